@@ -1,0 +1,1 @@
+"""The coordinator: decides (core), carries out (service), runs on providers (agent)."""

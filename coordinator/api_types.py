@@ -1,0 +1,412 @@
+"""The structs of HTTP answers: for the service, the client and analytics.
+
+Times are RFC 3339 in UTC with milliseconds (`2026-11-22T04:31:05.123Z`); lengths of time and shares have
+their unit in the name or are 0..1. A value that is not known is null, never 0.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+Timestamp = str
+"""RFC 3339, UTC, milliseconds."""
+
+
+class Interval(Struct, frozen=True, kw_only=True):
+    """A 90 % interval."""
+
+    low: float
+    high: float
+
+
+class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 9457: `application/problem+json`. `code` is stable (docs/reference/errors.md)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str = ""
+    instance: str = ""
+
+
+class ScoreTerms(Struct, frozen=True, kw_only=True):
+    """What each term adds to the liveness score before it is clamped to 0..1. `recent_failure` is <= 0."""
+
+    uptime: float
+    stays_4h: float
+    stays_8h: float
+    mtbf: float
+    recent_failure: float
+
+
+class Forecast(Struct, frozen=True, kw_only=True):
+    """P(the stay goes on unbroken for `horizon_s` | what is known), with its 90 % interval."""
+
+    horizon_s: float
+    probability: float
+    low: float
+    high: float
+    age_s: float
+    """How long the stay has lasted."""
+    departures: int
+    """Leavings of this provider in the window."""
+    online_s: float
+    """Its online time in the window."""
+    fleet_hazard_per_h: float
+    model: str
+    flags: tuple[str, ...] = ()
+    """`thin`: fewer than 3 leavings of its own; `fleet_thin`: fewer than 10 in the whole fleet."""
+
+
+class Features(Struct, frozen=True, kw_only=True):
+    """A provider's record in the window. `n`, intervals and flags say how much stands behind each figure."""
+
+    provider_id: str
+    updated_at: Timestamp
+    as_of: Timestamp
+    window_days: float
+    online: bool
+    observed_seconds: float
+    online_seconds: float
+    uptime_pct: float
+    sessions_count: int
+    stays_count: int
+    failures_count: int
+    departures_count: int
+    mtbf_seconds: float
+    mtbf_lower_bound: bool
+    """True: no failure yet, the figure is the online time."""
+    mttr_seconds: float | None
+    mttr_n: int
+    median_session_seconds: float | None
+    p10_session_seconds: float | None
+    p90_session_seconds: float | None
+    hourly_availability: tuple[tuple[float | None, ...], ...] | None
+    """[weekday 0 = Monday][hour], share of the observed time online; null where never observed."""
+    disconnect_reasons: dict[str, int]
+    p_stays_4h: float
+    p_stays_4h_interval: Interval
+    p_stays_8h: float
+    p_stays_8h_interval: Interval
+    last_disconnect_at: Timestamp | None
+    last_failure_at: Timestamp | None
+    last_session_duration_seconds: float | None
+    liveness_score: float
+    score_terms: ScoreTerms
+    flags: tuple[str, ...]
+    """Of `never_observed thin borrowed_4h borrowed_8h mtbf_lower_bound newcomer`."""
+    first_seen_at: Timestamp | None
+    forecast: Forecast | None = None
+    """Only where a horizon was asked for; null for a provider that is not online."""
+
+
+class ReliabilityFilters(Struct, frozen=True, kw_only=True):
+    """The filters of a reliability listing, echoed."""
+
+    min_score: float | None = None
+    max_score: float | None = None
+    min_uptime: float | None = None
+    min_stays_4h: float | None = None
+    min_stays_8h: float | None = None
+    limit: int = 100
+    horizon_s: float | None = None
+    as_of: Timestamp | None = None
+
+
+class ReliabilityAnswer(Struct, frozen=True, kw_only=True):
+    """Entries by score descending, uptime descending, id ascending; `matched` counts them before the limit."""
+
+    filters: ReliabilityFilters
+    as_of: Timestamp
+    computed_at: Timestamp
+    providers: int
+    matched: int
+    entries: tuple[Features, ...]
+
+
+class NetworkAvailability(Struct, frozen=True, kw_only=True):
+    """The fleet's uptime, over every provider observed in the window."""
+
+    window_days: float
+    as_of: Timestamp
+    providers: int
+    mean_uptime_pct: float | None
+    p10_uptime_pct: float | None
+    p50_uptime_pct: float | None
+    p90_uptime_pct: float | None
+    highly_reliable: int
+    """Providers with an uptime of at least 0.95."""
+
+
+class Availability(Struct, frozen=True, kw_only=True):
+    """A 7x24 grid: share of the observed time that was online, [weekday 0 = Monday][hour of `time_zone`]."""
+
+    provider_id: str | None
+    """None: the whole fleet."""
+    as_of: Timestamp
+    window_days: float
+    time_zone: str
+    hourly_availability: tuple[tuple[float | None, ...], ...]
+    observed_seconds: tuple[tuple[float, ...], ...]
+    """How much time stands behind each cell."""
+    uptime_pct: float | None
+
+
+class CalibrationBin(Struct, frozen=True, kw_only=True):
+    """Forecasts between `low` and `high`: how many, their mean, and the share that came true."""
+
+    low: float
+    high: float
+    n: int
+    mean_forecast: float | None
+    observed: float | None
+
+
+class BacktestHorizon(Struct, frozen=True, kw_only=True):
+    """How the forecast did at one horizon, on cases that were not known when it was made."""
+
+    horizon_s: float
+    n: int
+    base_rate: float | None
+    auc: float | None
+    brier: float | None
+    log_loss: float | None
+    brier_base_rate: float | None
+    """Brier score of always saying the base rate."""
+    calibration: tuple[CalibrationBin, ...]
+
+
+class Backtest(Struct, frozen=True, kw_only=True):
+    """Forecasts made at past cuts with only what was known then, against what came."""
+
+    from_: Timestamp | None
+    to: Timestamp | None
+    cuts: int
+    every_s: float
+    window_s: float
+    model: str
+    horizons: tuple[BacktestHorizon, ...]
+    note: str = ""
+
+
+class SqlAnswer(Struct, frozen=True, kw_only=True):
+    """Rows of a query, in column order. `truncated`: there were more than the limit."""
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    entries: tuple[tuple[object, ...], ...]
+    truncated: bool
+    elapsed_s: float
+
+
+class SessionEntry(Struct, frozen=True, kw_only=True):
+    session_id: int
+    provider_id: str
+    connected_at: Timestamp
+    disconnected_at: Timestamp | None
+    disconnect_reason: str | None
+    last_heartbeat_at: Timestamp | None
+    coordinator_id: str
+    duration_seconds: float | None
+    requests_served: int
+    tokens_generated: int
+
+
+class HeartbeatEntry(Struct, frozen=True, kw_only=True):
+    observed_at: Timestamp
+    status: str
+    memory_pressure: float | None
+    cpu_usage: float | None
+    thermal_state: str | None
+    memory_available_gb: float | None
+    gpu_memory_active_gb: float | None
+    gpu_memory_cache_gb: float | None
+    backend_state: str | None
+    active_model: str | None
+    capacity: float | None
+
+
+class HourEntry(Struct, frozen=True, kw_only=True):
+    hour: Timestamp
+    count: int
+    """Heartbeats in this hour."""
+    mean_memory_pressure: float | None
+    mean_cpu_usage: float | None
+    worst_thermal_state: str | None
+    mean_memory_available_gb: float | None
+
+
+class WindowOf(Struct, frozen=True, kw_only=True):
+    """What every answer over a window begins with."""
+
+    provider_id: str
+    window: str
+    next_page: str | None = None
+
+
+class Sessions(WindowOf, frozen=True, kw_only=True):
+    entries: tuple[SessionEntry, ...]
+
+
+class Heartbeats(WindowOf, frozen=True, kw_only=True):
+    entries: tuple[HeartbeatEntry, ...]
+
+
+class Hours(WindowOf, frozen=True, kw_only=True):
+    entries: tuple[HourEntry, ...]
+
+
+class DuplicateClaim(Struct, frozen=True, kw_only=True):
+    """A second agent with this provider's identity was refused."""
+
+    at: Timestamp
+    peer: str
+    holder_peer: str
+
+
+class ProviderEntry(Struct, frozen=True, kw_only=True):
+    """One enrolled provider now."""
+
+    provider_id: str
+    pool: str
+    liveness: str
+    """online, suspect, awaited, lost, away or never_seen."""
+    drained: bool
+    drain_note: str
+    away_until: Timestamp | None
+    connected_at: Timestamp | None
+    last_heartbeat_at: Timestamp | None
+    stay_seconds: float | None
+    score: float | None
+    p_stays_8h: float | None
+    """Forecast for the next 8 h from the published figures; null when it is not online."""
+    cpus: float
+    memory_gb: float
+    gpus: tuple[str, ...]
+    labels: dict[str, str]
+    agent_version: str
+    machine_id: str
+    peer: str
+    enrolled_at: Timestamp
+    duplicate: DuplicateClaim | None
+    heartbeat: HeartbeatEntry | None
+    clock_offset_ms: float | None
+    clock_bound_ms: float | None
+
+
+class Providers(Struct, frozen=True, kw_only=True):
+    entries: tuple[ProviderEntry, ...]
+    next_page: str | None = None
+
+
+class DrainRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    note: str = ""
+    away_until: Timestamp | None = None
+
+
+class TokenRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`role`: admin, tenant, read-only or join."""
+
+    role: str
+    note: str = ""
+    expires_in_s: float | None = None
+    pool: str | None = None
+    tenant: str | None = None
+
+
+class TokenEntry(Struct, frozen=True, kw_only=True):
+    """A token without its text."""
+
+    token_id: str
+    role: str
+    note: str
+    created_at: Timestamp
+    expires_at: Timestamp | None
+    revoked_at: Timestamp | None
+    provider_id: str | None
+    pool: str | None
+    tenant: str | None
+
+
+class TokenMade(Struct, frozen=True, kw_only=True):
+    """`token` is shown this once."""
+
+    token: str
+    entry: TokenEntry
+
+
+class Tokens(Struct, frozen=True, kw_only=True):
+    entries: tuple[TokenEntry, ...]
+    next_page: str | None = None
+
+
+class PoolRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    note: str = ""
+
+
+class PoolEntry(Struct, frozen=True, kw_only=True):
+    name: str
+    note: str
+    created_at: Timestamp | None
+    """Null for the pool that is always there."""
+    providers: int
+
+
+class Pools(Struct, frozen=True, kw_only=True):
+    entries: tuple[PoolEntry, ...]
+
+
+class ImportAnswer(Struct, frozen=True, kw_only=True):
+    rows: int
+    added: int
+    closed: int
+    unchanged: int
+    providers: int
+    first_at: Timestamp | None
+    last_at: Timestamp | None
+
+
+class AlertEntry(Struct, frozen=True, kw_only=True):
+    """Something to look at. It goes away by itself when its cause does."""
+
+    kind: str
+    severity: str
+    subject: str
+    since: Timestamp
+    last: Timestamp
+    count: int
+    text: str
+    hint: str
+    resolved_at: Timestamp | None
+
+
+class Alerts(Struct, frozen=True, kw_only=True):
+    entries: tuple[AlertEntry, ...]
+
+
+class CheckAnswer(Struct, frozen=True, kw_only=True):
+    files: int
+    rows: int
+    segments: int
+    problems: tuple[str, ...]
+
+
+class BackupAnswer(Struct, frozen=True, kw_only=True):
+    path: str
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """`status`: ok, or what is wrong."""
+
+    status: str
+    version: str
+    coordinator_id: str
+    uptime_s: float
+    providers_online: int
+    store: str
+    analytics: str
+    figures_age_s: float | None
+    loop_lag_ms: float

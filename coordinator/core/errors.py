@@ -1,0 +1,50 @@
+"""The one error that people see: what was asked, what is, what to do about it.
+
+A job that fails or a node that dies is a state or an event, never one of these.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Code(StrEnum):
+    """Stable names of refusals. HTTP status and exit status are looked up from these, each in one table."""
+
+    BAD_REQUEST = "bad_request"
+    BAD_FRAME = "bad_frame"
+    BAD_IMPORT = "bad_import"
+    BAD_CONFIG = "bad_config"
+    BAD_SQL = "bad_sql"
+    UNAUTHENTICATED = "unauthenticated"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    CONFLICT = "conflict"
+    MACHINE_MISMATCH = "machine_mismatch"
+    DUPLICATE_PROVIDER = "duplicate_provider"
+    VERSION_UNSUPPORTED = "version_unsupported"
+    TOO_LARGE = "too_large"
+    TOO_MANY = "too_many"
+    TIMEOUT = "timeout"
+    STORE_FULL = "store_full"
+    STORE_BROKEN = "store_broken"
+    SCHEMA_NEWER = "schema_newer"
+    DATA_LOCKED = "data_locked"
+    ANALYTICS_UNAVAILABLE = "analytics_unavailable"
+    SHUTTING_DOWN = "shutting_down"
+    UNREACHABLE = "unreachable"
+    INTERNAL = "internal"
+
+
+class CoordError(Exception):
+    """A refusal: `message` says what was asked and what is, `hint` says what to do."""
+
+    def __init__(self, code: Code, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message

@@ -1,0 +1,212 @@
+"""What can happen. Time, random text and whatever the core cannot know arrive inside the event.
+
+`at_ms` is the observed clock when the event was taken from the inbox. Text that is secret arrives as its
+SHA-256, but for the fresh keys that a reply hands out.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TokenId
+from coordinator.core.rows import Resources, Role
+
+
+class Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="event"):
+    """Something that happened at `at_ms`."""
+
+    at_ms: Ms
+
+
+class LastBeat(Struct, frozen=True, gc=False, kw_only=True):
+    """What telemetry knows of a provider's last heartbeat before a restart."""
+
+    provider_id: ProviderId
+    at_ms: Ms
+
+
+class Boot(Event, frozen=True, kw_only=True, tag="boot"):
+    """The coordinator serves again: the first event after the state was loaded."""
+
+    last_beats: tuple[LastBeat, ...] = ()
+
+
+class Tick(Event, frozen=True, kw_only=True, tag="tick"):
+    """A second went by. `stalled_ms` of it we were not looking; `wall_step_ms` the wall clock was moved."""
+
+    stalled_ms: Ms = 0
+    wall_step_ms: Ms = 0
+
+
+class ProviderEnrol(Event, frozen=True, kw_only=True, tag="provider_enrol"):
+    """A machine asks for an identity, with a join token or as an admin."""
+
+    request_id: RequestId
+    provider_id: ProviderId
+    machine_id: str
+    token_digest: str
+    """Of the token that the request came with: a join token's, an admin's, or the provider's own."""
+    credential: str
+    """Fresh: the credential that the reply hands out. Only its digest is kept."""
+    credential_id: TokenId
+    pool: PoolName | None = None
+
+
+class AgentHello(Event, frozen=True, kw_only=True, tag="agent_hello"):
+    """An agent's first message on a connection. Its credential was checked when the socket was opened."""
+
+    conn_id: ConnId
+    provider_id: ProviderId
+    machine_id: str
+    boot_id: str
+    process_id: str
+    agent_version: str
+    peer: str
+    """Address and port that it came from, for people."""
+    fresh_resume_key: str
+    resume_digest: str = ""
+    """Of the resume key that it presents; empty when it has none."""
+    resources: Resources = Resources()
+    labels: dict[str, str] = {}
+
+
+class Beat(Struct, frozen=True, gc=False, kw_only=True):
+    """The newest heartbeat of one connection in a batch, as far as the core needs it."""
+
+    conn_id: ConnId
+    received_ms: Ms
+    requests_served: int = 0
+    tokens_generated: int = 0
+
+
+class Heartbeats(Event, frozen=True, kw_only=True, tag="heartbeats"):
+    """Every connection that sent heartbeats since the last such event."""
+
+    beats: tuple[Beat, ...]
+
+
+class AgentPong(Event, frozen=True, kw_only=True, tag="agent_pong"):
+    """A connection answered our ping (or sent anything else that proves its agent is there)."""
+
+    conn_id: ConnId
+
+
+class AgentBye(Event, frozen=True, kw_only=True, tag="agent_bye"):
+    """An agent says that it leaves: `draining` when it was told to or will be back at `away_until_ms`."""
+
+    conn_id: ConnId
+    draining: bool = False
+    away_until_ms: Ms | None = None
+
+
+class LinkClosed(Event, frozen=True, kw_only=True, tag="link_closed"):
+    """A socket is gone."""
+
+    conn_id: ConnId
+
+
+class ProviderDrain(Event, frozen=True, kw_only=True, tag="provider_drain"):
+    """An admin wants no new work there; `away_until_ms` when it is known to come back."""
+
+    request_id: RequestId
+    provider_id: ProviderId
+    note: str = ""
+    away_until_ms: Ms | None = None
+
+
+class ProviderResume(Event, frozen=True, kw_only=True, tag="provider_resume"):
+    """The drain is over."""
+
+    request_id: RequestId
+    provider_id: ProviderId
+
+
+class ProviderForget(Event, frozen=True, kw_only=True, tag="provider_forget"):
+    """Remove the enrolment and the credential. History stays until its retention."""
+
+    request_id: RequestId
+    provider_id: ProviderId
+
+
+class TokenCreate(Event, frozen=True, kw_only=True, tag="token_create"):
+    """An admin makes a token; its text was made by the service and is shown once."""
+
+    request_id: RequestId
+    token_id: TokenId
+    digest: str
+    role: Role
+    note: str = ""
+    expires_at_ms: Ms | None = None
+    pool: PoolName | None = None
+    tenant: str | None = None
+
+
+class TokenRevoke(Event, frozen=True, kw_only=True, tag="token_revoke"):
+    """An admin revokes a token: streams that stand on it are cut."""
+
+    request_id: RequestId
+    token_id: TokenId
+
+
+class PoolCreate(Event, frozen=True, kw_only=True, tag="pool_create"):
+    request_id: RequestId
+    name: PoolName
+    note: str = ""
+
+
+class PoolDelete(Event, frozen=True, kw_only=True, tag="pool_delete"):
+    """Refused while a provider or a valid join token names the pool."""
+
+    request_id: RequestId
+    name: PoolName
+
+
+class Curve(Struct, frozen=True, gc=False, kw_only=True):
+    """A curve over time: `p` at `at_ms` (rising, above 0). Between two points the hazard is constant."""
+
+    at_ms: tuple[Ms, ...] = ()
+    p: tuple[float, ...] = ()
+
+
+class ProviderFigures(Struct, frozen=True, gc=False, kw_only=True):
+    """What analytics says of one provider."""
+
+    provider_id: ProviderId
+    score: float
+    stays: tuple[float, ...] = ()
+    """P(still here) at the table's horizons, counted from `computed_at_ms`; empty when it was not online."""
+    returns: tuple[float, ...] = ()
+    """P(back again) at the table's delays, counted from the moment it goes."""
+
+
+class FiguresPublished(Event, frozen=True, kw_only=True, tag="figures_published"):
+    """The analytics worker's latest figures replace the ones before as a whole."""
+
+    computed_at_ms: Ms
+    horizons_ms: tuple[Ms, ...]
+    delays_ms: tuple[Ms, ...]
+    providers: tuple[ProviderFigures, ...]
+    fleet_stays: Curve
+    """Survival of the fleet's stays by age."""
+    fleet_returns: Curve
+    """P(back within) of the fleet's absences."""
+
+
+AnyEvent = (
+    Boot
+    | Tick
+    | ProviderEnrol
+    | AgentHello
+    | Heartbeats
+    | AgentPong
+    | AgentBye
+    | LinkClosed
+    | ProviderDrain
+    | ProviderResume
+    | ProviderForget
+    | TokenCreate
+    | TokenRevoke
+    | PoolCreate
+    | PoolDelete
+    | FiguresPublished
+)

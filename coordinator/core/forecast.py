@@ -1,0 +1,68 @@
+"""Reads the figures that analytics published: will this provider still be here, will it come back.
+
+The core never computes statistics. It interpolates the published curves, and falls back to the fleet's
+curve at the session's age when a provider's own figures are missing or stale.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+
+from msgspec import Struct
+
+from coordinator.core.events import FiguresPublished
+from coordinator.core.ids import Ms
+from coordinator.core.policy import Policy
+from coordinator.core.state import ClusterState, Figures, Provider
+
+
+class Stays(Struct, frozen=True, gc=False, kw_only=True):
+    """P(the stay goes on unbroken to now + horizon), and what it rests on."""
+
+    probability: float
+    basis: str
+    """`provider`: its own figures; `age`: the fleet's curve at its age; `none`: no history at all."""
+
+
+def on_figures(state: ClusterState, event: FiguresPublished) -> None:
+    """Newer figures replace the older as a whole."""
+    if state.figures is None or event.computed_at_ms >= state.figures.published.computed_at_ms:
+        state.figures = Figures(published=event, by_provider={f.provider_id: f for f in event.providers})
+
+
+def survival_at(at_ms: tuple[Ms, ...], p: tuple[float, ...], when_ms: float) -> float:
+    """S(`when_ms`) of a curve with S(0) = 1: log-linear between the points, the last hazard goes on behind them."""
+    if when_ms <= 0 or not at_ms:
+        return 1.0
+    i = min(bisect_left(at_ms, when_ms), len(at_ms) - 1)
+    t0, s0 = (at_ms[i - 1], p[i - 1]) if i else (0, 1.0)
+    t1, s1 = at_ms[i], p[i]
+    if s0 <= 0.0 or s1 <= 0.0:
+        return 0.0 if when_ms >= t1 else s0
+    return s0 * math.exp(math.log(s1 / s0) * (when_ms - t0) / (t1 - t0))
+
+
+def stays(state: ClusterState, provider: Provider, horizon_ms: Ms, policy: Policy) -> Stays | None:
+    """The forecast for a connected provider; None for one that is not."""
+    session = provider.session
+    if session is None or session.conn_id is None:
+        return None
+    figures = state.figures
+    if figures is None:
+        return Stays(probability=0.5, basis="none")
+    published = figures.published
+    ahead_ms = state.now_ms - published.computed_at_ms
+    own = figures.by_provider.get(provider.row.provider_id)
+    began_ms = provider.row.stay_began_ms or session.row.connected_at_ms
+    if own is not None and own.stays and ahead_ms <= policy.forecast_stale_ms and began_ms <= published.computed_at_ms:
+        now = survival_at(published.horizons_ms, own.stays, ahead_ms)
+        then = survival_at(published.horizons_ms, own.stays, ahead_ms + horizon_ms)
+        return Stays(probability=then / now if now > 0 else 0.0, basis="provider")
+    curve = published.fleet_stays
+    if not curve.at_ms:
+        return Stays(probability=0.5, basis="none")
+    age_ms = state.now_ms - began_ms
+    now = survival_at(curve.at_ms, curve.p, age_ms)
+    then = survival_at(curve.at_ms, curve.p, age_ms + horizon_ms)
+    return Stays(probability=then / now if now > 0 else 0.0, basis="age")

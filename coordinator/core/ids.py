@@ -1,0 +1,41 @@
+"""Names of things, and the one rule for the names that come from outside."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from coordinator.core.errors import Code, CoordError
+
+ProviderId = NewType("ProviderId", str)
+"""What people and agents call a provider; fixed at enrolment."""
+ProviderKey = NewType("ProviderKey", int)
+"""The small integer that stands for an enrolled provider in telemetry."""
+SessionId = NewType("SessionId", int)
+ConnId = NewType("ConnId", int)
+"""One socket, numbered by the service; never reused within a process."""
+RequestId = NewType("RequestId", int)
+"""One caller that waits for a Reply."""
+TokenId = NewType("TokenId", str)
+PoolName = NewType("PoolName", str)
+Ms = int
+"""Milliseconds: Unix time on the coordinator's observed clock, or a length of time."""
+
+NAME_CHARS_MAX = 128
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:@+-]*[A-Za-z0-9_])?")
+
+
+def check_name(text: str, what: str) -> str:
+    """Return `text` if it may name a thing; CoordError(BAD_REQUEST) otherwise.
+
+    Letters, digits and `. _ : @ + -`, beginning with a letter or digit and not ending in punctuation,
+    at most 128 characters: safe in a URL, a file name, a label of a metric and a terminal.
+    """
+    if len(text) <= NAME_CHARS_MAX and _NAME.fullmatch(text):
+        return text
+    shown = ascii(text if len(text) <= 40 else text[:40] + "...")
+    raise CoordError(
+        Code.BAD_REQUEST,
+        f"{shown} cannot be the name of a {what}",
+        f"use 1 to {NAME_CHARS_MAX} letters, digits or . _ : @ + - and begin with a letter or digit",
+    )

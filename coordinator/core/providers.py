@@ -1,0 +1,192 @@
+"""Enrolment, drain and farewell of providers: who may be one, and under which identity."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from coordinator.core.commands import (
+    CloseCode,
+    CloseLink,
+    Decision,
+    Delete,
+    Enrolled,
+    ProviderForgotten,
+    Put,
+    Reply,
+    Send,
+    TellDrain,
+    TokenChanged,
+)
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.events import ProviderDrain, ProviderEnrol, ProviderForget, ProviderResume
+from coordinator.core.ids import PoolName, ProviderId, ProviderKey
+from coordinator.core.policy import Policy
+from coordinator.core.rows import EndReason, ProviderRow, Role, TokenRow
+from coordinator.core.sessions import changed, digest_of, end_session, view_of
+from coordinator.core.snapshot import Liveness
+from coordinator.core.state import ClusterState, Provider
+
+DEFAULT_POOL = PoolName("default")
+
+
+def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Decision) -> None:
+    """Give a machine an identity and a credential, or renew those it has.
+
+    A join token enrols new ids only. An id that exists needs its own credential (from its machine) or an admin.
+    """
+    token = state.valid_token(event.token_digest)
+    if token is None or token.role not in (Role.JOIN, Role.ADMIN, Role.AGENT):
+        raise CoordError(
+            Code.UNAUTHENTICATED, "this token does not enrol providers", "make one: coord token create --role join"
+        )
+    existing = state.providers.get(event.provider_id)
+    if token.role is Role.AGENT and (existing is None or token.provider_id != event.provider_id):
+        raise CoordError(Code.FORBIDDEN, "a provider's credential speaks for that provider alone", "use a join token")
+    if existing is not None:
+        _may_renew(existing, token, event)
+    pool = _pool_of(state, event, token, existing)
+    if existing is None and len(state.providers) >= policy.providers_max:
+        raise CoordError(
+            Code.TOO_MANY,
+            f"{policy.providers_max} providers are enrolled, no more are taken",
+            "forget some: coord providers forget",
+        )
+    if len(state.tokens) >= policy.tokens_max:
+        raise CoordError(Code.TOO_MANY, f"{policy.tokens_max} tokens exist", "revoke some: coord token list")
+    credential = TokenRow(
+        token_id=event.credential_id,
+        role=Role.AGENT,
+        digest=digest_of(event.credential),
+        created_at_ms=state.now_ms,
+        provider_id=event.provider_id,
+    )
+    if existing is None:
+        provider = _new_provider(state, event, pool)
+    else:
+        provider = existing
+        _drop_credential(state, provider, out)
+        state.remove_provider(provider)
+        provider.row = replace(provider.row, machine_id=event.machine_id, pool=pool, credential_id=event.credential_id)
+    state.add_provider(provider)
+    state.put_token(credential)
+    out.writes.append(Put(credential))
+    out.writes.append(Put(provider.row))
+    out.notes.append(TokenChanged(credential))
+    changed(out, provider)
+    out.replies.append(Reply(event.request_id, Enrolled(provider=provider.row, credential=event.credential)))
+
+
+def _may_renew(existing: Provider, token: TokenRow, event: ProviderEnrol) -> None:
+    who = event.provider_id
+    if token.role is Role.JOIN:
+        raise CoordError(
+            Code.CONFLICT,
+            f"provider {who} is enrolled already",
+            "start its agent with its own state directory, choose another --provider-id, or have an admin forget it",
+        )
+    if token.role is Role.AGENT and existing.row.machine_id != event.machine_id:
+        raise CoordError(
+            Code.MACHINE_MISMATCH,
+            f"provider {who} belongs to another machine",
+            "a copied state directory is no identity: enrol this machine under an id of its own",
+        )
+
+
+def _pool_of(state: ClusterState, event: ProviderEnrol, token: TokenRow, existing: Provider | None) -> PoolName:
+    if token.role is Role.JOIN and token.pool is not None:
+        if event.pool not in (None, token.pool):
+            raise CoordError(
+                Code.FORBIDDEN,
+                f"this join token enrols into pool {token.pool}, not {event.pool}",
+                "use a token of that pool",
+            )
+        pool = token.pool
+    else:
+        pool = event.pool or (existing.row.pool if existing is not None else DEFAULT_POOL)
+    if pool != DEFAULT_POOL and pool not in state.pools:
+        known = ", ".join(sorted(state.pools)) or "none"
+        raise CoordError(Code.NOT_FOUND, f"there is no pool {pool} (there are: {known})", f"coord pool create {pool}")
+    return pool
+
+
+def _new_provider(state: ClusterState, event: ProviderEnrol, pool: PoolName) -> Provider:
+    key = state.next_key
+    state.next_key = ProviderKey(key + 1)
+    row = ProviderRow(
+        provider_id=event.provider_id,
+        key=key,
+        machine_id=event.machine_id,
+        pool=pool,
+        credential_id=event.credential_id,
+        enrolled_at_ms=state.now_ms,
+    )
+    return Provider(row=row, phase=Liveness.NEVER_SEEN)
+
+
+def _drop_credential(state: ClusterState, provider: Provider, out: Decision) -> None:
+    old = state.tokens.get(provider.row.credential_id)
+    if old is not None:
+        state.remove_token(old.token_id)
+        out.writes.append(Delete("token", old.token_id))
+        out.notes.append(TokenChanged(replace(old, revoked_at_ms=state.now_ms)))
+
+
+def _known(state: ClusterState, provider_id: ProviderId) -> Provider:
+    provider = state.providers.get(provider_id)
+    if provider is None:
+        raise CoordError(
+            Code.NOT_FOUND, f"no provider {provider_id} is enrolled", "coord providers list shows those that are"
+        )
+    return provider
+
+
+def on_drain(state: ClusterState, event: ProviderDrain, out: Decision) -> None:
+    """No new work there. Idempotent; the first time stands."""
+    provider = _known(state, event.provider_id)
+    row = provider.row
+    provider.row = replace(
+        row,
+        drained_at_ms=row.drained_at_ms if row.drained_at_ms is not None else state.now_ms,
+        drain_note=event.note,
+        away_until_ms=event.away_until_ms,
+    )
+    _tell_drain(provider, out)
+    out.replies.append(Reply(event.request_id, view_of(provider)))
+
+
+def on_resume(state: ClusterState, event: ProviderResume, out: Decision) -> None:
+    """Work may be placed there again. Idempotent."""
+    provider = _known(state, event.provider_id)
+    provider.row = replace(provider.row, drained_at_ms=None, drain_note="", away_until_ms=None)
+    _tell_drain(provider, out)
+    out.replies.append(Reply(event.request_id, view_of(provider)))
+
+
+def _tell_drain(provider: Provider, out: Decision) -> None:
+    row = provider.row
+    out.writes.append(Put(row))
+    if provider.session is not None and provider.session.conn_id is not None:
+        tell = TellDrain(draining=row.drained_at_ms is not None, note=row.drain_note)
+        out.sends.append(Send(provider.session.conn_id, tell))
+    changed(out, provider)
+
+
+def on_forget(state: ClusterState, event: ProviderForget, policy: Policy, out: Decision) -> None:
+    """Remove enrolment and credential; its connection is closed, its history stays until retention."""
+    provider = _known(state, event.provider_id)
+    if provider.challenger is not None:
+        state.challengers.pop(provider.challenger.conn_id)
+        out.sends.append(
+            Send(provider.challenger.conn_id, CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten"))
+        )
+        provider.challenger = None
+    if provider.session is not None:
+        conn_id = provider.session.conn_id
+        end_session(state, provider, EndReason.SUPERSEDED, policy, out)
+        if conn_id is not None:
+            out.sends.append(Send(conn_id, CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten")))
+    _drop_credential(state, provider, out)
+    state.remove_provider(provider)
+    out.writes.append(Delete("provider", event.provider_id))
+    out.notes.append(ProviderForgotten(event.provider_id))
+    out.replies.append(Reply(event.request_id, None))

@@ -1,0 +1,575 @@
+"""Sessions: alive -> suspect -> lost, who may take over a provider, and when a session ended.
+
+A session ends at min(disconnect, last heartbeat + one interval), never when we noticed. A provider has at
+most one open session; the connection that holds it is the one in `state.conns`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from msgspec.structs import replace
+
+from coordinator.core.commands import (
+    CloseCode,
+    CloseLink,
+    Decision,
+    LinkBound,
+    PingAgent,
+    ProviderChanged,
+    Put,
+    Send,
+    SessionEnded,
+    SessionOpened,
+    TellInterval,
+    Warned,
+    Welcome,
+)
+from coordinator.core.events import AgentBye, AgentHello, AgentPong, Boot, Heartbeats, LinkClosed, Tick
+from coordinator.core.ids import Ms, SessionId
+from coordinator.core.policy import Policy
+from coordinator.core.rows import EndReason, Meta, MetaRow, OutageRow, SessionRow
+from coordinator.core.snapshot import Duplicate, Liveness, ProviderView
+from coordinator.core.state import Challenger, ClusterState, LiveSession, Provider
+
+
+def digest_of(secret: str) -> str:
+    """SHA-256 of a secret's text, in hex: what is kept of it."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def view_of(provider: Provider) -> ProviderView:
+    """What readers see of this provider."""
+    row, session = provider.row, provider.session
+    return ProviderView(
+        provider_id=row.provider_id,
+        key=row.key,
+        pool=row.pool,
+        liveness=provider.phase,
+        enrolled_at_ms=row.enrolled_at_ms,
+        labels=row.labels,
+        resources=row.resources,
+        agent_version=row.agent_version,
+        machine_id=row.machine_id,
+        boot_id=row.boot_id,
+        peer=provider.peer,
+        session_id=session.row.session_id if session else None,
+        connected_at_ms=session.row.connected_at_ms if session else None,
+        last_heartbeat_at_ms=(session.last_beat_ms if session else None) or row.last_seen_ms,
+        stay_began_at_ms=row.stay_began_ms if session else None,
+        drained=row.drained_at_ms is not None,
+        drain_note=row.drain_note,
+        away_until_ms=row.away_until_ms,
+        duplicate=provider.duplicate,
+    )
+
+
+def changed(out: Decision, provider: Provider) -> None:
+    out.notes.append(ProviderChanged(view_of(provider)))
+
+
+# ---- a connection comes
+
+
+def on_hello(state: ClusterState, event: AgentHello, policy: Policy, out: Decision) -> None:
+    """Open a session, let one go on, or have the old connection prove that it lives."""
+    provider = state.providers.get(event.provider_id)
+    if provider is None:
+        _close(out, event, CloseCode.FORGOTTEN, "this provider is not enrolled; enrol it again with a join token")
+        return
+    if event.conn_id in state.conns or event.conn_id in state.challengers:
+        _close(out, event, CloseCode.BAD_FRAME, "hello was said already on this connection")
+        return
+    if provider.row.machine_id != event.machine_id:
+        _close(
+            out,
+            event,
+            CloseCode.MACHINE_MISMATCH,
+            "this identity belongs to another machine; enrol this machine under an id of its own",
+        )
+        return
+    session = provider.session
+    if session is None or session.conn_id is None:
+        _take_up(state, provider, event, policy, out)
+    elif _holds_key(provider, event):
+        _supersede(state, provider, event, policy, out, EndReason.SUPERSEDED)
+    elif provider.challenger is not None:
+        _refuse_duplicate(state, provider, event, out)
+    else:
+        provider.challenger = Challenger(
+            conn_id=event.conn_id, hello=event, deadline_ms=state.now_ms + policy.challenge_ms
+        )
+        state.challengers[event.conn_id] = event.provider_id
+        state.review_at(provider, provider.challenger.deadline_ms)
+        out.sends.append(Send(session.conn_id, PingAgent()))
+
+
+def _holds_key(provider: Provider, event: AgentHello) -> bool:
+    row = provider.row
+    return bool(event.resume_digest) and event.resume_digest in (row.resume_digest, row.resume_digest_unconfirmed)
+
+
+def _close(out: Decision, event: AgentHello, code: CloseCode, reason: str) -> None:
+    out.sends.append(Send(event.conn_id, CloseLink(code=code, reason=reason)))
+
+
+def _refuse_duplicate(state: ClusterState, provider: Provider, event: AgentHello, out: Decision) -> None:
+    """Two agents with one identity: the holder keeps it, both are shown."""
+    provider.duplicate = Duplicate(at_ms=state.now_ms, peer=event.peer, holder_peer=provider.peer)
+    _close(
+        out,
+        event,
+        CloseCode.DUPLICATE,
+        f"provider {event.provider_id} is connected from {provider.peer} and answers; this one came from {event.peer}",
+    )
+    out.notes.append(
+        Warned(
+            kind="duplicate_provider",
+            subject=event.provider_id,
+            text=f"agents at {provider.peer} and {event.peer} use one identity; the second was refused",
+        )
+    )
+    changed(out, provider)
+
+
+def _supersede(
+    state: ClusterState, provider: Provider, event: AgentHello, policy: Policy, out: Decision, reason: EndReason
+) -> None:
+    session = provider.session
+    assert session is not None and session.conn_id is not None
+    old_conn = session.conn_id
+    out.sends.append(
+        Send(old_conn, CloseLink(code=CloseCode.SUPERSEDED, reason="another connection of this agent took over"))
+    )
+    end_session(state, provider, reason, policy, out)
+    _take_up(state, provider, event, policy, out)
+
+
+def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy: Policy, out: Decision) -> None:
+    """Bind the connection: the awaited session goes on for the same agent process, else a new one begins."""
+    awaited = provider.session
+    resumed = awaited is not None and awaited.row.process_id == event.process_id and bool(event.process_id)
+    if awaited is not None and not resumed:
+        _end_awaited(state, provider, out)
+    now = state.now_ms
+    row = provider.row
+    stays = row.boot_id == event.boot_id and _observed_gap(state, row.last_seen_ms) < policy.lost_after_ms
+    if awaited is not None and resumed:
+        session = awaited
+        session.conn_id = event.conn_id
+        session.quiet_from_ms = now
+        session.pinged = False
+    else:
+        session = LiveSession(
+            row=SessionRow(
+                session_id=state.next_session_id,
+                provider_id=row.provider_id,
+                connected_at_ms=now,
+                coordinator_id=state.coordinator_id,
+                boot_id=event.boot_id,
+                process_id=event.process_id,
+            ),
+            conn_id=event.conn_id,
+            quiet_from_ms=now,
+        )
+        state.next_session_id = SessionId(state.next_session_id + 1)
+        out.writes.append(Put(session.row))
+    provider.session = session
+    provider.phase = Liveness.ONLINE
+    provider.peer = event.peer
+    provider.gone_from_ms = None
+    provider.row = replace(
+        row,
+        labels=event.labels,
+        resources=event.resources,
+        boot_id=event.boot_id,
+        agent_version=event.agent_version,
+        resume_digest=event.resume_digest if _holds_key(provider, event) else row.resume_digest,
+        resume_digest_unconfirmed=digest_of(event.fresh_resume_key),
+        away_until_ms=None,
+        last_end=None,
+        last_seen_ms=now if not resumed else row.last_seen_ms,
+        stay_began_ms=row.stay_began_ms if (stays or resumed) and row.stay_began_ms is not None else now,
+    )
+    out.writes.append(Put(provider.row))
+    state.conns[event.conn_id] = row.provider_id
+    state.review_at(provider, now + int(policy.ping_after_intervals * state.interval_ms))
+    out.sends.append(
+        Send(
+            event.conn_id,
+            Welcome(
+                session_id=session.row.session_id,
+                resumed=resumed,
+                resume_key=event.fresh_resume_key,
+                heartbeat_interval_ms=state.interval_ms,
+                lost_after_ms=policy.lost_ms(state.interval_ms),
+                draining=provider.row.drained_at_ms is not None,
+                provider_id=row.provider_id,
+            ),
+        )
+    )
+    out.notes.append(SessionOpened(session.row, resumed))
+    view = view_of(provider)
+    out.notes.append(LinkBound(event.conn_id, view))
+    out.notes.append(ProviderChanged(view))
+    _fit_interval(state, policy, out)
+
+
+def _observed_gap(state: ClusterState, since_ms: Ms | None) -> Ms:
+    """How much of the time from `since_ms` until now we watched."""
+    if since_ms is None:
+        return state.now_ms
+    return state.now_ms - since_ms - (state.outage_ms if since_ms < state.booted_at_ms else 0)
+
+
+def _fit_interval(state: ClusterState, policy: Policy, out: Decision) -> None:
+    """Tell everybody a new interval when the fleet outgrew its budget, or shrank well below it."""
+    fitting = policy.interval_ms(len(state.conns))
+    shrunk = policy.interval_ms(len(state.conns) * 5 // 4)
+    if fitting > state.interval_ms or shrunk < state.interval_ms:
+        state.interval_ms = fitting
+        out.sends.extend(Send(conn_id, TellInterval(heartbeat_interval_ms=fitting)) for conn_id in state.conns)
+
+
+# ---- signs of life
+
+
+def on_heartbeats(state: ClusterState, event: Heartbeats, policy: Policy, out: Decision) -> None:
+    """Connections that sent heartbeats are alive. O(1) a connection."""
+    for beat in event.beats:
+        provider = state.provider_of(beat.conn_id)
+        session = provider.session if provider is not None else None
+        if provider is None or session is None:
+            continue
+        session.last_beat_ms = max(beat.received_ms, session.last_beat_ms or 0)
+        if beat.requests_served != session.row.requests_served or beat.tokens_generated != session.row.tokens_generated:
+            session.row = replace(
+                session.row, requests_served=beat.requests_served, tokens_generated=beat.tokens_generated
+            )
+        if provider.row.resume_digest_unconfirmed:
+            provider.row = replace(
+                provider.row, resume_digest=provider.row.resume_digest_unconfirmed, resume_digest_unconfirmed=""
+            )
+            out.writes.append(Put(provider.row))
+        _sign_of_life(state, provider, session, out)
+
+
+def on_pong(state: ClusterState, event: AgentPong, out: Decision) -> None:
+    """The connection answered. A challenger of its provider is refused."""
+    provider = state.provider_of(event.conn_id)
+    if provider is not None and provider.session is not None:
+        _sign_of_life(state, provider, provider.session, out)
+
+
+def _sign_of_life(state: ClusterState, provider: Provider, session: LiveSession, out: Decision) -> None:
+    session.quiet_from_ms = max(state.now_ms, session.quiet_from_ms)
+    session.pinged = False
+    if provider.phase is Liveness.SUSPECT:
+        provider.phase = Liveness.ONLINE
+        changed(out, provider)
+    if provider.challenger is not None:
+        challenger = provider.challenger
+        hello = challenger.hello
+        assert isinstance(hello, AgentHello)
+        _drop_challenger(state, provider)
+        _refuse_duplicate(state, provider, hello, out)
+
+
+def _drop_challenger(state: ClusterState, provider: Provider) -> None:
+    if provider.challenger is not None:
+        state.challengers.pop(provider.challenger.conn_id, None)
+        provider.challenger = None
+
+
+# ---- a connection goes
+
+
+def on_bye(state: ClusterState, event: AgentBye, policy: Policy, out: Decision) -> None:
+    """The agent leaves on purpose."""
+    provider = state.provider_of(event.conn_id)
+    if provider is None:
+        return
+    provider.row = replace(provider.row, away_until_ms=event.away_until_ms)
+    reason = EndReason.DRAINING if event.draining else EndReason.CLEAN_CLOSE
+    end_session(state, provider, reason, policy, out)
+    out.sends.append(Send(event.conn_id, CloseLink(code=CloseCode.GOING_AWAY, reason="good bye")))
+
+
+def on_link_closed(state: ClusterState, event: LinkClosed, policy: Policy, out: Decision) -> None:
+    """A socket broke without a word."""
+    challenged = state.challengers.get(event.conn_id)
+    if challenged is not None:
+        _drop_challenger(state, state.providers[challenged])
+        return
+    provider = state.provider_of(event.conn_id)
+    if provider is None:
+        return
+    challenger = provider.challenger
+    _drop_challenger(state, provider)
+    hello = challenger.hello if challenger is not None else None
+    restarted = (
+        isinstance(hello, AgentHello)
+        and provider.session is not None
+        and (hello.process_id != provider.session.row.process_id)
+    )
+    end_session(state, provider, EndReason.AGENT_RESTART if restarted else EndReason.READ_ERROR, policy, out)
+    if isinstance(hello, AgentHello):
+        _take_up(state, provider, hello, policy, out)
+
+
+def end_session(state: ClusterState, provider: Provider, reason: EndReason, policy: Policy, out: Decision) -> None:
+    """Close the open session at the last moment it is known to have lived."""
+    session = provider.session
+    assert session is not None
+    known = session.last_beat_ms if session.last_beat_ms is not None else session.row.connected_at_ms
+    ended_ms = max(min(state.now_ms, known + state.interval_ms), session.row.connected_at_ms)
+    if session.conn_id is not None:
+        state.conns.pop(session.conn_id, None)
+    left = reason in (EndReason.CLEAN_CLOSE, EndReason.DRAINING)
+    _close_row(state, provider, session, ended_ms, reason, out)
+    provider.phase = Liveness.AWAY if left else Liveness.SUSPECT
+    provider.gone_from_ms = known
+    if not left:
+        lost_ms = known + policy.lost_ms(state.interval_ms)
+        if reason is EndReason.STALE_HEARTBEAT or lost_ms <= state.now_ms:
+            provider.phase = Liveness.LOST
+        else:
+            state.review_at(provider, lost_ms)
+    changed(out, provider)
+
+
+def _end_awaited(state: ClusterState, provider: Provider, out: Decision) -> None:
+    """Its agent did not come back as the same process: it ended, unobserved, after its last heartbeat."""
+    session = provider.session
+    assert session is not None
+    ended_ms = session.last_beat_ms if session.last_beat_ms is not None else session.row.connected_at_ms
+    _close_row(state, provider, session, max(ended_ms, session.row.connected_at_ms), EndReason.COORDINATOR_RESTART, out)
+    provider.phase = Liveness.LOST
+    provider.gone_from_ms = ended_ms
+    changed(out, provider)
+
+
+def _close_row(
+    state: ClusterState, provider: Provider, session: LiveSession, ended_ms: Ms, reason: EndReason, out: Decision
+) -> None:
+    row = replace(
+        session.row,
+        disconnected_at_ms=ended_ms,
+        disconnect_reason=reason,
+        last_heartbeat_at_ms=session.last_beat_ms,
+    )
+    provider.session = None
+    provider.row = replace(
+        provider.row,
+        last_seen_ms=session.last_beat_ms if session.last_beat_ms is not None else ended_ms,
+        last_end=reason,
+    )
+    out.writes.append(Put(row))
+    out.writes.append(Put(provider.row))
+    out.notes.append(SessionEnded(row, reason))
+
+
+# ---- time
+
+
+def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> None:
+    """From the last `alive_at` until now is unobserved; open sessions wait for their agents."""
+    state.booted_at_ms = state.now_ms
+    state.interval_ms = policy.heartbeat_interval_ms
+    if state.alive_at_ms is not None and state.alive_at_ms < state.now_ms:
+        state.outage_ms = state.now_ms - state.alive_at_ms
+        out.writes.append(
+            Put(
+                OutageRow(
+                    coordinator_id=state.coordinator_id,
+                    began_at_ms=state.alive_at_ms,
+                    ended_at_ms=state.now_ms,
+                    cause="restart",
+                )
+            )
+        )
+    for last in event.last_beats:
+        provider = state.providers.get(last.provider_id)
+        session = provider.session if provider is not None else None
+        if session is not None and last.at_ms >= session.row.connected_at_ms:
+            session.last_beat_ms = max(min(last.at_ms, state.now_ms), session.last_beat_ms or 0)
+    for provider in state.providers.values():
+        if provider.session is not None:
+            state.review_at(provider, state.now_ms + policy.rejoin_ms)
+        changed(out, provider)
+    _say_alive(state, out)
+
+
+def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> None:
+    """Judge whose time has come. A stall of our own moves every deadline and is nobody's fault."""
+    if event.stalled_ms >= policy.stall_ms:
+        _forgive(state, event.stalled_ms, policy, out)
+    if abs(event.wall_step_ms) >= policy.wall_jump_ms:
+        out.notes.append(
+            Warned(
+                kind="clock_jump",
+                subject="coordinator",
+                text=f"the wall clock was moved by {event.wall_step_ms / 1000:+.1f} s; no deadline and no session moved",
+            )
+        )
+    for provider in state.due():
+        _review(state, provider, policy, out)
+    if state.alive_at_ms is None or state.now_ms - state.alive_at_ms >= policy.alive_every_ms:
+        _say_alive(state, out)
+    if state.now_ms - state.beats_saved_ms >= policy.beat_save_every_ms:
+        _save_beats(state, out)
+    _fit_interval(state, policy, out)
+
+
+def _say_alive(state: ClusterState, out: Decision) -> None:
+    state.alive_at_ms = state.now_ms
+    out.writes.append(Put(MetaRow(name=Meta.ALIVE_AT_MS, value=str(state.now_ms))))
+
+
+def _save_beats(state: ClusterState, out: Decision) -> None:
+    state.beats_saved_ms = state.now_ms
+    for provider_id in state.conns.values():
+        session = state.providers[provider_id].session
+        if session is not None and session.last_beat_ms is not None and session.last_beat_ms != session.saved_beat_ms:
+            session.saved_beat_ms = session.last_beat_ms
+            session.row = replace(session.row, last_heartbeat_at_ms=session.last_beat_ms)
+            out.writes.append(Put(session.row))
+
+
+def _forgive(state: ClusterState, stalled_ms: Ms, policy: Policy, out: Decision) -> None:
+    for provider in state.providers.values():
+        if provider.session is not None:
+            provider.session.quiet_from_ms += stalled_ms
+        if provider.gone_from_ms is not None and provider.phase is Liveness.SUSPECT:
+            provider.gone_from_ms += stalled_ms
+        if provider.challenger is not None:
+            provider.challenger.deadline_ms += stalled_ms
+    state.booted_at_ms += stalled_ms
+    if stalled_ms >= policy.outage_ms:
+        out.writes.append(
+            Put(
+                OutageRow(
+                    coordinator_id=state.coordinator_id,
+                    began_at_ms=state.now_ms - stalled_ms,
+                    ended_at_ms=state.now_ms,
+                    cause="stall",
+                )
+            )
+        )
+
+
+def _review(state: ClusterState, provider: Provider, policy: Policy, out: Decision) -> None:
+    """Look at one provider whose appointment has come, and make the next one."""
+    now = state.now_ms
+    challenger, session = provider.challenger, provider.session
+    if challenger is not None and session is not None:
+        if challenger.deadline_ms <= now:
+            _yield_to_challenger(state, provider, challenger, session, policy, out)
+            return
+        state.review_at(provider, challenger.deadline_ms)
+    if session is None:
+        _review_gone(state, provider, policy, out)
+    elif session.conn_id is None and provider.phase is Liveness.AWAITED:
+        deadline_ms = state.booted_at_ms + policy.rejoin_ms
+        if deadline_ms <= now:
+            _end_awaited(state, provider, out)
+        else:
+            state.review_at(provider, deadline_ms)
+    elif session.conn_id is None:
+        end_session(state, provider, EndReason.READ_ERROR, policy, out)
+    else:
+        _review_silence(state, provider, session, policy, out)
+
+
+def _yield_to_challenger(
+    state: ClusterState,
+    provider: Provider,
+    challenger: Challenger,
+    session: LiveSession,
+    policy: Policy,
+    out: Decision,
+) -> None:
+    """The old connection did not answer: the newcomer has the provider."""
+    hello = challenger.hello
+    assert isinstance(hello, AgentHello)
+    _drop_challenger(state, provider)
+    same = hello.process_id == session.row.process_id
+    _supersede(state, provider, hello, policy, out, EndReason.SUPERSEDED if same else EndReason.AGENT_RESTART)
+
+
+def _review_gone(state: ClusterState, provider: Provider, policy: Policy, out: Decision) -> None:
+    if provider.phase is not Liveness.SUSPECT or provider.gone_from_ms is None:
+        return
+    lost_ms = provider.gone_from_ms + policy.lost_ms(state.interval_ms)
+    if lost_ms <= state.now_ms:
+        provider.phase = Liveness.LOST
+        changed(out, provider)
+    else:
+        state.review_at(provider, lost_ms)
+
+
+def _review_silence(
+    state: ClusterState, provider: Provider, session: LiveSession, policy: Policy, out: Decision
+) -> None:
+    assert session.conn_id is not None
+    quiet_ms = state.now_ms - session.quiet_from_ms
+    ping_ms = int(policy.ping_after_intervals * state.interval_ms)
+    suspect_ms = int(policy.suspect_after_intervals * state.interval_ms)
+    lost_ms = policy.lost_ms(state.interval_ms)
+    if quiet_ms >= lost_ms:
+        out.sends.append(
+            Send(session.conn_id, CloseLink(code=CloseCode.LOST, reason=f"no sign of life for {quiet_ms / 1000:.0f} s"))
+        )
+        end_session(state, provider, EndReason.STALE_HEARTBEAT, policy, out)
+        return
+    if quiet_ms >= suspect_ms and provider.phase is Liveness.ONLINE:
+        provider.phase = Liveness.SUSPECT
+        changed(out, provider)
+    if quiet_ms >= ping_ms and not session.pinged:
+        session.pinged = True
+        out.sends.append(Send(session.conn_id, PingAgent()))
+    ahead = next(limit for limit in (ping_ms, suspect_ms, lost_ms) if limit > quiet_ms)
+    state.review_at(provider, session.quiet_from_ms + ahead)
+
+
+# ---- a full disk
+
+
+def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy) -> Decision:
+    """Carry connections and last heartbeats from `old` over to `fresh`, which was just loaded after a rollback.
+
+    A connection whose session never became durable is closed, so that its agent says hello again; a session
+    whose end never became durable is ended again.
+    """
+    out = Decision()
+    fresh.now_ms, fresh.booted_at_ms, fresh.interval_ms = old.now_ms, old.booted_at_ms, old.interval_ms
+    fresh.figures, fresh.beats_saved_ms, fresh.outage_ms = old.figures, old.beats_saved_ms, old.outage_ms
+    for provider_id, provider in fresh.providers.items():
+        before = old.providers.get(provider_id)
+        session = provider.session
+        if before is not None:
+            provider.peer, provider.duplicate = before.peer, before.duplicate
+            provider.gone_from_ms = before.gone_from_ms
+            if session is None and before.session is None:
+                provider.phase = before.phase
+        if session is not None:
+            lived = before.session if before is not None else None
+            if lived is not None and before is not None and lived.row.session_id == session.row.session_id:
+                session.conn_id = lived.conn_id
+                session.last_beat_ms = lived.last_beat_ms
+                session.quiet_from_ms = lived.quiet_from_ms
+                session.pinged = lived.pinged
+                provider.phase = before.phase
+                if lived.conn_id is not None:
+                    fresh.conns[lived.conn_id] = provider_id
+            else:
+                provider.phase = Liveness.SUSPECT
+        if session is not None or provider.phase is Liveness.SUSPECT:
+            fresh.review_at(provider, fresh.now_ms)
+        changed(out, provider)
+    for conn_id in (*old.conns, *old.challengers):
+        if conn_id not in fresh.conns:
+            reason = "the coordinator's disk was full while you said hello; say it again"
+            out.sends.append(Send(conn_id, CloseLink(code=CloseCode.GOING_AWAY, reason=reason)))
+    _fit_interval(fresh, policy, out)
+    return out

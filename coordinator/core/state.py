@@ -1,0 +1,251 @@
+"""ClusterState: the tables, their indexes, the wheel of deadlines, and what must always hold.
+
+Owned by one task. Only functions of this package change it. It keeps enrolled providers, live sessions,
+tokens and pools; history is the store's. Nothing here grows with history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from coordinator.core.events import FiguresPublished, ProviderFigures
+from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
+from coordinator.core.rows import (
+    EndReason,
+    Meta,
+    MetaRow,
+    PoolRow,
+    ProviderRow,
+    Row,
+    SessionRow,
+    TokenRow,
+)
+from coordinator.core.snapshot import Duplicate, Liveness
+
+
+class LiveSession(Struct, gc=False, kw_only=True):
+    """An open session. `conn_id` is None while its agent is awaited after a restart."""
+
+    row: SessionRow
+    conn_id: ConnId | None
+    quiet_from_ms: Ms
+    """Silence is counted from here: the last sign of life, moved by our own stalls."""
+    last_beat_ms: Ms | None = None
+    saved_beat_ms: Ms | None = None
+    pinged: bool = False
+
+
+class Challenger(Struct, gc=False, kw_only=True):
+    """A connection that claims a provider whose old connection has to answer first."""
+
+    conn_id: ConnId
+    hello: object
+    """The AgentHello to be taken up when the old connection stays silent."""
+    deadline_ms: Ms
+
+
+class Provider(Struct, kw_only=True):
+    """An enrolled provider and what is live of it."""
+
+    row: ProviderRow
+    phase: Liveness
+    session: LiveSession | None = None
+    peer: str = ""
+    gone_from_ms: Ms | None = None
+    challenger: Challenger | None = None
+    duplicate: Duplicate | None = None
+    review_at_s: int | None = None
+    """The wheel's bucket that holds it."""
+
+
+class Figures(Struct, kw_only=True):
+    """The last figures from analytics, by provider."""
+
+    published: FiguresPublished
+    by_provider: dict[ProviderId, ProviderFigures]
+
+
+class ClusterState:
+    """Everything that decisions rest on."""
+
+    def __init__(self, coordinator_id: str) -> None:
+        self.coordinator_id = coordinator_id
+        self.now_ms: Ms = 0
+        self.booted_at_ms: Ms = 0
+        self.generation = 1
+        self.outage_ms: Ms = 0
+        """How long the coordinator was away before this start."""
+        self.alive_at_ms: Ms | None = None
+        self.interval_ms: Ms = 0
+        self.next_session_id = SessionId(1)
+        self.next_key = ProviderKey(1)
+        self.providers: dict[ProviderId, Provider] = {}
+        self.conns: dict[ConnId, ProviderId] = {}
+        self.challengers: dict[ConnId, ProviderId] = {}
+        self.tokens: dict[TokenId, TokenRow] = {}
+        self.tokens_by_digest: dict[str, TokenId] = {}
+        self.pools: dict[PoolName, PoolRow] = {}
+        self.pool_sizes: dict[PoolName, int] = {}
+        self.figures: Figures | None = None
+        self.beats_saved_ms: Ms = 0
+        self._wheel: dict[int, list[ProviderId]] = {}
+        self._wheel_next_s = 0
+
+    # ---- loading
+
+    @classmethod
+    def load(cls, coordinator_id: str, rows: Iterable[Row], next_session_id: int, next_key: int) -> ClusterState:
+        """The state that these rows tell of: every provider, token, pool, meta row and this coordinator's
+        open sessions. Sessions of others are left alone, their rows are not given here. `next_session_id` and
+        `next_key` are above every id ever used."""
+        state = cls(coordinator_id)
+        state.next_session_id = SessionId(next_session_id)
+        state.next_key = ProviderKey(next_key)
+        sessions = []
+        for row in rows:
+            match row:
+                case ProviderRow():
+                    state.add_provider(Provider(row=row, phase=_resting_phase(row), gone_from_ms=row.last_seen_ms))
+                case SessionRow():
+                    sessions.append(row)
+                case TokenRow():
+                    state.put_token(row)
+                case PoolRow():
+                    state.pools[row.name] = row
+                case MetaRow(name=Meta.ALIVE_AT_MS):
+                    state.alive_at_ms = int(row.value)
+                case MetaRow(name=Meta.GENERATION):
+                    state.generation = int(row.value)
+                case _:
+                    pass
+        for session in sessions:
+            provider = state.providers.get(session.provider_id)
+            if provider is not None:
+                provider.phase = Liveness.AWAITED
+                provider.session = LiveSession(
+                    row=session,
+                    conn_id=None,
+                    quiet_from_ms=session.last_heartbeat_at_ms or session.connected_at_ms,
+                    last_beat_ms=session.last_heartbeat_at_ms,
+                    saved_beat_ms=session.last_heartbeat_at_ms,
+                )
+        return state
+
+    # ---- providers, tokens
+
+    def add_provider(self, provider: Provider) -> None:
+        self.providers[provider.row.provider_id] = provider
+        self.pool_sizes[provider.row.pool] = self.pool_sizes.get(provider.row.pool, 0) + 1
+
+    def remove_provider(self, provider: Provider) -> None:
+        del self.providers[provider.row.provider_id]
+        self.pool_sizes[provider.row.pool] -= 1
+
+    def put_token(self, row: TokenRow) -> None:
+        self.tokens[row.token_id] = row
+        self.tokens_by_digest[row.digest] = row.token_id
+
+    def remove_token(self, token_id: TokenId) -> None:
+        row = self.tokens.pop(token_id)
+        del self.tokens_by_digest[row.digest]
+
+    def valid_token(self, digest: str) -> TokenRow | None:
+        """The token with this digest, unless it is unknown, revoked or expired now."""
+        token_id = self.tokens_by_digest.get(digest)
+        row = self.tokens[token_id] if token_id is not None else None
+        if row is None or row.revoked_at_ms is not None:
+            return None
+        if row.expires_at_ms is not None and row.expires_at_ms <= self.now_ms:
+            return None
+        return row
+
+    def provider_of(self, conn_id: ConnId) -> Provider | None:
+        """The provider that this connection is bound to."""
+        provider_id = self.conns.get(conn_id)
+        return self.providers.get(provider_id) if provider_id is not None else None
+
+    # ---- the wheel
+
+    def review_at(self, provider: Provider, when_ms: Ms) -> None:
+        """Have `provider` looked at once `when_ms` is reached; an earlier appointment stands."""
+        bucket = max(-(-when_ms // 1_000), self._wheel_next_s)
+        if provider.review_at_s is not None and provider.review_at_s <= bucket:
+            return
+        provider.review_at_s = bucket
+        self._wheel.setdefault(bucket, []).append(provider.row.provider_id)
+
+    def due(self) -> list[Provider]:
+        """Take the providers whose appointment has come, each once, oldest appointment first."""
+        now_s = self.now_ms // 1_000
+        if now_s < self._wheel_next_s:
+            return []
+        if now_s - self._wheel_next_s > len(self._wheel):
+            buckets = sorted(s for s in self._wheel if s <= now_s)
+        else:
+            buckets = [s for s in range(self._wheel_next_s, now_s + 1) if s in self._wheel]
+        self._wheel_next_s = now_s + 1
+        found = []
+        for bucket in buckets:
+            for provider_id in self._wheel.pop(bucket):
+                provider = self.providers.get(provider_id)
+                if provider is not None and provider.review_at_s == bucket:
+                    provider.review_at_s = None
+                    found.append(provider)
+        return found
+
+    def next_review_ms(self) -> Ms | None:
+        """When the next appointment is; None without any. For a simulator that skips idle time."""
+        return min(self._wheel) * 1_000 if self._wheel else None
+
+    # ---- what must always hold
+
+    def check_invariants(self) -> None:
+        """Raise AssertionError with the first broken invariant. O(state): for tests and the simulator."""
+        for conn_id, provider_id in self.conns.items():
+            session = self.providers[provider_id].session
+            assert session is not None and session.conn_id == conn_id, f"connection {conn_id} is bound to no session"
+        for conn_id, provider_id in self.challengers.items():
+            challenger = self.providers[provider_id].challenger
+            assert challenger is not None and challenger.conn_id == conn_id, f"stray challenger {conn_id}"
+            assert conn_id not in self.conns, f"challenger {conn_id} is bound"
+        sizes: dict[PoolName, int] = {}
+        keys = set()
+        for provider_id, provider in self.providers.items():
+            row = provider.row
+            assert row.provider_id == provider_id
+            assert row.key not in keys and row.key < self.next_key, f"key {row.key} is used twice or not yet given"
+            keys.add(row.key)
+            sizes[row.pool] = sizes.get(row.pool, 0) + 1
+            if provider.session is None:
+                assert provider.phase not in (Liveness.ONLINE, Liveness.AWAITED), f"{provider_id}: {provider.phase}"
+            else:
+                self._check_session(provider, provider.session)
+            if provider.challenger is not None:
+                assert self.challengers.get(provider.challenger.conn_id) == provider_id
+        assert sizes == {pool: n for pool, n in self.pool_sizes.items() if n}, "pool sizes are off"
+        for digest, token_id in self.tokens_by_digest.items():
+            assert self.tokens[token_id].digest == digest
+        assert len(self.tokens) == len(self.tokens_by_digest)
+
+    def _check_session(self, provider: Provider, session: LiveSession) -> None:
+        who = provider.row.provider_id
+        assert session.row.provider_id == who
+        assert session.row.disconnected_at_ms is None, f"{who}: a live session is closed"
+        assert session.row.session_id < self.next_session_id
+        assert session.row.connected_at_ms <= self.now_ms or not self.now_ms
+        if session.conn_id is None:
+            assert provider.phase in (Liveness.AWAITED, Liveness.SUSPECT), f"{who}: {provider.phase} without a socket"
+        else:
+            assert self.conns.get(session.conn_id) == who
+            assert provider.phase in (Liveness.ONLINE, Liveness.SUSPECT), f"{who}: {provider.phase} with a socket"
+        assert provider.review_at_s is not None, f"{who}: nobody will look at its session"
+
+
+def _resting_phase(row: ProviderRow) -> Liveness:
+    if row.last_seen_ms is None:
+        return Liveness.NEVER_SEEN
+    if row.last_end is not None and row.last_end in (EndReason.CLEAN_CLOSE, EndReason.DRAINING):
+        return Liveness.AWAY
+    return Liveness.LOST

@@ -1,0 +1,270 @@
+"""What the service needs from the world, as Protocols. `cli.compose` is where the real ones are plugged in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from coordinator.core.commands import Write
+from coordinator.core.events import LastBeat
+from coordinator.core.ids import Ms, ProviderId, ProviderKey
+from coordinator.core.rows import EndReason, Row, SessionRow
+
+
+class Clock(Protocol):
+    """The observed clock: wall clock at start + monotonic, never decreasing, never behind what was stored."""
+
+    def now_ms(self) -> Ms: ...
+
+    def monotonic_s(self) -> float:
+        """Seconds on a clock that counts suspend and nobody can set."""
+        ...
+
+    def wall_ms(self) -> Ms:
+        """What the machine's wall clock says, right or wrong."""
+        ...
+
+
+# ---- the store
+
+
+class HeartbeatRow(NamedTuple):
+    """One heartbeat as telemetry keeps it, in the order of the table's columns.
+
+    Key: (`observed_at_ms`, `key`, `n`); `n` counts the heartbeats of a provider within one millisecond.
+    """
+
+    observed_at_ms: Ms
+    key: ProviderKey
+    n: int
+    status: int
+    """Index into wire.STATUSES."""
+    memory_pressure: float | None
+    cpu_usage: float | None
+    thermal_state: int | None
+    """Index into wire.THERMALS."""
+    memory_available_gb: float | None
+    gpu_memory_active_gb: float | None
+    gpu_memory_cache_gb: float | None
+    backend_state: str | None
+    active_model: str | None
+    capacity: float | None
+
+
+class HourRow(NamedTuple):
+    """The rollup of one provider's heartbeats in one whole hour. Means are over the rows that have a value."""
+
+    key: ProviderKey
+    hour_ms: Ms
+    heartbeats: int
+    mean_memory_pressure: float | None
+    mean_cpu_usage: float | None
+    worst_thermal_state: int | None
+    mean_memory_available_gb: float | None
+
+
+class Loaded(Struct, kw_only=True):
+    """What a coordinator starts from."""
+
+    rows: list[Row]
+    """Providers, tokens, pools, meta, and the open sessions of this coordinator_id."""
+    next_session_id: int
+    next_key: int
+    last_beats: tuple[LastBeat, ...]
+    """From telemetry: the last heartbeat of each provider with an open session."""
+
+
+class ImportedSession(NamedTuple):
+    """One row of a history from elsewhere. `line` is where it stood in the file, 1 for the first line."""
+
+    line: int
+    provider_id: str
+    connected_at_ms: Ms
+    disconnected_at_ms: Ms | None
+    disconnect_reason: EndReason | None
+
+
+class ImportReport(Struct, frozen=True, kw_only=True):
+    """What an import changed."""
+
+    rows: int
+    added: int
+    closed: int
+    """Rows that were open from an earlier import and now have their end."""
+    unchanged: int
+    providers: int
+    first_ms: Ms | None
+    last_ms: Ms | None
+
+
+class CheckReport(Struct, frozen=True, kw_only=True):
+    """What a check found. `problems` is empty when all is well."""
+
+    files: int
+    rows: int
+    segments: int
+    problems: tuple[str, ...]
+
+
+class Store(Protocol):
+    """The truth and the telemetry. Everything but `commit` and `append_heartbeats` may be slow.
+
+    Raises CoordError: STORE_FULL (rolled back; may be retried), STORE_BROKEN (the process must end with 70).
+    """
+
+    async def load(self) -> Loaded: ...
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        """All or nothing, in order, durable when it returns. One call at a time."""
+        ...
+
+    async def append_heartbeats(self, rows: Sequence[HeartbeatRow]) -> None:
+        """One transaction of telemetry: a power cut may take it. A row with an existing key replaces it."""
+        ...
+
+    async def sessions(
+        self, provider_id: ProviderId, since_ms: Ms, limit: int, before: tuple[Ms, int] | None = None
+    ) -> list[SessionRow]:
+        """Sessions that touch [since, now], newest first, after the row (connected_at_ms, session_id) `before`."""
+        ...
+
+    async def heartbeats(
+        self, key: ProviderKey, since_ms: Ms, limit: int, before_ms: Ms | None = None
+    ) -> list[HeartbeatRow]:
+        """Heartbeats, newest first: those not yet sealed and, behind them, those of sealed segments."""
+        ...
+
+    async def hours(self, key: ProviderKey, since_ms: Ms, limit: int, before_ms: Ms | None = None) -> list[HourRow]:
+        """Hourly rollups, newest first."""
+        ...
+
+    async def has_history(self, provider_id: ProviderId) -> bool:
+        """Whether any session of this provider is known, enrolled here or imported."""
+        ...
+
+    async def import_sessions(self, rows: Sequence[ImportedSession]) -> ImportReport:
+        """Add history in one transaction; the same rows again change nothing. CoordError(BAD_IMPORT) names
+        the lines that contradict what is stored, and then nothing was changed."""
+        ...
+
+    async def maintain(self, now_ms: Ms) -> None:
+        """Roll up, seal whole hours, prune by retention: bounded steps. Called every few minutes."""
+        ...
+
+    async def backup(self, directory: Path) -> Path:
+        """Write a consistent copy (both databases and the segments) into a new directory and return it."""
+        ...
+
+    async def check(self) -> CheckReport:
+        """Integrity of both databases and digests of every segment."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# ---- analytics
+
+
+class Question(Struct, frozen=True, kw_only=True, tag_field="ask"):
+    """Anything that the analytics worker can be asked. Answers are JSON of the api_types struct named here."""
+
+
+class AskReliability(Question, frozen=True, kw_only=True, tag="reliability"):
+    """-> api_types.ReliabilityAnswer."""
+
+    min_score: float | None = None
+    max_score: float | None = None
+    min_uptime: float | None = None
+    min_stays_4h: float | None = None
+    min_stays_8h: float | None = None
+    horizon_ms: Ms | None = None
+    as_of_ms: Ms | None = None
+    limit: int = 100
+    """0: no limit."""
+
+
+class AskFeatures(Question, frozen=True, kw_only=True, tag="features"):
+    """One provider's features -> api_types.Features. NOT_FOUND when nothing is known of it."""
+
+    provider_id: str
+    as_of_ms: Ms | None = None
+    time_zone: str = "UTC"
+
+
+class AskForecast(Question, frozen=True, kw_only=True, tag="forecast"):
+    """-> api_types.Forecast, or JSON null for a provider that is not online."""
+
+    provider_id: str
+    horizon_ms: Ms
+    as_of_ms: Ms | None = None
+
+
+class AskNetwork(Question, frozen=True, kw_only=True, tag="network"):
+    """-> api_types.NetworkAvailability."""
+
+    as_of_ms: Ms | None = None
+
+
+class AskAvailability(Question, frozen=True, kw_only=True, tag="availability"):
+    """The 7x24 grid of one provider, or of the whole fleet -> api_types.Availability."""
+
+    provider_id: str | None = None
+    as_of_ms: Ms | None = None
+    time_zone: str = "UTC"
+
+
+class AskBacktest(Question, frozen=True, kw_only=True, tag="backtest"):
+    """-> api_types.Backtest."""
+
+    horizons_ms: tuple[Ms, ...] = (14_400_000, 28_800_000, 86_400_000)
+    every_ms: Ms = 43_200_000
+    window_ms: Ms = 1_209_600_000
+    from_ms: Ms | None = None
+    to_ms: Ms | None = None
+
+
+class AskSql(Question, frozen=True, kw_only=True, tag="sql"):
+    """Read-only SQL over the documented views -> api_types.SqlAnswer. Runs in a process of its own."""
+
+    statement: str
+    timeout_s: float = 30.0
+    rows_max: int = 10_000
+
+
+AnyQuestion = AskReliability | AskFeatures | AskForecast | AskNetwork | AskAvailability | AskBacktest | AskSql
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """`json` as the question promises; `computed_at_ms` is when its figures were computed."""
+
+    json: bytes
+    computed_at_ms: Ms
+
+
+class AnalyticsHealth(Struct, frozen=True, kw_only=True):
+    """How the worker is."""
+
+    up: bool
+    restarts: int
+    computed_at_ms: Ms | None
+    """Of the last figures it published; None before the first."""
+    last_error: str = ""
+
+
+class Analytics(Protocol):
+    """The worker, seen from the service. Its death costs fresh figures and nothing else.
+
+    `ask` raises CoordError: NOT_FOUND, BAD_REQUEST, BAD_SQL, TIMEOUT, or ANALYTICS_UNAVAILABLE when there
+    is no worker and no remembered answer.
+    """
+
+    async def ask(self, question: AnyQuestion) -> Answer: ...
+
+    def health(self) -> AnalyticsHealth: ...
+
+    async def refresh(self) -> None:
+        """Have the worker read what is new and compute now; returns when it has."""
+        ...
