@@ -409,7 +409,7 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
             Warned(
                 kind="clock_jump",
                 subject="coordinator",
-                text=f"the wall clock was moved by {event.wall_step_ms / 1000:+.1f} s; no deadline and no session moved",
+                text=f"the wall clock was moved by {event.wall_step_ms / 1000:+.1f} s; no deadline or session moved",
             )
         )
     for provider in state.due():

@@ -49,10 +49,11 @@ class LiveViews:
                     self.providers.pop(provider_id, None)
                 case commands.TokenChanged(row=row):
                     self._put_token(row)
-                case commands.PoolChanged(name=name, row=None):
-                    self.pools.pop(name, None)
                 case commands.PoolChanged(name=name, row=pool):
-                    self.pools[name] = pool
+                    if pool is None:
+                        self.pools.pop(name, None)
+                    else:
+                        self.pools[name] = pool
                 case _:
                     pass
             for listener in self._listeners:
