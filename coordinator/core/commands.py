@@ -37,8 +37,9 @@ Write = Put | Delete
 
 
 class Enrolled(Struct, frozen=True, gc=False, kw_only=True):
+    """The identity is granted: the service hands out the credential whose digest the event carried."""
+
     provider: ProviderRow
-    credential: str
 
 
 Result = Enrolled | ProviderView | TokenRow | PoolRow | None
@@ -71,11 +72,10 @@ class CloseCode(IntEnum):
 
 
 class Welcome(Struct, frozen=True, gc=False, kw_only=True):
-    """The session is open, or goes on."""
+    """The session is open, or goes on. The service adds the fresh resume key of this connection's hello."""
 
     session_id: SessionId
     resumed: bool
-    resume_key: str
     heartbeat_interval_ms: Ms
     lost_after_ms: Ms
     draining: bool

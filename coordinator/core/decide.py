@@ -61,6 +61,8 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
             access.on_pool_create(state, event, policy, out)
         case events.PoolDelete():
             access.on_pool_delete(state, event, out)
+        case events.Stopping():
+            sessions.on_stopping(state, out)
         case events.FiguresPublished():
             forecast.on_figures(state, event)
         case _:

@@ -1,7 +1,7 @@
 """What can happen. Time, random text and whatever the core cannot know arrive inside the event.
 
-`at_ms` is the observed clock when the event was taken from the inbox. Text that is secret arrives as its
-SHA-256, but for the fresh keys that a reply hands out.
+`at_ms` is the observed clock when it happened. Secrets never come here, only their SHA-256: events are
+recorded.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class ProviderEnrol(Event, frozen=True, kw_only=True, tag="provider_enrol"):
     machine_id: str
     token_digest: str
     """Of the token that the request came with: a join token's, an admin's, or the provider's own."""
-    credential: str
-    """Fresh: the credential that the reply hands out. Only its digest is kept."""
+    credential_digest: str
+    """Of the fresh credential that the service hands out when this is granted."""
     credential_id: TokenId
     pool: PoolName | None = None
 
@@ -63,7 +63,8 @@ class AgentHello(Event, frozen=True, kw_only=True, tag="agent_hello"):
     agent_version: str
     peer: str
     """Address and port that it came from, for people."""
-    fresh_resume_key: str
+    fresh_resume_digest: str
+    """Of the fresh resume key that the service puts into the welcome."""
     resume_digest: str = ""
     """Of the resume key that it presents; empty when it has none."""
     resources: Resources = Resources()
@@ -168,6 +169,10 @@ class Curve(Struct, frozen=True, gc=False, kw_only=True):
     p: tuple[float, ...] = ()
 
 
+class Stopping(Event, frozen=True, kw_only=True, tag="stopping"):
+    """A planned stop: agents are told, what is known is written."""
+
+
 class ProviderFigures(Struct, frozen=True, gc=False, kw_only=True):
     """What analytics says of one provider."""
 
@@ -209,4 +214,5 @@ AnyEvent = (
     | PoolCreate
     | PoolDelete
     | FiguresPublished
+    | Stopping
 )

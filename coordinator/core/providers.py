@@ -22,7 +22,7 @@ from coordinator.core.events import ProviderDrain, ProviderEnrol, ProviderForget
 from coordinator.core.ids import PoolName, ProviderId, ProviderKey
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndReason, ProviderRow, Role, TokenRow
-from coordinator.core.sessions import changed, digest_of, end_session, view_of
+from coordinator.core.sessions import changed, end_session, view_of
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 
@@ -56,7 +56,7 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
     credential = TokenRow(
         token_id=event.credential_id,
         role=Role.AGENT,
-        digest=digest_of(event.credential),
+        digest=event.credential_digest,
         created_at_ms=state.now_ms,
         provider_id=event.provider_id,
     )
@@ -73,7 +73,7 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
     out.writes.append(Put(provider.row))
     out.notes.append(TokenChanged(credential))
     changed(out, provider)
-    out.replies.append(Reply(event.request_id, Enrolled(provider=provider.row, credential=event.credential)))
+    out.replies.append(Reply(event.request_id, Enrolled(provider=provider.row)))
 
 
 def _may_renew(existing: Provider, token: TokenRow, event: ProviderEnrol) -> None:

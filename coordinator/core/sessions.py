@@ -6,8 +6,6 @@ most one open session; the connection that holds it is the one in `state.conns`.
 
 from __future__ import annotations
 
-import hashlib
-
 from msgspec.structs import replace
 
 from coordinator.core.commands import (
@@ -31,11 +29,6 @@ from coordinator.core.policy import Policy
 from coordinator.core.rows import EndReason, Meta, MetaRow, OutageRow, SessionRow
 from coordinator.core.snapshot import Duplicate, Liveness, ProviderView
 from coordinator.core.state import Challenger, ClusterState, LiveSession, Provider
-
-
-def digest_of(secret: str) -> str:
-    """SHA-256 of a secret's text, in hex: what is kept of it."""
-    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def view_of(provider: Provider) -> ProviderView:
@@ -185,7 +178,7 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
         boot_id=event.boot_id,
         agent_version=event.agent_version,
         resume_digest=event.resume_digest if _holds_key(provider, event) else row.resume_digest,
-        resume_digest_unconfirmed=digest_of(event.fresh_resume_key),
+        resume_digest_unconfirmed=event.fresh_resume_digest,
         away_until_ms=None,
         last_end=None,
         last_seen_ms=now if not resumed else row.last_seen_ms,
@@ -200,7 +193,6 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
             Welcome(
                 session_id=session.row.session_id,
                 resumed=resumed,
-                resume_key=event.fresh_resume_key,
                 heartbeat_interval_ms=state.interval_ms,
                 lost_after_ms=policy.lost_ms(state.interval_ms),
                 draining=provider.row.drained_at_ms is not None,
@@ -270,7 +262,6 @@ def _sign_of_life(state: ClusterState, provider: Provider, session: LiveSession,
     if provider.challenger is not None:
         challenger = provider.challenger
         hello = challenger.hello
-        assert isinstance(hello, AgentHello)
         _drop_challenger(state, provider)
         _refuse_duplicate(state, provider, hello, out)
 
@@ -308,12 +299,10 @@ def on_link_closed(state: ClusterState, event: LinkClosed, policy: Policy, out: 
     _drop_challenger(state, provider)
     hello = challenger.hello if challenger is not None else None
     restarted = (
-        isinstance(hello, AgentHello)
-        and provider.session is not None
-        and (hello.process_id != provider.session.row.process_id)
+        hello is not None and provider.session is not None and (hello.process_id != provider.session.row.process_id)
     )
     end_session(state, provider, EndReason.AGENT_RESTART if restarted else EndReason.READ_ERROR, policy, out)
-    if isinstance(hello, AgentHello):
+    if hello is not None:
         _take_up(state, provider, hello, policy, out)
 
 
@@ -421,6 +410,14 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
     _fit_interval(state, policy, out)
 
 
+def on_stopping(state: ClusterState, out: Decision) -> None:
+    """A planned stop. Sessions stay open: their agents are expected back as the same processes."""
+    _save_beats(state, out)
+    _say_alive(state, out)
+    goodbye = CloseLink(code=CloseCode.GOING_AWAY, reason="the coordinator restarts; come back soon")
+    out.sends.extend(Send(conn_id, goodbye) for conn_id in (*state.conns, *state.challengers))
+
+
 def _say_alive(state: ClusterState, out: Decision) -> None:
     state.alive_at_ms = state.now_ms
     out.writes.append(Put(MetaRow(name=Meta.ALIVE_AT_MS, value=str(state.now_ms))))
@@ -491,7 +488,6 @@ def _yield_to_challenger(
 ) -> None:
     """The old connection did not answer: the newcomer has the provider."""
     hello = challenger.hello
-    assert isinstance(hello, AgentHello)
     _drop_challenger(state, provider)
     same = hello.process_id == session.row.process_id
     _supersede(state, provider, hello, policy, out, EndReason.SUPERSEDED if same else EndReason.AGENT_RESTART)

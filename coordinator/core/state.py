@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from coordinator.core.events import FiguresPublished, ProviderFigures
+from coordinator.core.events import AgentHello, FiguresPublished, ProviderFigures
 from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
 from coordinator.core.rows import (
     EndReason,
@@ -41,8 +41,8 @@ class Challenger(Struct, gc=False, kw_only=True):
     """A connection that claims a provider whose old connection has to answer first."""
 
     conn_id: ConnId
-    hello: object
-    """The AgentHello to be taken up when the old connection stays silent."""
+    hello: AgentHello
+    """Taken up when the old connection stays silent."""
     deadline_ms: Ms
 
 
