@@ -199,6 +199,23 @@ class ClusterState:
         """When the next appointment is; None without any. For a simulator that skips idle time."""
         return min(self._wheel) * 1_000 if self._wheel else None
 
+    def wheel_image(self) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], int]:
+        """The live appointments in their order, and the next bucket to be looked at."""
+        live = []
+        for bucket, ids in self._wheel.items():
+            kept = tuple(i for i in ids if i in self.providers and self.providers[i].review_at_s == bucket)
+            if kept:
+                live.append((bucket, kept))
+        return tuple(live), self._wheel_next_s
+
+    def restore_wheel(self, wheel: tuple[tuple[int, tuple[str, ...]], ...], next_s: int) -> None:
+        """Take appointments over from an image; the providers are there already."""
+        self._wheel_next_s = next_s
+        for bucket, ids in wheel:
+            self._wheel[bucket] = [ProviderId(i) for i in ids]
+            for provider_id in self._wheel[bucket]:
+                self.providers[provider_id].review_at_s = bucket
+
     # ---- what must always hold
 
     def check_invariants(self) -> None:

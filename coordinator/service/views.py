@@ -6,7 +6,6 @@ rolled back.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 
 from coordinator.core import commands
@@ -14,6 +13,7 @@ from coordinator.core.ids import Ms, PoolName, ProviderId, TokenId
 from coordinator.core.rows import PoolRow, TokenRow
 from coordinator.core.snapshot import ProviderView
 from coordinator.core.state import ClusterState
+from coordinator.service.tokens import digest_of
 
 Listener = Callable[[commands.Note], None]
 
@@ -69,7 +69,7 @@ class LiveViews:
 
     def authenticate(self, token: str, now_ms: Ms) -> TokenRow | None:
         """Who this token's text speaks for; None when it is unknown, revoked or expired."""
-        row = self._by_digest.get(hashlib.sha256(token.encode()).hexdigest())
+        row = self._by_digest.get(digest_of(token))
         if row is None or row.revoked_at_ms is not None:
             return None
         if row.expires_at_ms is not None and row.expires_at_ms <= now_ms:

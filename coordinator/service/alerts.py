@@ -1,0 +1,148 @@
+"""Alerts: what an operator should look at. Repeats are folded; an alert ends by itself when its cause does.
+
+Standing conditions (a full disk, a slow loop) are probes that are asked again and again; what merely
+happened (a clock step, a second agent under one identity) stands until it has been quiet for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from coordinator.api_types import AlertEntry
+from coordinator.core import commands
+from coordinator.core.ids import Ms
+from coordinator.service.times import to_text
+
+log = logging.getLogger("coord.alerts")
+
+ALERTS_MAX = 1_000
+QUIET_MS = 15 * 60 * 1_000
+"""What happened once stands for so long after its last repeat."""
+KEPT_MS = 24 * 3_600 * 1_000
+"""A resolved alert is shown for so long."""
+
+
+class Kind(Struct, frozen=True, kw_only=True):
+    """How bad a kind of alert is, and what to do about it."""
+
+    severity: str
+    hint: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "disk": Kind(severity="critical", hint="free space on the data directory's disk; what was acknowledged is safe"),
+    "heartbeat_loss": Kind(
+        severity="warning", hint="the telemetry disk is slower than the fleet; see coord_heartbeats_*"
+    ),
+    "clock_jump": Kind(severity="warning", hint="check the time service (NTP) of the head node; no deadline moved"),
+    "duplicate_provider": Kind(severity="warning", hint="give each machine an identity of its own: enrol it anew"),
+    "record_set_aside": Kind(severity="warning", hint="run coord db check, then restore a backup if it names damage"),
+    "analytics_down": Kind(severity="warning", hint="figures are old until the worker is back; see the server's log"),
+    "loop_lag": Kind(severity="warning", hint="the head node is overloaded; heartbeats are read late"),
+}
+"""Every kind there is (docs/reference/alerts.md)."""
+
+Probe = Callable[[], str | None]
+"""What is wrong right now, or None."""
+
+
+class _Alert(Struct):
+    kind: str
+    subject: str
+    text: str
+    since_ms: Ms
+    last_ms: Ms
+    count: int
+    resolved_ms: Ms | None = None
+
+
+class Alerts:
+    """At most ALERTS_MAX, the oldest resolved ones go first. Used from the loop's thread alone."""
+
+    def __init__(self, now_ms: Callable[[], Ms]) -> None:
+        self._now_ms = now_ms
+        self._alerts: dict[tuple[str, str], _Alert] = {}
+        self._probes: list[tuple[str, str, Probe]] = []
+
+    def on_note(self, note: commands.Note) -> None:
+        """A listener for LiveViews."""
+        if isinstance(note, commands.Warned):
+            self.fire(note.kind, note.subject, note.text)
+
+    def probe(self, kind: str, subject: str, ask: Probe) -> None:
+        """Have `check` ask this condition."""
+        self._probes.append((kind, subject, ask))
+
+    def fire(self, kind: str, subject: str, text: str) -> None:
+        """Something happened, once more or for the first time."""
+        assert kind in KINDS, f"alert kind {kind} is not declared"
+        now = self._now_ms()
+        alert = self._alerts.get((kind, subject))
+        if alert is None or alert.resolved_ms is not None:
+            self._make_room()
+            self._alerts[kind, subject] = _Alert(
+                kind=kind, subject=subject, text=text, since_ms=now, last_ms=now, count=1
+            )
+            log.warning("alert %s on %s: %s", kind, subject, text)
+        else:
+            alert.text, alert.last_ms, alert.count = text, now, alert.count + 1
+
+    def resolve(self, kind: str, subject: str) -> None:
+        """Its cause is gone."""
+        alert = self._alerts.get((kind, subject))
+        if alert is not None and alert.resolved_ms is None:
+            alert.resolved_ms = self._now_ms()
+            log.info("alert %s on %s is over", kind, subject)
+
+    def check(self) -> None:
+        """Ask every probe, end what has been quiet, forget what is long over. Called every second or so."""
+        now = self._now_ms()
+        standing = set()
+        for kind, subject, ask in self._probes:
+            standing.add((kind, subject))
+            text = ask()
+            if text is None:
+                self.resolve(kind, subject)
+            else:
+                self.fire(kind, subject, text)
+        for key, alert in list(self._alerts.items()):
+            if alert.resolved_ms is not None:
+                if now - alert.resolved_ms > KEPT_MS:
+                    del self._alerts[key]
+            elif key not in standing and now - alert.last_ms > QUIET_MS:
+                self.resolve(*key)
+
+    def _make_room(self) -> None:
+        if len(self._alerts) < ALERTS_MAX:
+            return
+        oldest = min(self._alerts.values(), key=lambda a: (a.resolved_ms is None, a.last_ms))
+        del self._alerts[oldest.kind, oldest.subject]
+
+    def active(self) -> dict[str, int]:
+        """How many alerts stand, by kind."""
+        counts = dict.fromkeys(KINDS, 0)
+        for alert in self._alerts.values():
+            if alert.resolved_ms is None:
+                counts[alert.kind] += 1
+        return counts
+
+    def entries(self) -> list[AlertEntry]:
+        """Standing ones first, then the newest."""
+        ordered = sorted(self._alerts.values(), key=lambda a: (a.resolved_ms is not None, -a.last_ms))
+        return [
+            AlertEntry(
+                kind=a.kind,
+                severity=KINDS[a.kind].severity,
+                subject=a.subject,
+                since=to_text(a.since_ms),
+                last=to_text(a.last_ms),
+                count=a.count,
+                text=a.text,
+                hint=KINDS[a.kind].hint,
+                resolved_at=to_text(a.resolved_ms) if a.resolved_ms is not None else None,
+            )
+            for a in ordered
+        ]

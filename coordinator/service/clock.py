@@ -1,0 +1,31 @@
+"""The observed clock: what the machine's wall clock said at start, and then only what really went by."""
+
+from __future__ import annotations
+
+import time
+
+from coordinator.core.ids import Ms
+
+
+class ObservedClock:
+    """Unix milliseconds that never decrease and that a step of the wall clock does not move.
+
+    `floor_ms`: the latest time that was stored; a wall clock that lies behind it is not believed.
+    """
+
+    def __init__(self, floor_ms: Ms = 0) -> None:
+        self._began_s = self.monotonic_s()
+        wall_ms = self.wall_ms()
+        self.behind_ms: Ms = max(0, floor_ms - wall_ms)
+        """How far the wall clock lay behind what was stored when we started."""
+        self._base_ms = wall_ms + self.behind_ms
+
+    def now_ms(self) -> Ms:
+        return self._base_ms + int((self.monotonic_s() - self._began_s) * 1_000)
+
+    def monotonic_s(self) -> float:
+        """Seconds that count suspend (CLOCK_BOOTTIME)."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def wall_ms(self) -> Ms:
+        return time.time_ns() // 1_000_000

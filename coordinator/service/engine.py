@@ -1,0 +1,341 @@
+"""The engine owns the state: drain the inbox, decide, write, and only then reply, send and publish.
+
+One commit is in flight while deciding goes on; what decisions lead to leaves in their order, after the
+commit that holds their writes. A full disk rolls everything undurable back and reloads; a broken store
+ends the process. Nothing here knows what an event means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from coordinator import ports
+from coordinator.core import commands, events, sessions
+from coordinator.core.decide import decide
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import ConnId, Ms, RequestId
+from coordinator.core.policy import Policy
+from coordinator.core.state import ClusterState
+from coordinator.service.recorder import Recorder
+from coordinator.service.views import LiveViews
+
+log = logging.getLogger("coord.engine")
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """Bounds of the engine's queues, and its pace."""
+
+    inbox_max: int = 50_000
+    """Waiting events; further calls are refused (links stop reading on their own bounds)."""
+    batch_max: int = 2_000
+    """Events decided before the loop gets its turn again."""
+    undurable_max: int = 20_000
+    """Decided events that wait for the disk; deciding pauses beyond."""
+    tick_s: float = 1.0
+    retry_s: float = 1.0
+    """Pause after a full disk before writing is tried again."""
+    load_s: float = 30.0
+    """How long a reload after a full disk may take before the store counts as broken."""
+
+
+class AgentLinks(Protocol):
+    """Who carries out a Send."""
+
+    def send(self, conn_id: ConnId, message: commands.Message) -> None:
+        """Queue it for the connection; dropped when that is gone. Never blocks."""
+        ...
+
+
+class _NoLinks:
+    def send(self, conn_id: ConnId, message: commands.Message) -> None:
+        """Nobody is connected before the links are bound."""
+
+
+class EngineCounters(Struct):
+    """What the engine has done so far."""
+
+    events: int = 0
+    decisions: int = 0
+    commits: int = 0
+    commit_seconds: float = 0.0
+    commit_seconds_max: float = 0.0
+    rollbacks: int = 0
+    refused: int = 0
+    stalls: int = 0
+
+
+class _Group:
+    """Decisions whose writes become durable together. Grows while the commit before it is in flight."""
+
+    def __init__(self) -> None:
+        self.writes: list[commands.Write] = []
+        self.decisions: list[commands.Decision] = []
+
+    def add(self, decision: commands.Decision) -> None:
+        self.writes.extend(decision.writes)
+        self.decisions.append(decision)
+
+
+BeatsSource = Callable[[], tuple[events.Beat, ...]]
+MakeEvent = Callable[[RequestId], events.AnyEvent]
+
+
+class Engine:
+    """One task that owns the ClusterState. Others post events, call, or read `views`."""
+
+    def __init__(
+        self,
+        store: ports.Store,
+        clock: ports.Clock,
+        views: LiveViews,
+        policy: Policy,
+        settings: EngineSettings,
+        recorder: Recorder,
+        state: ClusterState,
+    ) -> None:
+        """`state` was just loaded; Boot is the first event to be posted."""
+        self.clock = clock
+        self.views = views
+        self.policy = policy
+        self.counters = EngineCounters()
+        self._store = store
+        self._settings = settings
+        self._recorder = recorder
+        self._state = state
+        self._inbox: deque[events.AnyEvent] = deque()
+        self._waiting: dict[RequestId, asyncio.Future[commands.Result]] = {}
+        self._next_request = 1
+        self._wake = asyncio.Event()
+        self._tick_waits = False
+        self._links: AgentLinks = _NoLinks()
+        self._take_beats: BeatsSource = tuple
+        self._open = _Group()
+        self._in_flight: tuple[_Group, asyncio.Task[None]] | None = None
+        self._stopping = False
+        self._full_since_ms: Ms | None = None
+        views.load(state)
+        recorder.begin(state, policy)
+
+    # ---- what others use
+
+    def bind_links(self, links: AgentLinks) -> None:
+        self._links = links
+
+    def set_beats_source(self, take: BeatsSource) -> None:
+        """`take` is drained before every batch, as one event: heartbeats received so far count first."""
+        self._take_beats = take
+
+    def wake(self) -> None:
+        """There is something to take."""
+        self._wake.set()
+
+    def post(self, event: events.AnyEvent) -> None:
+        """Hand an event over. Never blocks. Ticks coalesce; links bound their own events by their number."""
+        if isinstance(event, events.Tick):
+            if self._tick_waits:
+                return
+            self._tick_waits = True
+        self._inbox.append(event)
+        self._wake.set()
+
+    async def call(self, make: MakeEvent) -> commands.Result:
+        """Post the event that `make` builds and wait for its durable answer. Raises the CoordError that refused it."""
+        if self._stopping:
+            raise CoordError(Code.SHUTTING_DOWN, "the coordinator is stopping", "try again in a few seconds")
+        if len(self._inbox) >= self._settings.inbox_max:
+            self.counters.refused += 1
+            raise CoordError(Code.TOO_MANY, f"{len(self._inbox)} requests wait already", "try again in a few seconds")
+        request_id = RequestId(self._next_request)
+        self._next_request += 1
+        future: asyncio.Future[commands.Result] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = future
+        try:
+            self.post(make(request_id))
+            return await future
+        finally:
+            self._waiting.pop(request_id, None)
+
+    @property
+    def inbox_depth(self) -> int:
+        return len(self._inbox)
+
+    @property
+    def full_since_ms(self) -> Ms | None:
+        """Since when the store has been full; None when it takes writes."""
+        return self._full_since_ms
+
+    @property
+    def state(self) -> ClusterState:
+        """For reads between awaits by those who need what no view shows (forecasts). Never to be changed."""
+        return self._state
+
+    def dump_recording(self, why: str) -> None:
+        """Write what the recorder holds into its directory."""
+        self._recorder.dump(why)
+
+    async def stop(self) -> None:
+        """Refuse new calls, decide what waits, tell the agents, write it all and end `run`."""
+        self._stopping = True
+        self.post(events.Stopping(at_ms=self.clock.now_ms()))
+
+    # ---- the loop
+
+    async def run(self) -> None:
+        """Until `stop`. Raises CoordError(STORE_BROKEN) when the disk is: nothing unsaid was acknowledged."""
+        async with asyncio.TaskGroup() as group:
+            ticker = group.create_task(self._tick())
+            try:
+                await self._loop()
+            finally:
+                ticker.cancel()
+                self._fail_waiting(CoordError(Code.SHUTTING_DOWN, "the coordinator stopped", "ask the next one"))
+
+    async def _loop(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if len(self._open.decisions) < self._settings.undurable_max:
+                self._decide_batch()
+            await self._advance()
+            if self._stopping and not self._inbox and self._in_flight is None:
+                return
+            if self._inbox:
+                self._wake.set()
+                await asyncio.sleep(0)
+
+    def _decide_batch(self) -> None:
+        beats = self._take_beats()
+        if beats:
+            self._decide(events.Heartbeats(at_ms=self.clock.now_ms(), beats=beats))
+        for _ in range(min(len(self._inbox), self._settings.batch_max)):
+            event = self._inbox.popleft()
+            if isinstance(event, events.Tick):
+                self._tick_waits = False
+            self._decide(event)
+
+    def _decide(self, event: events.AnyEvent) -> None:
+        self.counters.events += 1
+        try:
+            decision = decide(self._state, event, self.policy)
+        except Exception:
+            self._recorder.note(event, None)
+            self._recorder.dump("deciding failed")
+            raise
+        self._recorder.note(event, decision)
+        self.counters.decisions += 1
+        self._open.add(decision)
+
+    async def _advance(self) -> None:
+        """Take what the disk has finished, let go what needs no disk, and give it the next group."""
+        if self._in_flight is not None:
+            group, commit = self._in_flight
+            if not commit.done():
+                return
+            self._in_flight = None
+            error = commit.exception()
+            if isinstance(error, CoordError) and error.code is Code.STORE_FULL:
+                await self._roll_back(group, error)
+                return
+            if error is not None:
+                self._recorder.dump("the store failed")
+                raise error
+            self._full_since_ms = None
+            self._carry_out(group)
+        if not self._open.decisions:
+            return
+        group, self._open = self._open, _Group()
+        if group.writes:
+            commit = asyncio.ensure_future(self._commit(group.writes))
+            commit.add_done_callback(lambda _: self._wake.set())
+            self._in_flight = (group, commit)
+        else:
+            self._carry_out(group)
+
+    async def _commit(self, writes: list[commands.Write]) -> None:
+        began_s = self.clock.monotonic_s()
+        await self._store.commit(writes)
+        took_s = self.clock.monotonic_s() - began_s
+        self.counters.commits += 1
+        self.counters.commit_seconds += took_s
+        self.counters.commit_seconds_max = max(self.counters.commit_seconds_max, took_s)
+
+    def _carry_out(self, group: _Group) -> None:
+        for decision in group.decisions:
+            for reply in decision.replies:
+                self._reply(reply)
+            for send in decision.sends:
+                self._links.send(send.conn_id, send.message)
+            if decision.notes:
+                self.views.apply(decision.notes)
+
+    def _reply(self, reply: commands.Reply) -> None:
+        future = self._waiting.pop(reply.request_id, None)
+        if future is None or future.done():
+            return
+        if isinstance(reply.result, CoordError):
+            future.set_exception(reply.result)
+        else:
+            future.set_result(reply.result)
+
+    def _fail_waiting(self, error: CoordError) -> None:
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(error)
+        self._waiting.clear()
+
+    # ---- a full disk
+
+    async def _roll_back(self, group: _Group, error: CoordError) -> None:
+        """Nothing of `group` or behind it is durable: say so to its callers and go on from what is."""
+        self.counters.rollbacks += 1
+        if self._full_since_ms is None:
+            self._full_since_ms = self.clock.now_ms()
+            log.error("the store is full, undurable decisions are rolled back: %s", error)
+        for decision in (*group.decisions, *self._open.decisions):
+            for reply in decision.replies:
+                self._reply(commands.Reply(reply.request_id, error))
+        self._open = _Group()
+        async with asyncio.timeout(self._settings.load_s):
+            loaded = await self._store.load()
+        old = self._state
+        fresh = ClusterState.load(old.coordinator_id, loaded.rows, loaded.next_session_id, loaded.next_key)
+        decision = sessions.reloaded(old, fresh, self.policy)
+        self._state = fresh
+        self.views.load(fresh)
+        self._recorder.begin(fresh, self.policy)
+        kept = _Group()
+        kept.add(decision)
+        self._carry_out(kept)
+        await asyncio.sleep(self._settings.retry_s)
+        self._wake.set()
+
+    # ---- time
+
+    async def _tick(self) -> None:
+        """A second at a time. After a stall of our own the sockets are read before anybody is judged."""
+        pace_s = self._settings.tick_s
+        before_s = self.clock.monotonic_s()
+        drift_ms = self.clock.wall_ms() - self.clock.now_ms()
+        while True:
+            await asyncio.sleep(pace_s)
+            now_s = self.clock.monotonic_s()
+            late_ms = int((now_s - before_s - pace_s) * 1_000)
+            stalled_ms = late_ms if late_ms >= self.policy.stall_ms else 0
+            before_s = now_s
+            if stalled_ms:
+                self.counters.stalls += 1
+                log.warning("the coordinator stood still for %.1f s; nobody is judged by it", stalled_ms / 1_000)
+                await asyncio.sleep(pace_s / 4)
+            drifted_ms = self.clock.wall_ms() - self.clock.now_ms()
+            step_ms = drifted_ms - drift_ms
+            if abs(step_ms) >= self.policy.wall_jump_ms:
+                drift_ms = drifted_ms
+            else:
+                step_ms = 0
+            self.post(events.Tick(at_ms=self.clock.now_ms(), stalled_ms=stalled_ms, wall_step_ms=step_ms))

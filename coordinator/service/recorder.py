@@ -1,0 +1,174 @@
+"""The recorder keeps recent events in memory, with the state they began from, so that an incident replays.
+
+Nothing is written while all is well. A dump holds, as length-prefixed MessagePack: a header, the state's
+image, then every event with the CRC-32 of the decision that followed. Secrets never enter the core, so
+none is in here.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.core import commands, events
+from coordinator.core.decide import decide
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.image import StateImage, image_of, state_of
+from coordinator.core.policy import Policy
+from coordinator.core.state import ClusterState
+
+FORMAT = 1
+_LENGTH = struct.Struct(">I")
+
+
+class Header(Struct, frozen=True, kw_only=True):
+    """The first record of a dump."""
+
+    format: int
+    why: str
+    recorded_at_ms: int
+    policy: Policy
+
+
+class Recorded(Struct, frozen=True, gc=False):
+    """One event and what it led to; `decision_crc` is None where deciding failed."""
+
+    event: events.AnyEvent
+    decision_crc: int | None
+
+
+class Replayed(Struct, frozen=True, kw_only=True):
+    """How a replay went: `diverged_at` is the index of the first event that led to something else."""
+
+    events: int
+    diverged_at: int | None
+    failed_at: int | None
+    why: str
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=lambda value: _plain(value))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, CoordError):
+        return (value.code.value, value.message, value.hint)
+    raise TypeError(f"a decision holds a {type(value).__name__}")
+
+
+def decision_crc(decision: commands.Decision) -> int:
+    """CRC-32 of a decision's encoding: equal decisions have equal ones."""
+    return zlib.crc32(_encoder.encode(decision))
+
+
+class Recorder:
+    """Two generations of events, each behind an image of the state, in at most about `bytes_max` bytes.
+
+    With `bytes_max` 0 nothing is kept. An image is taken anew once the events since the last one outweigh it
+    several times, so that its cost stays a small share.
+    """
+
+    def __init__(self, directory: Path, bytes_max: int = 16 * 1024 * 1024, dumps_max: int = 8) -> None:
+        self._directory = directory
+        self._bytes_max = bytes_max
+        self._dumps_max = dumps_max
+        self._policy = Policy()
+        self._state: ClusterState | None = None
+        self._now: list[bytes] = []
+        self._now_bytes = 0
+        self._before: list[bytes] = []
+
+    def begin(self, state: ClusterState, policy: Policy) -> None:
+        """Start over from this state: it was loaded, or loaded again."""
+        self._state, self._policy = state, policy
+        self._before = []
+        self._take_image()
+
+    def _take_image(self) -> None:
+        self._now = []
+        self._now_bytes = 0
+        if self._bytes_max and self._state is not None:
+            self._now.append(_encoder.encode(image_of(self._state)))
+
+    def note(self, event: events.AnyEvent, decision: commands.Decision | None) -> None:
+        """Keep one event. Called after it was decided, before the next."""
+        if not self._bytes_max:
+            return
+        crc = decision_crc(decision) if decision is not None else None
+        record = _encoder.encode(Recorded(event, crc))
+        self._now.append(record)
+        self._now_bytes += len(record)
+        if self._now_bytes > max(self._bytes_max // 2, 8 * len(self._now[0])):
+            self._before = self._now
+            self._take_image()
+
+    def dump(self, why: str) -> Path | None:
+        """Write both generations (each is a file that replays by itself) and return the newer one's path."""
+        if len(self._now) < 2 and not self._before:
+            return None
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        newest = None
+        for name, records in (("before", self._before), ("now", self._now)):
+            if len(records) > 1:
+                newest = self._write(f"{stamp}-{os.getpid()}-{name}.rec", records, why)
+        for old in sorted(self._directory.glob("*.rec"))[: -self._dumps_max]:
+            old.unlink(missing_ok=True)
+        return newest
+
+    def _write(self, name: str, records: list[bytes], why: str) -> Path:
+        path = self._directory / name
+        header = Header(
+            format=FORMAT, why=why, recorded_at_ms=self._state.now_ms if self._state else 0, policy=self._policy
+        )
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            for record in (_encoder.encode(header), *records):
+                file.write(_LENGTH.pack(len(record)))
+                file.write(record)
+        return path
+
+
+def read_dump(path: Path) -> tuple[Header, StateImage, list[Recorded]]:
+    """The parts of a dump. CoordError(BAD_REQUEST) when it is not one; a torn last record is left out."""
+    records = list(_records(path))
+    try:
+        header = msgspec.msgpack.decode(records[0], type=Header)
+        image = msgspec.msgpack.decode(records[1], type=StateImage)
+        recorded = [msgspec.msgpack.decode(record, type=Recorded) for record in records[2:]]
+    except (IndexError, msgspec.DecodeError) as error:
+        raise CoordError(
+            Code.BAD_REQUEST, f"{path} is no recording of this version: {error}", "name a .rec file"
+        ) from error
+    return header, image, recorded
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while len(prefix := file.read(_LENGTH.size)) == _LENGTH.size:
+            record = file.read(_LENGTH.unpack(prefix)[0])
+            if len(record) < _LENGTH.unpack(prefix)[0]:
+                return
+            yield record
+
+
+def replay(path: Path) -> Replayed:
+    """Decide a dump's events again from its image and compare every decision."""
+    header, image, recorded = read_dump(path)
+    state = state_of(image)
+    for index, record in enumerate(recorded):
+        try:
+            crc = decision_crc(decide(state, record.event, header.policy))
+        except Exception:
+            if record.decision_crc is not None:
+                raise
+            return Replayed(events=index + 1, diverged_at=None, failed_at=index, why=header.why)
+        if crc != record.decision_crc:
+            return Replayed(events=index + 1, diverged_at=index, failed_at=None, why=header.why)
+    return Replayed(events=len(recorded), diverged_at=None, failed_at=None, why=header.why)
