@@ -37,9 +37,9 @@ def _from_iso(text: str) -> Ms:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CoordError(Code.BAD_REQUEST, f"{ascii(text[:40])} is not a time", hint) from error
+        raise CoordError(Code.BAD_REQUEST, f"{text[:40]!a} is not a time", hint) from error
     if moment.tzinfo is None:
-        raise CoordError(Code.BAD_REQUEST, f"{ascii(text[:40])} names no time zone", hint)
+        raise CoordError(Code.BAD_REQUEST, f"{text[:40]!a} names no time zone", hint)
     return round(moment.timestamp() * 1_000)
 
 
@@ -47,7 +47,5 @@ def length_ms(text: str) -> Ms:
     """`30s 5m 8h 7d 1.5h` as milliseconds. CoordError(BAD_REQUEST) otherwise."""
     match = _LENGTH.fullmatch(text)
     if match is None:
-        raise CoordError(
-            Code.BAD_REQUEST, f"{ascii(text[:40])} is not a length of time", "write it as 30s, 5m, 8h or 7d"
-        )
+        raise CoordError(Code.BAD_REQUEST, f"{text[:40]!a} is not a length of time", "write it as 30s, 5m, 8h or 7d")
     return round(float(match[1]) * _UNIT_MS[match[2]])
