@@ -14,7 +14,7 @@ from msgspec import Struct
 from coordinator.api_types import AlertEntry
 from coordinator.core import commands
 from coordinator.core.ids import Ms
-from coordinator.times import to_text
+from coordinator.timetext import to_text
 
 log = logging.getLogger("coord.alerts")
 
