@@ -1,0 +1,108 @@
+"""The one listening port: API, agents' WebSocket, and TLS when it was asked for."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import ssl
+from pathlib import Path
+
+from aiohttp import web
+from msgspec import Struct
+
+from coordinator.core.errors import Code, CoordError
+
+
+class ServerSettings(Struct, frozen=True, kw_only=True):
+    """Where to listen."""
+
+    host: str = "127.0.0.1"
+    port: int = 7070
+    """0: any free one."""
+    tls_cert: str = ""
+    tls_key: str = ""
+    insecure: bool = False
+    """Allow listening beyond loopback without TLS."""
+    backlog: int = 4_096
+    """Connections that may wait to be accepted: a whole fleet comes back at once after a restart."""
+    shutdown_s: float = 5.0
+    """How long open requests have when the server stops."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
+    """The server's TLS, or None without. CoordError(BAD_CONFIG) names what is missing or unreadable."""
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise CoordError(Code.BAD_CONFIG, "TLS needs both a certificate and its key", "--tls-cert FILE --tls-key FILE")
+    if not settings.tls_cert:
+        if not is_loopback(settings.host) and not settings.insecure:
+            raise CoordError(
+                Code.BAD_CONFIG,
+                f"{settings.host} is reachable from other machines and there is no TLS: tokens would travel in the clear",
+                "give --tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure-listen if the network is trusted",
+            )
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise CoordError(
+            Code.BAD_CONFIG, f"{settings.tls_cert} and {settings.tls_key} are no usable pair: {error}", "give PEM files"
+        ) from error
+    return context
+
+
+def key_fingerprint(cert: Path) -> str:
+    """SHA-256 of the certificate's public key (its SubjectPublicKeyInfo), base64url without padding.
+
+    A join token carries it. It pins the key: a renewed certificate of the same key is accepted.
+    """
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = x509.load_pem_x509_certificate(cert.read_bytes()).public_key()
+    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
+
+
+class Server:
+    """Serves one application until it is stopped."""
+
+    def __init__(self, app: web.Application, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._tls = tls_context(settings)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.shutdown_s, keepalive_timeout=75.0)
+
+    async def start(self) -> str:
+        """Listen, and return the URL that clients on this machine use. CoordError(BAD_CONFIG) if it cannot."""
+        await self._runner.setup()
+        host, port = self._settings.host, self._settings.port
+        site = web.TCPSite(self._runner, host, port, ssl_context=self._tls, backlog=self._settings.backlog)
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise CoordError(
+                Code.BAD_CONFIG,
+                f"cannot listen on {host}:{port}: {error.strerror or error}",
+                "another coordinator may run there; choose a port with --listen HOST:PORT (port 0: any free one)",
+            ) from error
+        actual = self._runner.addresses[0]
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
+        shown = f"[{shown}]" if ":" in shown else shown
+        return f"{'https' if self._tls else 'http'}://{shown}:{actual[1]}"
+
+    async def stop(self) -> None:
+        """Stop accepting, give open requests their time, close."""
+        await self._runner.cleanup()
