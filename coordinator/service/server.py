@@ -48,8 +48,8 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
         if not is_loopback(settings.host) and not settings.insecure:
             raise CoordError(
                 Code.BAD_CONFIG,
-                f"{settings.host} is reachable from other machines and there is no TLS: tokens would travel in the clear",
-                "give --tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure-listen if the network is trusted",
+                f"{settings.host} is reachable from other machines, and without TLS tokens travel in the clear",
+                "give --tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure-listen if you trust the network",
             )
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
