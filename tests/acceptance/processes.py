@@ -23,7 +23,7 @@ T = TypeVar("T")
 COORD = (sys.executable, "-m", "cli.main")
 
 
-def wait_for(ask: Callable[[], T | None | bool], what: str, within_s: float = 15.0) -> T:
+def wait_for(ask: Callable[[], T | bool | None], what: str, within_s: float = 15.0) -> T:
     """Poll `ask` until it gives something true, and return that; AssertionError names `what` otherwise."""
     deadline = time.monotonic() + within_s
     while True:

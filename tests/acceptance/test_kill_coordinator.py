@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -30,7 +31,7 @@ def _check_history(entries: list[SessionEntry]) -> None:
     assert len([e for e in entries if e.disconnected_at is None]) <= 1
     assert len({e.session_id for e in entries}) == len(entries)
     in_order = sorted(entries, key=lambda e: e.session_id)
-    for earlier, later in zip(in_order, in_order[1:], strict=False):
+    for earlier, later in itertools.pairwise(in_order):
         assert earlier.disconnected_at is not None and earlier.disconnected_at <= later.connected_at
 
 
