@@ -1,0 +1,69 @@
+"""The exit statuses of `coord`: one table from error code to status, after sysexits.h where it has a word.
+
+docs/reference/cli.md prints this table; a script may rely on it.
+"""
+
+from __future__ import annotations
+
+from coordinator.core.errors import Code
+
+OK = 0
+FOUND_PROBLEMS = 1
+"""The command did its work, and what it looked at is not well (`doctor`, `db check`, `simulate`)."""
+USAGE = 2
+INTERRUPTED = 130
+"""Ctrl-C, as a shell reports SIGINT."""
+BROKEN_PIPE = 141
+"""The reader of our output went away, as a shell reports SIGPIPE."""
+
+BY_CODE: dict[Code, int] = {
+    Code.BAD_REQUEST: USAGE,
+    Code.BAD_IMPORT: 65,
+    Code.BAD_SQL: 65,
+    Code.TOO_LARGE: 65,
+    Code.NOT_FOUND: 66,
+    Code.UNREACHABLE: 69,
+    Code.SHUTTING_DOWN: 69,
+    Code.ANALYTICS_UNAVAILABLE: 69,
+    Code.STORE_BROKEN: 70,
+    Code.INTERNAL: 71,
+    Code.SCHEMA_NEWER: 72,
+    Code.CONFLICT: 73,
+    Code.DATA_LOCKED: 73,
+    Code.DUPLICATE_PROVIDER: 73,
+    Code.MACHINE_MISMATCH: 73,
+    Code.STORE_FULL: 74,
+    Code.TIMEOUT: 75,
+    Code.TOO_MANY: 75,
+    Code.BAD_FRAME: 76,
+    Code.METHOD_NOT_ALLOWED: 76,
+    Code.VERSION_UNSUPPORTED: 76,
+    Code.UNAUTHENTICATED: 77,
+    Code.FORBIDDEN: 77,
+    Code.BAD_CONFIG: 78,
+}
+
+MEANING: dict[int, str] = {
+    OK: "done",
+    FOUND_PROBLEMS: "done, and what was looked at has problems (`doctor`, `db check`, `simulate`)",
+    USAGE: "the command line or a value in it is wrong",
+    65: "the data handed over is wrong: nothing of it was taken",
+    66: "there is no such thing",
+    69: "the coordinator (or its analytics) cannot be reached now",
+    70: "the store is broken: `coord serve` ended without acknowledging anything more",
+    71: "a fault of coord itself, or an operating system call that failed",
+    72: "the data directory was written by a newer coord",
+    73: "it would clash with what is there",
+    74: "the disk is full: nothing was changed, it may be tried again",
+    75: "not now: try again",
+    76: "the other side speaks another protocol",
+    77: "the token is missing, wrong, or not allowed to",
+    78: "a setting is wrong",
+    INTERRUPTED: "interrupted (Ctrl-C)",
+    BROKEN_PIPE: "the reader of the output went away",
+}
+
+
+def of(code: Code) -> int:
+    """The exit status for this error code."""
+    return BY_CODE[code]

@@ -1,0 +1,68 @@
+"""Times, lengths of time, sizes and shares as people read them in tables; exact values belong to JSON."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from coordinator.core.errors import Code, CoordError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?")
+_UNIT_B = {
+    None: 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
+}  # fmt: skip
+
+
+def size(text: str) -> int:
+    """`512`, `64MB`, `1.5GiB` in bytes. CoordError(BAD_REQUEST) for anything else."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise CoordError(Code.BAD_REQUEST, f"{text!a} is not a size", "write it like 512, 64MB or 1.5GiB")
+    return int(float(found[1]) * _UNIT_B[found[2]])
+
+
+def length(value_s: float | None) -> str:
+    """A length of time in its two largest units: `3d 4h`, `5m 12s`, `0.4s`."""
+    if value_s is None:
+        return "-"
+    if value_s < 0:
+        return "-" + length(-value_s)
+    if value_s < 10:
+        return f"{value_s:.1f}s" if value_s % 1 else f"{value_s:.0f}s"
+    whole = round(value_s)
+    for unit_s, unit, next_s, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= unit_s:
+            rest = whole % unit_s // next_s
+            return f"{whole // unit_s}{unit} {rest}{below}" if rest else f"{whole // unit_s}{unit}"
+    return f"{whole}s"
+
+
+def moment(text: str) -> datetime:
+    """An RFC 3339 time of an answer."""
+    return datetime.fromisoformat(text)
+
+
+def ago(text: str | None, now: datetime | None = None) -> str:
+    """How long ago a time of an answer was: `12s ago`, `in 3h`, `-` for none."""
+    if text is None:
+        return "-"
+    away_s = ((now or datetime.now(UTC)) - moment(text)).total_seconds()
+    if away_s < 0:
+        return f"in {length(-away_s)}" if away_s < -1 else "now"
+    return f"{length(away_s).split()[0] if away_s >= 60 else f'{away_s:.0f}s'} ago"
+
+
+def clock(text: str | None) -> str:
+    """A time of an answer to the second, in UTC: `2026-11-22 04:31:05`."""
+    return "-" if text is None else moment(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """0..1 as percent."""
+    return "-" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure with so many decimals; `-` when it is not known."""
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,178 @@
+"""Options that many commands share, and the client that those commands talk through."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import click
+
+from cli import output
+from cli.config import Config, Flag
+from cli.settings import ClientSettings
+from coordinator.core.errors import Code, CoordError
+from coordinator.timetext import asked_duration, asked_time
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
+
+P = ParamSpec("P")
+R = TypeVar("R")
+ADDRESS_BYTES_MAX = 4096
+
+
+class Length(click.ParamType):
+    """A length of time between bounds, in milliseconds: `30s 5m 8h 7d`."""
+
+    name = "length"
+
+    def __init__(self, least: str = "1s", most: str = "400d") -> None:
+        self.least_ms = asked_duration(least, "least", 0, 10**15)
+        self.most_ms = asked_duration(most, "most", 0, 10**15)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return asked_duration(value, param.opts[0] if param else "a length", self.least_ms, self.most_ms)
+        except CoordError as wrong:
+            raise click.UsageError(str(wrong), ctx) from wrong
+
+
+class Moment(click.ParamType):
+    """A time in milliseconds: Unix seconds or ISO 8601 with a zone."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            return asked_time(value, param.opts[0] if param else "a time")
+        except CoordError as wrong:
+            raise click.UsageError(str(wrong), ctx) from wrong
+
+
+def data_option(command: Callable[P, R]) -> Callable[P, R]:
+    return click.option(
+        "--data", type=click.Path(path_type=Path, file_okay=False), help="Data directory; else COORD_DATA."
+    )(command)
+
+
+def config_option(command: Callable[P, R]) -> Callable[P, R]:
+    return click.option(
+        "--config", "config_file", type=click.Path(path_type=Path, dir_okay=False), help="Settings; else COORD_CONFIG."
+    )(command)
+
+
+def output_option(command: Callable[P, R]) -> Callable[P, R]:
+    """`-o`: how the result is printed."""
+    return click.option(
+        "-o", "--output", type=click.Choice(output.FORMATS), default="table", show_default=True, help="How to print it."
+    )(command)
+
+
+def json_option(command: Callable[P, R]) -> Callable[P, R]:
+    """`-o` of an answer that is no listing."""
+    return click.option(
+        "-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True,
+        help="How to print it.",
+    )(command)  # fmt: skip
+
+
+def talks(command: Callable[..., R]) -> Callable[..., R]:
+    """Give the command a `client` for the coordinator that its options, environment or data directory name."""
+
+    @click.option("--url", help="Of the coordinator; else COORD_URL, else the data directory's.")
+    @click.option("--token-file", type=click.File("r"), help="File with the token (- for stdin); else COORD_TOKEN.")
+    @click.option("--ca", type=click.Path(path_type=Path, dir_okay=False), help="CA certificates to trust (PEM).")
+    @data_option
+    @config_option
+    @functools.wraps(command)
+    def with_client(
+        *args: Any,
+        url: str | None,
+        token_file: Any,
+        ca: Path | None,
+        data: Path | None,
+        config_file: Path | None,
+        **kwargs: Any,
+    ) -> R:
+        flags = given(data=("--data", data), client_url=("--url", url), client_ca=("--ca", ca))
+        config = Config(file=config_file, flags=flags)
+        token = token_file.read().strip() if token_file is not None else None
+        with client_for(config, token) as client:
+            return command(*args, client=client, **kwargs)
+
+    return with_client
+
+
+def given(**flags: tuple[str, object]) -> list[Flag]:
+    """Flags that were given, as settings: `section_key=("--flag", value)`; the section ends at the first `_`."""
+    named = []
+    for name, (spelled, value) in flags.items():
+        if value is not None:
+            section, separator, key = name.partition("_")
+            raw = str(value) if isinstance(value, Path) else value
+            named.append(Flag(f"{section}.{key}" if separator else name, raw, spelled))
+    return named
+
+
+def client_for(config: Config, token: str | None = None) -> Client:
+    """The client of the coordinator that `config` names.
+
+    A URL that was given wants a token that was given; else the data directory has both.
+    """
+    from coordinator.client import Client
+
+    settings = config.section("client", ClientSettings)
+    token = token or config.secret("COORD_TOKEN")
+    data = config.data()
+    url, pin = settings.url, None
+    if not url:
+        url, pin = local_address(data), local_pin(data)
+    if token is None:
+        token = local_token(data) if not settings.url or settings.url == local_address(data, quiet=True) else None
+    if token is None:
+        raise CoordError(
+            Code.UNAUTHENTICATED,
+            f"no token was given for {url}",
+            "set COORD_TOKEN, or name a file with --token-file (- for stdin)",
+        )
+    return Client(url, token, ca=settings.ca, pin=pin, timeout_s=settings.timeout_s)
+
+
+def local_address(data: Path, *, quiet: bool = False) -> str:
+    """The URL that the coordinator of this data directory wrote down."""
+    text = _line(data / "address")
+    if not text and not quiet:
+        raise CoordError(
+            Code.UNREACHABLE,
+            f"no coordinator was named, and none has left its address in {data}",
+            "set COORD_URL and COORD_TOKEN, name a data directory with --data, or start one: coord up",
+        )
+    return text
+
+
+def local_token(data: Path) -> str | None:
+    """The admin token that the first start left in the data directory."""
+    return _line(data / "tokens" / "admin.token") or None
+
+
+def local_pin(data: Path) -> str | None:
+    """The TLS key's fingerprint, from the join token's file."""
+    return _line(data / "tokens" / "join.token").partition(".")[2] or None
+
+
+def _line(path: Path) -> str:
+    try:
+        with path.open() as file:
+            return file.read(ADDRESS_BYTES_MAX).strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except PermissionError as refused:
+        raise CoordError(
+            Code.FORBIDDEN, f"{path} belongs to another user", "run this as that user, or set COORD_URL and COORD_TOKEN"
+        ) from refused

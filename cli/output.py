@@ -1,0 +1,132 @@
+"""One way to print a listing: `-o table|wide|json|jsonl|csv|name`.
+
+JSON is the HTTP answer itself, field for field; tables are for people and may change. Nothing but the result
+goes to stdout.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TextIO
+
+import msgspec
+from msgspec import Struct
+
+from cli import terminal
+
+Format = Literal["table", "wide", "json", "jsonl", "csv", "name"]
+FORMATS: tuple[Format, ...] = ("table", "wide", "json", "jsonl", "csv", "name")
+CELL_MAX = 48
+"""Characters of one cell of a narrow table."""
+
+
+class Column(NamedTuple):
+    """One column of a table: `show` gives the text of an entry's cell."""
+
+    title: str
+    show: Callable[[Any], str]
+    wide: bool = False
+    """Only with `-o wide`."""
+    right: bool = False
+    colour: Callable[[Any], str] | None = None
+    """An SGR code for the cell (`32`), or an empty string."""
+
+
+def listing(
+    answer: Struct,
+    columns: Sequence[Column],
+    output: Format,
+    *,
+    name: Callable[[Any], str],
+    entries: Sequence[Struct] | None = None,
+    empty: str = "nothing to show",
+) -> None:
+    """Print a listing. `answer` is the HTTP answer; its `entries` are the rows unless given."""
+    rows: Sequence[Struct] = entries if entries is not None else answer.entries  # type: ignore[attr-defined]
+    out = sys.stdout
+    if output == "json":
+        print_json(answer)
+    elif output == "jsonl":
+        for row in rows:
+            out.write(terminal.safe_json(msgspec.json.encode(row).decode()) + "\n")
+    elif output == "csv":
+        _csv(rows, out)
+    elif output == "name":
+        for row in rows:
+            out.write(terminal.safe(name(row)) + "\n")
+    elif not rows:
+        terminal.say(empty)
+    else:
+        shown = [column for column in columns if output == "wide" or not column.wide]
+        print_table(rows, shown, out, cut=output == "table" and out.isatty())
+
+
+def print_json(answer: object) -> None:
+    """An answer as indented JSON."""
+    text = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
+    sys.stdout.write(terminal.safe_json(text) + "\n")
+
+
+def print_table(rows: Sequence[Any], columns: Sequence[Column], out: TextIO, *, cut: bool = False) -> None:
+    """Columns as wide as their longest cell, two spaces apart. `cut` shortens cells that are very long."""
+    colourful = terminal.has_colour(out)
+    cells = [[_cell(column.show(row), cut) for column in columns] for row in rows]
+    widths = [
+        max(len(column.title), max((len(line[at]) for line in cells), default=0)) for at, column in enumerate(columns)
+    ]
+    dim, off = ("\x1b[1m", "\x1b[0m") if colourful else ("", "")
+    head = "  ".join(_pad(c.title, w, c.right) for c, w in zip(columns, widths, strict=True)).rstrip()
+    out.write(f"{dim}{head}{off}\n")
+    for row, line in zip(rows, cells, strict=True):
+        parts = []
+        for column, text, wide in zip(columns, line, widths, strict=True):
+            padded = _pad(text, wide, column.right)
+            code = column.colour(row) if colourful and column.colour is not None else ""
+            parts.append(f"\x1b[{code}m{padded}\x1b[0m" if code else padded)
+        out.write("  ".join(parts).rstrip() + "\n")
+
+
+def print_facts(facts: Sequence[tuple[str, str]]) -> None:
+    """One thing's properties, a line each; those without a value are left out."""
+    shown = [(name, terminal.safe(value)) for name, value in facts if value not in ("", "-")]
+    wide = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        sys.stdout.write(f"{name:<{wide}}  {value}\n")
+
+
+def _cell(text: str, cut: bool) -> str:
+    shown = terminal.safe(text)
+    return shown[: CELL_MAX - 1] + "…" if cut and len(shown) > CELL_MAX else shown
+
+
+def _pad(text: str, wide: int, right: bool) -> str:
+    return f"{text:>{wide}}" if right else f"{text:<{wide}}"
+
+
+def _csv(rows: Sequence[Struct], out: TextIO) -> None:
+    import csv
+
+    writer = csv.writer(out, lineterminator="\n")
+    if not rows:
+        return
+    fields = rows[0].__struct_fields__
+    writer.writerow(fields)
+    show = terminal.safe if out.isatty() else str
+    for row in rows:
+        writer.writerow([show(_flat(getattr(row, field))) for field in fields])
+
+
+def _flat(value: object) -> str:
+    """A value in one CSV cell: empty for null, JSON for what has parts."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case _:
+            return msgspec.json.encode(value).decode()
