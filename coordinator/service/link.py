@@ -1,0 +1,525 @@
+"""One agent's connection: what it says becomes events and heartbeats, what it is told becomes frames.
+
+Everything here is called by the loop and returns at once. What a peer sends is not trusted: it is
+bounded in size, number and depth, a bad frame is answered with an error and is otherwise ignored, and a
+peer that goes on, or that does not read, is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+from aiohttp import WSMsgType
+from msgspec import Meta, Struct
+
+from coordinator import ports, wire
+from coordinator.core import commands, events
+from coordinator.core.commands import CloseCode
+from coordinator.core.errors import Code
+from coordinator.core.ids import ConnId, Ms, ProviderKey
+from coordinator.core.rows import TokenRow
+from coordinator.service.acks import AckWheel
+from coordinator.service.frames import Frame, close_frame, pong_frame, text_frame
+from coordinator.service.heartbeats import HeartbeatWriter, Track
+from coordinator.service.tokens import digest_of, new_resume_key
+
+TEXT_CHARS_MAX = 128
+"""Of a label, its value, and a GPU's name."""
+TOO_BIG = 1009
+"""RFC 6455: a message larger than the receiver takes."""
+
+_decode = msgspec.json.Decoder(
+    wire.FromAgent | Annotated[tuple[wire.FromAgent, ...], Meta(min_length=1, max_length=wire.FRAME_MESSAGES_MAX)]
+).decode
+_decode_one = msgspec.json.Decoder(wire.FromAgent).decode
+_split = msgspec.json.Decoder(tuple[msgspec.Raw, ...]).decode
+_encode = msgspec.json.Encoder().encode
+_BAD = (ValueError, RecursionError)
+"""What msgspec raises for bytes that are not such a message (its errors and UnicodeDecodeError are ValueErrors)."""
+
+
+class _Tag(Struct):
+    type: str
+
+
+_decode_tag = msgspec.json.Decoder(_Tag).decode
+_KNOWN = frozenset({"hello", "heartbeat", "pong", "bye"})
+
+CODES: dict[CloseCode, Code] = {
+    CloseCode.BAD_FRAME: Code.BAD_FRAME,
+    CloseCode.UNAUTHENTICATED: Code.UNAUTHENTICATED,
+    CloseCode.MACHINE_MISMATCH: Code.MACHINE_MISMATCH,
+    CloseCode.FORGOTTEN: Code.NOT_FOUND,
+    CloseCode.HELLO_TIMEOUT: Code.TIMEOUT,
+    CloseCode.DUPLICATE: Code.DUPLICATE_PROVIDER,
+    CloseCode.SUPERSEDED: Code.CONFLICT,
+    CloseCode.TOO_FAST: Code.TOO_MANY,
+    CloseCode.LOST: Code.TIMEOUT,
+    CloseCode.VERSION: Code.VERSION_UNSUPPORTED,
+}
+"""The `code` of the error message before a close. Going away is no error: no message precedes it."""
+
+
+class LinkSettings(Struct, frozen=True, kw_only=True):
+    """Bounds of agents' connections."""
+
+    links_max: int = 20_000
+    """Sockets at a time; further ones are answered 429."""
+    greeting_max: int = 4_096
+    """Sockets that have not said hello yet."""
+    per_provider_max: int = 8
+    """Sockets of one provider: one is its session, the others await a decision."""
+    hello_s: float = 10.0
+    close_s: float = 2.0
+    """A closed peer has so long to close from its side."""
+    messages_per_s: float = 50.0
+    """Of one connection, over time. An agent sends one in five seconds."""
+    messages_burst: float = 1_000.0
+    """Of one connection at once: what a process that was stopped for minutes may have queued."""
+    bad_frames_max: int = 20
+    """Bad frames of one connection until it is closed."""
+    frame_bytes_max: int = wire.FRAME_BYTES_MAX
+    out_bytes_max: int = 256 * 1024
+    """Waiting for a peer to read; beyond, it is cut."""
+    beats_delay_s: float = 0.02
+    """Heartbeats wait so long for others before the engine is woken."""
+    pushed: bool = True
+    """Take frames from aiohttp's parser directly where the installed version allows it."""
+
+
+class LinkCounters(Struct):
+    """What the connections did so far."""
+
+    opened: int = 0
+    closed: int = 0
+    refused: int = 0
+    messages: int = 0
+    bad_frames: int = 0
+    unknown_messages: int = 0
+    cut_stalled: int = 0
+    cut_fast: int = 0
+    cut_bad: int = 0
+    cut_silent: int = 0
+    """Closed without a hello."""
+
+
+class Phase(Enum):
+    """Where a connection stands."""
+
+    GREETING = "greeting"
+    CLAIMING = "claiming"
+    OPEN = "open"
+    LEAVING = "leaving"
+    CLOSED = "closed"
+
+
+class Surroundings(Struct, kw_only=True):
+    """What all connections of the process stand on."""
+
+    post: Callable[[events.AnyEvent], None]
+    greeted: Callable[[Link], None]
+    """The link said a hello that was passed on."""
+    beaten: Callable[[Link], None]
+    """The link sent heartbeats since they were taken last."""
+    admitted: Callable[[TokenRow], bool]
+    """Whether this credential still opens anything."""
+    clock: ports.Clock
+    heartbeats: HeartbeatWriter
+    acks: AckWheel
+    settings: LinkSettings
+    counters: LinkCounters
+    coordinator_id: str
+    version: str
+
+
+class Link:
+    """One socket. `gone` is done when it is closed."""
+
+    __slots__ = (
+        "_around",
+        "_bad_frames",
+        "_held",
+        "_resume_key",
+        "_timer",
+        "_tokens",
+        "_tokens_s",
+        "_transport",
+        "_version",
+        "ack_waits",
+        "acked_s",
+        "beaten",
+        "conn_id",
+        "gone",
+        "peer",
+        "phase",
+        "process_id",
+        "received_ms",
+        "said_hello",
+        "sent_away",
+        "token",
+        "track",
+    )
+
+    def __init__(self, conn_id: ConnId, token: TokenRow, peer: str, around: Surroundings) -> None:
+        loop = asyncio.get_running_loop()
+        self.conn_id = conn_id
+        self.token = token
+        self.peer = peer
+        self.phase = Phase.GREETING
+        self.process_id = ""
+        self.said_hello = False
+        self.sent_away = False
+        """The core closed it as going away, and needs no word of its end."""
+        self.track: Track | None = None
+        self.received_ms: Ms = 0
+        self.beaten = False
+        self.acked_s = 0.0
+        self.ack_waits = False
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self._around = around
+        self._bad_frames = 0
+        self._held = False
+        self._resume_key = ""
+        self._tokens = around.settings.messages_burst
+        self._tokens_s = loop.time()
+        self._transport: asyncio.Transport | None = None
+        self._version = wire.VERSIONS[-1]
+        self._timer: asyncio.TimerHandle | None = loop.call_later(around.settings.hello_s, self._hello_timeout)
+
+    # ---- the socket
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        if self.phase is Phase.CLOSED:
+            transport.abort()
+
+    def lost(self) -> None:
+        """The socket is gone."""
+        self.phase = Phase.CLOSED
+        self._cancel_timer()
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def broken(self, code: int, text: str) -> None:
+        """The peer broke the WebSocket protocol itself."""
+        self._around.counters.bad_frames += 1
+        kind = Code.TOO_LARGE if code == TOO_BIG else Code.BAD_FRAME
+        hint = f"a frame has at most {self._around.settings.frame_bytes_max} bytes" if code == TOO_BIG else ""
+        self._shut(code, kind, text, hint)
+        if self._transport is not None:
+            self._transport.close()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Say why, and close; a peer that does not close from its side is cut after `close_s`."""
+        self._shut(code, CODES.get(code), reason, "")
+
+    def abort(self) -> None:
+        """Close without a word."""
+        self.phase = Phase.CLOSED
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _shut(self, code: int, error: Code | None, reason: str, hint: str) -> None:
+        if self.phase is Phase.CLOSED:
+            return
+        if error is not None:
+            self._write(text_frame(_encode(wire.Error(code=error, message=reason[:1000], hint=hint))))
+        self._write(close_frame(code, reason))
+        self.phase = Phase.CLOSED
+        self._cancel_timer()
+        self._timer = asyncio.get_running_loop().call_later(self._around.settings.close_s, self.abort)
+
+    def _write(self, frame: bytes) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > self._around.settings.out_bytes_max:
+            self._around.counters.cut_stalled += 1
+            self.abort()
+            return
+        transport.write(frame)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _hello_timeout(self) -> None:
+        self._around.counters.cut_silent += 1
+        self.close(CloseCode.HELLO_TIMEOUT, f"no hello within {self._around.settings.hello_s:g} s")
+
+    # ---- what the agent says
+
+    def take(self, frames: list[Frame]) -> None:
+        """What one read of the socket brought. Heartbeats of one read are one offer to the writer."""
+        beats: list[wire.Heartbeat] = []
+        for kind, data, _ in frames:
+            if kind is WSMsgType.TEXT and self.phase is not Phase.CLOSED:
+                try:
+                    message = _decode(data)
+                except _BAD:
+                    self._sort_out(data, beats)
+                    continue
+                if type(message) is wire.Heartbeat:
+                    beats.append(message)
+                elif type(message) is tuple:
+                    for part in message:
+                        if type(part) is wire.Heartbeat:
+                            beats.append(part)
+                        else:
+                            self._say(part, beats)
+                else:
+                    self._say(message, beats)
+            else:
+                self._control(kind, data)
+        if beats:
+            self._beat(beats)
+
+    def _beat(self, beats: list[wire.Heartbeat]) -> None:
+        """Heartbeats, in order. Empties the list."""
+        track = self.track
+        if self.phase is not Phase.OPEN or track is None:
+            if self.phase is not Phase.CLOSED:
+                self._refuse("a heartbeat before the welcome", "say hello and wait for the welcome")
+            beats.clear()
+            return
+        if not self._allow(len(beats)):
+            beats.clear()
+            return
+        around = self._around
+        now_ms = around.clock.now_ms()
+        around.heartbeats.offer(track, beats, now_ms)
+        beats.clear()
+        self.received_ms = now_ms
+        if not self.beaten:
+            self.beaten = True
+            around.beaten(self)
+        if not self.ack_waits:
+            around.acks.book(self)
+        if around.heartbeats.crowded and not self._held and self._transport is not None:
+            self._held = True
+            self._transport.pause_reading()
+            around.heartbeats.when_roomy(self._resume)
+
+    def _resume(self) -> None:
+        self._held = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _allow(self, messages: int) -> bool:
+        """Take `messages` from the bucket; an empty one closes the connection."""
+        self._around.counters.messages += messages
+        self._tokens -= messages
+        if self._tokens >= 0:
+            return True
+        settings = self._around.settings
+        now_s = asyncio.get_running_loop().time()
+        earned = (now_s - self._tokens_s) * settings.messages_per_s
+        self._tokens_s = now_s
+        self._tokens = min(self._tokens + earned, settings.messages_burst)
+        if self._tokens >= 0:
+            return True
+        self._around.counters.cut_fast += 1
+        self.close(CloseCode.TOO_FAST, f"more than {settings.messages_per_s:g} messages a second")
+        return False
+
+    def _control(self, kind: WSMsgType, data: bytes | int | None) -> None:
+        """A frame that is not text."""
+        if kind is WSMsgType.CLOSE:
+            if self.phase is not Phase.CLOSED:
+                self._write(close_frame(data if isinstance(data, int) and data else 1000, ""))
+            self.phase = Phase.CLOSED
+            if self._transport is not None:
+                self._transport.close()
+        elif self.phase is Phase.CLOSED or not self._allow(1):
+            return
+        elif kind is WSMsgType.PING and isinstance(data, bytes | bytearray):
+            self._write(pong_frame(bytes(data)))
+        elif kind is WSMsgType.BINARY:
+            self._refuse("a binary frame", "messages are JSON in text frames")
+
+    def _sort_out(self, data: bytes, beats: list[wire.Heartbeat]) -> None:
+        """A frame that is not right as a whole: take the messages that are, answer each of those that are not."""
+        parts: tuple[msgspec.Raw, ...] = (msgspec.Raw(data),)
+        if data[:64].lstrip()[:1] == b"[":
+            try:
+                parts = _split(data)
+            except _BAD as error:
+                self._refuse(f"not JSON: {error}")
+                return
+            if not 1 <= len(parts) <= wire.FRAME_MESSAGES_MAX:
+                self._refuse(f"an array of {len(parts)} messages", f"send 1 to {wire.FRAME_MESSAGES_MAX}")
+                return
+        for part in parts:
+            try:
+                message = _decode_one(part)
+            except _BAD as error:
+                self._refuse_part(part, error)
+            else:
+                self._say(message, beats)
+
+    def _refuse_part(self, part: msgspec.Raw, error: Exception) -> None:
+        try:
+            tag = _decode_tag(part).type
+        except _BAD:
+            tag = ""
+        if tag and tag not in _KNOWN:
+            self._around.counters.unknown_messages += 1
+            if self._allow(1):
+                self._tell(Code.BAD_FRAME, f"unknown message type {tag[:64]!a}", "it was ignored")
+        else:
+            self._refuse(str(error))
+
+    def _refuse(self, what: str, hint: str = "docs/reference/wire.md describes every message") -> None:
+        """Answer a bad frame; too many of them close the connection."""
+        if self.phase is Phase.CLOSED or not self._allow(1):
+            return
+        self._around.counters.bad_frames += 1
+        self._bad_frames += 1
+        if self._bad_frames >= self._around.settings.bad_frames_max:
+            self._around.counters.cut_bad += 1
+            self.close(CloseCode.BAD_FRAME, f"{self._bad_frames} bad frames; the last: {what[:200]}")
+        else:
+            self._tell(Code.BAD_FRAME, what[:400], hint)
+
+    def _tell(self, code: Code, message: str, hint: str) -> None:
+        self._write(text_frame(_encode(wire.Error(code=code, message=message, hint=hint))))
+
+    def _say(self, message: wire.Hello | wire.Heartbeat | wire.Pong | wire.Bye, beats: list[wire.Heartbeat]) -> None:
+        """A message that is not the plain heartbeat of every day. Heartbeats before it count first."""
+        if isinstance(message, wire.Heartbeat):
+            beats.append(message)
+            return
+        if beats:
+            self._beat(beats)
+        if self.phase is Phase.CLOSED or not self._allow(1):
+            return
+        around = self._around
+        match message:
+            case wire.Hello():
+                self._hello(message)
+            case wire.Pong():
+                around.post(events.AgentPong(at_ms=around.clock.now_ms(), conn_id=self.conn_id))
+            case wire.Bye() if self.phase is Phase.OPEN:
+                self.phase = Phase.LEAVING
+                around.post(
+                    events.AgentBye(
+                        at_ms=around.clock.now_ms(),
+                        conn_id=self.conn_id,
+                        draining=message.draining,
+                        away_until_ms=message.away_until_ms,
+                    )
+                )
+            case wire.Bye():
+                self.close(CloseCode.GOING_AWAY, "good bye")
+
+    def _hello(self, hello: wire.Hello) -> None:
+        if self.phase is not Phase.GREETING:
+            self._refuse("hello was said already on this connection")
+            return
+        common = set(hello.versions) & set(wire.VERSIONS)
+        problem = _problem(hello)
+        if hello.provider_id != self.token.provider_id or not self._around.admitted(self.token):
+            self.close(CloseCode.UNAUTHENTICATED, f"this credential does not speak for provider {hello.provider_id!a}")
+        elif not common:
+            ours = ", ".join(map(str, wire.VERSIONS))
+            self.close(CloseCode.VERSION, f"this coordinator speaks protocol versions {ours}, the agent none of them")
+        elif problem:
+            self._refuse(problem)
+        else:
+            self._claim(hello, max(common))
+
+    def _claim(self, hello: wire.Hello, version: int) -> None:
+        self._cancel_timer()
+        self.phase = Phase.CLAIMING
+        self.said_hello = True
+        self._around.greeted(self)
+        self.process_id = hello.process_id
+        self._version = version
+        self._resume_key = new_resume_key()
+        assert self.token.provider_id is not None
+        self._around.post(
+            events.AgentHello(
+                at_ms=self._around.clock.now_ms(),
+                conn_id=self.conn_id,
+                provider_id=self.token.provider_id,
+                machine_id=hello.machine_id,
+                boot_id=hello.boot_id,
+                process_id=hello.process_id,
+                agent_version=hello.agent_version,
+                peer=self.peer,
+                fresh_resume_digest=digest_of(self._resume_key),
+                resume_digest=digest_of(hello.resume_key) if hello.resume_key else "",
+                resources=hello.resources,
+                labels=hello.labels,
+            )
+        )
+
+    # ---- what the agent is told
+
+    def bound(self, key: ProviderKey) -> None:
+        """From here on, its heartbeats are this provider's."""
+        if self.phase is Phase.CLAIMING and self.token.provider_id is not None:
+            self.phase = Phase.OPEN
+            self.track = self._around.heartbeats.track(self.token.provider_id, key, self.process_id)
+
+    def send(self, message: commands.Message) -> None:
+        """Carry out a Send of the core's."""
+        if self.phase is Phase.CLOSED:
+            return
+        around = self._around
+        match message:
+            case commands.Welcome():
+                told: wire.FromCoordinator = wire.Welcome(
+                    version=self._version,
+                    provider_id=message.provider_id,
+                    session_id=message.session_id,
+                    resumed=message.resumed,
+                    resume_key=self._resume_key,
+                    heartbeat_interval_s=message.heartbeat_interval_ms / 1_000,
+                    lost_after_s=message.lost_after_ms / 1_000,
+                    draining=message.draining,
+                    coordinator_id=around.coordinator_id,
+                    coordinator_version=around.version,
+                    now_ms=around.clock.now_ms(),
+                )
+                self._resume_key = ""
+            case commands.PingAgent():
+                told = wire.Ping()
+            case commands.TellInterval():
+                told = wire.Settings(heartbeat_interval_s=message.heartbeat_interval_ms / 1_000)
+            case commands.TellDrain():
+                told = wire.Drain(draining=message.draining, note=message.note)
+            case commands.CloseLink():
+                self.sent_away = message.code is CloseCode.GOING_AWAY
+                self.close(message.code, message.reason)
+                return
+        self._write(text_frame(_encode(told)))
+
+    def send_ack(self) -> None:
+        """Acknowledge everything that was received; nothing when the connection is closing."""
+        track = self.track
+        if track is not None and self.phase is Phase.OPEN:
+            held_ms = self._around.clock.now_ms() - self.received_ms
+            ack = wire.Ack(seq=track.seq, received_at_ms=self.received_ms, held_ms=held_ms)
+            self._write(text_frame(_encode(ack)))
+
+
+def _problem(hello: wire.Hello) -> str:
+    """What is wrong with a hello beyond its types; empty when nothing is."""
+    resources = hello.resources
+    if len(hello.labels) > wire.LABELS_MAX:
+        return f"{len(hello.labels)} labels; at most {wire.LABELS_MAX} are taken"
+    if len(resources.gpus) > wire.GPUS_MAX:
+        return f"{len(resources.gpus)} GPUs; at most {wire.GPUS_MAX} are taken"
+    if not (0 <= resources.cpus <= 1e6 and 0 <= resources.memory_gb <= 1e9):
+        return "resources.cpus and resources.memory_gb must lie in 0 to 1e6 and 0 to 1e9"
+    named = (hello.machine_id, hello.boot_id, hello.process_id, hello.agent_version)
+    for text in (*named, *hello.labels, *hello.labels.values(), *resources.gpus):
+        if len(text) > TEXT_CHARS_MAX or not text.isprintable():
+            return f"{text[:32]!a}: texts have at most {TEXT_CHARS_MAX} printable characters"
+    return ""
