@@ -39,12 +39,10 @@ def on_token_create(state: ClusterState, event: TokenCreate, policy: Policy, out
         )
     if event.expires_at_ms is not None and event.expires_at_ms <= state.now_ms:
         raise CoordError(Code.BAD_REQUEST, "the token would have expired already", "give a time in the future")
-    if len(state.tokens) >= policy.tokens_max:
-        raise CoordError(
-            Code.TOO_MANY, f"{policy.tokens_max} tokens exist, no more are taken", "revoke some: coord token list"
-        )
     if event.token_id in state.tokens or event.digest in state.tokens_by_digest:
         raise CoordError(Code.CONFLICT, f"token {event.token_id} exists already", "ask again")
+    if len(state.tokens) >= policy.tokens_max:
+        _drop_dead_tokens(state, policy, out)
     row = TokenRow(
         token_id=event.token_id,
         role=event.role,
@@ -59,6 +57,18 @@ def on_token_create(state: ClusterState, event: TokenCreate, policy: Policy, out
     out.writes.append(Put(row))
     out.notes.append(TokenChanged(row))
     out.replies.append(Reply(event.request_id, row))
+
+
+def _drop_dead_tokens(state: ClusterState, policy: Policy, out: Decision) -> None:
+    """Make room by removing the tokens that open nothing any more; TOO_MANY when there are none."""
+    dead = [t for t in state.tokens.values() if t.role is not Role.AGENT and state.valid_token(t.digest) is None]
+    if not dead:
+        raise CoordError(
+            Code.TOO_MANY, f"{policy.tokens_max} tokens exist, no more are taken", "revoke some: coord token list"
+        )
+    for row in dead:
+        state.remove_token(row.token_id)
+        out.writes.append(Delete("token", row.token_id))
 
 
 def on_token_revoke(state: ClusterState, event: TokenRevoke, out: Decision) -> None:
@@ -85,6 +95,8 @@ def on_token_revoke(state: ClusterState, event: TokenRevoke, out: Decision) -> N
         if provider is not None and provider.session is not None and provider.session.conn_id is not None:
             gone = CloseLink(code=CloseCode.UNAUTHENTICATED, reason="this provider's credential was revoked")
             out.sends.append(Send(provider.session.conn_id, gone))
+            if provider.challenger is not None:
+                out.sends.append(Send(provider.challenger.conn_id, gone))
     out.replies.append(Reply(event.request_id, row))
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from coordinator.core.events import AgentHello, FiguresPublished
 from coordinator.core.ids import ConnId, Ms, ProviderId, ProviderKey, SessionId
-from coordinator.core.rows import PoolRow, ProviderRow, SessionRow, TokenRow
+from coordinator.core.rows import EndReason, PoolRow, ProviderRow, SessionRow, TokenRow
 from coordinator.core.snapshot import Duplicate, Liveness
 from coordinator.core.state import Challenger, ClusterState, Figures, LiveSession, Provider
 
@@ -21,6 +21,7 @@ class SessionImage(Struct, frozen=True, gc=False, kw_only=True):
     last_beat_ms: Ms | None
     saved_beat_ms: Ms | None
     pinged: bool
+    undone_end: EndReason | None = None
 
 
 class ChallengerImage(Struct, frozen=True, gc=False, kw_only=True):
@@ -45,6 +46,8 @@ class StateImage(Struct, frozen=True, gc=False, kw_only=True):
     coordinator_id: str
     now_ms: Ms
     booted_at_ms: Ms
+    rejoin_by_ms: Ms
+    stopping: bool
     generation: int
     outage_ms: Ms
     alive_at_ms: Ms | None
@@ -69,6 +72,8 @@ def image_of(state: ClusterState) -> StateImage:
         coordinator_id=state.coordinator_id,
         now_ms=state.now_ms,
         booted_at_ms=state.booted_at_ms,
+        rejoin_by_ms=state.rejoin_by_ms,
+        stopping=state.stopping,
         generation=state.generation,
         outage_ms=state.outage_ms,
         alive_at_ms=state.alive_at_ms,
@@ -100,6 +105,7 @@ def _provider_image(provider: Provider) -> ProviderImage:
             last_beat_ms=session.last_beat_ms,
             saved_beat_ms=session.saved_beat_ms,
             pinged=session.pinged,
+            undone_end=session.undone_end,
         ),
         peer=provider.peer,
         gone_from_ms=provider.gone_from_ms,
@@ -114,6 +120,7 @@ def state_of(image: StateImage) -> ClusterState:
     """A state of its own that decides as the imaged one would."""
     state = ClusterState(image.coordinator_id)
     state.now_ms, state.booted_at_ms, state.outage_ms = image.now_ms, image.booted_at_ms, image.outage_ms
+    state.rejoin_by_ms, state.stopping = image.rejoin_by_ms, image.stopping
     state.generation, state.alive_at_ms = image.generation, image.alive_at_ms
     state.interval_ms, state.beats_saved_ms = image.interval_ms, image.beats_saved_ms
     state.next_session_id, state.next_key = image.next_session_id, image.next_key
@@ -144,6 +151,7 @@ def _add_provider(state: ClusterState, image: ProviderImage) -> None:
             last_beat_ms=s.last_beat_ms,
             saved_beat_ms=s.saved_beat_ms,
             pinged=s.pinged,
+            undone_end=s.undone_end,
         )
     if image.challenger is not None:
         c = image.challenger

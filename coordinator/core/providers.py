@@ -45,13 +45,15 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
     if existing is not None:
         _may_renew(existing, token, event)
     pool = _pool_of(state, event, token, existing)
+    if event.credential_id in state.tokens or event.credential_digest in state.tokens_by_digest:
+        raise CoordError(Code.CONFLICT, f"credential {event.credential_id} exists already", "ask again")
     if existing is None and len(state.providers) >= policy.providers_max:
         raise CoordError(
             Code.TOO_MANY,
             f"{policy.providers_max} providers are enrolled, no more are taken",
             "forget some: coord providers forget",
         )
-    if len(state.tokens) >= policy.tokens_max:
+    if existing is None and len(state.tokens) >= policy.tokens_max:
         raise CoordError(Code.TOO_MANY, f"{policy.tokens_max} tokens exist", "revoke some: coord token list")
     credential = TokenRow(
         token_id=event.credential_id,
@@ -65,6 +67,8 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
     else:
         provider = existing
         _drop_credential(state, provider, out)
+        if provider.row.machine_id != event.machine_id:
+            _part_from_machine(state, provider, out)
         state.remove_provider(provider)
         provider.row = replace(provider.row, machine_id=event.machine_id, pool=pool, credential_id=event.credential_id)
     state.add_provider(provider)
@@ -74,6 +78,21 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
     out.notes.append(TokenChanged(credential))
     changed(out, provider)
     out.replies.append(Reply(event.request_id, Enrolled(provider=provider.row)))
+
+
+def _part_from_machine(state: ClusterState, provider: Provider, out: Decision) -> None:
+    """An admin moved the identity to another machine: connections of the old one are closed."""
+    moved = CloseLink(code=CloseCode.MACHINE_MISMATCH, reason="this identity was moved to another machine")
+    _close_challenger(state, provider, moved, out)
+    if provider.session is not None and provider.session.conn_id is not None:
+        out.sends.append(Send(provider.session.conn_id, moved))
+
+
+def _close_challenger(state: ClusterState, provider: Provider, why: CloseLink, out: Decision) -> None:
+    if provider.challenger is not None:
+        state.challengers.pop(provider.challenger.conn_id)
+        out.sends.append(Send(provider.challenger.conn_id, why))
+        provider.challenger = None
 
 
 def _may_renew(existing: Provider, token: TokenRow, event: ProviderEnrol) -> None:
@@ -174,17 +193,13 @@ def _tell_drain(provider: Provider, out: Decision) -> None:
 def on_forget(state: ClusterState, event: ProviderForget, policy: Policy, out: Decision) -> None:
     """Remove enrolment and credential; its connection is closed, its history stays until retention."""
     provider = _known(state, event.provider_id)
-    if provider.challenger is not None:
-        state.challengers.pop(provider.challenger.conn_id)
-        out.sends.append(
-            Send(provider.challenger.conn_id, CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten"))
-        )
-        provider.challenger = None
+    forgotten = CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten")
+    _close_challenger(state, provider, forgotten, out)
     if provider.session is not None:
         conn_id = provider.session.conn_id
         end_session(state, provider, EndReason.SUPERSEDED, policy, out)
         if conn_id is not None:
-            out.sends.append(Send(conn_id, CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten")))
+            out.sends.append(Send(conn_id, forgotten))
     _drop_credential(state, provider, out)
     state.remove_provider(provider)
     out.writes.append(Delete("provider", event.provider_id))

@@ -6,6 +6,8 @@ most one open session; the connection that holds it is the one in `state.conns`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from coordinator.core.commands import (
@@ -81,11 +83,15 @@ def on_hello(state: ClusterState, event: AgentHello, policy: Policy, out: Decisi
             "this identity belongs to another machine; enrol this machine under an id of its own",
         )
         return
+    if state.stopping:
+        _close(out, event, CloseCode.GOING_AWAY, "the coordinator restarts; come back soon")
+        return
     session = provider.session
     if session is None or session.conn_id is None:
         _take_up(state, provider, event, policy, out)
     elif _holds_key(provider, event):
         _supersede(state, provider, event, policy, out, EndReason.SUPERSEDED)
+        _turn_away_challenger(state, provider, out)
     elif provider.challenger is not None:
         _refuse_duplicate(state, provider, event, out)
     else:
@@ -140,13 +146,16 @@ def _supersede(
 
 def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy: Policy, out: Decision) -> None:
     """Bind the connection: the awaited session goes on for the same agent process, else a new one begins."""
+    if provider.session is not None and provider.phase is not Liveness.AWAITED:
+        end_session(state, provider, provider.session.undone_end or EndReason.READ_ERROR, policy, out)
     awaited = provider.session
     resumed = awaited is not None and awaited.row.process_id == event.process_id and bool(event.process_id)
     if awaited is not None and not resumed:
         _end_awaited(state, provider, out)
     now = state.now_ms
     row = provider.row
-    stays = row.boot_id == event.boot_id and _observed_gap(state, row.last_seen_ms) < policy.lost_after_ms
+    gap_ms = _observed_gap(state, provider.gone_from_ms)
+    stays = row.boot_id == event.boot_id and gap_ms < policy.lost_ms(state.interval_ms)
     if awaited is not None and resumed:
         session = awaited
         session.conn_id = event.conn_id
@@ -179,7 +188,7 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
         agent_version=event.agent_version,
         resume_digest=event.resume_digest if _holds_key(provider, event) else row.resume_digest,
         resume_digest_unconfirmed=event.fresh_resume_digest,
-        away_until_ms=None,
+        away_until_ms=row.away_until_ms if row.drained_at_ms is not None else None,
         last_end=None,
         last_seen_ms=now if not resumed else row.last_seen_ms,
         stay_began_ms=row.stay_began_ms if (stays or resumed) and row.stay_began_ms is not None else now,
@@ -219,6 +228,13 @@ def _fit_interval(state: ClusterState, policy: Policy, out: Decision) -> None:
     fitting = policy.interval_ms(len(state.conns))
     shrunk = policy.interval_ms(len(state.conns) * 5 // 4)
     if fitting > state.interval_ms or shrunk < state.interval_ms:
+        # An agent that was told the longer interval may use it up once more: its deadlines begin after that.
+        grace_ms = state.interval_ms - fitting
+        if grace_ms > 0:
+            for provider_id in state.conns.values():
+                session = state.providers[provider_id].session
+                assert session is not None
+                session.quiet_from_ms = max(session.quiet_from_ms, state.now_ms + grace_ms)
         state.interval_ms = fitting
         out.sends.extend(Send(conn_id, TellInterval(heartbeat_interval_ms=fitting)) for conn_id in state.conns)
 
@@ -259,11 +275,22 @@ def _sign_of_life(state: ClusterState, provider: Provider, session: LiveSession,
     if provider.phase is Liveness.SUSPECT:
         provider.phase = Liveness.ONLINE
         changed(out, provider)
-    if provider.challenger is not None:
-        challenger = provider.challenger
-        hello = challenger.hello
+    _turn_away_challenger(state, provider, out)
+
+
+def _turn_away_challenger(state: ClusterState, provider: Provider, out: Decision) -> None:
+    challenger = provider.challenger
+    if challenger is not None:
         _drop_challenger(state, provider)
-        _refuse_duplicate(state, provider, hello, out)
+        _refuse_duplicate(state, provider, challenger.hello, out)
+
+
+def _admit_challenger(state: ClusterState, provider: Provider, policy: Policy, out: Decision) -> None:
+    """The session that it waited for is over: nobody is left who could answer."""
+    challenger = provider.challenger
+    if challenger is not None:
+        _drop_challenger(state, provider)
+        _take_up(state, provider, challenger.hello, policy, out)
 
 
 def _drop_challenger(state: ClusterState, provider: Provider) -> None:
@@ -276,14 +303,22 @@ def _drop_challenger(state: ClusterState, provider: Provider) -> None:
 
 
 def on_bye(state: ClusterState, event: AgentBye, policy: Policy, out: Decision) -> None:
-    """The agent leaves on purpose."""
+    """The agent leaves on purpose. An admin's word on when it will be back stands unless it says another."""
+    goodbye = Send(event.conn_id, CloseLink(code=CloseCode.GOING_AWAY, reason="good bye"))
+    challenged = state.challengers.get(event.conn_id)
+    if challenged is not None:
+        _drop_challenger(state, state.providers[challenged])
+        out.sends.append(goodbye)
+        return
     provider = state.provider_of(event.conn_id)
     if provider is None:
         return
-    provider.row = replace(provider.row, away_until_ms=event.away_until_ms)
+    if event.away_until_ms is not None:
+        provider.row = replace(provider.row, away_until_ms=event.away_until_ms)
     reason = EndReason.DRAINING if event.draining else EndReason.CLEAN_CLOSE
     end_session(state, provider, reason, policy, out)
-    out.sends.append(Send(event.conn_id, CloseLink(code=CloseCode.GOING_AWAY, reason="good bye")))
+    out.sends.append(goodbye)
+    _admit_challenger(state, provider, policy, out)
 
 
 def on_link_closed(state: ClusterState, event: LinkClosed, policy: Policy, out: Decision) -> None:
@@ -293,21 +328,20 @@ def on_link_closed(state: ClusterState, event: LinkClosed, policy: Policy, out: 
         _drop_challenger(state, state.providers[challenged])
         return
     provider = state.provider_of(event.conn_id)
-    if provider is None:
+    if provider is None or provider.session is None or state.stopping:
+        # A socket that breaks after we said that we restart is our own doing: its session waits for the restart.
         return
-    challenger = provider.challenger
-    _drop_challenger(state, provider)
-    hello = challenger.hello if challenger is not None else None
-    restarted = (
-        hello is not None and provider.session is not None and (hello.process_id != provider.session.row.process_id)
-    )
+    process_id = provider.session.row.process_id
+    restarted = provider.challenger is not None and provider.challenger.hello.process_id != process_id
     end_session(state, provider, EndReason.AGENT_RESTART if restarted else EndReason.READ_ERROR, policy, out)
-    if hello is not None:
-        _take_up(state, provider, hello, policy, out)
+    _admit_challenger(state, provider, policy, out)
 
 
 def end_session(state: ClusterState, provider: Provider, reason: EndReason, policy: Policy, out: Decision) -> None:
-    """Close the open session at the last moment it is known to have lived."""
+    """Close the open session at the last moment it is known to have lived.
+
+    Whether its provider is lost is judged by ticks alone: they know of our own stalls.
+    """
     session = provider.session
     assert session is not None
     known = session.last_beat_ms if session.last_beat_ms is not None else session.row.connected_at_ms
@@ -317,13 +351,11 @@ def end_session(state: ClusterState, provider: Provider, reason: EndReason, poli
     left = reason in (EndReason.CLEAN_CLOSE, EndReason.DRAINING)
     _close_row(state, provider, session, ended_ms, reason, out)
     provider.phase = Liveness.AWAY if left else Liveness.SUSPECT
-    provider.gone_from_ms = known
-    if not left:
-        lost_ms = known + policy.lost_ms(state.interval_ms)
-        if reason is EndReason.STALE_HEARTBEAT or lost_ms <= state.now_ms:
-            provider.phase = Liveness.LOST
-        else:
-            state.review_at(provider, lost_ms)
+    provider.gone_from_ms = min(session.quiet_from_ms, state.now_ms)
+    if reason is EndReason.STALE_HEARTBEAT:
+        provider.phase = Liveness.LOST
+    elif not left:
+        state.review_at(provider, provider.gone_from_ms + policy.lost_ms(state.interval_ms))
     changed(out, provider)
 
 
@@ -364,6 +396,7 @@ def _close_row(
 def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> None:
     """From the last `alive_at` until now is unobserved; open sessions wait for their agents."""
     state.booted_at_ms = state.now_ms
+    state.rejoin_by_ms = state.now_ms + policy.rejoin_ms
     state.interval_ms = policy.heartbeat_interval_ms
     if state.alive_at_ms is not None and state.alive_at_ms < state.now_ms:
         state.outage_ms = state.now_ms - state.alive_at_ms
@@ -384,7 +417,7 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
             session.last_beat_ms = max(min(last.at_ms, state.now_ms), session.last_beat_ms or 0)
     for provider in state.providers.values():
         if provider.session is not None:
-            state.review_at(provider, state.now_ms + policy.rejoin_ms)
+            state.review_at(provider, state.rejoin_by_ms)
         changed(out, provider)
     _say_alive(state, out)
 
@@ -401,7 +434,7 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
                 text=f"the wall clock was moved by {event.wall_step_ms / 1000:+.1f} s; no deadline or session moved",
             )
         )
-    for provider in state.due():
+    for provider in state.due() if not state.stopping else ():
         _review(state, provider, policy, out)
     if state.alive_at_ms is None or state.now_ms - state.alive_at_ms >= policy.alive_every_ms:
         _say_alive(state, out)
@@ -412,6 +445,7 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
 
 def on_stopping(state: ClusterState, out: Decision) -> None:
     """A planned stop. Sessions stay open: their agents are expected back as the same processes."""
+    state.stopping = True
     _save_beats(state, out)
     _say_alive(state, out)
     goodbye = CloseLink(code=CloseCode.GOING_AWAY, reason="the coordinator restarts; come back soon")
@@ -434,14 +468,17 @@ def _save_beats(state: ClusterState, out: Decision) -> None:
 
 
 def _forgive(state: ClusterState, stalled_ms: Ms, policy: Policy, out: Decision) -> None:
+    """Move every deadline by the stall, but none behind what a sign of life right now would give."""
+    now = state.now_ms
     for provider in state.providers.values():
-        if provider.session is not None:
-            provider.session.quiet_from_ms += stalled_ms
-        if provider.gone_from_ms is not None and provider.phase is Liveness.SUSPECT:
-            provider.gone_from_ms += stalled_ms
-        if provider.challenger is not None:
-            provider.challenger.deadline_ms += stalled_ms
-    state.booted_at_ms += stalled_ms
+        session, challenger = provider.session, provider.challenger
+        if session is not None and session.quiet_from_ms < now:
+            session.quiet_from_ms = min(now, session.quiet_from_ms + stalled_ms)
+        if provider.gone_from_ms is not None and provider.phase in (Liveness.SUSPECT, Liveness.AWAY):
+            provider.gone_from_ms = min(now, provider.gone_from_ms + stalled_ms)
+        if challenger is not None:
+            challenger.deadline_ms = min(now + policy.challenge_ms, challenger.deadline_ms + stalled_ms)
+    state.rejoin_by_ms = min(now + policy.rejoin_ms, state.rejoin_by_ms + stalled_ms)
     if stalled_ms >= policy.outage_ms:
         out.writes.append(
             Put(
@@ -467,13 +504,12 @@ def _review(state: ClusterState, provider: Provider, policy: Policy, out: Decisi
     if session is None:
         _review_gone(state, provider, policy, out)
     elif session.conn_id is None and provider.phase is Liveness.AWAITED:
-        deadline_ms = state.booted_at_ms + policy.rejoin_ms
-        if deadline_ms <= now:
+        if state.rejoin_by_ms <= now:
             _end_awaited(state, provider, out)
         else:
-            state.review_at(provider, deadline_ms)
+            state.review_at(provider, state.rejoin_by_ms)
     elif session.conn_id is None:
-        end_session(state, provider, EndReason.READ_ERROR, policy, out)
+        end_session(state, provider, session.undone_end or EndReason.READ_ERROR, policy, out)
     else:
         _review_silence(state, provider, session, policy, out)
 
@@ -517,6 +553,7 @@ def _review_silence(
             Send(session.conn_id, CloseLink(code=CloseCode.LOST, reason=f"no sign of life for {quiet_ms / 1000:.0f} s"))
         )
         end_session(state, provider, EndReason.STALE_HEARTBEAT, policy, out)
+        _admit_challenger(state, provider, policy, out)
         return
     if quiet_ms >= suspect_ms and provider.phase is Liveness.ONLINE:
         provider.phase = Liveness.SUSPECT
@@ -531,41 +568,70 @@ def _review_silence(
 # ---- a full disk
 
 
-def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy) -> Decision:
+def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Iterable[Decision] = ()) -> Decision:
     """Carry connections and last heartbeats from `old` over to `fresh`, which was just loaded after a rollback.
 
-    A connection whose session never became durable is closed, so that its agent says hello again; a session
-    whose end never became durable is ended again.
+    A connection whose welcome never became durable is closed, so that its agent says hello again; so is one
+    that the `undone` decisions would have closed. A session whose end never became durable is ended again,
+    by the next tick.
     """
     out = Decision()
     fresh.now_ms, fresh.booted_at_ms, fresh.interval_ms = old.now_ms, old.booted_at_ms, old.interval_ms
+    fresh.rejoin_by_ms, fresh.stopping = old.rejoin_by_ms, old.stopping
     fresh.figures, fresh.beats_saved_ms, fresh.outage_ms = old.figures, old.beats_saved_ms, old.outage_ms
+    fresh.next_session_id = max(fresh.next_session_id, old.next_session_id)
+    fresh.next_key = max(fresh.next_key, old.next_key)
     for provider_id, provider in fresh.providers.items():
         before = old.providers.get(provider_id)
-        session = provider.session
         if before is not None:
             provider.peer, provider.duplicate = before.peer, before.duplicate
-            provider.gone_from_ms = before.gone_from_ms
-            if session is None and before.session is None:
-                provider.phase = before.phase
-        if session is not None:
-            lived = before.session if before is not None else None
-            if lived is not None and before is not None and lived.row.session_id == session.row.session_id:
-                session.conn_id = lived.conn_id
-                session.last_beat_ms = lived.last_beat_ms
-                session.quiet_from_ms = lived.quiet_from_ms
-                session.pinged = lived.pinged
-                provider.phase = before.phase
-                if lived.conn_id is not None:
-                    fresh.conns[lived.conn_id] = provider_id
-            else:
-                provider.phase = Liveness.SUSPECT
-        if session is not None or provider.phase is Liveness.SUSPECT:
-            fresh.review_at(provider, fresh.now_ms)
+        if provider.session is not None:
+            _carry_session(fresh, provider, provider.session, before, policy)
+        else:
+            _carry_absence(fresh, provider, before, policy)
         changed(out, provider)
-    for conn_id in (*old.conns, *old.challengers):
+    reason = "the coordinator's disk was full, and what it had decided about you is undone; say hello again"
+    again = CloseLink(code=CloseCode.GOING_AWAY, reason=reason)
+    closing = [s.conn_id for decision in undone for s in decision.sends if isinstance(s.message, CloseLink)]
+    for conn_id in dict.fromkeys((*old.conns, *old.challengers, *closing)):
         if conn_id not in fresh.conns:
-            reason = "the coordinator's disk was full while you said hello; say it again"
-            out.sends.append(Send(conn_id, CloseLink(code=CloseCode.GOING_AWAY, reason=reason)))
+            out.sends.append(Send(conn_id, again))
     _fit_interval(fresh, policy, out)
     return out
+
+
+def _carry_session(
+    fresh: ClusterState, provider: Provider, session: LiveSession, before: Provider | None, policy: Policy
+) -> None:
+    """An open session that is durable: it lives on, is awaited again, or is to be ended by the next tick."""
+    lived = before.session if before is not None else None
+    if before is not None and lived is not None and lived.row.session_id == session.row.session_id:
+        session.last_beat_ms = lived.last_beat_ms
+        session.quiet_from_ms = lived.quiet_from_ms
+        session.pinged = lived.pinged
+        welcomed = before.row.resume_digest_unconfirmed or before.row.resume_digest
+        if lived.conn_id is None or welcomed in (provider.row.resume_digest, provider.row.resume_digest_unconfirmed):
+            session.conn_id = lived.conn_id
+            provider.phase = before.phase
+            if lived.conn_id is not None:
+                fresh.conns[lived.conn_id] = provider.row.provider_id
+        else:
+            fresh.rejoin_by_ms = max(fresh.rejoin_by_ms, fresh.now_ms + policy.rejoin_ms)
+    else:
+        provider.phase = Liveness.SUSPECT
+        if before is not None and before.session is None and before.row.last_seen_ms is not None:
+            session.last_beat_ms = max(session.row.connected_at_ms, before.row.last_seen_ms)
+            session.undone_end = before.row.last_end
+    fresh.review_at(provider, fresh.now_ms)
+
+
+def _carry_absence(fresh: ClusterState, provider: Provider, before: Provider | None, policy: Policy) -> None:
+    """No open session is durable: the provider is as it was, or as it was before the one that was undone."""
+    if before is not None and before.session is None:
+        provider.phase, provider.gone_from_ms = before.phase, before.gone_from_ms
+    gone_ms = provider.gone_from_ms
+    recent = gone_ms is not None and gone_ms + policy.lost_ms(fresh.interval_ms) > fresh.now_ms
+    if provider.phase is Liveness.LOST and recent:
+        provider.phase = Liveness.SUSPECT
+    if provider.phase is Liveness.SUSPECT:
+        fresh.review_at(provider, fresh.now_ms)

@@ -35,6 +35,8 @@ class LiveSession(Struct, gc=False, kw_only=True):
     last_beat_ms: Ms | None = None
     saved_beat_ms: Ms | None = None
     pinged: bool = False
+    undone_end: EndReason | None = None
+    """Why it ended, when a full disk undid that end: it is ended again so."""
 
 
 class Challenger(Struct, gc=False, kw_only=True):
@@ -75,6 +77,9 @@ class ClusterState:
         self.now_ms: Ms = 0
         self.booted_at_ms: Ms = 0
         self.generation = 1
+        self.rejoin_by_ms: Ms = 0
+        """Until then sessions wait for their agents after a start."""
+        self.stopping = False
         self.outage_ms: Ms = 0
         """How long the coordinator was away before this start."""
         self.alive_at_ms: Ms | None = None
@@ -141,7 +146,9 @@ class ClusterState:
 
     def remove_provider(self, provider: Provider) -> None:
         del self.providers[provider.row.provider_id]
-        self.pool_sizes[provider.row.pool] -= 1
+        left = self.pool_sizes.pop(provider.row.pool) - 1
+        if left:
+            self.pool_sizes[provider.row.pool] = left
 
     def put_token(self, row: TokenRow) -> None:
         self.tokens[row.token_id] = row
@@ -169,8 +176,11 @@ class ClusterState:
     # ---- the wheel
 
     def review_at(self, provider: Provider, when_ms: Ms) -> None:
-        """Have `provider` looked at once `when_ms` is reached; an earlier appointment stands."""
-        bucket = max(-(-when_ms // 1_000), self._wheel_next_s)
+        """Have `provider` looked at by the first tick in the second of `when_ms` or after; an earlier one stands.
+
+        A review that comes some milliseconds early makes its next appointment itself.
+        """
+        bucket = max(when_ms // 1_000, self._wheel_next_s)
         if provider.review_at_s is not None and provider.review_at_s <= bucket:
             return
         provider.review_at_s = bucket
@@ -216,6 +226,10 @@ class ClusterState:
             for provider_id in self._wheel[bucket]:
                 self.providers[provider_id].review_at_s = bucket
 
+    def appointments(self) -> int:
+        """How many entries the wheel holds, outdated ones included."""
+        return sum(len(ids) for ids in self._wheel.values())
+
     # ---- what must always hold
 
     def check_invariants(self) -> None:
@@ -241,7 +255,10 @@ class ClusterState:
                 self._check_session(provider, provider.session)
             if provider.challenger is not None:
                 assert self.challengers.get(provider.challenger.conn_id) == provider_id
-        assert sizes == {pool: n for pool, n in self.pool_sizes.items() if n}, "pool sizes are off"
+                assert provider.session is not None, f"{provider_id}: a challenger waits for nobody"
+            if provider.phase is Liveness.SUSPECT:
+                assert provider.review_at_s is not None, f"{provider_id}: nobody will look at it again"
+        assert sizes == self.pool_sizes, "pool sizes are off"
         for digest, token_id in self.tokens_by_digest.items():
             assert self.tokens[token_id].digest == digest
         assert len(self.tokens) == len(self.tokens_by_digest)
