@@ -6,7 +6,9 @@ their unit in the name or are 0..1. A value that is not known is null, never 0.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 Timestamp = str
 """RFC 3339, UTC, milliseconds."""
@@ -199,6 +201,14 @@ class SqlAnswer(Struct, frozen=True, kw_only=True):
     entries: tuple[tuple[object, ...], ...]
     truncated: bool
     elapsed_s: float
+
+
+class SqlRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A read-only query over the documented views (docs/reference/views.md)."""
+
+    statement: str
+    timeout_s: Annotated[float, Meta(gt=0.0, le=300.0)] = 30.0
+    rows_max: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
 
 
 class SessionEntry(Struct, frozen=True, kw_only=True):
@@ -394,8 +404,20 @@ class CheckAnswer(Struct, frozen=True, kw_only=True):
     problems: tuple[str, ...]
 
 
+class BackupRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`name`: of the copy's directory beneath the coordinator's own backups; absent: named by the time."""
+
+    name: str | None = None
+
+
 class BackupAnswer(Struct, frozen=True, kw_only=True):
     path: str
+
+
+class Alive(Struct, frozen=True, kw_only=True):
+    """The process is there and answers. `status` is ok."""
+
+    status: str
 
 
 class Health(Struct, frozen=True, kw_only=True):

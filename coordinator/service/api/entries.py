@@ -1,0 +1,196 @@
+"""Rows and views as the structs of answers. Pure."""
+
+from __future__ import annotations
+
+from coordinator import ports, wire
+from coordinator.api_types import (
+    DuplicateClaim,
+    Features,
+    HeartbeatEntry,
+    HourEntry,
+    Interval,
+    PoolEntry,
+    ProviderEntry,
+    ScoreTerms,
+    SessionEntry,
+    TokenEntry,
+)
+from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.rows import PoolRow, SessionRow, TokenRow
+from coordinator.core.snapshot import ProviderView
+from coordinator.timetext import optional_text, to_text
+
+WINDOW_DAYS = 14.0
+
+
+def provider_entry(
+    view: ProviderView,
+    heartbeat: tuple[Ms, wire.Heartbeat] | None,
+    score: float | None,
+    p_stays_8h: float | None,
+    now_ms: Ms,
+) -> ProviderEntry:
+    """One provider now."""
+    beat = heartbeat[1] if heartbeat is not None else None
+    began_ms = view.stay_began_at_ms
+    claim = view.duplicate
+    return ProviderEntry(
+        provider_id=view.provider_id,
+        pool=view.pool,
+        liveness=view.liveness.value,
+        drained=view.drained,
+        drain_note=view.drain_note,
+        away_until=optional_text(view.away_until_ms),
+        connected_at=optional_text(view.connected_at_ms),
+        last_heartbeat_at=optional_text(last_heartbeat_ms(view, heartbeat)),
+        stay_seconds=max(0, now_ms - began_ms) / 1_000 if began_ms is not None else None,
+        score=score,
+        p_stays_8h=p_stays_8h,
+        cpus=view.resources.cpus,
+        memory_gb=view.resources.memory_gb,
+        gpus=view.resources.gpus,
+        labels=view.labels,
+        agent_version=view.agent_version,
+        machine_id=view.machine_id,
+        peer=view.peer,
+        enrolled_at=to_text(view.enrolled_at_ms),
+        duplicate=DuplicateClaim(at=to_text(claim.at_ms), peer=claim.peer, holder_peer=claim.holder_peer)
+        if claim is not None
+        else None,
+        heartbeat=heartbeat_now(*heartbeat) if heartbeat is not None else None,
+        clock_offset_ms=beat.clock_offset_ms if beat is not None else None,
+        clock_bound_ms=beat.clock_bound_ms if beat is not None else None,
+    )
+
+
+def last_heartbeat_ms(view: ProviderView, heartbeat: tuple[Ms, wire.Heartbeat] | None) -> Ms | None:
+    """The later of what is published and what was just received: views change less often than hearts beat."""
+    known = [ms for ms in (view.last_heartbeat_at_ms, heartbeat[0] if heartbeat is not None else None) if ms]
+    return max(known, default=None)
+
+
+def heartbeat_now(observed_ms: Ms, beat: wire.Heartbeat) -> HeartbeatEntry:
+    """The newest heartbeat, as it came."""
+    return HeartbeatEntry(
+        observed_at=to_text(observed_ms),
+        status=beat.status,
+        memory_pressure=beat.memory_pressure,
+        cpu_usage=beat.cpu_usage,
+        thermal_state=beat.thermal_state,
+        memory_available_gb=beat.memory_available_gb,
+        gpu_memory_active_gb=beat.gpu_memory_active_gb,
+        gpu_memory_cache_gb=beat.gpu_memory_cache_gb,
+        backend_state=beat.backend_state,
+        active_model=beat.active_model,
+        capacity=beat.capacity,
+    )
+
+
+def heartbeat_entry(row: ports.HeartbeatRow) -> HeartbeatEntry:
+    """One stored heartbeat."""
+    return HeartbeatEntry(
+        observed_at=to_text(row.observed_at_ms),
+        status=wire.STATUSES[row.status],
+        memory_pressure=row.memory_pressure,
+        cpu_usage=row.cpu_usage,
+        thermal_state=_thermal(row.thermal_state),
+        memory_available_gb=row.memory_available_gb,
+        gpu_memory_active_gb=row.gpu_memory_active_gb,
+        gpu_memory_cache_gb=row.gpu_memory_cache_gb,
+        backend_state=row.backend_state,
+        active_model=row.active_model,
+        capacity=row.capacity,
+    )
+
+
+def hour_entry(row: ports.HourRow) -> HourEntry:
+    """One hour's rollup."""
+    return HourEntry(
+        hour=to_text(row.hour_ms),
+        count=row.heartbeats,
+        mean_memory_pressure=row.mean_memory_pressure,
+        mean_cpu_usage=row.mean_cpu_usage,
+        worst_thermal_state=_thermal(row.worst_thermal_state),
+        mean_memory_available_gb=row.mean_memory_available_gb,
+    )
+
+
+def _thermal(index: int | None) -> str | None:
+    return None if index is None else wire.THERMALS[index]
+
+
+def session_entry(row: SessionRow, now_ms: Ms, last_heartbeat_ms: Ms | None = None) -> SessionEntry:
+    """One session; `last_heartbeat_ms` is a newer one than the row has, of a session that is open here."""
+    ended_ms = row.disconnected_at_ms
+    heard_ms = last_heartbeat_ms if last_heartbeat_ms is not None else row.last_heartbeat_at_ms
+    return SessionEntry(
+        session_id=row.session_id,
+        provider_id=row.provider_id,
+        connected_at=to_text(row.connected_at_ms),
+        disconnected_at=optional_text(ended_ms),
+        disconnect_reason=row.disconnect_reason.value if row.disconnect_reason is not None else None,
+        last_heartbeat_at=optional_text(heard_ms),
+        coordinator_id=row.coordinator_id,
+        duration_seconds=max(0, (ended_ms if ended_ms is not None else now_ms) - row.connected_at_ms) / 1_000,
+        requests_served=row.requests_served,
+        tokens_generated=row.tokens_generated,
+    )
+
+
+def token_entry(row: TokenRow) -> TokenEntry:
+    """A token without its text, and without what is kept of it."""
+    return TokenEntry(
+        token_id=row.token_id,
+        role=row.role.value,
+        note=row.note,
+        created_at=to_text(row.created_at_ms),
+        expires_at=optional_text(row.expires_at_ms),
+        revoked_at=optional_text(row.revoked_at_ms),
+        provider_id=row.provider_id,
+        pool=row.pool,
+        tenant=row.tenant,
+    )
+
+
+def pool_entry(row: PoolRow, providers: int) -> PoolEntry:
+    """A pool that somebody made."""
+    return PoolEntry(name=row.name, note=row.note, created_at=to_text(row.created_at_ms), providers=providers)
+
+
+def never_observed(provider_id: ProviderId, now_ms: Ms) -> Features:
+    """The honest features of a provider that is enrolled and has no history: nothing is known, and said so."""
+    unknown = Interval(low=0.0, high=1.0)
+    return Features(
+        provider_id=provider_id,
+        updated_at=to_text(now_ms),
+        as_of=to_text(now_ms),
+        window_days=WINDOW_DAYS,
+        online=False,
+        observed_seconds=0.0,
+        online_seconds=0.0,
+        uptime_pct=0.0,
+        sessions_count=0,
+        stays_count=0,
+        failures_count=0,
+        departures_count=0,
+        mtbf_seconds=0.0,
+        mtbf_lower_bound=True,
+        mttr_seconds=None,
+        mttr_n=0,
+        median_session_seconds=None,
+        p10_session_seconds=None,
+        p90_session_seconds=None,
+        hourly_availability=None,
+        disconnect_reasons={},
+        p_stays_4h=0.0,
+        p_stays_4h_interval=unknown,
+        p_stays_8h=0.0,
+        p_stays_8h_interval=unknown,
+        last_disconnect_at=None,
+        last_failure_at=None,
+        last_session_duration_seconds=None,
+        liveness_score=0.0,
+        score_terms=ScoreTerms(uptime=0.0, stays_4h=0.0, stays_8h=0.0, mtbf=0.0, recent_failure=0.0),
+        flags=("never_observed", "thin"),
+        first_seen_at=None,
+    )

@@ -1,0 +1,181 @@
+"""What a route is: who may take it, what it takes, what it answers. Everything about it is said here once.
+
+The door, validation, /openapi.json, the reference page's test and the test that walks every route x method
+x role are all driven by these. A route that names no roles cannot be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from coordinator import ports
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import Ms, ProviderId, check_name
+from coordinator.core.rows import Role, TokenRow
+from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.query import NoQuery
+from coordinator.service.api.uploads import Upload
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+B = TypeVar("B")
+
+PUBLIC: Final = "public"
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
+"""The only paths that may be marked public: they say that the process is there, and nothing about the fleet."""
+
+READERS = frozenset({Role.ADMIN, Role.READ_ONLY})
+ADMINS = frozenset({Role.ADMIN})
+
+
+class NoBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A route without a body."""
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer that is bytes already."""
+
+    body: bytes
+    media: str = "application/json"
+    status: int = 200
+    headers: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, B]):
+    """One admitted, validated request."""
+
+    deps: ApiDeps
+    request: web.Request
+    token: TokenRow | None
+    """Who asks; None on public paths alone."""
+    query: Q
+    body: B
+    now_ms: Ms
+
+    def name(self, parameter: str = "id") -> str:
+        """The name in the path. What could name nothing is not found."""
+        text = self.request.match_info[parameter]
+        try:
+            return check_name(text, "thing")
+        except CoordError as error:
+            raise CoordError(Code.NOT_FOUND, error.message, error.hint) from None
+
+    @property
+    def provider_id(self) -> ProviderId:
+        return ProviderId(self.name())
+
+
+Result = msgspec.Struct | Ready | web.StreamResponse | None
+Handler = Callable[[Call[Q, B]], Awaitable[Result]]
+Answers = type[msgspec.Struct] | Literal["text/plain", "websocket"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route(Generic[Q, B]):
+    """One method on one path. `answer` None: 204 without a body."""
+
+    method: Literal["GET", "POST", "DELETE"]
+    path: str
+    roles: frozenset[Role] | Literal["public"]
+    handler: Handler[Q, B]
+    summary: str
+    query: type[Q]
+    body: type[B]
+    answer: Answers
+    status: int = 200
+    nullable: bool = False
+    """The answer may be JSON null."""
+
+    def __post_init__(self) -> None:
+        if not self.roles:
+            raise ValueError(f"{self.method} {self.path} names no role: nobody could be meant")
+        if self.roles == PUBLIC and self.path not in PUBLIC_PATHS:
+            raise ValueError(f"{self.method} {self.path} may not be public")
+        if self.body is not NoBody and self.method != "POST":
+            raise ValueError(f"{self.method} {self.path} takes no body")
+
+    @property
+    def operation(self) -> str:
+        """A name for this route: the handler's."""
+        return getattr(self.handler, "__name__", self.path)
+
+    @property
+    def takes_upload(self) -> bool:
+        return self.body is Upload
+
+
+AnyRoute = Route[Any, Any]
+
+
+def get(
+    path: str,
+    roles: frozenset[Role] | Literal["public"],
+    handler: Handler[Q, NoBody],
+    answer: Answers,
+    summary: str,
+    query: type[Q],
+    *,
+    nullable: bool = False,
+) -> AnyRoute:
+    """A GET route; its handler's types are checked against `query`."""
+    return Route(
+        method="GET",
+        path=path,
+        roles=roles,
+        handler=handler,
+        summary=summary,
+        query=query,
+        body=NoBody,
+        answer=answer,
+        nullable=nullable,
+    )
+
+
+def post(
+    path: str,
+    roles: frozenset[Role],
+    handler: Handler[NoQuery, B],
+    answer: Answers,
+    summary: str,
+    body: type[B],
+    *,
+    status: int = 200,
+) -> AnyRoute:
+    """A POST route; its handler's types are checked against `body`."""
+    return Route(
+        method="POST",
+        path=path,
+        roles=roles,
+        handler=handler,
+        summary=summary,
+        query=NoQuery,
+        body=body,
+        answer=answer,
+        status=status,
+    )
+
+
+def delete(path: str, roles: frozenset[Role], handler: Handler[NoQuery, NoBody], summary: str) -> AnyRoute:
+    """A DELETE route: 204."""
+    return Route(
+        method="DELETE",
+        path=path,
+        roles=roles,
+        handler=handler,
+        summary=summary,
+        query=NoQuery,
+        body=NoBody,
+        answer=None,
+        status=204,
+    )
+
+
+def figures(answer: ports.Answer, now_ms: Ms) -> Ready:
+    """An answer of analytics as it is, with the age of its figures."""
+    age_s = max(0, now_ms - answer.computed_at_ms) // 1_000
+    return Ready(body=answer.json, headers={"Age": str(age_s)})
