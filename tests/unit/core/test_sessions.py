@@ -433,6 +433,7 @@ def test_who_was_told_a_long_interval_is_not_judged_by_the_short_one() -> None:
         fleet.hello(conn, name)
     assert 60_000 == fleet.state.interval_ms
     fleet.at(1).beat(*range(60))
+    fleet.at(50).tick()
     fleet.at(61).beat(*range(60))
     for conn in range(1, 60):
         fleet.at(62).closed(conn)
