@@ -297,7 +297,8 @@ class Engine:
         if self._full_since_ms is None:
             self._full_since_ms = self.clock.now_ms()
             log.error("the store is full, undurable decisions are rolled back: %s", error)
-        for decision in (*group.decisions, *self._open.decisions):
+        undone = (*group.decisions, *self._open.decisions)
+        for decision in undone:
             for reply in decision.replies:
                 self._reply(commands.Reply(reply.request_id, error))
         self._open = _Group()
@@ -305,7 +306,7 @@ class Engine:
             loaded = await self._store.load()
         old = self._state
         fresh = ClusterState.load(old.coordinator_id, loaded.rows, loaded.next_session_id, loaded.next_key)
-        decision = sessions.reloaded(old, fresh, self.policy)
+        decision = sessions.reloaded(old, fresh, self.policy, undone)
         self._state = fresh
         self.views.load(fresh)
         self._recorder.begin(fresh, self.policy)
