@@ -51,10 +51,17 @@ class AgentLinks(Protocol):
         """Queue it for the connection; dropped when that is gone. Never blocks."""
         ...
 
+    async def drained(self) -> None:
+        """Return when every socket that is readable now has been read at least once."""
+        ...
+
 
 class _NoLinks:
     def send(self, conn_id: ConnId, message: commands.Message) -> None:
         """Nobody is connected before the links are bound."""
+
+    async def drained(self) -> None:
+        """There is nothing to read."""
 
 
 class EngineCounters(Struct):
@@ -332,7 +339,7 @@ class Engine:
             if stalled_ms:
                 self.counters.stalls += 1
                 log.warning("the coordinator stood still for %.1f s; nobody is judged by it", stalled_ms / 1_000)
-                await asyncio.sleep(pace_s / 4)
+                await self._links.drained()
             drifted_ms = self.clock.wall_ms() - self.clock.now_ms()
             step_ms = drifted_ms - drift_ms
             if abs(step_ms) >= self.policy.wall_jump_ms:
