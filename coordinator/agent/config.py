@@ -1,0 +1,87 @@
+"""What an agent is told, and how patient it is. The CLI fills AgentConfig; nothing here reads files or environment."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from coordinator import wire
+from coordinator.agent.exits import AgentStop, Exit
+from coordinator.core.errors import CoordError
+from coordinator.core.ids import check_name
+
+
+class AgentConfig(Struct, frozen=True, kw_only=True):
+    """Everything that `coord agent` may be told. Secrets are here as text, never in argv, URL or environment."""
+
+    state_dir: str
+    """Keeps identity, lock and control socket; made with mode 0700."""
+    coordinator: str = ""
+    """URL, http(s)://HOST[:PORT]; empty: the one that the identity remembers."""
+    provider_id: str = ""
+    """Empty: the one enrolled; before that, made from the host's name."""
+    pool: str = ""
+    """Empty: the join token's, else the default pool. Counts at enrolment alone."""
+    labels: dict[str, str] = {}
+    cpus: float | None = None
+    """Instead of what was detected; likewise the next two."""
+    memory_gb: float | None = None
+    gpus: tuple[str, ...] | None = None
+    join_token: str = ""
+    """Needed once, to enrol."""
+    ca: str = ""
+    """File of certificates to trust, PEM. It goes before a pinned key."""
+    insecure: bool = False
+    """Plain http beyond loopback is allowed."""
+    log_level: str = "info"
+
+
+class Patience(Struct, frozen=True, kw_only=True):
+    """Every wait of the agent: unit in the name, default, reason. Only tests change them."""
+
+    connect_s: float = 10.0
+    """For a TCP connection, TLS and the upgrade together; also for an enrolment."""
+    welcome_s: float = 15.0
+    """From hello to welcome: the coordinator may first ask an older connection for a sign of life (5 s)."""
+    bye_s: float = 3.0
+    """From bye to the coordinator's close."""
+    close_s: float = 1.0
+    """For the closing handshake of a connection that is given up."""
+    retry_ceilings_s: tuple[float, ...] = (2.5, 5.0, 10.0, 10.0, 10.0, 20.0, 30.0)
+    """The n-th wait is drawn from 0 to the n-th of these, the last one from then on. Ten seconds at most for the
+    first minute: after a restart of the coordinator the whole fleet is back within ten seconds of it."""
+    later_s: float = 30.0
+    """Added to the wait after a close that trying again at once would only repeat."""
+    steady_s: float = 10.0
+    """A session that lasted so long was a success: the next loss starts with the first ceiling again."""
+    pulse_s: float = 2.0
+    """The daemon shows the keeper this often that its loop turns."""
+    stuck_s: float = 20.0
+    """A daemon without a pulse for so long is replaced: well before the coordinator counts the provider as lost."""
+    restart_ceilings_s: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+    """The keeper waits between half of it and all of it before it starts the daemon for the n-th time in a row."""
+    restart_steady_s: float = 60.0
+    """A daemon that lived so long did not fail at its start."""
+    start_failures_max: int = 5
+    """So many daemons in a row that died before their first pulse: the agent gives up."""
+    leave_s: float = 5.0
+    """The keeper gives the daemon so long for its good-bye, then kills it."""
+
+
+def check_config(config: AgentConfig) -> None:
+    """Raise AgentStop(CONFIG) for what the coordinator would refuse anyway, before anything was done."""
+    for name, what in ((config.provider_id, "provider"), (config.pool, "pool")):
+        if name:
+            try:
+                check_name(name, what)
+            except CoordError as error:
+                raise AgentStop(Exit.CONFIG, error.message, error.hint) from None
+    if len(config.labels) > wire.LABELS_MAX:
+        raise AgentStop(Exit.CONFIG, f"{len(config.labels)} labels; {wire.LABELS_MAX} are allowed")
+    for key, value in config.labels.items():
+        if not 1 <= len(key) <= 128 or len(value) > 128:
+            raise AgentStop(Exit.CONFIG, f"label {key[:40]!a} is too long", "keys and values: 128 characters")
+    for given, what in ((config.cpus, "cpus"), (config.memory_gb, "memory")):
+        if given is not None and not 0 < given <= 1e9:
+            raise AgentStop(Exit.CONFIG, f"{given} is no amount of {what}", "give a number above 0")
+    if config.gpus is not None and len(config.gpus) > wire.GPUS_MAX:
+        raise AgentStop(Exit.CONFIG, f"{len(config.gpus)} GPUs; {wire.GPUS_MAX} are allowed")

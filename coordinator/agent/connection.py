@@ -1,0 +1,292 @@
+"""One connection from hello to its end: heartbeats, acknowledgements, and what the coordinator asks for.
+
+Every ending is told as `closing.Ended`; nothing is retried here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import socket
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+
+from coordinator import wire
+from coordinator.agent.clock import boot_s, wall_ms
+from coordinator.agent.closing import Ended, Then, on_close
+from coordinator.agent.config import Patience
+from coordinator.agent.exits import Exit
+from coordinator.agent.log import logger
+from coordinator.agent.offset import OffsetFilter
+from coordinator.agent.racing import first_of
+from coordinator.agent.standing import Standing
+from coordinator.agent.vitals import Vitals
+
+FRAME_BYTES_MAX = 1024 * 1024
+"""Of a frame from the coordinator."""
+INTERVAL_MIN_S, INTERVAL_MAX_S = 0.05, 3600.0
+"""A coordinator that asks for other intervals is not followed beyond these."""
+SOCKET_TIMEOUT_MS = 60_000
+UNACKED_MAX = 256
+"""Heartbeats remembered until acknowledged. A connection is given up long before."""
+OFFSET_NEWS_MS = 100.0
+"""A change of the clock offset beyond its bounds and this is worth a line in the log."""
+
+_MESSAGE: msgspec.json.Decoder[wire.FromCoordinator] = msgspec.json.Decoder(wire.FromCoordinator)
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_ENCODER = msgspec.json.Encoder()
+Ws = aiohttp.ClientWebSocketResponse
+
+
+def decode(text: str) -> list[wire.FromCoordinator]:
+    """The messages of a frame. Those that this agent does not know are left out, with a line in the log."""
+    try:
+        parts: list[msgspec.Raw] | list[str] = _ARRAY.decode(text) if text.lstrip().startswith("[") else [text]
+    except msgspec.DecodeError as error:
+        logger.warning("a frame of the coordinator was not understood: %s", error)
+        return []
+    messages: list[wire.FromCoordinator] = []
+    for part in parts:
+        try:
+            messages.append(_MESSAGE.decode(part))
+        except msgspec.DecodeError as error:
+            logger.warning("a message of the coordinator was not understood: %s", error)
+    return messages
+
+
+class Connection:
+    """An open WebSocket. `attend` is called once."""
+
+    def __init__(
+        self,
+        ws: Ws,
+        hello: wire.Hello,
+        standing: Standing,
+        vitals: Vitals,
+        patience: Patience,
+        keep_key: Callable[[str], None],
+    ) -> None:
+        self._ws = ws
+        self._hello = hello
+        self._standing = standing
+        self._vitals = vitals
+        self._patience = patience
+        self._keep_key = keep_key
+        self._interval_s = 0.0
+        self._next_s = 0.0
+        self._lost_after_s = 0.0
+        self._retimed = asyncio.Event()
+        self._unacked: dict[int, float] = {}
+        self._filter = OffsetFilter()
+        self._last_error = ""
+        self.welcomed_at_s: float | None = None
+
+    async def attend(self) -> Ended:
+        """Say hello, be a provider, and return how it ended. The socket is closed then, within `close_s`."""
+        self._bound_retransmission()
+        try:
+            refused = await first_of(self._greet(), self._unwanted())
+            if refused is not None:
+                return refused
+            return await first_of(self._read(), self._beat(), self._say_bye())
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2 * self._patience.close_s):
+                    await self._ws.close()
+
+    def _bound_retransmission(self) -> None:
+        """A dead peer's socket is dropped by the kernel after a while, not after the quarter of an hour of its default."""
+        sock = self._ws.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SOCKET_TIMEOUT_MS)
+
+    async def _send(self, message: wire.FromAgent) -> None:
+        await self._ws.send_str(_ENCODER.encode(message).decode())
+
+    # ---- what comes in
+
+    async def _greet(self) -> Ended | None:
+        """Say hello; None once welcomed."""
+        try:
+            async with asyncio.timeout(self._patience.welcome_s):
+                await self._send(self._hello)
+                return await self._await_welcome()
+        except TimeoutError:
+            return Ended(then=Then.RETRY, why=f"no welcome within {self._patience.welcome_s:.0f} s")
+        except (OSError, aiohttp.ClientError) as error:
+            return Ended(then=Then.RETRY, why=f"connection lost: {error}")
+
+    async def _unwanted(self) -> Ended:
+        await self._standing.wish_made()
+        return Ended(then=Then.RETRY, why="asked to leave")
+
+    async def _await_welcome(self) -> Ended | None:
+        while True:
+            messages = await self._receive()
+            if isinstance(messages, Ended):
+                return messages
+            for i, message in enumerate(messages):
+                if isinstance(message, wire.Welcome):
+                    refused = self._on_welcome(message)
+                    if refused is None:
+                        for later in messages[i + 1 :]:
+                            await self._take(later)
+                    return refused
+                await self._take(message)
+
+    async def _read(self) -> Ended:
+        try:
+            while True:
+                messages = await self._receive()
+                if isinstance(messages, Ended):
+                    return messages
+                for message in messages:
+                    await self._take(message)
+        except (OSError, aiohttp.ClientError) as error:
+            return Ended(then=Then.RETRY, why=f"connection lost: {error}")
+
+    async def _receive(self) -> list[wire.FromCoordinator] | Ended:
+        frame = await self._ws.receive()
+        match frame.type:
+            case aiohttp.WSMsgType.TEXT:
+                return decode(frame.data)
+            case aiohttp.WSMsgType.CLOSE:
+                return on_close(int(frame.data or 1005), str(frame.extra or "") or self._last_error)
+            case aiohttp.WSMsgType.ERROR:
+                return Ended(then=Then.RETRY, why=f"connection lost: {frame.data}")
+            case aiohttp.WSMsgType.CLOSED | aiohttp.WSMsgType.CLOSING:
+                return Ended(then=Then.RETRY, why="connection lost")
+            case _:
+                return []
+
+    def _on_welcome(self, welcome: wire.Welcome) -> Ended | None:
+        if welcome.version not in wire.VERSIONS:
+            why = f"the coordinator speaks version {welcome.version}, this agent {wire.VERSIONS}"
+            return Ended(then=Then.STOP, why=why, exit_code=Exit.PROTOCOL, hint="install a matching agent")
+        self.welcomed_at_s = boot_s()
+        self._lost_after_s = max(welcome.lost_after_s, 2 * INTERVAL_MIN_S)
+        self._take_interval(welcome.heartbeat_interval_s)
+        self._standing.connected(welcome.session_id, welcome.resume_key, welcome.draining, self._interval_s)
+        self._keep_key(welcome.resume_key)
+        logger.info(
+            "connected to %s as %s: session %d %s, a heartbeat every %g s%s",
+            self._standing.coordinator,
+            welcome.provider_id,
+            welcome.session_id,
+            "goes on" if welcome.resumed else "begins",
+            self._interval_s,
+            ", drained" if welcome.draining else "",
+        )
+        return None
+
+    def _take_interval(self, interval_s: float) -> None:
+        """Follow a new interval from now on, somewhere within it: a fleet told at once must not beat at once."""
+        self._interval_s = min(max(interval_s, INTERVAL_MIN_S), INTERVAL_MAX_S)
+        self._standing.interval_s = self._interval_s
+        self._next_s = min(self._next_s, boot_s() + random.random() * self._interval_s)  # noqa: S311  # no secret
+        self._retimed.set()
+
+    async def _take(self, message: wire.FromCoordinator) -> None:
+        match message:
+            case wire.Ack():
+                self._on_ack(message)
+            case wire.Ping():
+                await self._send(wire.Pong())
+            case wire.Settings():
+                self._take_interval(message.heartbeat_interval_s)
+                logger.info("a heartbeat every %g s from now on", self._interval_s)
+            case wire.Drain():
+                self._standing.draining, self._standing.drain_note = message.draining, message.note
+                note = f": {message.note}" if message.note else ""
+                logger.info("drained%s" if message.draining else "takes work again%s", note)
+            case wire.Error():
+                self._last_error = f"{message.message} ({message.hint})" if message.hint else message.message
+                logger.warning("the coordinator refused what we sent: %s: %s", message.code, self._last_error)
+            case wire.Welcome():
+                logger.warning("a second welcome was ignored")
+
+    def _on_ack(self, ack: wire.Ack) -> None:
+        now_s = boot_s()
+        sent_s = self._unacked.get(ack.seq)
+        for seq in [seq for seq in self._unacked if seq <= ack.seq]:
+            del self._unacked[seq]
+        if sent_s is None:
+            return
+        self._standing.acked_at_s = now_s
+        self._filter.add(sent_s * 1000, ack.received_at_ms, ack.held_ms, now_s * 1000)
+        before = self._standing.offset
+        after = self._filter.estimate(now_s * 1000, wall_ms())
+        self._standing.offset = after
+        if after is None:
+            return
+        known = 0.0 if before is None else before.bound_ms
+        if abs(after.offset_ms - (before.offset_ms if before else 0.0)) > after.bound_ms + known + OFFSET_NEWS_MS:
+            logger.warning(
+                "the coordinator's clock is %+.0f ms from ours (within %.0f ms)", after.offset_ms, after.bound_ms
+            )
+
+    # ---- what goes out
+
+    def _dead_after_s(self) -> float:
+        """Half the time after which the coordinator would count us as lost: enough is left to come back in."""
+        return max(self._lost_after_s / 2, 3 * self._interval_s)
+
+    async def _beat(self) -> Ended:
+        """A heartbeat every interval; ends when they are no longer acknowledged, or cannot be sent."""
+        before_s = self._next_s = boot_s()
+        while True:
+            now_s = boot_s()
+            if now_s - before_s > max(self._lost_after_s, 6 * self._interval_s):
+                return Ended(then=Then.RETRY, why=f"this machine slept for {now_s - before_s:.0f} s")
+            silent_s = now_s - self._oldest_unacked_s()
+            if silent_s >= self._dead_after_s():
+                return Ended(
+                    then=Then.RETRY, why=f"no acknowledgement for {silent_s:.1f} s: the connection is half dead"
+                )
+            if now_s >= self._next_s:
+                if not await self._send_heartbeat():
+                    return Ended(then=Then.RETRY, why="the connection takes no more: it is half dead")
+                before_s = boot_s()
+                ahead_s = self._next_s + self._interval_s
+                self._next_s = ahead_s if ahead_s > before_s else before_s + self._interval_s
+            await self._nap(min(self._next_s, self._oldest_unacked_s() + self._dead_after_s()) - boot_s())
+
+    def _oldest_unacked_s(self) -> float:
+        return next(iter(self._unacked.values()), math.inf)
+
+    async def _send_heartbeat(self) -> bool:
+        await self._vitals.look()
+        heartbeat = self._vitals.heartbeat(self._standing)
+        if len(self._unacked) < UNACKED_MAX:
+            self._unacked[heartbeat.seq] = boot_s()
+        try:
+            async with asyncio.timeout(self._dead_after_s()):
+                await self._send(heartbeat)
+        except (OSError, aiohttp.ClientError, TimeoutError):
+            return False
+        self._standing.sent += 1
+        return True
+
+    async def _nap(self, for_s: float) -> None:
+        self._retimed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, for_s)):
+                await self._retimed.wait()
+
+    async def _say_bye(self) -> Ended:
+        """Wait until somebody wants us gone, say so, and wait for the close."""
+        standing = self._standing
+        wish = await standing.wish_made()
+        standing.phase = "leaving"
+        bye = wire.Bye(draining=wish.until_ms is not None or standing.draining, away_until_ms=wish.until_ms)
+        try:
+            async with asyncio.timeout(self._patience.bye_s):
+                await self._send(bye)
+                await asyncio.Event().wait()  # the reader sees the close, and ends us all
+        except (OSError, aiohttp.ClientError, TimeoutError):
+            logger.warning("no answer to our good-bye")
+        return Ended(then=Then.RETRY, why="said good-bye, unanswered")

@@ -1,0 +1,337 @@
+"""The daemon: the agent's second process, which owns the network. Started by the keeper, never by hand.
+
+It enrols once, then stays connected: one connection after the other, with jittered waits between them. What it must
+not lose when it dies (the resume key) goes to the keeper with every pulse. It does not outlive the keeper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import NoReturn
+
+import aiohttp
+import msgspec
+
+from coordinator import wire
+from coordinator.agent import channel, control, log, machine
+from coordinator.agent.backoff import Backoff
+from coordinator.agent.clock import boot_s
+from coordinator.agent.closing import Ended, Then, on_http_status
+from coordinator.agent.config import AgentConfig
+from coordinator.agent.connection import FRAME_BYTES_MAX, Connection
+from coordinator.agent.enrol import EnrolFailed, enrol
+from coordinator.agent.exits import AgentStop, Exit
+from coordinator.agent.log import logger
+from coordinator.agent.racing import first_of
+from coordinator.agent.standing import AgentStatus, Standing, Wish
+from coordinator.agent.state_dir import Identity, StateDir
+from coordinator.agent.tls import (
+    Endpoint,
+    PinMismatch,
+    Trust,
+    decode_pin,
+    parse_join_token,
+    parse_url,
+)
+from coordinator.agent.vitals import Vitals
+from coordinator.core.rows import Resources
+
+AWAY_LOOK_S = 30.0
+"""How often the wall clock is looked at while away: it may be set."""
+
+
+class Daemon:
+    """One daemon's work. `pulse` is called with the current resume key, often and cheaply."""
+
+    def __init__(
+        self,
+        start: channel.Start,
+        state: StateDir,
+        pulse: Callable[[str], None],
+        draw: Callable[[], float] = random.random,
+        vitals: Vitals | None = None,
+    ) -> None:
+        self.standing = Standing(process_id=start.process_id, daemon=start.daemon, resume_key=start.resume_key)
+        self._config: AgentConfig = start.config
+        self._patience = start.patience
+        self._state = state
+        self._pulse = pulse
+        self._draw = draw
+        self._vitals = vitals or Vitals()
+        self._backoff = Backoff(self._patience.retry_ceilings_s, draw)
+
+    def leave(self) -> None:
+        """Say good-bye and end, from any state."""
+        self.standing.ask(Wish())
+
+    def status(self) -> AgentStatus:
+        return self.standing.status(keeper_pid=os.getppid(), daemon_pid=os.getpid())
+
+    async def run(self) -> Exit:
+        """Until it was asked to leave. Raises AgentStop when it cannot go on."""
+        timeout = aiohttp.ClientTimeout(total=self._patience.connect_s)
+        try:
+            async with (
+                asyncio.TaskGroup() as group,
+                aiohttp.ClientSession(timeout=timeout) as http,
+                control.serve(self._state.path, self.standing.ask, self.status),
+            ):
+                helpers = [group.create_task(self._pulse_forever()), group.create_task(self._vitals.watch_gpus())]
+                try:
+                    return await self._serve(http)
+                finally:
+                    for helper in helpers:
+                        helper.cancel()
+        except BaseExceptionGroup as group_error:
+            stop = group_error.subgroup(AgentStop)
+            while isinstance(stop, BaseExceptionGroup):
+                stop = stop.exceptions[0]
+            if stop is None:
+                raise
+            raise stop from None
+        finally:
+            self._vitals.close()
+
+    async def _pulse_forever(self) -> None:
+        while True:
+            self._pulse(self.standing.resume_key)
+            await asyncio.sleep(self._patience.pulse_s)
+
+    # ---- who we are
+
+    async def _serve(self, http: aiohttp.ClientSession) -> Exit:
+        machine_id = machine.machine_id(self._state)
+        identity = self._state.load_identity()
+        if identity is None:
+            identity = await self._enrol(http, machine_id)
+            if identity is None:
+                return Exit.STOPPED
+        self._check_identity(identity, machine_id)
+        url = self._config.coordinator or identity.coordinator
+        endpoint = parse_url(url, self._config.insecure)
+        self.standing.provider_id, self.standing.coordinator = identity.provider_id, endpoint.url()
+        hello = await self._hello(identity)
+        trust = Trust(
+            endpoint,
+            ca=self._config.ca,
+            pin=decode_pin(identity.pin) if identity.pin else None,
+            timeout_s=self._patience.connect_s,
+        )
+        while True:
+            ended = await self._connect(http, endpoint, trust, identity, hello)
+            if (exit_code := await self._after(ended)) is not None:
+                return exit_code
+
+    async def _enrol(self, http: aiohttp.ClientSession, machine_id: str) -> Identity | None:
+        """Become known. None when it was asked to leave before."""
+        self.standing.phase = "enrolling"
+        if not self._config.join_token:
+            raise AgentStop(
+                Exit.CONFIG,
+                f"this agent is not enrolled ({self._state.path} holds no identity) and was given no join token",
+                "an admin makes one with: coord token create --role join",
+            )
+        if not self._config.coordinator:
+            raise AgentStop(Exit.CONFIG, "the coordinator's URL is not known", "name it once, to enrol")
+        token = parse_join_token(self._config.join_token)
+        endpoint = parse_url(self._config.coordinator, self._config.insecure)
+        self.standing.coordinator = endpoint.url()
+        trust = Trust(endpoint, ca=self._config.ca, pin=token.pin, timeout_s=self._patience.connect_s)
+        while True:
+            try:
+                identity = await enrol(http, endpoint, trust, token, machine_id, self._config)
+            except EnrolFailed as failed:
+                if (exit_code := await self._after(failed.ended)) is not None:
+                    assert exit_code is Exit.STOPPED
+                    return None
+                continue
+            self._state.save_identity(identity)
+            self._backoff.reset()
+            logger.info("enrolled at %s as %s in pool %s", identity.coordinator, identity.provider_id, identity.pool)
+            return identity
+
+    def _check_identity(self, identity: Identity, machine_id: str) -> None:
+        if identity.machine_id != machine_id:
+            raise AgentStop(
+                Exit.CLASH,
+                f"the identity {identity.provider_id} in {self._state.path} was made on another machine",
+                "a copied state directory is no identity: give this machine a state directory and an id of its own",
+            )
+        if self._config.provider_id not in ("", identity.provider_id):
+            raise AgentStop(
+                Exit.CONFIG,
+                f"{self._state.path} is enrolled as {identity.provider_id}, not as {self._config.provider_id}",
+                "an id is fixed at enrolment: leave --provider-id away, or use another --state directory",
+            )
+
+    async def _hello(self, identity: Identity) -> wire.Hello:
+        config = self._config
+        gpus = await self._vitals.gpu_names() if config.gpus is None else config.gpus
+        return wire.Hello(
+            versions=wire.VERSIONS,
+            provider_id=identity.provider_id,
+            machine_id=identity.machine_id,
+            boot_id=machine.boot_id(),
+            process_id=self.standing.process_id,
+            agent_version=f"coord {metadata.version('coord')}",
+            resources=Resources(
+                cpus=config.cpus if config.cpus is not None else machine.cpus(),
+                memory_gb=config.memory_gb if config.memory_gb is not None else machine.memory_gb(),
+                gpus=gpus,
+            ),
+            labels=config.labels,
+        )
+
+    # ---- connections, and the time between them
+
+    async def _connect(
+        self, http: aiohttp.ClientSession, endpoint: Endpoint, trust: Trust, identity: Identity, hello: wire.Hello
+    ) -> Ended:
+        standing = self.standing
+        if standing.wish is not None:
+            return Ended(then=Then.RETRY, why="asked to leave")
+        standing.phase = "connecting"
+        opened = await first_of(self._open(http, endpoint, trust, identity.credential), self._unwanted())
+        if isinstance(opened, Ended):
+            return opened
+        hello = msgspec.structs.replace(hello, resume_key=standing.resume_key)
+        connection = Connection(opened, hello, standing, self._vitals, self._patience, self._pulse)
+        ended = await connection.attend()
+        if connection.welcomed_at_s is not None and boot_s() - connection.welcomed_at_s >= self._patience.steady_s:
+            self._backoff.reset()
+        if ended.forget_key:
+            standing.resume_key = ""
+        if connection.welcomed_at_s is not None and identity.coordinator != endpoint.url():
+            self._state.save_identity(msgspec.structs.replace(identity, coordinator=endpoint.url()))
+        return ended
+
+    async def _open(
+        self, http: aiohttp.ClientSession, endpoint: Endpoint, trust: Trust, credential: str
+    ) -> aiohttp.ClientWebSocketResponse | Ended:
+        try:
+            async with asyncio.timeout(self._patience.connect_s):
+                return await http.ws_connect(
+                    endpoint.url(wire.CONNECT_PATH),
+                    headers={"Authorization": f"Bearer {credential}"},
+                    ssl=await trust.for_aiohttp(),
+                    max_msg_size=FRAME_BYTES_MAX,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=self._patience.close_s),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            return on_http_status(error.status, "")
+        except PinMismatch as error:
+            return Ended(then=Then.LATER, why=str(error))
+        except (aiohttp.ClientError, OSError) as error:
+            trust.forget_certificate()
+            return Ended(then=Then.RETRY, why=str(error) or type(error).__name__)
+
+    async def _after(self, ended: Ended) -> Exit | None:
+        """Do what the end of a connection asks for: stop, wait, or stay away. None: connect again."""
+        standing = self.standing
+        wish = standing.wish
+        if wish is not None and wish.until_ms is None:
+            standing.disconnected("leaving", "")
+            logger.info("left")
+            return Exit.STOPPED
+        if ended.then is Then.STOP:
+            raise AgentStop(ended.exit_code, ended.why, ended.hint)
+        if wish is not None:
+            await self._be_away()
+            return None
+        wait_s = self._backoff.next_s() + (self._patience.later_s if ended.then is Then.LATER else 0.0)
+        standing.disconnected("waiting", ended.why)
+        standing.try_at_s = boot_s() + wait_s
+        hint = f" ({ended.hint})" if ended.hint else ""
+        logger.warning("not connected to %s: %s%s; next try in %.1f s", standing.coordinator, ended.why, hint, wait_s)
+        await first_of(asyncio.sleep(wait_s), standing.changed())
+        standing.try_at_s = None
+        return None
+
+    async def _unwanted(self) -> Ended:
+        await self.standing.wish_made()
+        return Ended(then=Then.RETRY, why="asked to leave")
+
+    async def _be_away(self) -> None:
+        standing = self.standing
+        standing.disconnected("away", "")
+        logger.info("away for %.0f s", standing.away_for_s())
+        while (left_s := standing.away_for_s()) > 0:
+            await first_of(asyncio.sleep(min(left_s, AWAY_LOOK_S)), standing.changed())
+        if standing.wish is not None and standing.wish.until_ms is not None:
+            standing.wish = None
+        self._backoff.reset()
+
+
+# ---- the process
+
+
+async def _main(end: socket.socket, start: channel.Start, state: StateDir) -> Exit:
+    loop = asyncio.get_running_loop()
+    keeper_pid = os.getppid()
+    daemon = Daemon(start, state, lambda key: channel.say(end, channel.Pulse(resume_key=key)))
+
+    def on_keeper() -> None:
+        try:
+            while (message := channel.hear_keeper(end)) is not None:
+                if isinstance(message, channel.Leave):
+                    daemon.leave()
+        except BlockingIOError:
+            return
+        _orphaned()
+
+    def on_terminate(_signum: int, _frame: object) -> None:
+        # from the kernel when the keeper died, also while the loop is busy; else from a person or a service manager
+        if os.getppid() != keeper_pid:
+            _orphaned()
+        loop.call_soon_threadsafe(daemon.leave)
+
+    signal.signal(signal.SIGTERM, on_terminate)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    loop.add_reader(end, on_keeper)
+    try:
+        return await daemon.run()
+    finally:
+        loop.remove_reader(end)
+
+
+def _orphaned() -> NoReturn:
+    """The keeper is dead: nothing here may go on without it, and nobody is left to report to."""
+    logger.error("the keeper died; the daemon ends")
+    os._exit(Exit.FAULT)
+
+
+def main() -> NoReturn:
+    """Be the daemon of the keeper at the other end of the inherited channel."""
+    try:
+        end = socket.socket(fileno=channel.DAEMON_FD)
+        os.set_inheritable(channel.DAEMON_FD, False)
+        end.setblocking(True)
+        start = channel.hear_keeper(end)
+    except OSError:
+        sys.exit("the daemon is started by the keeper: coord agent")
+    channel.die_with_parent(signal.SIGTERM)
+    if not isinstance(start, channel.Start):
+        os._exit(Exit.FAULT)
+    end.setblocking(False)
+    log.start(start.config.log_level)
+    try:
+        state = StateDir(Path(start.config.state_dir))
+        status = asyncio.run(_main(end, start, state))
+    except AgentStop as stop:
+        logger.error("%s", stop)
+        status = stop.exit_code
+    # not sys.exit: a thread that hangs in a driver must not keep the process
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
