@@ -176,6 +176,7 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
         )
         state.next_session_id = SessionId(state.next_session_id + 1)
         out.writes.append(Put(session.row))
+        _say_alive(state, out)
     provider.session = session
     provider.phase = Liveness.ONLINE
     provider.peer = event.peer
@@ -387,6 +388,7 @@ def _close_row(
     )
     out.writes.append(Put(row))
     out.writes.append(Put(provider.row))
+    _say_alive(state, out)
     out.notes.append(SessionEnded(row, reason))
 
 
@@ -453,8 +455,10 @@ def on_stopping(state: ClusterState, out: Decision) -> None:
 
 
 def _say_alive(state: ClusterState, out: Decision) -> None:
-    state.alive_at_ms = state.now_ms
-    out.writes.append(Put(MetaRow(name=Meta.ALIVE_AT_MS, value=str(state.now_ms))))
+    """Also with every session that begins or ends: a clock that starts from `alive_at` is behind no stored time."""
+    if state.alive_at_ms != state.now_ms:
+        state.alive_at_ms = state.now_ms
+        out.writes.append(Put(MetaRow(name=Meta.ALIVE_AT_MS, value=str(state.now_ms))))
 
 
 def _save_beats(state: ClusterState, out: Decision) -> None:

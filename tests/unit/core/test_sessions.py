@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from coordinator.core import commands, events
 from coordinator.core.commands import CloseCode
 from coordinator.core.policy import Policy
-from coordinator.core.rows import EndReason, OutageRow
+from coordinator.core.rows import EndReason, MetaRow, OutageRow
 from coordinator.core.snapshot import Liveness
 from tests.builders import ADMIN, START_MS, Fleet, a_hello, an_enrolment, closes, sent
 
@@ -571,3 +571,13 @@ def test_a_step_of_the_wall_clock_warns_and_moves_nothing() -> None:
     decision = fleet.at(2).decide(events.Tick(at_ms=fleet.now_ms, wall_step_ms=-3_600_000))
     assert ["clock_jump"] == [note.kind for note in decision.notes if isinstance(note, commands.Warned)]
     assert quiet == (fleet.provider().row, fleet.provider().session)
+
+
+def test_no_stored_time_is_ahead_of_the_stored_sign_of_life() -> None:
+    """A coordinator that starts under a wall clock set back begins from `alive_at`: no session may lie ahead of it."""
+    fleet = Fleet("a")
+    for second, happens in ((1, fleet.hello), (3, fleet.closed)):
+        fleet.at(second)
+        happens(1)
+        stored = [row.value for row in fleet.rows.values() if isinstance(row, MetaRow)]
+        assert [str(fleet.now_ms)] == stored
