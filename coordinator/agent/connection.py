@@ -99,7 +99,7 @@ class Connection:
                     await self._ws.close()
 
     def _bound_retransmission(self) -> None:
-        """A dead peer's socket is dropped by the kernel after a while, not after the quarter of an hour of its default."""
+        """Have the kernel drop a dead peer's socket soon, not after the quarter of an hour of its default."""
         sock = self._ws.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SOCKET_TIMEOUT_MS)

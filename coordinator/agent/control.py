@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from coordinator.agent.exits import AgentStop, Exit
 from coordinator.agent.standing import AgentStatus, Wish
 from coordinator.core.errors import Code, CoordError
 
@@ -65,6 +66,23 @@ def _short_path(state_dir: Path) -> Iterator[str]:
         os.close(fd)
 
 
+def _bind(state_dir: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short_path(state_dir) as path:
+            with contextlib.suppress(FileNotFoundError):
+                Path(path).unlink()
+            old_mask = os.umask(0o177)
+            try:
+                sock.bind(path)
+            finally:
+                os.umask(old_mask)
+    except OSError as error:
+        sock.close()
+        raise AgentStop(Exit.DISK, f"no control socket in {state_dir}: {error.strerror}") from None
+    return sock
+
+
 @contextlib.asynccontextmanager
 async def serve(
     state_dir: Path, ask: Callable[[Wish | None], None], status: Callable[[], AgentStatus]
@@ -98,20 +116,7 @@ async def serve(
                 pass
         return Answer(status=status())
 
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with _short_path(state_dir) as path:
-            with contextlib.suppress(FileNotFoundError):
-                Path(path).unlink()
-            old_mask = os.umask(0o177)
-            try:
-                sock.bind(path)
-            finally:
-                os.umask(old_mask)
-        server = await asyncio.start_unix_server(answer, sock=sock, limit=LINE_BYTES_MAX, backlog=16)
-    except OSError:
-        sock.close()
-        raise
+    server = await asyncio.start_unix_server(answer, sock=_bind(state_dir), limit=LINE_BYTES_MAX, backlog=16)
     async with server:
         yield
 

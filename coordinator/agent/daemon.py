@@ -91,9 +91,7 @@ class Daemon:
                     for helper in helpers:
                         helper.cancel()
         except BaseExceptionGroup as group_error:
-            stop = group_error.subgroup(AgentStop)
-            while isinstance(stop, BaseExceptionGroup):
-                stop = stop.exceptions[0]
+            stop = _stop_in(group_error)
             if stop is None:
                 raise
             raise stop from None
@@ -268,6 +266,12 @@ class Daemon:
         if standing.wish is not None and standing.wish.until_ms is not None:
             standing.wish = None
         self._backoff.reset()
+
+
+def _stop_in(error: BaseException) -> AgentStop | None:
+    if isinstance(error, BaseExceptionGroup):
+        return next((stop for inner in error.exceptions if (stop := _stop_in(inner)) is not None), None)
+    return error if isinstance(error, AgentStop) else None
 
 
 # ---- the process

@@ -55,7 +55,7 @@ class Vitals:
             await asyncio.sleep(gpus.EVERY_S)
 
     async def gpu_names(self) -> tuple[str, ...]:
-        """The GPUs of this machine; needs `watch_gpus` to run. Waits for nvidia-smi's first answer, within its limit."""
+        """The GPUs of this machine; needs `watch_gpus` to run. Waits for its first answer, bounded."""
         await self._gpus_known.wait()
         return self.gpus.names
 
