@@ -414,6 +414,14 @@ class BackupAnswer(Struct, frozen=True, kw_only=True):
     path: str
 
 
+class OpenApi(Struct, frozen=True, kw_only=True):
+    """An OpenAPI 3.1 document, as far as a client of ours looks into it."""
+
+    openapi: str
+    info: dict[str, str]
+    paths: dict[str, dict[str, object]]
+
+
 class Alive(Struct, frozen=True, kw_only=True):
     """The process is there and answers. `status` is ok."""
 

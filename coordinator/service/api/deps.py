@@ -4,40 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from aiohttp import web
-
-from coordinator import ports, wire
-from coordinator.api_types import AlertEntry
-from coordinator.core.ids import Ms, ProviderId
-from coordinator.core.rows import TokenRow
+from coordinator import ports
+from coordinator.service.agents import AgentLinks
+from coordinator.service.alerts import Alerts
 from coordinator.service.api.settings import ApiSettings
 from coordinator.service.engine import Engine
+from coordinator.service.heartbeats import HeartbeatWriter
 from coordinator.service.metrics import Metrics
 from coordinator.service.views import LiveViews
-
-
-class Links(Protocol):
-    """Who takes agents' connections."""
-
-    async def handle(self, request: web.Request, token: TokenRow) -> web.StreamResponse:
-        """Serve the connection of an admitted agent until it ends."""
-        ...
-
-
-class LatestHeartbeats(Protocol):
-    """Who keeps the newest heartbeat of each provider."""
-
-    def latest(self, provider_id: ProviderId) -> tuple[Ms, wire.Heartbeat] | None:
-        """When it was received, and what it said; None before the first."""
-        ...
-
-
-class AlertList(Protocol):
-    def entries(self) -> list[AlertEntry]:
-        """Standing ones first."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +23,10 @@ class ApiDeps:
     views: LiveViews
     store: ports.Store
     analytics: ports.Analytics
-    links: Links
-    heartbeats: LatestHeartbeats
+    links: AgentLinks
+    heartbeats: HeartbeatWriter
     metrics: Metrics
-    alerts: AlertList
+    alerts: Alerts
     settings: ApiSettings
     version: str
     coordinator_id: str

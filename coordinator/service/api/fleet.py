@@ -190,9 +190,7 @@ async def enrol_provider(call: Call[NoQuery, wire.EnrolRequest]) -> wire.EnrolAn
         )
     )
     assert isinstance(result, commands.Enrolled)
-    return wire.EnrolAnswer(
-        provider_id=result.provider.provider_id, pool=result.provider.pool, credential=credential
-    )
+    return wire.EnrolAnswer(provider_id=result.provider.provider_id, pool=result.provider.pool, credential=credential)
 
 
 def short_text(text: str, what: str) -> str:

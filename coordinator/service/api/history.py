@@ -75,9 +75,7 @@ async def list_sessions(call: Call[WindowQuery, NoBody]) -> Sessions:
     return Sessions(
         provider_id=provider_id,
         window=query.window,
-        entries=tuple(
-            session_entry(row, call.now_ms, live_ms if row.session_id == live_id else None) for row in rows
-        ),
+        entries=tuple(session_entry(row, call.now_ms, live_ms if row.session_id == live_id else None) for row in rows),
         next_page=page_token(_Position(since_ms, rows[-1].connected_at_ms, rows[-1].session_id)) if more else None,
     )
 

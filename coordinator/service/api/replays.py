@@ -70,7 +70,9 @@ class Replays:
         if entry is not None:
             if entry.fingerprint != same:
                 raise CoordError(
-                    Code.CONFLICT, f"this {HEADER} came with another request before", "take a fresh key for each request"
+                    Code.CONFLICT,
+                    f"this {HEADER} came with another request before",
+                    "take a fresh key for each request",
                 )
             kept = await asyncio.shield(entry.answer)
             if kept is not None:

@@ -206,7 +206,9 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
                 first = file.read(_CHUNK)
     except (zlib.error, lzma.LZMAError, EOFError) as error:
         raise CoordError(
-            Code.BAD_IMPORT, f"the file cannot be unpacked: {error}", "check it with gzip -t or xz -t, and send it whole"
+            Code.BAD_IMPORT,
+            f"the file cannot be unpacked: {error}",
+            "check it with gzip -t or xz -t, and send it whole",
         ) from None
 
 

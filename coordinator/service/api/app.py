@@ -1,0 +1,227 @@
+"""The application: every request goes the same way through the door, validation, its handler and out.
+
+Errors become problem+json here and nowhere else; metrics of requests are counted here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.rows import TokenRow
+from coordinator.service import measures
+from coordinator.service import metrics as m
+from coordinator.service.api import door
+from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.problems import from_aiohttp, problem_of, refusal, unexpected
+from coordinator.service.api.query import parse_query
+from coordinator.service.api.replays import HEADER, REPLAYED, Replays, fingerprint
+from coordinator.service.api.route import PUBLIC, AnyRoute, Call, NoBody, Ready, Result
+from coordinator.service.api.routes import routes
+from coordinator.service.api.uploads import decode_body, read_body, receive_upload
+
+log = logging.getLogger("coord.api")
+
+ROUTES = web.AppKey("routes", tuple)
+NO_ROUTE = "none"
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+_encode = msgspec.json.Encoder().encode
+
+
+def build_app(deps: ApiDeps) -> web.Application:
+    """The HTTP side of one coordinator. Its metrics are wired to their sources here."""
+    surface = _Surface(deps)
+    app = web.Application(middlewares=[surface.middleware], client_max_size=deps.settings.body_bytes_max)
+    app[ROUTES] = surface.table
+    for route in surface.table:
+        app.router.add_route(route.method, route.path, surface.handler(route))
+    app.on_response_prepare.append(_add_headers)
+    _measure(deps)
+    return app
+
+
+def _measure(deps: ApiDeps) -> None:
+    clock, metrics = deps.engine.clock, deps.metrics
+    measures.count_notes(metrics, deps.views)
+    metrics.source(measures.fleet_source(deps.views, deps.alerts))
+    metrics.source(measures.engine_source(deps.engine))
+    metrics.source(measures.links_source(deps.links))
+    metrics.source(measures.heartbeats_source(deps.heartbeats))
+    metrics.source(measures.analytics_source(deps.analytics, clock))
+    metrics.source(measures.process_source(clock, deps.loop_lag, deps.version, deps.coordinator_id))
+
+
+async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "coord"
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+
+
+class _Surface:
+    """What requests share: the table, who failed to come in, and answers that may be asked for again."""
+
+    def __init__(self, deps: ApiDeps) -> None:
+        self.table = routes(deps)
+        self._deps = deps
+        self._clock = deps.engine.clock
+        self._limiter = door.FailureLimiter(deps.settings, self._clock.monotonic_s)
+        self._replays = Replays(deps.settings, self._clock.monotonic_s)
+        self._static: dict[str, set[str]] = {}
+        self._open = 0
+        for route in self.table:
+            if "{" not in route.path:
+                self._static.setdefault(route.path, set()).add(route.method)
+
+    # ---- every request
+
+    @web.middleware
+    async def middleware(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Measure it, and turn whatever goes wrong into a problem."""
+        began_s = time.perf_counter()
+        metrics = self._deps.metrics
+        self._open += 1
+        metrics.put(m.HTTP_OPEN, self._open)
+        template = _template(request)
+        status = 0
+        try:
+            response = await self._answer(request, handler)
+            status = response.status
+            return response
+        finally:
+            self._open -= 1
+            metrics.put(m.HTTP_OPEN, self._open)
+            metrics.add(m.HTTP_REQUESTS, 1, request.method[:16], template, str(status))
+            metrics.observe(m.HTTP_SECONDS, time.perf_counter() - began_s, template)
+
+    async def _answer(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            door.check_target(request)
+            door.check_host(request, self._deps.settings)
+            door.check_origin(request)
+            self._check_exists(request)
+            return await handler(request)
+        except CoordError as error:
+            return self._refuse(error)
+        except web.HTTPException as error:
+            allow = error.headers.get("Allow")
+            return self._refuse(from_aiohttp(error), {"Allow": allow} if allow else None)
+        except (ConnectionResetError, web.GracefulExit):
+            raise
+        except Exception as error:
+            self._deps.metrics.add(m.HTTP_PROBLEMS, 1, Code.INTERNAL.value)
+            return unexpected(error)
+
+    def _check_exists(self, request: web.Request) -> None:
+        """Who may not come in does not learn what there is; and a fixed path is never taken for a name."""
+        methods = self._static.get(request.path)
+        missing = request.match_info.http_exception
+        if missing is None and (methods is None or request.method in methods):
+            return
+        self._admit(request)
+        if methods is not None:
+            raise web.HTTPMethodNotAllowed(request.method, methods)
+        assert missing is not None
+        raise missing
+
+    def _refuse(self, error: CoordError, headers: dict[str, str] | None = None) -> web.Response:
+        metrics = self._deps.metrics
+        metrics.add(m.HTTP_PROBLEMS, 1, error.code.value)
+        if problem_of(error).status >= 500:
+            log.warning("refused with %s: %s", error.code.value, error)
+        return refusal(error, headers=headers)
+
+    def _admit(self, request: web.Request) -> TokenRow:
+        try:
+            return door.authenticate(request, self._deps.views, self._limiter, self._clock.now_ms())
+        except CoordError:
+            self._deps.metrics.add(m.AUTH_FAILED, 1)
+            raise
+
+    # ---- one route
+
+    def handler(self, route: AnyRoute) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The way of a request for `route`: token, role, query, body, then its handler."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            token = None
+            if route.roles != PUBLIC:
+                token = self._admit(request)
+                door.check_role(route, token)
+            query = parse_query(request.rel_url.raw_query_string, route.query)
+            if route.method != "POST":
+                return await self._carry_out(route, request, token, query, NoBody())
+            assert token is not None
+            if route.takes_upload:
+                return await self._take_upload(route, request, token, query)
+            raw = await read_body(request, self._deps.settings)
+            body = decode_body(raw, request.content_type if raw else "", route.body)
+            digest = hashlib.sha256(raw).hexdigest()
+            return await self._once(route, request, token, query, body, digest)
+
+        return handle
+
+    async def _take_upload(
+        self, route: AnyRoute, request: web.Request, token: TokenRow, query: msgspec.Struct
+    ) -> web.StreamResponse:
+        upload = await receive_upload(request, self._deps.settings)
+        with upload.file:
+            return await self._once(route, request, token, query, upload, upload.digest)
+
+    async def _once(
+        self, route: AnyRoute, request: web.Request, token: TokenRow, query: msgspec.Struct, body: object, digest: str
+    ) -> web.StreamResponse:
+        async def make() -> web.StreamResponse:
+            try:
+                return await self._carry_out(route, request, token, query, body)
+            except CoordError as error:
+                return self._refuse(error)
+
+        keys = request.headers.getall(HEADER, [])
+        if not keys:
+            return await make()
+        if len(keys) > 1:
+            raise CoordError(Code.BAD_REQUEST, f"{HEADER} was given twice", "give it once")
+        same = fingerprint(request.method, request.raw_path, digest)
+        response = await self._replays.once(token.token_id, keys[0], same, make)
+        if REPLAYED in response.headers:
+            self._deps.metrics.add(m.HTTP_REPLAYED, 1)
+        return response
+
+    async def _carry_out(
+        self, route: AnyRoute, request: web.Request, token: TokenRow | None, query: msgspec.Struct, body: object
+    ) -> web.StreamResponse:
+        call = Call(deps=self._deps, request=request, token=token, query=query, body=body, now_ms=self._clock.now_ms())
+        return _response(route, await route.handler(call))
+
+
+def _template(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else NO_ROUTE
+
+
+def _response(route: AnyRoute, result: Result) -> web.StreamResponse:
+    if isinstance(result, web.StreamResponse):
+        return result
+    if result is None:
+        return web.Response(status=204)
+    if isinstance(result, Ready):
+        headers = {"Content-Type": result.media, **result.headers}
+        return web.Response(status=result.status, body=result.body, headers=headers)
+    return web.Response(status=route.status, body=_encode(result), content_type="application/json")

@@ -1,0 +1,139 @@
+"""/openapi.json, made from the table of routes and the structs that they name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from msgspec.json import schema_components
+
+from coordinator.api_types import Problem
+from coordinator.core.errors import Code
+from coordinator.service.api.problems import MEDIA_TYPE
+from coordinator.service.api.query import NoQuery
+from coordinator.service.api.replays import HEADER
+from coordinator.service.api.route import PUBLIC, AnyRoute, Call, NoBody, Ready
+
+_TEMPLATE = "#/components/schemas/{name}"
+_PARAMETER = re.compile(r"\{(\w+)\}")
+Json = dict[str, Any]
+
+
+def openapi(table: Sequence[AnyRoute], version: str) -> Json:
+    """The document, OpenAPI 3.1."""
+    types = _types(table)
+    schemas, components = schema_components(types, ref_template=_TEMPLATE)
+    by_type = {id(found): schema for found, schema in zip(types, schemas, strict=True)}
+    paths: dict[str, Json] = {}
+    for route in table:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type, components)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "coord",
+            "version": version,
+            "summary": "A coordinator that remembers every node and says which will stay",
+            "description": "docs/reference/http.md has the rules that hold for every path.",
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "responses": {
+                "problem": {
+                    "description": "Refused or failed, RFC 9457. Codes: " + ", ".join(Code),
+                    "content": {MEDIA_TYPE: {"schema": by_type[id(Problem)]}},
+                }
+            },
+        },
+    }
+
+
+def _types(table: Sequence[AnyRoute]) -> list[Any]:
+    found: dict[int, Any] = {id(Problem): Problem}
+    for route in table:
+        for one in (route.query, route.body, route.answer):
+            if isinstance(one, type) and issubclass(one, msgspec.Struct) and one not in (NoQuery, NoBody):
+                found[id(one)] = one
+    return list(found.values())
+
+
+def _operation(route: AnyRoute, by_type: dict[int, Json], components: Json) -> Json:
+    roles = ["public"] if route.roles == PUBLIC else sorted(route.roles)
+    out: Json = {
+        "operationId": route.operation,
+        "summary": route.summary,
+        "description": f"Roles: {', '.join(roles)}.",
+        "x-roles": roles,
+        "parameters": _parameters(route, components),
+        "responses": {
+            str(route.status): _answer(route, by_type),
+            "default": {"$ref": "#/components/responses/problem"},
+        },
+    }
+    if route.roles == PUBLIC:
+        out["security"] = []
+    if route.takes_upload:
+        media: Json = {"text/csv": {"schema": {"type": "string"}}}
+        out["requestBody"] = {"required": True, "content": media}
+    elif route.body is not NoBody:
+        out["requestBody"] = {"content": {"application/json": {"schema": by_type[id(route.body)]}}}
+    return out
+
+
+def _parameters(route: AnyRoute, components: Json) -> list[Json]:
+    out: list[Json] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "maxLength": 128}}
+        for name in _PARAMETER.findall(route.path)
+    ]
+    if route.query is not NoQuery:
+        # Query structs are parameters, not bodies: their schema is taken apart and not listed.
+        for name, schema in components.pop(route.query.__name__, _schema_of(route.query))["properties"].items():
+            out.append({"name": name, "in": "query", "required": False, "schema": schema})
+    if route.method == "POST":
+        out.append(
+            {
+                "name": HEADER,
+                "in": "header",
+                "required": False,
+                "description": "the same key and request again: the same answer, carried out once",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+            }
+        )
+    return out
+
+
+def _schema_of(query: type[msgspec.Struct]) -> Json:
+    _, components = schema_components([query], ref_template=_TEMPLATE)
+    schema: Json = components[query.__name__]
+    return schema
+
+
+def _answer(route: AnyRoute, by_type: dict[int, Json]) -> Json:
+    if route.answer is None:
+        return {"description": "Done"}
+    if route.answer == "websocket":
+        return {"description": "The connection is open once it is upgraded (101)"}
+    if isinstance(route.answer, str):
+        return {"description": "Text", "content": {route.answer: {"schema": {"type": "string"}}}}
+    schema = by_type[id(route.answer)]
+    if route.nullable:
+        schema = {"anyOf": [schema, {"type": "null"}]}
+    return {
+        "description": (route.answer.__doc__ or "").split("\n")[0],
+        "content": {"application/json": {"schema": schema}},
+    }
+
+
+@lru_cache(maxsize=4)
+def _encoded(table: Sequence[AnyRoute], version: str) -> bytes:
+    return msgspec.json.encode(openapi(table, version))
+
+
+async def show_openapi(call: Call[NoQuery, NoBody], table: Sequence[AnyRoute]) -> Ready:
+    """The document of every route but its own."""
+    return Ready(body=_encoded(tuple(table), call.deps.version))

@@ -1,0 +1,249 @@
+"""THE table of routes. What is not here does not exist; what is here says who may take it.
+
+Read it from top to bottom: that is the API. docs/reference/http.md tells it in words.
+"""
+
+from __future__ import annotations
+
+from functools import partial, update_wrapper
+from typing import Any
+
+from coordinator import api_types as t
+from coordinator import wire
+from coordinator.core.rows import Role
+from coordinator.service.api import access, fleet, history, operations, reliability
+from coordinator.service.api.agents_door import connect_agent
+from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.openapi import show_openapi
+from coordinator.service.api.query import NoQuery
+from coordinator.service.api.route import (
+    ADMINS,
+    PUBLIC,
+    READERS,
+    AnyRoute,
+    NoBody,
+    delete,
+    get,
+    post,
+)
+from coordinator.service.api.uploads import Upload
+
+ENROLLERS = frozenset({Role.JOIN, Role.ADMIN, Role.AGENT})
+AGENTS = frozenset({Role.AGENT})
+
+
+def _with(handler: Any, *parts: object, **named: object) -> Any:
+    """`handler` with the parts that it keeps between requests, under its own name."""
+    return update_wrapper(partial(handler, *parts, **named), handler)
+
+
+def routes(deps: ApiDeps) -> tuple[AnyRoute, ...]:
+    """Every route of the coordinator."""
+    index = fleet.ProviderIndex(deps.views)
+    work = reliability.HeavyWork(deps.settings.sql_at_once)
+    alone = operations.OneAtATime()
+    began_s = deps.engine.clock.monotonic_s()
+    table = (
+        # ---- liveness
+        get(
+            "/v1/providers/reliability",
+            READERS,
+            reliability.list_reliability,
+            t.ReliabilityAnswer,
+            "Who can be relied on, best first",
+            reliability.ReliabilityQuery,
+        ),
+        get(
+            "/v1/providers/{id}/liveness",
+            READERS,
+            reliability.show_liveness,
+            t.Features,
+            "A provider's features and score",
+            reliability.FeaturesQuery,
+        ),
+        get(
+            "/v1/providers/{id}/sessions",
+            READERS,
+            history.list_sessions,
+            t.Sessions,
+            "A provider's sessions, newest first",
+            history.WindowQuery,
+        ),
+        get(
+            "/v1/providers/{id}/heartbeats",
+            READERS,
+            history.list_heartbeats,
+            t.Heartbeats,
+            "A provider's heartbeats, newest first",
+            history.WindowQuery,
+        ),
+        get(
+            "/v1/providers/{id}/heartbeats/hourly",
+            READERS,
+            history.list_hours,
+            t.Hours,
+            "A provider's heartbeats by the hour, newest first",
+            history.WindowQuery,
+        ),
+        get(
+            "/v1/providers/{id}/forecast",
+            READERS,
+            reliability.show_forecast,
+            t.Forecast,
+            "Will it stay? Null for a provider that is not online",
+            reliability.ForecastQuery,
+            nullable=True,
+        ),
+        get(
+            "/v1/providers/{id}/availability",
+            READERS,
+            reliability.show_availability,
+            t.Availability,
+            "A provider's 7x24 grid",
+            reliability.FeaturesQuery,
+        ),
+        get(
+            "/v1/network/availability",
+            READERS,
+            reliability.show_network,
+            t.NetworkAvailability,
+            "The whole fleet's uptime",
+            reliability.NetworkQuery,
+        ),
+        get(
+            "/v1/availability",
+            READERS,
+            reliability.show_fleet_availability,
+            t.Availability,
+            "The whole fleet's 7x24 grid",
+            reliability.FeaturesQuery,
+        ),
+        get(
+            "/v1/backtest",
+            READERS,
+            _with(reliability.show_backtest, work=work),
+            t.Backtest,
+            "How good the forecast was on this fleet's own past",
+            reliability.BacktestQuery,
+        ),
+        post(
+            "/v1/sql",
+            READERS,
+            _with(reliability.run_sql, work=work),
+            t.SqlAnswer,
+            "A SELECT over the documented views",
+            t.SqlRequest,
+        ),
+        # ---- the fleet now
+        get(
+            "/v1/providers",
+            READERS,
+            _with(fleet.list_providers, index=index),
+            t.Providers,
+            "Enrolled providers in order of id",
+            fleet.ProvidersQuery,
+        ),
+        get("/v1/providers/{id}", READERS, fleet.show_provider, t.ProviderEntry, "One enrolled provider", NoQuery),
+        delete("/v1/providers/{id}", ADMINS, fleet.forget_provider, "Forget a provider: its enrolment and credential"),
+        post(
+            "/v1/providers/{id}/drain",
+            ADMINS,
+            fleet.drain_provider,
+            t.ProviderEntry,
+            "No new work on this provider",
+            t.DrainRequest,
+        ),
+        post(
+            "/v1/providers/{id}/resume",
+            ADMINS,
+            fleet.resume_provider,
+            t.ProviderEntry,
+            "The drain is over",
+            NoBody,
+        ),
+        # ---- agents
+        post(
+            wire.ENROL_PATH,
+            ENROLLERS,
+            fleet.enrol_provider,
+            wire.EnrolAnswer,
+            "Enrol a machine: its identity and credential",
+            wire.EnrolRequest,
+            status=201,
+        ),
+        get(
+            wire.CONNECT_PATH,
+            AGENTS,
+            connect_agent,
+            "websocket",
+            "An agent's connection (docs/reference/wire.md)",
+            NoQuery,
+        ),
+        # ---- access
+        get(
+            "/v1/tokens",
+            ADMINS,
+            access.list_tokens,
+            t.Tokens,
+            "Tokens without their texts, oldest first",
+            access.TokensQuery,
+        ),
+        post(
+            "/v1/tokens",
+            ADMINS,
+            access.create_token,
+            t.TokenMade,
+            "Make a token; its text is shown once",
+            t.TokenRequest,
+            status=201,
+        ),
+        delete("/v1/tokens/{id}", ADMINS, access.revoke_token, "Revoke a token and cut what stands on it"),
+        get("/v1/pools", READERS, access.list_pools, t.Pools, "Pools and how many providers they have", NoQuery),
+        post("/v1/pools", ADMINS, access.create_pool, t.PoolEntry, "Make a pool", t.PoolRequest, status=201),
+        delete("/v1/pools/{name}", ADMINS, access.delete_pool, "Delete an unused pool"),
+        # ---- operations
+        post(
+            "/v1/import/sessions",
+            ADMINS,
+            _with(operations.import_sessions, alone=alone),
+            t.ImportAnswer,
+            "Add a history from elsewhere (CSV)",
+            Upload,
+        ),
+        get("/v1/alerts", READERS, operations.list_alerts, t.Alerts, "What an operator should look at", NoQuery),
+        post(
+            "/v1/db/backup",
+            ADMINS,
+            _with(operations.backup, alone=alone),
+            t.BackupAnswer,
+            "Write a consistent copy of everything",
+            t.BackupRequest,
+        ),
+        post(
+            "/v1/db/check",
+            ADMINS,
+            _with(operations.check, alone=alone),
+            t.CheckAnswer,
+            "Check the databases and every segment",
+            NoBody,
+        ),
+        get("/healthz", PUBLIC, operations.healthz, t.Alive, "The process answers", NoQuery),
+        get(
+            "/readyz",
+            PUBLIC,
+            _with(operations.readyz, began_s=began_s),
+            t.Health,
+            "Whether requests are served in full (else 503)",
+            NoQuery,
+        ),
+        get("/metrics", READERS, operations.show_metrics, "text/plain", "Prometheus metrics", NoQuery),
+    )
+    openapi = get(
+        "/openapi.json",
+        READERS,
+        _with(show_openapi, table=table),
+        t.OpenApi,
+        "This API in OpenAPI 3.1",
+        NoQuery,
+    )
+    return (*table, openapi)

@@ -1,0 +1,246 @@
+"""Metrics: every one is declared here, once, and rendered as Prometheus text (version 0.0.4).
+
+Values are added to where things happen, or read from their owners when somebody asks (measures.py). Used
+from the loop's thread alone. Series of a metric are bounded; what would be beyond is folded into `other`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+SERIES_MAX = 1_000
+OTHER = "other"
+FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bounds of the seconds that a request may take."""
+
+FLUSH_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Bounds of the seconds that a flush may take: heartbeats.FLUSH_BOUNDS_S, which counts by them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One declared metric. Names end in their unit; counters in `_total`."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+_table: dict[str, Metric] = {}
+
+
+def _declare(metric: Metric) -> Metric:
+    assert metric.name not in _table, f"metric {metric.name} is declared twice"
+    assert (metric.kind == "counter") == metric.name.endswith("_total"), f"{metric.name} is misnamed"
+    _table[metric.name] = metric
+    return metric
+
+
+def _counter(name: str, text: str, *labels: str) -> Metric:
+    return _declare(Metric(name, "counter", text, labels))
+
+
+def _gauge(name: str, text: str, *labels: str) -> Metric:
+    return _declare(Metric(name, "gauge", text, labels))
+
+
+def _histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Metric:
+    return _declare(Metric(name, "histogram", text, labels, bounds))
+
+
+INFO = _gauge("coord_info", "1; version and id of this coordinator are its labels", "version", "coordinator_id")
+UPTIME = _gauge("coord_uptime_seconds", "Since this process began to serve")
+RESIDENT = _gauge("coord_process_resident_bytes", "Resident memory of the coordinator's process")
+CPU = _counter("coord_process_cpu_seconds_total", "CPU time that the process used, user and system")
+FILES = _gauge("coord_process_open_files", "Open file descriptors of the process")
+LOOP_LAG = _gauge("coord_loop_lag_seconds", "How late the event loop ran what was due, worst of late")
+
+HTTP_REQUESTS = _counter("coord_http_requests_total", "Requests answered", "method", "route", "status")
+HTTP_SECONDS = _histogram("coord_http_request_seconds", "From a request's head to its answer's end", FAST_S, "route")
+HTTP_OPEN = _gauge("coord_http_open_requests", "Requests that are being answered now, agents' connections included")
+HTTP_PROBLEMS = _counter("coord_http_problems_total", "Refusals and failures, by their code", "code")
+HTTP_REPLAYED = _counter("coord_http_replayed_total", "Answers given again for an Idempotency-Key")
+AUTH_FAILED = _counter("coord_auth_failures_total", "Requests without a valid token")
+IMPORTED = _counter("coord_imported_rows_total", "Rows of imported history, by what became of them", "result")
+
+PROVIDERS = _gauge("coord_providers", "Enrolled providers by how they stand", "liveness")
+TOKENS = _gauge("coord_tokens", "Tokens known, providers' credentials included")
+POOLS = _gauge("coord_pools", "Pools besides the default one")
+SESSIONS_OPENED = _counter("coord_sessions_opened_total", "Sessions that began (new) or went on (resumed)", "how")
+SESSIONS_ENDED = _counter("coord_sessions_ended_total", "Sessions that ended, by reason", "reason")
+WARNINGS = _counter("coord_warnings_total", "What the core warned of, by kind", "kind")
+ALERTS = _gauge("coord_alerts", "Alerts that stand, by kind", "kind")
+
+ENGINE_EVENTS = _counter("coord_engine_events_total", "Events taken from the inbox")
+ENGINE_DECISIONS = _counter("coord_engine_decisions_total", "Decisions made")
+ENGINE_COMMITS = _counter("coord_engine_commits_total", "Transactions of the truth that are durable")
+ENGINE_COMMIT_SECONDS = _counter("coord_engine_commit_seconds_total", "Time spent in those transactions")
+ENGINE_COMMIT_MAX = _gauge("coord_engine_commit_seconds_max", "The slowest of those transactions")
+ENGINE_ROLLBACKS = _counter("coord_engine_rollbacks_total", "Groups of decisions undone because the disk was full")
+ENGINE_REFUSED = _counter("coord_engine_refused_total", "Requests refused because the inbox was full")
+ENGINE_STALLS = _counter("coord_engine_stalls_total", "Times that the coordinator itself stood still")
+ENGINE_INBOX = _gauge("coord_engine_inbox_events", "Events that wait")
+STORE_FULL = _gauge("coord_store_full", "1 while the disk takes no writes, else 0")
+
+LINKS = _gauge("coord_links", "Agents' connections that are open")
+LINKS_OPENED = _counter("coord_links_opened_total", "Agents' connections that were accepted")
+LINKS_CLOSED = _counter("coord_links_closed_total", "Agents' connections that are gone")
+LINKS_REFUSED = _counter("coord_links_refused_total", "Agents' connections refused because too many were open")
+LINKS_CUT = _counter("coord_links_cut_total", "Agents' connections cut by us, by cause", "cause")
+LINK_MESSAGES = _counter("coord_link_messages_total", "Messages from agents")
+LINK_BAD_FRAMES = _counter("coord_link_bad_frames_total", "Frames from agents that could not be understood")
+LINK_UNKNOWN = _counter("coord_link_unknown_messages_total", "Messages from agents of an unknown type")
+
+BEATS_OFFERED = _counter("coord_heartbeats_offered_total", "Heartbeats received")
+BEATS_STORED = _counter("coord_heartbeats_stored_total", "Heartbeats stored")
+BEATS_DUPLICATE = _counter("coord_heartbeats_duplicate_total", "Heartbeats that came twice: acknowledged, not stored")
+BEATS_DROPPED = _counter("coord_heartbeats_dropped_total", "Heartbeats that history lacks, by cause", "cause")
+BEATS_WAITING = _gauge("coord_heartbeats_waiting", "Heartbeats received and not stored yet")
+BEATS_FLUSHES = _counter("coord_heartbeats_flushes_total", "Batches stored")
+BEATS_FLUSH_FAILED = _counter("coord_heartbeats_flush_failures_total", "Batches that the store did not take at once")
+BEATS_FLUSH_SECONDS = _histogram("coord_heartbeats_flush_seconds", "Time that a batch took to store", FLUSH_S)
+BEATS_HOLDS = _counter("coord_heartbeats_holds_total", "Times that links were asked to stop reading")
+
+ANALYTICS_UP = _gauge("coord_analytics_up", "1 while the analytics worker runs, else 0")
+ANALYTICS_RESTARTS = _counter("coord_analytics_restarts_total", "Times that the worker was started again")
+FIGURES_AGE = _gauge("coord_figures_age_seconds", "Age of the last published figures; absent before the first")
+
+Source = Callable[["Metrics"], None]
+Labels = tuple[str, ...]
+
+
+def table() -> Sequence[Metric]:
+    """Every declared metric, in order of declaration."""
+    return tuple(_table.values())
+
+
+@dataclass(slots=True)
+class _Distribution:
+    counts: list[int]
+    total: float = 0.0
+    n: int = 0
+
+
+@dataclass(slots=True)
+class _Series:
+    values: dict[Labels, float] = field(default_factory=dict)
+    distributions: dict[Labels, _Distribution] = field(default_factory=dict)
+
+
+class Metrics:
+    """The values. `render` first asks every source for what it counts itself."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, _Series] = {name: _Series() for name in _table}
+        self._sources: list[Source] = []
+
+    def source(self, ask: Source) -> None:
+        """Have `ask` called before each rendering."""
+        self._sources.append(ask)
+
+    def add(self, metric: Metric, amount: float, *labels: str) -> None:
+        """Raise a counter."""
+        assert metric.kind == "counter" and amount >= 0
+        values = self._series[metric.name].values
+        key = self._bounded(metric, labels, values)
+        values[key] = values.get(key, 0.0) + amount
+
+    def put(self, metric: Metric, value: float, *labels: str) -> None:
+        """Set a gauge, or a counter that its owner keeps."""
+        assert metric.kind != "histogram"
+        values = self._series[metric.name].values
+        values[self._bounded(metric, labels, values)] = value
+
+    def clear(self, metric: Metric) -> None:
+        """Drop a gauge's series: what it speaks of is not there any more."""
+        self._series[metric.name].values.clear()
+
+    def observe(self, metric: Metric, value: float, *labels: str) -> None:
+        """Count `value` into a histogram."""
+        assert metric.kind == "histogram"
+        distributions = self._series[metric.name].distributions
+        key = self._bounded(metric, labels, distributions)
+        found = distributions.get(key)
+        if found is None:
+            found = distributions[key] = _Distribution([0] * (len(metric.bounds) + 1))
+        found.counts[bisect_left(metric.bounds, value)] += 1
+        found.total += value
+        found.n += 1
+
+    def put_distribution(self, metric: Metric, counts: Sequence[int], total: float) -> None:
+        """Set a histogram that its owner keeps: counts by bound, and one for what lies beyond."""
+        assert metric.kind == "histogram" and len(counts) == len(metric.bounds) + 1
+        self._series[metric.name].distributions[()] = _Distribution(list(counts), total, sum(counts))
+
+    def value(self, metric: Metric, *labels: str) -> float:
+        """What a counter or gauge stands at; of a histogram how many were counted. 0 before the first."""
+        series = self._series[metric.name]
+        if metric.kind == "histogram":
+            found = series.distributions.get(labels)
+            return found.n if found is not None else 0
+        return series.values.get(labels, 0.0)
+
+    def collect(self) -> None:
+        """Ask every source."""
+        for ask in self._sources:
+            ask(self)
+
+    def render(self) -> bytes:
+        """The text exposition."""
+        self.collect()
+        lines: list[str] = []
+        for metric in _table.values():
+            lines.append(f"# HELP {metric.name} {metric.help}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            series = self._series[metric.name]
+            if metric.kind == "histogram":
+                for labels, found in series.distributions.items():
+                    _render_distribution(lines, metric, labels, found)
+            else:
+                lines.extend(
+                    f"{metric.name}{_braces(metric.labels, labels)} {_number(value)}"
+                    for labels, value in series.values.items()
+                )
+        return ("\n".join(lines) + "\n").encode()
+
+    def _bounded(
+        self, metric: Metric, labels: Labels, present: dict[Labels, float] | dict[Labels, _Distribution]
+    ) -> Labels:
+        assert len(labels) == len(metric.labels), f"{metric.name} has the labels {metric.labels}"
+        if labels in present or len(present) < SERIES_MAX:
+            return labels
+        return tuple(OTHER for _ in labels)
+
+
+def _render_distribution(lines: list[str], metric: Metric, labels: Labels, found: _Distribution) -> None:
+    below = 0
+    for bound, count in zip((*metric.bounds, math.inf), found.counts, strict=True):
+        below += count
+        braces = _braces((*metric.labels, "le"), (*labels, _number(bound)))
+        lines.append(f"{metric.name}_bucket{braces} {below}")
+    braces = _braces(metric.labels, labels)
+    lines.append(f"{metric.name}_sum{braces} {_number(found.total)}")
+    lines.append(f"{metric.name}_count{braces} {found.n}")
+
+
+def _braces(names: Labels, values: Labels) -> str:
+    if not names:
+        return ""
+    inside = ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
+    return "{" + inside + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
+
+
+def _number(value: float) -> str:
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(float(value))
