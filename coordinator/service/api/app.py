@@ -19,6 +19,7 @@ from coordinator.service import measures
 from coordinator.service import metrics as m
 from coordinator.service.api import door
 from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.problems import from_aiohttp, problem_of, refusal, unexpected
 from coordinator.service.api.query import parse_query
 from coordinator.service.api.replays import HEADER, REPLAYED, Replays, fingerprint
@@ -28,7 +29,6 @@ from coordinator.service.api.uploads import decode_body, read_body, receive_uplo
 
 log = logging.getLogger("coord.api")
 
-ROUTES = web.AppKey("routes", tuple)
 NO_ROUTE = "none"
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from aiohttp import web
 from msgspec.json import schema_components
 
 from coordinator.api_types import Problem
@@ -20,16 +21,18 @@ from coordinator.service.api.route import PUBLIC, AnyRoute, Call, NoBody, Ready
 _TEMPLATE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)\}")
 Json = dict[str, Any]
+ROUTES: web.AppKey[tuple[AnyRoute, ...]] = web.AppKey("routes", tuple)
+"""Where an application keeps its table."""
 
 
 def openapi(table: Sequence[AnyRoute], version: str) -> Json:
     """The document, OpenAPI 3.1."""
     types = _types(table)
-    schemas, components = schema_components(types, ref_template=_TEMPLATE)
+    schemas, components = _components(types)
     by_type = {id(found): schema for found, schema in zip(types, schemas, strict=True)}
     paths: dict[str, Json] = {}
     for route in table:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type, components)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -53,23 +56,35 @@ def openapi(table: Sequence[AnyRoute], version: str) -> Json:
     }
 
 
+def _components(types: list[Any]) -> tuple[Sequence[Json], dict[str, Json]]:
+    schemas, components = schema_components(types, schema_hook=_any, ref_template=_TEMPLATE)
+    return tuple(schemas), dict(components)
+
+
+def _any(kind: type) -> Json:
+    """Only `object`, a value of any type, is no schema of its own."""
+    if kind is object:
+        return {}
+    raise NotImplementedError
+
+
 def _types(table: Sequence[AnyRoute]) -> list[Any]:
     found: dict[int, Any] = {id(Problem): Problem}
     for route in table:
-        for one in (route.query, route.body, route.answer):
-            if isinstance(one, type) and issubclass(one, msgspec.Struct) and one not in (NoQuery, NoBody):
+        for one in (route.body, route.answer):
+            if isinstance(one, type) and issubclass(one, msgspec.Struct) and one is not NoBody:
                 found[id(one)] = one
     return list(found.values())
 
 
-def _operation(route: AnyRoute, by_type: dict[int, Json], components: Json) -> Json:
+def _operation(route: AnyRoute, by_type: dict[int, Json]) -> Json:
     roles = ["public"] if route.roles == PUBLIC else sorted(route.roles)
     out: Json = {
         "operationId": route.operation,
         "summary": route.summary,
         "description": f"Roles: {', '.join(roles)}.",
         "x-roles": roles,
-        "parameters": _parameters(route, components),
+        "parameters": _parameters(route),
         "responses": {
             str(route.status): _answer(route, by_type),
             "default": {"$ref": "#/components/responses/problem"},
@@ -85,15 +100,15 @@ def _operation(route: AnyRoute, by_type: dict[int, Json], components: Json) -> J
     return out
 
 
-def _parameters(route: AnyRoute, components: Json) -> list[Json]:
+def _parameters(route: AnyRoute) -> list[Json]:
     out: list[Json] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string", "maxLength": 128}}
         for name in _PARAMETER.findall(route.path)
     ]
     if route.query is not NoQuery:
-        # Query structs are parameters, not bodies: their schema is taken apart and not listed.
-        for name, schema in components.pop(route.query.__name__, _schema_of(route.query))["properties"].items():
-            out.append({"name": name, "in": "query", "required": False, "schema": schema})
+        _, components = _components([route.query])
+        for name, schema in components[route.query.__name__]["properties"].items():
+            out.append(_query_parameter(name, schema))
     if route.method == "POST":
         out.append(
             {
@@ -107,10 +122,14 @@ def _parameters(route: AnyRoute, components: Json) -> list[Json]:
     return out
 
 
-def _schema_of(query: type[msgspec.Struct]) -> Json:
-    _, components = schema_components([query], ref_template=_TEMPLATE)
-    schema: Json = components[query.__name__]
-    return schema
+def _query_parameter(name: str, schema: Json) -> Json:
+    """None stands for an absent parameter: it is no value that could be sent."""
+    given = [one for one in schema.pop("anyOf", [schema]) if one.get("type") != "null"]
+    assert len(given) == 1, f"query parameter {name} has several types"
+    plain = dict(given[0])
+    if schema.get("default") is not None:
+        plain["default"] = schema["default"]
+    return {"name": name, "in": "query", "required": False, "description": plain.pop("description"), "schema": plain}
 
 
 def _answer(route: AnyRoute, by_type: dict[int, Json]) -> Json:
@@ -129,11 +148,11 @@ def _answer(route: AnyRoute, by_type: dict[int, Json]) -> Json:
     }
 
 
-@lru_cache(maxsize=4)
-def _encoded(table: Sequence[AnyRoute], version: str) -> bytes:
+@lru_cache(maxsize=1)
+def _encoded(table: tuple[AnyRoute, ...], version: str) -> bytes:
     return msgspec.json.encode(openapi(table, version))
 
 
-async def show_openapi(call: Call[NoQuery, NoBody], table: Sequence[AnyRoute]) -> Ready:
-    """The document of every route but its own."""
-    return Ready(body=_encoded(tuple(table), call.deps.version))
+async def show_openapi(call: Call[NoQuery, NoBody]) -> Ready:
+    """The document of every route."""
+    return Ready(body=_encoded(call.request.app[ROUTES], call.deps.version))

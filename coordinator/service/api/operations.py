@@ -21,6 +21,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import check_name
 from coordinator.core.snapshot import Liveness
 from coordinator.ports import ImportReport
+from coordinator.service import metrics as m
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody, Ready
@@ -56,6 +57,8 @@ async def import_sessions(call: Call[NoQuery, Upload], alone: OneAtATime) -> Imp
             report = await call.deps.store.import_sessions(rows)
         else:
             report = ImportReport(rows=0, added=0, closed=0, unchanged=0, providers=0, first_ms=None, last_ms=None)
+    for result in ("added", "closed", "unchanged"):
+        call.deps.metrics.add(m.IMPORTED, getattr(report, result), result)
     return ImportAnswer(
         rows=report.rows,
         added=report.added,

@@ -17,7 +17,7 @@ from coordinator.core.ids import Ms
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.entries import never_observed
 from coordinator.service.api.history import known
-from coordinator.service.api.query import NoQuery, shown
+from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody, Ready, figures
 from coordinator.timetext import asked_duration, asked_time, parse_duration
 
@@ -195,7 +195,7 @@ async def run_sql(call: Call[NoQuery, SqlRequest], work: HeavyWork) -> Ready:
         raise CoordError(Code.BAD_REQUEST, "there is no statement", 'send {"statement": "select ..."}')
     if len(statement) > STATEMENT_CHARS_MAX:
         raise CoordError(
-            Code.TOO_LARGE, f"the statement has more than {STATEMENT_CHARS_MAX} characters", f"{shown(statement)}"
+            Code.TOO_LARGE, f"the statement has more than {STATEMENT_CHARS_MAX} characters", "send a shorter one"
         )
     question = ports.AskSql(statement=statement, timeout_s=call.body.timeout_s, rows_max=call.body.rows_max)
     with work:

@@ -43,7 +43,7 @@ def routes(deps: ApiDeps) -> tuple[AnyRoute, ...]:
     work = reliability.HeavyWork(deps.settings.sql_at_once)
     alone = operations.OneAtATime()
     began_s = deps.engine.clock.monotonic_s()
-    table = (
+    return (
         # ---- liveness
         get(
             "/v1/providers/reliability",
@@ -237,13 +237,5 @@ def routes(deps: ApiDeps) -> tuple[AnyRoute, ...]:
             NoQuery,
         ),
         get("/metrics", READERS, operations.show_metrics, "text/plain", "Prometheus metrics", NoQuery),
+        get("/openapi.json", READERS, show_openapi, t.OpenApi, "This API in OpenAPI 3.1", NoQuery),
     )
-    openapi = get(
-        "/openapi.json",
-        READERS,
-        _with(show_openapi, table=table),
-        t.OpenApi,
-        "This API in OpenAPI 3.1",
-        NoQuery,
-    )
-    return (*table, openapi)

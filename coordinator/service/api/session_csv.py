@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import itertools
 import lzma
 import time
 import zlib
@@ -161,7 +162,7 @@ def _time(text: str, column: str, now_ms: Ms) -> Ms:
 def _repeated(rows: list[ImportedSession]) -> Iterator[tuple[int, str]]:
     """Rows that begin the same session again."""
     ordered = sorted(rows, key=lambda row: row[1:3])
-    for before, row in zip(ordered, ordered[1:], strict=False):
+    for before, row in itertools.pairwise(ordered):
         if row[1:3] == before[1:3]:
             yield row.line, f"begins the same session as line {before.line}"
 
@@ -208,7 +209,7 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
         raise CoordError(
             Code.BAD_IMPORT,
             f"the file cannot be unpacked: {error}",
-            "check it with gzip -t or xz -t, and send it whole",
+            "check it with gzip -t or xz -t, send it whole",
         ) from None
 
 
