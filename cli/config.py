@@ -30,10 +30,24 @@ from coordinator.timetext import DAY_MS, asked_duration
 SECTIONS: dict[str, str] = {
     "serve": "cli.settings:ServeSettings",
     "policy": "coordinator.core.policy:Policy",
-    "agent": "cli.settings:AgentSettings",
+    "engine": "coordinator.service.engine:EngineSettings",
+    "server": "coordinator.service.server:ServerSettings",
+    "api": "coordinator.service.api.settings:ApiSettings",
+    "links": "coordinator.service.link:LinkSettings",
+    "heartbeats": "coordinator.service.heartbeats:HeartbeatSettings",
+    "store": "store.settings:StoreSettings",
+    "upkeep": "coordinator.service.upkeep:UpkeepSettings",
+    "agent": "coordinator.agent.config:AgentConfig",
     "client": "cli.settings:ClientSettings",
 }
 """Section of coord.toml -> where its struct is declared."""
+COMPOSED: dict[str, frozenset[str]] = {
+    "server": frozenset({"host", "port", "tls_cert", "tls_key", "insecure"}),
+    "api": frozenset({"backups", "join_suffix"}),
+    "store": frozenset({"failpoint"}),
+    "agent": frozenset({"join_token"}),
+}
+"""Fields that are no settings: composition fills them, from other settings or from secrets."""
 TOP = ("data",)
 """Keys of coord.toml outside any section."""
 SHORT = {"COORD_DATA": ("", "data"), "COORD_URL": ("client", "url")}
@@ -106,8 +120,8 @@ class Config:
 
     def section(self, name: str, kind: type[_S]) -> _S:
         """The struct of a section, filled. CoordError(BAD_CONFIG) says which value is wrong and where it stands."""
-        hints = fields_of(kind)
-        given: dict[str, object] = {}
+        hints = settings_of(name, kind)
+        given: dict[str, object] = self._defaults(name)
         for (section, key), value in self._values.items():
             if section != name:
                 continue
@@ -116,13 +130,17 @@ class Config:
             given[key] = convert(value, f"{name}.{key}", hints[key])
         return kind(**given)
 
+    def _defaults(self, name: str) -> dict[str, object]:
+        """Defaults that depend on who runs this, and so cannot stand in the struct."""
+        return {"state_dir": str(default_state(self._environ))} if name == "agent" else {}
+
     def shown(self) -> list[Shown]:
         """Every setting with its value and where it came from, defaults included."""
         listed = [Shown("data", str(self.data()), self.data_origin(), str(default_data(self._environ)))]
         for name in SECTIONS:
             kind = struct_of(name)
-            filled, plain = self.section(name, kind), kind()
-            for key in fields_of(kind):
+            filled, plain = self.section(name, kind), kind(**self._defaults(name))
+            for key in settings_of(name, kind):
                 origin = self._values.get((name, key), Value(None, "default")).origin
                 listed.append(Shown(f"{name}.{key}", getattr(filled, key), origin, getattr(plain, key)))
         return listed
@@ -210,39 +228,41 @@ def struct_of(section: str) -> type[Struct]:
 
 
 @functools.cache
-def fields_of(kind: type[Struct]) -> dict[str, Any]:
+def settings_of(section: str, kind: type[Struct]) -> dict[str, Any]:
     """Setting -> its type."""
     hints = typing.get_type_hints(kind, vars(sys.modules[kind.__module__]))
-    return {name: hints[name] for name in kind.__struct_fields__}
+    composed = COMPOSED.get(section, frozenset())
+    return {name: hints[name] for name in kind.__struct_fields__ if name not in composed}
 
 
 def convert(value: Value, setting: str, kind: Any) -> object:
     """A raw value as its field's type. Text may be a length of time or a size where the name ends in a unit."""
     raw, name = value.raw, setting.rpartition(".")[2]
     try:
-        if isinstance(raw, str) and (worded := _worded(raw, name)) is not None:
+        if isinstance(raw, str) and (worded := _worded(raw, name, setting)) is not None:
             raw = worded
-        if isinstance(raw, str) and typing.get_origin(kind) is tuple:
+        shapes = {typing.get_origin(part) for part in (kind, *typing.get_args(kind))}
+        if isinstance(raw, str) and tuple in shapes:
             raw = [part.strip() for part in raw.split(",") if part.strip()]
-        if isinstance(raw, str) and typing.get_origin(kind) is dict:
+        if isinstance(raw, str) and dict in shapes:
             raw = dict(_pair(part) for part in raw.split(",") if part.strip())
         if isinstance(raw, float) and raw.is_integer() and name.endswith(("_ms", "_bytes", "_bytes_max")):
             raw = int(raw)
         return msgspec.convert(raw, kind, strict=False, dec_hook=_path)
     except CoordError as wrong:
-        raise CoordError(Code.BAD_CONFIG, f"{value.origin}: {setting}: {wrong.message}", wrong.hint) from wrong
+        raise CoordError(Code.BAD_CONFIG, f"{value.origin}: {wrong.message}", wrong.hint) from wrong
     except (msgspec.ValidationError, ValueError) as wrong:
         what = str(wrong).partition(" - at")[0]
         raise CoordError(Code.BAD_CONFIG, f"{value.origin}: {setting} = {raw!a}: {what}", "see config.md") from wrong
 
 
-def _worded(text: str, name: str) -> float | None:
+def _worded(text: str, name: str, setting: str) -> float | None:
     if re.fullmatch(r"[-+]?\d+(\.\d*)?", text.strip()):
         return None
     if name.endswith("_ms"):
-        return asked_duration(text, name, 0, CENTURY_MS)
+        return asked_duration(text, setting, 0, CENTURY_MS)
     if name.endswith("_s"):
-        return asked_duration(text, name, 0, CENTURY_MS) / 1000
+        return asked_duration(text, setting, 0, CENTURY_MS) / 1000
     if name.endswith(("_bytes", "_bytes_max")):
         return humane.size(text)
     return None

@@ -17,7 +17,8 @@ Grid = Sequence[Sequence[float | None]]
 def draw(grid: Grid, out: TextIO) -> None:
     """Print the grid: a row a day, a cell an hour, a legend below."""
     colourful = terminal.has_colour(out)
-    out.write("     " + "".join(f"{hour:<6d}" for hour in range(0, 24, 3)).rstrip() + "\n")
+    margin = "     " if colourful else "      "
+    out.write(margin + "".join(f"{hour:<6d}" for hour in range(0, 24, 3)).rstrip() + "\n")
     for day, row in zip(DAYS, grid, strict=True):
         out.write(f"{day}  " + "".join(_cell(value, colourful) for value in row).rstrip() + "\n")
     out.write("\n" + _legend(colourful) + "\n")
@@ -41,4 +42,4 @@ def _legend(colourful: bool) -> str:
     if colourful:
         ramp = "".join(f"\x1b[48;5;{code}m  \x1b[0m" for code in _PALETTE)
         return f"     0 % {ramp} 100 % of the observed time online;  · never observed"
-    return "     # all of the observed time online, 9 from 90 %, 8 from 80 % ...; . never observed"
+    return "     # always online, 9 from 90 % of the time, 8 from 80 %, ...; . never observed"

@@ -138,3 +138,7 @@ def check_packages() -> None:
                 "coord wants an environment of its own: install it into a fresh one, and unset PYTHONPATH",
             )
             sys.exit(exits.of(Code.INTERNAL))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import click
 
@@ -13,7 +13,6 @@ from cli import output
 from cli.config import Config, Flag
 from cli.settings import ClientSettings
 from coordinator.core.errors import Code, CoordError
-from coordinator.timetext import asked_duration, asked_time
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -21,38 +20,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 ADDRESS_BYTES_MAX = 4096
-
-
-class Length(click.ParamType):
-    """A length of time between bounds, in milliseconds: `30s 5m 8h 7d`."""
-
-    name = "length"
-
-    def __init__(self, least: str = "1s", most: str = "400d") -> None:
-        self.least_ms = asked_duration(least, "least", 0, 10**15)
-        self.most_ms = asked_duration(most, "most", 0, 10**15)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return asked_duration(value, param.opts[0] if param else "a length", self.least_ms, self.most_ms)
-        except CoordError as wrong:
-            raise click.UsageError(str(wrong), ctx) from wrong
-
-
-class Moment(click.ParamType):
-    """A time in milliseconds: Unix seconds or ISO 8601 with a zone."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return asked_time(value, param.opts[0] if param else "a time")
-        except CoordError as wrong:
-            raise click.UsageError(str(wrong), ctx) from wrong
 
 
 def data_option(command: Callable[P, R]) -> Callable[P, R]:
@@ -82,8 +49,18 @@ def json_option(command: Callable[P, R]) -> Callable[P, R]:
     )(command)  # fmt: skip
 
 
-def talks(command: Callable[..., R]) -> Callable[..., R]:
-    """Give the command a `client` for the coordinator that its options, environment or data directory name."""
+class Reach(NamedTuple):
+    """The coordinator that a command's options, environment or data directory name; not asked for anything yet."""
+
+    config: Config
+    token: str | None
+
+    def client(self) -> Client:
+        return client_for(self.config, self.token)
+
+
+def reaches(command: Callable[..., R]) -> Callable[..., R]:
+    """Give the command a `reach`, and the options that it comes from."""
 
     @click.option("--url", help="Of the coordinator; else COORD_URL, else the data directory's.")
     @click.option("--token-file", type=click.File("r"), help="File with the token (- for stdin); else COORD_TOKEN.")
@@ -91,7 +68,7 @@ def talks(command: Callable[..., R]) -> Callable[..., R]:
     @data_option
     @config_option
     @functools.wraps(command)
-    def with_client(
+    def with_reach(
         *args: Any,
         url: str | None,
         token_file: Any,
@@ -101,9 +78,19 @@ def talks(command: Callable[..., R]) -> Callable[..., R]:
         **kwargs: Any,
     ) -> R:
         flags = given(data=("--data", data), client_url=("--url", url), client_ca=("--ca", ca))
-        config = Config(file=config_file, flags=flags)
         token = token_file.read().strip() if token_file is not None else None
-        with client_for(config, token) as client:
+        return command(*args, reach=Reach(Config(file=config_file, flags=flags), token), **kwargs)
+
+    return with_reach
+
+
+def talks(command: Callable[..., R]) -> Callable[..., R]:
+    """Give the command a `client`, open while it runs."""
+
+    @reaches
+    @functools.wraps(command)
+    def with_client(*args: Any, reach: Reach, **kwargs: Any) -> R:
+        with reach.client() as client:
             return command(*args, client=client, **kwargs)
 
     return with_client
@@ -161,9 +148,14 @@ def local_token(data: Path) -> str | None:
     return _line(data / "tokens" / "admin.token") or None
 
 
+def local_join_token(data: Path) -> str | None:
+    """The join token that the first start left there."""
+    return _line(data / "tokens" / "join.token") or None
+
+
 def local_pin(data: Path) -> str | None:
-    """The TLS key's fingerprint, from the join token's file."""
-    return _line(data / "tokens" / "join.token").partition(".")[2] or None
+    """The TLS key's fingerprint, as the join token carries it."""
+    return (local_join_token(data) or "").partition(".")[2] or None
 
 
 def _line(path: Path) -> str:

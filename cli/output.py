@@ -62,6 +62,19 @@ def listing(
         print_table(rows, shown, out, cut=output == "table" and out.isatty())
 
 
+def single(entry: Struct, output: Format, *, name: str) -> None:
+    """Print one thing in a format that is not for people."""
+    match output:
+        case "json":
+            print_json(entry)
+        case "jsonl":
+            sys.stdout.write(terminal.safe_json(msgspec.json.encode(entry).decode()) + "\n")
+        case "csv":
+            _csv([entry], sys.stdout)
+        case _:
+            sys.stdout.write(terminal.safe(name) + "\n")
+
+
 def print_json(answer: object) -> None:
     """An answer as indented JSON."""
     text = msgspec.json.format(msgspec.json.encode(answer), indent=2).decode()
@@ -114,10 +127,29 @@ def _csv(rows: Sequence[Struct], out: TextIO) -> None:
     writer.writerow(fields)
     show = terminal.safe if out.isatty() else str
     for row in rows:
-        writer.writerow([show(_flat(getattr(row, field))) for field in fields])
+        writer.writerow([show(text_of(getattr(row, field))) for field in fields])
 
 
-def _flat(value: object) -> str:
+def print_dicts(fields: Sequence[str], rows: Sequence[dict[str, Any]], output: Format) -> None:
+    """Rows whose columns are not known beforehand, as JSON lines, CSV, or the first column's values."""
+    import csv
+
+    out = sys.stdout
+    if output == "jsonl":
+        for row in rows:
+            out.write(terminal.safe_json(msgspec.json.encode(row).decode()) + "\n")
+    elif output == "name":
+        for row in rows:
+            out.write(terminal.safe(text_of(row[fields[0]])) + "\n")
+    else:
+        writer = csv.writer(out, lineterminator="\n")
+        show = terminal.safe if out.isatty() else str
+        writer.writerow([show(field) for field in fields])
+        for row in rows:
+            writer.writerow([show(text_of(row[field])) for field in fields])
+
+
+def text_of(value: object) -> str:
     """A value in one CSV cell: empty for null, JSON for what has parts."""
     match value:
         case None:

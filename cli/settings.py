@@ -24,33 +24,6 @@ class ServeSettings(Struct, frozen=True, kw_only=True):
     """Of stderr: debug, info, warning or error."""
 
 
-class AgentSettings(Struct, frozen=True, kw_only=True):
-    """`coord agent`: which coordinator, which identity, which capacity."""
-
-    url: str = ""
-    """Of the coordinator; empty: the one of the local data directory."""
-    state: Path | None = None
-    """Where the agent keeps its identity and its credential; default as docs/reference/config.md says."""
-    provider_id: str = ""
-    """Name to enrol under; empty: the host's name. Fixed at enrolment."""
-    pool: str = ""
-    """Pool to enrol into; empty: the join token's, else `default`."""
-    labels: dict[str, str] = {}
-    """Shown with the provider, for people and for placement."""
-    cpus: float | None = None
-    """CPUs offered; default: those that this process may use."""
-    memory_bytes: int | None = None
-    """Memory offered; default: the machine's, or the cgroup's limit."""
-    gpus: tuple[str, ...] | None = None
-    """Names of the GPUs offered; default: those that nvidia-smi lists."""
-    ca: Path | None = None
-    """CA certificates (PEM) to trust for the coordinator's TLS."""
-    insecure: bool = False
-    """Allows plain HTTP to a coordinator that is not on this machine."""
-    log_level: str = "info"
-    """Of stderr: debug, info, warning or error."""
-
-
 class ClientSettings(Struct, frozen=True, kw_only=True):
     """Client commands: how to reach the coordinator."""
 

@@ -77,13 +77,13 @@ def _plain(value: object) -> object:
 
 def _text(value: object) -> str:
     match value:
-        case None | "" | [] | {} | ():
-            return "-"
         case bool():
             return "true" if value else "false"
         case dict():
-            return ",".join(f"{name}={item}" for name, item in value.items())
+            return ",".join(f"{name}={item}" for name, item in value.items()) or "-"
         case list() | tuple():
-            return ",".join(str(item) for item in value)
+            return ",".join(str(item) for item in value) or "-"
+        case None | "":
+            return "-"
         case _:
             return str(value)

@@ -102,7 +102,7 @@ def generate(*, seed: int, nodes: int, days: int, until: int) -> Iterator[Stint]
     kinds = list(CHARACTERS)
     for index in range(nodes):
         kind = kinds[index % len(kinds)]
-        dice = Random(f"{seed}/{index}")  # noqa: S311: a made-up fleet, no secret
+        dice = Random(f"{seed}/{index}")  # noqa: S311  a made-up fleet, no secret
         name = f"{kind}-{index // len(kinds) + 1:03d}"
         since = until - days * DAY_S
         free = since

@@ -1,0 +1,326 @@
+"""The only composition root of `coord serve`: every real part is made and plugged in here, and nowhere else.
+
+Start: lock, store, recovery, engine, links, analytics, API, listening port; only then the address is told.
+Stop: agents are told, the port closes, what waits is written, the store closes, the lock goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.metadata
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import uvloop
+from msgspec.structs import replace
+
+from analytics.link import AnalyticsLink
+from cli import exits, logs, terminal
+from cli.config import Config
+from cli.local_agent import LocalAgent
+from cli.settings import ServeSettings
+from coordinator.core import commands
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.policy import Policy
+from coordinator.core.rows import Role
+from coordinator.service.agents import AgentLinks
+from coordinator.service.alerts import Alerts
+from coordinator.service.api.app import build_app
+from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.settings import ApiSettings
+from coordinator.service.engine import Engine, EngineSettings
+from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
+from coordinator.service.link import LinkSettings
+from coordinator.service.metrics import Metrics
+from coordinator.service.recorder import Recorder
+from coordinator.service.recovery import first_token, recover
+from coordinator.service.server import Server, ServerSettings, key_fingerprint, tls_context
+from coordinator.service.upkeep import LoopLag, UpkeepSettings, keep_up
+from coordinator.service.views import LiveViews
+from coordinator.timetext import to_text
+from store.layout import DataDir, write_private
+from store.sqlite_store import SqliteStore
+from store.settings import StoreSettings
+
+log = logging.getLogger("coord.serve")
+
+SWITCH_INTERVAL_S = 0.0005
+"""A thread that waits for the GIL (the store's writer) gets it after so long; with the default of 5 ms it starves
+beside a busy loop."""
+LAG_ALERT_MS = 500.0
+"""The loop this late over ten seconds is an alert."""
+
+
+def run(config: Config, beside: LocalAgent | None = None) -> int:
+    """Serve until a signal and return the exit status; 70 when the store is broken.
+
+    `beside`: an agent of this machine that lives as long as we do.
+    """
+    settings = config.section("serve", ServeSettings)
+    logs.to_stderr(settings.log_level)
+    # Wrong settings are refused before anything is made or locked.
+    plan = _plan(config, settings)
+    _raise_file_limit()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    data = DataDir(config.data().absolute())
+    data.make()
+    lock = data.lock_exclusively()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(plan, data, beside))
+    except BaseExceptionGroup as group:
+        return _died(group)
+    finally:
+        data.address.unlink(missing_ok=True)
+        lock.release()
+    return exits.OK
+
+
+class Plan(NamedTuple):
+    """Every setting that serving needs, checked."""
+
+    serve: ServeSettings
+    server: ServerSettings
+    policy: Policy
+    engine: EngineSettings
+    links: LinkSettings
+    heartbeats: HeartbeatSettings
+    api: ApiSettings
+    upkeep: UpkeepSettings
+    pin: str
+    """Fingerprint of the TLS key; empty without TLS."""
+
+
+def _plan(config: Config, serve: ServeSettings) -> Plan:
+    host, port = host_and_port(serve.listen)
+    server = replace(
+        config.section("server", ServerSettings),
+        host=host,
+        port=port,
+        tls_cert=str(serve.tls_cert or ""),
+        tls_key=str(serve.tls_key or ""),
+        insecure=serve.insecure_listen,
+    )
+    tls_context(server)
+    return Plan(
+        serve=serve,
+        server=server,
+        policy=config.section("policy", Policy),
+        engine=config.section("engine", EngineSettings),
+        links=config.section("links", LinkSettings),
+        heartbeats=config.section("heartbeats", HeartbeatSettings),
+        api=config.section("api", ApiSettings),
+        upkeep=config.section("upkeep", UpkeepSettings),
+        pin=key_fingerprint(serve.tls_cert) if serve.tls_cert else "",
+    )
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """The parts of HOST:PORT; an IPv6 address stands in brackets. CoordError(BAD_CONFIG) for anything else."""
+    host, colon, port = listen.rpartition(":")
+    if colon and host and port.isascii() and port.isdigit() and int(port) < 65536:
+        return host.removeprefix("[").removesuffix("]"), int(port)
+    raise CoordError(
+        Code.BAD_CONFIG, f"--listen {listen!a} is no HOST:PORT", "write 127.0.0.1:7070, [::1]:7070, or port 0 for any"
+    )
+
+
+async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
+    """Everything between the lock and its release."""
+    stopping = _stop_signals()
+    store = await open_store(data)
+    try:
+        async with asyncio.TaskGroup() as group:
+            parts = await _assemble(plan, data, store, group)
+            await _first_tokens(parts.engine, data, plan.pin)
+            url = await parts.server.start()
+            write_private(data.address, url + "\n")
+            print(f"coord serves on {url}, data in {data.path}", flush=True)
+            local = group.create_task(beside.run(url, data)) if beside is not None else None
+            await stopping.wait()
+            log.info("stopping")
+            async with asyncio.timeout(plan.serve.stop_within_s):
+                if beside is not None and local is not None:
+                    local.cancel()
+                    await beside.leave()
+                await parts.stop()
+    finally:
+        await store.close()
+
+
+class Parts(NamedTuple):
+    """What is told to stop, in this order."""
+
+    engine: Engine
+    links: AgentLinks
+    server: Server
+    heartbeats: HeartbeatWriter
+    background: tuple[asyncio.Task[None], ...]
+
+    async def stop(self) -> None:
+        """Tell agents and callers, write what waits, end every task."""
+        await self.engine.stop()
+        await self.links.close_all(commands.CloseCode.GOING_AWAY, "the coordinator stops")
+        await self.server.stop()
+        await self.heartbeats.close()
+        for task in self.background:
+            task.cancel()
+
+
+async def _assemble(plan: Plan, data: DataDir, store: SqliteStore, group: asyncio.TaskGroup) -> Parts:
+    """Make every part and start its task. The first events and heartbeats may come when this returns."""
+    coordinator_id = store.coordinator_id
+    version = importlib.metadata.version("coord")
+    found = await recover(store, coordinator_id)
+    log.info("recovered %d providers in %.2f s", len(found.state.providers), found.took_s)
+    gc.collect()
+    gc.freeze()
+    views, recorder = LiveViews(), Recorder(data.recorder)
+    engine = Engine(store, found.clock, views, plan.policy, plan.engine, recorder, found.state)
+    heartbeats = HeartbeatWriter(store, engine.clock, plan.heartbeats)
+    links = AgentLinks(engine, heartbeats, plan.links, coordinator_id, version)
+    lag = LoopLag(plan.upkeep.lag_s)
+    analytics = AnalyticsLink(data.path, on_figures=engine.post)
+    alerts = Alerts(engine.clock.now_ms)
+    views.listen(alerts.on_note)
+    metrics = Metrics()
+    deps = ApiDeps(
+        engine=engine,
+        views=views,
+        store=store,
+        analytics=analytics,
+        links=links,
+        heartbeats=heartbeats,
+        metrics=metrics,
+        alerts=alerts,
+        settings=replace(plan.api, backups=data.backups, join_suffix=_suffix(plan.pin)),
+        version=version,
+        coordinator_id=coordinator_id,
+        loop_lag=lag.recent_ms,
+    )
+    _probes(alerts, engine, heartbeats, analytics, lag)
+    group.create_task(engine.run(), name="engine")
+    group.create_task(heartbeats.run(), name="heartbeats")
+    background = (
+        group.create_task(analytics.run(), name="analytics"),
+        group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep), name="upkeep"),
+        group.create_task(lag.run(), name="loop lag"),
+    )
+    engine.post(found.boot)
+    return Parts(engine, links, Server(build_app(deps), plan.server), heartbeats, background)
+
+
+def _probes(
+    alerts: Alerts, engine: Engine, heartbeats: HeartbeatWriter, analytics: AnalyticsLink, lag: LoopLag
+) -> None:
+    """Standing conditions that are alerts."""
+    lost = Growth(lambda: heartbeats.counters.dropped_full + heartbeats.counters.dropped_store)
+
+    def disk() -> str | None:
+        since_ms = engine.full_since_ms
+        return f"the data directory's disk takes no writes since {to_text(since_ms)}" if since_ms is not None else None
+
+    def dropped() -> str | None:
+        return f"{lost.amount} heartbeats were dropped of late" if lost.look() else None
+
+    def worker() -> str | None:
+        health = analytics.health()
+        return None if health.up else f"the analytics worker is down: {health.last_error or 'it is being started'}"
+
+    def slow() -> str | None:
+        late_ms = lag.recent_ms()
+        return f"the loop runs {late_ms:.0f} ms late" if late_ms > LAG_ALERT_MS else None
+
+    alerts.probe("disk", "store", disk)
+    alerts.probe("heartbeat_loss", "store", dropped)
+    alerts.probe("analytics_down", "worker", worker)
+    alerts.probe("loop_lag", "coordinator", slow)
+
+
+class Growth:
+    """Whether a counter has grown lately, so that an alert stands while it does and some time after."""
+
+    def __init__(self, count: Callable[[], int], quiet_looks: int = 30) -> None:
+        self._count = count
+        self._quiet_looks = quiet_looks
+        self._seen = count()
+        self._quiet = quiet_looks
+        self.amount = 0
+
+    def look(self) -> bool:
+        """Called at every round of the alerts' probes."""
+        now = self._count()
+        if now > self._seen:
+            self.amount = now - self._seen + (self.amount if self._quiet < self._quiet_looks else 0)
+            self._seen, self._quiet = now, 0
+        else:
+            self._quiet = min(self._quiet + 1, self._quiet_looks)
+        return self._quiet < self._quiet_looks
+
+
+async def _first_tokens(engine: Engine, data: DataDir, pin: str) -> None:
+    """Tokens for the clients and agents of this machine. One whose file is missing is made anew; so is a join
+    token that carries another key's fingerprint."""
+    if not data.admin_token.exists():
+        text = await first_token(engine, Role.ADMIN, "made at start")
+        write_private(data.admin_token, text + "\n")
+    suffix = _suffix(pin)
+    known = data.join_token.read_text().strip() if data.join_token.exists() else ""
+    if not known or known.partition(".")[2] != suffix.removeprefix("."):
+        text = await first_token(engine, Role.JOIN, "made at start", suffix)
+        write_private(data.join_token, text + "\n")
+
+
+def _suffix(pin: str) -> str:
+    return f".{pin}" if pin else ""
+
+
+def _stop_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or SIGINT. The second ends the process at once."""
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if asked.is_set():
+            log.warning("%s again: ending at once", number.name)
+            os._exit(128 + number)
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    return asked
+
+
+def _raise_file_limit() -> None:
+    """An agent is an open file: use what the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _died(group: BaseExceptionGroup[BaseException]) -> int:
+    """Say why serving ended, and return the exit status: a broken store before everything else."""
+    causes = list(_leaves(group))
+    refusals = [cause for cause in causes if isinstance(cause, CoordError)]
+    for refused in sorted(refusals, key=lambda one: one.code is not Code.STORE_BROKEN):
+        terminal.complain(refused.message, refused.hint)
+        return exits.of(refused.code)
+    if any(isinstance(cause, TimeoutError) for cause in causes):
+        terminal.complain("the coordinator did not stop in time", "what was acknowledged is safe; see the log")
+        return exits.of(Code.TIMEOUT)
+    for cause in causes:
+        log.error("the coordinator failed", exc_info=cause)
+    return exits.of(Code.INTERNAL)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -1,0 +1,103 @@
+"""`coord db`: backup, restore and check of the data directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import exits, output, terminal
+from cli.config import Config
+from cli.options import Reach, config_option, data_option, given, json_option, reaches, talks
+from coordinator.api_types import CheckAnswer
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
+
+
+@click.group(short_help="Back up, restore and check the data directory.")
+def db() -> None:
+    """The data directory is the truth: two SQLite databases and the sealed segments.
+
+    \b
+    coord db backup
+    coord db check
+    coord db restore /srv/coord/backups/20261122T043105Z --data /srv/coord-new
+    """
+
+
+@db.command()
+@json_option
+@talks
+def backup(client: Client, output: str) -> None:
+    """Have the running coordinator write a consistent, verified copy below its data directory; prints its path.
+
+    \b
+    coord db backup
+    rsync -a "$(coord db backup)" elsewhere:/backups/
+    """
+    answer = client.backup()
+    if output == "json":
+        print_json(answer)
+    else:
+        click.echo(terminal.safe(answer.path))
+
+
+def print_json(answer: object) -> None:
+    output.print_json(answer)
+
+
+@db.command()
+@click.argument("backup_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@data_option
+@config_option
+def restore(backup_dir: Path, data: Path | None, config_file: Path | None) -> None:
+    """Put a backup in the place of the data directory, which must not be in use.
+
+    The backup's digests are verified first. What was there is kept beside it. Agents notice that the history
+    went back, and go on.
+
+    \b
+    coord db restore /srv/coord/backups/20261122T043105Z --data /srv/coord
+    """
+    from store.restore import restore as restore_files
+
+    place = Config(file=config_file, flags=given(data=("--data", data))).data().absolute()
+    restore_files(backup_dir.absolute(), place)
+    terminal.say(f"restored {terminal.safe(str(backup_dir))} into {terminal.safe(str(place))}; start it: coord serve")
+
+
+@db.command()
+@click.option("--offline", is_flag=True, help="Read the files of a data directory that nothing runs on.")
+@json_option
+@reaches
+def check(reach: Reach, offline: bool, output: str) -> int:
+    """Check both databases and the digest of every sealed segment. Exit status 1 when there is a problem.
+
+    \b
+    coord db check
+    coord db check --offline --data /srv/coord
+    """
+    if offline:
+        return print_check(_offline(reach.config.data().absolute()), output)
+    with reach.client() as client:
+        return print_check(client.check(), output)
+
+
+def _offline(data: Path) -> CheckAnswer:
+    from store.check import check_files
+
+    report = check_files(data)
+    return CheckAnswer(files=report.files, rows=report.rows, segments=report.segments, problems=report.problems)
+
+
+def print_check(answer: CheckAnswer, form: str) -> int:
+    if form == "json":
+        output.print_json(answer)
+    else:
+        click.echo(f"{answer.files} files, {answer.rows} rows, {answer.segments} segments checked")
+        for problem in answer.problems:
+            click.echo(f"problem: {terminal.safe(problem)}")
+        click.echo("no problems" if not answer.problems else f"{len(answer.problems)} problems")
+    return exits.FOUND_PROBLEMS if answer.problems else exits.OK

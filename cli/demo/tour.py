@@ -1,0 +1,157 @@
+"""`coord demo`: the main job in half a minute, with real processes. Each step prints what a user would type."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from cli import terminal
+from cli.demo.history import as_csv, generate
+from cli.demo.stage import Stage, stage
+
+AGENTS = ("alpha", "beta", "gamma")
+VICTIM = "beta"
+NODES, DAYS, SEED = 300, 30, 2026
+SHOWN = "office-007"
+
+
+@click.command(short_help="Show the whole of it in half a minute.")
+@click.option("--keep", is_flag=True, help="Leave the coordinator and two agents running, and say how to stop them.")
+@click.option("--history-only", type=click.Path(path_type=Path, dir_okay=False), help="Only write the made-up history.")
+@click.option("--seed", type=int, default=SEED, show_default=True, help="Of the made-up history.")
+def demo(keep: bool, history_only: Path | None, seed: int) -> None:
+    """Start a coordinator and three agents in a temporary directory, give them 30 days of made-up history of
+    300 nodes, kill an agent with -9, and ask who can be relied on. Leaves nothing behind.
+
+    \b
+    coord demo
+    coord demo --keep
+    coord demo --history-only history.csv
+    """
+    if history_only is not None:
+        rows = write_history(history_only, seed, int(time.time()))
+        terminal.say(f"{rows} sessions of {NODES} nodes in {history_only}")
+        return
+    began = time.monotonic()
+    with stage(keep=keep) as place:
+        _start(place)
+        _import(place, seed)
+        _kill(place)
+        _ask(place)
+        _farewell(place, keep, time.monotonic() - began)
+
+
+def write_history(path: Path, seed: int, until: int) -> int:
+    """Write the made-up history as CSV and return its number of sessions."""
+    with path.open("w") as file:
+        return (
+            sum(1 for line in as_csv(generate(seed=seed, nodes=NODES, days=DAYS, until=until)) if file.write(line)) - 1
+        )
+
+
+def _start(place: Stage) -> None:
+    _step("A coordinator, in a directory of its own.", f"coord serve --data {place.data} --listen 127.0.0.1:0 &")
+    place.start("coordinator", "serve", "--listen", "127.0.0.1:0")
+    address = place.data / "address"
+    url = place.wait_for(lambda: address.read_text().strip() if address.exists() else None, "the coordinator's start")
+    _remark(f"it listens on {url}; admin token, join token and address are in its directory")
+    _step("Three agents on this machine. They enrol with the join token and report every 5 s.")
+    for name in AGENTS:
+        _command(f"coord agent --provider-id {name} --state {place.directory / name} &")
+        place.start(name, "agent", "--provider-id", name, "--state", str(place.directory / name))
+    with _client(place) as client:
+        place.wait_for(lambda: True if _liveness(client) == dict.fromkeys(AGENTS, "online") else None, "three agents")
+    _command("coord providers list")
+    place.run("providers", "list")
+
+
+def _import(place: Stage, seed: int) -> None:
+    history = place.directory / "history.csv"
+    rows = write_history(history, seed, int(time.time()))
+    _step(
+        f"{DAYS} days of history of {NODES} more nodes: servers, office PCs, spot instances, laptops, newcomers\n"
+        f"({rows} sessions, made up from seed {seed}).",
+        f"coord import sessions {history}",
+    )
+    place.run("import", "sessions", str(history))
+
+
+def _kill(place: Stage) -> None:
+    pid = place.running[VICTIM].pid
+    _step(f"One agent dies without a word: kill -9 {pid} ({VICTIM}).", f"kill -9 {pid}")
+    with _client(place) as client:
+        began = time.monotonic()
+        place.kill(VICTIM)
+        seen = place.wait_for(
+            lambda: state if (state := _liveness(client)[VICTIM]) != "online" else None, "noticing the loss", 15
+        )
+        took = time.monotonic() - began
+    _remark(f"the coordinator noticed after {took:.2f} s: {VICTIM} is {seen}, and gets no new work")
+    _command("coord providers list")
+    place.run("providers", "list")
+
+
+def _ask(place: Stage) -> None:
+    _step("Who can be relied on? (the best 12 of those with a score of 0.8 and more)")
+    _query(place, "reliability", "--min-score", "0.8", "--limit", "12")
+    _step(f"When is {SHOWN} there? Share of the observed time by weekday and hour (UTC).")
+    _query(place, "availability", SHOWN)
+    _step("Who will still be there in 8 hours? Forecasts for nodes that are online now.")
+    for name in ("server-003", "spot-003", "laptop-003", SHOWN):
+        _query(place, "forecast", name, "--horizon", "8h")
+
+
+def _query(place: Stage, *arguments: str) -> None:
+    _command("coord query " + " ".join(arguments))
+    place.run("query", *arguments)
+
+
+def _farewell(place: Stage, keep: bool, took_s: float) -> None:
+    _step(f"That was all of it, in {took_s:.0f} s.")
+    if keep:
+        pids = " ".join(str(process.pid) for process in place.running.values())
+        print(f"The coordinator and {len(place.running) - 1} agents keep running. To look around:\n")
+        _command(f"export COORD_DATA={place.data}")
+        _command("coord query reliability --horizon 8h -o wide")
+        _command('coord query sql "SELECT count(*) FROM sessions"')
+        print("\nTo stop them and remove everything:\n")
+        _command(f"kill {pids}; rm -r {place.directory}")
+    else:
+        print("Nothing of it is left. To try next:\n")
+        _command("make demo KEEP=1                  # the same, and look around afterwards")
+        _command("coord up                          # a coordinator and an agent to keep")
+        _command("coord query backtest              # how good the forecasts were")
+        _command("coord --help                      # everything else")
+
+
+def _liveness(client: object) -> dict[str, str]:
+    from coordinator.client import Client
+
+    assert isinstance(client, Client)
+    return {entry.provider_id: entry.liveness for entry in client.providers().entries}
+
+
+def _client(place: Stage):  # type: ignore[no-untyped-def]
+    from cli.config import Config
+    from cli.options import client_for
+
+    return client_for(Config(environ={"COORD_DATA": str(place.data)}))
+
+
+def _step(text: str, command: str = "") -> None:
+    bold, off = ("\x1b[1m", "\x1b[0m") if terminal.has_colour(sys.stdout) else ("", "")
+    print(f"\n{bold}{text}{off}\n", flush=True)
+    if command:
+        _command(command)
+
+
+def _command(text: str) -> None:
+    cyan, off = ("\x1b[36m", "\x1b[0m") if terminal.has_colour(sys.stdout) else ("", "")
+    print(f"  {cyan}$ {text}{off}", flush=True)
+
+
+def _remark(text: str) -> None:
+    print(f"  {text}", flush=True)

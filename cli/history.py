@@ -1,0 +1,66 @@
+"""`coord import`: history from elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import humane, output, progress, terminal
+from cli.options import json_option, talks
+from coordinator.api_types import ImportAnswer
+from coordinator.core.errors import Code, CoordError
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
+
+
+@click.group("import", short_help="Take in history from elsewhere.")
+def history() -> None:
+    """Take in what another system knows of the same machines.
+
+    \b
+    coord import sessions history.csv.xz
+    """
+
+
+@history.command()
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@json_option
+@talks
+def sessions(client: Client, file: Path, output: str) -> None:
+    """Import sessions from a CSV file, plain or compressed by gzip or xz (`-` reads stdin).
+
+    The header is provider_id,connected_at,disconnected_at,disconnect_reason; times are Unix seconds or
+    ISO 8601 with a zone; an empty end is a session that is still open. All rows are taken, or none: bad ones
+    are named with their line. The same file again changes nothing.
+
+    \b
+    coord import sessions history.csv.xz
+    zcat history.csv.gz | coord import sessions -
+    """
+    if str(file) == "-":
+        answer = client.import_sessions(sys.stdin.buffer)
+    else:
+        try:
+            size = file.stat().st_size
+            with file.open("rb") as body, progress.Bar("importing", size, sys.stderr) as bar:
+                answer = client.import_sessions(body, progress=bar.at)
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as wrong:
+            code = Code.NOT_FOUND if isinstance(wrong, FileNotFoundError) else Code.BAD_REQUEST
+            raise CoordError(code, f"{file} cannot be read: {wrong.strerror}", "name a CSV file") from wrong
+    print_import(answer, output)
+
+
+def print_import(answer: ImportAnswer, form: str) -> None:
+    if form == "json":
+        output.print_json(answer)
+        return
+    click.echo(
+        f"{answer.rows} sessions of {answer.providers} providers: {answer.added} added, {answer.closed} closed, "
+        f"{answer.unchanged} known already"
+    )
+    if answer.first_at is not None:
+        terminal.say(f"from {humane.clock(answer.first_at)} to {humane.clock(answer.last_at)} UTC")

@@ -1,0 +1,53 @@
+"""The agent that `coord up` runs beside its coordinator: a process of its own that ends when we do."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+from store.layout import DataDir
+
+log = logging.getLogger("coord.up")
+
+AGAIN_S = 5.0
+"""An agent that ended by itself is started again after so long; its keeper has its own, faster ways before."""
+LEAVE_S = 6.0
+"""For its good-bye."""
+
+
+class LocalAgent:
+    """One `coord agent` on this machine, its state below the data directory."""
+
+    def __init__(self, provider_id: str | None) -> None:
+        self._provider_id = provider_id
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def run(self, url: str, data: DataDir) -> None:
+        """Keep it running until cancelled. It is told to go by `leave`, or by the kernel when we die."""
+        while True:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._argv(url, data.path), stdin=asyncio.subprocess.DEVNULL
+            )
+            log.warning("the agent ended with %d, starting it again", await self._process.wait())
+            await asyncio.sleep(AGAIN_S)
+
+    async def leave(self) -> None:
+        """Have it say good-bye; by force when it takes too long."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(LEAVE_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    def _argv(self, url: str, data: Path) -> list[str]:
+        argv = [sys.executable, "-P", "-m", "cli", "agent", "--ends-with-parent", "--url", url]
+        argv += ["--data", str(data), "--state", str(data / "agent")]
+        argv += ["--join-token-file", str(data / "tokens" / "join.token")]
+        return argv + (["--provider-id", self._provider_id] if self._provider_id else [])

@@ -1,0 +1,210 @@
+"""`coord providers`: the fleet now, and what an operator does to one provider."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import humane, output, terminal
+from cli.completion import live_providers
+from cli.options import output_option, talks
+from cli.paging import collect
+from coordinator.api_types import HeartbeatEntry, ProviderEntry
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
+
+PAGE_MAX = 1000
+LIVENESS = ("online", "suspect", "awaited", "lost", "away", "never_seen")
+_COLOUR = {"online": "32", "suspect": "33", "awaited": "33", "lost": "31", "away": "36"}
+
+
+def _state(entry: ProviderEntry) -> str:
+    marks = [entry.liveness]
+    if entry.drained:
+        marks.append("drained")
+    if entry.duplicate is not None:
+        marks.append("duplicate!")
+    return ",".join(marks)
+
+
+COLUMNS = (
+    output.Column("PROVIDER", lambda e: e.provider_id),
+    output.Column("STATE", _state, colour=lambda e: _COLOUR.get(e.liveness, "")),
+    output.Column("POOL", lambda e: e.pool),
+    output.Column("STAY", lambda e: humane.length(e.stay_seconds), right=True),
+    output.Column("HEARTBEAT", lambda e: humane.ago(e.last_heartbeat_at), right=True),
+    output.Column("SCORE", lambda e: humane.number(e.score, 2), right=True),
+    output.Column("8H", lambda e: humane.share(e.p_stays_8h, 0), right=True),
+    output.Column("CPUS", lambda e: f"{e.cpus:g}", right=True),
+    output.Column("MEMORY", lambda e: f"{e.memory_gb:.0f} GB", right=True),
+    output.Column("GPUS", lambda e: str(len(e.gpus)), right=True, wide=True),
+    output.Column("PEER", lambda e: e.peer, wide=True),
+    output.Column("VERSION", lambda e: e.agent_version, wide=True),
+    output.Column("CLOCK", lambda e: _clock(e), right=True, wide=True),
+    output.Column("LABELS", lambda e: ",".join(f"{k}={v}" for k, v in sorted(e.labels.items())), wide=True),
+    output.Column("NOTE", lambda e: e.drain_note, wide=True),
+)
+
+
+@click.group(short_help="The fleet now; drain, resume or forget a provider.")
+def providers() -> None:
+    """The providers that are enrolled, and how each stands right now.
+
+    \b
+    coord providers list
+    coord providers show lab-07
+    coord providers drain lab-07 --note "new disk" --until 2026-12-01T08:00:00Z
+    """
+
+
+@providers.command("list")
+@click.option("--pool", help="Only of this pool.")
+@click.option("--liveness", help=f"Only these, separated by commas: {', '.join(LIVENESS)}.")
+@click.option("--label", metavar="NAME[=VALUE]", help="Only with this label.")
+@click.option("--limit", type=click.IntRange(0), default=0, show_default=True, help="At most so many; 0: all.")
+@output_option
+@talks
+def list_providers(
+    client: Client, pool: str | None, liveness: str | None, label: str | None, limit: int, output: output.Format
+) -> None:
+    """List the providers in the order of their ids.
+
+    \b
+    coord providers list
+    coord providers list --liveness suspect,lost -o wide
+    coord providers list --pool lab -o name
+    """
+    answer = collect(
+        lambda size, page: client.providers(pool=pool, liveness=liveness, label=label, limit=size, page=page),
+        limit, PAGE_MAX,
+    )  # fmt: skip
+    print_providers(answer, output)
+
+
+def print_providers(answer: object, form: output.Format) -> None:
+    output.listing(answer, COLUMNS, form, name=lambda e: str(e.provider_id), empty=_EMPTY)  # type: ignore[arg-type]
+
+
+_EMPTY = "no provider is enrolled (or none that fits): coord agent enrols one"
+
+
+@providers.command()
+@click.argument("provider", shell_complete=live_providers)
+@output_option
+@talks
+def show(client: Client, provider: str, output: output.Format) -> None:
+    """Show one provider with its newest heartbeat.
+
+    \b
+    coord providers show lab-07
+    coord providers show lab-07 -o json
+    """
+    print_provider(client.provider(provider), output)
+
+
+def print_provider(entry: ProviderEntry, form: output.Format) -> None:
+    """One provider: facts, a line each, or one of the listings' formats."""
+    if form not in ("table", "wide"):
+        output.single(entry, form, name=entry.provider_id)
+        return
+    facts = [
+        ("provider", entry.provider_id),
+        ("state", _state(entry)),
+        ("pool", entry.pool),
+        ("stay", f"{humane.length(entry.stay_seconds)}" if entry.stay_seconds is not None else "-"),
+        ("connected", _when(entry.connected_at)),
+        ("last heartbeat", _when(entry.last_heartbeat_at)),
+        ("score", humane.number(entry.score, 3)),
+        ("stays 8 h", humane.share(entry.p_stays_8h)),
+        ("cpus", f"{entry.cpus:g}"),
+        ("memory", f"{entry.memory_gb:.1f} GB"),
+        ("gpus", ", ".join(entry.gpus)),
+        ("labels", ", ".join(f"{k}={v}" for k, v in sorted(entry.labels.items()))),
+        ("drain note", entry.drain_note),
+        ("away until", _when(entry.away_until)),
+        ("peer", entry.peer),
+        ("agent", entry.agent_version),
+        ("machine", entry.machine_id),
+        ("enrolled", _when(entry.enrolled_at)),
+        ("clock", _clock(entry)),
+        *_beat(entry.heartbeat),
+    ]
+    if entry.duplicate is not None:
+        twin = entry.duplicate
+        facts.append(("duplicate", f"refused {_when(twin.at)} from {twin.peer}, held by {twin.holder_peer}"))
+    output.print_facts(facts)
+
+
+def _beat(beat: HeartbeatEntry | None) -> list[tuple[str, str]]:
+    if beat is None:
+        return []
+    return [
+        ("status", beat.status),
+        ("cpu usage", humane.share(beat.cpu_usage)),
+        ("memory pressure", humane.share(beat.memory_pressure)),
+        ("memory free", f"{humane.number(beat.memory_available_gb, 1)} GB" if beat.memory_available_gb else "-"),
+        ("thermal state", beat.thermal_state or "-"),
+        ("backend", beat.backend_state or "-"),
+        ("model", beat.active_model or "-"),
+    ]
+
+
+def _clock(entry: ProviderEntry) -> str:
+    if entry.clock_offset_ms is None:
+        return "-"
+    bound = f" ± {entry.clock_bound_ms:.1f}" if entry.clock_bound_ms is not None else ""
+    return f"{entry.clock_offset_ms:+.1f}{bound} ms"
+
+
+def _when(text: str | None) -> str:
+    return "-" if text is None else f"{humane.clock(text)} UTC ({humane.ago(text)})"
+
+
+@providers.command()
+@click.argument("provider", shell_complete=live_providers)
+@click.option("--note", default="", help="Why; shown in lists.")
+@click.option("--until", metavar="TIME", help="When it will be back: Unix seconds or ISO 8601 with a zone.")
+@talks
+def drain(client: Client, provider: str, note: str, until: str | None) -> None:
+    """Give a provider no new work. It stays connected; `resume` ends it.
+
+    \b
+    coord providers drain lab-07 --note "new disk"
+    coord providers drain lab-07 --until 2026-12-01T08:00:00Z
+    """
+    entry = client.drain(provider, note=note, away_until=until)
+    terminal.say(f"{terminal.safe(entry.provider_id)} is drained ({entry.liveness}): it gets no new work")
+
+
+@providers.command()
+@click.argument("provider", shell_complete=live_providers)
+@talks
+def resume(client: Client, provider: str) -> None:
+    """End a provider's drain.
+
+    \b
+    coord providers resume lab-07
+    """
+    entry = client.resume(provider)
+    terminal.say(f"{terminal.safe(entry.provider_id)} takes work again ({entry.liveness})")
+
+
+@providers.command()
+@click.argument("provider", shell_complete=live_providers)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@talks
+def forget(client: Client, provider: str, yes: bool) -> None:
+    """Remove a provider's enrolment and credential. Its history stays until its retention.
+
+    \b
+    coord providers forget lab-07 --yes
+    """
+    if not yes:
+        if not sys.stdin.isatty():
+            raise click.UsageError("this cannot be undone, and there is nobody to ask: say --yes")
+        click.confirm(f"Remove the enrolment of {terminal.safe(provider)}?", abort=True, err=True)
+    client.forget(provider)
+    terminal.say(f"{terminal.safe(provider)} is forgotten; its agent has to enrol again")
