@@ -33,7 +33,7 @@ class FakeStore:
             raise self.fail
 
     async def load(self) -> ports.Loaded:
-        rows = [row for row in self.rows.values() if not isinstance(row, SessionRow)]
+        rows: list[Row] = [row for row in self.rows.values() if not isinstance(row, SessionRow)]
         return ports.Loaded(rows=rows, next_session_id=1, next_key=1, last_beats=())
 
     async def commit(self, writes: Sequence[Write]) -> None:
@@ -103,7 +103,7 @@ class FakeStore:
 
     async def backup(self, directory: Path) -> Path:
         self._check()
-        directory.mkdir(parents=True)
+        await asyncio.to_thread(directory.mkdir, parents=True)
         return directory
 
     async def check(self) -> ports.CheckReport:

@@ -64,7 +64,7 @@ def _components(types: list[Any]) -> tuple[Sequence[Json], dict[str, Json]]:
 def _any(kind: type) -> Json:
     """Only `object`, a value of any type, is no schema of its own."""
     if kind is object:
-        return {}
+        return {"description": "any JSON value"}
     raise NotImplementedError
 
 
