@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from coordinator.core.rows import EndReason
 from store.layout import DataDir
-from store.sqlite import open_reader
+from store.sqlite import open_reader, sqlite3, translated
 
 REASONS: tuple[str, ...] = tuple(reason.value for reason in EndReason)
 """What `SessionColumns.reason` indexes."""
@@ -77,7 +77,7 @@ SELECT change_seq, session_id, provider_id, connected_at_ms, coalesce(disconnect
        CASE disconnect_reason {" ".join(f"WHEN '{name}' THEN {i}" for i, name in enumerate(REASONS))} ELSE -1 END,
        boot_id, coordinator_id
   FROM session WHERE change_seq > ? ORDER BY change_seq LIMIT ?
-"""
+"""  # noqa: S608
 OUTAGES = "SELECT began_at_ms, ended_at_ms FROM outage ORDER BY began_at_ms"
 PROVIDERS = "SELECT provider_id, pool, key, enrolled_at_ms, labels FROM provider ORDER BY provider_id"
 KEYS = "SELECT key, provider_id FROM provider_key ORDER BY key"
@@ -108,14 +108,14 @@ class TruthReader:
 
     def epoch(self) -> str:
         """Changes when a backup was restored: what was derived before is void."""
-        return str(self._truth.execute(EPOCH).fetchone()[0])
+        return str(self._rows(self._truth, EPOCH)[0][0])
 
     def sessions_since(self, change_seq: int, limit: int) -> SessionColumns:
         """The next `limit` sessions that changed after `change_seq`, each in its present state. 0: from the start.
 
         Pruned sessions are not told. About 3 us a row.
         """
-        rows = self._truth.execute(SESSIONS_SINCE, (change_seq, limit)).fetchall()
+        rows = self._rows(self._truth, SESSIONS_SINCE, (change_seq, limit))
         columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * 9
         return SessionColumns(
             change_seq=np.array(columns[0], np.int64),
@@ -131,31 +131,31 @@ class TruthReader:
 
     def outages(self) -> tuple[Int64s, Int64s]:
         """When the coordinator did not observe: (began_ms, ended_ms), by beginning; they may touch or overlap."""
-        rows = self._truth.execute(OUTAGES).fetchall()
+        rows = self._rows(self._truth, OUTAGES)
         both = np.array(rows, np.int64).reshape(-1, 2)
         return both[:, 0].copy(), both[:, 1].copy()
 
     def providers(self) -> list[ProviderFacts]:
         """Everybody enrolled now, by id."""
-        return [ProviderFacts(*row) for row in self._truth.execute(PROVIDERS)]
+        return [ProviderFacts(*row) for row in self._rows(self._truth, PROVIDERS)]
 
     def keys(self) -> list[tuple[int, str]]:
         """(key, provider_id) of every key that telemetry may name, forgotten providers' too."""
-        return [(int(key), str(name)) for key, name in self._truth.execute(KEYS)]
+        return [(int(key), str(name)) for key, name in self._rows(self._truth, KEYS)]
 
     def alive_at_ms(self) -> int | None:
         """When the coordinator last said that it serves; None before it ever did."""
-        row = self._truth.execute(ALIVE_AT).fetchone()
-        return int(row[0]) if row is not None else None
+        rows = self._rows(self._truth, ALIVE_AT)
+        return int(rows[0][0]) if rows else None
 
     def segments(self) -> list[SegmentFacts]:
         """Every sealed segment, oldest first. Retention may remove a file at any time after this."""
-        rows = self._telemetry.execute(SEGMENTS).fetchall()
+        rows = self._rows(self._telemetry, SEGMENTS)
         return [SegmentFacts(self._data.segments / file, hour_ms, count) for file, hour_ms, count in rows]
 
     def hours(self, since_ms: int = 0) -> HourColumns:
         """The hourly rollup of every provider from the hour that holds `since_ms` on."""
-        rows = self._telemetry.execute(HOURS, (since_ms - since_ms % 3_600_000,)).fetchall()
+        rows = self._rows(self._telemetry, HOURS, (since_ms - since_ms % 3_600_000,))
         columns: list[Any] = list(zip(*rows, strict=True)) if rows else [()] * 7
         return HourColumns(
             key=np.array(columns[0], np.int64),
@@ -170,3 +170,10 @@ class TruthReader:
     def close(self) -> None:
         self._truth.close()
         self._telemetry.close()
+
+    def _rows(self, connection: sqlite3.Connection, sql: str, parameters: tuple[int, ...] = ()) -> list[Any]:
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            path = self._data.truth if connection is self._truth else self._data.telemetry
+            raise translated(error, path) from error

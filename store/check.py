@@ -1,0 +1,97 @@
+"""The full check: integrity of both databases, digests of every segment. Changes nothing.
+
+    python -m store.check DATA          (MessagePack of ports.CheckReport)
+
+Reads everything once; beside a running coordinator it is a niced process of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import msgspec
+
+from coordinator.core.errors import CoordError
+from coordinator.ports import CheckReport
+from store import heartbeats, loading, manifest
+from store.children import become_child
+from store.layout import DataDir
+from store.manifest import Segment, digest_of
+from store.migrate import scripts
+from store.sqlite import open_reader, sqlite3, translated
+from store.truth import TABLES
+
+PROBLEMS_MAX = 100
+
+
+def check_files(data_dir: Path) -> CheckReport:
+    """Check a data directory, whether its coordinator runs or not. Problems are told, not raised."""
+    data = DataDir(data_dir)
+    problems: list[str] = []
+    files = rows = segments = 0
+    for path, database in ((data.truth, "truth"), (data.telemetry, "telemetry")):
+        files += 1
+        try:
+            connection = open_reader(path)
+        except CoordError as error:
+            problems.append(error.message)
+            continue
+        try:
+            rows += _check_database(connection, database, problems)
+            if database == "telemetry":
+                segments = _check_segments(data, connection, problems)
+        except sqlite3.Error as error:
+            problems.append(str(translated(error, path)))
+        finally:
+            connection.close()
+    return CheckReport(files=files + segments, rows=rows, segments=segments, problems=tuple(problems[:PROBLEMS_MAX]))
+
+
+def _check_database(connection: sqlite3.Connection, database: str, problems: list[str]) -> int:
+    for (line,) in connection.execute(f"PRAGMA integrity_check({PROBLEMS_MAX})"):
+        if line != "ok":
+            problems.append(f"{database}.sqlite: {line}")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version != len(scripts(database)):
+        problems.append(f"{database}.sqlite has schema version {version}, this program knows {len(scripts(database))}")
+        return 0
+    if database == "telemetry":
+        names = [name for (name,) in connection.execute(heartbeats.TABLES)]
+        hours = heartbeats.unsealed_hours(names)
+        return sum(connection.execute(heartbeats.count(hour_ms)).fetchone()[0] for hour_ms in hours)
+    count = 0
+    for table, kind in TABLES.items():
+        for columns in connection.execute(f"SELECT {', '.join(kind.columns)} FROM {table}"):  # noqa: S608
+            loading.read_row(table, columns, problems)
+            count += 1
+    return count
+
+
+def _check_segments(data: DataDir, connection: sqlite3.Connection, problems: list[str]) -> int:
+    listed = [Segment(*row) for row in connection.execute(manifest.ALL).fetchall()]
+    for segment in listed:
+        path = data.segments / segment.file
+        try:
+            damaged = path.stat().st_size != segment.bytes or digest_of(path) != segment.digest
+        except FileNotFoundError:
+            # Retention removes a file before its manifest: whoever is still listed now is really missing.
+            still = connection.execute(manifest.OF_HOUR, (segment.hour_ms,)).fetchall()
+            if any(Segment(*row).file == segment.file for row in still):
+                problems.append(f"segments/{segment.file} is missing")
+        except OSError as error:
+            problems.append(f"segments/{segment.file} cannot be read: {error.strerror or error}")
+        else:
+            if damaged:
+                problems.append(f"segments/{segment.file} is damaged: it is not what its manifest says")
+    return len(listed)
+
+
+def main() -> int:
+    become_child()
+    sys.stdout.buffer.write(msgspec.msgpack.encode(check_files(Path(sys.argv[1]))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The store on disk: ports.Store over two SQLite databases and sealed segments.
+
+The truth is written with synchronous=FULL, telemetry with NORMAL, each by one thread of its own, so that neither
+waits for the other's checkpoint. Opening it locks the data directory; `close` releases it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from coordinator.core.commands import Write
+from coordinator.core.ids import Ms, ProviderId, ProviderKey
+from coordinator.core.rows import SessionRow
+from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded
+from store import heartbeats, loading, sessions
+from store.backup import back_up
+from store.ballast import Ballast
+from store.children import run_child
+from store.failpoints import FailPoints
+from store.heartbeats import HOUR_MS
+from store.history import END_OF_TIME_MS, History
+from store.imports import import_rows
+from store.layout import DataDir, DataLock
+from store.opening import open_database, prepare
+from store.readers import Readers, fetch
+from store.retention import Retention
+from store.segments import Sealing, sweep
+from store.settings import StoreSettings
+from store.sqlite import Durability, sqlite3
+from store.truth import Truth
+from store.wal_bound import WalBound
+from store.writer import Writer, in_transaction
+
+SET_ASIDE_MAX = 100
+"""Reports of unreadable rows that are kept; older ones are dropped."""
+
+
+class DiskStore:
+    """See ports.Store. Made by `open`."""
+
+    def __init__(
+        self, data: DataDir, settings: StoreSettings, lock: DataLock, coordinator_id: str, parts: _Parts
+    ) -> None:
+        self.data = data
+        self.coordinator_id = coordinator_id
+        self.set_aside: deque[str] = deque(maxlen=SET_ASIDE_MAX)
+        """What could not be read and was left out, newest last; for an alert."""
+        self._settings = settings
+        self._points = FailPoints(settings.failpoint)
+        self._lock = lock
+        self._truth_work = Truth(
+            parts.truth,
+            Ballast(data.ballast, settings.ballast_bytes),
+            WalBound(data.truth, settings.wal_bytes_max),
+            self._points,
+        )
+        self._telemetry_bound = WalBound(data.telemetry, settings.wal_bytes_max)
+        self._truth = Writer(parts.truth, data.truth)
+        self._telemetry = Writer(parts.telemetry, data.telemetry)
+        self._truth_readers = Readers(data.truth, settings.readers, settings.read_s_max)
+        self._telemetry_readers = Readers(data.telemetry, settings.readers, settings.read_s_max)
+        self._history = History(data, self._telemetry_readers, settings, self.set_aside.append)
+        self._sealing = Sealing(data, self._telemetry, settings, self._points)
+        self._retention = Retention(data, self._truth, self._telemetry, settings, self._points)
+        # Maintenance moves and removes segments; a backup must see them stand still.
+        self._segments_lock = asyncio.Lock()
+        self.set_aside.extend(parts.strays)
+
+    @classmethod
+    async def open(cls, data: DataDir, settings: StoreSettings | None = None) -> DiskStore:
+        """Lock and open a data directory, making it where it is new.
+
+        Raises CoordError: DATA_LOCKED, STORE_BROKEN (missing, cut or damaged files; nothing is made in their
+        place), SCHEMA_NEWER, STORE_FULL.
+        """
+        settings = settings or StoreSettings()
+        lock, coordinator_id, parts = await asyncio.to_thread(_open_parts, data)
+        store = cls(data, settings, lock, coordinator_id, parts)
+        try:
+            await store._truth_readers.open()
+            await store._telemetry_readers.open()
+            # The live rows are read once here, so that damage among them is refused before anybody serves.
+            await store.load()
+        except BaseException:
+            await store.close()
+            raise
+        return store
+
+    # ---- live
+
+    async def load(self) -> Loaded:
+        loaded, set_aside = await self._truth.run(
+            lambda c: loading.load_truth(c, self.coordinator_id, self._truth_work.counters)
+        )
+        for problem in set_aside:
+            self._report(problem)
+        loaded.last_beats = await self._telemetry.run(lambda c: loading.last_beats(c, loaded))
+        return loaded
+
+    async def commit(self, writes: Sequence[Write]) -> None:
+        await self._truth.run(lambda c: self._truth_work.commit(c, writes))
+
+    async def append_heartbeats(self, rows: Sequence[HeartbeatRow]) -> None:
+        if rows:
+            await self._telemetry.run(lambda c: self._append(c, rows))
+
+    def _append(self, connection: sqlite3.Connection, rows: Sequence[HeartbeatRow]) -> None:
+        self._telemetry_bound.check(connection)
+
+        def append(connection: sqlite3.Connection) -> None:
+            heartbeats.append(connection, rows)
+            self._points.reach("telemetry.before_commit")
+
+        in_transaction(connection, append)
+        self._points.reach("telemetry.after_commit")
+
+    # ---- history
+
+    async def sessions(
+        self, provider_id: ProviderId, since_ms: Ms, limit: int, before: tuple[Ms, int] | None = None
+    ) -> list[SessionRow]:
+        before_ms, before_id = before if before is not None else (END_OF_TIME_MS, 0)
+        async with self._truth_readers.transaction() as connection:
+            wanted = (provider_id, since_ms, before_ms, before_id)
+            found = await fetch(connection, sessions.BEGUN_SINCE, (*wanted, limit))
+            if len(found) < limit:
+                found += await fetch(connection, sessions.REACHING_IN, (*wanted, limit - len(found)))
+        set_aside: list[str] = []
+        rows = [loading.read_row("session", columns, set_aside) for columns in found]
+        for problem in set_aside:
+            self._report(problem)
+        return [row for row in rows if row is not None]
+
+    async def heartbeats(
+        self, key: ProviderKey, since_ms: Ms, limit: int, before_ms: Ms | None = None
+    ) -> list[HeartbeatRow]:
+        return await self._history.heartbeats(key, since_ms, limit, before_ms)
+
+    async def hours(self, key: ProviderKey, since_ms: Ms, limit: int, before_ms: Ms | None = None) -> list[HourRow]:
+        return await self._history.hours(key, since_ms, limit, before_ms)
+
+    async def has_history(self, provider_id: ProviderId) -> bool:
+        return bool(await self._truth_readers.rows(sessions.HAS_HISTORY, (provider_id,)))
+
+    async def import_sessions(self, rows: Sequence[ImportedSession]) -> ImportReport:
+        return await self._truth.run(lambda c: import_rows(c, rows, self._truth_work, self._points))
+
+    # ---- upkeep
+
+    async def maintain(self, now_ms: Ms) -> None:
+        async with self._segments_lock:
+            names = await self._telemetry.run(lambda c: c.execute(heartbeats.TABLES).fetchall())
+            for hour_ms in heartbeats.unsealed_hours(name for (name,) in names):
+                if hour_ms + HOUR_MS + self._settings.seal_after_ms <= now_ms:
+                    await self._sealing.seal(hour_ms, now_ms)
+                else:
+                    await self._sealing.roll_up(hour_ms)
+            await self._retention.prune(now_ms)
+
+    async def backup(self, directory: Path) -> Path:
+        async with self._segments_lock:
+            return await back_up(self.data, directory, self._truth, self._telemetry, self._points)
+
+    async def check(self) -> CheckReport:
+        out = await run_child("store.check", (str(self.data.path),), b"", self._settings.child_s_max)
+        report = msgspec.msgpack.decode(out, type=CheckReport)
+        return msgspec.structs.replace(report, problems=(*report.problems, *self.set_aside))
+
+    async def close(self) -> None:
+        """Finish what was begun, fold the logs back, release the directory. Safe to call twice."""
+        await self._truth_readers.close()
+        await self._telemetry_readers.close()
+        await self._truth.close()
+        await self._telemetry.close()
+        self._lock.release()
+
+    def _report(self, problem: str) -> None:
+        if problem not in self.set_aside:
+            self.set_aside.append(problem)
+
+
+class _Parts(msgspec.Struct, kw_only=True):
+    """What was opened before there is a store."""
+
+    truth: sqlite3.Connection
+    telemetry: sqlite3.Connection
+    strays: list[str]
+
+
+def _open_parts(data: DataDir) -> tuple[DataLock, str, _Parts]:
+    data.make()
+    lock = data.lock_exclusively()
+    opened: list[sqlite3.Connection] = []
+    try:
+        coordinator_id = prepare(data)
+        opened.append(open_database(data.truth, "truth", Durability.FULL))
+        opened.append(open_database(data.telemetry, "telemetry", Durability.NORMAL))
+        strays = sweep(data, opened[1])
+    except BaseException:
+        for connection in opened:
+            connection.close()
+        lock.release()
+        raise
+    return lock, coordinator_id, _Parts(truth=opened[0], telemetry=opened[1], strays=strays)
