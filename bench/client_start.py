@@ -25,7 +25,7 @@ def main() -> int:
         commands = {
             "bare": [sys.executable, "-c", "pass"],
             "version": [sys.executable, "-m", "cli.main", "--version"],
-            "refused": [sys.executable, "-m", "cli.main", "--data", empty, "providers", "list"],
+            "refused": [sys.executable, "-m", "cli.main", "providers", "list", "--data", empty],
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(runs):
