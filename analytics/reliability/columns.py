@@ -52,7 +52,15 @@ class Sessions(NamedTuple):
 
     def take(self, which: npt.NDArray[np.intp] | Flags) -> Sessions:
         """The rows that `which` selects, in its order."""
-        return Sessions(*(column[which] for column in self))
+        return Sessions(
+            self.provider[which],
+            self.start[which],
+            self.end[which],
+            self.beat[which],
+            self.reason[which],
+            self.boot[which],
+            self.ours[which],
+        )
 
 
 def sessions_of(
@@ -83,10 +91,9 @@ def sessions_of(
         key = codes.astype(np.int64) << 42 | (rows.start - base)
         if bool(np.all(key[1:] >= key[:-1])):
             return rows
-        # the longest of equal starts last, so that the order of rows in the source never matters
         tie = np.sort(key)
-        if bool(np.all(tie[1:] > tie[:-1])):
-            return rows.take(np.argsort(key))
+        if bool(np.all(tie[1:] > tie[:-1])):  # else the order of rows in the source would matter
+            return rows.take(np.argsort(key, kind="stable"))
     return rows.take(np.lexsort((rows.boot, rows.reason, rows.beat, rows.end, rows.start, codes)))
 
 

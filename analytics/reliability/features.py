@@ -83,7 +83,7 @@ def window_of(fleet: Fleet, at_ms: Ms, window_ms: Ms = WINDOW_MS, lost_after_ms:
 
     seen = fleet.first_seen >= 0
     began = np.where(seen, np.clip(fleet.first_seen, from_ms, at_ms), at_ms)
-    unseen = np.where(ours, outages.within(began, np.full(n, at_ms)), 0) if outages else 0
+    unseen = np.where(ours, outages.within(began, np.full(n, at_ms)), 0)
     begin, end = np.clip(online.begin, from_ms, at_ms), np.clip(online.end, from_ms, at_ms)
     inside = cut(begin, end, online.ours, outages)
     online = Online(online.provider[inside.row], inside.begin, inside.end, online.ours[inside.row])

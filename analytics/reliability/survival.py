@@ -127,7 +127,7 @@ class Own(NamedTuple):
         low, high = np.searchsorted(self.exits, p), np.searchsorted(self.exits, p | 0xFFFFFFFF)
         gone = np.searchsorted(self.exits, p | age) - low
         late = np.searchsorted(self.entries, p | 0xFFFFFFFF) - np.searchsorted(self.entries, p | age)
-        return np.maximum(high - low - gone - late, 0)
+        return np.asarray(np.maximum(high - low - gone - late, 0), np.int64)
 
 
 def own(rows: Exposures, fleet: Curve, providers: int) -> Own:
@@ -160,7 +160,7 @@ def own(rows: Exposures, fleet: Curve, providers: int) -> Own:
     if len(entries):
         after = np.searchsorted(entries, np.arange(1, providers + 1, dtype=np.int64) << 32)
         risk -= after[provider] - np.searchsorted(entries, key, side="left")
-    log_f, var = _terms(k + PRIOR * fleet.hazard_of(age), risk + PRIOR)
+    log_f, var = _terms(k + PRIOR * fleet.hazard_of(age), (risk + PRIOR).astype(np.float64))
     first = np.concatenate(([True], provider[1:] != provider[:-1])) if len(provider) else np.zeros(0, np.bool_)
     return Own(provider, age, _within(log_f, first), _within(var, first), key, longest, exits, entries)
 
@@ -182,11 +182,11 @@ class Chances(NamedTuple):
     borrowed: Flags
 
 
-def chances(mine: Own, fleet: Curve, providers: int, age: int) -> Chances:
+def chances(mine: Own, fleet: Curve, providers: int, age: int, unwatched: float = LOG_ZERO) -> Chances:
     """P(a stay lasts longer than `age` seconds) of each provider.
 
     Past a provider's own longest observation the fleet's curve continues it; where the fleet was not
-    watched so long either, 0. Intervals: log-log (Kalbfleisch and Prentice 2002, 1.4) on Greenwood's
+    watched so long either, log S falls by `unwatched` (stays: to 0; absences: not at all). Intervals: log-log (Kalbfleisch and Prentice 2002, 1.4) on Greenwood's
     variance; the borrowed part adds the fleet's variance and, since this provider's hazard varies about the
     fleet's like a gamma of shape 2, half the square of its log. At 0 and 1, where that is not defined,
     Clopper and Pearson's bound for as many stays as were watched: (1/20)^(1/n).
@@ -198,7 +198,7 @@ def chances(mine: Own, fleet: Curve, providers: int, age: int) -> Chances:
     borrowed = mine.longest < age
     more = fleet.at(age) - fleet.at(mine.longest)
     if fleet.longest < age:
-        more = np.full(providers, LOG_ZERO)
+        more = np.full(providers, LOG_ZERO) if unwatched <= LOG_ZERO else more + unwatched
     spread = np.maximum(fleet.variance_at(age) - fleet.variance_at(mine.longest), 0.0) + PRIOR * (more / PRIOR) ** 2
     log_s = np.where(borrowed, log_s + more, log_s)
     var = np.where(borrowed, var + spread, var)
