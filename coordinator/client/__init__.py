@@ -6,32 +6,24 @@ message and hint. Not for several threads at once: give each its own client.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import hmac
-import http.client
 import io
-import os
-import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, TypeVar
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from coordinator import api_types as t
+from coordinator.client.transport import CHUNK, Transport
 from coordinator.core.errors import Code, CoordError
 
 T = TypeVar("T")
-Progress = Callable[[int, int], None]
-"""Called with bytes sent and bytes in all."""
+Query = Mapping[str, str | int | float | None]
+Progress = Callable[[int], None]
+"""Called with the number of bytes sent so far."""
 
-_CHUNK = 256 * 1024
-_PROBLEM = "application/problem+json"
-_CODES = {code.value: code for code in Code}
-_LOST = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 LONG_S = 600.0
 """Imports, backups, checks and backtests may take so long."""
 
@@ -73,25 +65,7 @@ class Client:
         pin: str | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        parts = urlsplit(url)
-        try:
-            port = parts.port
-        except ValueError:
-            port = -1
-        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.path not in ("", "/"):
-            raise CoordError(
-                Code.BAD_CONFIG, f"{ascii(url)} is not the address of a coordinator", "write it as http://HOST:PORT"
-            )
-        if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
-            raise CoordError(Code.BAD_CONFIG, "the token is not one", "a token is one word, as coord-admin-...")
-        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        self.age_s: int | None = None
-        """How old the figures of the last answer were; None where that means nothing."""
-        self._token = token
-        self._timeout_s = timeout_s
-        self._host, self._port, self._pin = parts.hostname, port, pin
-        self._tls = _tls(ca, pin) if parts.scheme == "https" else None
-        self._connection: http.client.HTTPConnection | None = None
+        self._transport = Transport(url, token, ca=ca, pin=pin, timeout_s=timeout_s)
 
     def __enter__(self) -> Client:
         return self
@@ -101,9 +75,16 @@ class Client:
 
     def close(self) -> None:
         """Let the connection go. The client may be used again."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._transport.close()
+
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
+    @property
+    def age_s(self) -> int | None:
+        """How old the figures of the last answer were; None where that means nothing."""
+        return self._transport.age_s
 
     # ---- liveness
 
@@ -120,7 +101,7 @@ class Client:
         horizon: str | None = None,
     ) -> t.ReliabilityAnswer:
         """Who can be relied on, best first; `limit` 0: all."""
-        query = {
+        query: Query = {
             "min_score": min_score,
             "max_score": max_score,
             "min_uptime": min_uptime,
@@ -134,7 +115,8 @@ class Client:
 
     def liveness(self, provider_id: str, *, as_of: str | None = None, time_zone: str | None = None) -> t.Features:
         """A provider's features and score."""
-        return self._get(_of(provider_id, "liveness"), t.Features, {"as_of": as_of, "time_zone": time_zone})
+        query: Query = {"as_of": as_of, "time_zone": time_zone}
+        return self._get(_of(provider_id, "liveness"), t.Features, query)
 
     def sessions(self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None) -> t.Sessions:
         """One page of a provider's sessions, newest first."""
@@ -223,8 +205,17 @@ class Client:
         """One page of the tokens, without their texts."""
         return self._get("/v1/tokens", t.Tokens, {"role": role, "limit": limit, "page": page})
 
-    def create_token(self, request: t.TokenRequest) -> t.TokenMade:
+    def create_token(
+        self,
+        *,
+        role: str,
+        note: str = "",
+        expires_in_s: float | None = None,
+        pool: str | None = None,
+        tenant: str | None = None,
+    ) -> t.TokenMade:
         """Make a token; its text is in the answer and nowhere else."""
+        request = t.TokenRequest(role=role, note=note, expires_in_s=expires_in_s, pool=pool, tenant=tenant)
         return self._post("/v1/tokens", request, t.TokenMade)
 
     def revoke_token(self, token_id: str) -> None:
@@ -247,19 +238,27 @@ class Client:
 
     def import_sessions(self, file: IO[bytes], progress: Progress | None = None) -> t.ImportAnswer:
         """Add a history: `file` is the CSV, plain, gzip or xz, and is read from where it stands to its end."""
+        if not file.seekable():
+            import tempfile  # only here: its import would cost every command 5 ms
+
+            with tempfile.TemporaryFile() as whole:
+                while piece := file.read(CHUNK):
+                    whole.write(piece)
+                whole.seek(0)
+                return self.import_sessions(whole, progress)
         start = file.tell()
         total = file.seek(0, io.SEEK_END) - start
         file.seek(start)
 
         def pieces() -> Iterator[bytes]:
             sent = 0
-            while piece := file.read(_CHUNK):
+            while piece := file.read(CHUNK):
                 yield piece
                 sent += len(piece)
                 if progress is not None:
-                    progress(sent, total)
+                    progress(sent)
 
-        body = self._send("POST", "/v1/import/sessions", pieces, total, "text/csv", LONG_S)
+        body = self._transport.send("POST", "/v1/import/sessions", pieces, total, "text/csv", LONG_S)
         return _decoded(body, t.ImportAnswer)
 
     def alerts(self) -> t.Alerts:
@@ -274,17 +273,19 @@ class Client:
         """Have the databases and every segment checked."""
         return self._post("/v1/db/check", None, t.CheckAnswer, LONG_S)
 
-    def alive(self) -> t.Alive:
+    def healthz(self) -> t.Alive:
         """The process answers. Needs no token."""
         return self._get("/healthz", t.Alive)
 
-    def health(self) -> t.Health:
+    def readyz(self) -> t.Health:
         """How the coordinator is, also while it cannot serve in full. Needs no token."""
-        return _decoded(self._send("GET", "/readyz", None, 0, "", self._timeout_s, fine=(200, 503)), t.Health)
+        return _decoded(
+            self._transport.send("GET", "/readyz", None, 0, "", self._transport.timeout_s, fine=(200, 503)), t.Health
+        )
 
     def metrics(self) -> str:
         """Prometheus text."""
-        return self._send("GET", "/metrics", None, 0, "", self._timeout_s).decode()
+        return self._transport.send("GET", "/metrics", None, 0, "", self._transport.timeout_s).decode()
 
     def openapi(self) -> dict[str, Any]:
         """The API in OpenAPI 3.1."""
@@ -296,145 +297,25 @@ class Client:
         self,
         path: str,
         into: type[T] | Any,
-        query: dict[str, str | int | float | None] | None = None,
+        query: Query | None = None,
         timeout_s: float | None = None,
     ) -> T:
         given = {name: value for name, value in (query or {}).items() if value is not None}
         target = f"{path}?{urlencode(given)}" if given else path
-        answer: T = _decoded(self._send("GET", target, None, 0, "", timeout_s or self._timeout_s), into)
+        answer: T = _decoded(
+            self._transport.send("GET", target, None, 0, "", timeout_s or self._transport.timeout_s), into
+        )
         return answer
 
     def _post(self, path: str, request: msgspec.Struct | None, into: type[T], timeout_s: float | None = None) -> T:
         body = msgspec.json.encode(request) if request is not None else b""
-        sent = self._send(
-            "POST", path, lambda: iter((body,)), len(body), "application/json", timeout_s or self._timeout_s
+        sent = self._transport.send(
+            "POST", path, lambda: iter((body,)), len(body), "application/json", timeout_s or self._transport.timeout_s
         )
         return _decoded(sent, into)
 
     def _delete(self, path: str) -> None:
-        self._send("DELETE", path, None, 0, "", self._timeout_s)
-
-    def _send(
-        self,
-        method: str,
-        target: str,
-        pieces: Callable[[], Iterator[bytes]] | None,
-        length: int,
-        media: str,
-        timeout_s: float,
-        fine: tuple[int, ...] = (200, 201, 204),
-    ) -> bytes:
-        """One request. On a kept connection that turns out to be closed it is sent again, once, on a fresh one:
-        a POST carries an Idempotency-Key, so it is carried out once in any case."""
-        headers = {"Accept": "application/json"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
-        if pieces is not None:
-            headers |= {
-                "Content-Type": media,
-                "Content-Length": str(length),
-                "Idempotency-Key": os.urandom(16).hex(),
-            }
-        kept = self._connection is not None and length <= _CHUNK
-        try:
-            status, media_type, body = self._exchange(method, target, pieces, headers, timeout_s)
-        except _LOST as error:
-            self.close()
-            if not kept:
-                raise self._unreachable(f"the connection broke: {error}") from error
-            try:
-                status, media_type, body = self._exchange(method, target, pieces, headers, timeout_s)
-            except _LOST as again:
-                self.close()
-                raise self._unreachable(f"the connection broke: {again}") from again
-        if status in fine:
-            return body
-        raise _refusal(status, media_type, body, self.url)
-
-    def _exchange(
-        self,
-        method: str,
-        target: str,
-        pieces: Callable[[], Iterator[bytes]] | None,
-        headers: dict[str, str],
-        timeout_s: float,
-    ) -> tuple[int, str, bytes]:
-        try:
-            connection = self._connected(timeout_s)
-            connection.putrequest(method, target, skip_accept_encoding=True)
-            for name, value in headers.items():
-                connection.putheader(name, value)
-            connection.endheaders()
-            broken = self._send_body(connection, pieces)
-            response = connection.getresponse()
-            body = response.read()
-        except _LOST:
-            raise
-        except TimeoutError as error:
-            self.close()
-            raise CoordError(
-                Code.TIMEOUT, f"{self.url} gave no answer within {timeout_s:g} s", "is it overloaded? coord alerts"
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise self._unreachable(str(error) or type(error).__name__) from error
-        age = response.headers.get("Age", "")
-        self.age_s = int(age) if age.isdigit() else None
-        if broken or response.will_close:
-            self.close()
-        return response.status, response.headers.get_content_type(), body
-
-    def _send_body(self, connection: http.client.HTTPConnection, pieces: Callable[[], Iterator[bytes]] | None) -> bool:
-        """Whether the other side stopped listening: it has answered already, and that answer is what counts."""
-        try:
-            for piece in pieces() if pieces is not None else ():
-                connection.send(piece)
-        except (BrokenPipeError, ConnectionResetError):
-            return True
-        return False
-
-    def _connected(self, timeout_s: float) -> http.client.HTTPConnection:
-        if self._connection is None:
-            if self._tls is None:
-                self._connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
-            else:
-                self._connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=timeout_s, context=self._tls
-                )
-            try:
-                self._connection.connect()
-                if self._pin is not None:
-                    self._check_pin(self._connection)
-            except TimeoutError as error:
-                self.close()
-                raise self._unreachable(f"no connection within {timeout_s:g} s") from error
-            except CoordError:
-                self.close()
-                raise
-            except OSError as error:
-                self.close()
-                raise self._unreachable(_said(error)) from error
-        self._connection.sock.settimeout(timeout_s)
-        return self._connection
-
-    def _check_pin(self, connection: http.client.HTTPConnection) -> None:
-        """Nothing was sent yet: a stranger does not even see the token."""
-        assert self._pin is not None and isinstance(connection.sock, ssl.SSLSocket)
-        certificate = connection.sock.getpeercert(binary_form=True)
-        found = _key_fingerprint(certificate) if certificate else ""
-        if not hmac.compare_digest(found, self._pin.rstrip("=")):
-            raise CoordError(
-                Code.UNREACHABLE,
-                f"{self.url} has another key than the pinned one",
-                "take the fingerprint anew from a join token made there, or find out who answers",
-            )
-
-    def _unreachable(self, why: str) -> CoordError:
-        return CoordError(
-            Code.UNREACHABLE,
-            f"no coordinator answers at {self.url}: {why}",
-            "start one with coord serve, or name the right one in COORD_URL",
-        )
+        self._transport.send("DELETE", path, None, 0, "", self._transport.timeout_s)
 
 
 def _of(provider_id: str, what: str = "") -> str:
@@ -445,37 +326,8 @@ def _of(provider_id: str, what: str = "") -> str:
 def _segment(name: str) -> str:
     """A name as one segment of a path. What cannot be a name is refused here: it could mean another path."""
     if name in ("", ".", "..") or not name.isprintable() or "/" in name or "%" in name or "\\" in name:
-        raise CoordError(Code.NOT_FOUND, f"nothing goes by the name {ascii(name[:40])}", "look at the listing")
+        raise CoordError(Code.NOT_FOUND, f"nothing goes by the name {name[:40]!a}", "look at the listing")
     return quote(name, safe=":@+")
-
-
-def _tls(ca: str | Path | None, pin: str | None) -> ssl.SSLContext:
-    if pin is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the key is compared instead, before anything is sent
-        return context
-    try:
-        return ssl.create_default_context(cafile=str(ca) if ca is not None else None)
-    except (OSError, ssl.SSLError) as error:
-        raise CoordError(
-            Code.BAD_CONFIG, f"{ca} holds no usable certificates: {error}", "give the authority's PEM file"
-        ) from error
-
-
-def _key_fingerprint(certificate: bytes) -> str:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
-
-
-def _said(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message}); give its authority with --ca"
-    return error.strerror or str(error)
 
 
 def _decoded(body: bytes, into: type[T] | Any) -> T:
@@ -486,16 +338,3 @@ def _decoded(body: bytes, into: type[T] | Any) -> T:
             Code.UNREACHABLE, f"the answer is not what a coordinator says: {error}", "is the other side as new as this?"
         ) from error
     return answer
-
-
-def _refusal(status: int, media_type: str, body: bytes, url: str) -> CoordError:
-    if media_type == _PROBLEM:
-        try:
-            problem = msgspec.json.decode(body, type=t.Problem)
-        except msgspec.MsgspecError:
-            pass
-        else:
-            return CoordError(_CODES.get(problem.code, Code.INTERNAL), problem.detail, problem.hint)
-    return CoordError(
-        Code.UNREACHABLE, f"{url} answered {status}, and not as a coordinator does", "is this the address of one?"
-    )

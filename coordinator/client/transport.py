@@ -1,0 +1,229 @@
+"""Requests to one coordinator over one connection that is kept: TLS, pins, repeats, and refusals as CoordError."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import http.client
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from coordinator.api_types import Problem
+from coordinator.core.errors import Code, CoordError
+
+Pieces = Callable[[], Iterator[bytes]]
+"""Makes a body anew."""
+
+CHUNK = 256 * 1024
+_PROBLEM = "application/problem+json"
+_CODES = {code.value: code for code in Code}
+_LOST = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
+
+
+class Transport:
+    """One coordinator's address, and the connection to it."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        ca: str | Path | None = None,
+        pin: str | None = None,
+        timeout_s: float = 30.0,
+    ) -> None:
+        parts = urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.path not in ("", "/"):
+            raise CoordError(
+                Code.BAD_CONFIG, f"{url!a} is not the address of a coordinator", "write it as http://HOST:PORT"
+            )
+        if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+            raise CoordError(Code.BAD_CONFIG, "the token is not one", "a token is one word, as coord-admin-...")
+        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        self.age_s: int | None = None
+        """How old the figures of the last answer were; None where that means nothing."""
+        self._token = token
+        self.timeout_s = timeout_s
+        self._host, self._port, self._pin = parts.hostname, port, pin
+        self._tls = _tls(ca, pin) if parts.scheme == "https" else None
+        self._connection: http.client.HTTPConnection | None = None
+
+    def close(self) -> None:
+        """Let the connection go. The client may be used again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        pieces: Pieces | None,
+        length: int,
+        media: str,
+        timeout_s: float,
+        fine: tuple[int, ...] = (200, 201, 204),
+    ) -> bytes:
+        """One request. On a kept connection that turns out to be closed it is sent again, once, on a fresh one:
+        a POST carries an Idempotency-Key, so it is carried out once in any case."""
+        headers = {"Accept": "application/json"}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        if pieces is not None:
+            headers |= {
+                "Content-Type": media,
+                "Content-Length": str(length),
+                "Idempotency-Key": os.urandom(16).hex(),
+            }
+        kept = self._connection is not None and length <= CHUNK
+        try:
+            status, media_type, body = self._exchange(method, target, pieces, headers, timeout_s)
+        except _LOST as error:
+            self.close()
+            if not kept:
+                raise self._unreachable(f"the connection broke: {error}") from error
+            try:
+                status, media_type, body = self._exchange(method, target, pieces, headers, timeout_s)
+            except _LOST as again:
+                self.close()
+                raise self._unreachable(f"the connection broke: {again}") from again
+        if status in fine:
+            return body
+        raise _refusal(status, media_type, body, self.url)
+
+    def _exchange(
+        self,
+        method: str,
+        target: str,
+        pieces: Pieces | None,
+        headers: dict[str, str],
+        timeout_s: float,
+    ) -> tuple[int, str, bytes]:
+        try:
+            connection = self._connected(timeout_s)
+            connection.putrequest(method, target, skip_accept_encoding=True)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            broken = self._send_body(connection, pieces)
+            response = connection.getresponse()
+            body = response.read()
+        except _LOST:
+            raise
+        except TimeoutError as error:
+            self.close()
+            raise CoordError(
+                Code.TIMEOUT, f"{self.url} gave no answer within {timeout_s:g} s", "is it overloaded? coord alerts"
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            raise self._unreachable(str(error) or type(error).__name__) from error
+        age = response.headers.get("Age", "")
+        self.age_s = int(age) if age.isdigit() else None
+        if broken or response.will_close:
+            self.close()
+        return response.status, response.headers.get_content_type(), body
+
+    def _send_body(self, connection: http.client.HTTPConnection, pieces: Pieces | None) -> bool:
+        """Whether the other side stopped listening: it has answered already, and that answer is what counts."""
+        try:
+            for piece in pieces() if pieces is not None else ():
+                connection.send(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            return True
+        return False
+
+    def _connected(self, timeout_s: float) -> http.client.HTTPConnection:
+        if self._connection is None:
+            if self._tls is None:
+                self._connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+            else:
+                self._connection = http.client.HTTPSConnection(
+                    self._host, self._port, timeout=timeout_s, context=self._tls
+                )
+            try:
+                self._connection.connect()
+                if self._pin is not None:
+                    self._check_pin(self._connection)
+            except TimeoutError as error:
+                self.close()
+                raise self._unreachable(f"no connection within {timeout_s:g} s") from error
+            except CoordError:
+                self.close()
+                raise
+            except OSError as error:
+                self.close()
+                raise self._unreachable(_said(error)) from error
+        self._connection.sock.settimeout(timeout_s)
+        return self._connection
+
+    def _check_pin(self, connection: http.client.HTTPConnection) -> None:
+        """Nothing was sent yet: a stranger does not even see the token."""
+        assert self._pin is not None and isinstance(connection.sock, ssl.SSLSocket)
+        certificate = connection.sock.getpeercert(binary_form=True)
+        found = _key_fingerprint(certificate) if certificate else ""
+        if not hmac.compare_digest(found, self._pin.rstrip("=")):
+            raise CoordError(
+                Code.UNREACHABLE,
+                f"{self.url} has another key than the pinned one",
+                "take the fingerprint anew from a join token made there, or find out who answers",
+            )
+
+    def _unreachable(self, why: str) -> CoordError:
+        return CoordError(
+            Code.UNREACHABLE,
+            f"no coordinator answers at {self.url}: {why}",
+            "start one with coord serve, or name the right one in COORD_URL",
+        )
+
+
+def _tls(ca: str | Path | None, pin: str | None) -> ssl.SSLContext:
+    if pin is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the key is compared instead, before anything is sent
+        return context
+    try:
+        return ssl.create_default_context(cafile=str(ca) if ca is not None else None)
+    except (OSError, ssl.SSLError) as error:
+        raise CoordError(
+            Code.BAD_CONFIG, f"{ca} holds no usable certificates: {error}", "give the authority's PEM file"
+        ) from error
+
+
+def _key_fingerprint(certificate: bytes) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = x509.load_der_x509_certificate(certificate).public_key()
+    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
+
+
+def _said(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message}); give its authority with --ca"
+    return error.strerror or str(error)
+
+
+def _refusal(status: int, media_type: str, body: bytes, url: str) -> CoordError:
+    if media_type == _PROBLEM:
+        try:
+            problem = msgspec.json.decode(body, type=Problem)
+        except msgspec.MsgspecError:
+            pass
+        else:
+            return CoordError(_CODES.get(problem.code, Code.INTERNAL), problem.detail, problem.hint)
+    return CoordError(
+        Code.UNREACHABLE, f"{url} answered {status}, and not as a coordinator does", "is this the address of one?"
+    )
