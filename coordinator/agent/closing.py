@@ -69,10 +69,10 @@ def on_close(code: int, reason: str) -> Ended:
 def on_http_status(status: int, detail: str) -> Ended:
     """What to do when the coordinator refused the upgrade or an enrolment with `status`."""
     why = f"the coordinator answered HTTP {status}" + (f": {detail}" if detail else "")
-    if status in (401, 403):
+    if status == 401:
         return Ended(then=Then.STOP, why=why, exit_code=Exit.REFUSED, hint=_STOPS[CloseCode.UNAUTHENTICATED][1])
-    if status in (429, 503):
-        return Ended(then=Then.LATER if status == 429 else Then.RETRY, why=why)
+    if status == 429:
+        return Ended(then=Then.LATER, why=why)
     if 300 <= status < 500 and status != 408:
-        return Ended(then=Then.LATER, why=why, hint="is this the URL of a coordinator?")
+        return Ended(then=Then.LATER, why=why, hint="is this the URL of a coordinator, by a name that it goes by?")
     return Ended(then=Then.RETRY, why=why)

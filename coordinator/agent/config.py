@@ -46,9 +46,9 @@ class Patience(Struct, frozen=True, kw_only=True):
     """From bye to the coordinator's close."""
     close_s: float = 1.0
     """For the closing handshake of a connection that is given up."""
-    retry_ceilings_s: tuple[float, ...] = (2.5, 5.0, 10.0, 10.0, 10.0, 20.0, 30.0)
-    """The n-th wait is drawn from 0 to the n-th of these, the last one from then on. Ten seconds at most for the
-    first minute: after a restart of the coordinator the whole fleet is back within ten seconds of it."""
+    retry_ceilings_s: tuple[float, ...] = (2.5, 5.0, *(10.0,) * 8, 20.0, 30.0)
+    """The n-th wait is drawn from 0 to the n-th of these, the last one from then on. Ten seconds at most in
+    the first tries: a fleet whose coordinator restarts within a quarter of a minute is back ten seconds after it."""
     later_s: float = 30.0
     """Added to the wait after a close that trying again at once would only repeat."""
     steady_s: float = 10.0
@@ -78,8 +78,9 @@ def check_config(config: AgentConfig) -> None:
     if len(config.labels) > wire.LABELS_MAX:
         raise AgentStop(Exit.CONFIG, f"{len(config.labels)} labels; {wire.LABELS_MAX} are allowed")
     for key, value in config.labels.items():
-        if not 1 <= len(key) <= 128 or len(value) > 128:
-            raise AgentStop(Exit.CONFIG, f"label {key[:40]!a} is too long", "keys and values: 128 characters")
+        if not 1 <= len(key) <= 128 or len(value) > 128 or not (key + value).isprintable():
+            why = f"label {key[:40]!a} is empty, too long, or not printable"
+            raise AgentStop(Exit.CONFIG, why, "keys and values have at most 128 printable characters")
     for given, what in ((config.cpus, "cpus"), (config.memory_gb, "memory")):
         if given is not None and not 0 < given <= 1e9:
             raise AgentStop(Exit.CONFIG, f"{given} is no amount of {what}", "give a number above 0")

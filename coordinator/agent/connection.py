@@ -155,7 +155,10 @@ class Connection:
             case aiohttp.WSMsgType.TEXT:
                 return decode(frame.data)
             case aiohttp.WSMsgType.CLOSE:
-                return on_close(int(frame.data or 1005), str(frame.extra or "") or self._last_error)
+                reason = str(frame.extra or "")
+                if self._last_error.startswith(reason):  # the whole of what the close had no room for
+                    reason = self._last_error
+                return on_close(int(frame.data or 1005), reason)
             case aiohttp.WSMsgType.ERROR:
                 return Ended(then=Then.RETRY, why=f"connection lost: {frame.data}")
             case aiohttp.WSMsgType.CLOSED | aiohttp.WSMsgType.CLOSING:

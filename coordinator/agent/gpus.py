@@ -14,6 +14,7 @@ from coordinator.agent.log import logger
 
 EVERY_S = 30.0
 TIMEOUT_S = 5.0
+KILL_S = 0.5
 OUTPUT_BYTES_MAX = 64 * 1024
 _MIB = 1024 * 1024
 _QUERY = ("--query-gpu=name,memory.used", "--format=csv,noheader,nounits")
@@ -72,6 +73,8 @@ async def ask(timeout_s: float = TIMEOUT_S) -> Gpus:
         return Gpus()
     finally:
         if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, TimeoutError):
                 child.kill()
+                async with asyncio.timeout(KILL_S):  # one that hangs in the driver is left to its fate
+                    await child.wait()
     return parse(output.decode("utf-8", "replace")) if status == 0 else Gpus()

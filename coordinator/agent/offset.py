@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 WINDOW = 32
 """Samples kept: three minutes at a heartbeat every 5 s."""
+RESOLUTION_MS = 1.5
+"""Stamps may be whole milliseconds: t1 is up to 1 ms later than told, and the delay up to 1 ms longer."""
 DRIFT = 100e-6
 """How fast two crystals may run apart (50 ppm each): an old sample's bound grows by it."""
 
@@ -29,7 +31,7 @@ class Estimate(NamedTuple):
 class _Sample(NamedTuple):
     at_ms: float
     ahead_ms: float
-    half_delay_ms: float
+    bound_ms: float
 
 
 class OffsetFilter:
@@ -44,16 +46,16 @@ class OffsetFilter:
         Figures that no honest exchange can have (a negative delay) are ignored.
         """
         delay = (now_ms - sent_ms) - held_ms
-        if held_ms < 0 or delay < 0:
+        if held_ms < 0 or delay < -1.0:
             return
         ahead = ((received_at_ms - sent_ms) + (received_at_ms + held_ms - now_ms)) / 2
-        self._samples.append(_Sample(now_ms, ahead, delay / 2))
+        self._samples.append(_Sample(now_ms, ahead, max(0.0, delay) / 2 + RESOLUTION_MS))
 
     def estimate(self, now_ms: float, wall_now_ms: float) -> Estimate | None:
         """The offset against the wall clock as it is now; None before the first sample."""
         best: Estimate | None = None
         for sample in self._samples:
-            bound = sample.half_delay_ms + (now_ms - sample.at_ms) * DRIFT
+            bound = sample.bound_ms + (now_ms - sample.at_ms) * DRIFT
             if best is None or bound < best.bound_ms:
                 best = Estimate(sample.ahead_ms - (wall_now_ms - now_ms), bound)
         return best

@@ -1,0 +1,178 @@
+"""The coordinator's side of the wire, as a real aiohttp server that a test tells how to behave."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from coordinator import wire
+from coordinator.core.commands import CloseCode
+
+JOIN = "coord-join-0123456789abcdef"
+DEADLINE_S = 15.0
+_FRAME = msgspec.json.Decoder(wire.FromAgent | list[wire.FromAgent])
+
+
+class CoordinatorSide:
+    """Accepts one provider's agent. What it saw is in the lists; what it does is in the plain attributes."""
+
+    def __init__(self) -> None:
+        self.interval_s = 0.05
+        self.lost_after_s = 0.8
+        self.credential = "coord-agent-the-credential"
+        self.enrol_status = 200
+        self.enrol_problem: dict[str, str] = {}
+        self.acks = True
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.clock_ahead_ms = 0.0
+        self.draining = False
+        self.on_hello: Callable[[wire.Hello], tuple[int, str] | None] = lambda hello: None
+        self.enrolled: list[wire.EnrolRequest] = []
+        self.bearers: list[str] = []
+        self.hellos: list[wire.Hello] = []
+        self.beats: list[wire.Heartbeat] = []
+        self.byes: list[wire.Bye] = []
+        self.pongs = 0
+        self.closed = 0
+        self.open: list[web.WebSocketResponse] = []
+        self.port = 0
+        self._news = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+
+    # ---- the server
+
+    async def start(self, context: ssl.SSLContext | None = None) -> None:
+        """Listen on the port of last time, or any free one."""
+        app = web.Application()
+        app.router.add_post(wire.ENROL_PATH, self._enrol)
+        app.router.add_get(wire.CONNECT_PATH, self._connect)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Go away as a coordinator that is restarted does."""
+        for ws in list(self.open):
+            await ws.close(code=CloseCode.GOING_AWAY, message=b"restarting")
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait for something that the agent does. Fails after DEADLINE_S."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not true():
+                self._news.clear()
+                await self._news.wait()
+
+    async def send(self, *messages: wire.FromCoordinator) -> None:
+        """To the newest connection: one message, or several in one array frame."""
+        body = messages[0] if len(messages) == 1 else list(messages)
+        await self.open[-1].send_str(msgspec.json.encode(body).decode())
+
+    async def close(self, code: int, reason: str = "") -> None:
+        await self.open[-1].close(code=code, message=reason.encode())
+
+    # ---- handlers
+
+    async def _enrol(self, request: web.Request) -> web.Response:
+        asked = msgspec.json.decode(await request.read(), type=wire.EnrolRequest)
+        self.bearers.append(request.headers["Authorization"])
+        self.enrolled.append(asked)
+        self._news.set()
+        if self.enrol_status != 200:
+            return web.json_response(
+                self.enrol_problem, status=self.enrol_status, content_type="application/problem+json"
+            )
+        answer = wire.EnrolAnswer(
+            provider_id=asked.provider_id, pool=asked.pool or "default", credential=self.credential
+        )
+        return web.Response(body=msgspec.json.encode(answer), content_type="application/json")
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        self.bearers.append(request.headers["Authorization"])
+        if request.headers["Authorization"] != f"Bearer {self.credential}":
+            self._news.set()
+            return web.json_response({"code": "unauthenticated"}, status=401)
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        self.open.append(ws)
+        self._news.set()
+        try:
+            async for frame in ws:
+                if frame.type is WSMsgType.TEXT:
+                    received = self.now_ms()
+                    decoded = _FRAME.decode(frame.data)
+                    for message in decoded if isinstance(decoded, list) else [decoded]:
+                        await self._take(ws, message, received)
+                    self._news.set()
+                await self.reading.wait()
+        finally:
+            self.open.remove(ws)
+            self.closed += 1
+            self._news.set()
+        return ws
+
+    def now_ms(self) -> float:
+        return time.time() * 1000 + self.clock_ahead_ms
+
+    async def _take(self, ws: web.WebSocketResponse, message: wire.FromAgent, received_ms: float) -> None:
+        match message:
+            case wire.Hello():
+                self.hellos.append(message)
+                refusal = self.on_hello(message)
+                if refusal is not None:
+                    await ws.close(code=refusal[0], message=refusal[1].encode())
+                    return
+                await ws.send_str(msgspec.json.encode(self._welcome(message)).decode())
+            case wire.Heartbeat():
+                self.beats.append(message)
+                if self.acks:
+                    ack = wire.Ack(
+                        seq=message.seq, received_at_ms=received_ms, held_ms=max(0.0, self.now_ms() - received_ms)
+                    )
+                    await ws.send_str(msgspec.json.encode(ack).decode())
+            case wire.Pong():
+                self.pongs += 1
+            case wire.Bye():
+                self.byes.append(message)
+                await ws.close(code=CloseCode.GOING_AWAY, message=b"good bye")
+
+    def _welcome(self, hello: wire.Hello) -> wire.Welcome:
+        return wire.Welcome(
+            version=1,
+            provider_id=hello.provider_id,
+            session_id=len(self.hellos),
+            resumed=False,
+            resume_key=f"key-{len(self.hellos)}",
+            heartbeat_interval_s=self.interval_s,
+            lost_after_s=self.lost_after_s,
+            draining=self.draining,
+            coordinator_id="test",
+            coordinator_version="test",
+            now_ms=int(self.now_ms()),
+        )
+
+
+@asynccontextmanager
+async def coordinator_side(context: ssl.SSLContext | None = None) -> AsyncIterator[CoordinatorSide]:
+    """A running one, gone at the end."""
+    side = CoordinatorSide()
+    await side.start(context)
+    try:
+        yield side
+    finally:
+        side.reading.set()
+        await side.stop()
