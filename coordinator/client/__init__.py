@@ -126,12 +126,12 @@ class Client:
         self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None
     ) -> t.Heartbeats:
         """One page of a provider's heartbeats, newest first."""
-        query = {"window": window, "limit": limit, "page": page}
+        query: Query = {"window": window, "limit": limit, "page": page}
         return self._get(_of(provider_id, "heartbeats"), t.Heartbeats, query)
 
     def hours(self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None) -> t.Hours:
         """One page of a provider's heartbeats by the hour, newest first."""
-        query = {"window": window, "limit": limit, "page": page}
+        query: Query = {"window": window, "limit": limit, "page": page}
         return self._get(_of(provider_id, "heartbeats/hourly"), t.Hours, query)
 
     def forecast(self, provider_id: str, *, horizon: str = "8h", as_of: str | None = None) -> t.Forecast | None:
@@ -159,7 +159,7 @@ class Client:
         to: str | None = None,
     ) -> t.Backtest:
         """How good the forecast was on this fleet's own past."""
-        query = {"horizons": horizons, "every": every, "window": window, "from": from_, "to": to}
+        query: Query = {"horizons": horizons, "every": every, "window": window, "from": from_, "to": to}
         return self._get("/v1/backtest", t.Backtest, query, LONG_S)
 
     def sql(self, statement: str, *, timeout_s: float = 30.0, rows_max: int = 10_000) -> t.SqlAnswer:
@@ -179,7 +179,7 @@ class Client:
         page: str | None = None,
     ) -> t.Providers:
         """One page of the fleet in order of id."""
-        query = {"pool": pool, "liveness": liveness, "label": label, "limit": limit, "page": page}
+        query: Query = {"pool": pool, "liveness": liveness, "label": label, "limit": limit, "page": page}
         return self._get("/v1/providers", t.Providers, query)
 
     def provider(self, provider_id: str) -> t.ProviderEntry:
