@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from cli import humane, output, terminal
+from cli.config import CENTURY_MS
 from cli.options import output_option, talks
 from cli.paging import collect
+from coordinator.api_types import Pools, TokenEntry, TokenMade, Tokens
+from coordinator.timetext import SECOND_MS, asked_duration
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -33,11 +37,11 @@ POOLS = (
 )
 
 
-def _state(entry: object) -> str:
-    if getattr(entry, "revoked_at", None) is not None:
+def _state(entry: TokenEntry) -> str:
+    if entry.revoked_at is not None:
         return "revoked"
-    expires = getattr(entry, "expires_at", None)
-    return "expired" if expires is not None and not humane.ago(expires).startswith("in ") else "valid"
+    over = entry.expires_at is not None and humane.moment(entry.expires_at) <= datetime.now(UTC)
+    return "expired" if over else "valid"
 
 
 @click.group(short_help="Make, list and revoke tokens.")
@@ -71,21 +75,12 @@ def create(
     coord token create --role read-only --note dashboard
     coord token create --role join --pool lab --expires 7d > join.token
     """
-    expires_in_s = length_s(expires) if expires is not None else None
+    expires_in_s = asked_duration(expires, "--expires", SECOND_MS, CENTURY_MS) / SECOND_MS if expires else None
     print_made(client.create_token(role=role, note=note, expires_in_s=expires_in_s, pool=pool, tenant=tenant), output)
 
 
-def length_s(text: str) -> float:
-    from coordinator.timetext import asked_duration
-
-    return asked_duration(text, "--expires", 1000, 10 * 366 * 86_400_000) / 1000
-
-
-def print_made(made: object, form: str) -> None:
+def print_made(made: TokenMade, form: str) -> None:
     """The token's text on stdout, what it is on stderr."""
-    from coordinator.api_types import TokenMade
-
-    assert isinstance(made, TokenMade)
     if form == "json":
         output.print_json(made)
         return
@@ -108,8 +103,8 @@ def list_tokens(client: Client, limit: int, output: output.Format) -> None:
     print_tokens(collect(lambda size, page: client.tokens(limit=size, page=page), limit, PAGE_MAX), output)
 
 
-def print_tokens(answer: object, form: output.Format) -> None:
-    output.listing(answer, TOKENS, form, name=lambda t: str(t.token_id))  # type: ignore[arg-type]
+def print_tokens(answer: Tokens, form: output.Format) -> None:
+    output.listing(answer, TOKENS, form, name=lambda t: str(t.token_id))
 
 
 @token.command()
@@ -161,8 +156,8 @@ def list_pools(client: Client, output: output.Format) -> None:
     print_pools(client.pools(), output)
 
 
-def print_pools(answer: object, form: output.Format) -> None:
-    output.listing(answer, POOLS, form, name=lambda p: str(p.name))  # type: ignore[arg-type]
+def print_pools(answer: Pools, form: output.Format) -> None:
+    output.listing(answer, POOLS, form, name=lambda p: str(p.name))
 
 
 @pool.command("delete")

@@ -44,8 +44,8 @@ from coordinator.service.server import Server, ServerSettings, key_fingerprint, 
 from coordinator.service.upkeep import LoopLag, UpkeepSettings, keep_up
 from coordinator.service.views import LiveViews
 from coordinator.timetext import to_text
+from store.durable import DiskStore
 from store.layout import DataDir, write_private
-from store.sqlite_store import SqliteStore
 from store.settings import StoreSettings
 
 log = logging.getLogger("coord.serve")
@@ -69,16 +69,11 @@ def run(config: Config, beside: LocalAgent | None = None) -> int:
     _raise_file_limit()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     data = DataDir(config.data().absolute())
-    data.make()
-    lock = data.lock_exclusively()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(plan, data, beside))
     except BaseExceptionGroup as group:
         return _died(group)
-    finally:
-        data.address.unlink(missing_ok=True)
-        lock.release()
     return exits.OK
 
 
@@ -93,6 +88,7 @@ class Plan(NamedTuple):
     heartbeats: HeartbeatSettings
     api: ApiSettings
     upkeep: UpkeepSettings
+    store: StoreSettings
     pin: str
     """Fingerprint of the TLS key; empty without TLS."""
 
@@ -117,6 +113,7 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         heartbeats=config.section("heartbeats", HeartbeatSettings),
         api=config.section("api", ApiSettings),
         upkeep=config.section("upkeep", UpkeepSettings),
+        store=replace(config.section("store", StoreSettings), failpoint=config.secret("COORD_FAILPOINT") or ""),
         pin=key_fingerprint(serve.tls_cert) if serve.tls_cert else "",
     )
 
@@ -134,7 +131,7 @@ def host_and_port(listen: str) -> tuple[str, int]:
 async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
     """Everything between the lock and its release."""
     stopping = _stop_signals()
-    store = await open_store(data)
+    store = await DiskStore.open(data, plan.store)
     try:
         async with asyncio.TaskGroup() as group:
             parts = await _assemble(plan, data, store, group)
@@ -151,6 +148,7 @@ async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
                     await beside.leave()
                 await parts.stop()
     finally:
+        data.address.unlink(missing_ok=True)
         await store.close()
 
 
@@ -173,7 +171,7 @@ class Parts(NamedTuple):
             task.cancel()
 
 
-async def _assemble(plan: Plan, data: DataDir, store: SqliteStore, group: asyncio.TaskGroup) -> Parts:
+async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.TaskGroup) -> Parts:
     """Make every part and start its task. The first events and heartbeats may come when this returns."""
     coordinator_id = store.coordinator_id
     version = importlib.metadata.version("coord")
@@ -204,7 +202,7 @@ async def _assemble(plan: Plan, data: DataDir, store: SqliteStore, group: asynci
         coordinator_id=coordinator_id,
         loop_lag=lag.recent_ms,
     )
-    _probes(alerts, engine, heartbeats, analytics, lag)
+    _probes(alerts, store, engine, heartbeats, analytics, lag)
     group.create_task(engine.run(), name="engine")
     group.create_task(heartbeats.run(), name="heartbeats")
     background = (
@@ -217,7 +215,12 @@ async def _assemble(plan: Plan, data: DataDir, store: SqliteStore, group: asynci
 
 
 def _probes(
-    alerts: Alerts, engine: Engine, heartbeats: HeartbeatWriter, analytics: AnalyticsLink, lag: LoopLag
+    alerts: Alerts,
+    store: DiskStore,
+    engine: Engine,
+    heartbeats: HeartbeatWriter,
+    analytics: AnalyticsLink,
+    lag: LoopLag,
 ) -> None:
     """Standing conditions that are alerts."""
     lost = Growth(lambda: heartbeats.counters.dropped_full + heartbeats.counters.dropped_store)
@@ -237,7 +240,11 @@ def _probes(
         late_ms = lag.recent_ms()
         return f"the loop runs {late_ms:.0f} ms late" if late_ms > LAG_ALERT_MS else None
 
+    def unread() -> str | None:
+        return store.set_aside[-1] if store.set_aside else None
+
     alerts.probe("disk", "store", disk)
+    alerts.probe("record_set_aside", "rows", unread)
     alerts.probe("heartbeat_loss", "store", dropped)
     alerts.probe("analytics_down", "worker", worker)
     alerts.probe("loop_lag", "coordinator", slow)

@@ -28,16 +28,17 @@ def db() -> None:
 
 
 @db.command()
+@click.option("--name", help="Of the copy's directory. [the time]")
 @json_option
 @talks
-def backup(client: Client, output: str) -> None:
+def backup(client: Client, name: str | None, output: str) -> None:
     """Have the running coordinator write a consistent, verified copy below its data directory; prints its path.
 
     \b
     coord db backup
     rsync -a "$(coord db backup)" elsewhere:/backups/
     """
-    answer = client.backup()
+    answer = client.backup(name)
     if output == "json":
         print_json(answer)
     else:
@@ -64,7 +65,9 @@ def restore(backup_dir: Path, data: Path | None, config_file: Path | None) -> No
     from store.restore import restore as restore_files
 
     place = Config(file=config_file, flags=given(data=("--data", data))).data().absolute()
-    restore_files(backup_dir.absolute(), place)
+    before = restore_files(backup_dir.absolute(), place)
+    if before is not None:
+        terminal.say(f"what was there is kept in {terminal.safe(str(before))}")
     terminal.say(f"restored {terminal.safe(str(backup_dir))} into {terminal.safe(str(place))}; start it: coord serve")
 
 

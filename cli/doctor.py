@@ -119,9 +119,9 @@ def _python() -> Finding:
 
 
 def _sqlite() -> Finding:
-    from store.sqlite import library_version
+    from store.sqlite import sqlite3  # importing it refuses a library that can lose data
 
-    return Finding(check="sqlite", state=GOOD, found=library_version())
+    return Finding(check="sqlite", state=GOOD, found=sqlite3.sqlite_version)
 
 
 def _duckdb() -> Finding:

@@ -42,4 +42,4 @@ def _legend(colourful: bool) -> str:
     if colourful:
         ramp = "".join(f"\x1b[48;5;{code}m  \x1b[0m" for code in _PALETTE)
         return f"     0 % {ramp} 100 % of the observed time online;  · never observed"
-    return "     # always online, 9 from 90 % of the time, 8 from 80 %, ...; . never observed"
+    return "     # always online, 9 from 90 %, 8 from 80 %, ...; . never observed"

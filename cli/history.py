@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -41,17 +44,23 @@ def sessions(client: Client, file: Path, output: str) -> None:
     coord import sessions history.csv.xz
     zcat history.csv.gz | coord import sessions -
     """
-    if str(file) == "-":
-        answer = client.import_sessions(sys.stdin.buffer)
-    else:
-        try:
-            size = file.stat().st_size
-            with file.open("rb") as body, progress.Bar("importing", size, sys.stderr) as bar:
-                answer = client.import_sessions(body, progress=bar.at)
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as wrong:
-            code = Code.NOT_FOUND if isinstance(wrong, FileNotFoundError) else Code.BAD_REQUEST
-            raise CoordError(code, f"{file} cannot be read: {wrong.strerror}", "name a CSV file") from wrong
+    with _opened(file) as body, progress.Bar("importing", os.fstat(body.fileno()).st_size, sys.stderr) as bar:
+        answer = client.import_sessions(body, bar.at)
     print_import(answer, output)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    if str(path) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = path.open("rb")
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as wrong:
+        code = Code.NOT_FOUND if isinstance(wrong, FileNotFoundError) else Code.BAD_REQUEST
+        raise CoordError(code, f"{path} cannot be read: {wrong.strerror}", "name a CSV file") from wrong
+    with file:
+        yield file
 
 
 def print_import(answer: ImportAnswer, form: str) -> None:

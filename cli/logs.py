@@ -14,15 +14,13 @@ LEVELS = ("debug", "info", "warning", "error")
 class _OneLine(logging.Formatter):
     """`2026-11-22T04:31:05.123Z WARNING coord.engine: text`, in UTC, each record on one line of safe text."""
 
-    converter = time.gmtime
-
     def format(self, record: logging.LogRecord) -> str:
         text = terminal.safe(record.getMessage())
         if record.exc_info:
             text += "".join(
                 "\n  | " + terminal.safe(line) for line in self.formatException(record.exc_info).splitlines()
             )
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", self.converter(record.created))
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         return f"{stamp}.{int(record.msecs):03d}Z {record.levelname:<7} {record.name}: {text}"
 
 

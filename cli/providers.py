@@ -11,7 +11,7 @@ from cli import humane, output, terminal
 from cli.completion import live_providers
 from cli.options import output_option, talks
 from cli.paging import collect
-from coordinator.api_types import HeartbeatEntry, ProviderEntry
+from coordinator.api_types import HeartbeatEntry, ProviderEntry, Providers
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -84,8 +84,8 @@ def list_providers(
     print_providers(answer, output)
 
 
-def print_providers(answer: object, form: output.Format) -> None:
-    output.listing(answer, COLUMNS, form, name=lambda e: str(e.provider_id), empty=_EMPTY)  # type: ignore[arg-type]
+def print_providers(answer: Providers, form: output.Format) -> None:
+    output.listing(answer, COLUMNS, form, name=lambda e: str(e.provider_id), empty=_EMPTY)
 
 
 _EMPTY = "no provider is enrolled (or none that fits): coord agent enrols one"

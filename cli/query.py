@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from coordinator.client import Client
 
 PAGE_MAX = 500
+FIGURES_OLD_S = 600.0
 AS_OF = "As it was then: Unix seconds or ISO 8601 with a zone."
 WINDOWS = ("24h", "1d", "7d", "30d")
 NUMBERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "UBIGINT"})
@@ -123,7 +125,14 @@ def print_reliability(answer: ReliabilityAnswer, form: output.Format) -> None:
         sys.stdout.flush()
         shown = len(answer.entries)
         more = f", the first {shown} of {answer.matched} that fit" if shown < answer.matched else f", {shown} fit"
-        click.echo(f"\n{answer.providers} providers{more}; as of {humane.clock(answer.as_of)} UTC", err=True)
+        aged = f", figures of {humane.ago(answer.computed_at)}" if _is_old(answer) else ""
+        terminal.say(f"\n{answer.providers} providers{more}; as of {humane.clock(answer.as_of)} UTC{aged}")
+
+
+def _is_old(answer: ReliabilityAnswer) -> bool:
+    """Whether the figures are remembered ones, because there is no worker to make new ones."""
+    age_s = (datetime.now(UTC) - humane.moment(answer.computed_at)).total_seconds()
+    return answer.filters.as_of is None and age_s > FIGURES_OLD_S
 
 
 def _terms(features: Features) -> str:
@@ -276,7 +285,8 @@ def print_forecast(provider: str, answer: Forecast | None, form: output.Format) 
         output.single(answer, form, name=provider)
     else:
         chance, low, high = (f"{100 * value:.0f}" for value in (answer.probability, answer.low, answer.high))
-        rests = f"here for {humane.length(answer.age_s)}, left {answer.departures} times in {humane.length(answer.online_s)}"
+        age, online = humane.length(answer.age_s), humane.length(answer.online_s)
+        rests = f"here for {age}, left {answer.departures} times in {online}"
         flags = f" [{', '.join(answer.flags)}]" if answer.flags else ""
         ahead = humane.length(answer.horizon_s)
         click.echo(f"{provider}: stays {ahead} with {chance} % ({low}..{high} %); {rests} online{flags}")
@@ -396,12 +406,16 @@ def print_sql(answer: SqlAnswer, form: output.Format) -> None:
             output.print_dicts(answer.columns, rows, form)
         case _:
             columns = [
-                output.Column(title, lambda row, key=title: output.text_of(row[key]), right=_is_number(kind))
+                output.Column(title, _value_of(title), right=_is_number(kind))
                 for title, kind in zip(answer.columns, answer.types, strict=True)
             ]
             output.print_table(rows, columns, sys.stdout, cut=form == "table" and sys.stdout.isatty())
     if answer.truncated:
         terminal.say(f"there were more than {len(rows)} rows: --limit shows more of them")
+
+
+def _value_of(column: str) -> Namer:
+    return lambda row: output.text_of(row[column])
 
 
 def _is_number(kind: str) -> bool:

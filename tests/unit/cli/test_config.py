@@ -125,7 +125,7 @@ def test_every_setting_can_be_given_as_text(section: str, tmp_path: Path) -> Non
         for setting, one in plain.items()
         if one.value not in (None, "", (), {})
     }
-    again = {one.setting: one.value for one in config(tmp_path, **environ).shown()}
+    again = {one.setting: one.value for one in Config(environ={"HOME": str(tmp_path), **environ}).shown()}
     assert {setting: again[setting] for setting in plain} == {setting: one.value for setting, one in plain.items()}
     assert set(plain) == {f"{section}.{key}" for key in settings_of(section, struct_of(section))}
 
