@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import groupby
 
 import msgspec
 
@@ -59,7 +60,9 @@ class History:
     ) -> list[HeartbeatRow]:
         request = ReadRequest(
             segments=str(self._data.segments),
-            files=tuple(segment.file for segment in segments),
+            hours=tuple(
+                tuple(part.file for part in parts) for _, parts in groupby(segments, lambda part: part.hour_ms)
+            ),
             key=key,
             since_ms=since_ms,
             before_ms=before_ms,

@@ -35,16 +35,17 @@ CREATE TEMP TABLE merged (
 """
 MERGE = """
 INSERT INTO merged
-SELECT NULL, i.line, i.provider_id, i.connected_at_ms, i.disconnected_at_ms, i.disconnect_reason,
+SELECT NULL, i.first_line, i.provider_id, i.connected_at_ms, i.disconnected_at_ms, i.disconnect_reason,
        s.session_id, s.disconnected_at_ms, s.disconnect_reason
-  FROM (SELECT min(line) AS line, provider_id, connected_at_ms, max(disconnected_at_ms) AS disconnected_at_ms,
-               max(disconnect_reason) AS disconnect_reason
-          FROM incoming GROUP BY provider_id, connected_at_ms) AS i
+  FROM (SELECT *, row_number() OVER (same ORDER BY disconnected_at_ms IS NULL, line) AS place,
+               min(line) OVER same AS first_line
+          FROM incoming WINDOW same AS (PARTITION BY provider_id, connected_at_ms)) AS i
   LEFT JOIN session AS s ON s.provider_id = i.provider_id AND s.connected_at_ms = i.connected_at_ms
         AND s.session_id < 0
+ WHERE i.place = 1
  ORDER BY i.provider_id, i.connected_at_ms
 """
-"""One row for each session: a line that is open and one with its end, of the same session, are one."""
+"""One row for each session: its first line that has an end, else its first; `line` is the first of all."""
 
 BACKWARDS = f"""
 SELECT line, 'its end lies before its beginning' FROM incoming

@@ -2,7 +2,7 @@
 
     python -m store.segment_reader < request > answer          (both MessagePack)
 
-Opens the newest files first, more at a time the further it goes back, and stops when it has enough. A segment
+Opens the newest hours first, more at a time the further it goes back, and stops when it has enough. A segment
 that cannot be read is left out and named in the answer.
 """
 
@@ -21,14 +21,14 @@ from store.heartbeats import COLUMNS
 from store.seal import in_memory
 
 BATCHES = (1, 3, 8, 24)
-"""Files opened together; the last number is repeated. A typical question ends with the first."""
+"""Hours opened together; the last number is repeated. A typical question ends with the first."""
 
 
 class ReadRequest(Struct, frozen=True, kw_only=True):
-    """`files` newest first, within `segments`; at most `limit` rows in [since, before)."""
+    """`hours` newest first, each with its files within `segments`; at most `limit` rows in [since, before)."""
 
     segments: str
-    files: tuple[str, ...]
+    hours: tuple[tuple[str, ...], ...]
     key: int
     since_ms: int
     before_ms: int
@@ -66,9 +66,9 @@ def work(request: ReadRequest) -> ReadAnswer:
             },
         ).fetchall()
 
-    for first, last in batches(len(request.files)):
-        paths = [str(Path(request.segments) / name) for name in request.files[first:last]]
-        paths = [path for path in paths if Path(path).exists()]
+    for first, last in batches(len(request.hours)):
+        named = [Path(request.segments) / name for hour in request.hours[first:last] for name in hour]
+        paths = [str(path) for path in named if path.exists()]
         if not paths:
             continue
         try:
@@ -85,7 +85,7 @@ def work(request: ReadRequest) -> ReadAnswer:
 
 
 def batches(count: int) -> list[tuple[int, int]]:
-    """(first, last) of the groups in which `count` files are opened."""
+    """(first, last) of the groups in which `count` hours are opened."""
     edges = [0]
     while edges[-1] < count:
         size = BATCHES[min(len(edges) - 1, len(BATCHES) - 1)]
