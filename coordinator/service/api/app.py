@@ -20,7 +20,7 @@ from coordinator.service import metrics as m
 from coordinator.service.api import door
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.openapi import ROUTES
-from coordinator.service.api.problems import from_aiohttp, problem_of, refusal, unexpected
+from coordinator.service.api.problems import SECURITY_HEADERS, from_aiohttp, problem_of, refusal, unexpected
 from coordinator.service.api.query import parse_query
 from coordinator.service.api.replays import HEADER, REPLAYED, Replays, fingerprint
 from coordinator.service.api.route import PUBLIC, AnyRoute, Call, NoBody, Ready, Result
@@ -30,14 +30,6 @@ from coordinator.service.api.uploads import decode_body, read_body, receive_uplo
 log = logging.getLogger("coord.api")
 
 NO_ROUTE = "none"
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Frame-Options": "DENY",
-}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,9 +57,7 @@ def _measure(deps: ApiDeps) -> None:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "coord"
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)
+    response.headers.update(SECURITY_HEADERS)
 
 
 class _Surface:

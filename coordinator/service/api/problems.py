@@ -51,6 +51,17 @@ RETRY_AFTER_S: Mapping[Code, int] = {
 }
 """What a refused caller is told to wait."""
 
+SECURITY_HEADERS = {
+    "Server": "coord",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+"""On every answer."""
+
 MEDIA_TYPE = "application/problem+json"
 REFERENCE = "urn:coord:error:"
 """`type` of a problem is this and its code; the page of codes is docs/reference/errors.md."""

@@ -23,6 +23,7 @@ from coordinator.core.state import ClusterState
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
 from coordinator.service.api import ApiDeps, ApiSettings, build_app
+from coordinator.service.api.connections import ApiRunner
 from coordinator.service.clock import ObservedClock
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
@@ -195,7 +196,7 @@ async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
     )
     app = build_app(deps)
     rig = Rig(deps, store, analytics, clock, engine, views, writer, alerts, app, lag_ms)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    runner = ApiRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -222,4 +223,7 @@ def served(
         async with asyncio.timeout(patience_s), a_service(settings) as rig:
             await test(rig)
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
