@@ -114,8 +114,7 @@ class CoordinatorSide:
             async for frame in ws:
                 if frame.type is WSMsgType.TEXT:
                     received = self.now_ms()
-                    decoded = _FRAME.decode(frame.data)
-                    for message in decoded if isinstance(decoded, list) else [decoded]:
+                    for message in await self._decode(ws, frame.data):
                         await self._take(ws, message, received)
                     self._news.set()
                 await self.reading.wait()
@@ -124,6 +123,15 @@ class CoordinatorSide:
             self.closed += 1
             self._news.set()
         return ws
+
+    async def _decode(self, ws: web.WebSocketResponse, text: str) -> list[wire.FromAgent]:
+        try:
+            decoded = _FRAME.decode(text)
+        except msgspec.ValidationError as error:
+            refusal = wire.Error(code="bad_frame", message=str(error), hint="it was ignored")
+            await ws.send_str(msgspec.json.encode(refusal).decode())
+            return []
+        return decoded if isinstance(decoded, list) else [decoded]
 
     def now_ms(self) -> float:
         return time.time() * 1000 + self.clock_ahead_ms
