@@ -51,6 +51,7 @@ class _Queue(WebSocketDataQueue):
     def __init__(self, protocol: Any, sink: FrameSink, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(protocol, 2**16, loop=loop)
         self.frames: list[Frame] = []
+        self.error: WebSocketError | None = None
         self._sink = sink
 
     def feed_data(self, data: Frame, size: int) -> None:
@@ -58,7 +59,7 @@ class _Queue(WebSocketDataQueue):
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         if isinstance(exc, WebSocketError):
-            self._sink.broken(exc.code, str(exc))
+            self.error = exc
         else:
             self._sink.lost()
 
@@ -69,19 +70,25 @@ class _Queue(WebSocketDataQueue):
 class _Parser:
     """Stands where aiohttp's protocol expects its WebSocket parser, and hands on read by read."""
 
-    __slots__ = ("_frames", "_read", "_sink")
+    __slots__ = ("_frames", "_queue", "_read", "_sink")
 
     def __init__(self, queue: _Queue, reader: WebSocketReader, sink: FrameSink) -> None:
         self._frames = queue.frames
+        self._queue = queue
         self._read = reader.feed_data
         self._sink = sink
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        if self._queue.error is not None:
+            return False, b""
         self._read(data)
         frames = self._frames
         if frames:
             self._sink.take(frames)
             frames.clear()
+        error = self._queue.error
+        if error is not None:
+            self._sink.broken(error.code, str(error))
         return False, b""
 
     def feed_eof(self) -> None:
