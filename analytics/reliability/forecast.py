@@ -23,8 +23,9 @@ RECORD_WEIGHT = 4.0
 """Stays that the rate is worth beside a provider's own stays that reached this age."""
 RECENT_MS = 2 * DAY_MS
 RECENT_MAX = 5
-HAZARD_MIN = 1e-6
-"""Of the fleet, an hour: a fleet that nobody left yet may still be left."""
+HAZARD_FLOOR_H = 24.0
+"""The fleet's hazard is never less than one leaving in all its hours online and these: where nobody left yet,
+that is what is not known, not that nobody ever will."""
 SIGNALS = ("level", "age", "record", "recent", "fleet_recent", "hour_cos", "hour_sin")
 """The columns that the blend weighs."""
 
@@ -91,7 +92,8 @@ def rate(e: Evidence, horizon_ms: Ms) -> Rate:
     """
     h = horizon_ms / HOUR_MS
     curve = e.window.curve
-    l0 = np.maximum((curve.at(e.age_s) - curve.at(e.age_s + horizon_ms / 1000)) / h, HAZARD_MIN)
+    least = 1.0 / (float(e.window.online_ms.sum()) / HOUR_MS + HAZARD_FLOOR_H)
+    l0 = np.maximum((curve.at(e.age_s) - curve.at(e.age_s + horizon_ms / 1000)) / h, least)
     shape, scale = WEIGHT + e.departures, WEIGHT / l0 + e.online_h
     return Rate(
         np.exp(-h * shape / scale),

@@ -33,8 +33,10 @@ RIDGE = 30.0
 """Cases that pull every weight towards 0, the rate model (10 to 100 do equally well)."""
 CASES_MIN = 500
 TRIAL_MIN = 250
-PROVIDERS_MAX = 4_000
+PROVIDERS_MAX = 5_000
 """Providers that are learnt from; of a larger fleet an even sample."""
+CASES_MAX = 600
+"""Of one moment; of more an even sample: weights of seven signals need no more."""
 LOOKBACK_MS: Ms = 14 * DAY_MS
 """How far before a window sessions are read, so that a stay that reaches into it keeps its age."""
 
@@ -97,7 +99,8 @@ class Past:
             evidence = self._evidence[moment]
             came = outcomes(self._truth, evidence, horizon_ms)
             r = rate(evidence, horizon_ms)
-            known = came >= 0
+            known = np.flatnonzero(came >= 0)
+            known = known[:: len(known) // CASES_MAX + 1]
             self._cases[key] = Cases(
                 signals(evidence, horizon_ms, r)[known], logit(r.p)[known], r.p[known], came[known].astype(np.float64)
             )

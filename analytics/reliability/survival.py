@@ -186,10 +186,11 @@ def chances(mine: Own, fleet: Curve, providers: int, age: int, unwatched: float 
     """P(a stay lasts longer than `age` seconds) of each provider.
 
     Past a provider's own longest observation the fleet's curve continues it; where the fleet was not
-    watched so long either, log S falls by `unwatched` (stays: to 0; absences: not at all). Intervals: log-log (Kalbfleisch and Prentice 2002, 1.4) on Greenwood's
-    variance; the borrowed part adds the fleet's variance and, since this provider's hazard varies about the
-    fleet's like a gamma of shape 2, half the square of its log. At 0 and 1, where that is not defined,
-    Clopper and Pearson's bound for as many stays as were watched: (1/20)^(1/n).
+    watched so long either, log S falls by `unwatched` (stays: to 0; absences: not at all).
+    Intervals: log-log (Kalbfleisch and Prentice 2002, 1.4) on Greenwood's variance; the borrowed part adds the
+    fleet's variance and, since this provider's hazard varies about the fleet's like a gamma of shape 2, half
+    the square of its log. At 0 and 1, where that is not defined, Clopper and Pearson's bound for as many stays
+    as were watched: (1/20)^(1/n).
     """
     i = mine.row(providers, age)
     has = i >= 0
