@@ -70,16 +70,17 @@ class _Queue(WebSocketDataQueue):
 class _Parser:
     """Stands where aiohttp's protocol expects its WebSocket parser, and hands on read by read."""
 
-    __slots__ = ("_frames", "_queue", "_read", "_sink")
+    __slots__ = ("_broken", "_frames", "_queue", "_read", "_sink")
 
     def __init__(self, queue: _Queue, reader: WebSocketReader, sink: FrameSink) -> None:
         self._frames = queue.frames
         self._queue = queue
+        self._broken = False
         self._read = reader.feed_data
         self._sink = sink
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        if self._queue.error is not None:
+        if self._broken:
             return False, b""
         self._read(data)
         frames = self._frames
@@ -88,6 +89,7 @@ class _Parser:
             frames.clear()
         error = self._queue.error
         if error is not None:
+            self._broken = True
             self._sink.broken(error.code, str(error))
         return False, b""
 

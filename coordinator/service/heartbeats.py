@@ -43,8 +43,8 @@ class HeartbeatSettings(Struct, frozen=True, kw_only=True):
     backoff_max_s: float = 5.0
     crowded_rows: int = 8_000
     """From so many waiting rows on, links are asked to stop reading until there is room."""
-    hold_s: float = 0.5
-    """A link is held up for no longer: a stuck disk must not make agents look dead."""
+    hold_s: float = 1.0
+    """No link is held up by a flush that takes longer: a stuck disk must not make agents look dead."""
     drain_s: float = 5.0
     """For all that waits at shutdown."""
 
@@ -193,11 +193,16 @@ class HeartbeatWriter:
         return len(self._rows) >= self._settings.crowded_rows and self._patient
 
     def when_roomy(self, resume: Callable[[], None]) -> None:
-        """Have `resume` called once there is room, the store fails, or `hold_s` went by."""
+        """Have `resume` called once there is room, the store fails, or no flush ended for `hold_s`."""
         if not self._held:
             self.counters.holds += 1
-            self._hold_timer = asyncio.get_running_loop().call_later(self._settings.hold_s, self._lose_patience)
+            self._time_hold()
         self._held.append(resume)
+
+    def _time_hold(self) -> None:
+        if self._hold_timer is not None:
+            self._hold_timer.cancel()
+        self._hold_timer = asyncio.get_running_loop().call_later(self._settings.hold_s, self._lose_patience)
 
     def _lose_patience(self) -> None:
         self._patient = False
@@ -311,8 +316,11 @@ class HeartbeatWriter:
         self._patient = True
         self.counters.stored += len(self._batch)
         self._batch = []
-        if self._held and len(self._rows) < self._settings.crowded_rows // 4:
-            self._let_go()
+        if self._held:
+            if len(self._rows) < self._settings.crowded_rows // 4:
+                self._let_go()
+            else:
+                self._time_hold()
 
     def _failed(self, why: str) -> bool:
         if not self._failures:

@@ -8,6 +8,7 @@ peer that goes on, or that does not read, is cut.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from enum import Enum
 from typing import Annotated
@@ -85,6 +86,9 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
     frame_bytes_max: int = wire.FRAME_BYTES_MAX
     out_bytes_max: int = 256 * 1024
     """Waiting for a peer to read; beyond, it is cut."""
+    in_bytes: int = 32 * 1024
+    """Receive buffer that the kernel is asked for (it takes twice as much): a peer that floods is read in pieces
+    of a few milliseconds, and what a slow disk leaves unread is bounded."""
     beats_delay_s: float = 0.02
     """Heartbeats wait so long for others before the engine is woken."""
     pushed: bool = True
@@ -194,6 +198,9 @@ class Link:
 
     def attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._around.settings.in_bytes)
         if self.phase is Phase.CLOSED:
             transport.abort()
 
