@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -44,7 +45,7 @@ PAST_NEEDED_MS: Ms = PAST_MS + TRIAL_MS + 2 * WINDOW_MS + LOOKBACK_MS
 class Facts(Truth, Protocol):
     """What is read of the store beside sessions: `store.columns.TruthReader`."""
 
-    def providers(self) -> list[snapshots.Provider]: ...
+    def providers(self) -> Sequence[snapshots.Provider]: ...
     def keys(self) -> list[tuple[int, str]]: ...
     def hours(self, since_ms: int = 0) -> snapshots.Hours: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -146,7 +147,7 @@ class Source(Protocol):
     """What the store knows beside sessions."""
 
     def outages(self) -> tuple[Ints, Ints]: ...
-    def providers(self) -> list[Provider]: ...
+    def providers(self) -> Sequence[Provider]: ...
     def keys(self) -> list[tuple[int, str]]: ...
     def hours(self, since_ms: int = 0) -> Hours: ...
 
@@ -172,7 +173,7 @@ def publish(warehouse: Warehouse, figures: Figures, source: Source) -> None:
     }
     _put(warehouse, "providers", enrolled)
     keys = source.keys()
-    names = {key: name for key, name in keys}
+    names = dict(keys)
     known: Columns = {"key": np.array(list(names), np.int32), "provider_id": _texts(list(names.values()))}
     _put(warehouse, "keys", known)
     _put(warehouse, "hours", _hours(source.hours(figures.at_ms - HOURS_KEPT_MS), names))

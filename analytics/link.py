@@ -1,0 +1,319 @@
+"""The coordinator's side of analytics: starts and watches the worker, asks it, and remembers what it said.
+
+Implements `ports.Analytics`. The worker's death costs fresh figures and nothing else: remembered answers are
+served with the time they were computed at until a new worker is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from analytics import sqlbox
+from analytics.framing import (
+    FRAME_BYTES_MAX,
+    HEADER_BYTES,
+    Answered,
+    Ask,
+    Done,
+    FiguresHead,
+    FiguresPart,
+    Refresh,
+    Refused,
+    ToParent,
+    ToWorker,
+    encode,
+    for_parent,
+)
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.events import FiguresPublished, ProviderFigures
+from coordinator.core.ids import Ms
+from coordinator.ports import AnalyticsHealth, Answer, AnyQuestion, AskBacktest, AskSql
+from store.layout import DataDir
+
+
+class LinkSettings(Struct, frozen=True, kw_only=True):
+    """How patient we are with the worker, and how much it may take."""
+
+    memory: str = "512MB"
+    """DuckDB's memory cap in the worker."""
+    threads: int = 2
+    nice: int = 10
+    timeout_s: float = 30.0
+    """Of a question, once a worker is there."""
+    backtest_timeout_s: float = 600.0
+    pending_max: int = 256
+    """Questions under way; a further one is refused."""
+    remembered_bytes_max: int = 16 * 1024 * 1024
+    """Of answers that are served when there is no worker; the least recently used go first."""
+    backoff_first_s: float = 0.5
+    backoff_max_s: float = 60.0
+    healthy_s: float = 60.0
+    """A worker that lived so long starts the back-off anew."""
+    sql_memory: str = "512MB"
+    sql_at_once_max: int = 2
+
+
+ERROR_LINES = 20
+
+
+class WorkerLink:
+    """One worker at a time. Run `run()` in a task group; everything is for the loop that runs it."""
+
+    def __init__(
+        self,
+        data: Path,
+        on_figures: Callable[[FiguresPublished], None] = lambda event: None,
+        settings: LinkSettings = LinkSettings(),  # noqa: B008 frozen
+    ) -> None:
+        """`on_figures` is called in the loop with each publication; it must not block or raise."""
+        self._data = DataDir(data)
+        self._on_figures = on_figures
+        self._settings = settings
+        self._child: asyncio.subprocess.Process | None = None
+        self._up = asyncio.Event()
+        self._pending: dict[int, asyncio.Future[Answer]] = {}
+        self._next = 0
+        self._remembered: OrderedDict[bytes, Answer] = OrderedDict()
+        self._remembered_bytes = 0
+        self._computed_at_ms: Ms | None = None
+        self._starts = 0
+        self._last_error = ""
+        self._sql_slots = asyncio.Semaphore(settings.sql_at_once_max)
+        self._sql_waiting = 0
+
+    # ---- ports.Analytics
+
+    async def ask(self, question: AnyQuestion) -> Answer:
+        """The worker's answer, or the remembered one to the same question. Raises CoordError as the port says."""
+        if isinstance(question, AskSql):
+            return await self._sql(question)
+        key = msgspec.json.encode(question)
+        patience = self._settings.backtest_timeout_s if isinstance(question, AskBacktest) else self._settings.timeout_s
+        try:
+            answer = await self._exchange(lambda n: Ask(n, question), patience)
+        except CoordError as error:
+            old = self._remembered.get(key)
+            if old is not None and error.code in (Code.ANALYTICS_UNAVAILABLE, Code.TIMEOUT):
+                self._remembered.move_to_end(key)
+                return old
+            raise
+        self._remember(key, answer)
+        return answer
+
+    def health(self) -> AnalyticsHealth:
+        """How the worker is now."""
+        return AnalyticsHealth(
+            up=self._up.is_set(),
+            restarts=max(self._starts - 1, 0),
+            computed_at_ms=self._computed_at_ms,
+            last_error=self._last_error,
+        )
+
+    async def refresh(self) -> None:
+        """Have the worker read what is new, compute and publish; returns when it has. Raises CoordError."""
+        await self._exchange(Refresh, self._settings.backtest_timeout_s)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the worker, for `coord doctor` and tests; None when there is none."""
+        return self._child.pid if self._child is not None else None
+
+    # ---- the life of workers
+
+    async def run(self) -> None:
+        """Keep a worker alive until cancelled; then end it."""
+        pause_s = self._settings.backoff_first_s
+        while True:
+            began = time.monotonic()
+            try:
+                await self._live()
+            finally:
+                self._up.clear()
+                self._child = None
+                self._fail_pending()
+            if time.monotonic() - began >= self._settings.healthy_s:
+                pause_s = self._settings.backoff_first_s
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, self._settings.backoff_max_s)
+
+    async def _live(self) -> None:
+        """One worker, from its start to its end."""
+        s = self._settings
+        self._starts += 1
+        try:
+            # -P: the working directory is nobody's import path. One BLAS thread: it shares the machine.
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "analytics.worker", "--data", str(self._data.path)),
+                *("--memory", s.memory, "--threads", str(s.threads), "--nice", str(s.nice)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+        except OSError as error:
+            self._last_error = f"the worker could not be started: {error}"
+            return
+        self._child = child
+        assert child.stdout is not None and child.stderr is not None
+        said: deque[str] = deque(maxlen=ERROR_LINES)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_last_lines(child.stderr, said))
+                try:
+                    await self._listen(child.stdout)
+                finally:
+                    if child.returncode is None:
+                        child.kill()  # also ends what it writes to standard error, and with it the group
+        finally:
+            await child.wait()
+        words = said[-1] if said else "it said nothing"
+        self._last_error = f"the worker ended with {child.returncode}: {words}"
+
+    async def _listen(self, source: asyncio.StreamReader) -> None:
+        """Take what the worker says until it ends. What is no message ends it too: it cannot be trusted further."""
+        head: FiguresHead | None = None
+        providers: list[ProviderFigures] = []
+        while (body := await _frame(source)) is not None:
+            try:
+                message: ToParent = for_parent(body)
+            except msgspec.DecodeError as error:
+                self._last_error = f"the worker said what is no message: {error}"
+                return
+            match message:
+                case Answered(n=n, computed_at_ms=computed_at_ms):
+                    text = await _frame(source)
+                    if text is None:
+                        return
+                    self._settle(n, Answer(json=text, computed_at_ms=computed_at_ms))
+                case Done(n=n):
+                    self._settle(n, Answer(json=b"", computed_at_ms=self._computed_at_ms or 0))
+                case Refused(n=n, code=code, message=text_of, hint=hint):
+                    waiting = self._pending.pop(n, None)
+                    if waiting is not None and not waiting.done():
+                        waiting.set_exception(CoordError(Code(code), text_of, hint))
+                case FiguresHead():
+                    head, providers = message, []
+                case FiguresPart(providers=some, last=last):
+                    providers.extend(some)
+                    if last and head is not None:
+                        self._publish(head, tuple(providers))
+                        head, providers = None, []
+
+    def _publish(self, head: FiguresHead, providers: tuple[ProviderFigures, ...]) -> None:
+        self._computed_at_ms = head.computed_at_ms
+        self._up.set()
+        self._on_figures(
+            FiguresPublished(
+                at_ms=head.at_ms,
+                computed_at_ms=head.computed_at_ms,
+                horizons_ms=head.horizons_ms,
+                delays_ms=head.delays_ms,
+                providers=providers,
+                fleet_stays=head.fleet_stays,
+                fleet_returns=head.fleet_returns,
+            )
+        )
+
+    # ---- questions
+
+    async def _exchange(self, make: Callable[[int], ToWorker], patience_s: float) -> Answer:
+        if len(self._pending) >= self._settings.pending_max:
+            raise CoordError(Code.TOO_MANY, f"{len(self._pending)} questions are under way", "ask again in a moment")
+        child = self._child
+        if child is None or child.stdin is None or child.stdin.is_closing():
+            raise self._unavailable()
+        self._next += 1
+        n = self._next
+        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._pending[n] = waiting
+        try:
+            child.stdin.write(encode(make(n)))
+            async with asyncio.timeout(patience_s):
+                return await waiting
+        except TimeoutError:
+            message = f"analytics did not answer within {patience_s:.0f} s"
+            raise CoordError(Code.TIMEOUT, message, "ask for less, or wait until it is through") from None
+        except (ConnectionError, RuntimeError) as error:
+            raise self._unavailable() from error
+        finally:
+            self._pending.pop(n, None)
+
+    def _settle(self, n: int, answer: Answer) -> None:
+        waiting = self._pending.pop(n, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    def _fail_pending(self) -> None:
+        pending, self._pending = self._pending, {}
+        for waiting in pending.values():
+            if not waiting.done():
+                waiting.set_exception(self._unavailable())
+
+    def _unavailable(self) -> CoordError:
+        why = f" ({self._last_error})" if self._last_error else ""
+        return CoordError(
+            Code.ANALYTICS_UNAVAILABLE,
+            f"the analytics worker is not there{why}",
+            "it is being started again; providers and sessions are served meanwhile",
+        )
+
+    def _remember(self, key: bytes, answer: Answer) -> None:
+        old = self._remembered.pop(key, None)
+        if old is not None:
+            self._remembered_bytes -= len(old.json) + len(key)
+        if len(answer.json) + len(key) > self._settings.remembered_bytes_max // 4:
+            return
+        self._remembered[key] = answer
+        self._remembered_bytes += len(answer.json) + len(key)
+        while self._remembered_bytes > self._settings.remembered_bytes_max:
+            gone_key, gone = self._remembered.popitem(last=False)
+            self._remembered_bytes -= len(gone.json) + len(gone_key)
+
+    async def _sql(self, question: AskSql) -> Answer:
+        """A query of a person's: a process of its own, a few at once, a few more waiting."""
+        if self._sql_waiting >= 4 * self._settings.sql_at_once_max:
+            raise CoordError(Code.TOO_MANY, f"{self._sql_waiting} queries wait already", "ask again in a moment")
+        self._sql_waiting += 1
+        try:
+            async with self._sql_slots:
+                return await sqlbox.run(
+                    self._data.views,
+                    self._data.segments,
+                    question.statement,
+                    timeout_s=question.timeout_s,
+                    rows_max=question.rows_max,
+                    memory=self._settings.sql_memory,
+                )
+        finally:
+            self._sql_waiting -= 1
+
+
+async def _frame(source: asyncio.StreamReader) -> bytes | None:
+    """The next frame's body; None when the worker is gone, or says that more comes than may."""
+    try:
+        size = int.from_bytes(await source.readexactly(HEADER_BYTES), "little")
+        if size > FRAME_BYTES_MAX:
+            return None
+        return await source.readexactly(size)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+
+
+async def _last_lines(source: asyncio.StreamReader, into: deque[str]) -> None:
+    """Read all that the worker complains of, keep the end of it."""
+    rest = b""
+    while chunk := await source.read(4096):
+        *lines, rest = (rest + chunk).split(b"\n")
+        rest = rest[-1000:]
+        into.extend(line.decode(errors="replace")[:1000] for line in lines if line.strip())
+    if rest.strip():
+        into.append(rest.decode(errors="replace"))

@@ -1,0 +1,209 @@
+"""The process behind one `query sql`: reads a request on standard input, writes the reply to standard output.
+
+An in-memory DuckDB with views over Parquet files in two directories; external access is shut and the
+configuration locked before the statement is even parsed.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import math
+import os
+import resource
+import signal
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import duckdb
+import msgspec
+
+from analytics.snapshots import HEARTBEATS, SCHEMAS, STATUSES, THERMALS
+from analytics.sqlbox import SqlReply, SqlRequest
+from analytics.warehouse import literal
+from coordinator.api_types import SqlAnswer
+
+NICENESS = 10
+BYTES_MAX = 64 * 1024 * 1024
+"""Of the answer's JSON; what is beyond is cut off like rows beyond the limit."""
+FETCH_ROWS = 1_000
+DEPTH_MAX = 16
+
+
+def main() -> None:
+    """One request, one reply."""
+    request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=SqlRequest)
+    confine(request.timeout_s)
+    sys.stdout.buffer.write(msgspec.msgpack.encode(answer(request)))
+
+
+def confine(timeout_s: float) -> None:
+    """Be nice, write no file, leave no core, and end by ourselves should the parent be gone."""
+    os.nice(NICENESS)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+
+
+def answer(request: SqlRequest) -> SqlReply:
+    """Run the statement. What is wrong with it is told in the reply."""
+    views = Path(request.views)
+    published = [path.stat().st_mtime for name in SCHEMAS if (path := views / f"{name}.parquet").exists()]
+    computed_at_ms = int(min(published, default=time.time()) * 1000)
+    began = time.monotonic()
+    try:
+        con = open_box(request)
+        refusal = refuse(con, request.statement)
+        if refusal:
+            return SqlReply(error=refusal, hint="one SELECT over the documented views; see docs/reference/views.md")
+        con.execute(request.statement)
+        columns = tuple(str(column[0]) for column in con.description or ())
+        types = tuple(str(column[1]) for column in con.description or ())
+        entries, truncated = fetch(con, request.rows_max)
+    except duckdb.PermissionException as error:
+        return SqlReply(error=first_line(error), hint="files, network and settings are out of reach of a query")
+    except (duckdb.Error, UnicodeError, ValueError, OverflowError) as error:
+        return SqlReply(error=first_line(error), hint="SHOW TABLES lists the views; DuckDB's dialect of SQL is spoken")
+    found = SqlAnswer(
+        columns=columns,
+        types=types,
+        entries=tuple(entries),
+        truncated=truncated,
+        elapsed_s=round(time.monotonic() - began, 6),
+    )
+    return SqlReply(json=msgspec.json.encode(found), computed_at_ms=computed_at_ms)
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, without DuckDB's drawings."""
+    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
+
+
+def open_box(request: SqlRequest) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the views, locked."""
+    con = duckdb.connect(
+        ":memory:",
+        config={
+            "memory_limit": request.memory,
+            "threads": 2,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "python_enable_replacements": "false",
+        },
+    )
+    con.execute("SET temp_directory = ''")
+    con.execute("SET TimeZone = 'UTC'")
+    allowed = ", ".join(literal(path.rstrip("/") + "/") for path in (request.views, request.segments))
+    con.execute(f"SET allowed_directories = [{allowed}]")
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+    for name in SCHEMAS:
+        con.execute(view_of(name, Path(request.views)))
+    con.execute(heartbeats_view(Path(request.segments)))
+    return con
+
+
+def view_of(name: str, views: Path) -> str:
+    """The view over a snapshot; an empty one of the same columns where nothing was published yet."""
+    path = views / f"{name}.parquet"
+    if path.exists():
+        return f"CREATE VIEW {name} AS FROM read_parquet({literal(str(path))})"
+    nothing = ", ".join(f"NULL::{kind} AS {column}" for column, kind in SCHEMAS[name].items())
+    return f"CREATE VIEW {name} AS SELECT {nothing} WHERE false"
+
+
+def heartbeats_view(segments: Path) -> str:
+    """The view over sealed segments: whole hours, some minutes after their end."""
+    if not any(segments.glob("[!.]*.parquet")):
+        nothing = ", ".join(f"NULL::{kind} AS {column}" for column, kind in HEARTBEATS.items())
+        return f"CREATE VIEW heartbeats AS SELECT {nothing} WHERE false"
+    status = ", ".join(literal(name) for name in STATUSES)
+    thermal = ", ".join(literal(name) for name in THERMALS)
+    plain = ", ".join(
+        f"b.{c}" for c in HEARTBEATS if c not in ("provider_id", "observed_at", "status", "thermal_state")
+    )
+    files = literal(str(segments / "[!.]*.parquet"))
+    return f"""
+        CREATE VIEW heartbeats AS
+        SELECT coalesce(k.provider_id, 'key ' || b.key) AS provider_id,
+               epoch_ms(b.observed_at_ms) AS observed_at,
+               list_extract([{status}], b.status + 1) AS status,
+               list_extract([{thermal}], b.thermal_state + 1) AS thermal_state,
+               {plain}
+          FROM read_parquet({files}, union_by_name = true) b LEFT JOIN keys k ON k.key = b.key"""  # noqa: S608
+
+
+def refuse(con: duckdb.DuckDBPyConnection, statement: str) -> str:
+    """Why the statement may not run; empty when it may. Raises duckdb.Error when it cannot be parsed."""
+    found = con.extract_statements(statement)
+    if len(found) != 1:
+        return f"{len(found)} statements were sent; one is taken"
+    kind = found[0].type
+    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+        return f"{kind.name} was sent; only SELECT (and EXPLAIN of one) may be asked"
+    if kind == duckdb.StatementType.EXPLAIN and con.extract_statements(bare(statement))[0].type != (
+        duckdb.StatementType.SELECT
+    ):
+        return "only a SELECT may be explained"
+    return ""
+
+
+def bare(statement: str) -> str:
+    """The statement behind EXPLAIN, for a second look at its kind."""
+    words = statement.strip().rstrip(";").split(None, 2)
+    if len(words) == 3 and words[1].upper() == "ANALYZE":
+        return words[2]
+    return statement.strip().split(None, 1)[1] if len(words) > 1 else statement
+
+
+def fetch(con: duckdb.DuckDBPyConnection, rows_max: int) -> tuple[list[tuple[object, ...]], bool]:
+    """Rows with JSON-safe values, and whether there were more than may be sent."""
+    entries: list[tuple[object, ...]] = []
+    size = 0
+    while rows := con.fetchmany(FETCH_ROWS):
+        for row in rows:
+            if len(entries) >= rows_max:
+                return entries, True
+            safe = tuple(json_safe(value) for value in row)
+            size += len(msgspec.json.encode(safe))
+            if size > BYTES_MAX:
+                return entries, True
+            entries.append(safe)
+    return entries, False
+
+
+def json_safe(value: object, depth: int = 0) -> object:
+    """The value as JSON has it: times as RFC 3339, bytes as base64, nan and infinities as null, the rest as text."""
+    if depth > DEPTH_MAX:
+        return str(value)
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case datetime.datetime():
+            return value.isoformat(timespec="milliseconds" if value.tzinfo is None else "auto") + (
+                "Z" if value.tzinfo is None else ""
+            )
+        case datetime.date() | datetime.time() | uuid.UUID():
+            return str(value)
+        case datetime.timedelta():
+            return value.total_seconds()
+        case decimal.Decimal():
+            return float(value) if value.is_finite() else None
+        case bytes():
+            return base64.b64encode(value).decode()
+        case list() | tuple():
+            return [json_safe(item, depth + 1) for item in value]
+        case dict():
+            return {str(key): json_safe(item, depth + 1) for key, item in value.items()}
+        case _:
+            return str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The analytics worker: one niced process that owns the warehouse and answers over its standard input and output.
+
+    python -m analytics.worker --data DIR
+
+It reads the store, never writes to it, and ends when its parent does: the end of its input is its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import duckdb
+import msgspec
+
+from analytics.figures import Figures
+from analytics.framing import (
+    CHUNK_PROVIDERS,
+    FRAME_BYTES_MAX,
+    HEADER_BYTES,
+    Answered,
+    Ask,
+    Done,
+    FiguresHead,
+    FiguresPart,
+    Refresh,
+    Refused,
+    ToParent,
+    ToWorker,
+    encode,
+    for_worker,
+    frame,
+)
+from analytics.room import Room
+from coordinator.core.errors import Code, CoordError
+from coordinator.ports import Answer
+from store.columns import TruthReader
+from store.layout import DataDir
+
+NICENESS = 10
+INBOX_MAX = 256
+"""Questions that wait here; a further one is refused. The parent bounds them more tightly."""
+SLOW_MAX = 16
+"""Questions about the past that wait; a further one is refused."""
+EVERY_S = 300.0
+"""Between two computations of what the coordinator is told."""
+LOOK_S = 10.0
+"""Between two looks at what changed in the store."""
+
+
+class Voice:
+    """The one way out: frames, whole, from any thread."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+
+    def say(self, *messages: ToParent) -> None:
+        """Send these, one behind the other."""
+        self._write(b"".join(encode(message) for message in messages))
+
+    def answer(self, n: int, answer: Answer) -> None:
+        """Send an answer: its head, and its JSON as it is."""
+        if len(answer.json) > FRAME_BYTES_MAX:
+            error = f"the answer has {len(answer.json)} bytes, more than {FRAME_BYTES_MAX}"
+            self.say(Refused(n, Code.TOO_LARGE, error, "ask for less: set a limit"))
+            return
+        self._write(encode(Answered(n, answer.computed_at_ms)) + frame(answer.json))
+
+    def figures(self, figures: Figures) -> None:
+        """Publish figures in pieces that the parent decodes without holding its loop."""
+        event = figures.published()
+        head = FiguresHead(
+            event.at_ms,
+            event.computed_at_ms,
+            event.horizons_ms,
+            event.delays_ms,
+            event.fleet_stays,
+            event.fleet_returns,
+        )
+        everybody = event.providers
+        steps = range(0, max(len(everybody), 1), CHUNK_PROVIDERS)
+        parts = [
+            FiguresPart(everybody[i : i + CHUNK_PROVIDERS], last=i + CHUNK_PROVIDERS >= len(everybody)) for i in steps
+        ]
+        self.say(head, *parts)
+
+    def _write(self, data: bytes) -> None:
+        with self._lock:
+            self._out.write(data)
+            self._out.flush()
+
+
+class Worker:
+    """Takes questions from `inbox`, keeps the figures fresh, and has a second thread for long questions."""
+
+    def __init__(self, room: Room, voice: Voice) -> None:
+        self._room, self._voice = room, voice
+        self.inbox: queue.Queue[ToWorker] = queue.Queue(INBOX_MAX)
+        self._slow: queue.Queue[Ask | None] = queue.Queue(SLOW_MAX)
+        self._learnt = threading.Event()
+        self._learning = False
+
+    def run(self) -> None:
+        """Until the process ends."""
+        self._publish(synced=False)
+        threading.Thread(target=self._run_slow, name="slow", daemon=True).start()
+        due = looked = time.monotonic()
+        due += EVERY_S
+        while True:
+            with contextlib.suppress(queue.Empty):
+                self._handle(self.inbox.get(timeout=max(min(looked + LOOK_S, due) - time.monotonic(), 0.0)))
+            now = time.monotonic()
+            taught = self._learnt.is_set()
+            imported = False
+            if now - looked >= LOOK_S:
+                looked = now
+                imported = self._room.sync().imported > 0
+            if now >= due or taught or imported:
+                self._learnt.clear()
+                self._publish(synced=imported)
+                due = time.monotonic() + EVERY_S
+            if not self._learning and self._room.wants_lesson():
+                with contextlib.suppress(queue.Full):
+                    self._slow.put_nowait(None)
+                    self._learning = True
+
+    def _publish(self, synced: bool) -> None:
+        if not synced:
+            self._room.sync()
+        self._voice.figures(self._room.compute())
+        self._room.publish()
+
+    def _handle(self, message: ToWorker) -> None:
+        match message:
+            case Refresh(n=n):
+                self._publish(synced=False)
+                self._voice.say(Done(n))
+            case Ask(n=n, question=question) if self._room.is_slow(question):
+                try:
+                    self._slow.put_nowait(message)
+                except queue.Full:
+                    hint = "wait for those to be answered"
+                    self._voice.say(
+                        Refused(n, Code.TOO_MANY, f"{SLOW_MAX} questions about the past wait already", hint)
+                    )
+            case Ask(n=n, question=question):
+                self._answer(n, lambda: self._room.answer(question))
+
+    def _answer(self, n: int, work: Callable[[], Answer]) -> None:
+        try:
+            answer = work()
+        except CoordError as error:
+            self._voice.say(Refused(n, error.code, error.message, error.hint))
+        except (duckdb.OutOfMemoryException, MemoryError):
+            hint = "ask for a shorter time, or give the worker more memory"
+            self._voice.say(Refused(n, Code.ANALYTICS_UNAVAILABLE, "the worker's memory cap was reached", hint))
+        else:
+            self._voice.answer(n, answer)
+
+    def _run_slow(self) -> None:
+        try:
+            while True:
+                item = self._slow.get()
+                if item is None:
+                    self._room.learn()
+                    self._learning = False
+                    self._learnt.set()
+                else:
+                    question = item.question
+                    self._answer(item.n, lambda question=question: self._room.answer_slowly(question))  # type: ignore[misc]
+        except BaseException:
+            # A worker with half its threads is worse than none: the parent starts a whole one.
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+
+
+def listen(source: BinaryIO, worker: Worker, voice: Voice) -> None:
+    """Read questions until the input ends; then the process ends, whatever it is doing."""
+    while len(header := source.read(HEADER_BYTES)) == HEADER_BYTES:
+        body = source.read(int.from_bytes(header, "little"))
+        try:
+            message = for_worker(body)
+        except msgspec.DecodeError as error:
+            sys.stderr.write(f"the parent said what is no question: {error}\n")
+            break
+        try:
+            worker.inbox.put_nowait(message)
+        except queue.Full:
+            voice.say(Refused(message.n, Code.TOO_MANY, f"{INBOX_MAX} questions wait already", "ask again later"))
+    os._exit(0)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Open the room and serve. Whatever goes wrong ends the process; the parent starts another."""
+    parser = argparse.ArgumentParser(prog="python -m analytics.worker", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", required=True, type=Path, help="the data directory")
+    parser.add_argument("--memory", default="512MB", help="DuckDB's memory cap")
+    parser.add_argument("--threads", default=2, type=int, help="DuckDB's threads")
+    parser.add_argument("--nice", default=NICENESS, type=int, help="added to the niceness")
+    given = parser.parse_args(arguments)
+    # Frames own the real standard output: a stray print must not become one.
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    os.nice(given.nice)
+    data = DataDir(given.data)
+    voice = Voice(out)
+    room = Room(data.warehouse, data.views, TruthReader(given.data), given.memory, given.threads)
+    if room.rebuilt:
+        sys.stderr.write(f"the warehouse is filled anew: {room.rebuilt}\n")
+    worker = Worker(room, voice)
+    threading.Thread(target=listen, args=(sys.stdin.buffer, worker, voice), name="listen", daemon=True).start()
+    worker.run()
+
+
+if __name__ == "__main__":
+    main()
