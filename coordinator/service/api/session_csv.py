@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import itertools
 import lzma
 import time
 import zlib
@@ -79,7 +78,6 @@ def parse_sessions(file: IO[bytes], limits: Limits) -> list[ImportedSession]:
         if seen % _BREATHE_EVERY == 0:
             time.sleep(0)
         line = reader.line_num + 1
-    bad.extend(_repeated(rows))
     if bad:
         raise _refused(bad, seen)
     return rows
@@ -146,7 +144,9 @@ def _wrong_name(provider_id: str) -> str | None:
 
 
 def _time(text: str, column: str, now_ms: Ms) -> Ms:
-    if text.isascii() and text.isdigit() and len(text) <= 11:
+    if text.isascii() and text.isdigit():
+        if len(text) > 11:
+            raise ValueError(f"{column}: {shown(text)} is too large: Unix times are in seconds")
         ms = int(text) * 1_000
     else:
         try:
@@ -154,22 +154,13 @@ def _time(text: str, column: str, now_ms: Ms) -> Ms:
         except ValueError as error:
             raise ValueError(f"{column}: {error}") from None
     if ms > now_ms + AHEAD_MS:
-        hint = "; Unix times are in seconds" if text.isdigit() and len(text) > 11 else ""
-        raise ValueError(f"{column}: {shown(text)} lies in the future (it is {to_text(now_ms)}){hint}")
+        raise ValueError(f"{column}: {shown(text)} lies in the future (it is {to_text(now_ms)})")
     return ms
-
-
-def _repeated(rows: list[ImportedSession]) -> Iterator[tuple[int, str]]:
-    """Rows that begin the same session again."""
-    ordered = sorted(rows, key=lambda row: row[1:3])
-    for before, row in itertools.pairwise(ordered):
-        if row[1:3] == before[1:3]:
-            yield row.line, f"begins the same session as line {before.line}"
 
 
 def _refused(bad: list[tuple[int, str]], seen: int) -> CoordError:
     bad.sort()
-    said = [f"line {line} {what}" for line, what in bad[:REPORTED_MAX]]
+    said = [f"line {line}: {what}" for line, what in bad[:REPORTED_MAX]]
     if len(bad) > REPORTED_MAX:
         said.append(f"and {len(bad) - REPORTED_MAX} more")
     return CoordError(

@@ -16,6 +16,7 @@ from aiohttp import web
 from yarl import URL
 
 from coordinator.core import events
+from coordinator.core.commands import Put
 from coordinator.core.ids import Ms, PoolName, ProviderId, RequestId, TokenId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Role, TokenRow
@@ -32,7 +33,7 @@ from coordinator.service.metrics import Metrics
 from coordinator.service.recorder import Recorder
 from coordinator.service.tokens import digest_of
 from coordinator.service.views import LiveViews
-from tests.fakes import FakeAnalytics, FakeStore
+from tests.fakes import FakeAnalytics, GatedStore
 
 PATIENCE_S = 10.0
 ADMIN, READER, TENANT, JOIN = "coord-admin-x", "coord-read-only-x", "coord-tenant-x", "coord-join-x"
@@ -80,7 +81,7 @@ class Rig:
     """What runs, and shortcuts to it."""
 
     deps: ApiDeps
-    store: FakeStore
+    store: GatedStore
     analytics: FakeAnalytics
     clock: AheadClock
     engine: Engine
@@ -174,8 +175,10 @@ def first_tokens(now_ms: Ms) -> list[TokenRow]:
 @asynccontextmanager
 async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
     """A served API with one token of each role; everything ends with the block."""
-    store, analytics, clock, views, lag_ms = FakeStore(), FakeAnalytics(), AheadClock(), LiveViews(), [0.0]
-    state = ClusterState.load("c-test", first_tokens(clock.now_ms()), 1, 1)
+    store, analytics, clock, views, lag_ms = GatedStore("c-test"), FakeAnalytics(), AheadClock(), LiveViews(), [0.0]
+    await store.commit([Put(row) for row in first_tokens(clock.now_ms())])
+    loaded = await store.load()
+    state = ClusterState.load("c-test", loaded.rows, loaded.next_session_id, loaded.next_key)
     engine = Engine(store, clock, views, Policy(), EngineSettings(), Recorder(Path(os.devnull), 0), state)
     writer = HeartbeatWriter(store, clock, HeartbeatSettings())
     alerts = Alerts(clock.now_ms)
