@@ -11,7 +11,6 @@ import contextlib
 import math
 import os
 import random
-import secrets
 import select
 import signal
 import socket
@@ -67,7 +66,7 @@ class _Keeper:
     def __init__(self, config: AgentConfig, patience: Patience) -> None:
         self._config = config
         self._patience = patience
-        self._process_id = secrets.token_hex(16)
+        self._process_id = os.urandom(16).hex()
         self._resume_key = ""
         self._daemon: _Daemon | None = None
         self._daemons = 0

@@ -18,16 +18,14 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from coordinator.agent.exits import AgentStop, Exit
 
-_JOIN = re.compile(r"(coord-join-[A-Za-z0-9_-]{8,256})(?:\.([A-Za-z0-9_-]{43}=?))?")
+_JOIN = re.compile(r"(coord-join-[A-Za-z0-9_-]{8,128})(?:\.([A-Za-z0-9_-]{43}))?")
 
 
 class JoinToken(NamedTuple):
-    """`bearer` is what is sent; `pin` is the SHA-256 of the coordinator's key, None when the token carries none."""
+    """`bearer`, the whole text, is what is sent; `pin` is the SHA-256 of the coordinator's key, None without one."""
 
     bearer: str
     pin: bytes | None
@@ -42,7 +40,7 @@ def parse_join_token(text: str) -> JoinToken:
             "the join token is not of the form coord-join-<secret>[.<fingerprint>]",
             "copy it whole; an admin makes one with: coord token create --role join",
         )
-    return JoinToken(match[1], decode_pin(match[2]) if match[2] else None)
+    return JoinToken(match[0], decode_pin(match[2]) if match[2] else None)
 
 
 def encode_pin(pin: bytes) -> str:
@@ -63,6 +61,10 @@ def decode_pin(text: str) -> bytes:
 
 def key_pin(certificate_der: bytes) -> bytes:
     """SHA-256 of the certificate's SubjectPublicKeyInfo."""
+    # here, because only agents with a pin should carry its 8 MB
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     key = x509.load_der_x509_certificate(certificate_der).public_key()
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 

@@ -78,11 +78,11 @@ def verified(url: str, pin: str) -> ssl.SSLContext | None:
 
 def enrol(url: str, token: str, provider_id: str) -> dict[str, str]:
     """Section 1 of the page."""
-    bearer, _, pin = token.partition(".")
+    pin = token.partition(".")[2]
     request = urllib.request.Request(
         f"{url}/v1/providers/enrol",
         data=json.dumps({"provider_id": provider_id, "machine_id": machine_id()}).encode(),
-        headers={"Authorization": f"Bearer {bearer}", "Content-Type": "application/json"},
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         method="POST",
     )
     try:
