@@ -12,7 +12,6 @@ from cli.config import CENTURY_MS
 from cli.options import output_option, talks
 from cli.paging import collect
 from coordinator.api_types import Pools, TokenEntry, TokenMade, Tokens
-from coordinator.timetext import SECOND_MS, asked_duration
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -75,6 +74,8 @@ def create(
     coord token create --role read-only --note dashboard
     coord token create --role join --pool lab --expires 7d > join.token
     """
+    from coordinator.timetext import SECOND_MS, asked_duration
+
     expires_in_s = asked_duration(expires, "--expires", SECOND_MS, CENTURY_MS) / SECOND_MS if expires else None
     print_made(client.create_token(role=role, note=note, expires_in_s=expires_in_s, pool=pool, tenant=tenant), output)
 

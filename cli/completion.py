@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
-from click.shell_completion import CompletionItem, get_completion_class
 
 from cli.config import Config, Flag
 from cli.options import client_for, given
 from coordinator.core.errors import CoordError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 SHELLS = ("bash", "zsh", "fish")
 PATIENCE_S = 1.0
@@ -26,6 +30,8 @@ def completion(ctx: click.Context, shell: str) -> None:
     eval "$(coord completion zsh)"
     coord completion fish > ~/.config/fish/completions/coord.fish
     """
+    from click.shell_completion import get_completion_class
+
     kind = get_completion_class(shell)
     assert kind is not None
     script = kind(ctx.find_root().command, {}, "coord", "_COORD_COMPLETE")
@@ -35,6 +41,8 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 def live_providers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Ids of enrolled providers that begin like this. Silence when nobody answers at once."""
+    from click.shell_completion import CompletionItem
+
     flags = given(data=("--data", ctx.params.get("data")), client_url=("--url", ctx.params.get("url")))
     try:
         with client_for(Config(flags=[*flags, Flag("client.timeout_s", PATIENCE_S, "completion")])) as client:

@@ -20,13 +20,15 @@ from typing import NamedTuple
 import uvloop
 from msgspec.structs import replace
 
-from analytics.link import AnalyticsLink
+from analytics.link import LinkSettings as AnalyticsSettings
+from analytics.link import WorkerLink
 from cli import exits, logs, terminal
 from cli.config import Config
 from cli.local_agent import LocalAgent
 from cli.settings import ServeSettings
 from coordinator.core import commands
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.events import FiguresPublished
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Role
 from coordinator.service.agents import AgentLinks
@@ -89,6 +91,7 @@ class Plan(NamedTuple):
     api: ApiSettings
     upkeep: UpkeepSettings
     store: StoreSettings
+    analytics: AnalyticsSettings
     pin: str
     """Fingerprint of the TLS key; empty without TLS."""
 
@@ -114,6 +117,7 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         api=config.section("api", ApiSettings),
         upkeep=config.section("upkeep", UpkeepSettings),
         store=replace(config.section("store", StoreSettings), failpoint=config.secret("COORD_FAILPOINT") or ""),
+        analytics=config.section("analytics", AnalyticsSettings),
         pin=key_fingerprint(serve.tls_cert) if serve.tls_cert else "",
     )
 
@@ -184,7 +188,11 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     heartbeats = HeartbeatWriter(store, engine.clock, plan.heartbeats)
     links = AgentLinks(engine, heartbeats, plan.links, coordinator_id, version)
     lag = LoopLag(plan.upkeep.lag_s)
-    analytics = AnalyticsLink(data.path, on_figures=engine.post)
+
+    def on_figures(event: FiguresPublished) -> None:
+        engine.post(replace(event, at_ms=engine.clock.now_ms()))
+
+    analytics = WorkerLink(data.path, on_figures, plan.analytics)
     alerts = Alerts(engine.clock.now_ms)
     views.listen(alerts.on_note)
     metrics = Metrics()
@@ -219,7 +227,7 @@ def _probes(
     store: DiskStore,
     engine: Engine,
     heartbeats: HeartbeatWriter,
-    analytics: AnalyticsLink,
+    analytics: WorkerLink,
     lag: LoopLag,
 ) -> None:
     """Standing conditions that are alerts."""

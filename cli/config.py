@@ -9,14 +9,13 @@ A value may be written in words where its field's name ends in a unit: `lost_aft
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import os
 import re
 import sys
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -25,7 +24,6 @@ from msgspec import Struct
 
 from cli import humane
 from coordinator.core.errors import Code, CoordError
-from coordinator.timetext import DAY_MS, asked_duration
 
 SECTIONS: dict[str, str] = {
     "serve": "cli.settings:ServeSettings",
@@ -36,6 +34,7 @@ SECTIONS: dict[str, str] = {
     "links": "coordinator.service.link:LinkSettings",
     "heartbeats": "coordinator.service.heartbeats:HeartbeatSettings",
     "store": "store.settings:StoreSettings",
+    "analytics": "analytics.link:LinkSettings",
     "upkeep": "coordinator.service.upkeep:UpkeepSettings",
     "agent": "coordinator.agent.config:AgentConfig",
     "client": "cli.settings:ClientSettings",
@@ -53,7 +52,7 @@ TOP = ("data",)
 SHORT = {"COORD_DATA": ("", "data"), "COORD_URL": ("client", "url")}
 """Variables with a name of their own; every other setting is COORD_<SECTION>_<KEY>."""
 FILE_BYTES_MAX = 1 << 20
-CENTURY_MS = 36_525 * DAY_MS
+CENTURY_MS = 36_525 * 86_400_000
 _S = TypeVar("_S", bound=Struct)
 
 
@@ -189,22 +188,21 @@ class Config:
 
     def _check_section(self, section: str, spelled: str) -> None:
         if section and section not in SECTIONS:
-            near = difflib.get_close_matches(section, SECTIONS, 1)
-            raise CoordError(
-                Code.BAD_CONFIG,
-                f"{spelled}: there is no section {section}",
-                f"did you mean {near[0]}?" if near else f"the sections are {', '.join(SECTIONS)}",
-            )
+            hint = _nearest(section, SECTIONS) or f"the sections are {', '.join(SECTIONS)}"
+            raise CoordError(Code.BAD_CONFIG, f"{spelled}: there is no section {section}", hint)
 
-    def _refuse_key(self, section: str, key: str, value: Value, known: typing.Iterable[str]) -> NoReturn:
+    def _refuse_key(self, section: str, key: str, value: Value, known: Iterable[str]) -> NoReturn:
         names = list(known)
         full = f"{section}.{key}" if section else key
-        near = difflib.get_close_matches(key, names, 1)
-        raise CoordError(
-            Code.BAD_CONFIG,
-            f"{value.origin}: there is no setting {full}",
-            f"did you mean {near[0]}?" if near else f"known here: {', '.join(names)}",
-        )
+        hint = _nearest(key, names) or f"known here: {', '.join(names)}"
+        raise CoordError(Code.BAD_CONFIG, f"{value.origin}: there is no setting {full}", hint)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    import difflib  # not at the start: every command would pay for it
+
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]}?" if near else ""
 
 
 def default_data(environ: Mapping[str, str]) -> Path:
@@ -259,6 +257,8 @@ def convert(value: Value, setting: str, kind: Any) -> object:
 def _worded(text: str, name: str, setting: str) -> float | None:
     if re.fullmatch(r"[-+]?\d+(\.\d*)?", text.strip()):
         return None
+    from coordinator.timetext import asked_duration
+
     if name.endswith("_ms"):
         return asked_duration(text, setting, 0, CENTURY_MS)
     if name.endswith("_s"):
@@ -281,8 +281,8 @@ def _path(kind: type, raw: object) -> object:
     raise ValueError(f"expected {kind.__name__}, got {raw!a}")
 
 
-_TABLE = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
-_KEY = re.compile(r"\s*([A-Za-z0-9_-]+)\s*[.=]")
+_TABLE = r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]"
+_KEY = r"\s*([A-Za-z0-9_-]+)\s*[.=]"
 
 
 def key_lines(text: str) -> dict[tuple[str, str], int]:
@@ -290,9 +290,9 @@ def key_lines(text: str) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):
-        if table := _TABLE.match(line):
+        if table := re.match(_TABLE, line):
             section = table[1]
             found.setdefault((section, ""), number)
-        elif key := _KEY.match(line):
+        elif key := re.match(_KEY, line):
             found.setdefault((section, key[1]), number)
     return found

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from coordinator.core.errors import Code, CoordError
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?")
+_SIZE = r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?"
 _UNIT_B = {
     None: 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
@@ -16,7 +16,7 @@ _UNIT_B = {
 
 def size(text: str) -> int:
     """`512`, `64MB`, `1.5GiB` in bytes. CoordError(BAD_REQUEST) for anything else."""
-    found = _SIZE.fullmatch(text.strip())
+    found = re.fullmatch(_SIZE, text.strip())
     if found is None:
         raise CoordError(Code.BAD_REQUEST, f"{text!a} is not a size", "write it like 512, 64MB or 1.5GiB")
     return int(float(found[1]) * _UNIT_B[found[2]])

@@ -27,8 +27,9 @@ class LocalAgent:
     async def run(self, url: str, data: DataDir) -> None:
         """Keep it running until cancelled. It is told to go by `leave`, or by the kernel when we die."""
         while True:
+            # A session of its own: Ctrl-C reaches us alone, and the agent gets one signal, its good-bye.
             self._process = await asyncio.create_subprocess_exec(
-                *self._argv(url, data.path), stdin=asyncio.subprocess.DEVNULL
+                *self._argv(url, data.path), stdin=asyncio.subprocess.DEVNULL, start_new_session=True
             )
             log.warning("the agent ended with %d, starting it again", await self._process.wait())
             await asyncio.sleep(AGAIN_S)

@@ -115,25 +115,23 @@ def client_for(config: Config, token: str | None = None) -> Client:
     from coordinator.client import Client
 
     settings = config.section("client", ClientSettings)
-    token = token or config.secret("COORD_TOKEN")
     data = config.data()
-    url, pin = settings.url, None
-    if not url:
-        url, pin = local_address(data), local_pin(data)
-    if token is None:
-        token = local_token(data) if not settings.url or settings.url == local_address(data, quiet=True) else None
+    url = settings.url or local_address(data)
+    here = url == local_address(data, quiet=True)
+    token = token or config.secret("COORD_TOKEN") or (local_token(data) if here else None)
     if token is None:
         raise CoordError(
             Code.UNAUTHENTICATED,
             f"no token was given for {url}",
             "set COORD_TOKEN, or name a file with --token-file (- for stdin)",
         )
+    pin = local_pin(data) if here and settings.ca is None else None
     return Client(url, token, ca=settings.ca, pin=pin, timeout_s=settings.timeout_s)
 
 
 def local_address(data: Path, *, quiet: bool = False) -> str:
     """The URL that the coordinator of this data directory wrote down."""
-    text = _line(data / "address")
+    text = _line(data / "address", quiet=quiet)
     if not text and not quiet:
         raise CoordError(
             Code.UNREACHABLE,
@@ -158,13 +156,15 @@ def local_pin(data: Path) -> str | None:
     return (local_join_token(data) or "").partition(".")[2] or None
 
 
-def _line(path: Path) -> str:
+def _line(path: Path, *, quiet: bool = False) -> str:
     try:
         with path.open() as file:
             return file.read(ADDRESS_BYTES_MAX).strip()
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except PermissionError as refused:
+        if quiet:
+            return ""
         raise CoordError(
             Code.FORBIDDEN, f"{path} belongs to another user", "run this as that user, or set COORD_URL and COORD_TOKEN"
         ) from refused

@@ -13,19 +13,19 @@ import sys
 from typing import TextIO
 
 # C0 and C1 controls, DEL, and the characters that reorder or hide text (bidi, zero width, line separators).
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_UNSAFE = "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]"
 WIDTH_PLAIN = 80
 """Columns of what is no terminal, and of one that does not say."""
 
 
 def safe(text: str) -> str:
     """`text` on one line, with every control or reordering character shown as its escape."""
-    return _UNSAFE.sub(_escaped, text)
+    return text if text.isprintable() else re.sub(_UNSAFE, _escaped, text)
 
 
 def safe_json(text: str) -> str:
     r"""JSON text with those characters as \u escapes: the same JSON, harmless where it is shown."""
-    return _UNSAFE.sub(lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+    return re.sub(_UNSAFE, lambda found: found[0] if found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
 
 
 def _escaped(found: re.Match[str]) -> str:

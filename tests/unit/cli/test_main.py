@@ -1,0 +1,131 @@
+"""The entry: what is found, what is suggested, what every command's help holds, and exit statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from cli import exits
+from cli.main import COMMANDS, main, root
+from coordinator.core.errors import Code, CoordError
+
+
+def commands(
+    command: click.Command = root, context: click.Context | None = None
+) -> Iterator[tuple[str, click.Command, click.Context]]:
+    """Every command with its path."""
+    here = context or click.Context(root, info_name="coord")
+    yield here.command_path, command, here
+    if isinstance(command, click.Group):
+        for name in command.list_commands(here):
+            inner = command.get_command(here, name)
+            assert inner is not None
+            yield from commands(inner, click.Context(inner, info_name=name, parent=here))
+
+
+ALL = list(commands())
+
+
+@pytest.mark.parametrize(("path", "command", "context"), ALL, ids=[path for path, _, _ in ALL])
+def test_every_command_explains_itself_with_an_example(
+    path: str, command: click.Command, context: click.Context
+) -> None:
+    """--help has a text, an example that begins with the command, and words on every option."""
+    text = command.get_help(context)
+    examples = [line.strip() for line in (command.help or "").partition("\b\n")[2].splitlines()]
+    words = "coord" if path == "coord" else path
+    assert any(words in example for example in examples), f"{path} shows no example of itself"
+    assert max(len(line) for line in text.splitlines()) <= 120
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.hidden:
+            assert option.help, f"{path} {option.opts} says nothing"
+
+
+def test_the_short_help_of_the_list_is_the_commands_own() -> None:
+    """The list is printed without importing the commands, and says the same as they do."""
+    context = click.Context(root, info_name="coord")
+    for entries in COMMANDS.values():
+        for name, entry in entries.items():
+            command = root.get_command(context, name)
+            assert command is not None and command.get_short_help_str(120) == entry.short
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    code = main(argv)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("providrs",), "providers"),
+        (("query", "reliabilty"), "reliability"),
+        (("providers", "list", "--limt", "3"), "--limit"),
+        (("simulate", "--seed", "x"), "--seed"),
+        (("providers", "list", "-o", "yaml"), "table"),
+        (("providers", "show"), "PROVIDER"),
+        (("token", "create"), "--role"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_what_was_meant(
+    capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], said: str
+) -> None:
+    """Status 2, nothing on stdout, the nearest name or the choices, and where help is."""
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (exits.USAGE, "")
+    assert said in err and "--help" in err
+
+
+def test_help_and_version_end_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are results: stdout, status 0."""
+    assert run(capsys, "--help")[0] == 0
+    code, out, _ = run(capsys, "--version")
+    assert code == 0 and out.startswith("coord ")
+    code, out, _ = run(capsys, "query", "reliability", "--help")
+    assert code == 0 and "--min-score" in out
+
+
+def test_without_a_command_the_help_is_shown_and_the_status_is_that_of_a_mistake(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A script that forgot the command notices."""
+    code, out, err = run(capsys)
+    assert (code, out) == (exits.USAGE, "") and "providers" in err
+
+
+def test_every_error_code_has_a_status_and_every_status_a_meaning() -> None:
+    """One table, complete; 70 is the store's alone, so that a supervisor can leave it alone."""
+    assert set(exits.BY_CODE) == set(Code)
+    assert set(exits.BY_CODE.values()) <= set(exits.MEANING)
+    assert [code for code, status in exits.BY_CODE.items() if status == 70] == [Code.STORE_BROKEN]
+    assert exits.OK not in exits.BY_CODE.values()
+
+
+def test_an_error_shows_message_and_hint_harmlessly(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile coordinator's message cannot drive the terminal."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise CoordError(Code.NOT_FOUND, "no \x1b[2J such", "do\x9bthis")
+
+    monkeypatch.setattr(root, "main", refuse)
+    code, _, err = run(capsys, "anything")
+    assert code == 66
+    assert "\x1b" not in err and "\x9b" not in err and "such" in err and "this" in err
+
+
+def test_interrupts_and_a_reader_that_went_away_have_their_statuses(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """130 as a shell reports SIGINT; a click abort is one too."""
+    for error in (KeyboardInterrupt(), click.Abort()):
+
+        def stop(*_: object, error: BaseException = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(root, "main", stop)
+        assert run(capsys, "anything")[0] == 130
