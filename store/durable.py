@@ -34,7 +34,7 @@ from store.settings import StoreSettings
 from store.sqlite import Durability, sqlite3
 from store.truth import Truth
 from store.wal_bound import WalBound
-from store.writer import Writer, in_transaction
+from store.writer import Writer
 
 SET_ASIDE_MAX = 100
 """Reports of unreadable rows that are kept; older ones are dropped."""
@@ -116,7 +116,7 @@ class DiskStore:
             heartbeats.append(connection, rows)
             self._points.reach("telemetry.before_commit")
 
-        in_transaction(connection, append)
+        self._telemetry_bound.transact(connection, append)
         self._points.reach("telemetry.after_commit")
 
     # ---- history

@@ -47,10 +47,10 @@ def migrate(connection: sqlite3.Connection, database: str, steps: list[str] | No
 def _statements(script: str) -> list[str]:
     """The statements of a script. `executescript` would commit on its own and is no transaction."""
     found, begun = [], ""
-    for line in script.splitlines():
-        begun += line + "\n"
+    for piece in script.split(";")[:-1]:
+        begun += piece + ";"
         if sqlite3.complete_statement(begun):
             found.append(begun)
             begun = ""
-    assert not begun.strip(), "a migration ends in the middle of a statement"
+    assert not begun, "a migration ends in the middle of a statement"
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from coordinator.core.commands import Delete, Put, Write
@@ -13,8 +14,7 @@ from store.ballast import Ballast
 from store.failpoints import FailPoints
 from store.sqlite import sqlite3, translated
 from store.table import Columns, Table
-from store.wal_bound import WalBound
-from store.writer import in_transaction
+from store.wal_bound import WalBound, fold_back
 
 TABLES: dict[str, Table] = {
     table.name: table
@@ -56,11 +56,18 @@ class Truth:
                 raise
             self._ballast.spend()
             self._commit(connection, writes)
+        if not self._ballast.in_place:
+            # While the disk is full the log is cut after every commit, or it would eat what the ballast gave.
+            with suppress(sqlite3.Error):
+                fold_back(connection)
 
     def _commit(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
-        counters = dict(self.counters)
-        in_transaction(connection, lambda c: self._write(c, writes, counters))
-        self.counters = counters
+        def write(connection: sqlite3.Connection) -> dict[str, int]:
+            counters = dict(self.counters)
+            self._write(connection, writes, counters)
+            return counters
+
+        self.counters = self._bound.transact(connection, write)
         self._points.reach("truth.after_commit")
 
     def _write(self, connection: sqlite3.Connection, writes: Sequence[Write], counters: dict[str, int]) -> None:

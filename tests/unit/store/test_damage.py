@@ -1,0 +1,265 @@
+"""A damaged, cut or missing file is refused at start, with the way out named, and never replaced by an empty one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.core.commands import Put
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.rows import MetaRow
+from coordinator.ports import Store
+from store.check import check_files
+from store.layout import DataDir
+from store.sqlite import Durability, open_writer, sqlite3
+from store.wal_damage import examine
+from tests.conformance.homes import HOUR_MS, NOON_MS, DiskHome, a_beat, a_provider, a_session
+
+PAGE = 4_096
+FRAME = PAGE + 24
+
+
+async def fill(store: Store) -> None:
+    """A store with some of everything, a sealed hour included."""
+    await store.commit([Put(a_provider(f"p{n}", n, labels={"x": "y" * 500})) for n in range(1, 200)])
+    await store.commit([Put(a_session(n, NOON_MS + n, NOON_MS + n + 1, provider=f"p{n}")) for n in range(1, 200)])
+    await store.append_heartbeats([a_beat(NOON_MS + n * 60_000, 1) for n in range(90)])
+    await store.maintain(NOON_MS + HOUR_MS + 400_000)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("filled") / "data"
+    DiskHome(path).run(fill)
+    return path
+
+
+def refusal_of(home: DiskHome) -> CoordError:
+    async def nothing(store: Store) -> None:
+        """Never told."""
+
+    with pytest.raises(CoordError) as refusal:
+        home.run(nothing)
+    return refusal.value
+
+
+def cut(name: str, keep: float) -> Callable[[DataDir], object]:
+    def do(data: DataDir) -> None:
+        path = data.path / name
+        with path.open("r+b") as file:
+            file.truncate(int(path.stat().st_size * keep) // PAGE * PAGE)
+
+    return do
+
+
+def overwrite(name: str, at: int, text: bytes) -> Callable[[DataDir], object]:
+    def do(data: DataDir) -> None:
+        with (data.path / name).open("r+b") as file:
+            file.seek(at)
+            file.write(text)
+
+    return do
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut("truth.sqlite", 0.5),
+        cut("truth.sqlite", 0.0),
+        cut("telemetry.sqlite", 0.5),
+        cut("telemetry.sqlite", 0.0),
+        overwrite("truth.sqlite", 0, b"no database any more"),
+        overwrite("truth.sqlite", 16, b"\x00\x03"),
+        overwrite("truth.sqlite", 110, b"\xff" * 500),
+        overwrite("telemetry.sqlite", 100, b"\xff" * 500),
+        lambda data: data.truth.unlink(),
+        lambda data: data.telemetry.unlink(),
+        lambda data: (data.truth.unlink(), data.telemetry.unlink()),
+        lambda data: (data.truth.unlink(), data.coordinator_id.unlink()),
+        lambda data: (data.truth.unlink(), data.telemetry.unlink(), data.coordinator_id.unlink()),
+        lambda data: (data.telemetry.unlink(), data.coordinator_id.unlink()),
+    ],
+)
+def test_a_damaged_store_is_refused_and_left_as_it_is(
+    filled: Path, tmp_path: Path, damage: Callable[[DataDir], Any]
+) -> None:
+    """STORE_BROKEN, a hint that names the restore command, no file made or changed; and the lock is free again."""
+    home = DiskHome(Path(shutil.copytree(filled, tmp_path / "data")))
+    damage(home.data)
+    before = {path.name: path.read_bytes() for path in home.data.path.glob("*.sqlite")}
+    for _ in range(2):
+        error = refusal_of(home)
+        assert Code.STORE_BROKEN is error.code
+        assert "coord db restore" in error.hint
+    assert before == {path.name: path.read_bytes() for path in home.data.path.glob("*.sqlite")}
+
+
+def test_a_table_that_is_gone_is_damage(filled: Path, tmp_path: Path) -> None:
+    """A schema that is not what its version says is refused before anything is written."""
+    home = DiskHome(Path(shutil.copytree(filled, tmp_path / "data")))
+    with closing(sqlite3.connect(str(home.data.truth))) as connection:
+        connection.execute("DROP INDEX session_changed")
+    error = refusal_of(home)
+    assert (Code.STORE_BROKEN, True) == (error.code, "session_changed" in error.message)
+
+
+def test_a_start_that_was_cut_short_is_finished(tmp_path: Path) -> None:
+    """A first start killed at any point between its files is taken up again, not refused."""
+    home = DiskHome(tmp_path / "data")
+
+    async def the_id(store: Store) -> str:
+        return str(store.coordinator_id)  # type: ignore[attr-defined]
+
+    home.run(the_id)
+    home.data.coordinator_id.unlink()
+    home.run(the_id)
+    home.data.coordinator_id.unlink()
+    home.data.telemetry.unlink()
+    (home.data.path / "telemetry.sqlite.new").write_bytes(b"half a file")
+    home.run(the_id)
+    assert home.data.read_coordinator_id() == home.run(the_id)
+    assert [] == list(home.data.path.glob("*.new*"))
+
+
+def test_a_row_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+    """One bad record does not keep the coordinator from starting; it is reported, the rest goes on."""
+    home = DiskHome(tmp_path / "data")
+
+    async def write(store: Store) -> None:
+        await store.commit(
+            [Put(a_provider("good", 1)), Put(a_provider("bad", 2)), Put(a_session(1, 5, 6)), Put(a_session(2, 7, 8))]
+        )
+
+    home.run(write)
+    with closing(sqlite3.connect(str(home.data.truth))) as connection:
+        connection.execute("UPDATE provider SET labels = '{not json' WHERE provider_id = 'bad'")
+        connection.execute("UPDATE session SET disconnect_reason = 'vanished' WHERE session_id = 2")
+        connection.commit()
+
+    async def look(store: Store) -> None:
+        rows = (await store.load()).rows
+        assert [a_provider("good", 1)] == rows
+        assert [1] == [row.session_id for row in await store.sessions(rows[0].provider_id and "a", 0, 10)]  # type: ignore[arg-type,union-attr]
+        problems = (await store.check()).problems
+        assert any("provider 'bad'" in problem for problem in problems)
+        assert any("session 2" in problem for problem in problems)
+
+    home.run(look)
+
+
+def test_the_full_check_finds_damage_that_a_start_does_not(filled: Path, tmp_path: Path) -> None:
+    """A page of history, a segment and a missing segment are found by the digests and the integrity check."""
+    data = DataDir(Path(shutil.copytree(filled, tmp_path / "data")))
+    clean = check_files(data.path)
+    assert ((), 1) == (clean.problems, clean.segments)
+    (segment,) = data.segments.glob("*.parquet")
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 1
+    segment.write_bytes(content)
+    assert [f"segments/{segment.name} is damaged: it is not what its manifest says"] == list(
+        check_files(data.path).problems
+    )
+    segment.unlink()
+    assert (f"segments/{segment.name} is missing",) == check_files(data.path).problems
+    with closing(sqlite3.connect(str(data.truth))) as connection:
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'session_by_end'").fetchone()
+    overwrite("truth.sqlite", (root - 1) * PAGE + 8, b"\x00" * 64)(data)
+    assert any(problem.startswith("truth.sqlite") for problem in check_files(data.path).problems)
+
+
+# ---- the write-ahead log
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Path:
+    """A truth with ten committed transactions in its log, copied as a kill would leave it."""
+    source = DataDir(tmp_path / "source")
+    DiskHome(source.path).run(_nothing)
+    with closing(open_writer(source.truth, Durability.FULL)) as connection:
+        for number in range(10):
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"m{number}", "x" * 3_000))
+        return Path(shutil.copytree(source.path, tmp_path / "data"))
+
+
+async def _nothing(store: Store) -> None:
+    """A start and a stop."""
+
+
+def frames(path: Path) -> int:
+    return (path.stat().st_size - 32) // FRAME
+
+
+def test_a_whole_log_is_accepted(logged: Path) -> None:
+    """What a killed process left is no damage: everything committed is there after the start."""
+    examine(logged / "truth.sqlite", synced=True)
+
+    async def names(store: Store) -> int:
+        return sum(isinstance(row, MetaRow) for row in (await store.load()).rows)
+
+    assert 10 == DiskHome(logged).run(names)
+
+
+@pytest.mark.parametrize("frame", [0, 3, 9])
+def test_a_log_damaged_in_the_middle_is_refused(logged: Path, frame: int) -> None:
+    """Committed transactions that follow a bad frame show that it was not torn by a power cut."""
+    log = logged / "truth.sqlite-wal"
+    (logged / "truth.sqlite-shm").unlink()
+    overwrite(log.name, 32 + frame * FRAME + 2_000, b"damage")(DataDir(logged))
+    error = refusal_of(DiskHome(logged))
+    assert (Code.STORE_BROKEN, True) == (error.code, "-wal is damaged" in error.message)
+
+
+def test_a_torn_last_transaction_is_what_a_power_cut_leaves(logged: Path) -> None:
+    """Without the log's index, which a power cut takes, a bad last frame is the end of the log."""
+    log = logged / "truth.sqlite-wal"
+    (logged / "truth.sqlite-shm").unlink()
+    overwrite(log.name, 32 + (frames(log) - 1) * FRAME + 2_000, b"damage")(DataDir(logged))
+    examine(logged / "truth.sqlite", synced=True)
+
+
+@pytest.mark.parametrize("kept", [0, 20, 32, 32 + FRAME, 32 + 5 * FRAME + 100])
+def test_a_log_that_was_cut_is_refused(logged: Path, kept: int) -> None:
+    """The index that a killed process left counts more committed frames than the log still has."""
+    log = logged / "truth.sqlite-wal"
+    with log.open("r+b") as file:
+        file.truncate(kept)
+    error = refusal_of(DiskHome(logged))
+    assert (Code.STORE_BROKEN, True) == (error.code, "was cut" in error.message)
+
+
+def test_a_damaged_header_of_the_log_is_refused(logged: Path) -> None:
+    """A log whose header cannot be read, with frames behind it, hides what was committed."""
+    (logged / "truth.sqlite-shm").unlink()
+    overwrite("truth.sqlite-wal", 16, b"\x00\x00\x00\x00")(DataDir(logged))
+    error = refusal_of(DiskHome(logged))
+    assert (Code.STORE_BROKEN, True) == (error.code, "header" in error.message)
+
+
+def test_telemetry_may_lose_its_last_seconds(logged: Path) -> None:
+    """A hole in the log of telemetry is what a power cut may leave: the start goes on without what follows."""
+    examine(logged / "truth.sqlite", synced=True)
+    overwrite("truth.sqlite-wal", 32 + 4 * FRAME + 2_000, b"damage")(DataDir(logged))
+    examine(logged / "truth.sqlite", synced=False)
+
+
+def test_what_a_rolled_back_transaction_left_is_no_damage(tmp_path: Path) -> None:
+    """Frames of a large transaction that was rolled back, half overwritten by a later commit, are just old."""
+    data = DataDir(tmp_path / "source")
+    DiskHome(data.path).run(_nothing)
+    with closing(open_writer(data.truth, Durability.FULL)) as connection:
+        connection.execute("PRAGMA cache_size = 5")
+        connection.execute("INSERT INTO meta VALUES ('first', 'x')")
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", [(f"m{n}", "x" * 3_000) for n in range(60)])
+        connection.execute("ROLLBACK")
+        assert frames(data.path / "truth.sqlite-wal") > 20
+        connection.execute("INSERT INTO meta VALUES ('second', 'x')")
+        examine(data.truth, synced=True)
+        copy = Path(shutil.copytree(data.path, tmp_path / "data"))
+    (copy / "truth.sqlite-shm").unlink()
+    examine(copy / "truth.sqlite", synced=True)

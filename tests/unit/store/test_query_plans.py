@@ -1,0 +1,93 @@
+"""No request walks a table: every reading statement of the store is explained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from store import columns, heartbeats, hours, imports, manifest, meta, outages, pools, providers, sessions, tokens
+from store.migrate import migrate
+from store.sqlite import sqlite3
+from tests.conformance.homes import NOON_MS
+
+TRUTH = {"sessions", "providers", "outages", "tokens", "pools", "meta"}
+MODULES = (sessions, providers, outages, tokens, pools, meta, hours, manifest, heartbeats, columns, imports)
+WHOLE = {
+    ("providers", "ALL"): "read once at a start",
+    ("tokens", "ALL"): "read once at a start",
+    ("pools", "ALL"): "read once at a start",
+    ("meta", "ALL"): "read once at a start, a handful of rows",
+    ("meta", "COUNTERS"): "read once at a start, four rows",
+    ("manifest", "ALL"): "backup, check and the sweep at a start, 672 rows",
+    ("columns", "OUTAGES"): "the analytics worker takes them all, in its own process",
+    ("columns", "PROVIDERS"): "the analytics worker takes them all",
+    ("columns", "KEYS"): "the analytics worker takes them all",
+    ("columns", "SEGMENTS"): "the analytics worker takes them all, 672 rows",
+}
+"""Statements that are meant to read a whole table, and when."""
+NO_TABLES = {"wanted", "incoming", "merged", "i", "m", "p", "known", "neighbours", "CONSTANT", "sqlite_schema"}
+"""Names in plans that are no tables of ours: what a statement made itself, an import's temporary tables, the schema."""
+
+
+def statements() -> Iterator[tuple[str, str, str]]:
+    """(module, name, SQL) of every constant and generated statement that reads, or reads to remove."""
+    for module in MODULES:
+        for name, value in vars(module).items():
+            if isinstance(value, str) and re.match(r"\s*(SELECT|WITH|DELETE|UPDATE|INSERT INTO \S+\s+SELECT)\b", value):
+                yield _short(module), name, value
+        table = getattr(module, "TABLE", None)
+        if table is not None:
+            yield _short(module), "TABLE.delete", table.delete
+    yield "heartbeats", "newest", heartbeats.newest(NOON_MS)
+    yield "heartbeats", "last_beats", heartbeats.last_beats(NOON_MS)
+
+
+def _short(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
+
+
+def _connection(tmp_path: Path) -> sqlite3.Connection:
+    """One database with the tables of both, so that every statement can be explained."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection, "truth")
+    connection.execute("PRAGMA user_version = 0")
+    migrate(connection, "telemetry")
+    for statement in (heartbeats.create(NOON_MS), imports.INCOMING, imports.MERGED, imports.INDEX_MERGED):
+        connection.execute(statement)
+    return connection
+
+
+def _plan(connection: sqlite3.Connection, sql: str) -> list[str]:
+    numbered = max((int(n) for n in re.findall(r"\?(\d)", sql)), default=0)
+    values = [1] * (numbered or sql.count("?"))
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "sql"), list(statements()), ids=lambda value: value if len(str(value)) < 30 else ""
+)
+def test_no_statement_walks_a_table(tmp_path: Path, module: str, name: str, sql: str) -> None:
+    """A plan searches by an index; whole tables are read only where that is the purpose, which is written here."""
+    with closing(_connection(tmp_path)) as connection:
+        plan = _plan(connection, sql)
+    scanned = [line for line in plan if line.startswith("SCAN") and not line.startswith("SCAN (subquery")]
+    walks = [line for line in scanned if line.split()[1] not in NO_TABLES]
+    if (module, name) in WHOLE:
+        assert walks, f"{module}.{name} walks nothing: take it off the list"
+    else:
+        assert [] == walks, f"{module}.{name}"
+    # The last term alone is sorted within equal times: a handful of rows, and the limit still ends the walk.
+    sorts = [line for line in plan if "TEMP B-TREE" in line and "LAST TERM" not in line]
+    if name in ("BEGUN_SINCE", "newest", "NEWEST", "IN_WINDOW", "SESSIONS_SINCE", "HOURS"):
+        assert [] == sorts, f"{module}.{name} sorts what an index has in order"
+
+
+def test_a_statement_that_walks_is_noticed(tmp_path: Path) -> None:
+    """The test above can fail: a condition without an index shows as a walk."""
+    with closing(_connection(tmp_path)) as connection:
+        assert ["SCAN session"] == _plan(connection, "SELECT boot_id FROM session WHERE boot_id = ?")
