@@ -38,7 +38,7 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
         case events.AgentHello():
             sessions.on_hello(state, event, policy, out)
         case events.AgentPong():
-            sessions.on_pong(state, event, out)
+            sessions.on_pong(state, event, policy, out)
         case events.AgentBye():
             sessions.on_bye(state, event, policy, out)
         case events.LinkClosed():

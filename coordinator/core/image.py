@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from coordinator.core.events import AgentHello, FiguresPublished
 from coordinator.core.ids import ConnId, Ms, ProviderId, ProviderKey, SessionId
-from coordinator.core.rows import EndReason, PoolRow, ProviderRow, SessionRow, TokenRow
+from coordinator.core.rows import PoolRow, ProviderRow, SessionRow, TokenRow
 from coordinator.core.snapshot import Duplicate, Liveness
 from coordinator.core.state import Challenger, ClusterState, Figures, LiveSession, Provider
 
@@ -20,8 +20,9 @@ class SessionImage(Struct, frozen=True, gc=False, kw_only=True):
     quiet_from_ms: Ms
     last_beat_ms: Ms | None
     saved_beat_ms: Ms | None
+    interval_ms: Ms
     pinged: bool
-    undone_end: EndReason | None = None
+    undone: SessionRow | None
 
 
 class ChallengerImage(Struct, frozen=True, gc=False, kw_only=True):
@@ -48,6 +49,8 @@ class StateImage(Struct, frozen=True, gc=False, kw_only=True):
     booted_at_ms: Ms
     rejoin_by_ms: Ms
     stopping: bool
+    ticked_at_ms: Ms
+    ended: tuple[SessionRow, ...]
     generation: int
     outage_ms: Ms
     alive_at_ms: Ms | None
@@ -74,6 +77,8 @@ def image_of(state: ClusterState) -> StateImage:
         booted_at_ms=state.booted_at_ms,
         rejoin_by_ms=state.rejoin_by_ms,
         stopping=state.stopping,
+        ticked_at_ms=state.ticked_at_ms,
+        ended=tuple(state.ended),
         generation=state.generation,
         outage_ms=state.outage_ms,
         alive_at_ms=state.alive_at_ms,
@@ -104,8 +109,9 @@ def _provider_image(provider: Provider) -> ProviderImage:
             quiet_from_ms=session.quiet_from_ms,
             last_beat_ms=session.last_beat_ms,
             saved_beat_ms=session.saved_beat_ms,
+            interval_ms=session.interval_ms,
             pinged=session.pinged,
-            undone_end=session.undone_end,
+            undone=session.undone,
         ),
         peer=provider.peer,
         gone_from_ms=provider.gone_from_ms,
@@ -121,6 +127,8 @@ def state_of(image: StateImage) -> ClusterState:
     state = ClusterState(image.coordinator_id)
     state.now_ms, state.booted_at_ms, state.outage_ms = image.now_ms, image.booted_at_ms, image.outage_ms
     state.rejoin_by_ms, state.stopping = image.rejoin_by_ms, image.stopping
+    state.ticked_at_ms = image.ticked_at_ms
+    state.ended.extend(image.ended)
     state.generation, state.alive_at_ms = image.generation, image.alive_at_ms
     state.interval_ms, state.beats_saved_ms = image.interval_ms, image.beats_saved_ms
     state.next_session_id, state.next_key = image.next_session_id, image.next_key
@@ -139,7 +147,11 @@ def state_of(image: StateImage) -> ClusterState:
 
 def _add_provider(state: ClusterState, image: ProviderImage) -> None:
     provider = Provider(
-        row=image.row, phase=image.phase, peer=image.peer, gone_from_ms=image.gone_from_ms, duplicate=image.duplicate
+        row=image.row,
+        phase=image.phase,
+        peer=image.peer,
+        gone_from_ms=image.gone_from_ms,
+        duplicate=image.duplicate,
     )
     who = image.row.provider_id
     if image.session is not None:
@@ -150,8 +162,9 @@ def _add_provider(state: ClusterState, image: ProviderImage) -> None:
             quiet_from_ms=s.quiet_from_ms,
             last_beat_ms=s.last_beat_ms,
             saved_beat_ms=s.saved_beat_ms,
+            interval_ms=s.interval_ms,
             pinged=s.pinged,
-            undone_end=s.undone_end,
+            undone=s.undone,
         )
     if image.challenger is not None:
         c = image.challenger

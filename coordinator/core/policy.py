@@ -28,6 +28,8 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """How often `alive_at` is stored: the start of an outage is known to that."""
     beat_save_every_ms: Ms = 60_000
     """How often an open session's last heartbeat is written to the truth, should telemetry be lost."""
+    tick_ms: Ms = 1_000
+    """How often a tick is to come."""
     stall_ms: Ms = 2_500
     """A tick so late is a stall of our own: nobody is judged by it."""
     outage_ms: Ms = 10_000

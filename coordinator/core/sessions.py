@@ -147,19 +147,20 @@ def _supersede(
 def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy: Policy, out: Decision) -> None:
     """Bind the connection: the awaited session goes on for the same agent process, else a new one begins."""
     if provider.session is not None and provider.phase is not Liveness.AWAITED:
-        end_session(state, provider, provider.session.undone_end or EndReason.READ_ERROR, policy, out)
+        end_session(state, provider, EndReason.READ_ERROR, policy, out)
     awaited = provider.session
     resumed = awaited is not None and awaited.row.process_id == event.process_id and bool(event.process_id)
     if awaited is not None and not resumed:
         _end_awaited(state, provider, out)
     now = state.now_ms
     row = provider.row
-    gap_ms = _observed_gap(state, provider.gone_from_ms)
+    gap_ms = _observed_gap(state, provider.gone_from_ms, policy)
     stays = row.boot_id == event.boot_id and gap_ms < policy.lost_ms(state.interval_ms)
     if awaited is not None and resumed:
         session = awaited
         session.conn_id = event.conn_id
         session.quiet_from_ms = now
+        session.interval_ms = state.interval_ms
         session.pinged = False
     else:
         session = LiveSession(
@@ -173,6 +174,7 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
             ),
             conn_id=event.conn_id,
             quiet_from_ms=now,
+            interval_ms=state.interval_ms,
         )
         state.next_session_id = SessionId(state.next_session_id + 1)
         out.writes.append(Put(session.row))
@@ -217,11 +219,16 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
     _fit_interval(state, policy, out)
 
 
-def _observed_gap(state: ClusterState, since_ms: Ms | None) -> Ms:
+def _observed_gap(state: ClusterState, since_ms: Ms | None, policy: Policy) -> Ms:
     """How much of the time from `since_ms` until now we watched."""
     if since_ms is None:
         return state.now_ms
-    return state.now_ms - since_ms - (state.outage_ms if since_ms < state.booted_at_ms else 0)
+    unwatched_ms = state.outage_ms if since_ms < state.booted_at_ms else 0
+    # After a stall the sockets are read before the tick that reports it: no tick for so long, and we did not look.
+    unticked_ms = state.now_ms - max(since_ms, state.ticked_at_ms)
+    if unticked_ms >= policy.stall_ms:
+        unwatched_ms += unticked_ms
+    return state.now_ms - since_ms - unwatched_ms
 
 
 def _fit_interval(state: ClusterState, policy: Policy, out: Decision) -> None:
@@ -229,13 +236,11 @@ def _fit_interval(state: ClusterState, policy: Policy, out: Decision) -> None:
     fitting = policy.interval_ms(len(state.conns))
     shrunk = policy.interval_ms(len(state.conns) * 5 // 4)
     if fitting > state.interval_ms or shrunk < state.interval_ms:
-        # An agent that was told the longer interval may use it up once more: its deadlines begin after that.
-        grace_ms = state.interval_ms - fitting
-        if grace_ms > 0:
-            for provider_id in state.conns.values():
-                session = state.providers[provider_id].session
-                assert session is not None
-                session.quiet_from_ms = max(session.quiet_from_ms, state.now_ms + grace_ms)
+        # A shorter one counts from an agent's next sign of life: until then it may go by what it was told before.
+        for provider_id in state.conns.values():
+            session = state.providers[provider_id].session
+            assert session is not None
+            session.interval_ms = max(session.interval_ms, fitting)
         state.interval_ms = fitting
         out.sends.extend(Send(conn_id, TellInterval(heartbeat_interval_ms=fitting)) for conn_id in state.conns)
 
@@ -260,19 +265,23 @@ def on_heartbeats(state: ClusterState, event: Heartbeats, policy: Policy, out: D
                 provider.row, resume_digest=provider.row.resume_digest_unconfirmed, resume_digest_unconfirmed=""
             )
             out.writes.append(Put(provider.row))
-        _sign_of_life(state, provider, session, out)
+        _sign_of_life(state, provider, session, policy, out)
 
 
-def on_pong(state: ClusterState, event: AgentPong, out: Decision) -> None:
+def on_pong(state: ClusterState, event: AgentPong, policy: Policy, out: Decision) -> None:
     """The connection answered. A challenger of its provider is refused."""
     provider = state.provider_of(event.conn_id)
     if provider is not None and provider.session is not None:
-        _sign_of_life(state, provider, provider.session, out)
+        _sign_of_life(state, provider, provider.session, policy, out)
 
 
-def _sign_of_life(state: ClusterState, provider: Provider, session: LiveSession, out: Decision) -> None:
+def _sign_of_life(state: ClusterState, provider: Provider, session: LiveSession, policy: Policy, out: Decision) -> None:
     session.quiet_from_ms = max(state.now_ms, session.quiet_from_ms)
     session.pinged = False
+    if provider.phase is Liveness.SUSPECT or session.interval_ms > state.interval_ms:
+        # Its appointment is a late one; from this sign of life on it is pinged and suspected in time again.
+        session.interval_ms = state.interval_ms
+        state.review_at(provider, state.now_ms + int(policy.ping_after_intervals * session.interval_ms))
     if provider.phase is Liveness.SUSPECT:
         provider.phase = Liveness.ONLINE
         changed(out, provider)
@@ -341,12 +350,16 @@ def on_link_closed(state: ClusterState, event: LinkClosed, policy: Policy, out: 
 def end_session(state: ClusterState, provider: Provider, reason: EndReason, policy: Policy, out: Decision) -> None:
     """Close the open session at the last moment it is known to have lived.
 
-    Whether its provider is lost is judged by ticks alone: they know of our own stalls.
+    An end that a full disk undid is made again as it was: the first reason wins. Whether its provider is lost
+    is judged by ticks alone: they know of our own stalls.
     """
     session = provider.session
     assert session is not None
     known = session.last_beat_ms if session.last_beat_ms is not None else session.row.connected_at_ms
     ended_ms = max(min(state.now_ms, known + state.interval_ms), session.row.connected_at_ms)
+    if session.undone is not None and session.undone.disconnect_reason is not None:
+        session.last_beat_ms = session.undone.last_heartbeat_at_ms
+        ended_ms, reason = session.undone.disconnected_at_ms or ended_ms, session.undone.disconnect_reason
     if session.conn_id is not None:
         state.conns.pop(session.conn_id, None)
     left = reason in (EndReason.CLEAN_CLOSE, EndReason.DRAINING)
@@ -381,6 +394,7 @@ def _close_row(
         last_heartbeat_at_ms=session.last_beat_ms,
     )
     provider.session = None
+    state.ended.append(row)
     provider.row = replace(
         provider.row,
         last_seen_ms=session.last_beat_ms if session.last_beat_ms is not None else ended_ms,
@@ -397,7 +411,7 @@ def _close_row(
 
 def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> None:
     """From the last `alive_at` until now is unobserved; open sessions wait for their agents."""
-    state.booted_at_ms = state.now_ms
+    state.booted_at_ms = state.ticked_at_ms = state.now_ms
     state.rejoin_by_ms = state.now_ms + policy.rejoin_ms
     state.interval_ms = policy.heartbeat_interval_ms
     if state.alive_at_ms is not None and state.alive_at_ms < state.now_ms:
@@ -426,8 +440,9 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
 
 def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> None:
     """Judge whose time has come. A stall of our own moves every deadline and is nobody's fault."""
-    if event.stalled_ms >= policy.stall_ms:
-        _forgive(state, event.stalled_ms, policy, out)
+    stalled_ms = _stalled_ms(state, event, policy)
+    if stalled_ms >= policy.stall_ms:
+        _forgive(state, stalled_ms, policy, out)
     if abs(event.wall_step_ms) >= policy.wall_jump_ms:
         out.notes.append(
             Warned(
@@ -436,6 +451,7 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
                 text=f"the wall clock was moved by {event.wall_step_ms / 1000:+.1f} s; no deadline or session moved",
             )
         )
+    state.ticked_at_ms = state.now_ms
     for provider in state.due() if not state.stopping else ():
         _review(state, provider, policy, out)
     if state.alive_at_ms is None or state.now_ms - state.alive_at_ms >= policy.alive_every_ms:
@@ -471,12 +487,21 @@ def _save_beats(state: ClusterState, out: Decision) -> None:
             out.writes.append(Put(session.row))
 
 
+def _stalled_ms(state: ClusterState, event: Tick, policy: Policy) -> Ms:
+    """How long we were not looking before this tick. Never more than the time since the last one: a stall that was
+    seen by the ticks themselves (one waited while we stood still) is not counted again when it is reported."""
+    gap_ms = state.now_ms - state.ticked_at_ms
+    if event.stalled_ms >= policy.stall_ms:
+        return min(event.stalled_ms, gap_ms)
+    return gap_ms - policy.tick_ms
+
+
 def _forgive(state: ClusterState, stalled_ms: Ms, policy: Policy, out: Decision) -> None:
     """Move every deadline by the stall, but none behind what a sign of life right now would give."""
     now = state.now_ms
     for provider in state.providers.values():
         session, challenger = provider.session, provider.challenger
-        if session is not None and session.quiet_from_ms < now:
+        if session is not None:
             session.quiet_from_ms = min(now, session.quiet_from_ms + stalled_ms)
         if provider.gone_from_ms is not None and provider.phase in (Liveness.SUSPECT, Liveness.AWAY):
             provider.gone_from_ms = min(now, provider.gone_from_ms + stalled_ms)
@@ -513,7 +538,7 @@ def _review(state: ClusterState, provider: Provider, policy: Policy, out: Decisi
         else:
             state.review_at(provider, state.rejoin_by_ms)
     elif session.conn_id is None:
-        end_session(state, provider, session.undone_end or EndReason.READ_ERROR, policy, out)
+        end_session(state, provider, EndReason.READ_ERROR, policy, out)
     else:
         _review_silence(state, provider, session, policy, out)
 
@@ -549,9 +574,9 @@ def _review_silence(
 ) -> None:
     assert session.conn_id is not None
     quiet_ms = state.now_ms - session.quiet_from_ms
-    ping_ms = int(policy.ping_after_intervals * state.interval_ms)
-    suspect_ms = int(policy.suspect_after_intervals * state.interval_ms)
-    lost_ms = policy.lost_ms(state.interval_ms)
+    ping_ms = int(policy.ping_after_intervals * session.interval_ms)
+    suspect_ms = int(policy.suspect_after_intervals * session.interval_ms)
+    lost_ms = policy.lost_ms(session.interval_ms)
     if quiet_ms >= lost_ms:
         out.sends.append(
             Send(session.conn_id, CloseLink(code=CloseCode.LOST, reason=f"no sign of life for {quiet_ms / 1000:.0f} s"))
@@ -581,16 +606,19 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
     """
     out = Decision()
     fresh.now_ms, fresh.booted_at_ms, fresh.interval_ms = old.now_ms, old.booted_at_ms, old.interval_ms
-    fresh.rejoin_by_ms, fresh.stopping = old.rejoin_by_ms, old.stopping
+    fresh.rejoin_by_ms, fresh.stopping, fresh.ticked_at_ms = old.rejoin_by_ms, old.stopping, old.ticked_at_ms
     fresh.figures, fresh.beats_saved_ms, fresh.outage_ms = old.figures, old.beats_saved_ms, old.outage_ms
     fresh.next_session_id = max(fresh.next_session_id, old.next_session_id)
     fresh.next_key = max(fresh.next_key, old.next_key)
+    fresh.ended = old.ended
+    ended = {row.session_id: row for row in old.ended}
     for provider_id, provider in fresh.providers.items():
         before = old.providers.get(provider_id)
         if before is not None:
             provider.peer, provider.duplicate = before.peer, before.duplicate
         if provider.session is not None:
-            _carry_session(fresh, provider, provider.session, before, policy)
+            undone_end = ended.get(provider.session.row.session_id)
+            _carry_session(fresh, provider, provider.session, before, undone_end, policy)
         else:
             _carry_absence(fresh, provider, before, policy)
         changed(out, provider)
@@ -605,14 +633,19 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
 
 
 def _carry_session(
-    fresh: ClusterState, provider: Provider, session: LiveSession, before: Provider | None, policy: Policy
+    fresh: ClusterState,
+    provider: Provider,
+    session: LiveSession,
+    before: Provider | None,
+    undone: SessionRow | None,
+    policy: Policy,
 ) -> None:
     """An open session that is durable: it lives on, is awaited again, or is to be ended by the next tick."""
     lived = before.session if before is not None else None
     if before is not None and lived is not None and lived.row.session_id == session.row.session_id:
         session.last_beat_ms = lived.last_beat_ms
-        session.quiet_from_ms = lived.quiet_from_ms
-        session.pinged = lived.pinged
+        session.quiet_from_ms, session.interval_ms = lived.quiet_from_ms, lived.interval_ms
+        session.pinged, session.undone = lived.pinged, lived.undone
         welcomed = before.row.resume_digest_unconfirmed or before.row.resume_digest
         if lived.conn_id is None or welcomed in (provider.row.resume_digest, provider.row.resume_digest_unconfirmed):
             session.conn_id = lived.conn_id
@@ -623,9 +656,9 @@ def _carry_session(
             fresh.rejoin_by_ms = max(fresh.rejoin_by_ms, fresh.now_ms + policy.rejoin_ms)
     else:
         provider.phase = Liveness.SUSPECT
-        if before is not None and before.session is None and before.row.last_seen_ms is not None:
-            session.last_beat_ms = max(session.row.connected_at_ms, before.row.last_seen_ms)
-            session.undone_end = before.row.last_end
+        session.undone = undone
+        if before is not None and before.gone_from_ms is not None:
+            session.quiet_from_ms = before.gone_from_ms
     fresh.review_at(provider, fresh.now_ms)
 
 

@@ -6,6 +6,7 @@ tokens and pools; history is the store's. Nothing here grows with history.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -24,6 +25,9 @@ from coordinator.core.rows import (
 )
 from coordinator.core.snapshot import Duplicate, Liveness
 
+ENDED_MAX = 4_096
+"""Ends that are remembered for a rollback (about 1 MB); an older one that is undone becomes a `read_error`."""
+
 
 class LiveSession(Struct, gc=False, kw_only=True):
     """An open session. `conn_id` is None while its agent is awaited after a restart."""
@@ -34,9 +38,11 @@ class LiveSession(Struct, gc=False, kw_only=True):
     """Silence is counted from here: the last sign of life, moved by our own stalls."""
     last_beat_ms: Ms | None = None
     saved_beat_ms: Ms | None = None
+    interval_ms: Ms = 0
+    """The longest heartbeat interval that its agent was told since its last sign of life."""
     pinged: bool = False
-    undone_end: EndReason | None = None
-    """Why it ended, when a full disk undid that end: it is ended again so."""
+    undone: SessionRow | None = None
+    """How it ended, when a full disk undid that end: it is ended again so."""
 
 
 class Challenger(Struct, gc=False, kw_only=True):
@@ -56,6 +62,7 @@ class Provider(Struct, kw_only=True):
     session: LiveSession | None = None
     peer: str = ""
     gone_from_ms: Ms | None = None
+    """Its absence is counted from here: the last sign of life, moved by our own stalls."""
     challenger: Challenger | None = None
     duplicate: Duplicate | None = None
     review_at_s: int | None = None
@@ -80,6 +87,9 @@ class ClusterState:
         self.rejoin_by_ms: Ms = 0
         """Until then sessions wait for their agents after a start."""
         self.stopping = False
+        self.ticked_at_ms: Ms = 0
+        self.ended: deque[SessionRow] = deque(maxlen=ENDED_MAX)
+        """Sessions as they ended lately, durable or not: an end that a full disk undoes is made again from here."""
         self.outage_ms: Ms = 0
         """How long the coordinator was away before this start."""
         self.alive_at_ms: Ms | None = None

@@ -90,6 +90,17 @@ def test_any_sign_of_life_makes_a_suspect_online_again() -> None:
         assert fleet.phase() is Liveness.ONLINE
 
 
+def test_a_suspect_that_came_back_is_suspected_in_time_again() -> None:
+    fleet = Fleet("a")
+    fleet.hello(1)
+    fleet.run_to(12)
+    fleet.beat(1)
+    fleet.run_to(21)
+    assert fleet.phase() is Liveness.ONLINE
+    fleet.run_to(22)
+    assert fleet.phase() is Liveness.SUSPECT
+
+
 def test_a_broken_socket_is_suspect_until_lost_after_its_last_sign_of_life() -> None:
     fleet = Fleet("a")
     fleet.hello(1)
@@ -126,6 +137,18 @@ def test_a_stall_of_ours_judges_nobody() -> None:
     assert [
         OutageRow(coordinator_id="head", began_at_ms=START_MS + 6_000, ended_at_ms=START_MS + 65_000, cause="stall")
     ] == [row for row in fleet.rows.values() if isinstance(row, OutageRow)]
+
+
+def test_a_tick_that_waited_through_a_stall_judges_nobody_either() -> None:
+    """It was due before the process stood still and is taken after: the gap between ticks tells, once."""
+    fleet = Fleet("a")
+    fleet.hello(1)
+    fleet.run_to(5, beating=(1,))
+    fleet.at(65).tick()
+    assert fleet.phase() is Liveness.ONLINE
+    fleet.at(65.3).tick(stalled_s=59)
+    assert fleet.phase() is Liveness.ONLINE
+    assert 1 == len([row for row in fleet.rows.values() if isinstance(row, OutageRow)])
 
 
 def test_a_stall_gives_nobody_more_time_than_a_heartbeat_now_would() -> None:
@@ -189,9 +212,10 @@ def test_a_blip_cuts_no_stay_in_a_fleet_with_a_long_interval() -> None:
 def test_a_reboot_or_half_a_minute_begins_a_new_stay(boot: str, back_at: float) -> None:
     fleet = Fleet("a")
     fleet.hello(1)
-    fleet.at(5).beat(1)
+    fleet.run_to(5, beating=(1,))
     fleet.at(6).closed(1)
-    fleet.at(back_at).hello(2, boot=boot)
+    fleet.run_to(back_at)
+    fleet.hello(2, boot=boot)
     assert fleet.now_ms == fleet.provider().row.stay_began_ms
 
 
@@ -203,7 +227,8 @@ def test_a_stall_after_a_restart_joins_no_stays_that_were_apart() -> None:
     fleet.at(3_605).beat(1)
     fleet.closed(1)
     fleet.at(3_626).tick(stalled_s=20)
-    fleet.at(3_680).hello(2)
+    fleet.run_to(3_680)
+    fleet.hello(2)
     assert fleet.now_ms == fleet.provider().row.stay_began_ms
 
 
@@ -441,6 +466,9 @@ def test_who_was_told_a_long_interval_is_not_judged_by_the_short_one() -> None:
         fleet.at(second).tick()
         assert fleet.phase("n0") is Liveness.ONLINE, f"at {second} s"
     assert 5_000 == fleet.state.interval_ms
+    fleet.at(121).beat(0)
+    fleet.run_to(131)
+    assert fleet.phase("n0") is Liveness.SUSPECT, "from its next heartbeat on the short one counts"
 
 
 # ---- a full disk
