@@ -139,6 +139,9 @@ class Metrics:
     def __init__(self) -> None:
         self._series: dict[str, _Series] = {name: _Series() for name in _table}
         self._sources: list[Source] = []
+        for metric in _table.values():
+            if metric.kind == "counter" and not metric.labels:
+                self._series[metric.name].values[()] = 0.0
 
     def source(self, ask: Source) -> None:
         """Have `ask` called before each rendering."""
