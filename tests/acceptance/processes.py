@@ -122,6 +122,7 @@ class Head(Process):
             try:
                 client.healthz()
             except CoordError:
+                client.close()
                 return None
             return client
 
