@@ -56,8 +56,18 @@ COMMANDS: dict[str, dict[str, Entry]] = {
 _ENTRIES = {name: entry for group in COMMANDS.values() for name, entry in group.items()}
 
 
+class ReaderGone(Exception):
+    """The other end of our output was closed. Not an OSError: click has ways of its own with those."""
+
+
 class Root(click.Group):
     """The commands above, imported one at a time."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as gone:
+            raise ReaderGone from gone
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_ENTRIES)
@@ -115,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.USAGE
     except (click.Abort, KeyboardInterrupt):
         return exits.INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         # The interpreter flushes stdout once more at its end: that must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.BROKEN_PIPE

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PAGE_MAX = 500
 FIGURES_OLD_S = 600.0
+EVIDENCE = {"never_observed": "none", "thin": "thin", "newcomer": "new"}
 AS_OF = "As it was then: Unix seconds or ISO 8601 with a zone."
 WINDOWS = ("24h", "1d", "7d", "30d")
 NUMBERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "UBIGINT"})
@@ -52,11 +53,12 @@ RELIABILITY = (
         "SCORE", lambda f: humane.number(f.liveness_score), right=True, colour=lambda f: _grade(f.liveness_score)
     ),
     output.Column("UPTIME", lambda f: humane.share(f.uptime_pct), right=True),
-    output.Column("STAYS 4H", lambda f: humane.share(f.p_stays_4h, 0), right=True),
-    output.Column("STAYS 8H", lambda f: humane.share(f.p_stays_8h, 0), right=True),
+    output.Column("4H", lambda f: humane.share(f.p_stays_4h, 0), right=True),
+    output.Column("8H", lambda f: humane.share(f.p_stays_8h, 0), right=True),
     output.Column("MTBF", lambda f: (">" if f.mtbf_lower_bound else "") + humane.length(f.mtbf_seconds), right=True),
     output.Column("STAYS", lambda f: str(f.stays_count), right=True),
-    output.Column("LAST FAILURE", lambda f: humane.ago(f.last_failure_at), right=True),
+    output.Column("FAILED", lambda f: humane.ago(f.last_failure_at), right=True),
+    output.Column("DATA", lambda f: _evidence(f)),
     output.Column("TERMS", lambda f: _terms(f), wide=True),
     output.Column("90% 8H", lambda f: f"{f.p_stays_8h_interval.low:.2f}-{f.p_stays_8h_interval.high:.2f}", wide=True),
     output.Column("OBSERVED", lambda f: humane.length(f.observed_seconds), right=True, wide=True),
@@ -133,6 +135,11 @@ def _is_old(answer: ReliabilityAnswer) -> bool:
     """Whether the figures are remembered ones, because there is no worker to make new ones."""
     age_s = (datetime.now(UTC) - humane.moment(answer.computed_at)).total_seconds()
     return answer.filters.as_of is None and age_s > FIGURES_OLD_S
+
+
+def _evidence(features: Features) -> str:
+    """The flags that a reader must not miss, in a word each; `-o wide` has all of them."""
+    return ",".join(word for flag, word in EVIDENCE.items() if flag in features.flags) or "good"
 
 
 def _terms(features: Features) -> str:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli import terminal
-from cli.demo.history import as_csv, generate
+from cli.config import Config
+from cli.demo.history import CHARACTERS, as_csv, generate
 from cli.demo.stage import Stage, stage
+from cli.options import client_for
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
 
 AGENTS = ("alpha", "beta", "gamma")
 VICTIM = "beta"
@@ -53,7 +59,8 @@ def write_history(path: Path, seed: int, until: int) -> int:
 
 
 def _start(place: Stage) -> None:
-    _step("A coordinator, in a directory of its own.", f"coord serve --data {place.data} --listen 127.0.0.1:0 &")
+    _step("A coordinator, in a directory of its own.", f"export COORD_DATA={place.data}")
+    _command("coord serve --listen 127.0.0.1:0 &")
     place.start("coordinator", "serve", "--listen", "127.0.0.1:0")
     address = place.data / "address"
     url = place.wait_for(lambda: address.read_text().strip() if address.exists() else None, "the coordinator's start")
@@ -89,7 +96,8 @@ def _kill(place: Stage) -> None:
             lambda: state if (state := _liveness(client)[VICTIM]) != "online" else None, "noticing the loss", 15
         )
         took = time.monotonic() - began
-    _remark(f"the coordinator noticed after {took:.2f} s: {VICTIM} is {seen}, and gets no new work")
+    _remark(f"the coordinator noticed after {took:.2f} s: {VICTIM} is {seen}, gets no new work,")
+    _remark("and counts as lost if it is not back within 30 s")
     _command("coord providers list")
     place.run("providers", "list")
 
@@ -99,9 +107,20 @@ def _ask(place: Stage) -> None:
     _query(place, "reliability", "--min-score", "0.8", "--limit", "12")
     _step(f"When is {SHOWN} there? Share of the observed time by weekday and hour (UTC).")
     _query(place, "availability", SHOWN)
-    _step("Who will still be there in 8 hours? Forecasts for nodes that are online now.")
-    for name in ("server-003", "spot-003", "laptop-003", SHOWN):
+    _step("Who will still be there in 8 hours? One node of each character that is online now.")
+    for name in _one_of_each(place):
         _query(place, "forecast", name, "--horizon", "8h")
+
+
+def _one_of_each(place: Stage) -> list[str]:
+    """The first node of each character that has a forecast: office PCs sleep at night."""
+    found: dict[str, str] = {}
+    with _client(place) as client:
+        for entry in client.reliability(horizon="8h", limit=0).entries:
+            kind = entry.provider_id.rpartition("-")[0]
+            if kind in CHARACTERS and entry.forecast is not None:
+                found.setdefault(kind, entry.provider_id)
+    return sorted(found.values())
 
 
 def _query(place: Stage, *arguments: str) -> None:
@@ -118,7 +137,7 @@ def _farewell(place: Stage, keep: bool, took_s: float) -> None:
         _command("coord query reliability --horizon 8h -o wide")
         _command('coord query sql "SELECT count(*) FROM sessions"')
         print("\nTo stop them and remove everything:\n")
-        _command(f"kill {pids}; rm -r {place.directory}")
+        _command(f"kill {pids}; sleep 3; rm -r {place.directory}")
     else:
         print("Nothing of it is left. To try next:\n")
         _command("make demo KEEP=1                  # the same, and look around afterwards")
@@ -127,17 +146,11 @@ def _farewell(place: Stage, keep: bool, took_s: float) -> None:
         _command("coord --help                      # everything else")
 
 
-def _liveness(client: object) -> dict[str, str]:
-    from coordinator.client import Client
-
-    assert isinstance(client, Client)
+def _liveness(client: Client) -> dict[str, str]:
     return {entry.provider_id: entry.liveness for entry in client.providers().entries}
 
 
-def _client(place: Stage):  # type: ignore[no-untyped-def]
-    from cli.config import Config
-    from cli.options import client_for
-
+def _client(place: Stage) -> Client:
     return client_for(Config(environ={"COORD_DATA": str(place.data)}))
 
 
