@@ -87,6 +87,11 @@ class DataDir:
     def backups(self) -> Path:
         return self.path / "backups"
 
+    @property
+    def restoring(self) -> Path:
+        """A restore on its way; with it and without a coordinator's id, one was interrupted."""
+        return self.path / ".restoring"
+
     def make(self) -> None:
         """Create what is missing of the directories. Cheap when all is there."""
         try:

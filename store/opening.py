@@ -24,6 +24,8 @@ def prepare(data: DataDir) -> str:
     Raises STORE_BROKEN, with how to restore, for a file that is missing, cut or damaged; SCHEMA_NEWER.
     """
     known = data.read_coordinator_id()
+    if known is None and data.restoring.exists():
+        raise broken(f"a restore into {data.path} was interrupted")
     segments = next(data.segments.glob("*.parquet"), None)
     _need(data.truth, known is not None or segments is not None or data.telemetry.exists())
     if not data.truth.exists():

@@ -17,15 +17,13 @@ from store.migrate import migrate
 from store.sqlite import Durability, open_writer, sqlite3, translated
 from store.writer import in_transaction
 
-STAGED = ".restoring"
-
 
 def restore(backup_dir: Path, data_dir: Path, failpoint: str = "") -> Path | None:
     """Verify a backup and make it the store of `data_dir`; returns where the files before it were put, if any.
 
     The generation rises by one, so that agents refuse leases of before; the epoch is new, so that everything
-    derived is computed anew. Interrupted, it can be run again: until the last step nothing of the new store
-    is in place, and a store with a part missing is refused at start.
+    derived is computed anew. Interrupted, it is to be run again: the coordinator's id is the first file to go and
+    the last to come, and without it a directory with a restore on its way is refused at start.
 
     Raises CoordError: BAD_REQUEST for a backup that is not whole, DATA_LOCKED for a directory in use,
     STORE_FULL, SCHEMA_NEWER.
@@ -35,7 +33,7 @@ def restore(backup_dir: Path, data_dir: Path, failpoint: str = "") -> Path | Non
     data = DataDir(data_dir)
     data.make()
     lock = data.lock_exclusively()
-    staged = DataDir(data_dir / STAGED)
+    staged = DataDir(data.restoring)
     try:
         shutil.rmtree(staged.path, ignore_errors=True)
         staged.segments.mkdir(mode=DIRECTORY_MODE, parents=True)
