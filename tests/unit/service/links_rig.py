@@ -11,7 +11,7 @@ import json
 import os
 import re
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -126,9 +126,7 @@ class Rig:
 
     async def stored(self, count: int) -> None:
         """Wait until that many heartbeats are in the store."""
-        async with asyncio.timeout(PATIENCE_S):
-            while len(self.store.rows) < count:
-                await asyncio.sleep(0.005)
+        await until(lambda: len(self.store.rows) >= count)
 
     async def hang_up(self) -> None:
         for agent in self._agents:
@@ -179,7 +177,7 @@ async def a_rig(
             await runner.cleanup()
 
 
-def a_hello(provider_id: str = "a", process_id: str = "p1", **more: object) -> dict[str, object]:
+def a_hello(provider_id: str = "a", process_id: str = "p1", **more: Any) -> dict[str, object]:
     hello = {
         "type": "hello",
         "versions": [1],
@@ -283,6 +281,13 @@ class Agent:
             await self.writer.wait_closed()
         except ConnectionError:
             return
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait for something that happens in another task and has no event of its own."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not true():  # noqa: ASYNC110 - what is watched are plain numbers of the code under test
+            await asyncio.sleep(0.002)
 
 
 def conn_of(rig: Rig, provider_id: str = "a") -> ConnId:

@@ -15,7 +15,7 @@ from coordinator.core.ids import ProviderId, TokenId
 from coordinator.core.snapshot import Liveness
 from coordinator.service.frames import seam_fits
 from coordinator.service.link import LinkSettings
-from tests.unit.service.links_rig import PATIENCE_S, a_beat, a_hello, a_rig, conn_of
+from tests.unit.service.links_rig import a_beat, a_hello, a_rig, conn_of, until
 
 PUSHED = pytest.mark.parametrize("pushed", [True, False], ids=["pushed", "pulled"])
 """Every behaviour holds with frames by callback and with aiohttp's own receive loop."""
@@ -166,9 +166,7 @@ def test_a_broken_socket_is_told_to_the_core_after_its_heartbeats() -> None:
             agent = await rig.connect("a")
             agent.say(a_beat(1, requests_served=11))
             agent.writer.close()
-            async with asyncio.timeout(PATIENCE_S):
-                while rig.engine.state.conns:
-                    await asyncio.sleep(0.005)
+            await until(lambda: not rig.engine.state.conns)
             assert rig.views.providers[ProviderId("a")].liveness is Liveness.SUSPECT
             assert rig.views.providers[ProviderId("a")].last_heartbeat_at_ms is not None
             assert rig.links.connected == 0
@@ -273,9 +271,7 @@ def test_sockets_are_bounded_in_number() -> None:
             with pytest.raises(ConnectionRefusedError, match="too_many"):
                 await rig.dial(b)
             await first.hang_up()
-            async with asyncio.timeout(PATIENCE_S):
-                while rig.links.connected > 2:
-                    await asyncio.sleep(0.005)
+            await until(lambda: rig.links.connected == 2)
             await rig.dial(b)
 
     asyncio.run(main())
@@ -307,7 +303,7 @@ def test_after_a_stall_sockets_are_read_before_anybody_is_judged() -> None:
             rig.links.take_beats()
             for agent in agents:
                 agent.say(a_beat(1))
-                assert agent.writer.transport.get_write_buffer_size() == 0  # type: ignore[attr-defined]
+                assert agent.writer.transport.get_write_buffer_size() == 0
             await rig.links.drained()
             assert len(rig.links.take_beats()) == 20
 
