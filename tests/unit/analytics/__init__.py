@@ -1,0 +1,1 @@
+"""The reliability room, its warehouse and its answers."""
