@@ -405,7 +405,7 @@ class CheckAnswer(Struct, frozen=True, kw_only=True):
 
 
 class BackupRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`name`: of the copy's directory beneath the coordinator's own backups; absent: named by the time."""
+    """`name`: of a directory beneath the coordinator's own backups that the copy's new directory is made in."""
 
     name: str | None = None
 

@@ -29,8 +29,9 @@ class GatedStore(MemoryStore):
         return await super().import_sessions(rows)
 
     async def backup(self, directory: Path) -> Path:
-        await asyncio.to_thread(directory.mkdir, parents=True)
-        return directory
+        copy = directory / "copy"
+        await asyncio.to_thread(copy.mkdir, parents=True)
+        return copy
 
     async def check(self) -> ports.CheckReport:
         await self.gate.wait()

@@ -71,16 +71,14 @@ async def import_sessions(call: Call[NoQuery, Upload], alone: OneAtATime) -> Imp
 
 
 async def backup(call: Call[NoQuery, BackupRequest], alone: OneAtATime) -> BackupAnswer:
-    """A consistent copy beneath the coordinator's backups; its path there is the answer."""
+    """A consistent copy in a new directory beneath the coordinator's backups; its path there is the answer."""
     root = call.deps.settings.backups
     if root is None:
         raise CoordError(Code.BAD_REQUEST, "this coordinator keeps no backups", "start it with a data directory")
-    name = call.body.name if call.body.name is not None else to_text(call.now_ms).replace(":", "-").rstrip("Z")
-    target = root / check_name(name, "backup")
+    name = call.body.name
+    parent = root / check_name(name, "backup") if name is not None else root
     async with alone.run("backup"):
-        if await asyncio.to_thread(target.exists):
-            raise CoordError(Code.CONFLICT, f"there is a backup {name} already", "choose another name")
-        path = await call.deps.store.backup(target)
+        path = await call.deps.store.backup(parent)
     return BackupAnswer(path=str(path))
 
 

@@ -90,8 +90,14 @@ class Rig:
     alerts: Alerts
     app: web.Application
     lag_ms: list[float]
+    runner: ApiRunner
     url: str = ""
     http: aiohttp.ClientSession = field(init=False)
+
+    def connections(self) -> list[web.RequestHandler]:
+        """Open HTTP connections."""
+        assert self.runner.server is not None
+        return [connection for connection in self.runner.server.connections if connection.transport is not None]
 
     async def ask(
         self,
@@ -198,8 +204,8 @@ async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
         loop_lag=lambda: lag_ms[0],
     )
     app = build_app(deps)
-    rig = Rig(deps, store, analytics, clock, engine, views, writer, alerts, app, lag_ms)
     runner = ApiRunner(app, access_log=None, shutdown_timeout=1.0)
+    rig = Rig(deps, store, analytics, clock, engine, views, writer, alerts, app, lag_ms, runner)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -1,0 +1,356 @@
+"""The client: every route through it, errors as the coordinator meant them, and nobody at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime
+import gzip
+import hashlib
+import io
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from aiohttp import web
+
+from coordinator import api_types as t
+from coordinator import ports, wire
+from coordinator.client import Client, every
+from coordinator.core.errors import Code, CoordError
+from coordinator.service.api.openapi import ROUTES
+from coordinator.service.api.settings import ApiSettings
+from tests.unit.api.rig import ADMIN, READER, Got, Rig, served
+
+T = TypeVar("T")
+CSV = b"provider_id,connected_at,disconnected_at,disconnect_reason\nold,1547399272,1547405552,read_error\n"
+
+
+async def off(call: Callable[[], T]) -> T:
+    """The client blocks, so it runs beside the loop."""
+    return await asyncio.to_thread(call)
+
+
+def features() -> t.Features:
+    from coordinator.service.api.entries import never_observed
+
+    return never_observed("a", 1_547_399_272_000)  # type: ignore[arg-type]
+
+
+GRID = tuple((0.5,) * 24 for _ in range(7))
+ANSWERS: dict[type[ports.Question], Any] = {
+    ports.AskFeatures: features(),
+    ports.AskReliability: t.ReliabilityAnswer(
+        filters=t.ReliabilityFilters(), as_of="x", computed_at="x", providers=1, matched=1, entries=(features(),)
+    ),
+    ports.AskForecast: None,
+    ports.AskNetwork: t.NetworkAvailability(
+        window_days=14.0,
+        as_of="x",
+        providers=0,
+        mean_uptime_pct=None,
+        p10_uptime_pct=None,
+        p50_uptime_pct=None,
+        p90_uptime_pct=None,
+        highly_reliable=0,
+    ),
+    ports.AskAvailability: t.Availability(
+        provider_id="a",
+        as_of="x",
+        window_days=14.0,
+        time_zone="UTC",
+        hourly_availability=GRID,
+        observed_seconds=GRID,
+        uptime_pct=0.5,
+    ),
+    ports.AskBacktest: t.Backtest(
+        from_=None, to=None, cuts=0, every_s=1.0, window_s=1.0, model="constant", horizons=(), note="too little"
+    ),
+    ports.AskSql: t.SqlAnswer(columns=("n",), types=("INTEGER",), entries=((1,),), truncated=False, elapsed_s=0.1),
+}
+
+
+def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path) -> None:
+    """Each call gives its struct; together they take every route of the table."""
+
+    async def test(rig: Rig) -> None:
+        await rig.enrol("a")
+        for kind, answer in ANSWERS.items():
+            rig.analytics.says(kind, answer)
+        rig.analytics.computed_at_ms = rig.clock.now_ms() - 3_000
+
+        def use() -> None:
+            with Client(rig.url, ADMIN) as client:
+                assert "ok" == client.healthz().status == client.readyz().status
+                assert "a" == client.reliability(min_score=0.0, horizon="8h").entries[0].provider_id
+                assert client.age_s in (3, 4, 5)
+                assert "never_observed" in client.liveness("a", time_zone="UTC").flags
+                assert not (client.sessions("a").entries or client.heartbeats("a").entries or client.hours("a").entries)
+                assert None is client.age_s
+                assert client.forecast("a") is None
+                assert GRID == client.availability("a").hourly_availability == client.availability().hourly_availability
+                assert 0 == client.network().providers
+                assert "too little" == client.backtest(horizons="8h", from_="0").note
+                assert ((1,),) == client.sql("select 1").entries
+                assert ["a"] == [entry.provider_id for entry in client.providers().entries]
+                assert "never_seen" == client.provider("a").liveness
+                assert client.drain("a", note="x").drained and not client.resume("a").drained
+                made = client.create_token(role="read-only")
+                assert made.entry.token_id in {
+                    e.token_id for p in every(lambda page: client.tokens(limit=1, page=page)) for e in p.entries
+                }
+                client.revoke_token(made.entry.token_id)
+                assert "gpu" == client.create_pool("gpu", "lab").name
+                assert ["default", "gpu"] == [entry.name for entry in client.pools().entries]
+                client.delete_pool("gpu")
+                assert 1 == client.import_sessions(io.BytesIO(CSV)).added
+                assert () == client.alerts().entries
+                assert Path(client.backup("b").path).is_dir()
+                assert () == client.check().problems
+                assert "# TYPE coord_info gauge" in client.metrics()
+                assert "3.1.0" == client.openapi()["openapi"]
+                client.forget("a")
+
+        await off(use)
+        metrics = (await rig.get("/metrics")).body.decode()
+        for route in rig.app[ROUTES]:
+            if route.path not in (wire.CONNECT_PATH, wire.ENROL_PATH, "/metrics"):
+                assert f'method="{route.method}",route="{route.path}",status="20' in metrics, route.path
+
+    served(test, ApiSettings(backups=tmp_path))
+
+
+def test_a_refusal_arrives_as_the_coordinator_meant_it() -> None:
+    """Code, message and hint are the same at both ends; the connection goes on."""
+
+    async def test(rig: Rig) -> None:
+        def use() -> None:
+            with Client(rig.url, READER) as client:
+                for call, code in (
+                    (lambda: client.provider("nobody"), Code.NOT_FOUND),
+                    (lambda: client.create_pool("x"), Code.FORBIDDEN),
+                    (lambda: client.sessions("a", window="8d"), Code.BAD_REQUEST),
+                    (lambda: client.provider("../tokens"), Code.NOT_FOUND),
+                ):
+                    with pytest.raises(CoordError) as caught:
+                        call()
+                    assert code is caught.value.code and caught.value.hint
+                assert client.pools().entries
+            with pytest.raises(CoordError) as caught, Client(rig.url, "") as stranger:
+                stranger.pools()
+            assert Code.UNAUTHENTICATED is caught.value.code
+
+        await off(use)
+
+    served(test)
+
+
+def test_one_connection_is_kept_and_replaced_when_the_server_let_go() -> None:
+    """Many calls, one socket; when it was closed meanwhile the call is sent again, and a POST only counts once."""
+
+    async def test(rig: Rig) -> None:
+        with Client(rig.url, ADMIN) as client:
+            for _ in range(5):
+                await off(client.pools)
+            (connection,) = rig.connections()
+            assert connection.transport is not None
+            connection.transport.abort()
+            assert "p" == (await off(lambda: client.create_pool("p"))).name
+            assert rig.connections() and connection not in rig.connections()
+        assert {"default", "p"} == {e["name"] for e in (await rig.get("/v1/pools")).json["entries"]}
+
+    served(test)
+
+
+def test_an_import_tells_how_far_it_is_and_reads_pipes_too() -> None:
+    """Progress rises to the file's size; what cannot be rewound is taken, too."""
+
+    async def test(rig: Rig) -> None:
+        body = CSV + b"".join(b"p%d,1547399272,1547405552,\n" % i for i in range(30_000))
+        seen: list[int] = []
+
+        class Pipe(io.BytesIO):
+            def seekable(self) -> bool:
+                return False
+
+            def tell(self) -> int:
+                raise OSError("not seekable")
+
+        def use() -> None:
+            with Client(rig.url, ADMIN) as client:
+                assert 30_001 == client.import_sessions(io.BytesIO(body), seen.append).added
+                assert 30_001 == client.import_sessions(Pipe(gzip.compress(body))).unchanged
+
+        await off(use)
+        assert len(body) == seen[-1] and sorted(seen) == seen and len(seen) > 2
+
+    served(test)
+
+
+def test_a_refused_upload_tells_why_though_the_server_stopped_listening() -> None:
+    """The answer is read even when the rest of the body could not be sent."""
+
+    async def test(rig: Rig) -> None:
+        def use() -> None:
+            with Client(rig.url, READER) as client:
+                with pytest.raises(CoordError) as caught:
+                    client.import_sessions(io.BytesIO(b"x" * 3_000_000))
+                assert Code.FORBIDDEN is caught.value.code
+            with Client(rig.url, ADMIN) as client:
+                with pytest.raises(CoordError) as caught:
+                    client.import_sessions(io.BytesIO(b"x" * 3_000_000))
+                assert Code.TOO_LARGE is caught.value.code
+
+        await off(use)
+
+    served(test, ApiSettings(import_sent_bytes_max=1_000_000))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def babbler() -> Iterator[str]:
+    """A server that is no coordinator."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        import threading
+
+        def babble() -> None:
+            while True:
+                try:
+                    peer, _ = server.accept()
+                except OSError:
+                    return
+                with peer:
+                    peer.recv(4096)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n<html>hi</html")
+
+        thread = threading.Thread(target=babble, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def test_nobody_at_the_other_end_is_said_so_with_what_to_do(babbler: str) -> None:
+    """Refused, unresolvable, silent, or something else altogether: UNREACHABLE or TIMEOUT with a hint."""
+    for url in (f"http://127.0.0.1:{free_port()}", "http://no-such-host.invalid:7070", babbler):
+        with pytest.raises(CoordError) as caught, Client(url, ADMIN) as client:
+            client.pools()
+        assert Code.UNREACHABLE is caught.value.code and caught.value.hint
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(CoordError) as caught, Client(url, ADMIN, timeout_s=0.2) as client:
+            client.pools()
+        assert Code.TIMEOUT is caught.value.code
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:7070", "ftp://x", "http://", "http://h:99999", "http://h/path", "http://h:x"]
+)
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    """BAD_CONFIG that says how to write one."""
+    with pytest.raises(CoordError) as caught:
+        Client(url, ADMIN)
+    assert Code.BAD_CONFIG is caught.value.code
+
+
+def certificate(directory: Path, name: str) -> tuple[Path, Path, str]:
+    """A self-signed certificate for 127.0.0.1, its key, and the key's fingerprint."""
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, secret = directory / f"{name}.pem", directory / f"{name}.key"
+    pem.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    secret.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    info = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return pem, secret, base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
+
+
+def test_tls_is_trusted_by_authority_or_by_key_and_a_stranger_never_sees_the_token(tmp_path: Path) -> None:
+    """The right CA or pin is served; no CA, another CA or another pin is refused before anything is sent."""
+    pem, key, pin = certificate(tmp_path, "ours")
+    other_pem, _, other_pin = certificate(tmp_path, "other")
+    seen: list[Got] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(Got(0, request.headers, b""))
+        return web.json_response({"status": "ok"})
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_get("/healthz", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(pem, key)
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+
+        def use() -> None:
+            for options in ({"ca": pem}, {"pin": pin}):
+                with Client(url, ADMIN, **options) as client:
+                    assert "ok" == client.healthz().status
+            served_before = len(seen)
+            for options in ({}, {"ca": other_pem}, {"pin": other_pin}, {"pin": ""}):
+                with pytest.raises(CoordError) as caught, Client(url, ADMIN, **options) as client:
+                    client.healthz()
+                assert Code.UNREACHABLE is caught.value.code
+            assert 2 == served_before == len(seen)
+            with pytest.raises(CoordError) as caught:
+                Client(url, ADMIN, ca=key)
+            assert Code.BAD_CONFIG is caught.value.code
+
+        try:
+            await off(use)
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def test_the_client_is_quick_to_import() -> None:
+    """Neither aiohttp nor cryptography nor anything of the service comes along."""
+    said = subprocess.run(
+        [sys.executable, "-c", "import sys, coordinator.client; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    heavy = {
+        "aiohttp",
+        "asyncio",
+        "cryptography",
+        "duckdb",
+        "numpy",
+        "uvloop",
+        "coordinator.service",
+        "coordinator.wire",
+    }
+    assert not heavy & set(said)
