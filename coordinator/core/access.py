@@ -12,13 +12,12 @@ from coordinator.core.commands import (
     PoolChanged,
     Put,
     Reply,
-    Send,
     TokenChanged,
 )
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import PoolCreate, PoolDelete, TokenCreate, TokenRevoke
 from coordinator.core.policy import Policy
-from coordinator.core.providers import DEFAULT_POOL
+from coordinator.core.providers import DEFAULT_POOL, part_from
 from coordinator.core.rows import PoolRow, Role, TokenRow
 from coordinator.core.state import ClusterState
 
@@ -71,7 +70,7 @@ def _drop_dead_tokens(state: ClusterState, policy: Policy, out: Decision) -> Non
         out.writes.append(Delete("token", row.token_id))
 
 
-def on_token_revoke(state: ClusterState, event: TokenRevoke, out: Decision) -> None:
+def on_token_revoke(state: ClusterState, event: TokenRevoke, policy: Policy, out: Decision) -> None:
     """From now on it opens nothing, and what it holds open is cut. Idempotent."""
     row = state.tokens.get(event.token_id)
     if row is None:
@@ -92,11 +91,9 @@ def on_token_revoke(state: ClusterState, event: TokenRevoke, out: Decision) -> N
         out.writes.append(Put(row))
         out.notes.append(TokenChanged(row))
         provider = state.providers.get(row.provider_id) if row.provider_id is not None else None
-        if provider is not None and provider.session is not None and provider.session.conn_id is not None:
+        if provider is not None:
             gone = CloseLink(code=CloseCode.UNAUTHENTICATED, reason="this provider's credential was revoked")
-            out.sends.append(Send(provider.session.conn_id, gone))
-            if provider.challenger is not None:
-                out.sends.append(Send(provider.challenger.conn_id, gone))
+            part_from(state, provider, gone, policy, out)
     out.replies.append(Reply(event.request_id, row))
 
 

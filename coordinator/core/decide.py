@@ -56,7 +56,7 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
         case events.TokenCreate():
             access.on_token_create(state, event, policy, out)
         case events.TokenRevoke():
-            access.on_token_revoke(state, event, out)
+            access.on_token_revoke(state, event, policy, out)
         case events.PoolCreate():
             access.on_pool_create(state, event, policy, out)
         case events.PoolDelete():

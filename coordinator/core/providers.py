@@ -68,7 +68,8 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
         provider = existing
         _drop_credential(state, provider, out)
         if provider.row.machine_id != event.machine_id:
-            _part_from_machine(state, provider, out)
+            moved = CloseLink(code=CloseCode.MACHINE_MISMATCH, reason="this identity was moved to another machine")
+            part_from(state, provider, moved, policy, out)
         state.remove_provider(provider)
         provider.row = replace(provider.row, machine_id=event.machine_id, pool=pool, credential_id=event.credential_id)
     state.add_provider(provider)
@@ -80,19 +81,18 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
     out.replies.append(Reply(event.request_id, Enrolled(provider=provider.row)))
 
 
-def _part_from_machine(state: ClusterState, provider: Provider, out: Decision) -> None:
-    """An admin moved the identity to another machine: connections of the old one are closed."""
-    moved = CloseLink(code=CloseCode.MACHINE_MISMATCH, reason="this identity was moved to another machine")
-    _close_challenger(state, provider, moved, out)
-    if provider.session is not None and provider.session.conn_id is not None:
-        out.sends.append(Send(provider.session.conn_id, moved))
-
-
-def _close_challenger(state: ClusterState, provider: Provider, why: CloseLink, out: Decision) -> None:
-    if provider.challenger is not None:
-        state.challengers.pop(provider.challenger.conn_id)
-        out.sends.append(Send(provider.challenger.conn_id, why))
+def part_from(state: ClusterState, provider: Provider, why: CloseLink, policy: Policy, out: Decision) -> None:
+    """End what an admin's word ends: its session is cut, not failed, and every connection that claims it is closed."""
+    waiting = provider.challenger
+    if waiting is not None:
+        state.challengers.pop(waiting.conn_id)
         provider.challenger = None
+        out.sends.append(Send(waiting.conn_id, why))
+    if provider.session is not None:
+        conn_id = provider.session.conn_id
+        end_session(state, provider, EndReason.SUPERSEDED, policy, out)
+        if conn_id is not None:
+            out.sends.append(Send(conn_id, why))
 
 
 def _may_renew(existing: Provider, token: TokenRow, event: ProviderEnrol) -> None:
@@ -194,12 +194,7 @@ def on_forget(state: ClusterState, event: ProviderForget, policy: Policy, out: D
     """Remove enrolment and credential; its connection is closed, its history stays until retention."""
     provider = _known(state, event.provider_id)
     forgotten = CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten")
-    _close_challenger(state, provider, forgotten, out)
-    if provider.session is not None:
-        conn_id = provider.session.conn_id
-        end_session(state, provider, EndReason.SUPERSEDED, policy, out)
-        if conn_id is not None:
-            out.sends.append(Send(conn_id, forgotten))
+    part_from(state, provider, forgotten, policy, out)
     _drop_credential(state, provider, out)
     state.remove_provider(provider)
     out.writes.append(Delete("provider", event.provider_id))

@@ -471,7 +471,7 @@ def on_stopping(state: ClusterState, out: Decision) -> None:
 
 
 def _say_alive(state: ClusterState, out: Decision) -> None:
-    """Also with every session that begins or ends: a clock that starts from `alive_at` is behind no stored time."""
+    """Also with every stored begin, end or heartbeat: a clock that starts from `alive_at` is behind no stored time."""
     if state.alive_at_ms != state.now_ms:
         state.alive_at_ms = state.now_ms
         out.writes.append(Put(MetaRow(name=Meta.ALIVE_AT_MS, value=str(state.now_ms))))
@@ -479,6 +479,7 @@ def _say_alive(state: ClusterState, out: Decision) -> None:
 
 def _save_beats(state: ClusterState, out: Decision) -> None:
     state.beats_saved_ms = state.now_ms
+    _say_alive(state, out)
     for provider_id in state.conns.values():
         session = state.providers[provider_id].session
         if session is not None and session.last_beat_ms is not None and session.last_beat_ms != session.saved_beat_ms:

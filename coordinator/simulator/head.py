@@ -21,9 +21,13 @@ from coordinator.simulator.durable import TELEMETRY_LAG, Disk
 from coordinator.simulator.frames import Acks, Beats, Closes, Down, Pongs, Says, SaysBye, SaysHello, Up
 from coordinator.simulator.machines import Machine, Process
 from coordinator.simulator.network import Link
+from coordinator.simulator.violation import Violation
 
 if TYPE_CHECKING:
     from coordinator.simulator.witness import Witness
+
+FADES = 60
+"""Seconds after which a slowness shows in no judgement any more."""
 
 COORDINATOR_ID = "head"
 JOIN_DIGEST = "digest of join"
@@ -48,8 +52,9 @@ class Head:
         self.wall_offset_ms: Ms = 0
         self.lag_ms: Ms = 0
         """How long an event waits before it is decided: a slow process, but not a stalled one."""
-        self.lag_high_ms: Ms = 0
-        """The longest that it has been."""
+        self.lag_high_ms: Ms = 1
+        """The longest that it has been lately, with the millisecond that a turn takes."""
+        self._lagged = 0
         self.slow_disk = False
         self.links: dict[ConnId, tuple[Link, Process]] = {}
         self.state = ClusterState(COORDINATOR_ID)
@@ -149,7 +154,16 @@ class Head:
 
     def slow_down(self, lag_ms: Ms) -> None:
         self.lag_ms = lag_ms
-        self.lag_high_ms = max(self.lag_high_ms, lag_ms)
+        self.lag_high_ms = max(self.lag_high_ms, lag_ms + 1)
+        if lag_ms:
+            self._lagged += 1
+        else:
+            lagged = self._lagged
+            self._agenda.after(FADES * self.unit_ms, lambda: self._lag_faded(lagged))
+
+    def _lag_faded(self, lagged: int) -> None:
+        if lagged == self._lagged and not self.lag_ms:
+            self.lag_high_ms = 1
 
     def told_interval_ms(self, conn_id: ConnId) -> Ms:
         """The heartbeat interval that the agent on this connection goes by; 0 when nobody is there."""
@@ -287,7 +301,10 @@ class Head:
         self._advance()
 
     def _decide(self, event: events.AnyEvent) -> None:
-        decision = decide(self.state, event, self.policy)
+        try:
+            decision = decide(self.state, event, self.policy)
+        except Exception as error:
+            raise Violation(f"deciding {type(event).__name__} failed: {error!r}") from error
         self._open.append(decision)
         self._witness.decided(event, decision, self.state)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from coordinator.core.ids import Ms
-from coordinator.simulator.witness import Violation
+from coordinator.simulator.violation import Violation
 from coordinator.simulator.world import World
 
 

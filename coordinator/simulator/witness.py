@@ -19,15 +19,12 @@ from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.simulator.durable import Disk
 from coordinator.simulator.machines import Machine
+from coordinator.simulator.violation import Violation
 
 if TYPE_CHECKING:
     from coordinator.simulator.head import Head
 
 ENDED_BY_AGENT = (EndReason.CLEAN_CLOSE, EndReason.DRAINING)
-
-
-class Violation(Exception):
-    """Something that must never happen did."""
 
 
 class SessionTruth(Struct, kw_only=True):
@@ -59,11 +56,13 @@ class Witness:
         self.steps = 0
         self.ends: dict[str, int] = {}
         self.suspect_late_ms: Ms = 0
-        """How late the latest suspicion was, by our waking time."""
+        """How long the longest silence of an online provider was beyond what makes it suspect, while we were quick."""
         self._policy, self._unit_ms, self._tell = policy, unit_ms, tell
         self._sessions: dict[SessionId, SessionTruth] = {}
         self._by_conn: dict[ConnId, SessionId] = {}
-        self._conns_used: set[ConnId] = set()
+        self._closed_by_us: set[ConnId] = set()
+        self._ever_by_conn: dict[ConnId, SessionId] = {}
+        """Also of sessions that were ended: until that is durable, what is heard there still counts."""
         self._heard: dict[ProviderId, Heard] = {}
         self._challenged: dict[ConnId, Ms] = {}
         self._keys: dict[ProviderId, tuple[str, str]] = {}
@@ -181,7 +180,9 @@ class Witness:
                 case _:
                     pass
         for send in decision.sends:
-            if isinstance(send.message, commands.TellInterval):
+            if isinstance(send.message, commands.CloseLink) and send.message.code is not commands.CloseCode.BAD_FRAME:
+                self._closed_by_us.add(send.conn_id)
+            elif isinstance(send.message, commands.TellInterval):
                 self._interval_high_ms = max(self._interval_high_ms, send.message.heartbeat_interval_ms)
         if isinstance(event, events.AgentHello):
             self._check_answered(event, decision, state, must_bind)
@@ -189,7 +190,7 @@ class Witness:
 
     def received(self, conn_id: ConnId, at_ms: Ms) -> None:
         """A heartbeat arrived, whether the core ever learns of it or not."""
-        session_id = self._by_conn.get(conn_id)
+        session_id = self._ever_by_conn.get(conn_id)
         if session_id is not None:
             self._sessions[session_id].last_beat_ms = at_ms
 
@@ -240,7 +241,7 @@ class Witness:
             self.expect(process.process_id == truth.process_id, f"session {session_id} went to another process")
             self.expect(truth.connected_ms >= link.opened_ms or not truth.bound, f"session {session_id} begins early")
         truth.bound = True
-        self._by_conn[conn_id] = session_id
+        self._by_conn[conn_id] = self._ever_by_conn[conn_id] = session_id
         self._challenged.pop(conn_id, None)
         self._heard[truth.provider_id] = Heard(self.head.awake_ms(), truth.boot_id)
         fresh = f"digest of key-{conn_id}"
@@ -306,7 +307,9 @@ class Witness:
 
     def _check_reason(self, who: str, truth: SessionTruth, reason: EndReason, event: events.AnyEvent) -> None:
         if not truth.bound:
-            fine = reason is EndReason.COORDINATOR_RESTART or isinstance(event, events.ProviderForget)
+            fine = reason is EndReason.COORDINATOR_RESTART or isinstance(
+                event, events.ProviderForget | events.TokenRevoke
+            )
             self.expect(fine, f"{who} was cut by our outage and is charged with {reason}")
             return
         heard = self._heard.get(truth.provider_id)
@@ -315,10 +318,12 @@ class Witness:
             case EndReason.COORDINATOR_RESTART:
                 self.expect(False, f"{who} had come back and ends as {reason}")
             case EndReason.STALE_HEARTBEAT:
-                enough = quiet_ms is None or quiet_ms >= self._policy.lost_after_ms
+                enough = quiet_ms is None or quiet_ms >= self._policy.lost_after_ms - self.head.lag_high_ms
                 self.expect(enough, f"{who} is judged stale after {quiet_ms} ms of silence")
             case EndReason.READ_ERROR:
                 self.expect(isinstance(event, events.LinkClosed), f"{who} ends as {reason} by {type(event).__name__}")
+                ours = isinstance(event, events.LinkClosed) and event.conn_id in self._closed_by_us
+                self.expect(not ours, f"{who} is charged with a connection that we closed")
             case EndReason.CLEAN_CLOSE | EndReason.DRAINING:
                 self.expect(isinstance(event, events.AgentBye), f"{who} ends as {reason} by {type(event).__name__}")
             case EndReason.SUPERSEDED | EndReason.AGENT_RESTART:
@@ -326,7 +331,7 @@ class Witness:
 
     def _check_takeover(self, who: str, quiet_ms: Ms | None, event: events.AnyEvent) -> None:
         """A live connection gives way to its key, to its own end, or after five silent seconds."""
-        if isinstance(event, events.LinkClosed | events.ProviderForget):
+        if isinstance(event, events.LinkClosed | events.ProviderForget | events.TokenRevoke):
             return
         if isinstance(event, events.AgentHello):
             pair = self._keys.get(event.provider_id, ())
@@ -336,7 +341,7 @@ class Witness:
             )
             return
         self.expect(
-            quiet_ms is None or quiet_ms >= self._policy.challenge_ms,
+            quiet_ms is None or quiet_ms >= self._policy.challenge_ms - self.head.lag_high_ms,
             f"{who} gave way {quiet_ms} ms after it was heard",
         )
 
@@ -363,17 +368,22 @@ class Witness:
             if heard is None:
                 continue
             quiet_ms = awake_ms - heard.awake_ms
+            # An event counts from when it was posted: by so much less than from when it was taken.
+            sooner_ms = self.head.lag_high_ms
             if provider.phase is Liveness.LOST:
-                self.expect(quiet_ms >= policy.lost_after_ms, f"{provider_id} is lost, heard {quiet_ms} ms ago")
+                self.expect(
+                    quiet_ms >= policy.lost_after_ms - sooner_ms, f"{provider_id} is lost, heard {quiet_ms} ms ago"
+                )
             elif provider.phase is Liveness.SUSPECT and session is not None and session.conn_id is not None:
                 least = max(
                     int(policy.suspect_after_intervals * policy.heartbeat_interval_ms),
                     self.head.told_interval_ms(session.conn_id),
                 )
-                self.expect(quiet_ms >= least, f"{provider_id} is suspect, heard {quiet_ms} ms ago")
+                self.expect(quiet_ms >= least - sooner_ms, f"{provider_id} is suspect, heard {quiet_ms} ms ago")
             if ticks and provider.phase is Liveness.ONLINE:
                 late_ms = quiet_ms - suspect_ms - longer_ms
-                self.suspect_late_ms = max(self.suspect_late_ms, late_ms)
+                if longer_ms == 0 and self.head.lag_high_ms == 1:
+                    self.suspect_late_ms = max(self.suspect_late_ms, late_ms)
                 self.expect(late_ms <= slack_ms, f"{provider_id} is online, unheard for {quiet_ms} ms")
             elif ticks and provider.phase is Liveness.SUSPECT:
                 late_ms = quiet_ms - lost_ms - longer_ms

@@ -32,6 +32,8 @@ class World:
         self.unit_ms: Ms = 120_000 if seed % SLOW_EVERY == SLOW_EVERY - 1 else 1_000
         self._say = say
         self.policy = _policy(self.unit_ms, crowded=self.dice.random() < 0.25)
+        self.quick = self.dice.random() < 0.5
+        """Its coordinator may stall, but is never merely slow: judgements are timed to the tick."""
         self.agenda = Agenda()
         self.agenda.now_ms = BEGAN_MS
         self.witness = Witness(self.policy, self.unit_ms, self._tell)
@@ -166,6 +168,8 @@ class World:
             case "stall":
                 self._log("coordinator", f"stands still for {length:.0f} s")
                 head.sleep(int(length * self.unit_ms))
+            case "lag" if self.quick:
+                pass
             case "lag":
                 head.slow_down(int(dice.uniform(0, 1.5) * self.unit_ms))
                 self._after(length, lambda: head.slow_down(0))

@@ -1,0 +1,103 @@
+"""The core in seeded worlds: every invariant after every event, in a box of time, with the count reported."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from coordinator.simulator import story
+
+BOX_S = float(os.environ.get("COORD_TEST_SEEDS_BOX_S", "60"))
+"""Wall time that the suite gives to seeds."""
+SEEDS_MIN = 60
+"""Held whatever the box: so many must pass even on a slow machine."""
+EVENTS = 2_000
+SOAK_SEEDS = 10_000
+SOAK_PARTS = 10
+
+
+def the_story_of(seed: int, steps: int) -> tuple[int, str]:
+    lines: list[str] = []
+    status = story.run(seed, steps, lines.append)
+    return status, "\n".join(lines)
+
+
+def check(seed: int) -> story.Outcome:
+    outcome = story.simulate(seed, EVENTS)
+    assert not outcome.violation, f"{outcome.violation}\nreplay it: coord simulate --seed {seed} --steps {EVENTS}"
+    assert outcome.events >= EVENTS
+    return outcome
+
+
+def test_seeds_hold_for_as_long_as_the_box_allows(
+    record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No seed of the box violates an invariant, and together they saw every way in which a session ends."""
+    until_s = time.monotonic() + BOX_S
+    seeds, simulated_ms = 0, 0
+    ends: dict[str, int] = {}
+    while seeds < SEEDS_MIN or time.monotonic() < until_s:
+        outcome = check(seeds)
+        seeds += 1
+        simulated_ms += outcome.elapsed_ms
+        for reason, count in outcome.ends.items():
+            ends[reason] = ends.get(reason, 0) + count
+    everything = {
+        "clean_close",
+        "draining",
+        "read_error",
+        "stale_heartbeat",
+        "coordinator_restart",
+        "superseded",
+        "agent_restart",
+    }
+    assert everything == set(ends)
+    record_property("seeds", seeds)
+    with capsys.disabled():
+        print(f"\nsimulator: {seeds} seeds of {EVENTS} events held, {simulated_ms / 86_400_000:.0f} simulated days")
+
+
+def test_the_same_seed_tells_the_same_story_byte_for_byte() -> None:
+    for seed in (3, 5, 8):
+        assert the_story_of(seed, 1_500) == the_story_of(seed, 1_500)
+    assert the_story_of(3, 1_500) != the_story_of(5, 1_500)
+
+
+def test_a_story_does_not_depend_on_the_hash_seed_of_the_interpreter() -> None:
+    """Nothing iterates over a set of strings: another process with another hash seed tells the same."""
+    code = (
+        "import hashlib; from coordinator.simulator import story; lines = []; story.run(8, 1500, lines.append);"
+        "print(hashlib.sha256('\\n'.join(lines).encode()).hexdigest())"
+    )
+    expected = hashlib.sha256(the_story_of(8, 1_500)[1].encode()).hexdigest()
+    for hash_seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert expected == told.stdout.strip()
+
+
+def test_a_month_passes_in_seconds() -> None:
+    """The slow worlds cover weeks: a core without a clock needs no waiting."""
+    outcome = story.simulate(7, 40_000)
+    assert not outcome.violation
+    assert outcome.elapsed_ms > 30 * 86_400_000
+
+
+def test_a_loss_is_suspected_within_ten_seconds_and_a_tick() -> None:
+    """In worlds whose coordinator is never slow: after 10 s of silence at most one tick (1 s) goes by."""
+    latest_ms = max(story.simulate(seed, EVENTS).suspect_late_ms for seed in range(0, 60, 4))
+    assert 0 < latest_ms <= 1_100
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", range(SOAK_PARTS))
+def test_ten_thousand_seeds_hold(part: int) -> None:
+    size = SOAK_SEEDS // SOAK_PARTS
+    for seed in range(100_000 + part * size, 100_000 + (part + 1) * size):
+        check(seed)
