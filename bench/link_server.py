@@ -86,7 +86,7 @@ async def aiohttp_echo() -> None:
 async def picows_echo() -> None:
     """The fastest WebSocket library of this language, doing nothing but echo."""
 
-    class Echo(picows.WSListener):  # type: ignore[misc]
+    class Echo(picows.WSListener):
         def on_ws_frame(self, transport: Any, frame: Any) -> None:
             if frame.msg_type == picows.WSMsgType.CLOSE:
                 transport.disconnect()
@@ -167,7 +167,7 @@ async def coord(providers: int, credentials: Path, probe: Probe | None) -> None:
             engine.post(recovered.boot)
             admin = await first_token(engine, Role.ADMIN, "bench")
             texts = await asyncio.gather(*(_enrol(engine, admin, i) for i in range(providers)))
-            credentials.write_text("\n".join(texts) + "\n")
+            await asyncio.to_thread(credentials.write_text, "\n".join(texts) + "\n")
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             tune_process()
             if probe is not None:
