@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: help setup demo test check lint types soak bench clean
+.PHONY: help setup demo test check lint types docs soak bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 		else echo "install it first: sudo apt-get install python3-venv" >&2; exit 1; fi; }
 	@$(BIN)/python -c '' 2>/dev/null || { echo "making $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing coord and its tools into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade -c constraints.txt pip
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --group dev -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --upgrade -c constraints.txt pip
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --group dev -e .
 	@touch $@
 
 demo: setup ## run the tour: a coordinator, three agents, 300 nodes of history (KEEP=1 leaves it running)
@@ -48,6 +48,9 @@ soak: setup ## the full figures, in resumable parts (hours)
 
 bench: setup ## the figures of docs/performance.md, side by side in one run
 	@$(BIN)/python -m bench run
+
+docs: setup ## make docs/reference/{cli,config}.md from the commands and settings
+	@$(BIN)/python -m cli.reference docs/reference
 
 clean: ## remove what setup and the tools made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
