@@ -3,9 +3,9 @@
     credentials = await enrol_swarm("http://127.0.0.1:7070", join_token, "swarm", 1000)
     report = await run_swarm("http://127.0.0.1:7070", credentials, seconds=600, interval_s=5.0)
 
-or `python -m bench.swarm URL JOIN_TOKEN_FILE --agents N --seconds S --interval S`, which prints the report as JSON and
-exits with 1 when a heartbeat was dropped. Each agent keeps what it sent and was not acknowledged for, and sends it again
-after a reconnect, as the wire asks; a heartbeat counts as dropped when no acknowledgement had come by the end.
+or `python -m bench.swarm URL JOIN_TOKEN_FILE --agents N --seconds S --interval S`, which prints the report as JSON
+and exits with 1 when a heartbeat was dropped. Each agent keeps what it sent and was not acknowledged for, and sends it
+again after a reconnect, as the wire asks; a heartbeat counts as dropped when no acknowledgement had come by the end.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import resource
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -110,6 +111,7 @@ class _Agent:
         self._interval_s = swarm.interval_s
         self._unacked: deque[tuple[int, float]] = deque()
         self._welcomed = False
+        self._settled = asyncio.Event()
 
     async def live(self, session: aiohttp.ClientSession) -> None:
         """Connect, and again after every loss, until the swarm's time is up."""
@@ -187,6 +189,8 @@ class _Agent:
             _, sent_s = self._unacked.popleft()
             self._swarm.latency_s.append(now_s - sent_s)
             self.acked += 1
+        if not self._unacked:
+            self._settled.set()
 
     async def _beat(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         """What was not acknowledged, then one heartbeat an interval; at the end wait for the rest, and leave."""
@@ -205,8 +209,10 @@ class _Agent:
             await self._say(socket, self._heartbeat(self.sent))
             next_s += self._interval_s
             await asyncio.sleep(max(0.0, min(next_s, swarm.end_s) - loop.time()))
-        while self._unacked and loop.time() < swarm.end_s + GRACE_S:
-            await asyncio.sleep(0.05)
+        if self._unacked:
+            self._settled.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), GRACE_S)
         await self._say(socket, wire.Bye())
 
     def _heartbeat(self, seq: int) -> wire.Heartbeat:

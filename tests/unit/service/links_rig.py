@@ -93,7 +93,7 @@ class Rig:
         self.port = 0
         self._agents: list[Agent] = []
 
-    async def enrol(self, provider_id: str = "a") -> str:
+    async def enrol(self, provider_id: str = "a", machine_id: str = "machine-1") -> str:
         """Enrol a provider as an admin would, and return its credential."""
         credential = f"credential of {provider_id}"
         await self.engine.call(
@@ -101,7 +101,7 @@ class Rig:
                 at_ms=self.clock.now_ms(),
                 request_id=request_id,
                 provider_id=ProviderId(provider_id),
-                machine_id="machine-1",
+                machine_id=machine_id,
                 token_digest=digest_of("admin"),
                 credential_digest=digest_of(credential),
                 credential_id=TokenId(f"id-{provider_id}"),
