@@ -93,7 +93,7 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(error, os.strerror(error))
 
 
-def die_with_parent(signum: signal.Signals) -> None:
+def hear_of_parents_death(signum: signal.Signals) -> None:
     """Have the kernel send us `signum` when the thread that started us ends."""
     _prctl(_PR_SET_PDEATHSIG, signum)
 

@@ -84,5 +84,8 @@ def check_config(config: AgentConfig) -> None:
     for given, what in ((config.cpus, "cpus"), (config.memory_gb, "memory")):
         if given is not None and not 0 < given <= 1e9:
             raise AgentStop(Exit.CONFIG, f"{given} is no amount of {what}", "give a number above 0")
-    if config.gpus is not None and len(config.gpus) > wire.GPUS_MAX:
-        raise AgentStop(Exit.CONFIG, f"{len(config.gpus)} GPUs; {wire.GPUS_MAX} are allowed")
+    gpus = config.gpus or ()
+    if len(gpus) > wire.GPUS_MAX:
+        raise AgentStop(Exit.CONFIG, f"{len(gpus)} GPUs; {wire.GPUS_MAX} are allowed")
+    if any(len(name) > 128 or not name.isprintable() for name in gpus):
+        raise AgentStop(Exit.CONFIG, "a GPU's name is too long or not printable", "use at most 128 characters")

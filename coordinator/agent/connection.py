@@ -38,6 +38,7 @@ OFFSET_NEWS_MS = 100.0
 
 _MESSAGE: msgspec.json.Decoder[wire.FromCoordinator] = msgspec.json.Decoder(wire.FromCoordinator)
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_BAD = (msgspec.DecodeError, RecursionError)
 _ENCODER = msgspec.json.Encoder()
 Ws = aiohttp.ClientWebSocketResponse
 
@@ -46,14 +47,14 @@ def decode(text: str) -> list[wire.FromCoordinator]:
     """The messages of a frame. Those that this agent does not know are left out, with a line in the log."""
     try:
         parts: list[msgspec.Raw] | list[str] = _ARRAY.decode(text) if text.lstrip().startswith("[") else [text]
-    except msgspec.DecodeError as error:
+    except _BAD as error:
         logger.warning("a frame of the coordinator was not understood: %s", error)
         return []
     messages: list[wire.FromCoordinator] = []
     for part in parts:
         try:
             messages.append(_MESSAGE.decode(part))
-        except msgspec.DecodeError as error:
+        except _BAD as error:
             logger.warning("a message of the coordinator was not understood: %s", error)
     return messages
 

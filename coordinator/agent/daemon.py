@@ -291,13 +291,15 @@ async def _main(end: socket.socket, start: channel.Start, state: StateDir) -> Ex
             return
         _orphaned()
 
-    def on_terminate(_signum: int, _frame: object) -> None:
-        # from the kernel when the keeper died, also while the loop is busy; else from a person or a service manager
+    def on_continue(_signum: int, _frame: object) -> None:
         if os.getppid() != keeper_pid:
             _orphaned()
-        loop.call_soon_threadsafe(daemon.leave)
 
-    signal.signal(signal.SIGTERM, on_terminate)
+    # Three ways to notice the keeper's death: the channel's end, this signal while the loop is busy, and because it
+    # is this one, also while we are stopped. SIGKILL would be simpler, and leave no moment to end what must not go on.
+    signal.signal(signal.SIGCONT, on_continue)
+    channel.hear_of_parents_death(signal.SIGCONT)
+    signal.signal(signal.SIGTERM, lambda _signum, _frame: loop.call_soon_threadsafe(daemon.leave))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop.add_reader(end, on_keeper)
     try:
@@ -321,7 +323,6 @@ def main() -> NoReturn:
         start = channel.hear_keeper(end)
     except OSError:
         sys.exit("the daemon is started by the keeper: coord agent")
-    channel.die_with_parent(signal.SIGTERM)
     if not isinstance(start, channel.Start):
         os._exit(Exit.FAULT)
     end.setblocking(False)

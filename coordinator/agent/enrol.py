@@ -59,7 +59,11 @@ async def enrol(
             ssl=await trust.for_aiohttp(),
             allow_redirects=False,
         ) as response:
-            body = await response.content.read(ANSWER_BYTES_MAX)
+            body = b""
+            async for part in response.content.iter_chunked(ANSWER_BYTES_MAX):
+                body += part
+                if len(body) > ANSWER_BYTES_MAX:
+                    break
             status = response.status
     except (aiohttp.ClientError, OSError, TimeoutError, PinMismatch) as error:
         trust.forget_certificate()

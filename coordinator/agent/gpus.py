@@ -35,7 +35,7 @@ def parse(output: str) -> Gpus:
     for row in csv.reader(output.splitlines(), skipinitialspace=True):
         if len(row) != 2:
             continue
-        names.append(row[0].strip()[:128])
+        names.append("".join(c for c in row[0].strip() if c.isprintable())[:128])
         try:
             used += float(row[1]) * _MIB / 1e9
         except ValueError:

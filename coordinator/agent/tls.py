@@ -69,6 +69,16 @@ def key_pin(certificate_der: bytes) -> bytes:
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 
 
+def _has_key(certificate_der: bytes, pin: bytes) -> bool:
+    """Whether the certificate's key is the pinned one; one that cannot be read has another key."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        return hmac.compare_digest(key_pin(certificate_der), pin)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+
+
 class Endpoint(NamedTuple):
     """Where the coordinator is."""
 
@@ -161,7 +171,7 @@ class Trust:
                 der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             finally:
                 writer.transport.abort()
-        if der is None or not hmac.compare_digest(key_pin(der), self._pin):
+        if der is None or not _has_key(der, self._pin):
             raise PinMismatch(
                 "the key of the server is not the one that the join token named: "
                 "the coordinator has a new key, or somebody is in between"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -114,17 +113,22 @@ async def an_agent(config: AgentConfig, patience: Patience = QUICK) -> AsyncIter
         yield RunningAgent(process, Path(config.state_dir))
     finally:
         if process.returncode is None:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
+        async with asyncio.timeout(DEADLINE_S):
             await process.communicate()
+
+
+def state_of(pid: int) -> str:
+    """One letter, as ps shows it; X when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def alive(pid: int) -> bool:
     """Whether a process runs; one that ended and waits to be reaped does not."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in "ZX"
+    return state_of(pid) not in "ZX"
 
 
 async def eventually(true: Callable[[], bool], within_s: float = DEADLINE_S) -> bool:

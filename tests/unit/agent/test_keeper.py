@@ -12,7 +12,7 @@ import pytest
 
 from coordinator.agent.control import AgentControl
 from coordinator.agent.exits import Exit
-from tests.unit.agent.agents import QUICK, a_config, alive, an_agent, eventually
+from tests.unit.agent.agents import QUICK, a_config, alive, an_agent, eventually, state_of
 from tests.unit.agent.coordinator_side import JOIN, coordinator_side
 
 
@@ -54,6 +54,66 @@ def test_a_stopped_daemon_is_replaced(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
+def test_a_daemon_that_is_told_to_terminate_says_good_bye_for_both(tmp_path: Path) -> None:
+    """A service manager that signals every process of the agent gets one orderly good-bye."""
+
+    async def go() -> None:
+        async with coordinator_side() as side, an_agent(a_config(side, tmp_path)) as agent:
+            await side.until(lambda: bool(side.beats))
+            os.kill((await agent.status()).daemon_pid, signal.SIGTERM)
+            status, _ = await agent.ended()
+            assert status == Exit.STOPPED
+            assert len(side.byes) == 1
+
+    asyncio.run(go())
+
+
+def test_a_daemon_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken installation: after a few tries with growing waits the agent ends with FAULT, and says so."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "aiohttp.py").write_text("raise ImportError('this installation is broken')")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+
+    async def go() -> None:
+        async with coordinator_side() as side:
+            patience = msgspec.structs.replace(QUICK, start_failures_max=2)
+            async with an_agent(a_config(side, tmp_path / "state"), patience) as agent:
+                status, said = await agent.ended()
+            assert status == Exit.FAULT
+            assert "this installation is broken" in said
+            assert "giving up" in said
+
+    asyncio.run(go())
+
+
+def test_orphans_of_the_daemon_are_adopted_and_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grandchild that loses its parent becomes the keeper's child, and leaves no zombie when it ends."""
+    program = tmp_path / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nsleep 60 >/dev/null & echo $! > {tmp_path}/orphan\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    async def go() -> None:
+        async with coordinator_side() as side, an_agent(a_config(side, tmp_path / "state")) as agent:
+            await side.until(lambda: bool(side.beats))
+            orphan = int((tmp_path / "orphan").read_text())
+            assert await eventually(lambda: parent_of(orphan) == agent.process.pid)
+            os.kill(orphan, signal.SIGKILL)
+            assert await eventually(lambda: parent_of(orphan) is None)
+
+    asyncio.run(go())
+
+
+def parent_of(pid: int) -> int | None:
+    """None once it is gone and reaped."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_killed_keeper_takes_the_daemon_along(tmp_path: Path, stopped: bool) -> None:
     """kill -9 of the keeper: the daemon is gone within two seconds, a stopped one too, and no good-bye is said."""
@@ -64,6 +124,7 @@ def test_a_killed_keeper_takes_the_daemon_along(tmp_path: Path, stopped: bool) -
             pid = (await agent.status()).daemon_pid
             if stopped:
                 os.kill(pid, signal.SIGSTOP)
+                assert await eventually(lambda: state_of(pid) == "T")
             agent.process.kill()
             assert await eventually(lambda: not alive(pid), within_s=2.0)
             await side.until(lambda: side.closed == 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 from hypothesis import given
@@ -15,7 +16,7 @@ def exchange(
 ) -> float:
     """One heartbeat sent at `now` and its acknowledgement, on simulated ways. Returns when it came back."""
     received = now + out + ahead
-    told, told_held = (float(int(received)), float(int(held))) if whole else (received, held)
+    told, told_held = (float(math.floor(received)), float(math.floor(held))) if whole else (received, held)
     returned = now + out + held + back
     known.add(now, told, told_held, returned)
     return returned
