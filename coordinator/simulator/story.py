@@ -18,7 +18,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     events: int
     elapsed_ms: Ms
     ends: dict[str, int]
-    suspect_late_ms: Ms
+    suspected_after_ms: Ms
     violation: str = ""
 
 
@@ -35,7 +35,7 @@ def simulate(seed: int, steps: int, say: Callable[[str], None] = lambda line: No
         events=world.witness.steps,
         elapsed_ms=world.elapsed_ms,
         ends=world.witness.ends,
-        suspect_late_ms=world.witness.suspect_late_ms,
+        suspected_after_ms=world.witness.suspected_after_ms,
         violation=violation,
     )
 

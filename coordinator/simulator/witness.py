@@ -55,8 +55,9 @@ class Witness:
         self.head: Head
         self.steps = 0
         self.ends: dict[str, int] = {}
-        self.suspect_late_ms: Ms = 0
-        """How long the longest silence of an online provider was beyond what makes it suspect, while we were quick."""
+        self.suspected_after_ms: Ms = 0
+        """The longest silence after which a provider became suspect, while we were quick and the interval plain."""
+        self._suspects: set[ProviderId] = set()
         self._policy, self._unit_ms, self._tell = policy, unit_ms, tell
         self._sessions: dict[SessionId, SessionTruth] = {}
         self._by_conn: dict[ConnId, SessionId] = {}
@@ -348,8 +349,8 @@ class Witness:
     # ---- judgements
 
     def _slack_ms(self) -> Ms:
-        """How late a judgement may be: a tick, and what our own slowness adds."""
-        return self._unit_ms + 2 * self.head.lag_high_ms + self._unit_ms // 4
+        """How late a tick's judgement may be: what our own slowness adds."""
+        return 2 * self.head.lag_high_ms + self._unit_ms // 20
 
     def _check_phases(self, event: events.AnyEvent, state: ClusterState) -> None:
         awake_ms = self.head.awake_ms()
@@ -365,6 +366,8 @@ class Witness:
             if provider.phase is Liveness.AWAITED and ticks:
                 waited = awake_ms - self._rejoin_from_ms
                 self.expect(waited <= policy.rejoin_ms + slack_ms, f"{provider_id} is awaited for {waited} ms")
+            if provider.phase is not Liveness.SUSPECT:
+                self._suspects.discard(provider_id)
             if heard is None:
                 continue
             quiet_ms = awake_ms - heard.awake_ms
@@ -379,11 +382,13 @@ class Witness:
                     int(policy.suspect_after_intervals * policy.heartbeat_interval_ms),
                     self.head.told_interval_ms(session.conn_id),
                 )
+                if provider_id not in self._suspects and longer_ms == 0 and self.head.lag_high_ms == 1:
+                    self.suspected_after_ms = max(self.suspected_after_ms, quiet_ms)
                 self.expect(quiet_ms >= least - sooner_ms, f"{provider_id} is suspect, heard {quiet_ms} ms ago")
+            if provider.phase is Liveness.SUSPECT:
+                self._suspects.add(provider_id)
             if ticks and provider.phase is Liveness.ONLINE:
                 late_ms = quiet_ms - suspect_ms - longer_ms
-                if longer_ms == 0 and self.head.lag_high_ms == 1:
-                    self.suspect_late_ms = max(self.suspect_late_ms, late_ms)
                 self.expect(late_ms <= slack_ms, f"{provider_id} is online, unheard for {quiet_ms} ms")
             elif ticks and provider.phase is Liveness.SUSPECT:
                 late_ms = quiet_ms - lost_ms - longer_ms
