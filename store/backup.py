@@ -55,7 +55,7 @@ async def back_up(data: DataDir, parent: Path, truth: Writer, telemetry: Writer,
     name = f"coord-{datetime.fromtimestamp(time.time(), UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(2)}"
     partial = parent / f".{name}.partial"
     try:
-        await asyncio.to_thread(partial.mkdir, DIRECTORY_MODE, True)
+        await asyncio.to_thread(_make_room, parent, partial)
         with ExitStack() as stack:
             async with truth.paused(), telemetry.paused():
                 snapshots = await asyncio.to_thread(_snapshots, data, stack)
@@ -68,6 +68,14 @@ async def back_up(data: DataDir, parent: Path, truth: Writer, telemetry: Writer,
             raise
         raise failure from error
     return parent / name
+
+
+def _make_room(parent: Path, partial: Path) -> None:
+    """The directory to fill; what backups that were cut short left in `parent` is removed."""
+    if parent.exists():
+        for leftover in parent.glob(".coord-*.partial"):
+            shutil.rmtree(leftover)
+    partial.mkdir(mode=DIRECTORY_MODE, parents=True)
 
 
 def _snapshots(data: DataDir, stack: ExitStack) -> list[sqlite3.Connection]:

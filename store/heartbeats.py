@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import lru_cache
 from itertools import chain
 
 from coordinator.core.ids import Ms
@@ -64,7 +64,7 @@ def drop(hour_ms: Ms) -> str:
     return f"DROP TABLE IF EXISTS {table_of(hour_ms)}"
 
 
-@cache
+@lru_cache(maxsize=4 * CHUNK_ROWS)
 def insert(hour_ms: Ms, rows: int) -> str:
     """INSERT of so many rows; a row with an existing key is replaced."""
     one = f"({', '.join('?' * len(COLUMNS))})"
