@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
-from cli import humane
-from cli.config import Config
-from cli.options import config_option, data_option, given, local_address, local_join_token
+from cli import humane, output, terminal
+from cli.config import CENTURY_MS, Config
+from cli.options import config_option, data_option, given, json_option, local_address, local_join_token
 from cli.settings import ClientSettings
 from coordinator.core.errors import Code, CoordError
+from coordinator.timetext import SECOND_MS, asked_duration, asked_time, to_text
+
+if TYPE_CHECKING:
+    from coordinator.agent.control import AgentControl
+    from coordinator.agent.standing import AgentStatus
+
+R = TypeVar("R")
 
 PR_SET_PDEATHSIG = 1
 
 
-@click.command(short_help="Run the agent of this machine.")
+@click.group(short_help="Run the agent of this machine.", invoke_without_command=True)
 @click.option("--url", help="Of the coordinator; else COORD_URL, else the one it enrolled with.")
 @click.option("--provider-id", help="Name to enrol under; fixed from then on. [the host's name]")
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Where it keeps its identity.")
@@ -35,7 +45,8 @@ PR_SET_PDEATHSIG = 1
 @click.option("--ends-with-parent", is_flag=True, hidden=True)
 @data_option
 @config_option
-def agent(join_token_file: Any, ends_with_parent: bool, **options: Any) -> int:
+@click.pass_context
+def agent(ctx: click.Context, /, join_token_file: Any, ends_with_parent: bool, **options: Any) -> int:
     """Run the agent of this machine: it enrols once, then reports and takes work until it is stopped.
 
     The join token comes from COORD_JOIN_TOKEN, from --join-token-file, or from the data directory of a
@@ -46,12 +57,111 @@ def agent(join_token_file: Any, ends_with_parent: bool, **options: Any) -> int:
     COORD_JOIN_TOKEN=... coord agent --url https://head:7070 --pool lab --label room=b12
     coord agent --cpus 8 --memory 16GiB
     """
+    if ctx.invoked_subcommand is not None:
+        return 0
     if ends_with_parent:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     token = join_token_file.read().strip() if join_token_file is not None else None
     from coordinator.agent import keeper
 
     return int(keeper.run(agent_config(token, **options)))
+
+
+def state_option(command: Callable[..., R]) -> Callable[..., R]:
+    """Give the command `control` of the agent that runs on --state."""
+
+    @click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="State directory of the agent.")
+    @config_option
+    @functools.wraps(command)
+    def with_control(*args: Any, state: Path | None, config_file: Path | None, **kwargs: Any) -> R:
+        from coordinator.agent.config import AgentConfig
+        from coordinator.agent.control import AgentControl
+
+        config = Config(file=config_file, flags=given(agent_state_dir=("--state", state)))
+        control = AgentControl(Path(config.section("agent", AgentConfig).state_dir))
+        return command(*args, control=control, **kwargs)
+
+    return with_control
+
+
+@agent.command()
+@json_option
+@state_option
+def status(control: AgentControl, output: str) -> None:
+    """How the agent of this machine is: asked through its state directory, not through the coordinator.
+
+    \b
+    coord agent status
+    coord agent status --state /var/lib/coord-agent -o json
+    """
+    print_status(control.status(), output)
+
+
+@agent.command()
+@click.option("--for", "length", metavar="LENGTH", help="Back after so long, like 8h.")
+@click.option("--until", metavar="TIME", help="Back at this time: Unix seconds or ISO 8601 with a zone.")
+@state_option
+def away(control: AgentControl, length: str | None, until: str | None) -> None:
+    """Have this machine's agent say that it goes, and come back by itself. It counts as no failure.
+
+    \b
+    coord agent away --for 8h
+    coord agent away --until 2026-12-01T08:00:00Z
+    """
+    if (length is None) == (until is None):
+        raise click.UsageError("say either --for or --until")
+    if until is not None:
+        until_ms = asked_time(until, "--until")
+    else:
+        until_ms = int(time.time() * 1000) + asked_duration(length or "", "--for", SECOND_MS, CENTURY_MS)
+    control.away(until_ms)
+    terminal.say(f"away until {humane.clock(to_text(until_ms))} UTC; sooner: coord agent back")
+
+
+@agent.command()
+@state_option
+def back(control: AgentControl) -> None:
+    """Have this machine's agent come back before the time it named.
+
+    \b
+    coord agent back
+    """
+    control.back()
+    terminal.say("it connects again")
+
+
+@agent.command()
+@state_option
+def bye(control: AgentControl) -> None:
+    """Have this machine's agent say good-bye and end.
+
+    \b
+    coord agent bye
+    """
+    control.bye()
+    terminal.say("it says good-bye and ends")
+
+
+def print_status(found: AgentStatus, form: str) -> None:
+    if form == "json":
+        output.print_json(found)
+        return
+    clock = f"{found.clock_offset_ms:+.1f} ms" if found.clock_offset_ms is not None else "-"
+    bound = f" ± {found.clock_bound_ms:.1f}" if found.clock_bound_ms is not None else ""
+    output.print_facts([
+        ("provider", found.provider_id),
+        ("phase", str(found.phase)),
+        ("coordinator", found.coordinator),
+        ("session", str(found.session_id or "-")),
+        ("last acknowledged", humane.length(found.last_ack_age_s)),
+        ("heartbeats sent", str(found.heartbeats_sent)),
+        ("draining", found.drain_note or "yes" if found.draining else "-"),
+        ("away until", humane.clock(to_text(found.away_until_ms)) if found.away_until_ms is not None else "-"),
+        ("next try in", humane.length(found.next_try_in_s)),
+        ("clock offset", clock + bound),
+        ("processes", f"keeper {found.keeper_pid}, daemon {found.daemon_pid} (the {found.daemons}. of this keeper)"),
+        ("last problem", found.last_problem),
+    ])  # fmt: skip
 
 
 def agent_config(
@@ -82,7 +192,7 @@ def agent_config(
         agent_pool=("--pool", pool),
         agent_labels=("--label", dict(_pair(text) for text in labels) or None),
         agent_cpus=("--cpus", cpus),
-        agent_memory_gb=("--memory", humane.size(memory) / 1e9 if memory is not None else None),
+        agent_memory_gb=("--memory", _memory_gb(memory) if memory is not None else None),
         agent_gpus=("--gpu", gpus or None),
         agent_ca=("--ca", ca),
         agent_insecure=("--insecure", insecure),
@@ -105,6 +215,13 @@ def agent_config(
     if token is None and coordinator and coordinator == local:
         token = local_join_token(config.data())
     return msgspec.structs.replace(settings, coordinator=coordinator, join_token=token or "")
+
+
+def _memory_gb(text: str) -> float:
+    try:
+        return humane.size(text) / 1e9
+    except CoordError as wrong:
+        raise CoordError(Code.BAD_CONFIG, f"--memory: {wrong.message}", wrong.hint) from wrong
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -129,6 +129,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The interpreter flushes stdout once more at its end: that must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.BROKEN_PIPE
+    except Exception:
+        # A fault of ours: the traceback is for the report, the status is the documented one.
+        sys.excepthook(*sys.exc_info())
+        terminal.complain("this is a fault of coord itself", "please report it with the lines above")
+        return exits.of(Code.INTERNAL)
 
 
 def _how(wrong: click.ClickException) -> str:
