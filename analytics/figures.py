@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -54,14 +55,20 @@ class At(NamedTuple):
 class Figures:
     """A fleet as of `at_ms`. Immutable but for what it computes on demand."""
 
-    def __init__(self, ids: list[str], fleet: Fleet, at_ms: Ms, computed_at_ms: Ms, lessons: Lessons) -> None:
-        """`fleet`: sessions from `at_ms - WINDOW_MS - LOOKBACK_MS` on are enough. O(sessions)."""
+    def __init__(
+        self, ids: list[str], fleet: Fleet, at_ms: Ms, computed_at_ms: Ms, lessons: Callable[[], Lessons]
+    ) -> None:
+        """`fleet`: sessions from `at_ms - WINDOW_MS - LOOKBACK_MS` on are enough. O(sessions).
+
+        `lessons` is called when a forecast is asked for, once.
+        """
         self.ids = ids[: fleet.providers]
         self._codes: dict[str, int] | None = None
         self.at_ms, self.computed_at_ms = at_ms, computed_at_ms
         self.window: Window = window_of(as_of(fleet, at_ms, at_ms - WINDOW_MS - LOOKBACK_MS), at_ms)
         self.features: Features = features.features_of(self.window)
-        self.served = _serve(self.window, lessons)
+        self._lessons = lessons
+        self._served: Served | None = None
         self._grid: tuple[Floats, Floats] | None = None
         self._order: Ints | None = None
 
@@ -70,6 +77,13 @@ class Figures:
         if self._codes is None:
             self._codes = {name: code for code, name in enumerate(self.ids)}
         return self._codes.get(provider_id)
+
+    @property
+    def served(self) -> Served:
+        """The forecast of everybody online."""
+        if self._served is None:
+            self._served = _serve(self.window, self._lessons())
+        return self._served
 
     def grid(self) -> tuple[Floats, Floats]:
         """Seconds (online, observed) by provider and hour of the week, UTC."""

@@ -18,7 +18,7 @@ from analytics import answers, snapshots
 from analytics.figures import HORIZON_MAX_MS, HORIZONS_MS, Figures, Lessons
 from analytics.framing import WorkerQuestion
 from analytics.reliability.backtest import CUTS_MAX, backtest, cuts_between
-from analytics.reliability.columns import WINDOW_MS, Ints
+from analytics.reliability.columns import WINDOW_MS, Fleet, Ints
 from analytics.reliability.learning import FIT_MS, LOOKBACK_MS, PAST_MS, TRIAL_MS, Past
 from analytics.warehouse import Synced, Truth, Warehouse
 from coordinator.core.errors import Code, CoordError
@@ -87,7 +87,8 @@ class Room:
         now = now_ms()
         self._outages = self._warehouse.outages(now)
         fleet = self._warehouse.fleet(now, now - WINDOW_MS - LOOKBACK_MS, self._outages)
-        self.now = Figures(self._warehouse.ids, fleet, now, now, self._lessons)
+        lessons = self._lessons
+        self.now = Figures(self._warehouse.ids, fleet, now, now, lambda: lessons)
         self._took_s = time.monotonic() - began
         return self.now
 
@@ -167,9 +168,7 @@ class Room:
         known = self._known.pop(at_ms, None)
         if known is None:
             fleet = self._warehouse.fleet(at_ms, at_ms - PAST_NEEDED_MS, self._outages_now(), self._cursor)
-            past = Past(fleet, at_ms, since_ms=at_ms - PAST_NEEDED_MS)
-            lessons = {h: past.lesson(at_ms, h) for h in HORIZONS_MS}
-            known = Figures(self._warehouse.ids, fleet, at_ms, now, lessons)
+            known = Figures(self._warehouse.ids, fleet, at_ms, now, lambda: _lessons_of(fleet, at_ms))
         self._known[at_ms] = known
         while len(self._known) > FIGURES_MAX:
             self._known.popitem(last=False)
@@ -245,6 +244,12 @@ class Room:
     def close(self) -> None:
         self._cursor.close()
         self._warehouse.close()
+
+
+def _lessons_of(fleet: Fleet, at_ms: Ms) -> Lessons:
+    """What the fleet's past taught at a past moment."""
+    past = Past(fleet, at_ms, since_ms=at_ms - PAST_NEEDED_MS)
+    return {h: past.lesson(at_ms, h) for h in HORIZONS_MS}
 
 
 def now_ms() -> Ms:

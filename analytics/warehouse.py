@@ -25,7 +25,8 @@ IMPORT_ID = "import"
 """The coordinator_id of rows that came from elsewhere."""
 CHUNK_ROWS = 100_000
 KEEP_MS: Ms = 400 * DAY_MS
-"""Sessions that ended longer ago are dropped, as the store does."""
+"""Our own sessions that ended longer ago are dropped, as the store does. History from elsewhere may be as old as
+it likes: it was brought here to be looked at."""
 SETTLE_ROWS = 100_000
 """Appended rows after which the table is put in order again, if they are a quarter of it too."""
 STALE_ALIVE_MS: Ms = 60_000
@@ -250,8 +251,8 @@ class Warehouse:
             self._appended = 0
 
     def prune(self, now_ms: Ms) -> None:
-        """Drop sessions that ended longer ago than history is kept."""
-        self._con.execute("DELETE FROM session WHERE end_ms >= 0 AND end_ms < ?", [now_ms - KEEP_MS])
+        """Drop our own sessions that ended longer ago than history is kept."""
+        self._con.execute("DELETE FROM session WHERE ours AND end_ms >= 0 AND end_ms < ?", [now_ms - KEEP_MS])
 
     # ---- answering
 

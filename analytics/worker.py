@@ -39,6 +39,7 @@ from analytics.framing import (
     for_worker,
     frame,
 )
+from analytics.memory import keep_freed_memory
 from analytics.room import Room
 from coordinator.core.errors import Code, CoordError
 from coordinator.ports import Answer
@@ -211,11 +212,10 @@ def main(arguments: list[str] | None = None) -> None:
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     os.nice(given.nice)
+    keep_freed_memory()
     data = DataDir(given.data)
     voice = Voice(out)
     room = Room(data.warehouse, data.views, TruthReader(given.data), given.memory, given.threads)
-    if room.rebuilt:
-        sys.stderr.write(f"the warehouse is filled anew: {room.rebuilt}\n")
     worker = Worker(room, voice)
     threading.Thread(target=listen, args=(sys.stdin.buffer, worker, voice), name="listen", daemon=True).start()
     worker.run()

@@ -89,11 +89,12 @@ def sessions_of(
     base = int(rows.start.min())
     if int(codes.max()) < 1 << 21 and int(rows.start.max()) - base < 1 << 42:
         key = codes.astype(np.int64) << 42 | (rows.start - base)
-        if bool(np.all(key[1:] >= key[:-1])):
+        if bool(np.all(key[1:] > key[:-1])):
             return rows
-        tie = np.sort(key)
-        if bool(np.all(tie[1:] > tie[:-1])):  # else the order of rows in the source would matter
-            return rows.take(np.argsort(key, kind="stable"))
+        order = np.argsort(key, kind="stable")
+        lined = key[order]
+        if bool(np.all(lined[1:] > lined[:-1])):  # else the order of rows in the source would matter
+            return rows.take(order)
     return rows.take(np.lexsort((rows.boot, rows.reason, rows.beat, rows.end, rows.start, codes)))
 
 

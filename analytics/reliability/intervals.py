@@ -55,19 +55,33 @@ def cut(begin: Ints, end: Ints, subject: Flags, outages: Outages) -> Pieces:
 
     An interval that no outage touches comes back as it is, even when it is empty. O(n + pieces).
     """
-    rows = np.arange(len(begin), dtype=np.int64)
+    n = len(begin)
+    rows = np.arange(n, dtype=np.int64)
+    whole = np.ones(n, np.bool_)
     if not outages:
-        return Pieces(rows, begin, end, np.ones(len(begin), np.bool_))
+        return Pieces(rows, begin, end, whole)
     first = np.searchsorted(outages.ended, begin, side="right")
-    stop = np.searchsorted(outages.began, end, side="left")
-    touched = np.where(subject, np.maximum(stop - first, 0), 0)
-    row = np.repeat(rows, touched + 1)
-    step = np.arange(len(row)) - np.repeat(np.cumsum(touched + 1) - (touched + 1), touched + 1)
-    head, tail = step == 0, step == touched[row]
-    n = len(outages.began)
-    after = outages.ended[np.clip(first[row] + step - 1, 0, n - 1)]
-    before = outages.began[np.clip(first[row] + step, 0, n - 1)]
-    a = np.where(head, begin[row], after)
-    b = np.where(tail, end[row], before)
-    keep = (b > a) | (touched[row] == 0)
-    return Pieces(row[keep], a[keep], b[keep], tail[keep])
+    touched = np.searchsorted(outages.began, end, side="left") - first
+    hit = np.flatnonzero((touched > 0) & subject)
+    if len(hit) == 0:
+        return Pieces(rows, begin, end, whole)
+    # Few intervals are hit: the others are moved over as they are, only the pieces of these are worked out.
+    extra, first = touched[hit], first[hit]
+    count = np.ones(n, np.int64)
+    count[hit] += extra
+    row = np.repeat(rows, count)
+    a, b, last = begin[row], end[row], np.ones(len(row), np.bool_)
+    behind = np.cumsum(extra + 1)
+    step = np.arange(behind[-1]) - np.repeat(behind - extra - 1, extra + 1)
+    place = np.repeat(hit + behind - extra - 1 - np.arange(len(hit)), extra + 1) + step
+    which, tail = np.repeat(first, extra + 1) + step, step == np.repeat(extra, extra + 1)
+    inner = step > 0
+    a[place[inner]] = outages.ended[which[inner] - 1]
+    b[place[~tail]] = outages.began[which[~tail]]
+    last[place] = tail
+    empty = place[b[place] <= a[place]]
+    if len(empty) == 0:
+        return Pieces(row, a, b, last)
+    keep = np.ones(len(row), np.bool_)
+    keep[empty] = False
+    return Pieces(row[keep], a[keep], b[keep], last[keep])

@@ -169,12 +169,22 @@ def fit(x: Floats, offset: Floats, came: Floats, start: Floats | None = None) ->
     """
     weights = np.zeros(x.shape[1]) if start is None else start.copy()
     ridge = RIDGE * np.eye(x.shape[1])
-    for _ in range(25):
+    height = _height(x, offset, came, weights)
+    for _ in range(50):
         p = expit(offset + x @ weights)
         slope = x.T @ (came - p) - RIDGE * weights
         bend = (x * (p * (1.0 - p))[:, None]).T @ x + ridge
         step = np.linalg.solve(bend, slope)
-        weights += step
+        # Far from the maximum a full step may overshoot: halve it until it climbs.
+        while (reached := _height(x, offset, came, weights + step)) < height and float(np.abs(step).max()) > 1e-9:
+            step /= 2.0
+        weights, height = weights + step, reached
         if float(np.abs(step).max()) < 1e-6:
             break
     return np.asarray(weights, np.float64)
+
+
+def _height(x: Floats, offset: Floats, came: Floats, weights: Floats) -> float:
+    """The penalised log likelihood."""
+    eta = offset + x @ weights
+    return float((came * eta - np.logaddexp(0.0, eta)).sum() - RIDGE / 2.0 * (weights @ weights))

@@ -74,9 +74,9 @@ def join(fleet: Fleet, at_ms: Ms, lost_after_ms: Ms = LOST_AFTER_MS) -> tuple[St
     same = rows.provider[1:] == rows.provider[:-1]
     gap = rows.start[1:] - reach_lived[:-1]
     if outages:
-        gap = gap - np.where(
-            rows.ours[1:], outages.within(reach_lived[:-1], np.maximum(rows.start[1:], reach_lived[:-1])), 0
-        )
+        dark_ms = int((outages.ended - outages.began).sum())
+        doubt = np.flatnonzero((gap >= lost_after_ms) & (gap - dark_ms < lost_after_ms) & same & rows.ours[1:])
+        gap[doubt] -= outages.within(reach_lived[:-1][doubt], rows.start[1:][doubt])
     rebooted = (rows.boot[1:] != rows.boot[:-1]) & (rows.boot[1:] != 0) & (rows.boot[:-1] != 0)
     begins = np.concatenate(([True], ~same | rebooted | ((gap >= lost_after_ms) & (rows.start[1:] >= reach_end[:-1]))))
     head = np.flatnonzero(begins)

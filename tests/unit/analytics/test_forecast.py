@@ -1,0 +1,168 @@
+"""The forecast: its formula, its interval, what it learns, and that it never looks ahead."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from analytics.reliability import gamma
+from analytics.reliability.backtest import backtest, cuts_between
+from analytics.reliability.columns import WINDOW_MS, Fleet, as_of
+from analytics.reliability.features import window_of
+from analytics.reliability.forecast import SIGNALS, evidence_of, expit, forecast, logit, rate, signals
+from analytics.reliability.learning import Past, fit
+from tests.unit.analytics.histories import T0, D, H, Row, every, fleet
+
+NOW = T0 + 20 * D
+
+
+def gamma_cdf(shape: float, x: float) -> float:
+    """P(Gamma(shape) <= x), by Simpson's rule in 20,000 steps."""
+    grid = np.linspace(1e-12, x, 20_001)
+    density = np.exp((shape - 1) * np.log(grid) - grid - math.lgamma(shape))
+    weights = np.ones(20_001)
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
+    return float((density * weights).sum() * (x - 1e-12) / 20_000 / 3)
+
+
+@pytest.mark.parametrize(("shape", "error"), [(2.0, 0.03), (3.0, 0.02), (8.0, 0.005), (50.0, 0.001)])
+def test_gamma_quantiles_are_as_near_as_said(shape: float, error: float) -> None:
+    """Both ends of a 90 % interval, against the integral, with the error that the docstring states."""
+    for z, p in ((-1.6448536, 0.05), (1.6448536, 0.95)):
+        low, high = 0.0, shape * 10 + 20
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if gamma_cdf(shape, middle) < p else (low, middle)
+        assert gamma.quantile(np.array([shape]), z)[0] == pytest.approx(low, rel=error)
+
+
+def test_rate_by_hand() -> None:
+    """l0 from the fleet's curve, two leavings' weight, own leavings and own time: the semantics' formula."""
+    history = [
+        *every(0, 5 * H, H, NOW - 10 * D, NOW - H),
+        *every(1, 40 * H, H, NOW - 10 * D, NOW - H),
+        Row(2, NOW - 2 * H),
+    ]
+    window = window_of(as_of(fleet(history), NOW), NOW)
+    e = evidence_of(window)
+    i = e.provider.tolist().index(2)
+    s = np.exp(window.curve.at(np.array([2 * 3600, 10 * 3600])))
+    l0 = -math.log(s[1] / s[0]) / 8
+    expected = math.exp(-8 * (2 + 0) / (2 / l0 + 2))
+    found = rate(e, 8 * H)
+    assert expected == pytest.approx(found.p[i])
+    assert found.low[i] < found.p[i] < found.high[i]
+    assert l0 == pytest.approx(found.hazard[i])
+
+
+def test_own_record_moves_the_rate() -> None:
+    """Of two of the same age, the one that left often is less likely to stay."""
+    flaky = [*every(0, H, H, NOW - 10 * D, NOW - 3 * H), Row(0, NOW - 2 * H)]
+    steady = [Row(1, NOW - 10 * D, NOW - 3 * H), Row(1, NOW - 2 * H)]
+    e = evidence_of(window_of(as_of(fleet([*flaky, *steady]), NOW), NOW))
+    assert [0, 1] == e.provider.tolist()
+    p = rate(e, 4 * H).p
+    assert p[0] < p[1]
+
+
+def test_fleet_that_nobody_left_is_not_immortal() -> None:
+    """Three newcomers of three hours: the chance of a day is well below 1, because a day was never seen."""
+    e = evidence_of(window_of(as_of(fleet([Row(i, NOW - 3 * H) for i in range(3)]), NOW), NOW))
+    found = rate(e, 24 * H)
+    assert 0.2 < found.p[0] < 0.8
+    assert found.high[0] - found.low[0] > 0.3
+
+
+def volatile(days: int = 40, providers: int = 60, seed: int = 5) -> Fleet:
+    """Machines whose short stays are mostly very short: own record and age say more than a constant rate."""
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for i in range(providers):
+        at = T0 + int(rng.uniform(0, D))
+        mean = math.exp(rng.normal(math.log(4), 0.8))
+        while at < T0 + days * D:
+            length = int(rng.weibull(0.55) * mean * H) + 60_000
+            rows.append(Row(i, at, at + length))
+            at += length + int(rng.exponential(3) * H) + 60_000
+    return fleet(rows, providers=providers)
+
+
+def test_weights_of_nothing_are_the_rate() -> None:
+    """Weights of 0 change no forecast; no data leaves them at 0."""
+    e = evidence_of(window_of(as_of(volatile(), NOW), NOW))
+    plain, moved = forecast(e, 8 * H), forecast(e, 8 * H, np.zeros(len(SIGNALS)))
+    assert logit(plain.p).tolist() == pytest.approx(logit(moved.p).tolist())
+    assert [0.0] * 7 == fit(np.zeros((0, 7)), np.zeros(0), np.zeros(0)).tolist()
+
+
+def test_fit_finds_the_one_maximum() -> None:
+    """From anywhere the same weights, with no slope left; more data, less pull to 0."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4000, 7))
+    true = np.array([0.5, -0.3, 0.0, 0.8, 0.0, 0.1, -0.6])
+    came = (rng.random(4000) < expit(x @ true)).astype(float)
+    offset = np.zeros(4000)
+    found = fit(x, offset, came)
+    assert found.tolist() == pytest.approx(fit(x, offset, came, np.full(7, 2.0)).tolist(), abs=1e-5)
+    assert found.tolist() == pytest.approx(true.tolist(), abs=0.15)
+    few = fit(x[:50], offset[:50], came[:50])
+    assert np.linalg.norm(few) < np.linalg.norm(found)
+
+
+def test_nothing_learnt_without_enough_past() -> None:
+    """A fleet of four days serves the rate."""
+    young = as_of(volatile(), T0 + 4 * D)
+    assert Past(young, T0 + 4 * D).lesson(T0 + 4 * D, 8 * H).weights is None
+
+
+def test_blend_is_served_where_it_did_better() -> None:
+    """On a fleet whose hazard falls steeply with age the past shows it, and the backtest confirms it."""
+    f = volatile()
+    lesson = Past(as_of(f, NOW + 20 * D), NOW + 20 * D).lesson(NOW + 20 * D, 8 * H)
+    assert lesson.weights is not None
+    assert lesson.trial_blend < lesson.trial_rate
+
+
+def test_learning_and_forecast_do_not_look_ahead() -> None:
+    """What is said at a moment is the same whether or not the future is in the columns."""
+    f, at = volatile(), T0 + 30 * D
+    said = []
+    for known in (f, as_of(f, at)):
+        past = Past(known, at if known is not f else T0 + 40 * D, since_ms=T0)
+        lesson = past.lesson(at, 8 * H)
+        assert lesson.weights is not None
+        e = evidence_of(window_of(as_of(known, at), at))
+        said.append(forecast(e, 8 * H, lesson.weights).p.tolist())
+    assert said[0] == pytest.approx(said[1], abs=1e-9)
+
+
+def test_signals_are_nothing_where_there_is_nothing_to_say() -> None:
+    """A lone newcomer: every signal but the constant and the hour is 0."""
+    e = evidence_of(window_of(as_of(fleet([Row(0, NOW - H)]), NOW), NOW))
+    found = dict(zip(SIGNALS, signals(e, 8 * H, rate(e, 8 * H))[0].tolist(), strict=True))
+    assert (1.0, 0.0, 0.0) == (found["level"], found["record"], found["recent"])
+    assert 0.0 == pytest.approx(found["fleet_recent"])
+
+
+def test_backtest_counts_only_what_came() -> None:
+    """Cases at the end and cases cut by an outage are left out; cuts begin a window after the start."""
+    f = volatile(days=20)
+    to = T0 + 20 * D
+    cuts = cuts_between(T0, to, WINDOW_MS, 12 * H, 4 * H)
+    assert (T0 + 14 * D, T0 + 19 * D + 12 * H) == (cuts[0], cuts[-1])
+    told: list[tuple[int, int]] = []
+    report = backtest(f, cuts, to, (4 * H, 48 * H), WINDOW_MS, lambda done, of: told.append((done, of)))
+    assert [(i + 1, len(cuts)) for i in range(len(cuts))] == told
+    assert 0 < report.trials[1].n < report.trials[0].n
+    assert report.trials[0].n == sum(b.n for b in report.trials[0].calibration)
+    assert 0.5 < report.trials[0].auc < 1.0
+    assert report.trials[0].brier < report.trials[0].brier_base_rate
+
+
+def test_backtest_of_too_little_says_nothing() -> None:
+    """No cut, no figures, and no failure."""
+    report = backtest(volatile(days=3), [], T0 + 3 * D, (4 * H,), WINDOW_MS)
+    assert (0, 0) == (len(report.cuts), report.trials[0].n)
+    assert math.isnan(report.trials[0].auc) and math.isnan(report.trials[0].brier)
