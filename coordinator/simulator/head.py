@@ -135,6 +135,8 @@ class Head:
         stalled_ms = self._agenda.now_ms - self.asleep_since_ms
         self.asleep_ms += stalled_ms
         self.asleep_since_ms = None
+        # The tick at waking comes out of step: an appointment of the same second waits for the next one's tick.
+        self._was_late(self.unit_ms // 2)
         kernel, self._kernel = self._kernel, []
         for link, process, frame in kernel:
             self.take(link, process, frame)
@@ -154,16 +156,17 @@ class Head:
 
     def slow_down(self, lag_ms: Ms) -> None:
         self.lag_ms = lag_ms
-        self.lag_high_ms = max(self.lag_high_ms, lag_ms + 1)
-        if lag_ms:
-            self._lagged += 1
-        else:
-            lagged = self._lagged
-            self._agenda.after(FADES * self.unit_ms, lambda: self._lag_faded(lagged))
+        self._was_late(lag_ms)
+
+    def _was_late(self, by_ms: Ms) -> None:
+        self.lag_high_ms = max(self.lag_high_ms, by_ms + 1)
+        self._lagged += 1
+        lagged = self._lagged
+        self._agenda.after(FADES * self.unit_ms, lambda: self._lag_faded(lagged))
 
     def _lag_faded(self, lagged: int) -> None:
-        if lagged == self._lagged and not self.lag_ms:
-            self.lag_high_ms = 1
+        if lagged == self._lagged:
+            self.lag_high_ms = 1 + self.lag_ms
 
     def told_interval_ms(self, conn_id: ConnId) -> Ms:
         """The heartbeat interval that the agent on this connection goes by; 0 when nobody is there."""
