@@ -24,7 +24,7 @@ class CoordinatorSide:
 
     def __init__(self) -> None:
         self.interval_s = 0.05
-        self.lost_after_s = 0.8
+        self.lost_after_s = 20.0
         self.credential = "coord-agent-the-credential"
         self.enrol_status = 200
         self.enrol_problem: dict[str, str] = {}

@@ -116,12 +116,14 @@ def test_a_connection_without_acknowledgements_is_given_up(tmp_path: Path) -> No
     """Half-dead: the coordinator takes heartbeats and acknowledges none. Another connection is made."""
 
     async def go() -> None:
-        async with coordinator_side() as side, a_daemon(a_config(side, tmp_path)):
-            await side.until(lambda: len(side.beats) >= 3)
-            side.acks = False
-            began = time.monotonic()
-            await side.until(lambda: len(side.hellos) == 2)
-            assert time.monotonic() - began >= side.lost_after_s / 2 - 0.1
+        async with coordinator_side() as side:
+            side.lost_after_s = 1.0
+            async with a_daemon(a_config(side, tmp_path)):
+                await side.until(lambda: len(side.beats) >= 3)
+                side.acks = False
+                began = time.monotonic()
+                await side.until(lambda: len(side.hellos) == 2)
+            assert time.monotonic() - began >= 0.4
             assert side.hellos[1].resume_key == "key-1"
 
     asyncio.run(go())
@@ -131,10 +133,12 @@ def test_a_coordinator_that_stops_reading_is_given_up(tmp_path: Path) -> None:
     """Half-dead in the other way: the peer's socket is open and nobody reads it."""
 
     async def go() -> None:
-        async with coordinator_side() as side, a_daemon(a_config(side, tmp_path)):
-            await side.until(lambda: len(side.beats) >= 3)
-            side.reading.clear()
-            await side.until(lambda: len(side.open) == 2)
+        async with coordinator_side() as side:
+            side.lost_after_s = 1.0
+            async with a_daemon(a_config(side, tmp_path)):
+                await side.until(lambda: len(side.beats) >= 3)
+                side.reading.clear()
+                await side.until(lambda: len(side.open) == 2)
 
     asyncio.run(go())
 
