@@ -68,6 +68,7 @@ class _Surface:
         self._deps = deps
         self._clock = deps.engine.clock
         self._limiter = door.FailureLimiter(deps.settings, self._clock.monotonic_s)
+        self._names = door.own_names(deps.settings)
         self._replays = Replays(deps.settings, self._clock.monotonic_s)
         self._static: dict[str, set[str]] = {}
         self._open = 0
@@ -103,7 +104,7 @@ class _Surface:
     ) -> web.StreamResponse:
         try:
             door.check_target(request)
-            door.check_host(request, self._deps.settings)
+            door.check_host(request, self._names)
             door.check_origin(request)
             self._check_exists(request)
             return await handler(request)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -43,18 +44,24 @@ def check_target(request: web.Request) -> None:
         )
 
 
-def check_host(request: web.Request, settings: ApiSettings) -> None:
+def own_names(settings: ApiSettings) -> frozenset[str]:
+    """The names that we go by: `localhost`, this machine's own, and those we were told."""
+    host = socket.gethostname().lower()
+    return frozenset({"localhost", host, host.partition(".")[0], *(name.lower() for name in settings.hosts)})
+
+
+def check_host(request: web.Request, names: frozenset[str]) -> None:
     """CoordError(FORBIDDEN) for a name that is not ours: a page elsewhere may have pointed its own at us."""
     values = request.headers.getall("Host", [])
     if len(values) != 1:
         raise CoordError(Code.BAD_REQUEST, "the request names no single Host", "send one Host header")
     for value in {values[0], request.host}:
         name = _host_name(value)
-        if name is None or not (_is_address(name) or name == "localhost" or name in settings.hosts):
+        if name is None or not (_is_address(name) or name in names):
             raise CoordError(
                 Code.FORBIDDEN,
                 "this coordinator does not go by that Host",
-                "use its address, localhost, or a name that it was started with (docs/reference/config.md)",
+                "use its address or its machine's name, or add this one to api.hosts (docs/reference/config.md)",
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from typing import Any
 
 import pytest
@@ -226,6 +227,7 @@ def test_only_our_own_names_are_answered() -> None:
         for host in (
             "localhost",
             "localhost:7070",
+            socket.gethostname(),
             "127.0.0.1",
             "[::1]:7070",
             "10.1.2.3:80",
