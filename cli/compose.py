@@ -10,11 +10,8 @@ import asyncio
 import gc
 import importlib.metadata
 import logging
-import os
 import resource
-import signal
 import sys
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import uvloop
@@ -22,8 +19,10 @@ from msgspec.structs import replace
 
 from analytics.link import LinkSettings as AnalyticsSettings
 from analytics.link import WorkerLink
-from cli import exits, logs, terminal
+from cli import exits, logs
+from cli.conditions import watch
 from cli.config import Config
+from cli.ending import at_once, is_final, reason, stop_signals
 from cli.local_agent import LocalAgent
 from cli.settings import ServeSettings
 from coordinator.core import commands
@@ -45,7 +44,6 @@ from coordinator.service.recovery import first_token, recover
 from coordinator.service.server import Server, ServerSettings, key_fingerprint, tls_context
 from coordinator.service.upkeep import LoopLag, UpkeepSettings, keep_up
 from coordinator.service.views import LiveViews
-from coordinator.timetext import to_text
 from store.durable import DiskStore
 from store.layout import DataDir, write_private
 from store.settings import StoreSettings
@@ -55,8 +53,6 @@ log = logging.getLogger("coord.serve")
 SWITCH_INTERVAL_S = 0.0005
 """A thread that waits for the GIL (the store's writer) gets it after so long; with the default of 5 ms it starves
 beside a busy loop."""
-LAG_ALERT_MS = 500.0
-"""The loop this late over ten seconds is an alert."""
 
 
 def run(config: Config, beside: LocalAgent | None = None) -> int:
@@ -75,7 +71,7 @@ def run(config: Config, beside: LocalAgent | None = None) -> int:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(plan, data, beside))
     except BaseExceptionGroup as group:
-        return _died(group)
+        return reason(group)
     return exits.OK
 
 
@@ -134,7 +130,7 @@ def host_and_port(listen: str) -> tuple[str, int]:
 
 async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
     """Everything between the lock and its release."""
-    stopping = _stop_signals()
+    stopping = stop_signals()
     store = await DiskStore.open(data, plan.store)
     try:
         async with asyncio.TaskGroup() as group:
@@ -151,6 +147,11 @@ async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
                     local.cancel()
                     await beside.leave()
                 await parts.stop()
+    except BaseExceptionGroup as group:
+        if is_final(group):
+            data.address.unlink(missing_ok=True)
+            at_once(group)
+        raise
     finally:
         data.address.unlink(missing_ok=True)
         await store.close()
@@ -210,7 +211,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         coordinator_id=coordinator_id,
         loop_lag=lag.recent_ms,
     )
-    _probes(alerts, store, engine, heartbeats, analytics, lag)
+    watch(alerts, store, engine, heartbeats, analytics, lag)
     group.create_task(engine.run(), name="engine")
     group.create_task(heartbeats.run(), name="heartbeats")
     background = (
@@ -220,63 +221,6 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     )
     engine.post(found.boot)
     return Parts(engine, links, Server(build_app(deps), plan.server), heartbeats, background)
-
-
-def _probes(
-    alerts: Alerts,
-    store: DiskStore,
-    engine: Engine,
-    heartbeats: HeartbeatWriter,
-    analytics: WorkerLink,
-    lag: LoopLag,
-) -> None:
-    """Standing conditions that are alerts."""
-    lost = Growth(lambda: heartbeats.counters.dropped_full + heartbeats.counters.dropped_store)
-
-    def disk() -> str | None:
-        since_ms = engine.full_since_ms
-        return f"the data directory's disk takes no writes since {to_text(since_ms)}" if since_ms is not None else None
-
-    def dropped() -> str | None:
-        return f"{lost.amount} heartbeats were dropped of late" if lost.look() else None
-
-    def worker() -> str | None:
-        health = analytics.health()
-        return None if health.up else f"the analytics worker is down: {health.last_error or 'it is being started'}"
-
-    def slow() -> str | None:
-        late_ms = lag.recent_ms()
-        return f"the loop runs {late_ms:.0f} ms late" if late_ms > LAG_ALERT_MS else None
-
-    def unread() -> str | None:
-        return store.set_aside[-1] if store.set_aside else None
-
-    alerts.probe("disk", "store", disk)
-    alerts.probe("record_set_aside", "rows", unread)
-    alerts.probe("heartbeat_loss", "store", dropped)
-    alerts.probe("analytics_down", "worker", worker)
-    alerts.probe("loop_lag", "coordinator", slow)
-
-
-class Growth:
-    """Whether a counter has grown lately, so that an alert stands while it does and some time after."""
-
-    def __init__(self, count: Callable[[], int], quiet_looks: int = 30) -> None:
-        self._count = count
-        self._quiet_looks = quiet_looks
-        self._seen = count()
-        self._quiet = quiet_looks
-        self.amount = 0
-
-    def look(self) -> bool:
-        """Called at every round of the alerts' probes."""
-        now = self._count()
-        if now > self._seen:
-            self.amount = now - self._seen + (self.amount if self._quiet < self._quiet_looks else 0)
-            self._seen, self._quiet = now, 0
-        else:
-            self._quiet = min(self._quiet + 1, self._quiet_looks)
-        return self._quiet < self._quiet_looks
 
 
 async def _first_tokens(engine: Engine, data: DataDir, pin: str) -> None:
@@ -296,46 +240,7 @@ def _suffix(pin: str) -> str:
     return f".{pin}" if pin else ""
 
 
-def _stop_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT. The second ends the process at once."""
-    asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def on_signal(number: signal.Signals) -> None:
-        if asked.is_set():
-            log.warning("%s again: ending at once", number.name)
-            os._exit(128 + number)
-        asked.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    return asked
-
-
 def _raise_file_limit() -> None:
     """An agent is an open file: use what the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _died(group: BaseExceptionGroup[BaseException]) -> int:
-    """Say why serving ended, and return the exit status: a broken store before everything else."""
-    causes = list(_leaves(group))
-    refusals = [cause for cause in causes if isinstance(cause, CoordError)]
-    for refused in sorted(refusals, key=lambda one: one.code is not Code.STORE_BROKEN):
-        terminal.complain(refused.message, refused.hint)
-        return exits.of(refused.code)
-    if any(isinstance(cause, TimeoutError) for cause in causes):
-        terminal.complain("the coordinator did not stop in time", "what was acknowledged is safe; see the log")
-        return exits.of(Code.TIMEOUT)
-    for cause in causes:
-        log.error("the coordinator failed", exc_info=cause)
-    return exits.of(Code.INTERNAL)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

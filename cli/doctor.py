@@ -12,12 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from msgspec import Struct
 
-from cli import exits, output
+from cli import exits, humane, output
 from cli.config import Config
 from cli.options import config_option, data_option, given, local_address, output_option
 from cli.settings import ServeSettings
@@ -29,6 +30,7 @@ DISK_FREE_WARN = 2 * 2**30
 FSYNC_TRIES = 15
 FSYNC_WARN_MS = 30.0
 NOFILE_WARN = 4096
+CERTIFICATE_LEFT_WARN_S = 14 * 86400.0
 CLOCK_SYNCED_BELOW = 5  # adjtimex: 5 is TIME_ERROR, "clock not synchronised"
 
 
@@ -94,6 +96,7 @@ def examine(config: Config) -> Iterator[Finding]:
         ("disk fsync", lambda: _fsync(data)),
         ("clock", _clock),
         ("address", lambda: _address(config, data)),
+        ("tls", lambda: _tls(config)),
         ("open files", _files),
     ]
     for name, check in checks:
@@ -204,6 +207,25 @@ def _address(config: Config, data: Path) -> Finding:
             todo = "choose another with --listen HOST:PORT, or stop what uses it"
             return Finding(check="address", state=BAD, found=f"{settings.listen}: {taken.strerror}", todo=todo)
     return Finding(check="address", state=GOOD, found=f"{settings.listen} is free")
+
+
+def _tls(config: Config) -> Finding:
+    """Whether certificate and key fit together, and how long the certificate is valid."""
+    settings = config.section("serve", ServeSettings)
+    if settings.tls_cert is None and settings.tls_key is None:
+        return Finding(check="tls", state=GOOD, found="not used: tokens stay on this machine")
+    from cryptography import x509
+
+    from coordinator.service.server import ServerSettings, tls_context
+
+    tls_context(ServerSettings(tls_cert=str(settings.tls_cert or ""), tls_key=str(settings.tls_key or "")))
+    assert settings.tls_cert is not None
+    ends = x509.load_pem_x509_certificate(settings.tls_cert.read_bytes()).not_valid_after_utc
+    left_s = (ends - datetime.now(UTC)).total_seconds()
+    found = f"{settings.tls_cert}, valid for {humane.length(left_s)}"
+    if left_s < CERTIFICATE_LEFT_WARN_S:
+        return Finding(check="tls", state=BAD if left_s < 0 else WARN, found=found, todo="renew it, with the same key")
+    return Finding(check="tls", state=GOOD, found=found)
 
 
 def _files() -> Finding:

@@ -7,6 +7,7 @@ import io
 import json
 import lzma
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -331,3 +332,23 @@ def test_a_reader_that_goes_away_is_no_error_message(fleet: Fleet) -> None:
     os.close(write)
     assert done.returncode == 141
     assert done.stderr == b""
+
+
+def test_ctrl_c_while_a_command_waits_is_130_and_silent(fleet: Fleet) -> None:
+    """An import that waits for stdin is given up without a traceback."""
+    argv = (sys.executable, "-m", "cli", "import", "sessions", "-")
+    process = subprocess.Popen(argv, env=fleet.coord.env, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_for(lambda: _is_reading(process.pid), "the command reading its stdin")
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert b"Traceback" not in said
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _is_reading(pid: int) -> bool:
+    """Whether the process sleeps in a read of its stdin (system call 0, file descriptor 0)."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[:2] == ["0", "0x0"]

@@ -1,0 +1,73 @@
+"""Standing conditions of a running coordinator that are alerts: each is asked again and again, and ends by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coordinator.ports import Analytics
+from coordinator.service.alerts import Alerts
+from coordinator.service.engine import Engine
+from coordinator.service.heartbeats import HeartbeatWriter
+from coordinator.service.upkeep import LoopLag
+from coordinator.timetext import to_text
+from store.durable import DiskStore
+
+LAG_ALERT_MS = 500.0
+"""The loop this late over ten seconds is an alert."""
+
+
+def watch(
+    alerts: Alerts,
+    store: DiskStore,
+    engine: Engine,
+    heartbeats: HeartbeatWriter,
+    analytics: Analytics,
+    lag: LoopLag,
+) -> None:
+    """Have `alerts` ask each of them."""
+    lost = Growth(lambda: heartbeats.counters.dropped_full + heartbeats.counters.dropped_store)
+
+    def disk() -> str | None:
+        since_ms = engine.full_since_ms
+        return f"the data directory's disk takes no writes since {to_text(since_ms)}" if since_ms is not None else None
+
+    def dropped() -> str | None:
+        return f"{lost.amount} heartbeats were dropped of late" if lost.look() else None
+
+    def worker() -> str | None:
+        health = analytics.health()
+        return None if health.up else f"the analytics worker is down: {health.last_error or 'it is being started'}"
+
+    def slow() -> str | None:
+        late_ms = lag.recent_ms()
+        return f"the loop runs {late_ms:.0f} ms late" if late_ms > LAG_ALERT_MS else None
+
+    def unread() -> str | None:
+        return store.set_aside[-1] if store.set_aside else None
+
+    alerts.probe("disk", "store", disk)
+    alerts.probe("record_set_aside", "rows", unread)
+    alerts.probe("heartbeat_loss", "store", dropped)
+    alerts.probe("analytics_down", "worker", worker)
+    alerts.probe("loop_lag", "coordinator", slow)
+
+
+class Growth:
+    """Whether a counter has grown lately, so that an alert stands while it does and some time after."""
+
+    def __init__(self, count: Callable[[], int], quiet_looks: int = 30) -> None:
+        self._count = count
+        self._quiet_looks = quiet_looks
+        self._seen = count()
+        self._quiet = quiet_looks
+        self.amount = 0
+
+    def look(self) -> bool:
+        """Called at every round of the alerts' probes."""
+        now = self._count()
+        if now > self._seen:
+            self.amount = now - self._seen + (self.amount if self._quiet < self._quiet_looks else 0)
+            self._seen, self._quiet = now, 0
+        else:
+            self._quiet = min(self._quiet + 1, self._quiet_looks)
+        return self._quiet < self._quiet_looks
