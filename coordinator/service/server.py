@@ -12,6 +12,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from coordinator.core.errors import Code, CoordError
+from coordinator.service.api.connections import ApiRunner
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
@@ -82,7 +83,7 @@ class Server:
     def __init__(self, app: web.Application, settings: ServerSettings) -> None:
         self._settings = settings
         self._tls = tls_context(settings)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.shutdown_s, keepalive_timeout=75.0)
+        self._runner = ApiRunner(app, access_log=None, shutdown_timeout=settings.shutdown_s, keepalive_timeout=75.0)
 
     async def start(self) -> str:
         """Listen, and return the URL that clients on this machine use. CoordError(BAD_CONFIG) if it cannot."""
