@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from coordinator.ports import Analytics
-from coordinator.service.alerts import Alerts
+from coordinator.service.alerts import Alerts, Probe
 from coordinator.service.engine import Engine
 from coordinator.service.heartbeats import HeartbeatWriter
 from coordinator.service.upkeep import LoopLag
@@ -48,8 +48,21 @@ def watch(
     alerts.probe("disk", "store", disk)
     alerts.probe("record_set_aside", "rows", unread)
     alerts.probe("heartbeat_loss", "store", dropped)
-    alerts.probe("analytics_down", "worker", worker)
+    alerts.probe("analytics_down", "worker", lasting(worker))
     alerts.probe("loop_lag", "coordinator", slow)
+
+
+def lasting(ask: Probe, looks: int = 5) -> Probe:
+    """A probe that speaks once `ask` has had something to say `looks` times in a row: a restart is no alert."""
+    said = 0
+
+    def probe() -> str | None:
+        nonlocal said
+        text = ask()
+        said = said + 1 if text is not None else 0
+        return text if said >= looks else None
+
+    return probe
 
 
 class Growth:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import msgspec
 
@@ -68,6 +68,13 @@ async def _import(call: Call[NoQuery, Upload], limits: Limits) -> ImportReport:
     return await call.deps.store.import_sessions(rows)
 
 
+async def _until_seen(call: Call[NoQuery, Upload], patience_s: float) -> None:
+    """What is asked right after an import knows of it. Without a worker, or with a slow one, figures follow later."""
+    with suppress(CoordError, TimeoutError):
+        async with asyncio.timeout(patience_s):
+            await call.deps.analytics.refresh()
+
+
 async def import_sessions(call: Call[NoQuery, Upload], alone: OneAtATime) -> ImportAnswer:
     """Add a history from elsewhere; all of it or nothing, and twice is once."""
     settings = call.deps.settings
@@ -75,6 +82,7 @@ async def import_sessions(call: Call[NoQuery, Upload], alone: OneAtATime) -> Imp
     async with alone.run("import"):
         with _without_collector():
             report = await _import(call, limits)
+        await _until_seen(call, settings.import_seen_s)
     for result in ("added", "closed", "unchanged"):
         call.deps.metrics.add(m.IMPORTED, getattr(report, result), result)
     return ImportAnswer(

@@ -27,6 +27,8 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     import_rows_max: int = 5_000_000
     import_stall_s: float = 30.0
     """An import that sends nothing for so long is cut."""
+    import_seen_s: float = 10.0
+    """An import waits so long for analytics to know of it."""
     failures_burst: int = 30
     """Failed authentications that a peer may have at once ..."""
     failures_per_s: float = 0.5
