@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
 
+from coordinator.agent.control import AgentControl
+from coordinator.api_types import SessionEntry
 from coordinator.client import Client
 from coordinator.core.errors import CoordError
 
@@ -50,6 +52,8 @@ class Process:
         self.popen: subprocess.Popen[bytes] | None = None
 
     def spawn(self) -> None:
+        if self._file is not None:
+            self._file.close()
         self._file = self.log.open("ab")
         self.popen = subprocess.Popen(
             self.argv,
@@ -156,6 +160,45 @@ class Agent(Process):
         env = {"COORD_URL": head.url, "COORD_TOKEN": head.token("join")}
         super().__init__(argv, directory / f"agent-{provider_id}.log", env)
 
+    def daemon_pid(self) -> int:
+        """Of the daemon that runs now, as it says itself."""
+
+        def ask() -> int | None:
+            try:
+                return AgentControl(self.state, timeout_s=1.0).status().daemon_pid
+            except CoordError:
+                return None
+
+        return wait_for(ask, f"{self.provider_id}'s control socket answering")
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """To the keeper and the daemon, which has a group of its own, at one moment."""
+        daemon = self.daemon_pid()
+        self.signal(number)
+        os.kill(daemon, number)
+
     def __enter__(self) -> Agent:
         self.spawn()
         return self
+
+
+def liveness(client: Client) -> dict[str, str]:
+    """Of every provider, by id."""
+    return {entry.provider_id: entry.liveness for entry in client.providers(limit=500).entries}
+
+
+def when_online(client: Client, *agents: Agent, within_s: float = 30.0) -> None:
+    """Return once they all are connected and have sent a heartbeat."""
+
+    def all_online() -> bool:
+        known = {entry.provider_id: entry for entry in client.providers(limit=500).entries}
+        found = [known.get(agent.provider_id) for agent in agents]
+        return all(entry is not None and entry.liveness == "online" and entry.heartbeat for entry in found)
+
+    names = ", ".join(agent.provider_id for agent in agents)
+    wait_for(all_online, f"{names} being online", within_s)
+
+
+def sessions_of(client: Client, who: str) -> list[SessionEntry]:
+    """The sessions of one provider, oldest first."""
+    return sorted(client.sessions(who, limit=500).entries, key=lambda entry: entry.session_id)
