@@ -1,0 +1,164 @@
+"""`query sql` in its box: what a person may ask, and what nobody may."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import duckdb
+import msgspec
+import pytest
+
+from analytics import sqlbox, sqlchild
+from coordinator.api_types import SqlAnswer
+from coordinator.core.errors import Code, CoordError
+
+
+class Box:
+    """A directory of views and segments with a secret beside them."""
+
+    def __init__(self, path: Path) -> None:
+        self.views, self.segments = path / "views", path / "segments"
+        self.views.mkdir()
+        self.segments.mkdir()
+        self.secret = path / "admin.token"
+        self.secret.write_text("canary-7f3a")
+        with duckdb.connect() as con:
+            con.execute(
+                "COPY (SELECT 'p' || i AS provider_id, 'default' AS pool, i AS key,"
+                f" TIMESTAMP '2026-01-01' AS enrolled_at, '{{}}' AS labels FROM range(5) t(i))"
+                f" TO '{self.views}/providers.parquet'"
+            )
+
+    def ask(self, statement: str, timeout_s: float = 20.0, rows_max: int = 100) -> SqlAnswer:
+        """The answer, or CoordError."""
+        run = sqlbox.run(self.views, self.segments, statement, timeout_s=timeout_s, rows_max=rows_max, memory="256MB")
+        return msgspec.json.decode(asyncio.run(run).json, type=SqlAnswer)
+
+    def refusal(self, statement: str, timeout_s: float = 20.0) -> CoordError:
+        """The refusal; it never holds the secret."""
+        with pytest.raises(CoordError) as found:
+            self.ask(statement, timeout_s)
+        assert "canary" not in str(found.value)
+        return found.value
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Box:
+    return Box(tmp_path)
+
+
+def test_views_answer_and_empty_ones_have_their_columns(box: Box) -> None:
+    """What was published is read; what was not yet is an empty view."""
+    assert (("p3", 3),) == tuple(map(tuple, box.ask("SELECT provider_id, key FROM providers WHERE key = 3").entries))
+    shown = {row[0] for row in box.ask("SHOW TABLES").entries}
+    assert {"sessions", "stays", "providers", "features", "outages", "hours", "heartbeats", "keys"} == shown
+    assert 0 == len(box.ask("SELECT * FROM heartbeats").entries)
+
+
+def test_rows_are_capped_and_values_are_json(box: Box) -> None:
+    """More rows than asked are cut and said so; odd values come as JSON has them."""
+    many = box.ask("SELECT i FROM range(1000) t(i)", rows_max=10)
+    assert (10, True) == (len(many.entries), many.truncated)
+    odd = box.ask(
+        "SELECT 'nan'::DOUBLE, 'inf'::DOUBLE, 1.50::DECIMAL(9,2), TIMESTAMP '2026-01-02 03:04:05', [1, 2], {'a': NULL},"
+        " '\\x01'::BLOB, 12345678901234567890::HUGEINT, INTERVAL 1 HOUR, DATE '2026-01-02', MAP {'k': 1}"
+    )
+    assert [
+        None, None, 1.5, "2026-01-02T03:04:05.000Z", [1, 2], {"a": None}, "AQ==", 12345678901234567890, 3600.0,
+        "2026-01-02", {"k": 1},
+    ] == list(odd.entries[0])  # fmt: skip
+
+
+ATTACKS = [
+    "SELECT * FROM read_text('{secret}')",
+    "SELECT * FROM read_csv('{secret}')",
+    "SELECT * FROM read_blob('{views}/../admin.token')",
+    "SELECT * FROM '{secret}'",
+    "SELECT * FROM glob('{root}/*') WHERE file LIKE '%token%'",
+    "SELECT * FROM read_csv('/proc/self/environ')",
+    "SELECT * FROM read_parquet('http://127.0.0.1:9/x.parquet')",
+    "SELECT * FROM query('COPY (SELECT 1) TO ''{root}/out''')",
+    "SELECT * FROM sniff_csv('{secret}')",
+    "COPY providers TO '{root}/out.csv'",
+    "COPY providers TO '{views}/out.csv'",
+    "ATTACH '{root}/x.duckdb'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET enable_external_access = true",
+    "RESET lock_configuration",
+    "PRAGMA version",
+    "CALL pragma_version()",
+    "EXPORT DATABASE '{root}/out'",
+    "IMPORT DATABASE '{root}'",
+    "CREATE TABLE x AS SELECT 1",
+    "DROP VIEW providers",
+    "INSERT INTO providers VALUES (1)",
+    "EXPLAIN ANALYZE COPY providers TO '{views}/out.csv'",
+    "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
+    "EXPLAIN /* */ ANALYZE COPY providers TO '{views}/out.csv'",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; COPY providers TO '{views}/out.csv'",
+    "",
+    "SELEC 1",
+    "SELECT * FROM nowhere",
+    "PREPARE x AS SELECT 1",
+    "BEGIN",
+]
+
+
+def test_attacks_are_refused(box: Box) -> None:
+    """Files, network, settings, writing, several statements: refused by the box itself, and nothing was written."""
+    places = {"secret": box.secret, "views": box.views, "root": box.secret.parent}
+    before = sorted(path.name for path in box.secret.parent.rglob("*"))
+    for statement in ATTACKS:
+        request = sqlbox.SqlRequest(
+            views=str(box.views),
+            segments=str(box.segments),
+            statement=statement.format(**places),
+            rows_max=10,
+            timeout_s=20,
+            memory="256MB",
+        )
+        reply = sqlchild.answer(request)
+        assert reply.error and reply.hint, statement
+        assert b"" == reply.json and "canary" not in reply.error, statement
+    assert before == sorted(path.name for path in box.secret.parent.rglob("*"))
+
+
+def test_refusal_comes_back_from_the_process(box: Box) -> None:
+    """What the box refuses reaches the caller as BAD_SQL with what to do."""
+    found = box.refusal(f"SELECT * FROM read_text('{box.secret}')")
+    assert Code.BAD_SQL == found.code
+    assert "out of reach" in found.hint
+
+
+def test_endless_query_is_killed(box: Box) -> None:
+    """The time limit ends it, and its process with it."""
+    began = time.monotonic()
+    found = box.refusal("SELECT sum(a.range * b.range) FROM range(10000000000) a, range(100000) b", timeout_s=0.5)
+    assert Code.TIMEOUT == found.code
+    assert time.monotonic() - began < 8
+
+
+def test_memory_is_capped(box: Box) -> None:
+    """A query that wants more than its cap is refused, not swapped."""
+    found = box.refusal(
+        "SELECT count(*) FROM (SELECT DISTINCT hash(i), i::VARCHAR || 'xxxxxxxxxxxxxxxx' FROM range(50000000) t(i))"
+    )
+    assert Code.BAD_SQL == found.code
+
+
+def test_environment_is_not_inherited(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child starts with an environment of its own: a secret in ours is not there to be read."""
+    monkeypatch.setenv("COORD_TOKEN", "canary-7f3a")
+    assert "canary-7f3a" == os.environ["COORD_TOKEN"]
+    assert Code.BAD_SQL == box.refusal("SELECT getenv('COORD_TOKEN')").code
+
+
+def test_limits_are_checked(box: Box) -> None:
+    """Statement size, time and rows have bounds that are told."""
+    assert Code.BAD_SQL == box.refusal("SELECT '" + "x" * 200_000 + "'").code
+    assert Code.BAD_REQUEST == box.refusal("SELECT 1", timeout_s=0).code
