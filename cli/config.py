@@ -51,6 +51,11 @@ TOP = ("data",)
 """Keys of coord.toml outside any section."""
 SHORT = {"COORD_DATA": ("", "data"), "COORD_URL": ("client", "url")}
 """Variables with a name of their own; every other setting is COORD_<SECTION>_<KEY>."""
+MAY_BE_ZERO = frozenset({
+    "analytics.nice", "heartbeats.batch_age_s", "links.beats_delay_s", "store.ballast_bytes", "store.seal_after_ms",
+    "upkeep.check_after_s",
+})  # fmt: skip
+"""Numbers for which 0 means something; every other one is above it."""
 FILE_BYTES_MAX = 1 << 20
 CENTURY_MS = 36_525 * 86_400_000
 _S = TypeVar("_S", bound=Struct)
@@ -246,12 +251,21 @@ def convert(value: Value, setting: str, kind: Any) -> object:
             raw = dict(_pair(part) for part in raw.split(",") if part.strip())
         if isinstance(raw, float) and raw.is_integer() and name.endswith(("_ms", "_bytes", "_bytes_max")):
             raw = int(raw)
-        return msgspec.convert(raw, kind, strict=False, dec_hook=_path)
+        made = msgspec.convert(raw, kind, strict=False, dec_hook=_path)
+        if isinstance(made, int | float) and not isinstance(made, bool):
+            _check_number(made, setting)
+        return made
     except CoordError as wrong:
         raise CoordError(Code.BAD_CONFIG, f"{value.origin}: {wrong.message}", wrong.hint) from wrong
     except (msgspec.ValidationError, ValueError) as wrong:
         what = str(wrong).partition(" - at")[0]
         raise CoordError(Code.BAD_CONFIG, f"{value.origin}: {setting} = {raw!a}: {what}", "see config.md") from wrong
+
+
+def _check_number(value: float, setting: str) -> None:
+    least = 0 if setting in MAY_BE_ZERO else sys.float_info.min
+    if not least <= value <= sys.float_info.max:
+        raise ValueError("expected a number " + ("of at least 0" if setting in MAY_BE_ZERO else "above 0"))
 
 
 def _worded(text: str, name: str, setting: str) -> float | None:

@@ -117,7 +117,7 @@ def client_for(config: Config, token: str | None = None) -> Client:
     settings = config.section("client", ClientSettings)
     data = config.data()
     url = settings.url or local_address(data)
-    here = url == local_address(data, quiet=True)
+    here = url.rstrip("/") == local_address(data, quiet=True)
     token = token or config.secret("COORD_TOKEN") or (local_token(data) if here else None)
     if token is None:
         raise CoordError(

@@ -14,6 +14,7 @@ from cli.config import Config
 from cli.demo.history import CHARACTERS, as_csv, generate
 from cli.demo.stage import Stage, stage
 from cli.options import client_for
+from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -103,6 +104,8 @@ def _kill(place: Stage) -> None:
 
 
 def _ask(place: Stage) -> None:
+    with _client(place) as client:
+        place.wait_for(lambda: True if _observed(client) >= NODES else None, "figures of the whole history", 30)
     _step("Who can be relied on? (the best 12 of those with a score of 0.8 and more)")
     _query(place, "reliability", "--min-score", "0.8", "--limit", "12")
     _step(f"When is {SHOWN} there? Share of the observed time by weekday and hour (UTC).")
@@ -144,6 +147,16 @@ def _farewell(place: Stage, keep: bool, took_s: float) -> None:
         _command("coord up                          # a coordinator and an agent to keep")
         _command("coord query backtest              # how good the forecasts were")
         _command("coord --help                      # everything else")
+
+
+def _observed(client: Client) -> int:
+    """Providers that the analytics worker knows of by now; it has a start and an import behind it."""
+    try:
+        return client.network().providers
+    except CoordError as refused:
+        if refused.code not in (Code.ANALYTICS_UNAVAILABLE, Code.TIMEOUT):
+            raise
+        return 0
 
 
 def _liveness(client: Client) -> dict[str, str]:

@@ -64,6 +64,10 @@ def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(tmp_path: Pat
         ("[serve]\nlisten = 7\n", "serve.listen", ""),
         ("[policy]\nlost_after_ms = 'soon'\n", "soon", "30s"),
         ("[policy]\nlost_after_ms = 1.5\n", "1.5", ""),
+        ("[policy]\nlost_after_ms = -1\n", "above 0", ""),
+        ("[policy]\nheartbeat_interval_ms = 0\n", "above 0", ""),
+        ("[engine]\ntick_s = nan\n", "above 0", ""),
+        ("[store]\nballast_bytes = -1\n", "at least 0", ""),
         ("[policy\n", "cannot be read", ""),
         ("[server]\nport = 1\n", "server.port", ""),
         ("[api]\njoin_suffix = 'x'\n", "api.join_suffix", ""),
@@ -73,6 +77,13 @@ def test_what_is_wrong_in_the_file_is_named(tmp_path: Path, text: str, said: str
     """Section, key, type, value and syntax; fields that composition fills are no settings."""
     wrong = refused(lambda: config(tmp_path, text).shown())
     assert said in wrong.message and hint in wrong.hint
+
+
+def test_zero_is_taken_where_it_means_something(tmp_path: Path) -> None:
+    """No ballast is a choice; no heartbeat interval is a mistake."""
+    assert {one.setting: one.value for one in config(tmp_path, "[store]\nballast_bytes = 0\n").shown()}[
+        "store.ballast_bytes"
+    ] == 0
 
 
 def test_a_variable_of_a_known_section_is_checked_and_others_are_left_alone(tmp_path: Path) -> None:
