@@ -1,0 +1,394 @@
+"""The engine: writes before words, in order; one commit in flight while deciding goes on; full and broken disks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from coordinator.core import commands, events
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TokenId
+from coordinator.core.policy import Policy
+from coordinator.core.rows import PoolRow, Role, TokenRow
+from coordinator.core.snapshot import Liveness
+from coordinator.core.state import ClusterState
+from coordinator.service.engine import Engine, EngineSettings
+from coordinator.service.recorder import Recorder, read_dump, replay
+from coordinator.service.views import LiveViews
+from store.memory import MemoryStore
+from tests.builders import ADMIN, JOIN, START_MS, a_hello, an_enrolment
+
+FULL = CoordError(Code.STORE_FULL, "the disk is full", "make room")
+BROKEN = CoordError(Code.STORE_BROKEN, "a sync failed", "look at the disk")
+NEVER_S = 3_600.0
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the engine take its turns until `holds`."""
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110  the engine has no event for every turn, and a turn is all it takes
+            await asyncio.sleep(0)
+
+
+class HandClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.ms: Ms = START_MS
+
+    def now_ms(self) -> Ms:
+        return self.ms
+
+    def monotonic_s(self) -> float:
+        return self.ms / 1_000
+
+    def wall_ms(self) -> Ms:
+        return self.ms
+
+
+class SlowStore(MemoryStore):
+    """Commits wait for the test; how many were under way at once is counted."""
+
+    def __init__(self) -> None:
+        super().__init__("head")
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun: asyncio.Queue[list[commands.Write]] = asyncio.Queue()
+        self.under_way = 0
+        self.under_way_max = 0
+
+    async def commit(self, writes: Sequence[commands.Write]) -> None:
+        self.under_way += 1
+        self.under_way_max = max(self.under_way_max, self.under_way)
+        self.begun.put_nowait(list(writes))
+        try:
+            await self.gate.wait()
+            await super().commit(writes)
+        finally:
+            self.under_way -= 1
+
+    async def next_commit(self) -> list[commands.Write]:
+        """The writes of the next commit that begins, from now on."""
+        return await asyncio.wait_for(self.begun.get(), 10)
+
+
+class Rig:
+    """An engine at work, with what it said in order."""
+
+    def __init__(self, store: SlowStore, recordings: Path, settings: EngineSettings) -> None:
+        self.store = store
+        self.clock = HandClock()
+        self.views = LiveViews()
+        self.said: list[object] = []
+        self.recorder = Recorder(recordings)
+        state = ClusterState.load("head", [JOIN, ADMIN], 1, 1)
+        self.engine = Engine(store, self.clock, self.views, Policy(), settings, self.recorder, state)
+        self.engine.bind_links(self)
+        self.beats: list[events.Beat] = []
+        self.engine.set_beats_source(self._take)
+        self.views.listen(lambda note: self.said.append(type(note).__name__))
+
+    def send(self, conn_id: ConnId, message: commands.Message) -> None:
+        self.said.append((conn_id, type(message).__name__))
+
+    async def drained(self) -> None:
+        """There are no sockets here."""
+
+    def _take(self) -> tuple[events.Beat, ...]:
+        taken, self.beats = tuple(self.beats), []
+        return taken
+
+    def pool(self, name: str) -> asyncio.Task[commands.Result]:
+        """Ask for a pool; what was answered joins what was said."""
+
+        async def asked() -> commands.Result:
+            try:
+                result = await self.engine.call(
+                    lambda r: events.PoolCreate(at_ms=self.clock.ms, request_id=r, name=PoolName(name))
+                )
+            except CoordError as error:
+                self.said.append((name, error.code))
+                raise
+            self.said.append((name, "made"))
+            return result
+
+        return asyncio.ensure_future(asked())
+
+    async def decided(self, count: int) -> None:
+        """Until so many decisions were made."""
+        await until(lambda: self.engine.counters.decisions >= count)
+
+    async def enrol_and_connect(self, provider: str = "a", conn: int = 1) -> None:
+        await self.engine.call(lambda r: msgspec.structs.replace(an_enrolment(provider), request_id=r))
+        self.engine.post(a_hello(conn, provider))
+        await until(lambda: (conn, "Welcome") in self.said)
+
+
+def with_engine(
+    test: Callable[[Rig], Awaitable[None]], recordings: Path, settings: EngineSettings | None = None
+) -> None:
+    """Run `test` beside an engine that ticks never, retries at once and is stopped at the end."""
+
+    async def main() -> None:
+        rig = Rig(SlowStore(), recordings, settings or EngineSettings(tick_s=NEVER_S, retry_s=0.0))
+        await MemoryStore.commit(rig.store, [commands.Put(JOIN), commands.Put(ADMIN)])
+        running = asyncio.ensure_future(rig.engine.run())
+        rig.engine.post(events.Boot(at_ms=rig.clock.ms))
+        await rig.store.next_commit()
+        await test(rig)
+        rig.store.gate.set()
+        await rig.engine.stop()
+        await asyncio.wait_for(running, 10)
+        assert rig.store.under_way_max == 1
+
+    asyncio.run(main())
+
+
+def test_nothing_is_said_before_its_writes_are_durable(tmp_path: Path) -> None:
+    """Reply, send, note and view wait for the commit."""
+
+    async def test(rig: Rig) -> None:
+        await rig.enrol_and_connect()
+        rig.store.gate.clear()
+        said = list(rig.said)
+        drained = asyncio.ensure_future(
+            rig.engine.call(
+                lambda r: events.ProviderDrain(at_ms=rig.clock.ms, request_id=r, provider_id=ProviderId("a"))
+            )
+        )
+        while not any(isinstance(w, commands.Put) for w in await rig.store.next_commit()):
+            pass
+        await rig.decided(4)
+        assert said == rig.said and not drained.done()
+        assert not rig.views.providers[ProviderId("a")].drained
+        rig.store.gate.set()
+        await drained
+        assert [(1, "TellDrain"), "ProviderChanged"] == rig.said[len(said) :]
+        assert rig.views.providers[ProviderId("a")].drained
+
+    with_engine(test, tmp_path)
+
+
+def test_deciding_goes_on_while_one_commit_is_in_flight(tmp_path: Path) -> None:
+    """What is decided meanwhile is one commit, and speaks in its order after it."""
+
+    async def test(rig: Rig) -> None:
+        rig.store.gate.clear()
+        first = rig.pool("one")
+        assert ["one"] == [
+            w.row.name
+            for w in await rig.store.next_commit()
+            if isinstance(w, commands.Put) and isinstance(w.row, PoolRow)
+        ]
+        others = [rig.pool(name) for name in ("two", "three", "two", "four")]
+        await rig.decided(6)
+        assert not any(task.done() for task in (first, *others))
+        rig.store.gate.set()
+        results = await asyncio.gather(first, *others, return_exceptions=True)
+        assert isinstance(results[3], CoordError)
+        names = [
+            w.row.name
+            for w in await rig.store.next_commit()
+            if isinstance(w, commands.Put) and isinstance(w.row, PoolRow)
+        ]
+        assert ["two", "three", "four"] == names
+        answers = [said for said in rig.said if isinstance(said, tuple)]
+        assert [
+            ("one", "made"),
+            ("two", "made"),
+            ("three", "made"),
+            ("two", Code.CONFLICT),
+            ("four", "made"),
+        ] == answers
+
+    with_engine(test, tmp_path)
+
+
+def test_a_refusal_never_overtakes_what_it_rests_on(tmp_path: Path) -> None:
+    """It says that a pool exists: it may not say so before the pool is durable."""
+
+    async def test(rig: Rig) -> None:
+        rig.store.gate.clear()
+        first, second = rig.pool("lab"), rig.pool("lab")
+        await rig.decided(3)
+        assert not second.done()
+        rig.store.gate.set()
+        await asyncio.gather(first, second, return_exceptions=True)
+        assert [("lab", "made"), ("lab", Code.CONFLICT)] == [said for said in rig.said if isinstance(said, tuple)]
+
+    with_engine(test, tmp_path)
+
+
+def test_heartbeats_received_so_far_count_before_any_event(tmp_path: Path) -> None:
+    """A tick and a heartbeat wait together: the heartbeat is heard first."""
+
+    async def test(rig: Rig) -> None:
+        await rig.enrol_and_connect()
+        rig.clock.ms += 29_000
+        rig.engine.post(events.Tick(at_ms=rig.clock.ms))
+        rig.clock.ms += 2_000
+        rig.beats = [events.Beat(conn_id=ConnId(1), received_ms=rig.clock.ms)]
+        rig.engine.post(events.Tick(at_ms=rig.clock.ms))
+        await rig.decided(5)
+        assert Liveness.ONLINE is rig.engine.state.providers[ProviderId("a")].phase
+
+    with_engine(test, tmp_path)
+
+
+def test_ticks_that_wait_are_one(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        for _ in range(100):
+            rig.engine.post(events.Tick(at_ms=rig.clock.ms))
+        assert 1 == rig.engine.inbox_depth
+
+    with_engine(test, tmp_path)
+
+
+def test_a_full_inbox_refuses_calls(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        tasks = [rig.pool(f"p{i}") for i in range(12)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        codes = [result.code for result in results if isinstance(result, CoordError)]
+        assert {Code.TOO_MANY} == set(codes) and 2 == len(codes) == rig.engine.counters.refused
+
+    with_engine(test, tmp_path, EngineSettings(tick_s=NEVER_S, retry_s=0.0, inbox_max=10))
+
+
+def test_a_full_disk_undoes_what_it_did_not_take_and_goes_on(tmp_path: Path) -> None:
+    """Everybody whose request is undone is told; nothing undone is ever seen; connections stay."""
+
+    async def test(rig: Rig) -> None:
+        await rig.enrol_and_connect()
+        await rig.engine.call(lambda r: msgspec.structs.replace(an_enrolment("b"), request_id=r))
+        rig.store.gate.clear()
+        lost = [rig.pool("lab"), rig.pool("attic")]
+        rig.engine.post(a_hello(2, "b"))
+        await rig.decided(7)
+        rig.store.fault = FULL
+        rig.store.gate.set()
+        for answer in await asyncio.gather(*lost, return_exceptions=True):
+            assert isinstance(answer, CoordError) and Code.STORE_FULL is answer.code
+        assert {} == rig.views.pools == rig.engine.state.pools
+        assert (2, "Welcome") not in rig.said and (2, "CloseLink") in rig.said
+        assert {ConnId(1)} == set(rig.engine.state.conns)
+        rig.store.fault = None
+        assert isinstance(await rig.pool("lab"), PoolRow)
+        assert rig.engine.full_since_ms is None and rig.engine.counters.rollbacks >= 1
+
+    with_engine(test, tmp_path)
+
+
+def test_a_broken_disk_ends_the_engine_and_nothing_unsaid_was_acknowledged(tmp_path: Path) -> None:
+    async def main() -> None:
+        rig = Rig(SlowStore(), tmp_path, EngineSettings(tick_s=NEVER_S))
+        running = asyncio.ensure_future(rig.engine.run())
+        rig.engine.post(events.Boot(at_ms=rig.clock.ms))
+        await rig.store.next_commit()
+        rig.store.fault = BROKEN
+        asked = rig.pool("lab")
+        with pytest.raises(BaseExceptionGroup) as ended:
+            await asyncio.wait_for(running, 10)
+        (error,) = ended.value.exceptions
+        assert isinstance(error, CoordError) and Code.STORE_BROKEN is error.code
+        with pytest.raises(CoordError):
+            await asked
+        assert ("lab", "made") not in rig.said and {} == rig.views.pools
+
+    asyncio.run(main())
+
+
+def test_a_stop_tells_the_agents_and_ends_no_session(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        await rig.enrol_and_connect()
+        await rig.engine.stop()
+        rig.engine.post(events.LinkClosed(at_ms=rig.clock.ms, conn_id=ConnId(1)))
+        with pytest.raises(CoordError) as refused:
+            await rig.engine.call(lambda r: events.PoolCreate(at_ms=rig.clock.ms, request_id=r, name=PoolName("lab")))
+        assert Code.SHUTTING_DOWN is refused.value.code
+        await until(lambda: (1, "CloseLink") in rig.said)
+        loaded = await rig.store.load()
+        assert 1 == len([row for row in loaded.rows if hasattr(row, "connected_at_ms")])
+
+    with_engine(test, tmp_path)
+
+
+# ---- the recorder
+
+
+async def an_eventful_life(rig: Rig) -> None:
+    await rig.enrol_and_connect()
+    for second in range(1, 60):
+        rig.clock.ms += 1_000
+        if second < 20 and second % 5 == 0:
+            rig.beats = [events.Beat(conn_id=ConnId(1), received_ms=rig.clock.ms)]
+        rig.engine.post(events.Tick(at_ms=rig.clock.ms))
+        await until(lambda: not rig.engine.inbox_depth)
+        if second == 30:
+            await asyncio.gather(rig.pool("lab"), rig.pool("lab"), return_exceptions=True)
+            rig.store.fault = FULL
+            await asyncio.gather(rig.pool("attic"), return_exceptions=True)
+            rig.store.fault = None
+    await rig.pool("cellar")
+
+
+def test_a_recording_replays_decision_by_decision(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        await an_eventful_life(rig)
+        path = rig.recorder.dump("a test")
+        assert path is not None
+        outcome = replay(path)
+        assert (None, None, "a test") == (outcome.diverged_at, outcome.failed_at, outcome.why)
+        assert outcome.events == len(read_dump(path)[2]) >= 25
+
+    with_engine(test, tmp_path)
+
+
+def test_a_recording_that_was_decided_otherwise_is_noticed_where_it_differs(tmp_path: Path) -> None:
+    """The same events under another patience: the replay names the first decision that differs."""
+
+    async def test(rig: Rig) -> None:
+        await an_eventful_life(rig)
+        path = rig.recorder.dump("a test")
+        assert path is not None
+        whole = path.read_bytes()
+        changed = whole.replace(
+            msgspec.msgpack.encode({"alive_every_ms": 5_000})[1:], msgspec.msgpack.encode({"alive_every_ms": 1_001})[1:]
+        )
+        assert whole != changed
+        path.write_bytes(changed)
+        assert replay(path).diverged_at is not None
+
+    with_engine(test, tmp_path)
+
+
+def test_a_torn_recording_replays_up_to_the_tear(tmp_path: Path) -> None:
+    async def test(rig: Rig) -> None:
+        await an_eventful_life(rig)
+        path = rig.recorder.dump("a test")
+        assert path is not None
+        before = len(read_dump(path)[2])
+        path.write_bytes(path.read_bytes()[:-3])
+        assert before - 1 == replay(path).events
+
+    with_engine(test, tmp_path)
+
+
+def test_no_secret_is_in_a_recording(tmp_path: Path) -> None:
+    """Only digests enter the core: the text of a token is nowhere in what is kept."""
+
+    async def test(rig: Rig) -> None:
+        await rig.engine.call(
+            lambda r: events.TokenCreate(
+                at_ms=rig.clock.ms, request_id=RequestId(r), token_id=TokenId("t"), digest="0f" * 32, role=Role.ADMIN
+            )
+        )
+        path = rig.recorder.dump("a test")
+        assert path is not None and path.stat().st_mode & 0o077 == 0
+        kept = [row for row in rig.engine.state.tokens.values() if isinstance(row, TokenRow)]
+        assert b"0f0f" in path.read_bytes() and all("secret" not in str(row) for row in kept)
+
+    with_engine(test, tmp_path)
