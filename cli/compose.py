@@ -140,6 +140,8 @@ async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
             write_private(data.address, url + "\n")
             print(f"coord serves on {url}, data in {data.path}", flush=True)
             local = group.create_task(beside.run(url, data)) if beside is not None else None
+            if local is not None:
+                print("the agent beside it isolates nothing: this is for one user", flush=True)
             await stopping.wait()
             log.info("stopping")
             async with asyncio.timeout(plan.serve.stop_within_s):

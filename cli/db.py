@@ -64,8 +64,9 @@ def restore(backup_dir: Path, data: Path | None, config_file: Path | None) -> No
     """
     from store.restore import restore as restore_files
 
-    place = Config(file=config_file, flags=given(data=("--data", data))).data().absolute()
-    before = restore_files(backup_dir.absolute(), place)
+    config = Config(file=config_file, flags=given(data=("--data", data)))
+    place = config.data().absolute()
+    before = restore_files(backup_dir.absolute(), place, config.secret("COORD_FAILPOINT") or "")
     if before is not None:
         terminal.say(f"what was there is kept in {terminal.safe(str(before))}")
     terminal.say(f"restored {terminal.safe(str(backup_dir))} into {terminal.safe(str(place))}; start it: coord serve")

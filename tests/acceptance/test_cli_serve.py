@@ -216,8 +216,8 @@ def test_up_is_a_coordinator_and_an_agent_and_both_end_together(tmp_path: Path) 
     with Up(tmp_path) as up:
         client = up.start()
         wait_for(lambda: liveness(client) == {"here": "online"}, "the local agent being online")
-        up_pid = up.pid
-        assert children(up_pid)
+        assert "for one user" in up.text()
+        assert children(up.pid)
         client.close()
         up.signal(signal.SIGINT)
         assert up.wait() == 0

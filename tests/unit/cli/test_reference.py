@@ -73,3 +73,14 @@ def test_links_of_the_readme_and_the_how_tos_lead_somewhere(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()) if "://" not in link]
     missing = [link for link in links if not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_every_make_target_is_listed_and_ci_is_make_check() -> None:
+    """`make help` shows a line for each, and `.ci/run` runs lint, types and tests through `check`."""
+    makefile = (TREE / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert phony is not None
+    listed = re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE)
+    assert sorted(listed) == sorted(phony[1].split())
+    assert re.search(r"^check: lint types test ", makefile, re.MULTILINE)
+    assert "make check" in (TREE / ".ci" / "run").read_text()
