@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
+from aiohttp import __version__ as aiohttp_version
 from aiohttp.http import WebSocketError, WebSocketReader, WebSocketWriter
 
 try:
     from aiohttp._websocket.reader import WebSocketDataQueue
 except ImportError:  # an aiohttp that moved it: seam_fits says no
     WebSocketDataQueue = object  # type: ignore[assignment,misc]
+
+log = logging.getLogger("coord.frames")
 
 Frame = tuple[WSMsgType, Any, Any]
 """(kind, payload, unused) as aiohttp's parser makes it; a text frame's payload is bytes, not yet checked."""
@@ -171,17 +175,22 @@ class _Probe:
 @functools.cache
 def seam_fits() -> bool:
     """Whether the installed aiohttp hands frames over as this module needs it: tried, not guessed."""
-    probe = _Probe()
     try:
-        if not hasattr(web.WebSocketResponse, "_post_start"):
-            return False
-        loop = asyncio.get_running_loop()
-        queue = _Queue(_NoProtocol(), probe, loop)
-        parser = _Parser(queue, WebSocketReader(queue, 100, False, False), probe)
-        parser.feed_data(b"\x81\x82\x00\x00\x00\x00{}\x89\x80\x00\x00\x00\x00\x81\xe4")
-        parser.feed_data(b"\x00\x00\x00\x00" + 100 * b" ")
+        fits = hasattr(web.WebSocketResponse, "_post_start") and _try_out()
     except (AttributeError, TypeError, ValueError):
-        return False
+        fits = False
+    if not fits:
+        log.warning("this aiohttp (%s) does not hand frames over; its slower receive loop is used", aiohttp_version)
+    return fits
+
+
+def _try_out() -> bool:
+    """A text frame, a ping, and a frame that is too big, through the parser with our queue behind it."""
+    probe = _Probe()
+    queue = _Queue(_NoProtocol(), probe, asyncio.get_running_loop())
+    parser = _Parser(queue, WebSocketReader(queue, 100, False, False), probe)
+    parser.feed_data(b"\x81\x82\x00\x00\x00\x00{}\x89\x80\x00\x00\x00\x00\x81\xe4")
+    parser.feed_data(b"\x00\x00\x00\x00" + 100 * b" ")
     kinds = [(kind, payload) for kind, payload, _ in probe.seen]
     return kinds == [(WSMsgType.TEXT, b"{}"), (WSMsgType.PING, b""), (WSMsgType.ERROR, 1009)]
 

@@ -521,6 +521,8 @@ def _problem(hello: wire.Hello) -> str:
     resources = hello.resources
     if len(hello.labels) > wire.LABELS_MAX:
         return f"{len(hello.labels)} labels; at most {wire.LABELS_MAX} are taken"
+    if "" in hello.labels:
+        return "a label without a name"
     if len(resources.gpus) > wire.GPUS_MAX:
         return f"{len(resources.gpus)} GPUs; at most {wire.GPUS_MAX} are taken"
     if not (0 <= resources.cpus <= 1e6 and 0 <= resources.memory_gb <= 1e9):

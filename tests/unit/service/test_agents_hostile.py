@@ -222,6 +222,7 @@ def test_heartbeats_before_the_welcome_are_refused() -> None:
     [
         {"labels": {f"k{i}": "v" for i in range(wire.LABELS_MAX + 1)}},
         {"labels": {"k": "v" * 129}},
+        {"labels": {"": "v"}},
         {"labels": {"\x1b[2J": "v"}},
         {"resources": {"gpus": ["g"] * (wire.GPUS_MAX + 1)}},
         {"resources": {"cpus": -1}},

@@ -13,6 +13,7 @@ from coordinator.core import commands, events
 from coordinator.core.commands import CloseCode
 from coordinator.core.ids import ProviderId, TokenId
 from coordinator.core.snapshot import Liveness
+from coordinator.service import frames
 from coordinator.service.frames import seam_fits
 from coordinator.service.link import LinkSettings
 from tests.unit.service.links_rig import a_beat, a_hello, a_rig, conn_of, until
@@ -29,6 +30,32 @@ def test_the_installed_aiohttp_hands_frames_over() -> None:
             return rig.links.pushed and seam_fits()
 
     assert asyncio.run(main())
+
+
+def test_an_aiohttp_without_the_seam_is_noticed_and_served(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The trial fails, a warning says so once, and agents are served by the public receive loop."""
+
+    def moved(*arguments: object) -> None:
+        raise TypeError("takes other arguments now")
+
+    async def main() -> None:
+        async with a_rig() as rig:
+            assert not rig.links.pushed
+            agent = await rig.connect("a")
+            agent.say(a_beat(1))
+            assert (await agent.hears("ack"))["seq"] == 1
+
+    seam_fits.cache_clear()
+    monkeypatch.setattr(frames, "_Queue", moved)
+    try:
+        asyncio.run(main())
+    finally:
+        seam_fits.cache_clear()
+    warned = [record.message for record in caplog.records if record.name == "coord.frames"]
+    assert len(warned) == 1
+    assert "slower receive loop" in warned[0]
 
 
 @PUSHED
