@@ -56,8 +56,8 @@ def print_json(answer: object) -> None:
 def restore(backup_dir: Path, data: Path | None, config_file: Path | None) -> None:
     """Put a backup in the place of the data directory, which must not be in use.
 
-    The backup's digests are verified first. What was there is kept beside it. Agents notice that the history
-    went back, and go on.
+    The backup's digests are verified first. What was there is kept beside it. Agents connect again by
+    themselves; one that enrolled after the backup was made has to enrol again.
 
     \b
     coord db restore /srv/coord/backups/20261122T043105Z --data /srv/coord
