@@ -165,7 +165,7 @@ static void say_hello(struct conn *c, int which, const char *hello, size_t size)
     unsigned char frame[4096], text[4000];
     memcpy(text, hello, size);
     for (unsigned char *at; (at = memmem(text, size, "NNNNNN", 6));) {
-        char digits[8];
+        char digits[16];
         snprintf(digits, sizeof digits, "%06d", which);
         memcpy(at, digits, 6);
     }

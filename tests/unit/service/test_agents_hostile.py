@@ -339,23 +339,25 @@ async def _survives(agent: Agent, frames: list[bytes]) -> None:
     "examples", [60, pytest.param(1_000, marks=pytest.mark.soak)], ids=["some hundred", "ten thousand"]
 )
 def test_frames_that_nobody_thought_of(examples: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever ten frames hold: the connection goes on or was closed with a code, and nothing raises."""
-    with asyncio.Runner() as runner:
-        rig_context = a_rig(LENIENT)
-        rig = runner.run(rig_context.__aenter__())
-        runner.get_loop().set_exception_handler(lambda loop, context: pytest.fail(str(context)))
-        agent = runner.run(rig.connect("a"))
+    """Whatever ten frames hold: the connection goes on, nothing raises, and nothing is left behind."""
 
-        @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
-        @given(st.lists(FRAMES, min_size=10, max_size=10))
-        def run(frames: list[bytes]) -> None:
-            runner.run(_survives(agent, frames))
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        trouble: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda loop, context: trouble.append(context))
+        async with a_rig(LENIENT, limit_s=15 * 60) as rig:
+            agent = await rig.connect("a")
 
-        try:
-            run()
+            @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+            @given(st.lists(FRAMES, min_size=10, max_size=10))
+            def run(frames: list[bytes]) -> None:
+                asyncio.run_coroutine_threadsafe(_survives(agent, frames), loop).result(60)
+
+            await asyncio.to_thread(run)
             assert rig.links.connected == 1
-        finally:
-            runner.run(rig_context.__aexit__(None, None, None))
+            assert not trouble
+
+    asyncio.run(main())
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
