@@ -43,6 +43,8 @@ class Disk:
 
     def beat(self, provider_id: ProviderId, received_ms: Ms, lag_ms: Ms) -> None:
         """Telemetry of one heartbeat: sure once the next one is `lag_ms` younger."""
+        if self.full:
+            return
         sure, last = self._beats.get(provider_id, (received_ms, received_ms))
         self._beats[provider_id] = (last if received_ms - last >= lag_ms else sure, received_ms)
 

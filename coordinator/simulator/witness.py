@@ -349,8 +349,9 @@ class Witness:
     # ---- judgements
 
     def _slack_ms(self) -> Ms:
-        """How late a tick's judgement may be: what our own slowness adds."""
-        return 2 * self.head.lag_high_ms + self._unit_ms // 20
+        """How late a tick's judgement may be: what our own slowness adds, and the tick that it may miss."""
+        slow_ms = 2 * self.head.lag_high_ms + self._unit_ms if self.head.lag_high_ms > 1 else 0
+        return slow_ms + self._unit_ms // 20
 
     def _check_phases(self, event: events.AnyEvent, state: ClusterState) -> None:
         awake_ms = self.head.awake_ms()
@@ -394,6 +395,7 @@ class Witness:
                 late_ms = quiet_ms - lost_ms - longer_ms
                 self.expect(late_ms <= slack_ms, f"{provider_id} is not lost, unheard for {quiet_ms} ms")
         if ticks:
+            self._challenged = {c: since for c, since in self._challenged.items() if c in state.challengers}
             for conn_id, since_ms in self._challenged.items():
                 waited = awake_ms - since_ms
                 self.expect(waited <= policy.challenge_ms + slack_ms, f"challenger {conn_id} waits for {waited} ms")
