@@ -36,7 +36,7 @@ from analytics.framing import (
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import FiguresPublished, ProviderFigures
 from coordinator.core.ids import Ms
-from coordinator.ports import AnalyticsHealth, Answer, AnyQuestion, AskBacktest, AskSql
+from coordinator.ports import AnalyticsHealth, Answer, AnyQuestion, AskBacktest, AskSql, Clock
 from store.layout import DataDir
 
 
@@ -73,11 +73,20 @@ class WorkerLink:
         data: Path,
         on_figures: Callable[[FiguresPublished], None] = lambda event: None,
         settings: LinkSettings = LinkSettings(),  # noqa: B008 frozen
+        *,
+        clock: Clock | None = None,
+        lost_after_ms: Ms = 30_000,
     ) -> None:
-        """`on_figures` is called in the loop with each publication; it must not block or raise."""
+        """`on_figures` is called in the loop with each publication; it must not block or raise.
+
+        `clock` says what "now" is to the worker too; without one it goes by the wall clock. `lost_after_ms` is the
+        gap that ends a stay.
+        """
         self._data = DataDir(data)
         self._on_figures = on_figures
         self._settings = settings
+        self._clock = clock
+        self._lost_after_ms = lost_after_ms
         self._child: asyncio.subprocess.Process | None = None
         self._up = asyncio.Event()
         self._pending: dict[int, asyncio.Future[Answer]] = {}
@@ -154,6 +163,7 @@ class WorkerLink:
             child = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "analytics.worker", "--data", str(self._data.path)),
                 *("--memory", s.memory, "--threads", str(s.threads), "--nice", str(s.nice)),
+                *("--lost-after-ms", str(self._lost_after_ms), *self._clock_arguments()),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -177,6 +187,12 @@ class WorkerLink:
             await child.wait()
         words = said[-1] if said else "it said nothing"
         self._last_error = f"the worker ended with {child.returncode}: {words}"
+
+    def _clock_arguments(self) -> tuple[str, ...]:
+        """How the worker finds our time: both of us read one monotonic clock."""
+        if self._clock is None:
+            return ()
+        return ("--boot-at-ms", str(self._clock.now_ms() - int(self._clock.monotonic_s() * 1_000)))
 
     async def _listen(self, source: asyncio.StreamReader) -> None:
         """Take what the worker says until it ends. What is no message ends it too: it cannot be trusted further."""

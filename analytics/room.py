@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from analytics import answers, snapshots
 from analytics.figures import HORIZON_MAX_MS, HORIZONS_MS, Figures, Lessons
 from analytics.framing import WorkerQuestion
 from analytics.reliability.backtest import CUTS_MAX, backtest, cuts_between
-from analytics.reliability.columns import WINDOW_MS, Fleet, Ints
+from analytics.reliability.columns import LOST_AFTER_MS, WINDOW_MS, Fleet, Ints
 from analytics.reliability.learning import FIT_MS, LOOKBACK_MS, PAST_MS, TRIAL_MS, Past
 from analytics.warehouse import Synced, Truth, Warehouse
 from coordinator.core.errors import Code, CoordError
@@ -53,9 +53,21 @@ class Facts(Truth, Protocol):
 class Room:
     """Questions in, answers out. `answer` is for the reading thread, `answer_slowly` for the other one."""
 
-    def __init__(self, warehouse: Path, views: Path, truth: Facts, memory: str = "512MB", threads: int = 2) -> None:
+    def __init__(
+        self,
+        warehouse: Path,
+        views: Path,
+        truth: Facts,
+        memory: str = "512MB",
+        threads: int = 2,
+        *,
+        now_ms: Callable[[], Ms] = lambda: time.time_ns() // 1_000_000,
+        lost_after_ms: Ms = LOST_AFTER_MS,
+    ) -> None:
+        """`now_ms` is the coordinator's clock: a step of the wall clock must not move what "now" is."""
         self._truth = truth
-        self._warehouse = Warehouse(warehouse, views, truth, memory, threads)
+        self._now_ms = now_ms
+        self._warehouse = Warehouse(warehouse, views, truth, memory, threads, lost_after_ms)
         self._cursor = self._warehouse.cursor()
         self.rebuilt = self._warehouse.rebuilt
         """Why the warehouse was made anew; empty when it was not."""
@@ -84,7 +96,7 @@ class Room:
     def compute(self) -> Figures:
         """Figures as of now replace the last ones."""
         began = time.monotonic()
-        now = now_ms()
+        now = self._now_ms()
         self._outages = self._warehouse.outages(now)
         fleet = self._warehouse.fleet(now, now - WINDOW_MS - LOOKBACK_MS, self._outages)
         lessons = self._lessons
@@ -100,13 +112,13 @@ class Room:
 
     def wants_lesson(self) -> bool:
         """Whether the fleet's past has something new to teach."""
-        return now_ms() - self._learnt_ms >= FIT_MS
+        return self._now_ms() - self._learnt_ms >= FIT_MS
 
     def fresh(self) -> Figures:
         """Figures about now: the last ones when they are young enough, else computed first."""
-        if self.now is not None and now_ms() - self.now.computed_at_ms < max(FRESH_S, 20 * self._took_s) * 1000:
+        if self.now is not None and self._now_ms() - self.now.computed_at_ms < max(FRESH_S, 20 * self._took_s) * 1000:
             return self.now
-        if self.sync().rows == 0 and self.now is not None and now_ms() - self.now.computed_at_ms < 10_000:
+        if self.sync().rows == 0 and self.now is not None and self._now_ms() - self.now.computed_at_ms < 10_000:
             return self.now
         return self.compute()
 
@@ -126,7 +138,7 @@ class Room:
 
     def learn(self) -> None:
         """Fit and judge the blend on what is known now; served from the next figures on."""
-        now = now_ms()
+        now = self._now_ms()
         with self._learning:
             lessons = self._lessons_at(now, now)
             self._learnt_ms = now
@@ -158,7 +170,7 @@ class Room:
         return self._say(question, self._as_of(at_ms))
 
     def _as_of(self, at_ms: Ms) -> Figures:
-        now = now_ms()
+        now = self._now_ms()
         if at_ms > now:
             raise CoordError(
                 Code.BAD_REQUEST,
@@ -177,7 +189,7 @@ class Room:
     def _backtest(self, ask: AskBacktest) -> Answer:
         _check_backtest(ask)
         extent = self._warehouse.extent(self._cursor)
-        now = now_ms()
+        now = self._now_ms()
         known_ms = now if extent.ours else min(extent.last_ms or now, now)
         to_ms = min(ask.to_ms, known_ms) if ask.to_ms is not None else known_ms
         first_ms = extent.first_ms if extent.first_ms is not None else to_ms
@@ -250,11 +262,6 @@ def _lessons_of(fleet: Fleet, at_ms: Ms) -> Lessons:
     """What the fleet's past taught at a past moment."""
     past = Past(fleet, at_ms, since_ms=at_ms - PAST_NEEDED_MS)
     return {h: past.lesson(at_ms, h) for h in HORIZONS_MS}
-
-
-def now_ms() -> Ms:
-    """The wall clock; the worker judges nobody by it, it only says what "now" is."""
-    return time.time_ns() // 1_000_000
 
 
 def _check_horizon(horizon_ms: Ms | None) -> None:

@@ -17,7 +17,7 @@ import duckdb
 import numpy as np
 import numpy.typing as npt
 
-from analytics.reliability.columns import DAY_MS, REASONS, Codes, Fleet, Ints, fleet_of, sessions_of
+from analytics.reliability.columns import DAY_MS, LOST_AFTER_MS, REASONS, Codes, Fleet, Ints, fleet_of, sessions_of
 from coordinator.core.ids import Ms
 
 SCHEMA = "1"
@@ -90,10 +90,18 @@ def query(name: str) -> str:
 class Warehouse:
     """One open warehouse. Use `cursor()` for a second thread; everything else is for the thread that opened it."""
 
-    def __init__(self, path: Path, views: Path, truth: Truth, memory: str = "512MB", threads: int = 2) -> None:
+    def __init__(
+        self,
+        path: Path,
+        views: Path,
+        truth: Truth,
+        memory: str = "512MB",
+        threads: int = 2,
+        lost_after_ms: Ms = LOST_AFTER_MS,
+    ) -> None:
         """Open or make the warehouse at `path`; snapshots may be written into `views`. Neither directory need exist."""
         self._path, self._views, self._truth = path, views, truth
-        self._memory, self._threads = memory, threads
+        self._memory, self._threads, self._lost_after_ms = memory, threads, lost_after_ms
         self.rebuilt = ""
         """Why the file was made anew; empty when it was as expected."""
         self.ids: list[str] = []
@@ -276,7 +284,7 @@ class Warehouse:
         seen = con.execute(query("first_seen"), {"codes": n}).fetchnumpy()
         first = np.full(n, -1, np.int64)
         first[np.asarray(seen["provider"])] = np.asarray(seen["first_ms"])
-        return fleet_of(sessions, n, outages, first)
+        return fleet_of(sessions, n, outages, first, self._lost_after_ms)
 
     def outages(self, at_ms: Ms) -> tuple[Ints, Ints]:
         """What our coordinator did not observe up to `at_ms`: the store's outages, and silence until now."""

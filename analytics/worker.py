@@ -40,8 +40,10 @@ from analytics.framing import (
     frame,
 )
 from analytics.memory import keep_freed_memory
+from analytics.reliability.columns import LOST_AFTER_MS
 from analytics.room import Room
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import Ms
 from coordinator.ports import Answer
 from store.columns import TruthReader
 from store.layout import DataDir
@@ -200,6 +202,13 @@ def listen(source: BinaryIO, worker: Worker, voice: Voice) -> None:
     os._exit(0)
 
 
+def clock_of(boot_at_ms: Ms | None) -> Callable[[], Ms]:
+    """The coordinator's clock, which no step of the wall clock moves: its reading at boot, and what went by since."""
+    if boot_at_ms is None:
+        boot_at_ms = (time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) // 1_000_000
+    return lambda: boot_at_ms + time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Open the room and serve. Whatever goes wrong ends the process; the parent starts another."""
     parser = argparse.ArgumentParser(prog="python -m analytics.worker", description=(__doc__ or "").splitlines()[0])
@@ -207,6 +216,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--memory", default="512MB", help="DuckDB's memory cap")
     parser.add_argument("--threads", default=2, type=int, help="DuckDB's threads")
     parser.add_argument("--nice", default=NICENESS, type=int, help="added to the niceness")
+    parser.add_argument("--lost-after-ms", default=LOST_AFTER_MS, type=int, help="the gap that ends a stay")
+    parser.add_argument(
+        "--boot-at-ms", type=int, help="the machine's boot on the coordinator's clock; the wall clock's without"
+    )
     given = parser.parse_args(arguments)
     # Frames own the real standard output: a stray print must not become one.
     out = os.fdopen(os.dup(1), "wb")
@@ -215,7 +228,15 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     data = DataDir(given.data)
     voice = Voice(out)
-    room = Room(data.warehouse, data.views, TruthReader(given.data), given.memory, given.threads)
+    room = Room(
+        data.warehouse,
+        data.views,
+        TruthReader(given.data),
+        given.memory,
+        given.threads,
+        now_ms=clock_of(given.boot_at_ms),
+        lost_after_ms=given.lost_after_ms,
+    )
     worker = Worker(room, voice)
     threading.Thread(target=listen, args=(sys.stdin.buffer, worker, voice), name="listen", daemon=True).start()
     worker.run()

@@ -195,7 +195,13 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     def on_figures(event: FiguresPublished) -> None:
         engine.post(replace(event, at_ms=engine.clock.now_ms()))
 
-    analytics = WorkerLink(data.path, on_figures, plan.analytics)
+    analytics = WorkerLink(
+        data.path,
+        on_figures,
+        plan.analytics,
+        clock=engine.clock,
+        lost_after_ms=plan.policy.lost_ms(plan.policy.heartbeat_interval_ms),
+    )
     alerts = Alerts(engine.clock.now_ms)
     views.listen(alerts.on_note)
     metrics = Metrics()

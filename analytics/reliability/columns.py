@@ -32,6 +32,7 @@ HOUR_MS: Ms = 3_600_000
 DAY_MS: Ms = 24 * HOUR_MS
 WINDOW_MS: Ms = 14 * DAY_MS
 LOST_AFTER_MS: Ms = 30_000
+"""The gap that ends a stay, where the coordinator's policy says nothing else."""
 
 
 class Sessions(NamedTuple):
@@ -108,6 +109,8 @@ class Fleet(NamedTuple):
     outages_began: Ints
     """Times that our coordinator did not observe; sorted, disjoint."""
     outages_ended: Ints
+    lost_after_ms: Ms = LOST_AFTER_MS
+    """The gap that ends a stay."""
 
 
 def fleet_of(
@@ -115,6 +118,7 @@ def fleet_of(
     providers: int,
     outages: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     first_seen: npt.ArrayLike | None = None,
+    lost_after_ms: Ms = LOST_AFTER_MS,
 ) -> Fleet:
     """A fleet from sorted sessions; outages in any order, united here. `first_seen` when older rows were left out."""
     if first_seen is None:
@@ -125,7 +129,7 @@ def fleet_of(
     else:
         seen = np.asarray(first_seen, np.int64)
     began, ended = united(*(outages if outages is not None else ((), ())))
-    return Fleet(sessions, providers, seen, began, ended)
+    return Fleet(sessions, providers, seen, began, ended, lost_after_ms)
 
 
 def united(began: npt.ArrayLike, ended: npt.ArrayLike) -> tuple[Ints, Ints]:
@@ -159,4 +163,5 @@ def as_of(fleet: Fleet, at_ms: Ms, since_ms: Ms | None = None) -> Fleet:
         )
     seen = np.where(fleet.first_seen > at_ms, -1, fleet.first_seen)
     known = fleet.outages_began < at_ms
-    return Fleet(rows, fleet.providers, seen, fleet.outages_began[known], np.minimum(fleet.outages_ended[known], at_ms))
+    ended = np.minimum(fleet.outages_ended[known], at_ms)
+    return fleet._replace(sessions=rows, first_seen=seen, outages_began=fleet.outages_began[known], outages_ended=ended)

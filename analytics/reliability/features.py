@@ -10,7 +10,6 @@ import numpy as np
 from analytics.reliability import grid, score, survival
 from analytics.reliability.columns import (
     DAY_MS,
-    LOST_AFTER_MS,
     NONE,
     REASONS,
     WINDOW_MS,
@@ -59,12 +58,12 @@ class Window(NamedTuple):
         return Outages(self.fleet.outages_began, self.fleet.outages_ended)
 
 
-def window_of(fleet: Fleet, at_ms: Ms, window_ms: Ms = WINDOW_MS, lost_after_ms: Ms = LOST_AFTER_MS) -> Window:
+def window_of(fleet: Fleet, at_ms: Ms, window_ms: Ms = WINDOW_MS) -> Window:
     """The window that ends at `at_ms`. `fleet` is as `columns.as_of` gives it for that moment."""
     n = fleet.providers
     from_ms = at_ms - window_ms
     outages = Outages(fleet.outages_began, fleet.outages_ended)
-    stays, online = join(fleet, at_ms, lost_after_ms)
+    stays, online = join(fleet, at_ms)
     touches = (stays.end > from_ms) | stays.open | ((stays.end == from_ms) & (stays.start == from_ms))
     if not bool(np.all(touches)):
         stays = Stays(*(column[touches] for column in stays))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from analytics.reliability import metrics
-from analytics.reliability.columns import DAY_MS, HOUR_MS, LOST_AFTER_MS, WINDOW_MS, Fleet, Floats, as_of
+from analytics.reliability.columns import DAY_MS, HOUR_MS, WINDOW_MS, Fleet, Floats, as_of
 from analytics.reliability.features import window_of
 from analytics.reliability.forecast import SIGNALS, Evidence, evidence_of, expit, logit, outcomes, rate, signals
 from coordinator.core.ids import Ms
@@ -86,7 +86,7 @@ class Past:
     def moments(self, since_ms: Ms, at_ms: Ms, horizon_ms: Ms) -> range:
         """The moments from `since_ms` on whose outcome was known at `at_ms`."""
         first = max(since_ms, self._first_ms + WARM_UP_MS)
-        return range(-(-first // STEP_MS) * STEP_MS, at_ms - horizon_ms - LOST_AFTER_MS + 1, STEP_MS)
+        return range(-(-first // STEP_MS) * STEP_MS, at_ms - horizon_ms - self._fleet.lost_after_ms + 1, STEP_MS)
 
     def cases(self, moment: Ms, horizon_ms: Ms) -> Cases:
         """What could have been said at `moment`, and what came. The outcome must be known by now."""

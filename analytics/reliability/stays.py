@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from analytics.reliability.columns import CENSORS, FAILURES, LOST_AFTER_MS, NONE, Codes, Flags, Fleet, Ints, Small
+from analytics.reliability.columns import CENSORS, FAILURES, NONE, Codes, Flags, Fleet, Ints, Small
 from analytics.reliability.intervals import Outages
 from coordinator.core.ids import Ms
 
@@ -50,10 +50,10 @@ def _reach(provider: Codes, value: Ints, base: Ms) -> Ints:
     return (np.maximum.accumulate(lifted) & ((1 << _SPAN_BITS) - 1)) + base
 
 
-def join(fleet: Fleet, at_ms: Ms, lost_after_ms: Ms = LOST_AFTER_MS) -> tuple[Stays, Online]:
+def join(fleet: Fleet, at_ms: Ms) -> tuple[Stays, Online]:
     """The stays of a fleet as `as_of(fleet, at_ms)` gives it, and its united online time. O(n).
 
-    Sessions of one boot are one stay when the next begins less than `lost_after_ms` after the last
+    Sessions of one boot are one stay when the next begins less than `fleet.lost_after_ms` after the last
     heartbeat, not counting what we did not observe; where a boot is not known, the gap alone decides.
     A known change of boot ends a stay even where the rows overlap: the older is cut at the newcomer.
     """
@@ -63,7 +63,7 @@ def join(fleet: Fleet, at_ms: Ms, lost_after_ms: Ms = LOST_AFTER_MS) -> tuple[St
         none = np.zeros(0, np.int64)
         no, code, small = none.astype(np.bool_), none.astype(np.int32), none.astype(np.int8)
         return Stays(code, none, none, no, small, no, no, no, code), Online(code, none, none, no)
-    outages = Outages(fleet.outages_began, fleet.outages_ended)
+    outages, lost_after_ms = Outages(fleet.outages_began, fleet.outages_ended), fleet.lost_after_ms
     still = rows.end < 0
     end = np.maximum(np.where(still, at_ms, rows.end), rows.start)
     lived = np.where(still | (rows.beat < 0), end, np.clip(rows.beat, rows.start, end))
