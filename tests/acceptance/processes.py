@@ -177,6 +177,11 @@ class Agent(Process):
         self.signal(number)
         os.kill(daemon, number)
 
+    def resume(self, daemon: int) -> None:
+        """Let keeper and daemon, both stopped, go on; `daemon_pid` had to be asked before the stop."""
+        os.kill(daemon, signal.SIGCONT)
+        self.signal(signal.SIGCONT)
+
     def __enter__(self) -> Agent:
         self.spawn()
         return self
