@@ -7,11 +7,9 @@ Stop: agents are told, the port closes, what waits is written, the store closes,
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib.metadata
 import logging
 import resource
-import sys
 from typing import NamedTuple
 
 import uvloop
@@ -42,6 +40,7 @@ from coordinator.service.metrics import Metrics
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover
 from coordinator.service.server import Server, ServerSettings, key_fingerprint, tls_context
+from coordinator.service.tuning import tune_process
 from coordinator.service.upkeep import LoopLag, UpkeepSettings, keep_up
 from coordinator.service.views import LiveViews
 from store.durable import DiskStore
@@ -49,10 +48,6 @@ from store.layout import DataDir, write_private
 from store.settings import StoreSettings
 
 log = logging.getLogger("coord.serve")
-
-SWITCH_INTERVAL_S = 0.0005
-"""A thread that waits for the GIL (the store's writer) gets it after so long; with the default of 5 ms it starves
-beside a busy loop."""
 
 
 def run(config: Config, beside: LocalAgent | None = None) -> int:
@@ -65,7 +60,6 @@ def run(config: Config, beside: LocalAgent | None = None) -> int:
     # Wrong settings are refused before anything is made or locked.
     plan = _plan(config, settings)
     _raise_file_limit()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     data = DataDir(config.data().absolute())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -184,8 +178,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     version = importlib.metadata.version("coord")
     found = await recover(store, coordinator_id)
     log.info("recovered %d providers in %.2f s", len(found.state.providers), found.took_s)
-    gc.collect()
-    gc.freeze()
+    tune_process()
     views, recorder = LiveViews(), Recorder(data.recorder)
     engine = Engine(store, found.clock, views, plan.policy, plan.engine, recorder, found.state)
     heartbeats = HeartbeatWriter(store, engine.clock, plan.heartbeats)

@@ -77,6 +77,7 @@ def links_source(links: AgentLinks) -> m.Source:
     def ask(metrics: Metrics) -> None:
         counters = links.counters
         metrics.put(m.LINKS, links.connected)
+        metrics.put(m.LINKS_PUSHED, int(links.pushed))
         metrics.put(m.LINKS_OPENED, counters.opened)
         metrics.put(m.LINKS_CLOSED, counters.closed)
         metrics.put(m.LINKS_REFUSED, counters.refused)

@@ -89,6 +89,7 @@ ENGINE_INBOX = _gauge("coord_engine_inbox_events", "Events that wait")
 STORE_FULL = _gauge("coord_store_full", "1 while the disk takes no writes, else 0")
 
 LINKS = _gauge("coord_links", "Agents' connections that are open")
+LINKS_PUSHED = _gauge("coord_links_pushed", "1: frames come straight from the parser; 0: by the slower receive loop")
 LINKS_OPENED = _counter("coord_links_opened_total", "Agents' connections that were accepted")
 LINKS_CLOSED = _counter("coord_links_closed_total", "Agents' connections that are gone")
 LINKS_REFUSED = _counter("coord_links_refused_total", "Agents' connections refused because too many were open")
