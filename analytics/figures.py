@@ -9,7 +9,7 @@ import numpy as np
 
 from analytics.reliability import features, forecast, returns
 from analytics.reliability.columns import DAY_MS, HOUR_MS, WINDOW_MS, Fleet, Floats, Ints, as_of
-from analytics.reliability.features import Features, Window, window_of
+from analytics.reliability.features import Features, Window, records_of
 from analytics.reliability.learning import LOOKBACK_MS, Lesson
 from coordinator.core.events import Curve, FiguresPublished, ProviderFigures
 from coordinator.core.ids import Ms, ProviderId
@@ -65,8 +65,9 @@ class Figures:
         self.ids = ids[: fleet.providers]
         self._codes: dict[str, int] | None = None
         self.at_ms, self.computed_at_ms = at_ms, computed_at_ms
-        self.window: Window = window_of(as_of(fleet, at_ms, at_ms - WINDOW_MS - LOOKBACK_MS), at_ms)
-        self.features: Features = features.features_of(self.window)
+        self.window: Window
+        self.features: Features
+        self.window, self.features = records_of(as_of(fleet, at_ms, at_ms - WINDOW_MS - LOOKBACK_MS), at_ms)
         self._lessons = lessons
         self._served: Served | None = None
         self._grid: tuple[Floats, Floats] | None = None

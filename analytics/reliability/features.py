@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from analytics.reliability.columns import (
     Fleet,
     Floats,
     Ints,
+    Sessions,
 )
 from analytics.reliability.intervals import Outages, cut
 from analytics.reliability.stays import Online, Stays, join
@@ -27,6 +28,8 @@ THIN_LEAVINGS = 3
 THIN_ONLINE_MS = 3 * DAY_MS
 """A provider with fewer leavings than that, and less time online, is flagged `thin`."""
 NEWCOMER_MS = DAY_MS
+BLOCK_SESSIONS = 1 << 17
+"""A column of so many is 1 MB: a few of them fit into a core's cache."""
 
 
 class Window(NamedTuple):
@@ -58,8 +61,17 @@ class Window(NamedTuple):
         return Outages(self.fleet.outages_began, self.fleet.outages_ended)
 
 
+NO_CURVE = survival.Curve(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0), 0, 0)
+
+
 def window_of(fleet: Fleet, at_ms: Ms, window_ms: Ms = WINDOW_MS) -> Window:
     """The window that ends at `at_ms`. `fleet` is as `columns.as_of` gives it for that moment."""
+    window = _unpooled(fleet, at_ms, window_ms)
+    return window._replace(curve=survival.pooled(window.exposures))
+
+
+def _unpooled(fleet: Fleet, at_ms: Ms, window_ms: Ms) -> Window:
+    """The window without the fleet's curve: everything that is a matter of each provider alone."""
     n = fleet.providers
     from_ms = at_ms - window_ms
     outages = Outages(fleet.outages_began, fleet.outages_ended)
@@ -89,7 +101,7 @@ def window_of(fleet: Fleet, at_ms: Ms, window_ms: Ms = WINDOW_MS) -> Window:
     length = (online.end - online.begin).astype(np.float64)
     online_ms = np.rint(np.bincount(online.provider, weights=length, minlength=n)).astype(np.int64)
     return Window(
-        at_ms, from_ms, fleet, stays, exposures, survival.pooled(exposures), online,
+        at_ms, from_ms, fleet, stays, exposures, NO_CURVE, online,
         began, at_ms - began - unseen, online_ms, ours,
     )  # fmt: skip
 
@@ -188,6 +200,66 @@ def features_of(window: Window) -> Features:
         newcomer=(fleet.first_seen >= 0) & (window.at_ms - fleet.first_seen < NEWCOMER_MS),
         stay_began=began,
     )
+
+
+def records_of(fleet: Fleet, at_ms: Ms, window_ms: Ms = WINDOW_MS) -> tuple[Window, Features]:
+    """The window and every provider's record: window_of and features_of, a large fleet in blocks.
+
+    Columns of a block stay in the processor's cache from one operation to the next.
+    """
+    blocks = _blocks(fleet)
+    if len(blocks) == 1:
+        window = window_of(fleet, at_ms, window_ms)
+        return window, features_of(window)
+    parts = [_unpooled(block, at_ms, window_ms) for _, block in blocks]
+    placed = [(first, part) for (first, _), part in zip(blocks, parts, strict=True)]
+    exposures = _joined([part.exposures._replace(provider=part.exposures.provider + first) for first, part in placed])
+    curve = survival.pooled(exposures)
+    features = _joined([features_of(part._replace(curve=curve)) for part in parts])
+    window = parts[0]._replace(
+        fleet=fleet,
+        stays=_joined([part.stays._replace(provider=part.stays.provider + first) for first, part in placed]),
+        exposures=exposures,
+        curve=curve,
+        online=_joined([part.online._replace(provider=part.online.provider + first) for first, part in placed]),
+        observed_began=np.concatenate([part.observed_began for part in parts]),
+        observed_ms=np.concatenate([part.observed_ms for part in parts]),
+        online_ms=np.concatenate([part.online_ms for part in parts]),
+        ours=np.concatenate([part.ours for part in parts]),
+    )
+    return window, features
+
+
+def _blocks(fleet: Fleet) -> list[tuple[np.int32, Fleet]]:
+    """The fleet as parts of about BLOCK_SESSIONS, each with the number of its first provider. No column is copied."""
+    rows, n = fleet.sessions, fleet.providers
+    step = max(n * BLOCK_SESSIONS // max(len(rows.provider), 1), 1)
+    firsts = range(0, max(n, 1), step)
+    edges = np.searchsorted(rows.provider, np.append(np.array(firsts), n))
+    blocks = []
+    for first, a, b in zip(firsts, edges[:-1], edges[1:], strict=True):
+        some = Sessions(
+            rows.provider[a:b] - np.int32(first),
+            *(rows.start[a:b], rows.end[a:b], rows.beat[a:b], rows.reason[a:b], rows.boot[a:b], rows.ours[a:b]),
+        )
+        seen = fleet.first_seen[first : first + step]
+        blocks.append((np.int32(first), fleet._replace(sessions=some, providers=len(seen), first_seen=seen)))
+    return blocks
+
+
+_Columns = TypeVar("_Columns", bound=tuple[Any, ...])
+
+
+def _joined(parts: Sequence[_Columns]) -> _Columns:
+    """Columns one behind the other, in tuples of columns too."""
+
+    def join_up(columns: Sequence[Any]) -> Any:
+        if isinstance(columns[0], tuple):
+            return type(columns[0])(*(join_up(column) for column in zip(*columns, strict=True)))
+        return np.concatenate(columns)
+
+    joined: _Columns = join_up(parts)
+    return joined
 
 
 def hourly(window: Window, zone: str = "UTC", providers: Ints | None = None) -> tuple[Floats, Floats]:

@@ -15,7 +15,6 @@ from analytics.reliability.columns import HOUR_MS, Codes, Floats, Ints
 from coordinator.core.ids import Ms
 
 CELLS = 168
-_WEEK_MS = 7 * 24 * HOUR_MS
 _MONDAY_MS = 4 * 24 * HOUR_MS
 """1970-01-05, a Monday, in UTC."""
 _BLOCK = 256
@@ -72,10 +71,9 @@ def fold(row: Codes, begin: Ints, end: Ints, rows: int, from_ms: Ms, to_ms: Ms, 
 
 def _add(total: Floats, row: Codes, begin: Ints, end: Ints, from_ms: Ms, to_ms: Ms) -> None:
     """Add the milliseconds of intervals inside [from, to) (local time) to the cells of their rows."""
-    origin = _MONDAY_MS + (from_ms - _MONDAY_MS) // _WEEK_MS * _WEEK_MS
-    hours = -(-(to_ms - origin) // HOUR_MS) + 1
-    weeks = -(-hours // CELLS)
-    width = weeks * CELLS
+    origin = from_ms // HOUR_MS * HOUR_MS
+    width = (to_ms - origin) // HOUR_MS + 2
+    monday = (origin - _MONDAY_MS) // HOUR_MS % CELLS
     first = np.searchsorted(row, np.arange(0, len(total) + _BLOCK, _BLOCK))
     for block in range(len(first) - 1):
         at, to = int(first[block]), int(first[block + 1])
@@ -88,10 +86,13 @@ def _add(total: Floats, row: Codes, begin: Ints, end: Ints, from_ms: Ms, to_ms: 
         ah, bh = a // HOUR_MS, b // HOUR_MS
         cell = np.concatenate((line + ah, line + bh))
         rest = np.concatenate(((ah + 1) * HOUR_MS - a, b - (bh + 1) * HOUR_MS))
-        sign = np.concatenate((np.ones(to - at), np.full(to - at, -1.0)))
-        part = np.bincount(cell, weights=rest, minlength=count * width)
-        whole = np.bincount(cell, weights=sign, minlength=count * width).reshape(count, width)
-        part = part.reshape(count, width)
+        part = np.bincount(cell, weights=rest, minlength=count * width).reshape(count, width)
+        begun = np.bincount(cell[: to - at], minlength=count * width)
+        whole = (begun - np.bincount(cell[to - at :], minlength=count * width)).reshape(count, width)
         np.cumsum(whole, axis=1, out=whole)
         part[:, 1:] += whole[:, :-1] * HOUR_MS
-        total[base : base + count] += part.reshape(count, weeks, CELLS).sum(axis=1)
+        for week in range(0, width, CELLS):
+            cells = part[:, week : week + CELLS]
+            turn = CELLS - monday
+            total[base : base + count, monday : monday + cells.shape[1]] += cells[:, :turn]
+            total[base : base + count, : max(cells.shape[1] - turn, 0)] += cells[:, turn:]

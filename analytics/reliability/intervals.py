@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from analytics.reliability.columns import Flags, Ints
+
+_FEW = 8
+"""So many boundaries are counted one by one: cheaper than a binary search for each moment."""
+
+
+def _rank(bounds: Ints, when: Ints, side: Literal["left", "right"]) -> Ints:
+    """How many of the sorted bounds are before each moment (`left`), or not after it (`right`)."""
+    if len(bounds) > _FEW:
+        return np.searchsorted(bounds, when, side=side)
+    count = np.zeros(len(when), np.int64)
+    for bound in bounds:
+        count += when > bound if side == "left" else when >= bound
+    return count
 
 
 class Outages:
@@ -21,7 +34,7 @@ class Outages:
 
     def until(self, when: Ints) -> Ints:
         """Unobserved milliseconds before each moment."""
-        i = np.searchsorted(self.began, when, side="right")
+        i = _rank(self.began, when, "right")
         inside = np.minimum(when, self.ended[np.maximum(i - 1, 0)]) - self.began[np.maximum(i - 1, 0)]
         return np.where(i > 0, self._before[np.maximum(i - 1, 0)] + inside, 0)
 
@@ -35,7 +48,7 @@ class Outages:
         """Whether each moment was not seen: began < when <= ended."""
         if not self:
             return np.zeros(len(when), np.bool_)
-        i = np.searchsorted(self.began, when, side="left") - 1
+        i = _rank(self.began, when, "left") - 1
         return (i >= 0) & (when <= self.ended[np.maximum(i, 0)])
 
 
@@ -60,8 +73,8 @@ def cut(begin: Ints, end: Ints, subject: Flags, outages: Outages) -> Pieces:
     whole = np.ones(n, np.bool_)
     if not outages:
         return Pieces(rows, begin, end, whole)
-    first = np.searchsorted(outages.ended, begin, side="right")
-    touched = np.searchsorted(outages.began, end, side="left") - first
+    first = _rank(outages.ended, begin, "right")
+    touched = _rank(outages.began, end, "left") - first
     hit = np.flatnonzero((touched > 0) & subject)
     if len(hit) == 0:
         return Pieces(rows, begin, end, whole)

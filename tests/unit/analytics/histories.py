@@ -75,7 +75,7 @@ outages = st.lists(
     st.tuples(st.integers(0, 3 * D // S), st.integers(1, 8 * H // S)).map(
         lambda pair: (T0 + pair[0] * S, T0 + (pair[0] + pair[1]) * S)
     ),
-    max_size=4,
+    max_size=12,
 )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from analytics.reliability import features as module
 from analytics.reliability.columns import REASONS, as_of
-from analytics.reliability.features import Features, features_of, window_of
+from analytics.reliability.features import Features, features_of, records_of, window_of
 from analytics.reliability.returns import returns_of
 from tests.unit.analytics.histories import T0, D, H, M, Row, S, every, fleet
 
@@ -124,3 +125,20 @@ def test_gone_for_good_is_no_evidence_of_return() -> None:
     history = [Row(i, T0, NOW - D) for i in range(5)]
     back = returns_of(window_of(as_of(fleet(history), NOW), NOW), (300_000, 14 * D))
     assert [[0.0, 0.0]] * 5 == back.p.tolist()
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet in blocks has the records that it has as a whole, an outage of ours across them."""
+    history = [*office(0, 7), *every(9, 5 * H, H, T0, NOW), Row(8, T0, ours=True), Row(10, NOW - H, boot=1, ours=True)]
+    known = as_of(fleet(history, [(NOW - 5 * D, NOW - 5 * D + H)], 12), NOW)
+    whole_window, whole = records_of(known, NOW)
+    monkeypatch.setattr(module, "BLOCK_SESSIONS", 30)
+    window, found = records_of(known, NOW)
+    for name in ("stays", "online", "exposures"):
+        for ours, theirs in zip(getattr(window, name), getattr(whole_window, name), strict=True):
+            assert ours.tolist() == theirs.tolist()
+    for name in ("score", "uptime", "online_ms", "observed_ms", "p50_s", "mttr_s", "last_failure", "stay_began"):
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), atol=1e-9)
+    np.testing.assert_allclose(found.stays_8h.p, whole.stays_8h.p, atol=1e-9)
+    np.testing.assert_allclose(found.stays_8h.low, whole.stays_8h.low, atol=1e-9)
+    assert found.reasons.tolist() == whole.reasons.tolist()
