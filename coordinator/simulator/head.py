@@ -26,7 +26,7 @@ from coordinator.simulator.violation import Violation
 if TYPE_CHECKING:
     from coordinator.simulator.witness import Witness
 
-FADES = 60
+FADES = 40
 """Seconds after which a slowness shows in no judgement any more."""
 
 COORDINATOR_ID = "head"

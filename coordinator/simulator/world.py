@@ -112,6 +112,8 @@ class World:
             case "suspend":
                 process.stop()
                 self._after(away, process.resume)
+            case "flicker":
+                self._flicker(process)
             case "cut" | "cut_up" | "cut_down":
                 machine.up_cut = fault != "cut_down"
                 machine.down_cut = fault != "cut_up"
@@ -127,6 +129,15 @@ class World:
                 if fault in ("reboot", "power_off"):
                     machine.boot += 1
                 self._after(away, lambda: self._come_back(machine, process))
+
+    def _flicker(self, process: Process) -> None:
+        """Suspended until it is suspect, awake for a moment, and gone again."""
+        first = self.dice.uniform(11, 20)
+        second = first + self.dice.uniform(0.5, 3)
+        process.stop()
+        self._after(first, process.resume)
+        self._after(second, process.stop)
+        self._after(second + self.dice.uniform(15, 25), process.resume)
 
     def _come_back(self, machine: Machine, gone: Process) -> None:
         if machine.process is gone:
