@@ -100,16 +100,17 @@ def timed(work: Callable[[], object], n: int) -> list[float]:
 
 
 def loop(rows: Sessions, count: int) -> float:
-    """Seconds for uptime, counts and the 7x24 grid by a Python loop over `count` sessions."""
+    """Seconds for uptime, counts, survival and the 7x24 grid by a Python loop over `count` sessions."""
     provider, start = rows.provider[:count].tolist(), rows.start[:count].tolist()
     end, reason = rows.end[:count].tolist(), rows.reason[:count].tolist()
     from_ms = NOW_MS - WINDOW_MS
     grid: dict[int, list[float]] = {}
     online: dict[int, int] = {}
     failures: dict[int, int] = {}
+    lengths: dict[int, list[tuple[int, bool]]] = {}
     began = time.perf_counter()
     for p, a, b, r in zip(provider, start, end, reason, strict=True):
-        cells = grid.setdefault(p, [0.0] * 168)
+        cells, start_of = grid.setdefault(p, [0.0] * 168), a
         a, b = max(a, from_ms), NOW_MS if b < 0 else b
         online[p] = online.get(p, 0) + b - a
         failures[p] = failures.get(p, 0) + (r in (2, 3, 6))
@@ -118,6 +119,13 @@ def loop(rows: Sessions, count: int) -> float:
             step = min((hour + 1) * HOUR_MS, b)
             cells[(hour - 96) % 168] += step - a
             a = step
+        lengths.setdefault(p, []).append((b - max(start_of, 0), r >= 0))
+    for ages in lengths.values():
+        ages.sort()
+        s = 1.0
+        for i, (_, left) in enumerate(ages):
+            if left:
+                s *= 1.0 - 1.0 / (len(ages) - i)
     return time.perf_counter() - began
 
 
