@@ -162,3 +162,20 @@ def test_limits_are_checked(box: Box) -> None:
     """Statement size, time and rows have bounds that are told."""
     assert Code.BAD_SQL == box.refusal("SELECT '" + "x" * 200_000 + "'").code
     assert Code.BAD_REQUEST == box.refusal("SELECT 1", timeout_s=0).code
+
+
+def test_heartbeats_are_read_from_sealed_segments(box: Box) -> None:
+    """A segment's numbers come as names and times; a file that is still being written is not looked at."""
+    row = (
+        "SELECT 3::INTEGER AS key, 1767225600500 AS observed_at_ms, 0::SMALLINT AS n, 2::TINYINT AS status,"
+        " 0.5 AS memory_pressure, NULL::DOUBLE AS cpu_usage, 1::TINYINT AS thermal_state, 4.0 AS memory_available_gb,"
+        " NULL::DOUBLE AS gpu_memory_active_gb, NULL::DOUBLE AS gpu_memory_cache_gb, NULL::VARCHAR AS backend_state,"
+        " NULL::VARCHAR AS active_model, NULL::DOUBLE AS capacity"
+    )
+    with duckdb.connect() as con:
+        con.execute(f"COPY ({row}) TO '{box.segments}/hour.parquet'")
+        con.execute(f"COPY (SELECT 3::INTEGER AS key, 'node-3' AS provider_id) TO '{box.views}/keys.parquet'")
+    (box.segments / ".half-written.parquet").write_bytes(b"PAR1")
+    found = box.ask("SELECT provider_id, observed_at, status, thermal_state, memory_pressure FROM heartbeats")
+    assert ["node-3", "2026-01-01T00:00:00.500Z", "busy", "fair", 0.5] == list(found.entries[0])
+    assert 1 == len(found.entries)
