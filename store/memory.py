@@ -179,9 +179,15 @@ class MemoryStore:
         old_ms = now_ms - self._settings.history_keep_ms
         for hour in [key for key in self._hours if key[0] < hour_of(old_ms)]:
             del self._hours[hour]
+        imported = [row.disconnected_at_ms or 0 for row in self._sessions() if row.coordinator_id == IMPORT_ID]
+        import_old_ms = max(imported, default=0) - self._settings.history_keep_ms
         for row in list(self._rows.values()):
             match row:
-                case SessionRow(disconnected_at_ms=int(ended)) | OutageRow(ended_at_ms=ended) if ended < old_ms:
+                case SessionRow(coordinator_id=str(source), disconnected_at_ms=int(ended)) if ended < (
+                    import_old_ms if source == IMPORT_ID else old_ms
+                ):
+                    del self._rows[row_key(row)]
+                case OutageRow(ended_at_ms=ended) if ended < old_ms:
                     del self._rows[row_key(row)]
                 case _:
                     pass

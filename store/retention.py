@@ -38,9 +38,17 @@ class Retention:
         await self._segments(hour_of(now_ms - self._settings.heartbeats_keep_ms))
         old_ms = now_ms - self._settings.history_keep_ms
         await _repeat(self._telemetry, lambda c: c.execute(hours.PRUNE, (hour_of(old_ms), BATCH_ROWS)).rowcount)
-        await _repeat(self._truth, lambda c: _sessions(c, old_ms))
+        await _repeat(self._truth, lambda c: _sessions(c, sessions.ENDED_BEFORE, old_ms))
+        await self._imports()
         await _repeat(self._truth, lambda c: c.execute(outages.PRUNE, (old_ms, old_ms, BATCH_ROWS)).rowcount)
         self._keys_from = await self._truth.transact(lambda c: _keys(c, self._keys_from))
+
+    async def _imports(self) -> None:
+        """History from elsewhere ages from its own end: it was brought here to be looked at, however old it is."""
+        end_ms = await self._truth.run(lambda c: c.execute(sessions.IMPORT_END).fetchone()[0])
+        if end_ms is not None:
+            old_ms = end_ms - self._settings.history_keep_ms
+            await _repeat(self._truth, lambda c: _sessions(c, sessions.IMPORT_ENDED_BEFORE, old_ms))
 
     async def _segments(self, before_ms: Ms) -> None:
         """Whole hours that ended before `before_ms`. The file goes first: a manifest without its file is
@@ -63,8 +71,8 @@ async def _repeat(writer: Writer, batch: Callable[[sqlite3.Connection], int]) ->
         pass
 
 
-def _sessions(connection: sqlite3.Connection, old_ms: Ms) -> int:
-    ended = connection.execute(sessions.ENDED_BEFORE, (old_ms, BATCH_ROWS)).fetchall()
+def _sessions(connection: sqlite3.Connection, ended_before: str, old_ms: Ms) -> int:
+    ended = connection.execute(ended_before, (old_ms, BATCH_ROWS)).fetchall()
     connection.executemany(sessions.PRUNE, ended)
     return len(ended)
 

@@ -43,7 +43,13 @@ SELECT {_NAMES} FROM session
 
 Few: a provider has one session at a time, and one more where history was imported beside it."""
 HAS_HISTORY = "SELECT 1 FROM session WHERE provider_id = ? LIMIT 1"
-ENDED_BEFORE = "SELECT session_id FROM session WHERE disconnected_at_ms < ? LIMIT ?"
+ENDED_BEFORE = "SELECT session_id FROM session WHERE coordinator_id <> 'import' AND disconnected_at_ms < ? LIMIT ?"
+IMPORT_ENDED_BEFORE = """
+SELECT session_id FROM session WHERE coordinator_id = 'import' AND disconnected_at_ms < ? LIMIT ?
+"""
+IMPORT_END = """
+SELECT max(disconnected_at_ms) FROM session WHERE coordinator_id = 'import' AND disconnected_at_ms IS NOT NULL
+"""
 PRUNE = "DELETE FROM session WHERE session_id = ?"
 
 

@@ -15,7 +15,7 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     heartbeats_keep_ms: Ms = 28 * DAY_MS
     """Raw heartbeats older than this are removed, a whole hour at a time."""
     history_keep_ms: Ms = 400 * DAY_MS
-    """Sessions, outages and hourly rollups older than this are removed."""
+    """Sessions, outages and hourly rollups older than this are removed; imported history ages from its own end."""
     seal_after_ms: Ms = 300_000
     """An hour is sealed so long after its end: the slowest batch has been flushed long before."""
     wal_bytes_max: int = 256 * 1024 * 1024

@@ -61,7 +61,10 @@ CREATE UNIQUE INDEX session_changed ON session (change_seq);
 CREATE INDEX session_of_provider ON session (provider_id, connected_at_ms, session_id);
 CREATE INDEX session_by_end ON session (provider_id, disconnected_at_ms, connected_at_ms, session_id);
 CREATE INDEX session_open ON session (coordinator_id) WHERE disconnected_at_ms IS NULL;
-CREATE INDEX session_ended ON session (disconnected_at_ms) WHERE disconnected_at_ms IS NOT NULL;
+CREATE INDEX session_ended ON session (disconnected_at_ms)
+    WHERE disconnected_at_ms IS NOT NULL AND coordinator_id <> 'import';
+CREATE INDEX import_ended ON session (disconnected_at_ms)
+    WHERE disconnected_at_ms IS NOT NULL AND coordinator_id = 'import';
 
 CREATE TABLE outage (
     coordinator_id TEXT NOT NULL,

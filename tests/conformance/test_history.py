@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.core.commands import Put
 from coordinator.core.ids import ProviderId, ProviderKey
-from coordinator.ports import HeartbeatRow, HourRow, Store
+from coordinator.ports import HeartbeatRow, HourRow, ImportedSession, Store
 from tests.conformance.homes import DAY_MS, HOUR_MS, NOON_MS, Home, a_beat, a_provider, a_session, imported
 
 A = ProviderId("a")
@@ -199,5 +199,21 @@ def test_what_is_old_enough_is_removed_and_nothing_else(home: Home) -> None:
         assert [] == await store.hours(ONE, 0, 10)
         names = [ProviderId(name) for name in ("a", "open", "later")]
         assert [False, True, True] == [await store.has_history(name) for name in names]
+
+    home.run(story)
+
+
+def test_imported_history_ages_from_its_own_end(home: Home) -> None:
+    """A history of years ago is not removed for being old; what ended 400 days before its last end is."""
+
+    async def story(store: Store) -> None:
+        begins = [("old", NOON_MS), ("newer", NOON_MS + 10 * DAY_MS), ("newest", NOON_MS + 405 * DAY_MS)]
+        rows = [ImportedSession(i, who, at, at + HOUR_MS, None) for i, (who, at) in enumerate(begins, 2)]
+        await store.import_sessions(rows[:2])
+        await store.maintain(NOON_MS + 2_000 * DAY_MS)
+        assert [True, True] == [await store.has_history(ProviderId(who)) for who in ("old", "newer")]
+        await store.import_sessions(rows[2:])
+        await store.maintain(NOON_MS + 2_000 * DAY_MS)
+        assert [False, True, True] == [await store.has_history(ProviderId(who)) for who, _ in begins]
 
     home.run(story)
