@@ -96,7 +96,6 @@ lost_after_ms = "45s"
 
 IN_WORDS = {
     "policy.pools_max": "Pools; further ones are refused.",
-    "engine.tick_s": "How often the core is told that time goes by.",
     "api.import_rows_max": "Rows of one import.",
     "api.remembered_per_token_max": "The same of one token.",
     "api.remembered_s": "An answer is kept for so long.",

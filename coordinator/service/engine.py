@@ -29,7 +29,7 @@ log = logging.getLogger("coord.engine")
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
-    """Bounds of the engine's queues, and its pace."""
+    """Bounds of the engine's queues, and its patience."""
 
     inbox_max: int = 50_000
     """Waiting events; further calls are refused (links stop reading on their own bounds)."""
@@ -37,7 +37,6 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     """Events decided before the loop gets its turn again."""
     undurable_max: int = 20_000
     """Decided events that wait for the disk; deciding pauses beyond."""
-    tick_s: float = 1.0
     retry_s: float = 1.0
     """Pause after a full disk before writing is tried again."""
     load_s: float = 30.0
@@ -194,7 +193,7 @@ class Engine:
     # ---- the loop
 
     async def run(self) -> None:
-        """Until `stop`. Raises CoordError(STORE_BROKEN) when the disk is: nothing unsaid was acknowledged."""
+        """Until `stop`. A group with CoordError(STORE_BROKEN) when the disk is: nothing unsaid was acknowledged."""
         async with asyncio.TaskGroup() as group:
             ticker = group.create_task(self._tick())
             try:
@@ -207,12 +206,13 @@ class Engine:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if len(self._open.decisions) < self._settings.undurable_max:
+            room = len(self._open.decisions) < self._settings.undurable_max
+            if room:
                 self._decide_batch()
             await self._advance()
             if self._stopping and not self._inbox and self._in_flight is None:
                 return
-            if self._inbox:
+            if self._inbox and room:  # without room, the end of the commit wakes us
                 self._wake.set()
                 await asyncio.sleep(0)
 
@@ -327,7 +327,7 @@ class Engine:
 
     async def _tick(self) -> None:
         """A second at a time. After a stall of our own the sockets are read before anybody is judged."""
-        pace_s = self._settings.tick_s
+        pace_s = self.policy.tick_ms / 1_000
         before_s = self.clock.monotonic_s()
         drift_ms = self.clock.wall_ms() - self.clock.now_ms()
         while True:

@@ -66,7 +66,7 @@ def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(tmp_path: Pat
         ("[policy]\nlost_after_ms = 1.5\n", "1.5", ""),
         ("[policy]\nlost_after_ms = -1\n", "above 0", ""),
         ("[policy]\nheartbeat_interval_ms = 0\n", "above 0", ""),
-        ("[engine]\ntick_s = nan\n", "above 0", ""),
+        ("[engine]\nretry_s = nan\n", "above 0", ""),
         ("[store]\nballast_bytes = -1\n", "at least 0", ""),
         ("[policy\n", "cannot be read", ""),
         ("[server]\nport = 1\n", "server.port", ""),

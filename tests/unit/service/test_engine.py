@@ -24,7 +24,7 @@ from tests.builders import ADMIN, JOIN, START_MS, a_hello, an_enrolment
 
 FULL = CoordError(Code.STORE_FULL, "the disk is full", "make room")
 BROKEN = CoordError(Code.STORE_BROKEN, "a sync failed", "look at the disk")
-NEVER_S = 3_600.0
+NEVER_MS = 3_600_000
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -86,7 +86,7 @@ class Rig:
         self.said: list[object] = []
         self.recorder = Recorder(recordings)
         state = ClusterState.load("head", [JOIN, ADMIN], 1, 1)
-        self.engine = Engine(store, self.clock, self.views, Policy(), settings, self.recorder, state)
+        self.engine = Engine(store, self.clock, self.views, Policy(tick_ms=NEVER_MS), settings, self.recorder, state)
         self.engine.bind_links(self)
         self.beats: list[events.Beat] = []
         self.engine.set_beats_source(self._take)
@@ -134,7 +134,7 @@ def with_engine(
     """Run `test` beside an engine that ticks never, retries at once and is stopped at the end."""
 
     async def main() -> None:
-        rig = Rig(SlowStore(), recordings, settings or EngineSettings(tick_s=NEVER_S, retry_s=0.0))
+        rig = Rig(SlowStore(), recordings, settings or EngineSettings(retry_s=0.0))
         await MemoryStore.commit(rig.store, [commands.Put(JOIN), commands.Put(ADMIN)])
         running = asyncio.ensure_future(rig.engine.run())
         rig.engine.post(events.Boot(at_ms=rig.clock.ms))
@@ -255,7 +255,7 @@ def test_a_full_inbox_refuses_calls(tmp_path: Path) -> None:
         codes = [result.code for result in results if isinstance(result, CoordError)]
         assert {Code.TOO_MANY} == set(codes) and 2 == len(codes) == rig.engine.counters.refused
 
-    with_engine(test, tmp_path, EngineSettings(tick_s=NEVER_S, retry_s=0.0, inbox_max=10))
+    with_engine(test, tmp_path, EngineSettings(retry_s=0.0, inbox_max=10))
 
 
 def test_a_full_disk_undoes_what_it_did_not_take_and_goes_on(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_a_full_disk_undoes_what_it_did_not_take_and_goes_on(tmp_path: Path) -> 
 
 def test_a_broken_disk_ends_the_engine_and_nothing_unsaid_was_acknowledged(tmp_path: Path) -> None:
     async def main() -> None:
-        rig = Rig(SlowStore(), tmp_path, EngineSettings(tick_s=NEVER_S))
+        rig = Rig(SlowStore(), tmp_path, EngineSettings())
         running = asyncio.ensure_future(rig.engine.run())
         rig.engine.post(events.Boot(at_ms=rig.clock.ms))
         await rig.store.next_commit()
