@@ -11,6 +11,7 @@ import datetime
 import decimal
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -31,13 +32,17 @@ BYTES_MAX = 64 * 1024 * 1024
 """Of the answer's JSON; what is beyond is cut off like rows beyond the limit."""
 FETCH_ROWS = 1_000
 DEPTH_MAX = 16
+BEYOND_DUCKDB_BYTES = 768 * 1024 * 1024
+"""Of memory, for what DuckDB's own cap does not count: long strings, Python's values, the answer's JSON."""
+_EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(?=[^\s])", re.ASCII | re.IGNORECASE)
+_UNITS = {"bytes": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 
 
 def main() -> None:
     """One request, one reply."""
     request = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=SqlRequest)
     confine(request.timeout_s)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(answer(request)))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(answer(request, capped=True)))
 
 
 def confine(timeout_s: float) -> None:
@@ -49,23 +54,25 @@ def confine(timeout_s: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
 
 
-def answer(request: SqlRequest) -> SqlReply:
-    """Run the statement. What is wrong with it is told in the reply."""
+def answer(request: SqlRequest, *, capped: bool = False) -> SqlReply:
+    """Run the statement. What is wrong with it is told in the reply. `capped`: bound the memory of this process too."""
     views = Path(request.views)
     published = [path.stat().st_mtime for name in SCHEMAS if (path := views / f"{name}.parquet").exists()]
     computed_at_ms = int(min(published, default=time.time()) * 1000)
     began = time.monotonic()
     try:
-        con = open_box(request)
-        refusal = refuse(con, request.statement)
+        con = open_box(request, capped=capped)
+        refusal, statement = look_at(con, request.statement)
         if refusal:
             return SqlReply(error=refusal, hint="one SELECT over the documented views; see docs/reference/views.md")
-        con.execute(request.statement)
+        con.execute(statement)
         columns = tuple(str(column[0]) for column in con.description or ())
         types = tuple(str(column[1]) for column in con.description or ())
         entries, truncated = fetch(con, request.rows_max)
     except duckdb.PermissionException as error:
         return SqlReply(error=first_line(error), hint="files, network and settings are out of reach of a query")
+    except (MemoryError, duckdb.OutOfMemoryException):
+        return SqlReply(error="the query's memory cap was reached", hint="ask for less at once")
     except (duckdb.Error, UnicodeError, ValueError, OverflowError) as error:
         return SqlReply(error=first_line(error), hint="SHOW TABLES lists the views; DuckDB's dialect of SQL is spoken")
     found = SqlAnswer(
@@ -83,7 +90,7 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
 
 
-def open_box(request: SqlRequest) -> duckdb.DuckDBPyConnection:
+def open_box(request: SqlRequest, *, capped: bool) -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the views, locked."""
     con = duckdb.connect(
         ":memory:",
@@ -96,6 +103,8 @@ def open_box(request: SqlRequest) -> duckdb.DuckDBPyConnection:
         },
     )
     con.execute("SET temp_directory = ''")
+    if capped:
+        cap_memory(con)
     con.execute("SET TimeZone = 'UTC'")
     allowed = ", ".join(literal(path.rstrip("/") + "/") for path in (request.views, request.segments))
     con.execute(f"SET allowed_directories = [{allowed}]")
@@ -105,6 +114,15 @@ def open_box(request: SqlRequest) -> duckdb.DuckDBPyConnection:
         con.execute(view_of(name, Path(request.views)))
     con.execute(heartbeats_view(Path(request.segments)))
     return con
+
+
+def cap_memory(con: duckdb.DuckDBPyConnection) -> None:
+    """Bound the process too: DuckDB's cap counts its buffers, not every string that a query can grow."""
+    row = con.execute("SELECT current_setting('memory_limit')").fetchone()
+    assert row is not None
+    number, unit = str(row[0]).split()
+    most = int(float(number) * _UNITS[unit]) + BEYOND_DUCKDB_BYTES
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def view_of(name: str, views: Path) -> str:
@@ -137,27 +155,25 @@ def heartbeats_view(segments: Path) -> str:
           FROM read_parquet({files}, union_by_name = true) b LEFT JOIN keys k ON k.key = b.key"""  # noqa: S608
 
 
-def refuse(con: duckdb.DuckDBPyConnection, statement: str) -> str:
-    """Why the statement may not run; empty when it may. Raises duckdb.Error when it cannot be parsed."""
+def look_at(con: duckdb.DuckDBPyConnection, statement: str) -> tuple[str, str]:
+    """Why the statement may not run (empty when it may), and what is to be run for it.
+
+    Raises duckdb.Error when it cannot be parsed. An EXPLAIN is put together anew around the SELECT that was found
+    behind it: EXPLAIN ANALYZE carries out what it explains, and a comment may hide what that is.
+    """
     found = con.extract_statements(statement)
     if len(found) != 1:
-        return f"{len(found)} statements were sent; one is taken"
+        return f"{len(found)} statements were sent; one is taken", ""
     kind = found[0].type
-    if kind not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-        return f"{kind.name} was sent; only SELECT (and EXPLAIN of one) may be asked"
-    if kind == duckdb.StatementType.EXPLAIN and con.extract_statements(bare(statement))[0].type != (
-        duckdb.StatementType.SELECT
-    ):
-        return "only a SELECT may be explained"
-    return ""
-
-
-def bare(statement: str) -> str:
-    """The statement behind EXPLAIN, for a second look at its kind."""
-    words = statement.strip().rstrip(";").split(None, 2)
-    if len(words) == 3 and words[1].upper() == "ANALYZE":
-        return words[2]
-    return statement.strip().split(None, 1)[1] if len(words) > 1 else statement
+    if kind == duckdb.StatementType.SELECT:
+        return "", statement
+    if kind != duckdb.StatementType.EXPLAIN:
+        return f"{kind.name} was sent; only SELECT (and EXPLAIN of one) may be asked", ""
+    words = _EXPLAIN.match(statement)
+    behind = con.extract_statements(statement[words.end() :]) if words is not None else []
+    if words is None or len(behind) != 1 or behind[0].type != duckdb.StatementType.SELECT:
+        return "only EXPLAIN SELECT and EXPLAIN ANALYZE SELECT are taken, and no comment before the SELECT", ""
+    return "", f"EXPLAIN {'ANALYZE ' if words.group(1) else ''}{behind[0].query}"
 
 
 def fetch(con: duckdb.DuckDBPyConnection, rows_max: int) -> tuple[list[tuple[object, ...]], bool]:

@@ -99,6 +99,10 @@ ATTACKS = [
     "EXPLAIN ANALYZE COPY providers TO '{views}/out.csv'",
     "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
     "EXPLAIN /* */ ANALYZE COPY providers TO '{views}/out.csv'",
+    "--a SELECT 1; --\nEXPLAIN ANALYZE COPY providers TO '{views}/out.csv'",
+    "--a SELECT 1; --\nEXPLAIN ANALYZE COPY (SELECT 1 WHERE 1=0) TO '{views}/providers.parquet' (FORMAT csv, HEADER 0)",
+    "/* SELECT 1; */ EXPLAIN ANALYZE COPY providers TO '{views}/out.csv'",
+    "EXPLAIN (ANALYZE) COPY providers TO '{views}/out.csv'",
     "SELECT 1; SELECT 2",
     "SELECT 1; COPY providers TO '{views}/out.csv'",
     "",
@@ -126,6 +130,13 @@ def test_attacks_are_refused(box: Box) -> None:
         assert reply.error and reply.hint, statement
         assert b"" == reply.json and "canary" not in reply.error, statement
     assert before == sorted(path.name for path in box.secret.parent.rglob("*"))
+    assert 5 == len(box.ask("SELECT * FROM providers").entries)
+
+
+def test_a_select_is_explained(box: Box) -> None:
+    """EXPLAIN and EXPLAIN ANALYZE of a SELECT are taken, in any letters and over lines."""
+    for statement in ("EXPLAIN SELECT 1", "explain\nanalyze  from providers;", "EXPLAIN WITH a AS (SELECT 1) FROM a"):
+        assert "explain_key" == box.ask(statement).columns[0]
 
 
 def test_refusal_comes_back_from_the_process(box: Box) -> None:
@@ -149,6 +160,13 @@ def test_memory_is_capped(box: Box) -> None:
         "SELECT count(*) FROM (SELECT DISTINCT hash(i), i::VARCHAR || 'xxxxxxxxxxxxxxxx' FROM range(50000000) t(i))"
     )
     assert Code.BAD_SQL == found.code
+
+
+def test_memory_beyond_duckdbs_own_count_is_capped(box: Box) -> None:
+    """Long strings, lists and what Python makes of them count too: they are outside of DuckDB's cap."""
+    for statement in ("SELECT repeat('x', 3000000) FROM range(1000)", "SELECT range(100000000)"):
+        found = box.refusal(statement)
+        assert (Code.BAD_SQL, True) == (found.code, "memory cap" in found.message), found
 
 
 def test_environment_is_not_inherited(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
