@@ -120,6 +120,12 @@ def _pool_of(state: ClusterState, event: ProviderEnrol, token: TokenRow, existin
                 "use a token of that pool",
             )
         pool = token.pool
+    elif token.role is Role.AGENT and existing is not None and event.pool not in (None, existing.row.pool):
+        raise CoordError(
+            Code.FORBIDDEN,
+            f"provider {event.provider_id} is in pool {existing.row.pool}; its own credential cannot move it",
+            "renew without a pool, or have an admin enrol it into another one",
+        )
     else:
         pool = event.pool or (existing.row.pool if existing is not None else DEFAULT_POOL)
     if pool != DEFAULT_POOL and pool not in state.pools:

@@ -162,6 +162,7 @@ class _Surface:
             if route.takes_upload:
                 return await self._take_upload(route, request, token, query)
             raw = await read_body(request, self._deps.settings)
+            token = self._admit(request)  # a body may be sent slowly, and its token be revoked meanwhile
             body = decode_body(raw, request.content_type if raw else "", route.body)
             digest = hashlib.sha256(raw).hexdigest()
             return await self._once(route, request, token, query, body, digest)
@@ -173,6 +174,7 @@ class _Surface:
     ) -> web.StreamResponse:
         upload = await receive_upload(request, self._deps.settings)
         with upload.file:
+            token = self._admit(request)  # an upload takes long: its token may have been revoked meanwhile
             return await self._once(route, request, token, query, upload, upload.digest)
 
     async def _once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 from typing import Any
@@ -130,6 +131,31 @@ def test_revoking_a_token_shuts_it_out_at_once() -> None:
         assert 200 == (await rig.get("/v1/pools", READER)).status
         assert 204 == (await rig.ask("DELETE", "/v1/tokens/t-read-only")).status
         assert 401 == (await rig.get("/v1/pools", READER)).status
+
+    served(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/tokens", b'{"role": "admin"}'), ("/v1/import/sessions", b"provider_id,connected_at,")]
+)
+def test_a_body_that_comes_after_its_tokens_revocation_is_not_taken(path: str, body: bytes) -> None:
+    """Who was admitted with the headers is looked at again when the body is there: it may be sent slowly."""
+
+    async def test(rig: Rig) -> None:
+        made = (await rig.post("/v1/tokens", {"role": "admin"})).json
+        host, port = rig.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {made['token']}\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert b"HTTP/1.1 100 Continue" == (await reader.readuntil(b"\r\n")).strip()
+        await reader.readuntil(b"\r\n")
+        assert 204 == (await rig.ask("DELETE", f"/v1/tokens/{made['entry']['token_id']}")).status
+        writer.write(body)
+        assert b" 401 " in await reader.readuntil(b"\r\n")
+        writer.close()
+        await writer.wait_closed()
+        valid = [entry for entry in (await rig.get("/v1/tokens")).json["entries"] if entry["revoked_at"] is None]
+        assert not [entry for entry in valid if entry["created_at"] > made["entry"]["created_at"]]
 
     served(test)
 

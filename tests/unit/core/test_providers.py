@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.core import commands, events
 from coordinator.core.errors import Code
-from coordinator.core.ids import ProviderId
+from coordinator.core.ids import PoolName, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndReason
 from coordinator.core.snapshot import Liveness
@@ -59,6 +59,18 @@ def test_a_provider_renews_its_own_credential_from_its_own_machine() -> None:
     assert fleet.state.valid_token(own) is None
     assert fleet.state.valid_token("digest of renewed") is not None
     assert ("token", "credential-a") not in fleet.rows
+
+
+def test_a_credential_does_not_move_its_provider_into_another_pool() -> None:
+    """A join token of a pool enrols into it alone; what it gave out reaches no further."""
+    fleet = Fleet("a")
+    fleet.decide(events.PoolCreate(at_ms=fleet.now_ms, request_id=fleet.request(), name=PoolName("attic")))
+    own = "digest of credential-a"
+    assert Code.FORBIDDEN is refusal(fleet.decide(an_enrolment("a", token=own, pool="attic", credential="x"))).code
+    fleet.decide(an_enrolment("a", token=own, pool="default", credential="y"))
+    assert ("default", "y") == (fleet.provider().row.pool, fleet.provider().row.credential_id)
+    fleet.decide(an_enrolment("a", token=ADMIN.digest, pool="attic", credential="z"))
+    assert "attic" == fleet.provider().row.pool
 
 
 def test_an_admin_moves_an_identity_and_cuts_its_session_without_a_failure() -> None:
