@@ -29,6 +29,10 @@ class Boot(Event, frozen=True, kw_only=True, tag="boot"):
     """The coordinator serves again: the first event after the state was loaded."""
 
     last_beats: tuple[LastBeat, ...] = ()
+    wall_step_ms: Ms = 0
+    """How far the wall clock was moved against the machine's own since the last run; 0 where that is not known."""
+    clock: str = ""
+    """What to store so that the next start can tell; empty: nothing."""
 
 
 class Tick(Event, frozen=True, kw_only=True, tag="tick"):

@@ -53,6 +53,7 @@ class StateImage(Struct, frozen=True, gc=False, kw_only=True):
     ended: tuple[SessionRow, ...]
     generation: int
     outage_ms: Ms
+    stepped_ahead: bool
     alive_at_ms: Ms | None
     interval_ms: Ms
     next_session_id: SessionId
@@ -81,6 +82,7 @@ def image_of(state: ClusterState) -> StateImage:
         ended=tuple(state.ended),
         generation=state.generation,
         outage_ms=state.outage_ms,
+        stepped_ahead=state.stepped_ahead,
         alive_at_ms=state.alive_at_ms,
         interval_ms=state.interval_ms,
         next_session_id=state.next_session_id,
@@ -127,7 +129,7 @@ def state_of(image: StateImage) -> ClusterState:
     state = ClusterState(image.coordinator_id)
     state.now_ms, state.booted_at_ms, state.outage_ms = image.now_ms, image.booted_at_ms, image.outage_ms
     state.rejoin_by_ms, state.stopping = image.rejoin_by_ms, image.stopping
-    state.ticked_at_ms = image.ticked_at_ms
+    state.ticked_at_ms, state.stepped_ahead = image.ticked_at_ms, image.stepped_ahead
     state.ended.extend(image.ended)
     state.generation, state.alive_at_ms = image.generation, image.alive_at_ms
     state.interval_ms, state.beats_saved_ms = image.interval_ms, image.beats_saved_ms

@@ -136,6 +136,8 @@ class Meta(StrEnum):
     """Stored every few seconds: from the last one to the next start is unobserved."""
     GENERATION = "generation"
     """Raised by a restore; tokens of leases begin with it."""
+    CLOCK = "clock"
+    """The machine's boot id, and when that was on our clock: tells at the next start how the wall clock was moved."""
 
 
 Row = ProviderRow | SessionRow | OutageRow | TokenRow | PoolRow | MetaRow

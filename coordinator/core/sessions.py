@@ -145,11 +145,16 @@ def _supersede(
 
 
 def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy: Policy, out: Decision) -> None:
-    """Bind the connection: the awaited session goes on for the same agent process, else a new one begins."""
+    """Bind the connection: the awaited session goes on for the same agent process, else a new one begins.
+
+    None goes on over a wall clock that was set forward: it would be longer than it was. Its stay does, and the
+    process that lived through it was there from our start on.
+    """
     if provider.session is not None and provider.phase is not Liveness.AWAITED:
         end_session(state, provider, EndReason.READ_ERROR, policy, out)
     awaited = provider.session
-    resumed = awaited is not None and awaited.row.process_id == event.process_id and bool(event.process_id)
+    same_process = awaited is not None and awaited.row.process_id == event.process_id and bool(event.process_id)
+    resumed = same_process and not state.stepped_ahead
     if awaited is not None and not resumed:
         _end_awaited(state, provider, out)
     now = state.now_ms
@@ -167,7 +172,7 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
             row=SessionRow(
                 session_id=state.next_session_id,
                 provider_id=row.provider_id,
-                connected_at_ms=now,
+                connected_at_ms=state.booted_at_ms if same_process else now,
                 coordinator_id=state.coordinator_id,
                 boot_id=event.boot_id,
                 process_id=event.process_id,
@@ -414,6 +419,11 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
     state.booted_at_ms = state.ticked_at_ms = state.now_ms
     state.rejoin_by_ms = state.now_ms + policy.rejoin_ms
     state.interval_ms = policy.heartbeat_interval_ms
+    state.stepped_ahead = event.wall_step_ms >= policy.wall_jump_ms
+    if abs(event.wall_step_ms) >= policy.wall_jump_ms:
+        _warn_of_step(event.wall_step_ms, out)
+    if event.clock:
+        out.writes.append(Put(MetaRow(name=Meta.CLOCK, value=event.clock)))
     if state.alive_at_ms is not None and state.alive_at_ms < state.now_ms:
         state.outage_ms = state.now_ms - state.alive_at_ms
         out.writes.append(
@@ -444,13 +454,7 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
     if stalled_ms >= policy.stall_ms:
         _forgive(state, stalled_ms, policy, out)
     if abs(event.wall_step_ms) >= policy.wall_jump_ms:
-        out.notes.append(
-            Warned(
-                kind="clock_jump",
-                subject="coordinator",
-                text=f"the wall clock was moved by {event.wall_step_ms / 1000:+.1f} s; no deadline or session moved",
-            )
-        )
+        _warn_of_step(event.wall_step_ms, out)
     state.ticked_at_ms = state.now_ms
     for provider in state.due() if not state.stopping else ():
         _review(state, provider, policy, out)
@@ -459,6 +463,11 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
     if state.now_ms - state.beats_saved_ms >= policy.beat_save_every_ms:
         _save_beats(state, out)
     _fit_interval(state, policy, out)
+
+
+def _warn_of_step(step_ms: Ms, out: Decision) -> None:
+    text = f"the wall clock was moved by {step_ms / 1000:+.1f} s; no deadline or session moved"
+    out.notes.append(Warned(kind="clock_jump", subject="coordinator", text=text))
 
 
 def on_stopping(state: ClusterState, out: Decision) -> None:
@@ -609,6 +618,7 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
     fresh.now_ms, fresh.booted_at_ms, fresh.interval_ms = old.now_ms, old.booted_at_ms, old.interval_ms
     fresh.rejoin_by_ms, fresh.stopping, fresh.ticked_at_ms = old.rejoin_by_ms, old.stopping, old.ticked_at_ms
     fresh.figures, fresh.beats_saved_ms, fresh.outage_ms = old.figures, old.beats_saved_ms, old.outage_ms
+    fresh.stepped_ahead = old.stepped_ahead
     fresh.next_session_id = max(fresh.next_session_id, old.next_session_id)
     fresh.next_key = max(fresh.next_key, old.next_key)
     fresh.ended = old.ended

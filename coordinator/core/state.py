@@ -92,6 +92,8 @@ class ClusterState:
         """Sessions as they ended lately, durable or not: an end that a full disk undoes is made again from here."""
         self.outage_ms: Ms = 0
         """How long the coordinator was away before this start."""
+        self.stepped_ahead = False
+        """The wall clock was set forward before this start: how long we were away is not known."""
         self.alive_at_ms: Ms | None = None
         self.interval_ms: Ms = 0
         self.next_session_id = SessionId(1)

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from coordinator.core.ids import Ms
+
+
+def machine_boot() -> str:
+    """Changes with every boot of this machine; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 class ObservedClock:
@@ -19,6 +28,18 @@ class ObservedClock:
         self.behind_ms: Ms = max(0, floor_ms - wall_ms)
         """How far the wall clock lay behind what was stored when we started."""
         self._base_ms = wall_ms + self.behind_ms
+
+    def mark(self) -> str:
+        """This machine's boot, and when it was on this clock: for `moved_since` of the next run."""
+        return f"{machine_boot()} {self._base_ms - int(self._began_s * 1_000)}"
+
+    def moved_since(self, mark: str) -> Ms:
+        """How far the wall clock was moved against the machine's own since a run left `mark`, or how far it lies
+        behind what was stored; 0 when neither is known."""
+        boot, _, at_ms = mark.partition(" ")
+        if boot == machine_boot() and at_ms.lstrip("-").isdigit():
+            return self.wall_ms() - int(self.monotonic_s() * 1_000) - int(at_ms)
+        return -self.behind_ms
 
     def now_ms(self) -> Ms:
         return self._base_ms + int((self.monotonic_s() - self._began_s) * 1_000)

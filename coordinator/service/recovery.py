@@ -9,7 +9,7 @@ from msgspec import Struct
 from coordinator import ports
 from coordinator.core import events
 from coordinator.core.ids import RequestId
-from coordinator.core.rows import Role, TokenRow
+from coordinator.core.rows import Meta, MetaRow, Role, TokenRow
 from coordinator.core.state import ClusterState
 from coordinator.service.clock import ObservedClock
 from coordinator.service.engine import Engine
@@ -31,7 +31,10 @@ async def recover(store: ports.Store, coordinator_id: str) -> Recovered:
     loaded = await store.load()
     state = ClusterState.load(coordinator_id, loaded.rows, loaded.next_session_id, loaded.next_key)
     clock = ObservedClock(floor_ms=state.alive_at_ms or 0)
-    boot = events.Boot(at_ms=clock.now_ms(), last_beats=loaded.last_beats)
+    mark = next((row.value for row in loaded.rows if isinstance(row, MetaRow) and row.name == Meta.CLOCK), "")
+    boot = events.Boot(
+        at_ms=clock.now_ms(), last_beats=loaded.last_beats, wall_step_ms=clock.moved_since(mark), clock=clock.mark()
+    )
     return Recovered(state=state, clock=clock, boot=boot, took_s=time.monotonic() - began_s)
 
 
