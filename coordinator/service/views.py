@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from coordinator.core import commands
 from coordinator.core.ids import Ms, PoolName, ProviderId, TokenId
 from coordinator.core.rows import PoolRow, TokenRow
+from coordinator.core.sessions import view_of
 from coordinator.core.snapshot import ProviderView
 from coordinator.core.state import ClusterState
 from coordinator.service.tokens import digest_of
@@ -33,11 +34,11 @@ class LiveViews:
         self._listeners.append(listener)
 
     def load(self, state: ClusterState) -> None:
-        """Take over tokens and pools of a state that was just loaded; providers follow with the boot's notes."""
+        """Take over a state that was just loaded: all of it is durable, and shown before anything else happens."""
         self.tokens = dict(state.tokens)
         self._by_digest = {row.digest: row for row in state.tokens.values()}
         self.pools = dict(state.pools)
-        self.providers = {k: v for k, v in self.providers.items() if k in state.providers}
+        self.providers = {key: view_of(provider) for key, provider in state.providers.items()}
 
     def apply(self, notes: Iterable[commands.Note]) -> None:
         """Publish what became durable."""
