@@ -111,7 +111,7 @@ async def show_liveness(call: Call[FeaturesQuery, NoBody]) -> Ready | Struct:
     await known(call.deps, provider_id)
     question = ports.AskFeatures(provider_id=provider_id, as_of_ms=asked_ms, time_zone=call.query.time_zone)
     try:
-        return figures(await ask(call.deps, question), call.now_ms)
+        return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
     except CoordError as error:
         if error.code is not Code.NOT_FOUND:
             raise
@@ -134,7 +134,7 @@ async def list_reliability(call: Call[ReliabilityQuery, NoBody]) -> Ready:
         as_of_ms=as_of(query.as_of),
         limit=query.limit,
     )
-    return figures(await ask(call.deps, question), call.now_ms)
+    return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
 
 
 async def show_forecast(call: Call[ForecastQuery, NoBody]) -> Ready:
@@ -145,7 +145,7 @@ async def show_forecast(call: Call[ForecastQuery, NoBody]) -> Ready:
     await known(call.deps, provider_id)
     question = ports.AskForecast(provider_id=provider_id, horizon_ms=horizon_ms, as_of_ms=asked_ms)
     try:
-        return figures(await ask(call.deps, question), call.now_ms)
+        return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
     except CoordError as error:
         if error.code is not Code.NOT_FOUND:
             raise
@@ -154,13 +154,15 @@ async def show_forecast(call: Call[ForecastQuery, NoBody]) -> Ready:
 
 async def show_network(call: Call[NetworkQuery, NoBody]) -> Ready:
     """The whole fleet's uptime."""
-    return figures(await ask(call.deps, ports.AskNetwork(as_of_ms=as_of(call.query.as_of))), call.now_ms)
+    return figures(
+        await ask(call.deps, ports.AskNetwork(as_of_ms=as_of(call.query.as_of))), call.deps.engine.clock.now_ms()
+    )
 
 
 async def show_fleet_availability(call: Call[FeaturesQuery, NoBody]) -> Ready:
     """The fleet's 7x24 grid."""
     question = ports.AskAvailability(as_of_ms=as_of(call.query.as_of), time_zone=call.query.time_zone)
-    return figures(await ask(call.deps, question), call.now_ms)
+    return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
 
 
 async def show_availability(call: Call[FeaturesQuery, NoBody]) -> Ready:
@@ -168,7 +170,7 @@ async def show_availability(call: Call[FeaturesQuery, NoBody]) -> Ready:
     provider_id, asked_ms = call.provider_id, as_of(call.query.as_of)
     await known(call.deps, provider_id)
     question = ports.AskAvailability(provider_id=provider_id, as_of_ms=asked_ms, time_zone=call.query.time_zone)
-    return figures(await ask(call.deps, question), call.now_ms)
+    return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
 
 
 async def show_backtest(call: Call[BacktestQuery, NoBody], work: HeavyWork) -> Ready:
@@ -185,7 +187,7 @@ async def show_backtest(call: Call[BacktestQuery, NoBody], work: HeavyWork) -> R
         to_ms=asked_time(query.to, "to") if query.to is not None else None,
     )
     with work:
-        return figures(await ask(call.deps, question, 5 * call.deps.settings.ask_s), call.now_ms)
+        return figures(await ask(call.deps, question, 5 * call.deps.settings.ask_s), call.deps.engine.clock.now_ms())
 
 
 async def run_sql(call: Call[NoQuery, SqlRequest], work: HeavyWork) -> Ready:
@@ -199,4 +201,4 @@ async def run_sql(call: Call[NoQuery, SqlRequest], work: HeavyWork) -> Ready:
         )
     question = ports.AskSql(statement=statement, timeout_s=call.body.timeout_s, rows_max=call.body.rows_max)
     with work:
-        return figures(await ask(call.deps, question, call.body.timeout_s + 10.0), call.now_ms)
+        return figures(await ask(call.deps, question, call.body.timeout_s + 10.0), call.deps.engine.clock.now_ms())
