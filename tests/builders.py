@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeVar
 
-from coordinator.core import commands, events, sessions
+from coordinator.core import commands, events
 from coordinator.core.decide import decide
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TokenId
 from coordinator.core.policy import Policy
+from coordinator.core.reload import reloaded
 from coordinator.core.rows import Role, Row, SessionRow, TokenRow, row_key
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
@@ -168,7 +169,7 @@ class Fleet:
     def disk_was_full(self, *undone: commands.Decision) -> commands.Decision:
         """Roll back: go on from the rows, as after a full disk."""
         old, self.state = self.state, self._load()
-        decision = sessions.reloaded(old, self.state, self.policy, undone)
+        decision = reloaded(old, self.state, self.policy, undone)
         self.state.check_invariants()
         self.decisions.append(decision)
         return decision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from coordinator.core import access, events, forecast, providers, sessions
+from coordinator.core import access, events, forecast, liveness, providers, restart, sessions
 from coordinator.core.commands import Decision, Reply
 from coordinator.core.errors import CoordError
 from coordinator.core.policy import Policy
@@ -32,19 +32,19 @@ def decide(state: ClusterState, event: events.AnyEvent, policy: Policy) -> Decis
 def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: Decision) -> None:
     match event:
         case events.Heartbeats():
-            sessions.on_heartbeats(state, event, policy, out)
+            liveness.on_heartbeats(state, event, policy, out)
         case events.Tick():
-            sessions.on_tick(state, event, policy, out)
+            liveness.on_tick(state, event, policy, out)
         case events.AgentHello():
             sessions.on_hello(state, event, policy, out)
         case events.AgentPong():
-            sessions.on_pong(state, event, policy, out)
+            liveness.on_pong(state, event, policy, out)
         case events.AgentBye():
             sessions.on_bye(state, event, policy, out)
         case events.LinkClosed():
             sessions.on_link_closed(state, event, policy, out)
         case events.Boot():
-            sessions.on_boot(state, event, policy, out)
+            restart.on_boot(state, event, policy, out)
         case events.ProviderEnrol():
             providers.on_enrol(state, event, policy, out)
         case events.ProviderDrain():
@@ -62,7 +62,7 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
         case events.PoolDelete():
             access.on_pool_delete(state, event, out)
         case events.Stopping():
-            sessions.on_stopping(state, out)
+            restart.on_stopping(state, out)
         case events.FiguresPublished():
             forecast.on_figures(state, event)
         case _:

@@ -21,8 +21,9 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import ProviderDrain, ProviderEnrol, ProviderForget, ProviderResume
 from coordinator.core.ids import PoolName, ProviderId, ProviderKey
 from coordinator.core.policy import Policy
+from coordinator.core.publish import changed, view_of
 from coordinator.core.rows import EndReason, ProviderRow, Role, TokenRow
-from coordinator.core.sessions import changed, end_session, view_of
+from coordinator.core.sessions import end_session
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 

@@ -16,11 +16,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from coordinator import ports
-from coordinator.core import commands, events, sessions
+from coordinator.core import commands, events
 from coordinator.core.decide import decide
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import ConnId, Ms, RequestId
 from coordinator.core.policy import Policy
+from coordinator.core.reload import reloaded
 from coordinator.core.state import ClusterState
 from coordinator.service.recorder import Recorder
 from coordinator.service.views import LiveViews
@@ -313,7 +314,7 @@ class Engine:
             loaded = await self._store.load()
         old = self._state
         fresh = ClusterState.load(old.coordinator_id, loaded.rows, loaded.next_session_id, loaded.next_key)
-        decision = sessions.reloaded(old, fresh, self.policy, undone)
+        decision = reloaded(old, fresh, self.policy, undone)
         self._state = fresh
         self.views.load(fresh)
         self._recorder.begin(fresh, self.policy)

@@ -30,7 +30,8 @@ async def recover(store: ports.Store, coordinator_id: str) -> Recovered:
     began_s = time.monotonic()
     loaded = await store.load()
     state = ClusterState.load(coordinator_id, loaded.rows, loaded.next_session_id, loaded.next_key)
-    clock = ObservedClock(floor_ms=state.alive_at_ms or 0)
+    stored = (state.alive_at_ms or 0, *(beat.at_ms for beat in loaded.last_beats))
+    clock = ObservedClock(floor_ms=max(stored))
     mark = next((row.value for row in loaded.rows if isinstance(row, MetaRow) and row.name == Meta.CLOCK), "")
     boot = events.Boot(
         at_ms=clock.now_ms(), last_beats=loaded.last_beats, wall_step_ms=clock.moved_since(mark), clock=clock.mark()

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 
 from coordinator.core import commands
 from coordinator.core.ids import Ms, PoolName, ProviderId, TokenId
+from coordinator.core.publish import view_of
 from coordinator.core.rows import PoolRow, TokenRow
-from coordinator.core.sessions import view_of
 from coordinator.core.snapshot import ProviderView
 from coordinator.core.state import ClusterState
 from coordinator.service.tokens import digest_of

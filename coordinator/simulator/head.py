@@ -11,10 +11,11 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
-from coordinator.core import commands, events, sessions
+from coordinator.core import commands, events
 from coordinator.core.decide import decide
 from coordinator.core.ids import ConnId, Ms, ProviderId, RequestId, TokenId
 from coordinator.core.policy import Policy
+from coordinator.core.reload import reloaded
 from coordinator.core.state import ClusterState
 from coordinator.simulator.agenda import Agenda
 from coordinator.simulator.durable import TELEMETRY_LAG, Disk
@@ -351,7 +352,7 @@ class Head:
             for reply in decision.replies:
                 self._witness.refused(reply.request_id)
         old, self.state = self.state, self.disk.load(COORDINATOR_ID)
-        decision = sessions.reloaded(old, self.state, self.policy, undone)
+        decision = reloaded(old, self.state, self.policy, undone)
         self._witness.rolled_back(old, self.state)
         self._carry_out([decision])
 

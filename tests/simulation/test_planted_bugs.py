@@ -9,12 +9,14 @@ from types import ModuleType
 
 import pytest
 
-from coordinator.core import providers, sessions
+from coordinator.core import alive, challenges, liveness, pace, providers, publish, reload, restart, sessions
 from coordinator.simulator import story
 
 SEEDS_MAX = 80
 EVENTS = 2_000
 
+DECIDING = (alive, challenges, liveness, pace, providers, publish, reload, restart, sessions)
+"""Where a bug may be planted."""
 BUGS = {
     "a session ends when it was noticed": (
         "    ended_ms = max(min(state.now_ms, known + state.interval_ms), session.row.connected_at_ms)\n",
@@ -49,8 +51,8 @@ BUGS = {
         "    if session.interval_ms > state.interval_ms:\n",
     ),
     "a challenger outlives the session that it waited for": (
-        "    if challenger is not None:\n        _drop_challenger(state, provider)\n        _take_up",
-        "    if challenger is not None and not provider:\n        _drop_challenger(state, provider)\n        _take_up",
+        "    if challenger is not None:\n        drop_challenger(state, provider)\n        _take_up",
+        "    if challenger is not None and not provider:\n        drop_challenger(state, provider)\n        _take_up",
     ),
     "a session id is given twice": (
         "        state.next_session_id = SessionId(state.next_session_id + 1)\n",
@@ -85,25 +87,27 @@ BUGS = {
 
 @contextmanager
 def planted(old: str, new: str) -> Iterator[None]:
-    """Within the block the core's sessions are decided by a text in which `old`, found once, is `new`."""
-    assert sessions.__file__ is not None
-    text = Path(sessions.__file__).read_text()
-    assert 1 == text.count(old), f"found {text.count(old)} times: {old}"
-    kept, kept_elsewhere = dict(vars(sessions)), dict(vars(providers))
+    """Within the block the core decides by a text in which `old`, found once in all of it, is `new`."""
+    texts = {module: Path(str(module.__file__)).read_text() for module in DECIDING}
+    found = [module for module, text in texts.items() for _ in range(text.count(old))]
+    assert 1 == len(found), f"found {len(found)} times: {old}"
+    (target,) = found
+    kept = {module: dict(vars(module)) for module in DECIDING}
     try:
-        exec(compile(text.replace(old, new), sessions.__file__, "exec"), vars(sessions))
-        _rebind(providers, kept)
+        exec(compile(texts[target].replace(old, new), str(target.__file__), "exec"), vars(target))
+        for module in DECIDING:
+            _rebind(module, target, kept[target])
         yield
     finally:
-        vars(sessions).update(kept)
-        vars(providers).update(kept_elsewhere)
+        for module, names in kept.items():
+            vars(module).update(names)
 
 
-def _rebind(module: ModuleType, before: dict[str, object]) -> None:
-    """Names that `module` imported from the sessions follow the planted text."""
+def _rebind(module: ModuleType, target: ModuleType, before: dict[str, object]) -> None:
+    """Names that `module` imported from the planted one follow its new text."""
     for name, value in list(vars(module).items()):
-        if name in before and value is before[name] and getattr(value, "__module__", "") == sessions.__name__:
-            setattr(module, name, vars(sessions)[name])
+        if name in before and value is before[name] and getattr(value, "__module__", "") == target.__name__:
+            setattr(module, name, vars(target)[name])
 
 
 def first_violation() -> tuple[int, str] | None:

@@ -1,0 +1,60 @@
+"""The coordinator's own coming and going: what a start makes of open sessions, what a planned stop says."""
+
+from __future__ import annotations
+
+from coordinator.core.alive import save_beats, say_alive
+from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send, Warned
+from coordinator.core.events import Boot
+from coordinator.core.ids import Ms
+from coordinator.core.policy import Policy
+from coordinator.core.publish import changed
+from coordinator.core.rows import Meta, MetaRow, OutageRow
+from coordinator.core.state import ClusterState
+
+
+def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> None:
+    """From the last `alive_at` until now is unobserved; open sessions wait for their agents."""
+    state.booted_at_ms = state.ticked_at_ms = state.now_ms
+    state.rejoin_by_ms = state.now_ms + policy.rejoin_ms
+    state.interval_ms = policy.heartbeat_interval_ms
+    state.stepped_ahead = event.wall_step_ms >= policy.wall_jump_ms
+    if abs(event.wall_step_ms) >= policy.wall_jump_ms:
+        warn_of_step(event.wall_step_ms, out)
+    if event.clock:
+        out.writes.append(Put(MetaRow(name=Meta.CLOCK, value=event.clock)))
+    if state.alive_at_ms is not None and state.alive_at_ms < state.now_ms:
+        state.outage_ms = state.now_ms - state.alive_at_ms
+        out.writes.append(
+            Put(
+                OutageRow(
+                    coordinator_id=state.coordinator_id,
+                    began_at_ms=state.alive_at_ms,
+                    ended_at_ms=state.now_ms,
+                    cause="restart",
+                )
+            )
+        )
+    for last in event.last_beats:
+        provider = state.providers.get(last.provider_id)
+        session = provider.session if provider is not None else None
+        if session is not None and last.at_ms >= session.row.connected_at_ms:
+            session.last_beat_ms = max(min(last.at_ms, state.now_ms), session.last_beat_ms or 0)
+    for provider in state.providers.values():
+        if provider.session is not None:
+            state.review_at(provider, state.rejoin_by_ms)
+        changed(out, provider)
+    say_alive(state, out)
+
+
+def on_stopping(state: ClusterState, out: Decision) -> None:
+    """A planned stop. Sessions stay open: their agents are expected back as the same processes."""
+    state.stopping = True
+    save_beats(state, out)
+    say_alive(state, out)
+    goodbye = CloseLink(code=CloseCode.GOING_AWAY, reason="the coordinator restarts; come back soon")
+    out.sends.extend(Send(conn_id, goodbye) for conn_id in (*state.conns, *state.challengers))
+
+
+def warn_of_step(step_ms: Ms, out: Decision) -> None:
+    text = f"the wall clock was moved by {step_ms / 1000:+.1f} s; no deadline or session moved"
+    out.notes.append(Warned(kind="clock_jump", subject="coordinator", text=text))
