@@ -150,6 +150,12 @@ class TokenChanged(Struct, frozen=True, gc=False):
     row: TokenRow
 
 
+class TokenForgotten(Struct, frozen=True, gc=False):
+    """A token that opened nothing any more was removed to make room."""
+
+    row: TokenRow
+
+
 class PoolChanged(Struct, frozen=True, gc=False):
     """A pool was made, or deleted when `row` is None."""
 
@@ -166,7 +172,15 @@ class Warned(Struct, frozen=True, gc=False, kw_only=True):
 
 
 Note = (
-    ProviderChanged | ProviderForgotten | LinkBound | SessionOpened | SessionEnded | TokenChanged | PoolChanged | Warned
+    ProviderChanged
+    | ProviderForgotten
+    | LinkBound
+    | SessionOpened
+    | SessionEnded
+    | TokenChanged
+    | TokenForgotten
+    | PoolChanged
+    | Warned
 )
 
 
