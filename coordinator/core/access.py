@@ -13,6 +13,7 @@ from coordinator.core.commands import (
     Put,
     Reply,
     TokenChanged,
+    TokenForgotten,
 )
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import PoolCreate, PoolDelete, TokenCreate, TokenRevoke
@@ -68,6 +69,7 @@ def _drop_dead_tokens(state: ClusterState, policy: Policy, out: Decision) -> Non
     for row in dead:
         state.remove_token(row.token_id)
         out.writes.append(Delete("token", row.token_id))
+        out.notes.append(TokenForgotten(row))
 
 
 def on_token_revoke(state: ClusterState, event: TokenRevoke, policy: Policy, out: Decision) -> None:

@@ -50,6 +50,8 @@ class LiveViews:
                     self.providers.pop(provider_id, None)
                 case commands.TokenChanged(row=row):
                     self._put_token(row)
+                case commands.TokenForgotten(row=row):
+                    self._drop_token(row)
                 case commands.PoolChanged(name=name, row=pool):
                     if pool is None:
                         self.pools.pop(name, None)
@@ -62,11 +64,14 @@ class LiveViews:
 
     def _put_token(self, row: TokenRow) -> None:
         if row.provider_id is not None and row.revoked_at_ms is not None:
-            self.tokens.pop(row.token_id, None)
-            self._by_digest.pop(row.digest, None)
+            self._drop_token(row)
         else:
             self.tokens[row.token_id] = row
             self._by_digest[row.digest] = row
+
+    def _drop_token(self, row: TokenRow) -> None:
+        self.tokens.pop(row.token_id, None)
+        self._by_digest.pop(row.digest, None)
 
     def authenticate(self, token: str, now_ms: Ms) -> TokenRow | None:
         """Who this token's text speaks for; None when it is unknown, revoked or expired."""
