@@ -26,6 +26,8 @@ GPUS_MAX = 64
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e9)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
+Moment = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
+"""A time of an agent's that is kept and shown: no later than the year 9999, which is as far as text goes."""
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=128)]
 Status = Literal["starting", "idle", "busy", "draining", "error"]
@@ -90,7 +92,7 @@ class Bye(Message, frozen=True, kw_only=True, tag="bye"):
     """The agent leaves on purpose and waits for the close."""
 
     draining: bool = False
-    away_until_ms: Count | None = None
+    away_until_ms: Moment | None = None
 
 
 FromAgent = Hello | Heartbeat | Pong | Bye

@@ -14,7 +14,7 @@ import functools
 import logging
 from typing import Any, Protocol
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp import __version__ as aiohttp_version
 from aiohttp.http import WebSocketError, WebSocketReader, WebSocketWriter
 
@@ -24,6 +24,9 @@ except ImportError:  # an aiohttp that moved it: seam_fits says no
     WebSocketDataQueue = object  # type: ignore[assignment,misc]
 
 log = logging.getLogger("coord.frames")
+
+PIECES_MAX = 4
+"""A frame in pieces may take so many times the bytes of the largest one."""
 
 Frame = tuple[WSMsgType, Any, Any]
 """(kind, payload, unused) as aiohttp's parser makes it; a text frame's payload is bytes, not yet checked."""
@@ -74,14 +77,17 @@ class _Queue(WebSocketDataQueue):
 class _Parser:
     """Stands where aiohttp's protocol expects its WebSocket parser, and hands on read by read."""
 
-    __slots__ = ("_broken", "_frames", "_queue", "_read", "_sink")
+    __slots__ = ("_broken", "_bytes_max", "_frames", "_queue", "_read", "_sink", "_unfinished")
 
-    def __init__(self, queue: _Queue, reader: WebSocketReader, sink: FrameSink) -> None:
+    def __init__(self, queue: _Queue, reader: WebSocketReader, sink: FrameSink, bytes_max: int) -> None:
+        """`bytes_max`: so much may come without a whole frame; pieces of no length would have no end."""
         self._frames = queue.frames
         self._queue = queue
         self._broken = False
         self._read = reader.feed_data
         self._sink = sink
+        self._bytes_max = bytes_max
+        self._unfinished = 0
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         if self._broken:
@@ -89,12 +95,18 @@ class _Parser:
         self._read(data)
         frames = self._frames
         if frames:
+            self._unfinished = 0
             self._sink.take(frames)
             frames.clear()
+        else:
+            self._unfinished += len(data)
         error = self._queue.error
         if error is not None:
             self._broken = True
             self._sink.broken(error.code, str(error))
+        elif self._unfinished > self._bytes_max:
+            self._broken = True
+            self._sink.broken(WSCloseCode.POLICY_VIOLATION, f"{self._unfinished} bytes without a whole frame")
         return False, b""
 
     def feed_eof(self) -> None:
@@ -123,8 +135,9 @@ class PushedWebSocket(web.WebSocketResponse[Any]):
         self._writer = writer
         self._reader = queue = _Queue(request.protocol, self._sink, loop)
         reader = WebSocketReader(queue, self._frame_bytes_max + 1, False, False)
+        parser = _Parser(queue, reader, self._sink, PIECES_MAX * self._frame_bytes_max)
         self._sink.attach(transport)
-        request.protocol.set_parser(_Parser(queue, reader, self._sink))  # type: ignore[arg-type]
+        request.protocol.set_parser(parser)  # type: ignore[arg-type]
         request.protocol.keep_alive(False)
 
 
@@ -188,7 +201,7 @@ def _try_out() -> bool:
     """A text frame, a ping, and a frame that is too big, through the parser with our queue behind it."""
     probe = _Probe()
     queue = _Queue(_NoProtocol(), probe, asyncio.get_running_loop())
-    parser = _Parser(queue, WebSocketReader(queue, 100, False, False), probe)
+    parser = _Parser(queue, WebSocketReader(queue, 100, False, False), probe, 1_000)
     parser.feed_data(b"\x81\x82\x00\x00\x00\x00{}\x89\x80\x00\x00\x00\x00\x81\xe4")
     parser.feed_data(b"\x00\x00\x00\x00" + 100 * b" ")
     kinds = [(kind, payload) for kind, payload, _ in probe.seen]

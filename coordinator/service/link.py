@@ -30,6 +30,8 @@ from coordinator.service.tokens import digest_of, new_resume_key
 
 TEXT_CHARS_MAX = 128
 """Of a label, its value, and a GPU's name."""
+IGNORED_MAX = 1_000
+"""Frames of a peer that was told why it is closed; one that sends more has not listened and is cut."""
 TOO_BIG = 1009
 """RFC 6455: a message larger than the receiver takes."""
 
@@ -147,6 +149,7 @@ class Link:
         "_around",
         "_bad_frames",
         "_held",
+        "_ignored",
         "_resume_key",
         "_timer",
         "_tokens",
@@ -187,6 +190,7 @@ class Link:
         self._around = around
         self._bad_frames = 0
         self._held = False
+        self._ignored = 0
         self._resume_key = ""
         self._tokens = around.settings.messages_burst
         self._tokens_s = loop.time()
@@ -264,6 +268,11 @@ class Link:
     def take(self, frames: list[Frame]) -> None:
         """What one read of the socket brought. Heartbeats of one read are one offer to the writer."""
         beats: list[wire.Heartbeat] = []
+        if self.phase is Phase.CLOSED:
+            self._ignored += len(frames)
+            if self._ignored > IGNORED_MAX:  # it goes on as if nothing was said: not worth its `close_s`
+                self.abort()
+                return
         for kind, data, _ in frames:
             if kind is WSMsgType.TEXT and self.phase is not Phase.CLOSED:
                 try:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from coordinator import wire
 from coordinator.core.commands import CloseCode
+from coordinator.service.frames import PIECES_MAX
 from coordinator.service.heartbeats import HeartbeatSettings
-from coordinator.service.link import CODES, LinkSettings
+from coordinator.service.link import CODES, IGNORED_MAX, LinkSettings
 from tests.unit.service.links_rig import PATIENCE_S, Agent, a_beat, a_hello, a_rig, until
 
 LENIENT = LinkSettings(bad_frames_max=10_000, messages_burst=1e9, close_s=0.3)
@@ -37,6 +38,7 @@ BAD_FRAMES = {
     "a share above 1": b'{"type":"heartbeat","seq":1,"cpu_usage":1.5}',
     "not a number": b'{"type":"heartbeat","seq":1,"cpu_usage":NaN}',
     "a huge number": b'{"type":"heartbeat","seq":1,"clock_offset_ms":1e999}',
+    "away until after the year 9999": b'{"type":"bye","away_until_ms":253402300800000}',
     "an unknown status": b'{"type":"heartbeat","seq":1,"status":"on fire"}',
     "a text too long": b'{"type":"heartbeat","seq":1,"active_model":"' + b"x" * 129 + b'"}',
     "a lone surrogate": b'{"type":"heartbeat","seq":1,"active_model":"\\ud800abcdef"}',
@@ -138,6 +140,36 @@ def test_a_frame_in_endless_pieces_is_closed_as_too_big() -> None:
             for _ in range(70):
                 agent.frame(b" " * 1_000, opcode=0, fin=False)
             assert await agent.closed() == 1009
+
+    asyncio.run(main())
+
+
+def test_a_frame_in_endless_empty_pieces_is_closed() -> None:
+    """Pieces of no length never reach a frame's bound, and each costs us work: they are bounded by what was sent."""
+
+    async def main() -> None:
+        async with a_rig() as rig:
+            agent = await rig.connect("a")
+            agent.frame(b"", fin=False)
+            for _ in range(PIECES_MAX * wire.FRAME_BYTES_MAX // 6 + 1):
+                agent.frame(b"", opcode=0, fin=False)
+            assert await agent.closed() == 1008
+            await until(lambda: not rig.engine.state.conns)
+
+    asyncio.run(main())
+
+
+def test_a_closed_peer_that_goes_on_talking_is_cut() -> None:
+    """It does not get its time to close: what it sends meanwhile would be work."""
+
+    async def main() -> None:
+        async with a_rig(LinkSettings(messages_per_s=1.0, messages_burst=10.0, close_s=3_600.0)) as rig:
+            agent = await rig.connect("a")
+            for _ in range(2 * IGNORED_MAX):
+                agent.frame(b"", opcode=9)
+                await asyncio.sleep(0)
+            await until(lambda: not rig.links.connected)
+            assert rig.links.counters.cut_fast == 1
 
     asyncio.run(main())
 
