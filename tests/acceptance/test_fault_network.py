@@ -91,43 +91,36 @@ def features_of(client: Client, sessions: int) -> Features:
 def test_a_cut_network_is_noticed_on_both_sides_and_costs_a_stay_only_when_it_lasts(
     cable: Cable, tmp_path: Path
 ) -> None:
-    """Cut both ways until it is noticed: the agent gives the half-open connection up by itself and comes back within
-    the same stay. Cut from agent to coordinator: lost after ten seconds, at its last heartbeat; a failure and a new
-    stay. Cut from coordinator to agent: the agent, unacknowledged, lets go of what looks well from the other end."""
+    """Cut from coordinator to agent alone: the agent, unacknowledged, lets go of a connection that looks well from the
+    other end, and is back within the same stay. Cut both ways: suspect, lost at its last heartbeat, and the agent has
+    given its half-open connection up as well; a failure, and a new stay."""
     with Head(tmp_path, *SETTINGS, listen=f"{OURS}:0") as head, head.start() as client:
         agent = Agent(tmp_path, head, "far", "--insecure")
         agent.argv = ("ip", "netns", "exec", cable.namespace, *agent.argv)
         with agent:
             when_online(client, agent)
 
-            cable.cut("input", "output")
-            wait_for(lambda: liveness(client)["far"] == "suspect", "being suspect")
-            wait_for(lambda: "half dead" in agent.text(), "the agent noticing")
+            cable.cut("input")
+            wait_for(lambda: "half dead" in agent.text(), "the agent letting go")
             cable.mend()
             wait_for(lambda: len(sessions_of(client, "far")) == 2, "the next session", 30)
             when_online(client, agent)
             first, second = sessions_of(client, "far")
-            assert first.disconnect_reason == "superseded", "the resume key says that it is the same agent"
+            assert first.disconnect_reason in ("read_error", "superseded")
             assert first.disconnected_at is not None and first.disconnected_at <= second.connected_at
             brief = features_of(client, 2)
             assert (brief.stays_count, brief.failures_count) == (1, 0)
 
             noticed = agent.text().count("half dead")
-            cable.cut("output")
+            cable.cut("input", "output")
+            wait_for(lambda: liveness(client)["far"] == "suspect", "being suspect")
+            wait_for(lambda: agent.text().count("half dead") > noticed, "the agent letting go")
             wait_for(lambda: liveness(client)["far"] == "lost", "being lost", 30)
-            assert sessions_of(client, "far")[1].disconnect_reason == "stale_heartbeat"
-            wait_for(lambda: agent.text().count("half dead") > noticed, "the agent noticing again")
+            ended = sessions_of(client, "far")[1]
+            assert ended.disconnect_reason == "stale_heartbeat"
             cable.mend()
-            wait_for(lambda: len(sessions_of(client, "far")) == 3, "the session after", 30)
+            wait_for(lambda: len(sessions_of(client, "far")) == 3, "the last session", 30)
             when_online(client, agent)
+            assert sessions_of(client, "far")[1] == ended
             longer = features_of(client, 3)
             assert (longer.stays_count, longer.failures_count) == (2, 1)
-
-            noticed = agent.text().count("half dead")
-            cable.cut("input")
-            wait_for(lambda: agent.text().count("half dead") > noticed, "the agent letting go")
-            wait_for(lambda: sessions_of(client, "far")[2].disconnect_reason, "the coordinator hearing of it")
-            cable.mend()
-            wait_for(lambda: len(sessions_of(client, "far")) == 4, "the last session", 30)
-            when_online(client, agent)
-            assert [row.disconnected_at is None for row in sessions_of(client, "far")] == [False, False, False, True]
