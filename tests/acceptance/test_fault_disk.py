@@ -37,7 +37,8 @@ def small_disk(place: Path, size: str) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(("umount", str(place)), check=True)
+        # Lazily: killed children of the coordinator may take a moment to be gone, and they hold files there.
+        subprocess.run(("umount", "--lazy", str(place)), check=True)
 
 
 class Filler:
