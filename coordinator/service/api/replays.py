@@ -61,13 +61,12 @@ class Replays:
         """The answer of `make`, or the one that this token and key got before for the same request.
 
         CoordError(CONFLICT) when the key came with another request. Answers that a repeat could better
-        (5xx, 429), and those too large to keep, are not kept.
+        (5xx, 429), and those too large to keep, are not kept: of those who waited for one, the next one tries.
         """
         if not _KEY.fullmatch(key):
             raise CoordError(Code.BAD_REQUEST, f"this {HEADER} is not taken", "send 1 to 128 visible ASCII characters")
         self._expire()
-        entry = self._entries.get((token_id, key))
-        if entry is not None:
+        while (entry := self._entries.get((token_id, key))) is not None:
             if entry.fingerprint != same:
                 raise CoordError(
                     Code.CONFLICT,

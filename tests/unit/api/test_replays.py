@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiohttp import web
 
+from coordinator.core.ids import TokenId
+from coordinator.service.api.replays import Replays
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, Rig, served
 
@@ -103,3 +106,26 @@ def test_what_is_remembered_is_bounded_in_number_and_age() -> None:
         assert "conflict" == (await rig.post("/v1/pools", {"name": "p5"}, headers=keyed("k5"))).code
 
     served(test, ApiSettings(remembered_per_token_max=3))
+
+
+def test_who_waited_for_a_failure_tries_in_turn_and_leaves_nothing_behind() -> None:
+    """Two at once are never carried out at once, also after a failure; and a key that failed takes no room."""
+
+    async def main() -> None:
+        replays = Replays(ApiSettings(remembered_per_token_max=4), lambda: 0.0)
+        under_way = most = 0
+
+        async def fail() -> web.StreamResponse:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await asyncio.sleep(0)
+            under_way -= 1
+            return web.Response(status=503)
+
+        for round_ in range(5):
+            tries = (replays.once(TokenId("t"), f"k{round_}", "same", fail) for _ in range(4))
+            assert [503] * 4 == [answer.status for answer in await asyncio.gather(*tries)]
+        assert (1, 0) == (most, len(replays))
+
+    asyncio.run(main())
