@@ -42,6 +42,8 @@ class AgentLinks:
         self._links: dict[ConnId, Link] = {}
         self._by_provider: dict[ProviderId, set[ConnId]] = {}
         self._greeting: set[ConnId] = set()
+        self._arrivals: dict[ProviderId, tuple[float, float]] = {}
+        """Of each provider how many connections it may open yet, and when that was counted."""
         self._next_conn = 1
         self._beaten: list[Link] = []
         self._wake: asyncio.TimerHandle | None = None
@@ -102,26 +104,38 @@ class AgentLinks:
             raise CoordError(Code.FORBIDDEN, "this token speaks for no provider", "connect with an agent's credential")
         if not web.WebSocketResponse().can_prepare(request):
             raise CoordError(Code.BAD_REQUEST, "not a WebSocket handshake", "connect with a WebSocket client")
-        own = self._by_provider.setdefault(provider_id, set())
+        own = self._by_provider.get(provider_id, set())
+        refusal = ""
         if (
             len(self._links) >= self._settings.links_max
             or len(own) >= self._settings.per_provider_max
             or len(self._greeting) >= self._settings.greeting_max
         ):
+            refusal = f"{len(self._links)} agents' sockets are open, {len(own)} of this provider"
+        elif not self._may_arrive(provider_id):
+            refusal = f"provider {provider_id} connects again and again"
+        if refusal:
             self.counters.refused += 1
-            raise CoordError(
-                Code.TOO_MANY, f"{len(self._links)} agents' sockets are open, {len(own)} of this provider", "try later"
-            )
+            raise CoordError(Code.TOO_MANY, refusal, "try later")
         peer = request.transport.get_extra_info("peername") if request.transport is not None else None
         shown = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unknown"
         conn_id = ConnId(self._next_conn)
         self._next_conn += 1
         link = self._links[conn_id] = Link(conn_id, token, shown, self._around)
-        own.add(conn_id)
+        self._by_provider.setdefault(provider_id, set()).add(conn_id)
         self._greeting.add(conn_id)
         self._empty.clear()
         self.counters.opened += 1
         return link
+
+    def _may_arrive(self, provider_id: ProviderId) -> bool:
+        """Take one from the provider's bucket of connections. Bound: one bucket a provider that is enrolled."""
+        settings, now_s = self._settings, self._engine.clock.monotonic_s()
+        left, before_s = self._arrivals.get(provider_id, (settings.arrivals_burst, now_s))
+        left = min(settings.arrivals_burst, left + (now_s - before_s) * settings.arrivals_per_s)
+        may = left >= 1.0
+        self._arrivals[provider_id] = (left - 1.0 if may else left, now_s)
+        return may
 
     def _dismiss(self, link: Link) -> None:
         link.lost()
@@ -229,6 +243,7 @@ class AgentLinks:
                     link.bound(view.key)
             case commands.ProviderForgotten(provider_id=provider_id):
                 self._heartbeats.forget(provider_id)
+                self._arrivals.pop(provider_id, None)
                 self._cut(provider_id, CloseCode.FORGOTTEN, "this provider was forgotten; enrol it again")
             case commands.TokenChanged(row=row) if row.revoked_at_ms is not None and row.provider_id is not None:
                 self._cut(row.provider_id, CloseCode.UNAUTHENTICATED, "this provider's credential was revoked")

@@ -76,6 +76,10 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
     """Sockets that have not said hello yet."""
     per_provider_max: int = 8
     """Sockets of one provider: one is its session, the others await a decision."""
+    arrivals_burst: float = 60.0
+    """Connections that one provider may open at once ..."""
+    arrivals_per_s: float = 0.5
+    """... and over time: each may begin a session, which is kept for ever. An honest agent's retries are rarer."""
     hello_s: float = 10.0
     close_s: float = 2.0
     """A closed peer has so long to close from its side."""

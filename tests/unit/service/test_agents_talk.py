@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -302,6 +303,34 @@ def test_sockets_are_bounded_in_number() -> None:
             await rig.dial(b)
 
     asyncio.run(main())
+
+
+def test_connections_are_bounded_in_pace() -> None:
+    """Each may begin a session that is kept for ever: one provider has a burst of them, then one now and then."""
+
+    async def main() -> None:
+        async with a_rig(LinkSettings(arrivals_burst=3.0, arrivals_per_s=10.0)) as rig:
+            for _ in range(3):
+                agent = await rig.connect("a")
+                await agent.hang_up()
+                await until(lambda: not rig.engine.state.conns)
+            with pytest.raises(ConnectionRefusedError, match="too_many"):
+                for _ in range(3):
+                    await rig.dial("credential of a")
+            await rig.connect("b")
+            await asyncio.wait_for(_let_in(rig.dial, "credential of a"), 5.0)
+
+    asyncio.run(main())
+
+
+async def _let_in(dial: Callable[[str], Awaitable[object]], credential: str) -> None:
+    """Try until there is room again."""
+    while True:
+        try:
+            await dial(credential)
+            return
+        except ConnectionRefusedError:
+            await asyncio.sleep(0.01)
 
 
 def test_a_stop_closes_every_socket_and_ends_no_session() -> None:
