@@ -99,8 +99,6 @@ IN_WORDS = {
     "api.import_rows_max": "Rows of one import.",
     "api.remembered_per_token_max": "The same of one token.",
     "api.remembered_s": "An answer is kept for so long.",
-    "links.arrivals_burst": "Connections that one provider may open at once ...",
-    "links.arrivals_per_s": "... and this many a second over time; further ones are answered 429.",
     "links.hello_s": "A connection has so long to say hello.",
     "links.frame_bytes_max": "Bytes of one frame from an agent.",
     "heartbeats.backoff_max_s": "The longest of those pauses.",
