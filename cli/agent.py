@@ -15,7 +15,7 @@ import msgspec
 
 from cli import humane, output, terminal
 from cli.config import CENTURY_MS, Config
-from cli.options import config_option, data_option, given, json_option, local_address, local_join_token
+from cli.options import config_option, data_option, given, json_option, local_address, local_join_token, token_of
 from cli.settings import ClientSettings
 from coordinator.core.errors import Code, CoordError
 from coordinator.timetext import SECOND_MS, asked_duration, asked_time, to_text
@@ -61,7 +61,7 @@ def agent(ctx: click.Context, /, join_token_file: Any, ends_with_parent: bool, *
         return 0
     if ends_with_parent:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    token = join_token_file.read().strip() if join_token_file is not None else None
+    token = token_of(join_token_file) if join_token_file is not None else None
     from coordinator.agent import keeper
 
     return int(keeper.run(agent_config(token, **options)))
@@ -146,20 +146,20 @@ def print_status(found: AgentStatus, form: str) -> None:
     if form == "json":
         output.print_json(found)
         return
-    clock = f"{found.clock_offset_ms:+.1f} ms" if found.clock_offset_ms is not None else "-"
     bound = f" ± {found.clock_bound_ms:.1f}" if found.clock_bound_ms is not None else ""
+    clock = f"{found.clock_offset_ms:+.1f}{bound} ms" if found.clock_offset_ms is not None else "-"
     output.print_facts([
         ("provider", found.provider_id),
         ("phase", str(found.phase)),
         ("coordinator", found.coordinator),
         ("session", str(found.session_id or "-")),
-        ("last acknowledged", humane.length(found.last_ack_age_s)),
+        ("last acknowledged", "-" if found.last_ack_age_s is None else f"{humane.length(found.last_ack_age_s)} ago"),
         ("heartbeats sent", str(found.heartbeats_sent)),
         ("draining", found.drain_note or "yes" if found.draining else "-"),
         ("away until", humane.clock(to_text(found.away_until_ms)) if found.away_until_ms is not None else "-"),
         ("next try in", humane.length(found.next_try_in_s)),
-        ("clock offset", clock + bound),
-        ("processes", f"keeper {found.keeper_pid}, daemon {found.daemon_pid} (the {found.daemons}. of this keeper)"),
+        ("clock offset", clock),
+        ("processes", f"keeper {found.keeper_pid}, daemon {found.daemon_pid} (starts: {found.daemons})"),
         ("last problem", found.last_problem),
     ])  # fmt: skip
 

@@ -23,7 +23,7 @@ def db() -> None:
     \b
     coord db backup
     coord db check
-    coord db restore /srv/coord/backups/20261122T043105Z --data /srv/coord-new
+    coord db restore /srv/coord/backups/coord-20261122T043105Z-1ba0 --data /srv/coord-new
     """
 
 
@@ -60,7 +60,7 @@ def restore(backup_dir: Path, data: Path | None, config_file: Path | None) -> No
     themselves; one that enrolled after the backup was made has to enrol again.
 
     \b
-    coord db restore /srv/coord/backups/20261122T043105Z --data /srv/coord
+    coord db restore /srv/coord/backups/coord-20261122T043105Z-1ba0 --data /srv/coord
     """
     from store.restore import restore as restore_files
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo(nothing.ctx.get_help() if nothing.ctx else "", err=True)
         return exits.USAGE
     except click.ClickException as wrong:
-        terminal.complain(wrong.format_message(), _how(wrong))
+        terminal.complain(re.sub(r"\n\t", " ", wrong.format_message()), _how(wrong))
         return exits.USAGE
     except (click.Abort, KeyboardInterrupt):
         return exits.INTERRUPTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import click
 
@@ -78,10 +78,18 @@ def reaches(command: Callable[..., R]) -> Callable[..., R]:
         **kwargs: Any,
     ) -> R:
         flags = given(data=("--data", data), client_url=("--url", url), client_ca=("--ca", ca))
-        token = token_file.read().strip() if token_file is not None else None
+        token = token_of(token_file) if token_file is not None else None
         return command(*args, reach=Reach(Config(file=config_file, flags=flags), token), **kwargs)
 
     return with_reach
+
+
+def token_of(file: IO[str]) -> str:
+    """The token in a file that was named: an empty one is a mistake, and no other token stands in for it."""
+    token = file.read().strip()
+    if not token:
+        raise CoordError(Code.BAD_REQUEST, f"{file.name} holds no token", "name a file that holds the text of a token")
+    return token
 
 
 def talks(command: Callable[..., R]) -> Callable[..., R]:

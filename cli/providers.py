@@ -81,14 +81,15 @@ def list_providers(
         lambda size, page: client.providers(pool=pool, liveness=liveness, label=label, limit=size, page=page),
         limit, PAGE_MAX,
     )  # fmt: skip
-    print_providers(answer, output)
+    print_providers(answer, output, filtered=bool(pool or liveness or label))
 
 
-def print_providers(answer: Providers, form: output.Format) -> None:
-    output.listing(answer, COLUMNS, form, name=lambda e: str(e.provider_id), empty=_EMPTY)
+def print_providers(answer: Providers, form: output.Format, *, filtered: bool = False) -> None:
+    empty = "no provider fits; without --pool, --liveness and --label all are listed" if filtered else _EMPTY
+    output.listing(answer, COLUMNS, form, name=lambda e: str(e.provider_id), empty=empty)
 
 
-_EMPTY = "no provider is enrolled (or none that fits): coord agent enrols one"
+_EMPTY = "no provider is enrolled: coord agent enrols one"
 
 
 @providers.command()

@@ -23,8 +23,8 @@ Namer = Callable[[Any], str]
 
 @click.command()
 @click.argument("statement")
-@click.option("--limit", type=click.IntRange(1), default=10_000, show_default=True, help="Rows at most.")
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=30.0, show_default=True, help="In seconds.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Rows at most.")
+@click.option("--timeout", type=click.FloatRange(0.1, 300), default=30.0, show_default=True, help="In seconds.")
 @output_option
 @talks
 def sql(client: Client, statement: str, limit: int, timeout: float, output: output.Format) -> None:

@@ -53,10 +53,14 @@ def demo(keep: bool, history_only: Path | None, seed: int) -> None:
 
 def write_history(path: Path, seed: int, until: int) -> int:
     """Write the made-up history as CSV and return its number of sessions."""
-    with path.open("w") as file:
-        return (
-            sum(1 for line in as_csv(generate(seed=seed, nodes=NODES, days=DAYS, until=until)) if file.write(line)) - 1
-        )
+    lines = as_csv(generate(seed=seed, nodes=NODES, days=DAYS, until=until))
+    try:
+        with path.open("w") as file:
+            return sum(1 for line in lines if file.write(line)) - 1
+    except OSError as wrong:
+        raise CoordError(
+            Code.BAD_REQUEST, f"{path} cannot be written: {wrong.strerror}", "name a file in a directory of yours"
+        ) from wrong
 
 
 def _start(place: Stage) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 
 from cli import exits
 from cli.main import COMMANDS, main, root
+from cli.providers import print_providers
+from coordinator.api_types import Providers
 from coordinator.core.errors import Code, CoordError
 
 
@@ -77,6 +80,36 @@ def test_a_wrong_command_line_is_refused_with_what_was_meant(
     code, out, err = run(capsys, *argv)
     assert (code, out) == (exits.USAGE, "")
     assert said in err and "--help" in err
+
+
+def test_a_missing_option_names_its_choices_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "token", "create")
+    assert code == exits.USAGE and "Choose from: admin, tenant, read-only, join" in err and "\\x" not in err
+
+
+def test_an_empty_token_file_is_a_mistake_and_no_other_token_stands_in(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.token"
+    empty.write_text("\n")
+    for command in (["providers", "list", "--token-file"], ["agent", "--state", str(tmp_path), "--join-token-file"]):
+        code, _, err = run(capsys, *command, str(empty))
+        assert code == exits.USAGE and "empty.token holds no token" in err
+
+
+def test_a_history_that_cannot_be_written_is_no_fault_of_ours(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _, err = run(capsys, "demo", "--history-only", str(tmp_path / "missing" / "history.csv"))
+    assert code == exits.USAGE and "history.csv cannot be written: No such file" in err
+
+
+@pytest.mark.parametrize(("filtered", "words"), [(False, "is enrolled"), (True, "no provider fits")])
+def test_an_empty_list_says_whether_a_filter_made_it_so(
+    capsys: pytest.CaptureFixture[str], filtered: bool, words: str
+) -> None:
+    print_providers(Providers(entries=(), next_page=None), "table", filtered=filtered)
+    assert words in capsys.readouterr().err
 
 
 def test_help_and_version_end_well(capsys: pytest.CaptureFixture[str]) -> None:
