@@ -51,9 +51,14 @@ class _Server(web.Server):
 
 
 class ApiRunner(web.AppRunner):
-    """web.AppRunner whose connections are ours; takes the same arguments."""
+    """web.AppRunner whose connections are ours; takes the same arguments.
+
+    Bodies are not unpacked by aiohttp: it would do so in the loop, without a bound, and for strangers too, whose
+    bodies nobody reads (a megabyte of gzip holds the loop for two seconds).
+    """
 
     def __init__(self, app: web.Application, *, shutdown_timeout: float = 60.0, **settings: Any) -> None:
+        settings["auto_decompress"] = False
         super().__init__(app, shutdown_timeout=shutdown_timeout, **settings)
         self._settings = settings
 

@@ -1,10 +1,14 @@
-"""Bodies: read within bounds of size and time, before anything is done with them."""
+"""Bodies: read within bounds of size and time, before anything is done with them.
+
+They come as they were sent: nothing is unpacked before it is known who sent it, and for what.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 import tempfile
+import zlib
 from dataclasses import dataclass
 from typing import IO, TypeVar
 
@@ -49,19 +53,40 @@ async def read_body(request: web.Request, settings: ApiSettings) -> bytes:
             Code.TIMEOUT, f"the body did not arrive within {settings.body_s:g} s", "send it at once"
         ) from None
     except (web.RequestPayloadError, HttpProcessingError) as error:
+        raise CoordError(Code.BAD_REQUEST, "the body is damaged", "send it as its headers say") from error
+    return _plain(bytes(body), _encoding(request, "identity", "gzip"), limit)
+
+
+def _encoding(request: web.Request, *known: str) -> str:
+    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in known:
+        raise CoordError(
+            Code.BAD_REQUEST, "this Content-Encoding is not taken here", f"send it as one of: {', '.join(known)}"
+        )
+    return encoding
+
+
+def _plain(body: bytes, encoding: str, limit: int) -> bytes:
+    """The body as it was before it was packed: one gzip member of at most `limit` bytes."""
+    if encoding == "identity":
+        return body
+    unpack = zlib.decompressobj(wbits=31)
+    try:
+        plain = unpack.decompress(body, limit + 1)
+    except zlib.error as error:
         raise CoordError(Code.BAD_REQUEST, "the body cannot be unpacked", "send it as Content-Encoding says") from error
-    return bytes(body)
+    if len(plain) > limit:
+        raise _too_large(limit)
+    if not unpack.eof or unpack.unused_data:
+        raise CoordError(Code.BAD_REQUEST, "the body cannot be unpacked", "send one gzip member, whole")
+    return plain
 
 
 async def receive_upload(request: web.Request, settings: ApiSettings) -> Upload:
     """A large body, kept aside. The same errors; the deadline is for a pause, not for the whole."""
     limit = settings.import_sent_bytes_max
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("identity", "gzip", "xz", "deflate"):
-        raise CoordError(Code.BAD_REQUEST, "this Content-Encoding is not known", "send it plain, gzip or xz")
-    if encoding in ("gzip", "deflate"):
-        limit = settings.import_bytes_max  # aiohttp unpacks these two while it reads
-    _check_announced(request, settings.import_sent_bytes_max)
+    _encoding(request, "identity", "gzip", "xz")  # whoever reads the file goes by its content
+    _check_announced(request, limit)
     digest = hashlib.sha256()
     size = 0
     file = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - the route closes it
@@ -83,7 +108,7 @@ async def receive_upload(request: web.Request, settings: ApiSettings) -> Upload:
         ) from None
     except (web.RequestPayloadError, HttpProcessingError) as error:
         file.close()
-        raise CoordError(Code.BAD_REQUEST, "the body cannot be unpacked", "send it as Content-Encoding says") from error
+        raise CoordError(Code.BAD_REQUEST, "the body is damaged", "send it as its headers say") from error
     except BaseException:
         file.close()
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
+import time
 from typing import Any
 
 import pytest
@@ -106,6 +107,37 @@ def test_bodies_are_bounded_before_and_after_unpacking() -> None:
         assert "bad_request" == damaged.code
 
     served(test, ApiSettings(body_bytes_max=10_000))
+
+
+def test_a_strangers_body_is_not_unpacked() -> None:
+    """Half a megabyte of gzip that unpacks to half a gigabyte costs whoever has no token nothing of ours."""
+
+    async def test(rig: Rig) -> None:
+        bomb = gzip.compress(b" " * 2**29)
+        began_s = time.process_time()
+        got = await rig.ask("POST", "/v1/pools", None, data=bomb, headers={"Content-Encoding": "gzip"})
+        assert 401 == got.status
+        assert 200 == (await rig.get("/healthz", None)).status
+        assert time.process_time() - began_s < 0.5
+
+    served(test)
+
+
+@pytest.mark.parametrize(
+    "body", [gzip.compress(b'{"name":"a"}')[:-4], gzip.compress(b'{"name":') + gzip.compress(b'"a"}'), b"plain"]
+)
+def test_a_body_that_is_not_one_whole_gzip_member_is_refused(body: bytes) -> None:
+    """Cut short, in two members, or not packed at all."""
+
+    async def test(rig: Rig) -> None:
+        packed = {"Content-Encoding": "gzip"}
+        assert "bad_request" == (await rig.ask("POST", "/v1/pools", data=body, headers=packed)).code
+        whole = gzip.compress(b'{"name":"a"}')
+        assert 201 == (await rig.ask("POST", "/v1/pools", data=whole, headers=packed)).status
+        other = await rig.ask("POST", "/v1/pools", data=whole, headers={"Content-Encoding": "br"})
+        assert "bad_request" == other.code and "Content-Encoding" in other.json["detail"]
+
+    served(test)
 
 
 async def raw(rig: Rig, sent: bytes) -> bytes:
