@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,12 +31,12 @@ from coordinator.ports import (
     AskNetwork,
     AskReliability,
 )
-from tests.unit.analytics.histories import D, H, M, Row, every
+from tests.unit.analytics.histories import T0, D, H, M, Row, every
 from tests.unit.analytics.truths import MemoryTruth, enrolled
 
 T = TypeVar("T")
-NOW = int(time.time() * 1000)
-NOW -= NOW % M
+NOW = T0 + 40 * D + 10 * H
+"""What every room here takes for now."""
 
 
 def fleet_of_characters() -> MemoryTruth:
@@ -57,13 +56,18 @@ def fleet_of_characters() -> MemoryTruth:
     return truth
 
 
-@pytest.fixture
-def room(tmp_path: Path) -> Room:
-    """A room over that fleet, computed once."""
-    room = Room(tmp_path / "w" / "warehouse.duckdb", tmp_path / "w" / "views", fleet_of_characters(), "256MB", 1)
+def room_of(path: Path, truth: MemoryTruth) -> Room:
+    """A room over a truth whose clock stands at NOW, computed once."""
+    room = Room(path / "w" / "warehouse.duckdb", path / "w" / "views", truth, "256MB", 1, now_ms=lambda: NOW)
     room.sync()
     room.compute()
     return room
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    """A room over that fleet."""
+    return room_of(tmp_path, fleet_of_characters())
 
 
 def asked(room: Room, question: AnyQuestion, kind: type[T]) -> T:
@@ -123,7 +127,7 @@ def test_newcomer_is_flagged(room: Room) -> None:
     row = asked(room, AskFeatures(provider_id="p3"), Features)
     assert {"newcomer", "thin", "borrowed_4h", "borrowed_8h", "mtbf_lower_bound"} == set(row.flags)
     assert 1.0 == row.uptime_pct
-    assert 3 * 3600 == pytest.approx(row.observed_seconds, abs=120)
+    assert 3 * 3600 == row.observed_seconds
 
 
 def test_forecast_falls_with_the_horizon_and_is_null_for_the_absent(room: Room) -> None:
@@ -186,10 +190,7 @@ def test_availability_of_one_and_of_all(room: Room) -> None:
 
 def test_backtest_says_what_is_missing(tmp_path: Path) -> None:
     """With four days of history there is no cut, and the note says how much is needed."""
-    truth = MemoryTruth([Row(0, NOW - 4 * D, ours=True)])
-    room = Room(tmp_path / "warehouse.duckdb", tmp_path / "views", truth, "256MB", 1)
-    room.sync()
-    room.compute()
+    room = room_of(tmp_path, MemoryTruth([Row(0, NOW - 4 * D, ours=True)]))
     answer = asked(room, AskBacktest(), Backtest)
     assert 0 == answer.cuts
     assert "4.0 days" in answer.note and "14.2" in answer.note
