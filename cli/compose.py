@@ -20,7 +20,7 @@ from analytics.link import WorkerLink
 from cli import exits, logs
 from cli.conditions import watch
 from cli.config import Config
-from cli.ending import at_once, is_final, reason, stop_signals
+from cli.ending import at_once, is_final, reason, record_on_signal, stop_signals
 from cli.local_agent import LocalAgent
 from cli.settings import ServeSettings
 from coordinator.core import commands
@@ -129,6 +129,7 @@ async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
     try:
         async with asyncio.TaskGroup() as group:
             parts = await _assemble(plan, data, store, group)
+            record_on_signal(parts.engine)
             await _first_tokens(parts.engine, data, plan.pin)
             url = await parts.server.start()
             write_private(data.address, url + "\n")

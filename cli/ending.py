@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from cli import exits, terminal
 from coordinator.core.errors import Code, CoordError
+from coordinator.service.engine import Engine
 
 log = logging.getLogger("coord.serve")
 
@@ -32,6 +33,16 @@ def stop_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, on_signal, number)
     return asked
+
+
+def record_on_signal(engine: Engine) -> None:
+    """On SIGUSR2 the recent events are written into the data directory, to be replayed: coord simulate --replay."""
+
+    def on_signal() -> None:
+        path = engine.dump_recording("asked for by SIGUSR2")
+        log.info("recorded: %s", path if path is not None else "nothing has happened yet")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, on_signal)
 
 
 def reason(group: BaseExceptionGroup[BaseException]) -> int:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
@@ -182,9 +183,9 @@ class Engine:
         """For reads between awaits by those who need what no view shows (forecasts). Never to be changed."""
         return self._state
 
-    def dump_recording(self, why: str) -> None:
-        """Write what the recorder holds into its directory."""
-        self._recorder.dump(why)
+    def dump_recording(self, why: str) -> Path | None:
+        """Write what the recorder holds into its directory; the path to replay, None while there is nothing."""
+        return self._recorder.dump(why)
 
     async def stop(self) -> None:
         """Refuse new calls, decide what waits, tell the agents, write it all and end `run`."""

@@ -11,7 +11,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -158,17 +158,21 @@ def _records(path: Path) -> Iterator[bytes]:
             yield record
 
 
-def replay(path: Path) -> Replayed:
-    """Decide a dump's events again from its image and compare every decision."""
+Tell = Callable[[events.AnyEvent, commands.Decision], None]
+
+
+def replay(path: Path, tell: Tell = lambda event, decision: None) -> Replayed:
+    """Decide a dump's events again from its image and compare every decision; `tell` hears of each."""
     header, image, recorded = read_dump(path)
     state = state_of(image)
     for index, record in enumerate(recorded):
         try:
-            crc = decision_crc(decide(state, record.event, header.policy))
+            decision = decide(state, record.event, header.policy)
         except Exception:
             if record.decision_crc is not None:
                 raise
             return Replayed(events=index + 1, diverged_at=None, failed_at=index, why=header.why)
-        if crc != record.decision_crc:
+        tell(record.event, decision)
+        if decision_crc(decision) != record.decision_crc:
             return Replayed(events=index + 1, diverged_at=index, failed_at=None, why=header.why)
     return Replayed(events=len(recorded), diverged_at=None, failed_at=None, why=header.why)

@@ -323,6 +323,22 @@ def test_a_simulated_story_is_the_same_again(fleet: Fleet) -> None:
     assert fleet.coord("simulate", "--seed", "7", "--steps", "300", "--quiet").out.count("\n") == 1
 
 
+def test_a_recording_is_made_on_a_signal_and_replays(tmp_path: Path) -> None:
+    """SIGUSR2 leaves the recent events in the data directory; decided again, every decision is the same."""
+    with Server(tmp_path) as server:
+        client = server.start()
+        client.create_pool("lab")
+        os.kill(server.pid, signal.SIGUSR2)
+        (recording,) = wait_for(lambda: list((server.data / "recorder").glob("*-now.rec")), "the recording", 10)
+        wait_for(lambda: "recorded: " in server.text(), "the log line", 10)
+        done = Coord(server.data)("simulate", "--replay", str(recording))
+        assert 0 == done.code, done.err
+        assert "PoolCreate" in done.out
+        assert "every decision is the same again" in done.out
+        both = Coord(server.data)("simulate", "--replay", str(recording), "--seed", "1")
+        assert 2 == both.code and "either" in both.err
+
+
 def test_a_reader_that_goes_away_is_no_error_message(fleet: Fleet) -> None:
     """`coord ... | head -1`: status 141 and silence."""
     read, write = os.pipe()
