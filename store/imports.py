@@ -100,6 +100,19 @@ SELECT -(? + number), provider_id, connected_at_ms, disconnected_at_ms, disconne
        0, 0, ? + number
   FROM merged WHERE session_id IS NULL ORDER BY number
 """  # noqa: S608
+GIVE_WAY = """
+UPDATE session SET disconnected_at_ms = own.begins_ms, disconnect_reason = 'superseded'
+  FROM (SELECT i.session_id, min(s.connected_at_ms) AS begins_ms
+          FROM merged AS m
+         CROSS JOIN session AS i ON i.provider_id = m.provider_id AND i.connected_at_ms = m.connected_at_ms
+               AND i.session_id < 0 AND i.disconnected_at_ms IS NULL
+         CROSS JOIN session AS s ON s.provider_id = m.provider_id AND s.session_id > 0
+               AND s.connected_at_ms >= m.connected_at_ms
+         WHERE m.session_id IS NULL AND m.disconnected_at_ms IS NULL
+         GROUP BY i.session_id) AS own
+ WHERE session.session_id = own.session_id
+"""
+"""A session that is open elsewhere ends where our own of this provider begins: it was seen here then."""
 SUMMARY = """
 SELECT count(*), count(DISTINCT provider_id), min(connected_at_ms),
        max(coalesce(disconnected_at_ms, connected_at_ms)) FROM incoming
@@ -136,6 +149,7 @@ def _import(connection: sqlite3.Connection, rows: Sequence[ImportedSession], cou
     _refuse(connection, (TWO_ENDS, OTHER_END, OVERLAPS))
     closed = connection.execute(CLOSE, (counters["change_seq"],)).rowcount
     added = connection.execute(ADD, (counters["import_id"], counters["change_seq"])).rowcount
+    connection.execute(GIVE_WAY)
     (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM merged").fetchone()
     if closed or added:
         counters["change_seq"] += last

@@ -14,7 +14,7 @@ from coordinator.core.commands import Put, Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import Ms, ProviderId, ProviderKey, SessionId
-from coordinator.core.rows import OutageRow, ProviderRow, Row, SessionRow, row_key
+from coordinator.core.rows import EndReason, OutageRow, ProviderRow, Row, SessionRow, row_key
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded
 from store.heartbeats import HOUR_MS, hour_of
 from store.history import END_OF_TIME_MS
@@ -65,10 +65,20 @@ class MemoryStore:
                 continue
             self._rows[row_key(write.row)] = write.row
             match write.row:
-                case SessionRow(session_id=session_id):
+                case SessionRow(session_id=session_id) as begun:
+                    if session_id > self._last_session_id:
+                        self._supersede_imported(begun)
                     self._last_session_id = max(self._last_session_id, session_id)
                 case ProviderRow(key=key):
                     self._last_key = max(self._last_key, key)
+
+    def _supersede_imported(self, begun: SessionRow) -> None:
+        for row in self._sessions():
+            if row.provider_id == begun.provider_id and row.session_id < 0 and row.disconnected_at_ms is None:
+                end_ms = max(row.connected_at_ms, begun.connected_at_ms)
+                self._rows[row_key(row)] = replace(
+                    row, disconnected_at_ms=end_ms, disconnect_reason=EndReason.SUPERSEDED
+                )
 
     async def append_heartbeats(self, rows: Sequence[HeartbeatRow]) -> None:
         self._refuse_if_faulty()
@@ -134,6 +144,7 @@ class MemoryStore:
                     disconnected_at_ms=row.disconnected_at_ms,
                     disconnect_reason=row.disconnect_reason,
                 )
+                new = self._given_way(new)
             elif known.disconnected_at_ms is None and row.disconnected_at_ms is not None:
                 closed += 1
                 new = replace(known, disconnected_at_ms=row.disconnected_at_ms, disconnect_reason=row.disconnect_reason)
@@ -149,6 +160,17 @@ class MemoryStore:
             first_ms=min((row.connected_at_ms for row in rows), default=None),
             last_ms=max((row.disconnected_at_ms or row.connected_at_ms for row in rows), default=None),
         )
+
+    def _given_way(self, new: SessionRow) -> SessionRow:
+        """An open session from elsewhere ends where our own of this provider begins."""
+        begins = [
+            row.connected_at_ms
+            for row in self._sessions()
+            if row.provider_id == new.provider_id and row.session_id > 0 and row.connected_at_ms >= new.connected_at_ms
+        ]
+        if new.disconnected_at_ms is not None or not begins:
+            return new
+        return replace(new, disconnected_at_ms=min(begins), disconnect_reason=EndReason.SUPERSEDED)
 
     # ---- upkeep
 

@@ -42,6 +42,12 @@ SELECT {_NAMES} FROM session
 """(provider, since, before_ms, before_id, limit): sessions that began before the window and reach into it.
 
 Few: a provider has one session at a time, and one more where history was imported beside it."""
+SUPERSEDE_IMPORTED = """
+UPDATE session SET disconnected_at_ms = max(connected_at_ms, ?), disconnect_reason = 'superseded', change_seq = ?
+ WHERE session_id IN (SELECT session_id FROM session
+                       WHERE provider_id = ? AND disconnected_at_ms IS NULL AND session_id < 0)
+"""
+"""(begin, change_seq, provider): what is open from an import ends where our own session of the provider begins."""
 HAS_HISTORY = "SELECT 1 FROM session WHERE provider_id = ? LIMIT 1"
 ENDED_BEFORE = "SELECT session_id FROM session WHERE coordinator_id <> 'import' AND disconnected_at_ms < ? LIMIT ?"
 IMPORT_ENDED_BEFORE = """

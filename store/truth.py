@@ -74,6 +74,7 @@ class Truth:
         deletes: dict[str, list[Columns]] = {}
         puts: dict[str, list[Columns]] = {}
         keys: list[Columns] = []
+        begun: list[Columns] = []
         for (name, key), write in _coalesce(writes).items():
             table = TABLES[name]
             if isinstance(write, Delete):
@@ -82,6 +83,9 @@ class Truth:
             columns = table.to_columns(write.row)
             match write.row:
                 case SessionRow(session_id=session_id):
+                    if session_id > self.counters["session_id"]:
+                        counters["change_seq"] += 1
+                        begun.append((write.row.connected_at_ms, counters["change_seq"], write.row.provider_id))
                     counters["change_seq"] += 1
                     counters["session_id"] = max(counters["session_id"], session_id)
                     columns = (*columns, counters["change_seq"])
@@ -94,6 +98,8 @@ class Truth:
             connection.executemany(TABLES[name].delete, some)
         for name, some in puts.items():
             connection.executemany(TABLES[name].put, some)
+        if begun:
+            connection.executemany(sessions.SUPERSEDE_IMPORTED, begun)
         if keys:
             connection.executemany(providers.REMEMBER_KEY, keys)
         save_counters(connection, self.counters, counters)

@@ -17,7 +17,7 @@ from coordinator.ports import ImportedSession, ImportReport, Store
 from store.durable import DiskStore
 from store.layout import DataDir
 from store.memory import MemoryStore
-from tests.conformance.homes import Home, a_session, imported
+from tests.conformance.homes import HOUR_MS, NOON_MS, Home, a_session, imported
 
 A = ProviderId("a")
 
@@ -192,3 +192,23 @@ def test_disk_and_twin_agree_on_any_sequence_of_imports(tmp_path: Path) -> None:
             agree()
         finally:
             runner.run(disk.close())
+
+
+def test_a_session_that_is_open_elsewhere_ends_where_our_own_begins(home: Home) -> None:
+    """Whichever comes first, the import or the provider's own connection; another provider's stays open."""
+
+    async def story(store: Store) -> None:
+        await store.import_sessions([imported(2, "a", NOON_MS), imported(3, "other", NOON_MS)])
+        await store.commit([Put(a_session(1, NOON_MS + HOUR_MS, provider="a"))])
+        await store.commit([Put(a_session(2, NOON_MS + 2 * HOUR_MS, provider="b"))])
+        await store.import_sessions([imported(2, "b", NOON_MS)])
+        for who, begins in (("a", NOON_MS + HOUR_MS), ("b", NOON_MS + 2 * HOUR_MS)):
+            own, other = await store.sessions(ProviderId(who), 0, 10)
+            assert own.disconnected_at_ms is None
+            assert (begins, EndReason.SUPERSEDED) == (other.disconnected_at_ms, other.disconnect_reason)
+        (still,) = await store.sessions(ProviderId("other"), 0, 10)
+        assert still.disconnected_at_ms is None
+        report = await store.import_sessions([imported(2, "a", NOON_MS), imported(3, "b", NOON_MS)])
+        assert 2 == report.unchanged
+
+    home.run(story)

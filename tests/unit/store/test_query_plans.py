@@ -30,7 +30,7 @@ WHOLE = {
     ("columns", "SEGMENTS"): "the analytics worker takes them all, 672 rows",
 }
 """Statements that are meant to read a whole table, and when."""
-NO_TABLES = {"wanted", "incoming", "merged", "i", "m", "p", "known", "neighbours", "CONSTANT", "sqlite_schema"}
+NO_TABLES = {"wanted", "incoming", "merged", "i", "m", "p", "known", "neighbours", "own", "CONSTANT", "sqlite_schema"}
 """Names in plans that are no tables of ours: what a statement made itself, an import's temporary tables, the schema."""
 
 
