@@ -151,7 +151,9 @@ class Store(Protocol):
         ...
 
     async def maintain(self, now_ms: Ms) -> None:
-        """Roll up, seal whole hours, prune by retention: bounded steps. Called every few minutes."""
+        """Roll up, seal whole hours, prune by retention: bounded steps. Called every few minutes.
+
+        An hour that cannot be sealed holds up no other; its CoordError is raised when the rest is done."""
         ...
 
     async def backup(self, directory: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from coordinator.core.commands import Write
+from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, ProviderId, ProviderKey
 from coordinator.core.rows import SessionRow
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded
@@ -155,12 +156,20 @@ class DiskStore:
     async def maintain(self, now_ms: Ms) -> None:
         async with self._segments_lock:
             names = await self._telemetry.run(lambda c: c.execute(heartbeats.TABLES).fetchall())
+            failed: CoordError | None = None
             for hour_ms in heartbeats.unsealed_hours(name for (name,) in names):
-                if hour_ms + HOUR_MS + self._settings.seal_after_ms <= now_ms:
-                    await self._sealing.seal(hour_ms, now_ms)
-                else:
-                    await self._sealing.roll_up(hour_ms)
+                try:
+                    if hour_ms + HOUR_MS + self._settings.seal_after_ms <= now_ms:
+                        await self._sealing.seal(hour_ms, now_ms)
+                    else:
+                        await self._sealing.roll_up(hour_ms)
+                except CoordError as error:
+                    if error.code in (Code.STORE_FULL, Code.STORE_BROKEN):
+                        raise
+                    failed = failed or error  # one damaged hour must not keep all others from being sealed and removed
             await self._retention.prune(now_ms)
+            if failed is not None:
+                raise failed
 
     async def backup(self, directory: Path) -> Path:
         async with self._segments_lock:

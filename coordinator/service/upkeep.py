@@ -49,14 +49,15 @@ class LoopLag:
 
 
 async def keep_up(store: ports.Store, clock: ports.Clock, alerts: Alerts, settings: UpkeepSettings) -> None:
-    """Run all recurring work until cancelled. A full disk delays it; a broken one raises STORE_BROKEN."""
+    """Run all recurring work until cancelled. A full disk delays it, what else goes wrong is an alert; a broken disk
+    raises STORE_BROKEN."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(_maintain(store, clock, settings))
+        group.create_task(_maintain(store, clock, alerts, settings))
         group.create_task(_check_once(store, alerts, settings))
         group.create_task(_probe(alerts, settings))
 
 
-async def _maintain(store: ports.Store, clock: ports.Clock, settings: UpkeepSettings) -> None:
+async def _maintain(store: ports.Store, clock: ports.Clock, alerts: Alerts, settings: UpkeepSettings) -> None:
     while True:
         try:
             await store.maintain(clock.now_ms())
@@ -64,12 +65,20 @@ async def _maintain(store: ports.Store, clock: ports.Clock, settings: UpkeepSett
             if error.code is Code.STORE_BROKEN:
                 raise
             log.warning("maintenance waits: %s", error)
+            if error.code is not Code.STORE_FULL:  # that has an alert of its own
+                alerts.fire("record_set_aside", "maintenance", error.message)
         await asyncio.sleep(settings.maintain_s)
 
 
 async def _check_once(store: ports.Store, alerts: Alerts, settings: UpkeepSettings) -> None:
     await asyncio.sleep(settings.check_after_s)
-    report = await store.check()
+    try:
+        report = await store.check()
+    except CoordError as error:
+        if error.code is Code.STORE_BROKEN:
+            raise
+        alerts.fire("record_set_aside", "store", f"the check after the start was not made: {error.message}")
+        return
     for problem in report.problems:
         alerts.fire("record_set_aside", "store", problem)
     log.info("checked %d files, %d segments: %d problems", report.files, report.segments, len(report.problems))

@@ -157,3 +157,24 @@ def test_an_hour_without_rows_leaves_no_segment(tmp_path: Path) -> None:
         assert [] == await store.heartbeats(ONE, 0, 9)
 
     home.run(story)
+
+
+def test_an_hour_that_cannot_be_sealed_holds_up_no_other(tmp_path: Path) -> None:
+    """Its failure is told once the hours after it are sealed and what is old enough is removed; its rows stay."""
+    home = DiskHome(tmp_path / "data")
+
+    async def story(store: DiskStore) -> None:
+        await store.append_heartbeats([a_beat(NOON_MS - 100 * HOUR_MS)])
+        await store.maintain(AFTER_MS - 100 * HOUR_MS)
+        await store.append_heartbeats([a_beat(NOON_MS)])
+        await store.maintain(AFTER_MS)
+        (home.data.segments / file_name(NOON_MS, 0)).unlink()
+        await store.append_heartbeats([a_beat(NOON_MS + 5), a_beat(NOON_MS + HOUR_MS)])
+        with pytest.raises(CoordError) as refusal:
+            await store.maintain(AFTER_MS + HOUR_MS)
+        assert Code.INTERNAL is refusal.value.code
+        assert [file_name(NOON_MS + HOUR_MS, 0)] == [path.name for path in home.data.segments.iterdir()]
+        assert NOON_MS + 5 in [row.observed_at_ms for row in await store.heartbeats(ONE, NOON_MS, 9)]
+
+    home.settings = type(home.settings)(heartbeats_keep_ms=50 * HOUR_MS)
+    home.run(story)
