@@ -54,8 +54,8 @@ class Readers:
         finally:
             watch.cancel()
             try:
-                if connection.in_transaction:
-                    await connection.rollback()
+                # Without asking whether there is one: a BEGIN of a cancelled caller may still wait for its thread.
+                await connection.rollback()
             finally:
                 self._free.put_nowait(connection)
 

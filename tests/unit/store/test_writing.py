@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import threading
 from collections.abc import Awaitable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -111,6 +112,28 @@ def test_a_read_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         with pytest.raises(CoordError) as refusal:
             await store._truth_readers.rows(endless)
         assert Code.TIMEOUT is refusal.value.code
+        assert not await store.has_history(ProviderId("a"))
+
+    home.run(story)
+
+
+def test_a_reader_that_goes_away_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    """Cancelled before its transaction has begun: the next one on that connection begins its own."""
+    home = DiskHome(tmp_path / "data")
+    home.settings = type(home.settings)(readers=1)
+
+    async def story(store: DiskStore) -> None:
+        busy = threading.Event()
+        (connection,) = store._truth_readers._all
+        standing = asyncio.ensure_future(connection._execute(busy.wait, 10))  # type: ignore[no-untyped-call]
+        reading = asyncio.ensure_future(store.has_history(ProviderId("a")))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.sleep(0)
+        busy.set()
+        await standing
+        with pytest.raises(asyncio.CancelledError):
+            await reading
         assert not await store.has_history(ProviderId("a"))
 
     home.run(story)
