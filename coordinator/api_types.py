@@ -290,7 +290,7 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     last_heartbeat_at: Timestamp | None
     stay_seconds: float | None
     score: float | None
-    p_stays_8h: float | None
+    forecast_8h: float | None
     """Forecast for the next 8 h from the published figures; null when it is not online."""
     cpus: float
     memory_gb: float

@@ -27,7 +27,7 @@ def provider_entry(
     view: ProviderView,
     heartbeat: tuple[Ms, wire.Heartbeat] | None,
     score: float | None,
-    p_stays_8h: float | None,
+    forecast_8h: float | None,
     now_ms: Ms,
 ) -> ProviderEntry:
     """One provider now."""
@@ -45,7 +45,7 @@ def provider_entry(
         last_heartbeat_at=optional_text(last_heartbeat_ms(view, heartbeat)),
         stay_seconds=max(0, now_ms - began_ms) / 1_000 if began_ms is not None else None,
         score=score,
-        p_stays_8h=p_stays_8h,
+        forecast_8h=forecast_8h,
         cpus=view.resources.cpus,
         memory_gb=view.resources.memory_gb,
         gpus=view.resources.gpus,

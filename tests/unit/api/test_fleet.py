@@ -83,7 +83,7 @@ def test_an_entry_tells_score_forecast_and_the_newest_heartbeat() -> None:
         received_ms = rig.clock.now_ms()
         rig.writer.offer(track, [wire.Heartbeat(seq=1, cpu_usage=0.5, clock_offset_ms=2.5)], received_ms)
         entry = (await rig.get("/v1/providers/a")).json
-        assert 0.75 == entry["score"] and entry["p_stays_8h"] is None
+        assert 0.75 == entry["score"] and entry["forecast_8h"] is None
         assert 0.5 == entry["heartbeat"]["cpu_usage"] and 2.5 == entry["clock_offset_ms"]
         assert entry["heartbeat"]["observed_at"] == entry["last_heartbeat_at"]
 
