@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from coordinator.core.events import AgentHello, FiguresPublished
 from coordinator.core.ids import ConnId, Ms, ProviderId, ProviderKey, SessionId
-from coordinator.core.rows import PoolRow, ProviderRow, SessionRow, TokenRow
+from coordinator.core.rows import OutageRow, PoolRow, ProviderRow, SessionRow, TokenRow
 from coordinator.core.snapshot import Duplicate, Liveness
 from coordinator.core.state import Challenger, ClusterState, Figures, LiveSession, Provider
 
@@ -52,6 +52,7 @@ class StateImage(Struct, frozen=True, gc=False, kw_only=True):
     ticked_at_ms: Ms
     ended: tuple[SessionRow, ...]
     generation: int
+    undone_outages: tuple[OutageRow, ...]
     outage_ms: Ms
     stepped_ahead: bool
     alive_at_ms: Ms | None
@@ -81,6 +82,7 @@ def image_of(state: ClusterState) -> StateImage:
         ticked_at_ms=state.ticked_at_ms,
         ended=tuple(state.ended),
         generation=state.generation,
+        undone_outages=tuple(state.undone_outages),
         outage_ms=state.outage_ms,
         stepped_ahead=state.stepped_ahead,
         alive_at_ms=state.alive_at_ms,
@@ -131,6 +133,7 @@ def state_of(image: StateImage) -> ClusterState:
     state.rejoin_by_ms, state.stopping = image.rejoin_by_ms, image.stopping
     state.ticked_at_ms, state.stepped_ahead = image.ticked_at_ms, image.stepped_ahead
     state.ended.extend(image.ended)
+    state.undone_outages.extend(image.undone_outages)
     state.generation, state.alive_at_ms = image.generation, image.alive_at_ms
     state.interval_ms, state.beats_saved_ms = image.interval_ms, image.beats_saved_ms
     state.next_session_id, state.next_key = image.next_session_id, image.next_key

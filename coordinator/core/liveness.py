@@ -71,6 +71,8 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
     if abs(event.wall_step_ms) >= policy.wall_jump_ms:
         warn_of_step(event.wall_step_ms, out)
     state.ticked_at_ms = state.now_ms
+    out.writes.extend(Put(outage) for outage in state.undone_outages)
+    state.undone_outages = []
     for provider in state.due() if not state.stopping else ():
         _review(state, provider, policy, out)
     if state.alive_at_ms is None or state.now_ms - state.alive_at_ms >= policy.alive_every_ms:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coordinator.core.commands import CloseCode, CloseLink, Decision, Send
+from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send
 from coordinator.core.pace import fit_interval
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
-from coordinator.core.rows import SessionRow
+from coordinator.core.rows import OutageRow, SessionRow
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, LiveSession, Provider
 
@@ -18,7 +18,7 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
 
     A connection whose welcome never became durable is closed, so that its agent says hello again; so is one
     that the `undone` decisions would have closed. A session whose end never became durable is ended again,
-    by the next tick.
+    and an outage is written again, by the next tick.
     """
     out = Decision()
     fresh.now_ms, fresh.booted_at_ms, fresh.interval_ms = old.now_ms, old.booted_at_ms, old.interval_ms
@@ -28,6 +28,7 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
     fresh.next_session_id = max(fresh.next_session_id, old.next_session_id)
     fresh.next_key = max(fresh.next_key, old.next_key)
     fresh.ended = old.ended
+    fresh.undone_outages = list({row.began_at_ms: row for row in (*old.undone_outages, *_outages(undone))}.values())
     ended = {row.session_id: row for row in old.ended}
     for provider_id, provider in fresh.providers.items():
         before = old.providers.get(provider_id)
@@ -47,6 +48,11 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
             out.sends.append(Send(conn_id, again))
     fit_interval(fresh, policy, out)
     return out
+
+
+def _outages(undone: Iterable[Decision]) -> list[OutageRow]:
+    puts = [write.row for decision in undone for write in decision.writes if isinstance(write, Put)]
+    return [row for row in puts if isinstance(row, OutageRow)]
 
 
 def _carry_session(

@@ -17,6 +17,7 @@ from coordinator.core.rows import (
     EndReason,
     Meta,
     MetaRow,
+    OutageRow,
     PoolRow,
     ProviderRow,
     Row,
@@ -90,6 +91,8 @@ class ClusterState:
         self.ticked_at_ms: Ms = 0
         self.ended: deque[SessionRow] = deque(maxlen=ENDED_MAX)
         """Sessions as they ended lately, durable or not: an end that a full disk undoes is made again from here."""
+        self.undone_outages: list[OutageRow] = []
+        """Times that nobody watched whose writing a full disk undid: the next tick writes them again."""
         self.outage_ms: Ms = 0
         """How long the coordinator was away before this start."""
         self.stepped_ahead = False

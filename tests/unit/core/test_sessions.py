@@ -503,6 +503,26 @@ def test_a_resumed_connection_whose_welcome_was_undone_says_hello_again() -> Non
     assert welcome[1].resumed
 
 
+def test_an_undone_outage_is_written_again() -> None:
+    """A time that nobody watched stays unobserved, however often the disk refuses to hear of it."""
+    fleet = Fleet("a")
+    fleet.hello(1)
+    fleet.at(6).tick()
+    fleet.at(65)
+    undone = fleet.decide(events.Tick(at_ms=fleet.now_ms, stalled_ms=59_000), False)
+    fleet.disk_was_full(undone)
+    undone = fleet.at(66).decide(events.Tick(at_ms=fleet.now_ms), False)
+    fleet.disk_was_full(undone)
+    fleet.disk_was_full()
+    fleet.at(67).tick()
+    expected = OutageRow(
+        coordinator_id="head", began_at_ms=START_MS + 6_000, ended_at_ms=START_MS + 65_000, cause="stall"
+    )
+    assert [expected] == [row for row in fleet.rows.values() if isinstance(row, OutageRow)]
+    puts = [write.row for write in fleet.at(68).tick().writes if isinstance(write, commands.Put)]
+    assert not any(isinstance(row, OutageRow) for row in puts), "once"
+
+
 @pytest.mark.parametrize("agent_returns", [False, True])
 def test_an_undone_bye_stays_a_bye(agent_returns: bool) -> None:
     """Its end is decided again with its reason: nobody is charged with a failure for our disk."""
