@@ -34,7 +34,11 @@ class Refresh(Struct, frozen=True, tag="refresh"):
     n: int
 
 
-ToWorker = Ask | Refresh
+class Ping(Struct, frozen=True, tag="ping"):
+    """Say at once that you are there, whatever you are doing; answered by Pong."""
+
+
+ToWorker = Ask | Refresh | Ping
 
 
 # ---- to the parent
@@ -62,6 +66,13 @@ class Done(Struct, frozen=True, tag="done"):
     n: int
 
 
+class Pong(Struct, frozen=True, tag="pong"):
+    """The process is there. Each number changes with each piece of work; 0 while the thread waits for some."""
+
+    reading: int
+    slow: int
+
+
 class FiguresHead(Struct, frozen=True, tag="figures_head"):
     """Figures begin; FiguresPart frames follow, the last one says so."""
 
@@ -80,7 +91,7 @@ class FiguresPart(Struct, frozen=True, tag="figures_part"):
     last: bool
 
 
-ToParent = Answered | Refused | Done | FiguresHead | FiguresPart
+ToParent = Answered | Refused | Done | Pong | FiguresHead | FiguresPart
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -7,6 +7,7 @@ served with the time they were computed at until a new worker is up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -26,6 +27,8 @@ from analytics.framing import (
     Done,
     FiguresHead,
     FiguresPart,
+    Ping,
+    Pong,
     Refresh,
     Refused,
     ToParent,
@@ -33,6 +36,7 @@ from analytics.framing import (
     encode,
     for_parent,
 )
+from analytics.watch import Watch
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import FiguresPublished, ProviderFigures
 from coordinator.core.ids import Ms
@@ -58,11 +62,19 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
     backoff_max_s: float = 60.0
     healthy_s: float = 60.0
     """A worker that lived so long starts the back-off anew."""
+    ping_s: float = 10.0
+    """The worker is asked so often whether it is there; its listening thread answers whatever it computes."""
+    silent_s: float = 60.0
+    """A worker that says nothing for so long is killed and started again."""
+    stuck_s: float = 1_200.0
+    """The same of one that is at one piece of work for so long, if that is more than backtest_timeout_s."""
     sql_memory: str = "512MB"
     sql_at_once_max: int = 2
 
 
 ERROR_LINES = 20
+FIRST_VIEWS_S = 5.0
+"""A query that comes before the first views were published waits so long for them, then it is refused."""
 
 
 class WorkerLink:
@@ -96,6 +108,8 @@ class WorkerLink:
         self._computed_at_ms: Ms | None = None
         self._starts = 0
         self._last_error = ""
+        self._killed = ""
+        """Why this worker was killed by us; empty while it was not."""
         self._sql_slots = asyncio.Semaphore(settings.sql_at_once_max)
         self._sql_waiting = 0
 
@@ -128,8 +142,17 @@ class WorkerLink:
         )
 
     async def refresh(self) -> None:
-        """Have the worker read what is new, compute and publish; returns when it has. Raises CoordError."""
-        await self._exchange(Refresh, self._settings.backtest_timeout_s)
+        """Have the worker read what is new, compute and publish; returns when it has. Raises CoordError.
+
+        A worker that is being started is waited for: its first publication may have read the store already.
+        """
+        patience_s = self._settings.backtest_timeout_s
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._up.wait()
+        except TimeoutError:
+            raise self._unavailable() from None
+        await self._exchange(Refresh, patience_s)
 
     @property
     def pid(self) -> int | None:
@@ -175,18 +198,38 @@ class WorkerLink:
         self._child = child
         assert child.stdout is not None and child.stderr is not None
         said: deque[str] = deque(maxlen=ERROR_LINES)
+        watch = Watch(s.ping_s, s.silent_s, max(s.stuck_s, s.backtest_timeout_s))
+        self._killed = ""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_last_lines(child.stderr, said))
+                watching = group.create_task(self._keep_watch(child, watch))
                 try:
-                    await self._listen(child.stdout)
+                    await self._listen(child.stdout, watch)
                 finally:
+                    watching.cancel()
                     if child.returncode is None:
                         child.kill()  # also ends what it writes to standard error, and with it the group
         finally:
             await child.wait()
         words = said[-1] if said else "it said nothing"
-        self._last_error = f"the worker ended with {child.returncode}: {words}"
+        ended = f"the worker ended with {child.returncode}: {words}"
+        self._last_error = f"the worker was killed: {self._killed}" if self._killed else ended
+
+    async def _keep_watch(self, child: asyncio.subprocess.Process, watch: Watch) -> None:
+        """Ask the worker whether it is there; kill it when it hangs. That ends its output, and so its life."""
+        assert child.stdin is not None
+        before = time.monotonic()
+        while not self._killed:
+            if not child.stdin.is_closing():
+                child.stdin.write(encode(Ping()))
+            await asyncio.sleep(self._settings.ping_s)
+            now = time.monotonic()
+            self._killed = watch.step(now - before)
+            before = now
+        self._up.clear()
+        if child.returncode is None:
+            child.kill()
 
     def _clock_arguments(self) -> tuple[str, ...]:
         """How the worker finds our time: both of us read one monotonic clock."""
@@ -194,7 +237,7 @@ class WorkerLink:
             return ()
         return ("--boot-at-ms", str(self._clock.now_ms() - int(self._clock.monotonic_s() * 1_000)))
 
-    async def _listen(self, source: asyncio.StreamReader) -> None:
+    async def _listen(self, source: asyncio.StreamReader, watch: Watch) -> None:
         """Take what the worker says until it ends. What is no message ends it too: it cannot be trusted further."""
         head: FiguresHead | None = None
         providers: list[ProviderFigures] = []
@@ -204,7 +247,10 @@ class WorkerLink:
             except msgspec.DecodeError as error:
                 self._last_error = f"the worker said what is no message: {error}"
                 return
+            watch.heard()
             match message:
+                case Pong(reading=reading, slow=slow):
+                    watch.at_work(reading, slow)
                 case Answered(n=n, computed_at_ms=computed_at_ms):
                     text = await _frame(source)
                     if text is None:
@@ -301,16 +347,28 @@ class WorkerLink:
         self._sql_waiting += 1
         try:
             async with self._sql_slots:
-                return await sqlbox.run(
-                    self._data.views,
-                    self._data.segments,
-                    question.statement,
-                    timeout_s=question.timeout_s,
-                    rows_max=question.rows_max,
-                    memory=self._settings.sql_memory,
-                )
+                try:
+                    return await self._boxed(question)
+                except CoordError as error:
+                    if error.code is not Code.ANALYTICS_UNAVAILABLE:
+                        raise
+                # Nothing is published yet: the worker does so before it is up.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(question.timeout_s, FIRST_VIEWS_S)):
+                        await self._up.wait()
+                return await self._boxed(question)
         finally:
             self._sql_waiting -= 1
+
+    async def _boxed(self, question: AskSql) -> Answer:
+        return await sqlbox.run(
+            self._data.views,
+            self._data.segments,
+            question.statement,
+            timeout_s=question.timeout_s,
+            rows_max=question.rows_max,
+            memory=self._settings.sql_memory,
+        )
 
 
 async def _frame(source: asyncio.StreamReader) -> bytes | None:

@@ -31,10 +31,11 @@ from analytics.framing import (
     Done,
     FiguresHead,
     FiguresPart,
+    Ping,
+    Pong,
     Refresh,
     Refused,
     ToParent,
-    ToWorker,
     encode,
     for_worker,
     frame,
@@ -102,12 +103,38 @@ class Voice:
             self._out.flush()
 
 
+class Work:
+    """What one thread is at, for the others to see: another number for each piece of work, 0 for none."""
+
+    def __init__(self) -> None:
+        self.at = 0
+        self._begun = 0
+
+    def begin(self) -> None:
+        """Another piece begins."""
+        self._begun += 1
+        self.at = self._begun
+
+    def rest(self) -> None:
+        """Nothing is to be done."""
+        self.at = 0
+
+
+class Inbox:
+    """What the parent said and nobody took yet, and what the threads that take it are at."""
+
+    def __init__(self) -> None:
+        self.questions: queue.Queue[Ask | Refresh] = queue.Queue(INBOX_MAX)
+        self.reading = Work()
+        self.slow = Work()
+        self.reading.begin()
+
+
 class Worker:
     """Takes questions from `inbox`, keeps the figures fresh, and has a second thread for long questions."""
 
-    def __init__(self, room: Room, voice: Voice) -> None:
-        self._room, self._voice = room, voice
-        self.inbox: queue.Queue[ToWorker] = queue.Queue(INBOX_MAX)
+    def __init__(self, room: Room, voice: Voice, inbox: Inbox) -> None:
+        self._room, self._voice, self._inbox = room, voice, inbox
         self._slow: queue.Queue[Ask | None] = queue.Queue(SLOW_MAX)
         self._learnt = threading.Event()
         self._learning = False
@@ -119,8 +146,9 @@ class Worker:
         due = looked = time.monotonic()
         due += EVERY_S
         while True:
-            with contextlib.suppress(queue.Empty):
-                self._handle(self.inbox.get(timeout=max(min(looked + LOOK_S, due) - time.monotonic(), 0.0)))
+            message = self._next(max(min(looked + LOOK_S, due) - time.monotonic(), 0.0))
+            if message is not None:
+                self._handle(message)
             now = time.monotonic()
             taught = self._learnt.is_set()
             imported = False
@@ -136,13 +164,24 @@ class Worker:
                     self._slow.put_nowait(None)
                     self._learning = True
 
+    def _next(self, patience_s: float) -> Ask | Refresh | None:
+        self._inbox.reading.rest()
+        try:
+            return self._inbox.questions.get(timeout=patience_s)
+        except queue.Empty:
+            return None
+        finally:
+            self._inbox.reading.begin()
+
     def _publish(self, synced: bool) -> None:
+        """Whoever is told the figures may look at the views: those come first."""
         if not synced:
             self._room.sync()
-        self._voice.figures(self._room.compute())
+        figures = self._room.compute()
         self._room.publish()
+        self._voice.figures(figures)
 
-    def _handle(self, message: ToWorker) -> None:
+    def _handle(self, message: Ask | Refresh) -> None:
         match message:
             case Refresh(n=n):
                 self._publish(synced=False)
@@ -172,7 +211,9 @@ class Worker:
     def _run_slow(self) -> None:
         try:
             while True:
+                self._inbox.slow.rest()
                 item = self._slow.get()
+                self._inbox.slow.begin()
                 if item is None:
                     self._room.learn()
                     self._learning = False
@@ -186,8 +227,8 @@ class Worker:
             os._exit(1)
 
 
-def listen(source: BinaryIO, worker: Worker, voice: Voice) -> None:
-    """Read questions until the input ends; then the process ends, whatever it is doing."""
+def listen(source: BinaryIO, inbox: Inbox, voice: Voice) -> None:
+    """Read questions until the input ends; then the process ends, whatever it is doing. Pings are answered here."""
     while len(header := source.read(HEADER_BYTES)) == HEADER_BYTES:
         body = source.read(int.from_bytes(header, "little"))
         try:
@@ -195,8 +236,11 @@ def listen(source: BinaryIO, worker: Worker, voice: Voice) -> None:
         except msgspec.DecodeError as error:
             sys.stderr.write(f"the parent said what is no question: {error}\n")
             break
+        if isinstance(message, Ping):
+            voice.say(Pong(inbox.reading.at, inbox.slow.at))
+            continue
         try:
-            worker.inbox.put_nowait(message)
+            inbox.questions.put_nowait(message)
         except queue.Full:
             voice.say(Refused(message.n, Code.TOO_MANY, f"{INBOX_MAX} questions wait already", "ask again later"))
     os._exit(0)
@@ -227,7 +271,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.nice(given.nice)
     keep_freed_memory()
     data = DataDir(given.data)
-    voice = Voice(out)
+    voice, inbox = Voice(out), Inbox()
+    threading.Thread(target=listen, args=(sys.stdin.buffer, inbox, voice), name="listen", daemon=True).start()
     room = Room(
         data.warehouse,
         data.views,
@@ -237,9 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
         now_ms=clock_of(given.boot_at_ms),
         lost_after_ms=given.lost_after_ms,
     )
-    worker = Worker(room, voice)
-    threading.Thread(target=listen, args=(sys.stdin.buffer, worker, voice), name="listen", daemon=True).start()
-    worker.run()
+    Worker(room, voice, inbox).run()
 
 
 if __name__ == "__main__":

@@ -45,14 +45,18 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def with_worker(path: Path, work: Callable[[WorkerLink, DiskStore, list[FiguresPublished]], Awaitable[None]]) -> None:
+def with_worker(
+    path: Path,
+    work: Callable[[WorkerLink, DiskStore, list[FiguresPublished]], Awaitable[None]],
+    settings: LinkSettings = LinkSettings(memory="256MB", nice=0, backoff_first_s=0.1),  # noqa: B008 frozen
+) -> None:
     """Run `work` with a store that has a history, and a link with its worker up, under uvloop."""
 
     async def main() -> None:
         store = await DiskStore.open(DataDir(path))
         await store.import_sessions(history())
         published: list[FiguresPublished] = []
-        link = WorkerLink(path, published.append, LinkSettings(memory="256MB", nice=0, backoff_first_s=0.1))
+        link = WorkerLink(path, published.append, settings)
         async with asyncio.TaskGroup() as group:
             task = group.create_task(link.run())
             await until(lambda: link.health().up)
@@ -126,6 +130,40 @@ def test_stopped_worker_times_out_and_stops_nobody(tmp_path: Path) -> None:
         assert msgspec.json.decode((await link.ask(AskReliability(limit=3))).json, type=ReliabilityAnswer).entries
 
     with_worker(tmp_path, work)
+
+
+def test_worker_that_hangs_for_good_is_replaced(tmp_path: Path) -> None:
+    """Stopped past the deadline: killed, counted as a restart with its reason, and another one answers."""
+    settings = LinkSettings(memory="256MB", nice=0, backoff_first_s=0.1, ping_s=0.1, silent_s=3.0)
+
+    async def work(link: WorkerLink, store: DiskStore, published: list[FiguresPublished]) -> None:
+        first = link.pid
+        assert first is not None
+        os.kill(first, signal.SIGSTOP)
+        await until(lambda: link.health().restarts == 1 and link.health().up)
+        assert link.pid != first and not psutil.pid_exists(first)
+        assert "was killed: nothing was heard of it for 3 s" in link.health().last_error
+        assert msgspec.json.decode((await link.ask(AskReliability(limit=3))).json, type=ReliabilityAnswer).entries
+
+    with_worker(tmp_path, work, settings)
+
+
+def test_refresh_waits_for_a_worker_that_is_being_started(tmp_path: Path) -> None:
+    """Asked before the first worker is there: what was stored by then is in the views when it returns."""
+
+    async def main() -> list[object]:
+        store = await DiskStore.open(DataDir(tmp_path))
+        await store.import_sessions(history())
+        link = WorkerLink(tmp_path, settings=LinkSettings(memory="256MB", nice=0))
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(link.run())
+            await link.refresh()
+            answer = await link.ask(AskSql(statement="SELECT count(*) FROM sessions", timeout_s=20))
+            task.cancel()
+        await store.close()
+        return list(msgspec.json.decode(answer.json, type=SqlAnswer).entries[0])
+
+    assert [400] == asyncio.run(main())
 
 
 def test_worker_ends_with_its_parent(tmp_path: Path) -> None:
