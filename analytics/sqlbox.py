@@ -35,11 +35,12 @@ class SqlRequest(Struct, frozen=True, kw_only=True):
 
 
 class SqlReply(Struct, frozen=True, kw_only=True):
-    """What the child says: `error` is empty when `json` is the answer."""
+    """What the child says: `error` is empty when `json` is the answer, else `code` says of what kind it is."""
 
     json: bytes = b""
     computed_at_ms: int = 0
-    """When the oldest snapshot it could see was published; now when there is none."""
+    """When the oldest snapshot was published."""
+    code: Code = Code.BAD_SQL
     error: str = ""
     hint: str = ""
 
@@ -49,7 +50,8 @@ async def run(
 ) -> Answer:
     """The answer to one statement as JSON of api_types.SqlAnswer.
 
-    Raises CoordError: BAD_SQL (refused, or wrong), BAD_REQUEST (limits), TIMEOUT. A caller that is cancelled
+    Raises CoordError: BAD_SQL (refused, or wrong), BAD_REQUEST (limits), TIMEOUT, ANALYTICS_UNAVAILABLE (the views
+    are not published yet). A caller that is cancelled
     takes the child with it.
     """
     if len(statement) > STATEMENT_CHARS_MAX:
@@ -93,7 +95,7 @@ async def run(
         )
     reply = msgspec.msgpack.decode(out, type=SqlReply)
     if reply.error:
-        raise CoordError(Code.BAD_SQL, reply.error, reply.hint)
+        raise CoordError(reply.code, reply.error, reply.hint)
     return Answer(json=reply.json, computed_at_ms=reply.computed_at_ms)
 
 

@@ -26,6 +26,7 @@ from analytics.snapshots import HEARTBEATS, SCHEMAS, STATUSES, THERMALS
 from analytics.sqlbox import SqlReply, SqlRequest
 from analytics.warehouse import literal
 from coordinator.api_types import SqlAnswer
+from coordinator.core.errors import Code
 
 NICENESS = 10
 BYTES_MAX = 64 * 1024 * 1024
@@ -57,8 +58,12 @@ def confine(timeout_s: float) -> None:
 def answer(request: SqlRequest, *, capped: bool = False) -> SqlReply:
     """Run the statement. What is wrong with it is told in the reply. `capped`: bound the memory of this process too."""
     views = Path(request.views)
-    published = [path.stat().st_mtime for name in SCHEMAS if (path := views / f"{name}.parquet").exists()]
-    computed_at_ms = int(min(published, default=time.time()) * 1000)
+    try:
+        computed_at_ms = int(min((views / f"{name}.parquet").stat().st_mtime for name in SCHEMAS) * 1000)
+    except FileNotFoundError:
+        # Not even a query of what is there: half of the views beside no rows of the others would be a wrong answer.
+        error, hint = "the views that SQL reads are not published yet", "try again in a few seconds"
+        return SqlReply(code=Code.ANALYTICS_UNAVAILABLE, error=error, hint=hint)
     began = time.monotonic()
     try:
         con = open_box(request, capped=capped)
@@ -126,12 +131,8 @@ def cap_memory(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def view_of(name: str, views: Path) -> str:
-    """The view over a snapshot; an empty one of the same columns where nothing was published yet."""
-    path = views / f"{name}.parquet"
-    if path.exists():
-        return f"CREATE VIEW {name} AS FROM read_parquet({literal(str(path))})"
-    nothing = ", ".join(f"NULL::{kind} AS {column}" for column, kind in SCHEMAS[name].items())
-    return f"CREATE VIEW {name} AS SELECT {nothing} WHERE false"
+    """The view over a snapshot."""
+    return f"CREATE VIEW {name} AS FROM read_parquet({literal(str(views / f'{name}.parquet'))})"
 
 
 def heartbeats_view(segments: Path) -> str:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from analytics import sqlbox, sqlchild
+from analytics.snapshots import SCHEMAS
 from coordinator.api_types import SqlAnswer
 from coordinator.core.errors import Code, CoordError
 
@@ -26,6 +27,9 @@ class Box:
         self.secret = path / "admin.token"
         self.secret.write_text("canary-7f3a")
         with duckdb.connect() as con:
+            for name, schema in SCHEMAS.items():
+                nothing = ", ".join(f"NULL::{kind} AS {column}" for column, kind in schema.items())
+                con.execute(f"COPY (SELECT {nothing} WHERE false) TO '{self.views}/{name}.parquet'")
             con.execute(
                 "COPY (SELECT 'p' || i AS provider_id, 'default' AS pool, i AS key,"
                 f" TIMESTAMP '2026-01-01' AS enrolled_at, '{{}}' AS labels FROM range(5) t(i))"
@@ -51,11 +55,21 @@ def box(tmp_path: Path) -> Box:
 
 
 def test_views_answer_and_empty_ones_have_their_columns(box: Box) -> None:
-    """What was published is read; what was not yet is an empty view."""
+    """What was published is read; where there are no segments yet there are no heartbeats."""
     assert (("p3", 3),) == tuple(map(tuple, box.ask("SELECT provider_id, key FROM providers WHERE key = 3").entries))
     shown = {row[0] for row in box.ask("SHOW TABLES").entries}
     assert {"sessions", "stays", "providers", "features", "outages", "hours", "heartbeats", "keys"} == shown
     assert 0 == len(box.ask("SELECT * FROM heartbeats").entries)
+
+
+def test_views_that_are_not_published_are_not_empty_ones(box: Box) -> None:
+    """Until the worker has published all of them, a query is refused with when to ask again, not answered by 0."""
+    for name in SCHEMAS:
+        (box.views / f"{name}.parquet").rename(box.views / "aside")
+        found = box.refusal("SELECT count(*) FROM providers")
+        assert (Code.ANALYTICS_UNAVAILABLE, "try again in a few seconds") == (found.code, found.hint), name
+        (box.views / "aside").rename(box.views / f"{name}.parquet")
+    assert [5] == list(box.ask("SELECT count(*) FROM providers").entries[0])
 
 
 def test_rows_are_capped_and_values_are_json(box: Box) -> None:
