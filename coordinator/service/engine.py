@@ -74,6 +74,8 @@ class EngineCounters(Struct):
     commit_seconds: float = 0.0
     commit_seconds_max: float = 0.0
     rollbacks: int = 0
+    ends_undone: int = 0
+    """Ends of sessions among what was rolled back; each is made again."""
     refused: int = 0
     stalls: int = 0
 
@@ -308,6 +310,7 @@ class Engine:
             log.error("the store is full, undurable decisions are rolled back: %s", error)
         undone = (*group.decisions, *self._open.decisions)
         for decision in undone:
+            self.counters.ends_undone += sum(isinstance(note, commands.SessionEnded) for note in decision.notes)
             for reply in decision.replies:
                 self._reply(commands.Reply(reply.request_id, error))
         self._open = _Group()

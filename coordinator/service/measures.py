@@ -63,6 +63,7 @@ def engine_source(engine: Engine) -> m.Source:
         metrics.put(m.ENGINE_COMMIT_SECONDS, counters.commit_seconds)
         metrics.put(m.ENGINE_COMMIT_MAX, counters.commit_seconds_max)
         metrics.put(m.ENGINE_ROLLBACKS, counters.rollbacks)
+        metrics.put(m.SESSION_ENDS_UNDONE, counters.ends_undone)
         metrics.put(m.ENGINE_REFUSED, counters.refused)
         metrics.put(m.ENGINE_STALLS, counters.stalls)
         metrics.put(m.ENGINE_INBOX, engine.inbox_depth)

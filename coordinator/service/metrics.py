@@ -74,6 +74,9 @@ TOKENS = _gauge("coord_tokens", "Tokens known, providers' credentials included")
 POOLS = _gauge("coord_pools", "Pools besides the default one")
 SESSIONS_OPENED = _counter("coord_sessions_opened_total", "Sessions that began (new) or went on (resumed)", "how")
 SESSIONS_ENDED = _counter("coord_sessions_ended_total", "Sessions that ended, by reason", "reason")
+SESSION_ENDS_UNDONE = _counter(
+    "coord_session_ends_undone_total", "Ends of sessions that a full disk undid; each is made again"
+)
 WARNINGS = _counter("coord_warnings_total", "What the core warned of, by kind", "kind")
 ALERTS = _gauge("coord_alerts", "Alerts that stand, by kind", "kind")
 
@@ -92,7 +95,9 @@ LINKS = _gauge("coord_links", "Agents' connections that are open")
 LINKS_PUSHED = _gauge("coord_links_pushed", "1: frames come straight from the parser; 0: by the slower receive loop")
 LINKS_OPENED = _counter("coord_links_opened_total", "Agents' connections that were accepted")
 LINKS_CLOSED = _counter("coord_links_closed_total", "Agents' connections that are gone")
-LINKS_REFUSED = _counter("coord_links_refused_total", "Agents' connections refused because too many were open")
+LINKS_REFUSED = _counter(
+    "coord_links_refused_total", "Agents' connections refused: too many were open, or one provider's came too fast"
+)
 LINKS_CUT = _counter("coord_links_cut_total", "Agents' connections cut by us, by cause", "cause")
 LINK_MESSAGES = _counter("coord_link_messages_total", "Messages from agents")
 LINK_BAD_FRAMES = _counter("coord_link_bad_frames_total", "Frames from agents that could not be understood")

@@ -13,7 +13,7 @@ from coordinator.core import commands, events
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TokenId
 from coordinator.core.policy import Policy
-from coordinator.core.rows import PoolRow, Role, TokenRow
+from coordinator.core.rows import EndReason, PoolRow, Role, TokenRow
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.service.engine import Engine, EngineSettings
@@ -270,6 +270,7 @@ def test_a_full_disk_undoes_what_it_did_not_take_and_goes_on(tmp_path: Path) -> 
         await rig.decided(7)
         rig.store.fault = FULL
         rig.store.gate.set()
+        assert 0 == rig.engine.counters.ends_undone
         for answer in await asyncio.gather(*lost, return_exceptions=True):
             assert isinstance(answer, CoordError) and Code.STORE_FULL is answer.code
         assert {} == rig.views.pools == rig.engine.state.pools
@@ -278,6 +279,27 @@ def test_a_full_disk_undoes_what_it_did_not_take_and_goes_on(tmp_path: Path) -> 
         rig.store.fault = None
         assert isinstance(await rig.pool("lab"), PoolRow)
         assert rig.engine.full_since_ms is None and rig.engine.counters.rollbacks >= 1
+
+    with_engine(test, tmp_path)
+
+
+def test_an_end_that_the_disk_refuses_is_counted_and_made_again(tmp_path: Path) -> None:
+    """A failed close is retried until it is durable, with its first reason, and is not forgotten."""
+
+    async def test(rig: Rig) -> None:
+        await rig.enrol_and_connect()
+        rig.store.fault = FULL
+        rig.engine.post(events.AgentBye(at_ms=rig.clock.ms, conn_id=ConnId(1)))
+        await until(lambda: rig.engine.counters.ends_undone == 1)
+        rig.clock.ms += 1_000
+        rig.engine.post(events.Tick(at_ms=rig.clock.ms))
+        await until(lambda: rig.engine.counters.ends_undone == 2)
+        rig.store.fault = None
+        rig.clock.ms += 1_000
+        rig.engine.post(events.Tick(at_ms=rig.clock.ms))
+        await until(lambda: "SessionEnded" in rig.said)
+        (row,) = await rig.store.sessions(ProviderId("a"), 0, 9)
+        assert (EndReason.CLEAN_CLOSE, 2) == (row.disconnect_reason, rig.engine.counters.ends_undone)
 
     with_engine(test, tmp_path)
 
