@@ -19,8 +19,6 @@ class Then(Enum):
     """The same, but half a minute later: at once would only repeat it."""
     STOP = "stop"
     """Only a person can help: end, and say why."""
-    AWAY = "away"
-    """We said that we would be away: wait until then."""
 
 
 class Ended(Struct, frozen=True, kw_only=True):

@@ -220,10 +220,6 @@ class ClusterState:
                     found.append(provider)
         return found
 
-    def next_review_ms(self) -> Ms | None:
-        """When the next appointment is; None without any. For a simulator that skips idle time."""
-        return min(self._wheel) * 1_000 if self._wheel else None
-
     def wheel_image(self) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], int]:
         """The live appointments in their order, and the next bucket to be looked at."""
         live = []

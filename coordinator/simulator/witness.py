@@ -24,8 +24,6 @@ from coordinator.simulator.violation import Violation
 if TYPE_CHECKING:
     from coordinator.simulator.head import Head
 
-ENDED_BY_AGENT = (EndReason.CLEAN_CLOSE, EndReason.DRAINING)
-
 
 class SessionTruth(Struct, kw_only=True):
     """What really happened to one session."""
