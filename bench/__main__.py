@@ -1,8 +1,9 @@
-"""`python -m bench run [--quick] [NAME ...]` and `python -m bench soak [--again]`.
+"""`python -m bench run [--quick] [NAME ...]` and `python -m bench soak [--again] [PART ...]`.
 
 `run` starts each bench as a process of its own and keeps what it prints (one JSON object with `figures`,
 `ratios`, `floors`, `n`) in bench/results/NAME.json with the date, the commit and the machine. `soak` runs
-every test marked soak as a part of at most twenty minutes, keeps each result, and goes on where it stopped.
+every test marked soak (or those whose names hold a PART) as a part of at most twenty minutes, keeps each result,
+and goes on where it stopped; several may run at once.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ def main() -> int:
     run.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; all without")
     run.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast")
     soak = commands.add_parser("soak", help="the full figures, in resumable parts")
+    soak.add_argument("parts", nargs="*", metavar="PART", help="only tests whose names hold one of these")
     soak.add_argument("--again", action="store_true", help="also the parts that passed already")
     arguments = parser.parse_args()
     if arguments.command == "run":
         return run_benches(tuple(arguments.names) or BENCHES, quick=arguments.quick)
-    return run_soak(again=arguments.again)
+    return run_soak(tuple(arguments.parts), again=arguments.again)
 
 
 def run_benches(names: tuple[str, ...], *, quick: bool) -> int:
@@ -52,13 +54,13 @@ def run_benches(names: tuple[str, ...], *, quick: bool) -> int:
     return 1 if missed else 0
 
 
-def run_soak(*, again: bool) -> int:
+def run_soak(wanted: tuple[str, ...], *, again: bool) -> int:
     """Every soak test that has not passed yet, each with its own time limit."""
-    path = RESULTS / "soak.json"
-    parts: dict[str, Any] = json.loads(path.read_text())["parts"] if path.exists() else {}
     failed = 0
     for node in soak_tests():
-        if parts.get(node, {}).get("passed") and not again:
+        if wanted and not any(part in node for part in wanted):
+            continue
+        if kept_parts().get(node, {}).get("passed") and not again:
             print(f"passed already: {node}")
             continue
         print(f"running: {node}", flush=True)
@@ -71,18 +73,25 @@ def run_soak(*, again: bool) -> int:
             passed, said = False, f"{(error.stdout or b'')!r}\ntook longer than {PART_S_MAX} s"
         failed += not passed
         reports = [line for line in said.splitlines() if line.startswith("{")]
-        parts[node] = {
+        part = {
             "passed": passed,
             "seconds": round(time.monotonic() - began, 1),
             "date": today(),
             "commit": commit(),
             "reports": [json.loads(line) for line in reports],
         }
-        keep("soak.json", {"parts": parts})
-        print(f"{'passed' if passed else 'FAILED'} in {parts[node]['seconds']} s")
+        keep("soak.json", {"parts": kept_parts() | {node: part}})
+        print(f"{'passed' if passed else 'FAILED'} in {part['seconds']} s", flush=True)
         if not passed:
             print(said[-3000:])
     return 1 if failed else 0
+
+
+def kept_parts() -> dict[str, Any]:
+    """The parts of the soak that were run so far."""
+    path = RESULTS / "soak.json"
+    parts: dict[str, Any] = json.loads(path.read_text())["parts"] if path.exists() else {}
+    return parts
 
 
 def soak_tests() -> list[str]:
