@@ -52,6 +52,7 @@ class StateImage(Struct, frozen=True, gc=False, kw_only=True):
     ticked_at_ms: Ms
     ended: tuple[SessionRow, ...]
     generation: int
+    orphans: tuple[SessionRow, ...]
     undone_outages: tuple[OutageRow, ...]
     outage_ms: Ms
     stepped_ahead: bool
@@ -82,6 +83,7 @@ def image_of(state: ClusterState) -> StateImage:
         ticked_at_ms=state.ticked_at_ms,
         ended=tuple(state.ended),
         generation=state.generation,
+        orphans=tuple(state.orphans),
         undone_outages=tuple(state.undone_outages),
         outage_ms=state.outage_ms,
         stepped_ahead=state.stepped_ahead,
@@ -133,6 +135,7 @@ def state_of(image: StateImage) -> ClusterState:
     state.rejoin_by_ms, state.stopping = image.rejoin_by_ms, image.stopping
     state.ticked_at_ms, state.stepped_ahead = image.ticked_at_ms, image.stepped_ahead
     state.ended.extend(image.ended)
+    state.orphans.extend(image.orphans)
     state.undone_outages.extend(image.undone_outages)
     state.generation, state.alive_at_ms = image.generation, image.alive_at_ms
     state.interval_ms, state.beats_saved_ms = image.interval_ms, image.beats_saved_ms

@@ -18,7 +18,7 @@ from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
 from coordinator.core.restart import warn_of_step
 from coordinator.core.rows import EndReason, OutageRow
-from coordinator.core.sessions import admit_challenger, end_awaited, end_session, supersede
+from coordinator.core.sessions import admit_challenger, end_awaited, end_orphan, end_session, supersede
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import Challenger, ClusterState, LiveSession, Provider
 
@@ -73,6 +73,9 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
     state.ticked_at_ms = state.now_ms
     out.writes.extend(Put(outage) for outage in state.undone_outages)
     state.undone_outages = []
+    for orphan in state.orphans:
+        end_orphan(orphan, out)
+    state.orphans = []
     for provider in state.due() if not state.stopping else ():
         _review(state, provider, policy, out)
     if state.alive_at_ms is None or state.now_ms - state.alive_at_ms >= policy.alive_every_ms:

@@ -260,6 +260,14 @@ def end_awaited(state: ClusterState, provider: Provider, out: Decision) -> None:
     changed(out, provider)
 
 
+def end_orphan(row: SessionRow, out: Decision) -> None:
+    """Its provider is not known any more: nobody can come back to it."""
+    ended_ms = max(row.last_heartbeat_at_ms or 0, row.connected_at_ms)
+    row = replace(row, disconnected_at_ms=ended_ms, disconnect_reason=EndReason.COORDINATOR_RESTART)
+    out.writes.append(Put(row))
+    out.notes.append(SessionEnded(row, EndReason.COORDINATOR_RESTART))
+
+
 def _close_row(
     state: ClusterState, provider: Provider, session: LiveSession, ended_ms: Ms, reason: EndReason, out: Decision
 ) -> None:

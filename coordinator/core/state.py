@@ -91,6 +91,8 @@ class ClusterState:
         self.ticked_at_ms: Ms = 0
         self.ended: deque[SessionRow] = deque(maxlen=ENDED_MAX)
         """Sessions as they ended lately, durable or not: an end that a full disk undoes is made again from here."""
+        self.orphans: list[SessionRow] = []
+        """Open sessions whose provider could not be read: the next tick ends them where they were last heard."""
         self.undone_outages: list[OutageRow] = []
         """Times that nobody watched whose writing a full disk undid: the next tick writes them again."""
         self.outage_ms: Ms = 0
@@ -142,7 +144,9 @@ class ClusterState:
                     pass
         for session in sessions:
             provider = state.providers.get(session.provider_id)
-            if provider is not None:
+            if provider is None:
+                state.orphans.append(session)
+            else:
                 provider.phase = Liveness.AWAITED
                 provider.session = LiveSession(
                     row=session,

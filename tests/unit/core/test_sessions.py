@@ -471,6 +471,20 @@ def test_who_was_told_a_long_interval_is_not_judged_by_the_short_one() -> None:
     assert fleet.phase("n0") is Liveness.SUSPECT, "from its next heartbeat on the short one counts"
 
 
+def test_an_open_session_whose_provider_cannot_be_read_is_closed() -> None:
+    """Its provider's row was set aside: nobody can come back to it, and a new enrolment must not open a second one."""
+    fleet = Fleet("a")
+    fleet.hello(1)
+    fleet.at(5).beat(1)
+    fleet.run_to(70, beating=(1,))
+    del fleet.rows["provider", "a"]
+    fleet.restart(back_at=80)
+    fleet.at(81).tick()
+    (row,) = fleet.sessions()
+    assert (EndReason.COORDINATOR_RESTART, row.last_heartbeat_at_ms) == (row.disconnect_reason, row.disconnected_at_ms)
+    assert not fleet.at(82).tick().notes, "once"
+
+
 # ---- a full disk
 
 
