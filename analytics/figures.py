@@ -139,8 +139,8 @@ class Figures:
 
 def _serve(window: Window, lessons: Lessons) -> Served:
     evidence = forecast.evidence_of(window)
-    weights = [lessons[h].weights if h in lessons else None for h in HORIZONS_MS]
-    chances = [forecast.forecast(evidence, h, w) for h, w in zip(HORIZONS_MS, weights, strict=True)]
+    blends = [lessons[h].blend if h in lessons else None for h in HORIZONS_MS]
+    chances = [forecast.forecast(evidence, h, b) for h, b in zip(HORIZONS_MS, blends, strict=True)]
     place = np.full(window.fleet.providers, -1, np.int64)
     place[evidence.provider] = np.arange(len(evidence.provider))
 
@@ -154,7 +154,7 @@ def _serve(window: Window, lessons: Lessons) -> Served:
         falling([c.low for c in chances]),
         falling([c.high for c in chances]),
         np.stack([c.hazard for c in chances], axis=1),
-        tuple(w is not None for w in weights),
+        tuple(b is not None for b in blends),
         place,
     )
 

@@ -68,10 +68,10 @@ def backtest(
         for h in horizons_ms:
             if cut + h > to_ms:
                 continue
-            weights = past.lesson(cut, h).weights
-            blended[h] += weights is not None
+            blend = past.lesson(cut, h).blend
+            blended[h] += blend is not None
             outcome = outcomes(truth, evidence, h)
-            said[h].append(forecast(evidence, h, weights).p[outcome >= 0])
+            said[h].append(forecast(evidence, h, blend).p[outcome >= 0])
             came[h].append(outcome[outcome >= 0].astype(np.float64))
         past.forget_before(cut)
         told(done, len(cuts))

@@ -21,6 +21,15 @@ WEIGHT = 2.0
 """Leavings of the fleet that stand beside a provider's own in its rate (1 to 3 do equally well)."""
 RECORD_WEIGHT = 4.0
 """Stays that the rate is worth beside a provider's own stays that reached this age."""
+OWN_KIND = 0.001
+"""Before its record is looked at: how likely a provider is of a kind of its own, of which the fleet's curve says
+nothing (.0001 to .01 do equally well)."""
+OWN_H = 24.0
+"""The hours in which such a one is taken to leave WEIGHT times: so thin that a record of days outweighs it."""
+OWN_HEARD = 0.01
+"""The interval spans both kinds while each is likelier than this."""
+EDGE = 1.01
+"""The rate at the interval's ends differs from that at p by this factor at least."""
 RECENT_MS = 2 * DAY_MS
 RECENT_MAX = 5
 HAZARD_FLOOR_H = 24.0
@@ -81,6 +90,10 @@ class Rate(NamedTuple):
     """What the fleet's curve alone says at this age."""
     hazard: Floats
     """Leavings an hour: the fleet's at this age, over this horizon."""
+    faster: Floats
+    """How many times the leaving rate at `low` is the one at `p`; more than 1."""
+    slower: Floats
+    """The same at `high`; less than 1."""
 
 
 def rate(e: Evidence, horizon_ms: Ms) -> Rate:
@@ -89,18 +102,48 @@ def rate(e: Evidence, horizon_ms: Ms) -> Rate:
     l0 = -ln(S(a + h) / S(a)) / h from the fleet's Kaplan-Meier curve. Gamma-Poisson shrinkage (Gelman et
     al., Bayesian Data Analysis, 2.6): the prior is worth two leavings at the fleet's rate, the posterior is
     Gamma(2 + d, 2 / l0 + T), and the interval is exp(-h x) at its 5 % and 95 % quantiles.
+
+    Where l0 is small those two leavings are worth months, and no record could be heard against them: eighty
+    leavings in a week, beside a fleet that hardly ever leaves at this age. So the prior is a mixture (the same, 2.4
+    and 22): with OWN_KIND the provider is of a kind of its own, that leaves as often as twice in OWN_H. Each kind has
+    the share that makes the record likely; the second has one only where the record contradicts l0.
     """
     h = horizon_ms / HOUR_MS
     curve = e.window.curve
-    least = 1.0 / (float(e.window.online_ms.sum()) / HOUR_MS + HAZARD_FLOOR_H)
-    l0 = np.maximum((curve.at(e.age_s) - curve.at(e.age_s + horizon_ms / 1000)) / h, least)
-    shape, scale = WEIGHT + e.departures, WEIGHT / l0 + e.online_h
-    return Rate(
-        np.exp(-h * shape / scale),
-        np.exp(-h * gamma.quantile(shape, Z90) / scale),
-        np.exp(-h * gamma.quantile(shape, -Z90) / scale),
-        np.exp(-l0 * h),
-        l0,
+    hours = float(e.window.online_ms.sum()) / HOUR_MS + HAZARD_FLOOR_H
+    l0 = np.maximum((curve.at(e.age_s) - curve.at(e.age_s + horizon_ms / 1000)) / h, 1.0 / hours)
+    usual = _kind(e, WEIGHT / l0, h)
+    own = _kind(e, np.minimum(WEIGHT / l0, OWN_H), h)
+    share = expit(np.log(OWN_KIND / (1.0 - OWN_KIND)) + own.evidence - usual.evidence)
+    with np.errstate(divide="ignore"):
+        log_p = np.logaddexp(np.log1p(-share) + usual.log_p, np.log(share) + own.log_p)
+    heard, alone = share > OWN_HEARD, share > 1.0 - OWN_HEARD
+    low = np.where(alone, own.log_low, np.where(heard, np.minimum(usual.log_low, own.log_low), usual.log_low))
+    high = np.where(alone, own.log_high, np.where(heard, np.maximum(usual.log_high, own.log_high), usual.log_high))
+    # A kind that is hardly heard may still move p to the edge of the other one's interval.
+    low, high = np.minimum(low, log_p * EDGE), np.maximum(high, log_p / EDGE)
+    return Rate(np.exp(log_p), np.exp(low), np.exp(high), np.exp(-l0 * h), l0, low / log_p, high / log_p)
+
+
+class _Kind(NamedTuple):
+    """What follows if a provider is of one kind."""
+
+    log_p: Floats
+    log_low: Floats
+    log_high: Floats
+    evidence: Floats
+    """log of how likely its record is then, but for what is the same of all kinds."""
+
+
+def _kind(e: Evidence, scale: Floats, h: float) -> _Kind:
+    """The posterior of the prior Gamma(WEIGHT, scale), and the record's negative binomial likelihood."""
+    d, after = e.departures, scale + e.online_h
+    shape = WEIGHT + d
+    return _Kind(
+        -h * shape / after,
+        -h * gamma.quantile(shape, Z90) / after,
+        -h * gamma.quantile(shape, -Z90) / after,
+        WEIGHT * np.log(scale / after) - d * np.log(after),
     )
 
 
@@ -165,16 +208,50 @@ class Chance(NamedTuple):
     """The fleet's, an hour, at this age."""
 
 
-def forecast(e: Evidence, horizon_ms: Ms, weights: Floats | None = None) -> Chance:
-    """The served forecast: the rate, moved on the logit scale by `weights` (of SIGNALS) when there are any.
+class Blend(NamedTuple):
+    """What the past taught: how far to move the rate on the logit scale, and how sure that is."""
 
-    The interval moves along: it is that of the rate's posterior, and does not know how well the weights fit.
+    weights: Floats
+    """Of SIGNALS."""
+    spread: Floats
+    """Their covariance."""
+    least: float
+    most: float
+    """The corrections of the cases that it was learnt on: beyond them nobody knows."""
+
+    def shift(self, x: Floats) -> Floats:
+        """The correction for each row of signals."""
+        return np.asarray(np.clip(x @ self.weights, self.least, self.most), np.float64)
+
+    def doubt(self, x: Floats) -> Floats:
+        """Half of a 90 % interval of the correction: it grows with the distance from what was learnt on."""
+        return np.asarray(Z90 * np.sqrt(np.maximum(((x @ self.spread) * x).sum(axis=1), 0.0)), np.float64)
+
+
+def forecast(e: Evidence, horizon_ms: Ms, blend: Blend | None = None) -> Chance:
+    """The served forecast: the rate, moved on the logit scale by `blend` when there is one.
+
+    The interval moves along, with the width of the rate's posterior and the doubt about the correction in square.
     """
     r = rate(e, horizon_ms)
-    if weights is None:
+    if blend is None:
         return Chance(r.p, r.low, r.high, r.hazard)
-    shift = signals(e, horizon_ms, r) @ weights
-    return Chance(expit(logit(r.p) + shift), expit(logit(r.low) + shift), expit(logit(r.high) + shift), r.hazard)
+    x = signals(e, horizon_ms, r)
+    centre, shift, doubt = logit(r.p), blend.shift(x), blend.doubt(x)
+    # The rate's own bounds, about the probability that the logit keeps away from 0 and 1.
+    kept = np.log(expit(centre))
+    down, up = centre - _logit_of_log(kept * r.faster), _logit_of_log(kept * r.slower) - centre
+    return Chance(
+        expit(centre + shift),
+        expit(centre + shift - np.hypot(down, doubt)),
+        expit(centre + shift + np.hypot(up, doubt)),
+        r.hazard,
+    )
+
+
+def _logit_of_log(log_p: Floats) -> Floats:
+    """logit(p) from log p < 0, without rounding p to 0 or 1."""
+    return np.asarray(log_p - np.log(-np.expm1(log_p)), np.float64)
 
 
 def outcomes(truth: Window, e: Evidence, horizon_ms: Ms) -> Ints:

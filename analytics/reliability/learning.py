@@ -15,7 +15,7 @@ import numpy as np
 from analytics.reliability import metrics
 from analytics.reliability.columns import DAY_MS, HOUR_MS, WINDOW_MS, Fleet, Floats, as_of
 from analytics.reliability.features import window_of
-from analytics.reliability.forecast import SIGNALS, Evidence, evidence_of, expit, logit, outcomes, rate, signals
+from analytics.reliability.forecast import SIGNALS, Blend, Evidence, evidence_of, expit, logit, outcomes, rate, signals
 from coordinator.core.ids import Ms
 
 STEP_MS: Ms = 5 * HOUR_MS
@@ -53,9 +53,9 @@ class Cases(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What the past taught at one horizon. `weights` None: serve the rate."""
+    """What the past taught at one horizon. `blend` None: serve the rate."""
 
-    weights: Floats | None
+    blend: Blend | None
     trial_rate: float
     """Brier score of the rate on the newest past; nan where there was too little to compare."""
     trial_blend: float
@@ -70,7 +70,7 @@ class Past:
         self._window_ms = window_ms
         self._evidence: dict[Ms, Evidence] = {}
         self._cases: dict[tuple[Ms, Ms], Cases] = {}
-        self._fits: dict[tuple[Ms, Ms], Floats | None] = {}
+        self._fits: dict[tuple[Ms, Ms], Blend | None] = {}
         self.renew(fleet, known_by_ms, since_ms)
 
     def renew(self, fleet: Fleet, known_by_ms: Ms, since_ms: Ms | None = None) -> None:
@@ -110,8 +110,8 @@ class Past:
         """Drop what was only needed while cases were made; a further horizon makes it anew."""
         self._evidence.clear()
 
-    def weights(self, at_ms: Ms, horizon_ms: Ms) -> Floats | None:
-        """The blend's weights as fitted at the last multiple of FIT_MS; None with too few cases."""
+    def blend(self, at_ms: Ms, horizon_ms: Ms) -> Blend | None:
+        """The blend as fitted at the last multiple of FIT_MS; None with too few cases."""
         when = at_ms - at_ms % FIT_MS
         key = (when, horizon_ms)
         if key not in self._fits:
@@ -120,23 +120,26 @@ class Past:
             )
             before = self._fits.get((when - FIT_MS, horizon_ms))
             enough = len(cases.came) >= CASES_MIN
-            self._fits[key] = fit(cases.signals, cases.offset, cases.came, before) if enough else None
+            start = before.weights if before is not None else None
+            self._fits[key] = learnt(cases.signals, cases.offset, cases.came, start) if enough else None
         return self._fits[key]
 
     def lesson(self, at_ms: Ms, horizon_ms: Ms) -> Lesson:
         """What to serve at `at_ms`: the blend only where its Brier score on the newest past is the lower one."""
-        judged: list[tuple[Cases, Floats]] = []
+        judged: list[tuple[Cases, Blend]] = []
         for moment in self.moments(at_ms - horizon_ms - TRIAL_MS, at_ms, horizon_ms):
-            weights = self.weights(moment, horizon_ms)
-            if weights is not None:
-                judged.append((self.cases(moment, horizon_ms), weights))
+            blend = self.blend(moment, horizon_ms)
+            if blend is not None:
+                judged.append((self.cases(moment, horizon_ms), blend))
         n = sum(len(cases.came) for cases, _ in judged)
         if n < TRIAL_MIN:
             return Lesson(None, float("nan"), float("nan"), n)
         came = np.concatenate([cases.came for cases, _ in judged])
         by_rate = metrics.brier(came, np.concatenate([cases.rate for cases, _ in judged]))
-        by_blend = metrics.brier(came, np.concatenate([expit(c.offset + c.signals @ w) for c, w in judged]))
-        return Lesson(self.weights(at_ms, horizon_ms) if by_blend < by_rate else None, by_rate, by_blend, n)
+        by_blend = metrics.brier(
+            came, np.concatenate([expit(c.offset + blend.shift(c.signals)) for c, blend in judged])
+        )
+        return Lesson(self.blend(at_ms, horizon_ms) if by_blend < by_rate else None, by_rate, by_blend, n)
 
     def forget_before(self, at_ms: Ms) -> None:
         """Drop what a lesson at `at_ms` or later does not look at."""
@@ -161,6 +164,14 @@ def _stack(parts: list[Cases]) -> Cases:
     return Cases(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
+def learnt(x: Floats, offset: Floats, came: Floats, start: Floats | None = None) -> Blend:
+    """The blend of some cases: its weights, their covariance at the maximum (Laplace), the corrections they made."""
+    weights = fit(x, offset, came, start)
+    moved = x @ weights
+    p = expit(offset + moved)
+    return Blend(weights, np.asarray(np.linalg.inv(_bend(x, p)), np.float64), float(moved.min()), float(moved.max()))
+
+
 def fit(x: Floats, offset: Floats, came: Floats, start: Floats | None = None) -> Floats:
     """Weights of a logistic regression with `offset` and a ridge of RIDGE on every weight, by Newton's method.
 
@@ -168,13 +179,11 @@ def fit(x: Floats, offset: Floats, came: Floats, start: Floats | None = None) ->
     answer does not depend on `start` (to 1e-6).
     """
     weights = np.zeros(x.shape[1]) if start is None else start.copy()
-    ridge = RIDGE * np.eye(x.shape[1])
     height = _height(x, offset, came, weights)
     for _ in range(50):
         p = expit(offset + x @ weights)
         slope = x.T @ (came - p) - RIDGE * weights
-        bend = (x * (p * (1.0 - p))[:, None]).T @ x + ridge
-        step = np.linalg.solve(bend, slope)
+        step = np.linalg.solve(_bend(x, p), slope)
         # Far from the maximum a full step may overshoot: halve it until it climbs.
         while (reached := _height(x, offset, came, weights + step)) < height and float(np.abs(step).max()) > 1e-9:
             step /= 2.0
@@ -182,6 +191,11 @@ def fit(x: Floats, offset: Floats, came: Floats, start: Floats | None = None) ->
         if float(np.abs(step).max()) < 1e-6:
             break
     return np.asarray(weights, np.float64)
+
+
+def _bend(x: Floats, p: Floats) -> Floats:
+    """The curvature of the penalised log likelihood, positive definite."""
+    return np.asarray((x * (p * (1.0 - p))[:, None]).T @ x + RIDGE * np.eye(x.shape[1]), np.float64)
 
 
 def _height(x: Floats, offset: Floats, came: Floats, weights: Floats) -> float:

@@ -185,8 +185,9 @@ class Chances(NamedTuple):
 def chances(mine: Own, fleet: Curve, providers: int, age: int, unwatched: float = LOG_ZERO) -> Chances:
     """P(a stay lasts longer than `age` seconds) of each provider.
 
-    Past a provider's own longest observation the fleet's curve continues it; where the fleet was not
-    watched so long either, log S falls by `unwatched` (stays: to 0; absences: not at all).
+    Past a provider's own longest observation the fleet's curve continues it; where the fleet was not watched so
+    long either, log S falls by `unwatched` (stays: to 0, as where the fleet's curve is at 0 by then; absences: not
+    at all).
     Intervals: log-log (Kalbfleisch and Prentice 2002, 1.4) on Greenwood's variance; the borrowed part adds the
     fleet's variance and, since this provider's hazard varies about the fleet's like a gamma of shape 2, half
     the square of its log. At 0 and 1, where that is not defined, Clopper and Pearson's bound for as many stays
@@ -197,7 +198,10 @@ def chances(mine: Own, fleet: Curve, providers: int, age: int, unwatched: float 
     log_s = np.where(has, mine.log_s[i], 0.0) if len(mine.key) else np.zeros(providers)
     var = np.where(has, mine.variance[i], 0.0) if len(mine.key) else np.zeros(providers)
     borrowed = mine.longest < age
-    more = fleet.at(age) - fleet.at(mine.longest)
+    before = fleet.at(mine.longest)
+    more = fleet.at(age) - before
+    if unwatched <= LOG_ZERO:
+        more = np.where(before <= LOG_ZERO, LOG_ZERO, more)
     if fleet.longest < age:
         more = np.full(providers, LOG_ZERO) if unwatched <= LOG_ZERO else more + unwatched
     spread = np.maximum(fleet.variance_at(age) - fleet.variance_at(mine.longest), 0.0) + PRIOR * (more / PRIOR) ** 2

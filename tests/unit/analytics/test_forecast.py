@@ -11,8 +11,8 @@ from analytics.reliability import gamma
 from analytics.reliability.backtest import backtest, cuts_between
 from analytics.reliability.columns import WINDOW_MS, Fleet, as_of
 from analytics.reliability.features import window_of
-from analytics.reliability.forecast import SIGNALS, evidence_of, expit, forecast, logit, rate, signals
-from analytics.reliability.learning import Past, fit
+from analytics.reliability.forecast import SIGNALS, Blend, evidence_of, expit, forecast, logit, rate, signals
+from analytics.reliability.learning import Past, fit, learnt
 from tests.unit.analytics.histories import T0, D, H, Row, every, fleet
 
 NOW = T0 + 20 * D
@@ -52,7 +52,7 @@ def test_rate_by_hand() -> None:
     l0 = -math.log(s[1] / s[0]) / 8
     expected = math.exp(-8 * (2 + 0) / (2 / l0 + 2))
     found = rate(e, 8 * H)
-    assert expected == pytest.approx(found.p[i])
+    assert expected == pytest.approx(found.p[i], abs=1e-4)  # a kind of its own: one in a thousand
     assert found.low[i] < found.p[i] < found.high[i]
     assert l0 == pytest.approx(found.hazard[i])
 
@@ -65,6 +65,21 @@ def test_own_record_moves_the_rate() -> None:
     assert [0, 1] == e.provider.tolist()
     p = rate(e, 4 * H).p
     assert p[0] < p[1]
+
+
+def test_record_that_contradicts_the_fleet_is_heard() -> None:
+    """Eighty leavings, no stay over four hours, now five hours old, among machines that hardly ever leave."""
+    odd = [*every(0, 3 * H, H, NOW - 13 * D - 15 * H, NOW - 5 * H), Row(0, NOW - 5 * H)]
+    steady = [Row(i, NOW - 40 * D + i * H) for i in range(1, 60)] + [
+        Row(60 + i, NOW - 9 * D, NOW - i * D) for i in range(5)
+    ]
+    e = evidence_of(window_of(as_of(fleet([*odd, *steady]), NOW), NOW))
+    assert 80 == e.departures[0]
+    found = rate(e, 8 * H)
+    own = math.exp(-8 * 82 / e.online_h[0])
+    assert own == pytest.approx(found.p[0], rel=0.3)
+    assert found.low[0] < found.p[0] < found.high[0] < 0.2
+    assert found.p[1:].min() > 0.97
 
 
 def test_fleet_that_nobody_left_is_not_immortal() -> None:
@@ -92,9 +107,37 @@ def volatile(days: int = 40, providers: int = 60, seed: int = 5) -> Fleet:
 def test_weights_of_nothing_are_the_rate() -> None:
     """Weights of 0 change no forecast; no data leaves them at 0."""
     e = evidence_of(window_of(as_of(volatile(), NOW), NOW))
-    plain, moved = forecast(e, 8 * H), forecast(e, 8 * H, np.zeros(len(SIGNALS)))
-    assert logit(plain.p).tolist() == pytest.approx(logit(moved.p).tolist())
+    nothing = Blend(np.zeros(len(SIGNALS)), np.zeros((len(SIGNALS), len(SIGNALS))), 0.0, 0.0)
+    plain, moved = forecast(e, 8 * H), forecast(e, 8 * H, nothing)
+    for a, b in ((plain.p, moved.p), (plain.low, moved.low), (plain.high, moved.high)):
+        assert logit(a).tolist() == pytest.approx(logit(b).tolist(), abs=1e-3)
     assert [0.0] * 7 == fit(np.zeros((0, 7)), np.zeros(0), np.zeros(0)).tolist()
+
+
+@pytest.mark.parametrize("horizon", [1, 8, 48])
+def test_interval_of_the_blend_holds_it_and_is_never_a_point(horizon: int) -> None:
+    """Also for those whose rate is so near 0 or 1 that the logit is cut off there."""
+    e = evidence_of(window_of(as_of(volatile(), NOW), NOW))
+    e = e._replace(departures=e.departures * 40.0)
+    x = signals(e, horizon * H, rate(e, horizon * H))
+    came = (np.arange(len(x)) % 3 > 0).astype(float)
+    found = forecast(e, horizon * H, learnt(x, np.zeros(len(x)), came))
+    assert rate(e, 48 * H).p.min() < 1e-6
+    assert bool(np.all((0 < found.low) & (found.low < found.p) & (found.p < found.high) & (found.high < 1)))
+    assert float((found.high - found.low).min()) > 1e-5
+
+
+def test_blend_says_no_more_than_it_saw_and_doubts_what_it_did_not() -> None:
+    """Far from what it learnt on: the correction stays within those that were met, the interval is wider."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(2000, 7))
+    came = (rng.random(2000) < expit(2 * x[:, 0])).astype(float)
+    blend = learnt(x, np.zeros(2000), came)
+    met, far = x @ blend.weights, np.eye(7) * 50
+    assert (met.min(), met.max()) == (blend.least, blend.most)
+    assert met.max() == blend.shift(far)[0] and met.min() == blend.shift(-far)[0]
+    assert met.tolist() == pytest.approx(blend.shift(x).tolist())
+    assert blend.doubt(far).min() > 5 * blend.doubt(x).max()
 
 
 def test_fit_finds_the_one_maximum() -> None:
@@ -114,14 +157,14 @@ def test_fit_finds_the_one_maximum() -> None:
 def test_nothing_learnt_without_enough_past() -> None:
     """A fleet of four days serves the rate."""
     young = as_of(volatile(), T0 + 4 * D)
-    assert Past(young, T0 + 4 * D).lesson(T0 + 4 * D, 8 * H).weights is None
+    assert Past(young, T0 + 4 * D).lesson(T0 + 4 * D, 8 * H).blend is None
 
 
 def test_blend_is_served_where_it_did_better() -> None:
     """On a fleet whose hazard falls steeply with age the past shows it, and the backtest confirms it."""
     f = volatile()
     lesson = Past(as_of(f, NOW + 20 * D), NOW + 20 * D).lesson(NOW + 20 * D, 8 * H)
-    assert lesson.weights is not None
+    assert lesson.blend is not None
     assert lesson.trial_blend < lesson.trial_rate
 
 
@@ -132,9 +175,9 @@ def test_learning_and_forecast_do_not_look_ahead() -> None:
     for known in (f, as_of(f, at)):
         past = Past(known, at if known is not f else T0 + 40 * D, since_ms=T0)
         lesson = past.lesson(at, 8 * H)
-        assert lesson.weights is not None
+        assert lesson.blend is not None
         e = evidence_of(window_of(as_of(known, at), at))
-        said.append(forecast(e, 8 * H, lesson.weights).p.tolist())
+        said.append(forecast(e, 8 * H, lesson.blend).p.tolist())
     assert said[0] == pytest.approx(said[1], abs=1e-9)
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from analytics.reliability import survival
@@ -136,6 +136,7 @@ risks = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(risks, st.integers(1, 25))
+@example([(0, 0, 1, True), (0, 1, 3, False), (1, 1, 2, False)], 3)
 def test_curves_equal_the_slow_reference(found: list[Risk], age: int) -> None:
     """Pooled and own curves, with borrowing, at any age, whatever the risks."""
     plain = [naive.Exposure(*risk) for risk in found]
