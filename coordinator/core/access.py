@@ -114,7 +114,13 @@ def on_pool_create(state: ClusterState, event: PoolCreate, policy: Policy, out: 
 
 
 def on_pool_delete(state: ClusterState, event: PoolDelete, out: Decision) -> None:
-    """Only an unused pool goes."""
+    """Only an unused pool goes, and never the default one: it is there without a row."""
+    if event.name == DEFAULT_POOL:
+        raise CoordError(
+            Code.CONFLICT,
+            f"pool {event.name} cannot be deleted: providers that name no pool go there",
+            "other pools can: coord pool list",
+        )
     if event.name not in state.pools:
         raise CoordError(Code.NOT_FOUND, f"there is no pool {event.name} to delete", "coord pool list shows the pools")
     members = state.pool_sizes.get(event.name, 0)

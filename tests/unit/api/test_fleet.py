@@ -231,7 +231,7 @@ def test_pools_are_made_counted_and_deleted_when_unused() -> None:
         await rig.ask("DELETE", "/v1/providers/a")
         assert 204 == (await rig.ask("DELETE", "/v1/pools/gpu")).status
         assert "not_found" == (await rig.ask("DELETE", "/v1/pools/gpu")).code
-        assert "not_found" == (await rig.ask("DELETE", "/v1/pools/default")).code
+        assert "conflict" == (await rig.ask("DELETE", "/v1/pools/default")).code
 
     served(test)
 

@@ -122,7 +122,8 @@ def test_a_pool_is_made_once_and_the_default_one_is_there() -> None:
     a_pool(fleet)
     assert Code.CONFLICT is refusal(a_pool(fleet)).code
     assert Code.CONFLICT is refusal(a_pool(fleet, "default")).code
-    assert Code.NOT_FOUND is refusal(no_pool(fleet, "default")).code
+    kept = refusal(no_pool(fleet, "default"))
+    assert Code.CONFLICT is kept.code and "cannot be deleted" in kept.message
 
 
 def test_only_an_unused_pool_goes() -> None:
