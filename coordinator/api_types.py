@@ -268,6 +268,10 @@ class Hours(WindowOf, frozen=True, kw_only=True):
     entries: tuple[HourEntry, ...]
 
 
+RESERVED = frozenset({"reliability", "enrol"})
+"""Words of the API that stand where a provider's id does: no provider is called so."""
+
+
 class DuplicateClaim(Struct, frozen=True, kw_only=True):
     """A second agent with this provider's identity was refused."""
 

@@ -319,6 +319,12 @@ class Client:
 
 
 def _of(provider_id: str, what: str = "") -> str:
+    if provider_id in t.RESERVED:
+        raise CoordError(
+            Code.NOT_FOUND,
+            f"no provider is called {provider_id}: it is a word of the API",
+            "coord providers list shows the providers",
+        )
     path = f"/v1/providers/{_segment(provider_id)}"
     return f"{path}/{what}" if what else path
 
@@ -326,7 +332,11 @@ def _of(provider_id: str, what: str = "") -> str:
 def _segment(name: str) -> str:
     """A name as one segment of a path. What cannot be a name is refused here: it could mean another path."""
     if name in ("", ".", "..") or not name.isprintable() or "/" in name or "%" in name or "\\" in name:
-        raise CoordError(Code.NOT_FOUND, f"nothing goes by the name {name[:40]!a}", "look at the listing")
+        raise CoordError(
+            Code.NOT_FOUND,
+            f"nothing goes by the name {name[:40]!a}",
+            "names are of letters, digits and . _ : @ + -; the listings show those that are there",
+        )
     return quote(name, safe=":@+")
 
 

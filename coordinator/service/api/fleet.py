@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from coordinator import wire
-from coordinator.api_types import DrainRequest, ProviderEntry, Providers
+from coordinator.api_types import RESERVED, DrainRequest, ProviderEntry, Providers
 from coordinator.core import commands, events, forecast
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import PoolName, ProviderId, check_name
@@ -20,7 +20,6 @@ from coordinator.service.api.entries import provider_entry
 from coordinator.service.api.pages import page_position, page_token
 from coordinator.service.api.query import NoQuery, nearest, shown
 from coordinator.service.api.route import Call, NoBody
-from coordinator.service.api.session_csv import RESERVED
 from coordinator.service.tokens import digest_of, new_token_id, new_token_text
 from coordinator.service.views import LiveViews
 from coordinator.timetext import HOUR_MS, asked_time

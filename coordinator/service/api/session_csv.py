@@ -14,6 +14,7 @@ from typing import IO
 
 from msgspec import Struct
 
+from coordinator.api_types import RESERVED
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, check_name
 from coordinator.core.rows import EndReason
@@ -22,8 +23,6 @@ from coordinator.service.api.query import nearest, shown
 from coordinator.timetext import parse_time, to_text
 
 COLUMNS = ("provider_id", "connected_at", "disconnected_at", "disconnect_reason")
-RESERVED = frozenset({"reliability", "enrol"})
-"""Names that would hide behind a path of their own."""
 AHEAD_MS = 5 * 60 * 1_000
 """A clock elsewhere may be so far ahead of ours."""
 REPORTED_MAX = 20
@@ -58,6 +57,7 @@ def parse_sessions(file: IO[bytes], limits: Limits) -> list[ImportedSession]:
         try:
             fields = next(reader, None)
         except csv.Error as error:
+            seen += 1
             bad.append((line, f"is not CSV: {error}"))
             break
         if fields is None:
@@ -162,7 +162,8 @@ def _refused(bad: list[tuple[int, str]], seen: int) -> CoordError:
         said.append(f"and {len(bad) - REPORTED_MAX} more")
     return CoordError(
         Code.BAD_IMPORT,
-        f"{len(bad)} of {seen} rows cannot be imported, so nothing was:\n" + "\n".join(said),
+        f"{len(bad)} of {seen} {'row' if seen == 1 else 'rows'} cannot be imported, so nothing was:\n"
+        + "\n".join(said),
         "correct these lines and import the whole file again",
     )
 
@@ -244,8 +245,8 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
     for piece in pieces:
         try:
             rest += decoder.decode(piece)
-        except UnicodeDecodeError:
-            raise _not_text(number + rest.count("\n")) from None
+        except UnicodeDecodeError as error:
+            raise _not_text(number + error.object[: error.start].count(b"\n") + 1) from None
         *whole, rest = rest.split("\n")
         for text in whole:
             number += 1
@@ -257,12 +258,10 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
     try:
         rest += decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        raise _not_text(number) from None
+        raise _not_text(number + 1) from None
     if rest:
         yield rest
 
 
-def _not_text(lines_before: int) -> CoordError:
-    return CoordError(
-        Code.BAD_IMPORT, f"the file is not UTF-8 text after line {lines_before}", "convert it: iconv -t utf-8"
-    )
+def _not_text(line: int) -> CoordError:
+    return CoordError(Code.BAD_IMPORT, f"line {line} is not UTF-8 text", "convert the file: iconv -t utf-8")

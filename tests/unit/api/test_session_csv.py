@@ -122,6 +122,19 @@ def test_a_truncated_or_damaged_packed_file_is_refused(pack) -> None:  # type: i
     assert Code.BAD_IMPORT is refused(bytes(damaged)).code
 
 
+@pytest.mark.parametrize(("rows_before", "line"), [(0, 2), (3, 5), (9_000, 9_002)])
+def test_what_is_no_text_is_named_by_its_line(rows_before: int, line: int) -> None:
+    """Wherever in the file it stands, also beyond the first piece that is read."""
+    text = (HEADER + f"{'a' * 60},1,2,\n" * rows_before).encode() + b"caf\xe9,1,2,\n" + b"a,1,2,\n" * 5
+    assert f"line {line} is not UTF-8" in refused(text).message
+    assert f"line {line} is not UTF-8" in refused((HEADER + "a,1,2,\n" * rows_before).encode() + b"\xe9").message
+
+
+def test_a_row_that_cannot_be_read_is_one_of_the_rows() -> None:
+    """The count is of rows looked at, in words that fit it."""
+    assert refused(HEADER + 'a,"1,2,\n').message.startswith("1 of 1 row cannot be imported")
+
+
 def test_bombs_stop_at_the_bound() -> None:
     """What unpacks beyond the bound is refused when it gets there, not afterwards; so are rows and long lines."""
     small = Limits(bytes_max=100_000, rows_max=100, now_ms=NOW_MS)
