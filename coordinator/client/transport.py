@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import http.client
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ Pieces = Callable[[], Iterator[bytes]]
 """Makes a body anew."""
 
 CHUNK = 256 * 1024
+SCHEME_S = 2.0
+"""How long to ask a silent port whether it speaks TLS."""
 _PROBLEM = "application/problem+json"
 _CODES = {code.value: code for code in Code}
 _LOST = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
@@ -91,12 +94,12 @@ class Transport:
         except _LOST as error:
             self.close()
             if not kept:
-                raise self._unreachable(f"the connection broke: {error}") from error
+                raise self._broke(error) from error
             try:
                 status, media_type, body = self._exchange(method, target, pieces, headers, timeout_s)
             except _LOST as again:
                 self.close()
-                raise self._unreachable(f"the connection broke: {again}") from again
+                raise self._broke(again) from again
         if status in fine:
             return body
         raise _refusal(status, media_type, body, self.url)
@@ -163,7 +166,7 @@ class Transport:
                 raise
             except OSError as error:
                 self.close()
-                raise self._unreachable(_said(error)) from error
+                raise self._refused(error) from error
         self._connection.sock.settimeout(timeout_s)
         return self._connection
 
@@ -179,12 +182,39 @@ class Transport:
                 "take the fingerprint anew from a join token made there, or find out who answers",
             )
 
-    def _unreachable(self, why: str) -> CoordError:
-        return CoordError(
-            Code.UNREACHABLE,
-            f"no coordinator answers at {self.url}: {why}",
-            "start one with coord serve, or name the right one in COORD_URL",
-        )
+    def _unreachable(
+        self, why: str, hint: str = "start one with coord serve, or name the right one in COORD_URL"
+    ) -> CoordError:
+        return CoordError(Code.UNREACHABLE, f"no coordinator answers at {self.url}: {why}", hint)
+
+    def _refused(self, error: OSError) -> CoordError:
+        """Why a connection was not made."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return CoordError(
+                Code.UNREACHABLE,
+                f"the certificate of {self.url} is not trusted: {error.verify_message}",
+                "name its authority, or the certificate itself, with --ca; an agent enrols with the fingerprint in "
+                "its join token",
+            )
+        if isinstance(error, ssl.SSLError) and "WRONG_VERSION_NUMBER" in str(error.reason):
+            return self._unreachable("it does not speak TLS", f"write http{self.url.removeprefix('https')}")
+        return self._unreachable(error.strerror or str(error))
+
+    def _broke(self, error: Exception) -> CoordError:
+        """Why a connection that was made brought no answer."""
+        if self._tls is None and self._speaks_tls():
+            return self._unreachable("it speaks TLS", f"write https{self.url.removeprefix('http')}")
+        return self._unreachable(f"the connection broke: {error}")
+
+    def _speaks_tls(self) -> bool:
+        """Asked after a failure, for its reason only: nothing is sent over that connection."""
+        context = _tls(None, "")
+        try:
+            with socket.create_connection((self._host, self._port or 80), timeout=SCHEME_S) as plain:
+                context.wrap_socket(plain).close()
+                return True
+        except OSError:
+            return False
 
 
 def _tls(ca: str | Path | None, pin: str | None) -> ssl.SSLContext:
@@ -208,12 +238,6 @@ def _key_fingerprint(certificate: bytes) -> str:
     key = x509.load_der_x509_certificate(certificate).public_key()
     info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
-
-
-def _said(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message}); give its authority with --ca"
-    return error.strerror or str(error)
 
 
 def _refusal(status: int, media_type: str, body: bytes, url: str) -> CoordError:

@@ -253,6 +253,29 @@ def test_nobody_at_the_other_end_is_said_so_with_what_to_do(babbler: str) -> Non
         assert Code.TIMEOUT is caught.value.code
 
 
+def test_tls_to_a_plain_port_is_said_so() -> None:
+    """The hint is the address with the other scheme."""
+
+    async def test(rig: Rig) -> None:
+        def use() -> None:
+            with pytest.raises(CoordError) as caught, Client(rig.url.replace("http", "https"), ADMIN) as client:
+                client.healthz()
+            assert "does not speak TLS" in caught.value.message and f"write {rig.url}" in caught.value.hint
+
+        await off(use)
+
+    served(test)
+
+
+@pytest.mark.parametrize("name", ["", "x/y", "..", "reliability", "enrol"])
+def test_what_cannot_be_a_provider_is_not_found_and_nothing_is_asked(name: str) -> None:
+    """A word of the API in the place of an id would be another question, with another answer."""
+    with Client(f"http://127.0.0.1:{free_port()}", ADMIN) as client, pytest.raises(CoordError) as caught:
+        client.provider(name)
+    assert Code.NOT_FOUND is caught.value.code
+    assert (name or "''") in caught.value.message and caught.value.hint
+
+
 @pytest.mark.parametrize(
     "url", ["", "localhost:7070", "ftp://x", "http://", "http://h:99999", "http://h/path", "http://h:x"]
 )
@@ -323,6 +346,12 @@ def test_tls_is_trusted_by_authority_or_by_key_and_a_stranger_never_sees_the_tok
                 with pytest.raises(CoordError) as caught, Client(url, ADMIN, **options) as client:
                     client.healthz()
                 assert Code.UNREACHABLE is caught.value.code
+            with pytest.raises(CoordError) as caught, Client(url, ADMIN) as client:
+                client.healthz()
+            assert "not trusted" in caught.value.message and "--ca" in caught.value.hint
+            with pytest.raises(CoordError) as caught, Client(url.replace("https", "http"), ADMIN) as client:
+                client.healthz()
+            assert "speaks TLS" in caught.value.message and f"write {url}" in caught.value.hint
             assert 2 == served_before == len(seen)
             with pytest.raises(CoordError) as caught:
                 Client(url, ADMIN, ca=key)
