@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 import msgspec
 
-from cli import humane, output, terminal
+from cli import humane, local_agent, output, terminal
 from cli.config import CENTURY_MS, Config
 from cli.options import config_option, data_option, given, json_option, local_address, local_join_token, token_of
 from cli.settings import ClientSettings
@@ -78,8 +78,15 @@ def state_option(command: Callable[..., R]) -> Callable[..., R]:
         from coordinator.agent.control import AgentControl
 
         config = Config(file=config_file, flags=given(agent_state_dir=("--state", state)))
-        control = AgentControl(Path(config.section("agent", AgentConfig).state_dir))
-        return command(*args, control=control, **kwargs)
+        place = Path(config.section("agent", AgentConfig).state_dir)
+        try:
+            return command(*args, control=AgentControl(place), **kwargs)
+        except CoordError as refused:
+            beside = config.data() / local_agent.STATE
+            if refused.code is Code.UNREACHABLE and beside.is_dir() and beside != place:
+                hint = f"the agent of coord up is spoken to with --state {beside}"
+                raise CoordError(refused.code, refused.message, hint) from refused
+            raise
 
     return with_control
 

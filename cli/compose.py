@@ -39,7 +39,7 @@ from coordinator.service.link import LinkSettings
 from coordinator.service.metrics import Metrics
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover
-from coordinator.service.server import Server, ServerSettings, key_fingerprint, tls_context
+from coordinator.service.server import Server, ServerSettings, check_address, key_fingerprint, tls_context
 from coordinator.service.tuning import tune_process
 from coordinator.service.upkeep import LoopLag, UpkeepSettings, keep_up
 from coordinator.service.views import LiveViews
@@ -125,6 +125,8 @@ def host_and_port(listen: str) -> tuple[str, int]:
 async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
     """Everything between the lock and its release."""
     stopping = stop_signals()
+    if not data.coordinator_id.exists():
+        await check_address(plan.server)  # a start that cannot end well leaves no new data directory behind
     store = await DiskStore.open(data, plan.store)
     try:
         async with asyncio.TaskGroup() as group:
@@ -135,7 +137,8 @@ async def _serve(plan: Plan, data: DataDir, beside: LocalAgent | None) -> None:
             write_private(data.address, url + "\n")
             print(f"coord serves on {url}, data in {data.path}", flush=True)
             local = group.create_task(beside.run(url, data)) if beside is not None else None
-            if local is not None:
+            if beside is not None:
+                print(f"its agent: coord agent status --state {beside.state(data)}", flush=True)
                 print("the agent beside it isolates nothing: this is for one user", flush=True)
             await stopping.wait()
             log.info("stopping")

@@ -53,7 +53,7 @@ MEANING: dict[int, str] = {
     70: "the store is broken: `coord serve` ended without acknowledging anything more",
     71: "a fault of coord itself, or an operating system call that failed",
     72: "the data directory was written by a newer coord",
-    73: "it would clash with what is there",
+    73: "it would clash with what is there (`coord serve`: the port, or the data directory, is in use)",
     74: "the disk is full: nothing was changed, it may be tried again",
     75: "not now: try again",
     76: "the other side speaks another protocol",

@@ -11,6 +11,8 @@ from store.layout import DataDir
 
 log = logging.getLogger("coord.up")
 
+STATE = "agent"
+"""Its state directory, below the data directory."""
 AGAIN_S = 5.0
 """An agent that ended by itself is started again after so long; its keeper has its own, faster ways before."""
 LEAVE_S = 6.0
@@ -24,12 +26,16 @@ class LocalAgent:
         self._provider_id = provider_id
         self._process: asyncio.subprocess.Process | None = None
 
+    def state(self, data: DataDir) -> Path:
+        """Where it keeps its identity."""
+        return data.path / STATE
+
     async def run(self, url: str, data: DataDir) -> None:
         """Keep it running until cancelled. It is told to go by `leave`, or by the kernel when we die."""
         while True:
             # A session of its own: Ctrl-C reaches us alone, and the agent gets one signal, its good-bye.
             self._process = await asyncio.create_subprocess_exec(
-                *self._argv(url, data.path), stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+                *self._argv(url, data), stdin=asyncio.subprocess.DEVNULL, start_new_session=True
             )
             log.warning("the agent ended with %d, starting it again", await self._process.wait())
             await asyncio.sleep(AGAIN_S)
@@ -47,8 +53,8 @@ class LocalAgent:
             process.kill()
             await process.wait()
 
-    def _argv(self, url: str, data: Path) -> list[str]:
+    def _argv(self, url: str, data: DataDir) -> list[str]:
         argv = [sys.executable, "-P", "-m", "cli", "agent", "--ends-with-parent", "--url", url]
-        argv += ["--data", str(data), "--state", str(data / "agent")]
-        argv += ["--join-token-file", str(data / "tokens" / "join.token")]
+        argv += ["--data", str(data.path), "--state", str(self.state(data))]
+        argv += ["--join-token-file", str(data.join_token)]
         return argv + (["--provider-id", self._provider_id] if self._provider_id else [])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import errno
 import hashlib
 import ipaddress
+import os
+import socket
 import ssl
 from pathlib import Path
 
@@ -31,6 +35,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """How long open requests have when the server stops."""
 
 
+_OPTION = {"certificate": "cert", "key": "key"}
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`."""
     if host == "localhost":
@@ -53,6 +60,11 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
                 "give --tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure-listen if you trust the network",
             )
         return None
+    for what, path in (("certificate", settings.tls_cert), ("key", settings.tls_key)):
+        if not Path(path).is_file():
+            raise CoordError(
+                Code.BAD_CONFIG, f"there is no {what} file {path}", f"name a PEM file with --tls-{_OPTION[what]}"
+            )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -77,6 +89,35 @@ def key_fingerprint(cert: Path) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
 
 
+async def check_address(settings: ServerSettings) -> None:
+    """Whether `Server.start` could listen now, without doing so. Raises what it would."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE, family=socket.AF_UNSPEC
+        )
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except OSError as error:
+        raise _cannot_listen(settings.host, settings.port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> CoordError:
+    """A port that is taken may be free again soon: that is no wrong setting, and a supervisor tries again."""
+    taken = error.errno == errno.EADDRINUSE
+    return CoordError(
+        Code.CONFLICT if taken else Code.BAD_CONFIG,
+        f"cannot listen on {host}:{port}: {os.strerror(errno.EADDRINUSE) if taken else error.strerror or error}",
+        "another coordinator may run there; choose a port with --listen HOST:PORT (port 0: any free one)"
+        if taken
+        else "choose an address of this machine with --listen HOST:PORT (port 0: any free one)",
+    )
+
+
 class Server:
     """Serves one application until it is stopped."""
 
@@ -86,7 +127,8 @@ class Server:
         self._runner = ApiRunner(app, access_log=None, shutdown_timeout=settings.shutdown_s, keepalive_timeout=75.0)
 
     async def start(self) -> str:
-        """Listen, and return the URL that clients on this machine use. CoordError(BAD_CONFIG) if it cannot."""
+        """Listen, and return the URL that clients on this machine use. CoordError if it cannot: CONFLICT for a port
+        that is taken, else BAD_CONFIG."""
         await self._runner.setup()
         host, port = self._settings.host, self._settings.port
         site = web.TCPSite(self._runner, host, port, ssl_context=self._tls, backlog=self._settings.backlog)
@@ -94,11 +136,7 @@ class Server:
             await site.start()
         except OSError as error:
             await self._runner.cleanup()
-            raise CoordError(
-                Code.BAD_CONFIG,
-                f"cannot listen on {host}:{port}: {error.strerror or error}",
-                "another coordinator may run there; choose a port with --listen HOST:PORT (port 0: any free one)",
-            ) from error
+            raise _cannot_listen(host, port, error) from error
         actual = self._runner.addresses[0]
         shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host  # noqa: S104 - compared, not bound
         shown = f"[{shown}]" if ":" in shown else shown

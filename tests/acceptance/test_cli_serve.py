@@ -88,7 +88,8 @@ def test_a_second_server_on_one_directory_is_refused_by_name(tmp_path: Path) -> 
         (("--listen", "127.0.0.1:99999"), 78, "HOST:PORT"),
         (("--listen", "0.0.0.0:0"), 78, "--insecure-listen"),
         (("--tls-cert", "cert.pem"), 78, "--tls-key"),
-        (("--tls-cert", "none.pem", "--tls-key", "none.pem"), 78, "none.pem"),
+        (("--tls-cert", "none.pem", "--tls-key", "none.pem"), 78, "no certificate file none.pem"),
+        (("--set", "policy.lost_after_ms=1s"), 78, "6 heartbeat intervals"),
         (("--set", "policy.lost_aftr_ms=1s"), 78, "lost_after_ms"),
         (("--set", "nonsense"), 78, "--set"),
         (("--config", "none.toml"), 78, "none.toml"),
@@ -107,11 +108,12 @@ def test_what_cannot_be_served_is_refused_before_anything_is_made(
 
 
 def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
-    """Status 78, and port 0 as the way out."""
+    """Status 73 (a supervisor may try again), port 0 as the way out, and no new directory is left."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = Coord(tmp_path / "data")("serve", "--listen", f"127.0.0.1:{port}")
-    assert done.code == 78
+    assert done.code == 73
+    assert not (tmp_path / "data").exists()
     assert str(port) in done.err and "port 0" in done.err and "Traceback" not in done.err
 
 
