@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 
 logger = logging.getLogger("coord.agent")
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -15,8 +16,12 @@ def printable(text: str) -> str:
 
 
 class _OneLine(logging.Formatter):
+    """`2026-11-22T04:31:05.123Z WARNING coord.agent: text`: as the coordinator writes its own."""
+
+    converter = staticmethod(time.gmtime)
+
     def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s agent: %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = printable(record.message)
