@@ -199,7 +199,7 @@ class Room:
         if not cuts:
             days = (to_ms - from_ms) / 86_400_000
             need = (ask.window_ms + min(ask.horizons_ms)) / 86_400_000
-            note = f"there are {days:.1f} days of history; a first forecast needs {need:.1f}: more is missing"
+            note = f"too little history: {days:.1f} of {need:.1f} days"
         elif len(cuts) > CUTS_MAX:
             note = f"only the last {CUTS_MAX} of {len(cuts)} cuts were made; name a longer step or a shorter time"
             cuts = cuts[-CUTS_MAX:]
