@@ -24,7 +24,7 @@ TOKENS = (
     output.Column("ROLE", lambda t: t.role),
     output.Column("STATE", lambda t: _state(t)),
     output.Column("CREATED", lambda t: humane.ago(t.created_at), right=True),
-    output.Column("EXPIRES", lambda t: humane.ago(t.expires_at), right=True),
+    output.Column("EXPIRES", lambda t: humane.left(t.expires_at), right=True),
     output.Column("FOR", lambda t: t.provider_id or t.pool or t.tenant or "-"),
     output.Column("NOTE", lambda t: t.note or "-"),
 )

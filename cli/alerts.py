@@ -21,7 +21,7 @@ COLUMNS = (
     output.Column("SUBJECT", lambda a: a.subject),
     output.Column("SINCE", lambda a: humane.ago(a.since), right=True),
     output.Column("TIMES", lambda a: str(a.count), right=True),
-    output.Column("WHAT", lambda a: a.text),
+    output.Column("WHAT", lambda a: a.text, whole=True),
     output.Column("TO DO", lambda a: a.hint, wide=True),
     output.Column("RESOLVED", lambda a: humane.ago(a.resolved_at), wide=True),
 )

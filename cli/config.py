@@ -51,6 +51,8 @@ TOP = ("data",)
 """Keys of coord.toml outside any section."""
 SHORT = {"COORD_DATA": ("", "data"), "COORD_URL": ("client", "url")}
 """Variables with a name of their own; every other setting is COORD_<SECTION>_<KEY>."""
+CHECKS = {"policy": "cli.patience:check"}
+"""Sections whose values have to fit each other -> who looks at that."""
 MAY_BE_ZERO = frozenset({
     "analytics.nice", "heartbeats.batch_age_s", "links.beats_delay_s", "store.ballast_bytes", "store.seal_after_ms",
     "upkeep.check_after_s",
@@ -132,7 +134,11 @@ class Config:
             if key not in hints:
                 self._refuse_key(section, key, value, hints)
             given[key] = convert(value, f"{name}.{key}", hints[key])
-        return kind(**given)
+        made = kind(**given)
+        if name in CHECKS:
+            module, _, check = CHECKS[name].partition(":")
+            getattr(importlib.import_module(module), check)(made)
+        return made
 
     def _defaults(self, name: str) -> dict[str, object]:
         """Defaults that depend on who runs this, and so cannot stand in the struct."""

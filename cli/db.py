@@ -11,6 +11,7 @@ from cli import exits, output, terminal
 from cli.config import Config
 from cli.options import Reach, config_option, data_option, given, json_option, reaches, talks
 from coordinator.api_types import CheckAnswer
+from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -28,14 +29,17 @@ def db() -> None:
 
 
 @db.command()
-@click.option("--name", help="Of the copy's directory. [the time]")
+@click.option("--name", help="A directory below backups/ for this copy and later ones of that name.")
 @json_option
 @talks
 def backup(client: Client, name: str | None, output: str) -> None:
     """Have the running coordinator write a consistent, verified copy below its data directory; prints its path.
 
+    Every copy is a directory of its own, named after the time: none is ever overwritten.
+
     \b
     coord db backup
+    coord db backup --name before-upgrade
     rsync -a "$(coord db backup)" elsewhere:/backups/
     """
     answer = client.backup(name)
@@ -91,6 +95,14 @@ def check(reach: Reach, offline: bool, output: str) -> int:
 
 def _offline(data: Path) -> CheckAnswer:
     from store.check import check_files
+    from store.layout import DataDir
+
+    if not DataDir(data).truth.is_file() and not DataDir(data).coordinator_id.is_file():
+        raise CoordError(
+            Code.NOT_FOUND,
+            f"there is no data directory {data}",
+            "name one with --data: it holds truth.sqlite and coordinator_id",
+        )
 
     report = check_files(data)
     return CheckAnswer(files=report.files, rows=report.rows, segments=report.segments, problems=report.problems)

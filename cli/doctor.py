@@ -50,7 +50,7 @@ class Findings(Struct, frozen=True, kw_only=True):
 COLUMNS = (
     output.Column("CHECK", lambda f: f.check),
     output.Column("STATE", lambda f: f.state, colour=lambda f: {GOOD: "32", WARN: "33", BAD: "31"}[f.state]),
-    output.Column("FOUND", lambda f: f.found),
+    output.Column("FOUND", lambda f: f.found, whole=True),
     output.Column("TO DO", lambda f: f.todo, wide=True),
 )
 
@@ -137,9 +137,9 @@ def _duckdb() -> Finding:
 def _permissions(data: Path) -> Finding:
     if not data.exists():
         parent = _existing(data)
-        if os.access(parent, os.W_OK | os.X_OK):
+        if os.access(parent, os.W_OK | os.X_OK) and _holds_files(parent):
             return Finding(check="data directory", state=GOOD, found=f"{data} is not there yet, and can be made")
-        todo = f"make it, owned by the user who runs coord, or choose another: --data (now: {parent} is not writable)"
+        todo = f"make it, owned by the user who runs coord, or choose another: --data (now: {parent} takes no files)"
         return Finding(check="data directory", state=BAD, found=f"{data} cannot be made", todo=todo)
     info = data.stat()
     if info.st_uid != os.geteuid() and os.geteuid() != 0:
@@ -150,6 +150,15 @@ def _permissions(data: Path) -> Finding:
         todo = f"chmod go= {' '.join(str(path) for path in loose[:4])}"
         return Finding(check="data directory", state=BAD, found=f"others can read {loose[0]}", todo=todo)
     return Finding(check="data directory", state=GOOD, found=str(data))
+
+
+def _holds_files(directory: Path) -> bool:
+    """Whether a file can be made there: the permissions of /proc say yes, and it takes none."""
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return True
+    except OSError:
+        return False
 
 
 def _space(data: Path) -> Finding:
@@ -164,6 +173,9 @@ def _space(data: Path) -> Finding:
 
 def _fsync(data: Path) -> Finding:
     """How long the disk takes to make one page safe: every acknowledged change waits for it."""
+    if not _holds_files(_existing(data)):
+        todo = "choose another place for the data directory: --data"
+        return Finding(check="disk fsync", state=BAD, found=f"{_existing(data)} takes no files", todo=todo)
     took_ms = []
     with tempfile.TemporaryFile(dir=_existing(data)) as file:
         for _ in range(FSYNC_TRIES):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FIGURES_OLD_S = 600.0
 EVIDENCE = {"never_observed": "none", "thin": "thin", "newcomer": "new"}
+CELL_FIELDS = ("provider_id", "weekday", "hour", "share", "observed_seconds")
+"""Of a cell of the week; weekday 0 is Monday, provider_id is null for the whole fleet."""
 AS_OF = "As it was then: Unix seconds or ISO 8601 with a zone."
 
 RELIABILITY = (
@@ -32,14 +34,21 @@ RELIABILITY = (
         "SCORE", lambda f: humane.number(f.liveness_score), right=True, colour=lambda f: _grade(f.liveness_score)
     ),
     output.Column("UPTIME", lambda f: humane.share(f.uptime_pct), right=True),
-    output.Column("4H", lambda f: humane.share(f.p_stays_4h, 0), right=True),
-    output.Column("8H", lambda f: humane.share(f.p_stays_8h, 0), right=True),
-    output.Column("MTBF", lambda f: (">" if f.mtbf_lower_bound else "") + humane.length(f.mtbf_seconds), right=True),
+    output.Column("4H", lambda f: humane.share(f.p_stays_4h, 0), right=True, explained="A STAY LASTS 4H"),
+    output.Column("8H", lambda f: humane.share(f.p_stays_8h, 0), right=True, explained="A STAY LASTS 8H"),
+    output.Column(
+        "MTBF",
+        lambda f: (">" if f.mtbf_lower_bound else "") + humane.length(f.mtbf_seconds),
+        right=True,
+        explained="TIME BETWEEN FAILURES",
+    ),
     output.Column("STAYS", lambda f: str(f.stays_count), right=True),
-    output.Column("FAILED", lambda f: humane.ago(f.last_failure_at), right=True),
-    output.Column("DATA", lambda f: _evidence(f)),
-    output.Column("TERMS", lambda f: _terms(f), wide=True),
-    output.Column("90% 8H", lambda f: f"{f.p_stays_8h_interval.low:.2f}-{f.p_stays_8h_interval.high:.2f}", wide=True),
+    output.Column("FAILED", lambda f: humane.ago(f.last_failure_at), right=True, explained="LAST FAILURE"),
+    output.Column("DATA", lambda f: _evidence(f), explained="EVIDENCE"),
+    output.Column("SCORE: UPTIME 4H 8H MTBF FAILED", lambda f: _terms(f), wide=True),
+    output.Column(
+        "8H, 90 % WITHIN", lambda f: f"{f.p_stays_8h_interval.low:.2f}-{f.p_stays_8h_interval.high:.2f}", wide=True
+    ),
     output.Column("OBSERVED", lambda f: humane.length(f.observed_seconds), right=True, wide=True),
     output.Column("FAILURES", lambda f: str(f.failures_count), right=True, wide=True),
     output.Column("ONLINE", lambda f: "yes" if f.online else "no", wide=True),
@@ -99,7 +108,8 @@ def reliability(
 def print_reliability(answer: ReliabilityAnswer, form: output.Format) -> None:
     columns = [*RELIABILITY]
     if answer.filters.horizon_s is not None:
-        columns[7] = FORECAST._replace(title=f"IN {humane.length(answer.filters.horizon_s).upper()}")
+        ahead = humane.length(answer.filters.horizon_s).upper()
+        columns[7] = FORECAST._replace(title=f"IN {ahead}", explained=f"STAYS {ahead} FROM NOW")
     empty = f"none of {answer.providers} providers fits"
     output.listing(answer, columns, form, name=lambda f: str(f.provider_id), empty=empty)
     if form in ("table", "wide") and answer.entries:
@@ -145,13 +155,27 @@ def availability(
     \b
     coord query availability
     coord query availability lab-07 --time-zone Europe/Berlin
-    NO_COLOR=1 coord query availability lab-07
+    coord query availability lab-07 -o csv       (a row an hour of the week; weekday 0 is Monday)
     """
     print_availability(client.availability(provider, time_zone=time_zone, as_of=as_of), output)
 
 
+def cells(answer: Availability) -> list[dict[str, object]]:
+    """The grid in long form: a row an hour of the week."""
+    return [
+        dict(zip(CELL_FIELDS, (answer.provider_id, weekday, hour, share, observed_s), strict=True))
+        for weekday, (shares, observed) in enumerate(
+            zip(answer.hourly_availability, answer.observed_seconds, strict=True)
+        )
+        for hour, (share, observed_s) in enumerate(zip(shares, observed, strict=True))
+    ]
+
+
 def print_availability(answer: Availability, form: output.Format) -> None:
     name = answer.provider_id or "fleet"
+    if form in ("csv", "jsonl"):
+        output.print_dicts(CELL_FIELDS, cells(answer), form)
+        return
     if form not in ("table", "wide"):
         output.single(answer, form, name=name)
         return

@@ -7,17 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import click
 
 from cli import humane, output, progress, terminal
-from cli.options import json_option, talks
+from cli.options import Reach, json_option, reaches
 from coordinator.api_types import ImportAnswer
 from coordinator.core.errors import Code, CoordError
-
-if TYPE_CHECKING:
-    from coordinator.client import Client
 
 
 @click.group("import", short_help="Take in history from elsewhere.")
@@ -32,8 +29,8 @@ def history() -> None:
 @history.command()
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @json_option
-@talks
-def sessions(client: Client, file: Path, output: str) -> None:
+@reaches
+def sessions(reach: Reach, file: Path, output: str) -> None:
     """Import sessions from a CSV file, plain or compressed by gzip or xz (`-` reads stdin).
 
     The header is provider_id,connected_at,disconnected_at,disconnect_reason; times are Unix seconds or
@@ -44,7 +41,11 @@ def sessions(client: Client, file: Path, output: str) -> None:
     coord import sessions history.csv.xz
     zcat history.csv.gz | coord import sessions -
     """
-    with _opened(file) as body, progress.Bar("importing", os.fstat(body.fileno()).st_size, sys.stderr) as bar:
+    with (
+        _opened(file) as body,
+        reach.client() as client,
+        progress.Bar("importing", os.fstat(body.fileno()).st_size, sys.stderr) as bar,
+    ):
         answer = client.import_sessions(body, bar.at)
     print_import(answer, output)
 
@@ -67,9 +68,7 @@ def print_import(answer: ImportAnswer, form: str) -> None:
     if form == "json":
         output.print_json(answer)
         return
-    click.echo(
-        f"{answer.rows} sessions of {answer.providers} providers: {answer.added} added, {answer.closed} closed, "
-        f"{answer.unchanged} known already"
-    )
+    taken = f"{humane.count(answer.rows, 'session')} of {humane.count(answer.providers, 'provider')}"
+    click.echo(f"{taken}: {answer.added} added, {answer.closed} closed, {answer.unchanged} known already")
     if answer.first_at is not None:
         terminal.say(f"from {humane.clock(answer.first_at)} to {humane.clock(answer.last_at)} UTC")

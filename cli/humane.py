@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 
@@ -53,6 +54,14 @@ def ago(text: str | None, now: datetime | None = None) -> str:
     return f"{length(away_s).split()[0] if away_s >= 60 else f'{away_s:.0f}s'} ago"
 
 
+def left(text: str | None, now: datetime | None = None) -> str:
+    """When something ends: `in 3h 5m`, `in 1s` in its last second, `12s ago` once it has ended, `-` for never."""
+    if text is None:
+        return "-"
+    left_s = (moment(text) - (now or datetime.now(UTC))).total_seconds()
+    return f"in {length(math.ceil(left_s))}" if left_s > 0 else ago(text, now)
+
+
 def clock(text: str | None) -> str:
     """A time of an answer to the second, in UTC: `2026-11-22 04:31:05`."""
     return "-" if text is None else moment(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -66,3 +75,8 @@ def share(value: float | None, digits: int = 1) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A figure with so many decimals; `-` when it is not known."""
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def count(number_of: int, one: str) -> str:
+    """`1 session`, `2 sessions`."""
+    return f"{number_of} {one}" if number_of == 1 else f"{number_of} {one}s"

@@ -61,8 +61,24 @@ class ReaderGone(Exception):
     """The other end of our output was closed. Not an OSError: click has ways of its own with those."""
 
 
+ANYWHERE = ("--data", "--url", "--config")
+"""Options of most commands that may also stand before the command."""
+
+
 class Root(click.Group):
     """The commands above, imported one at a time."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, behind_the_command(args))
+        except click.NoSuchOption as wrong:
+            if any(arg in _ENTRIES for arg in args):
+                raise click.UsageError(
+                    f"No such option: {wrong.option_name} before the command; it goes behind: coord COMMAND "
+                    f"{wrong.option_name} ...",
+                    ctx,
+                ) from wrong
+            raise
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -96,6 +112,22 @@ class Root(click.Group):
                 formatter.write_dl([(name, entry.short) for name, entry in entries.items()])
 
 
+def behind_the_command(args: list[str]) -> list[str]:
+    """The arguments with those of ANYWHERE that lead them moved to the end; one that stands there already wins."""
+    leading: list[str] = []
+    rest = list(args)
+    while rest and rest[0].partition("=")[0] in ANYWHERE:
+        taken = 1 if "=" in rest[0] else 2
+        option = rest[0].partition("=")[0]
+        value, rest = rest[:taken], rest[taken:]
+        if not any(arg.partition("=")[0] == option for arg in rest):
+            leading += value
+    if not rest:
+        return list(args)
+    end = rest.index("--") if "--" in rest else len(rest)
+    return rest[:end] + leading + rest[end:]
+
+
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(None, "-V", "--version", package_name="coord", prog_name="coord", message="%(prog)s %(version)s")
 def root() -> None:
@@ -105,6 +137,7 @@ def root() -> None:
     coord up                                start a coordinator and an agent here
     coord providers list                    who is there
     coord query reliability --horizon 8h    who can be relied on, and until when
+    coord --data DIR providers list         --data, --url and --config may stand first
     """
 
 

@@ -17,8 +17,10 @@ from cli import terminal
 
 Format = Literal["table", "wide", "json", "jsonl", "csv", "name"]
 FORMATS: tuple[Format, ...] = ("table", "wide", "json", "jsonl", "csv", "name")
-CELL_MAX = 48
-"""Characters of one cell of a narrow table."""
+CELL_LEAST = 8
+"""Characters that a text keeps, however narrow the terminal is."""
+GAP = 2
+"""Spaces between two columns."""
 
 
 class Column(NamedTuple):
@@ -31,6 +33,12 @@ class Column(NamedTuple):
     right: bool = False
     colour: Callable[[Any], str] | None = None
     """An SGR code for the cell (`32`), or an empty string."""
+    spare: bool = False
+    """Left away first where the terminal is too narrow; `-o wide` has it."""
+    whole: bool = False
+    """A sentence that is never cut: the terminal wraps it."""
+    explained: str = ""
+    """The title with `-o wide`, where there is room for one that explains itself."""
 
 
 def listing(
@@ -58,8 +66,11 @@ def listing(
     elif not rows:
         terminal.say(empty)
     else:
-        shown = [column for column in columns if output == "wide" or not column.wide]
-        print_table(rows, shown, out, cut=output == "table" and out.isatty())
+        if output == "wide":
+            print_table(rows, [column._replace(title=column.explained or column.title) for column in columns], out)
+        else:
+            shown = [column for column in columns if not column.wide]
+            print_table(rows, shown, out, fit=terminal.width(out) if out.isatty() else None)
 
 
 def single(entry: Struct, output: Format, *, name: str) -> None:
@@ -81,13 +92,18 @@ def print_json(answer: object) -> None:
     sys.stdout.write(terminal.safe_json(text) + "\n")
 
 
-def print_table(rows: Sequence[Any], columns: Sequence[Column], out: TextIO, *, cut: bool = False) -> None:
-    """Columns as wide as their longest cell, two spaces apart. `cut` shortens cells that are very long."""
+def print_table(rows: Sequence[Any], columns: Sequence[Column], out: TextIO, *, fit: int | None = None) -> None:
+    """Columns as wide as their longest cell, two spaces apart; within `fit` characters, if that is given: spare
+    columns are left away first, then the longest texts are cut."""
     colourful = terminal.has_colour(out)
-    cells = [[_cell(column.show(row), cut) for column in columns] for row in rows]
+    cells = [[terminal.safe(column.show(row)) for column in columns] for row in rows]
     widths = [
         max(len(column.title), max((len(line[at]) for line in cells), default=0)) for at, column in enumerate(columns)
     ]
+    if fit is not None:
+        kept, widths = fitted(columns, widths, fit)
+        columns = [columns[at] for at in kept]
+        cells = [[_cut(line[at], widths[n]) for n, at in enumerate(kept)] for line in cells]
     dim, off = ("\x1b[1m", "\x1b[0m") if colourful else ("", "")
     head = "  ".join(_pad(c.title, w, c.right) for c, w in zip(columns, widths, strict=True)).rstrip()
     out.write(f"{dim}{head}{off}\n")
@@ -108,9 +124,28 @@ def print_facts(facts: Sequence[tuple[str, str]]) -> None:
         sys.stdout.write(f"{name:<{wide}}  {value}\n")
 
 
-def _cell(text: str, cut: bool) -> str:
-    shown = terminal.safe(text)
-    return shown[: CELL_MAX - 1] + "…" if cut and len(shown) > CELL_MAX else shown
+def fitted(columns: Sequence[Column], widths: Sequence[int], fit: int) -> tuple[list[int], list[int]]:
+    """Which columns stay, and how wide each is, so that a line has at most `fit` characters."""
+    kept = list(range(len(columns)))
+
+    def over() -> int:
+        return sum(wide[at] for at in kept) + GAP * (len(kept) - 1) - fit
+
+    wide = list(widths)
+    while over() > 0 and (spare := [at for at in kept if columns[at].spare]):
+        kept.remove(spare[-1])
+    texts = [at for at in kept if not columns[at].right and not columns[at].whole]
+    while over() > 0 and texts:
+        longest = max(texts, key=lambda at: wide[at])
+        if wide[longest] <= max(CELL_LEAST, len(columns[longest].title)):
+            texts.remove(longest)
+        else:
+            wide[longest] -= 1
+    return kept, [wide[at] for at in kept]
+
+
+def _cut(text: str, wide: int) -> str:
+    return text[: wide - 1] + "…" if len(text) > wide else text
 
 
 def _pad(text: str, wide: int, right: bool) -> str:

@@ -66,8 +66,11 @@ def backtest(
 
 
 def print_backtest(answer: Backtest, form: output.Format) -> None:
+    if not answer.cuts and form in ("table", "wide"):
+        terminal.say(answer.note or "there was no moment of the past to forecast from")
+        return
     name: Namer = lambda h: f"{h.horizon_s:.0f}"  # noqa: E731
-    output.listing(answer, HORIZONS, form, name=name, entries=answer.horizons, empty="there were no cuts to look at")
+    output.listing(answer, HORIZONS, form, name=name, entries=answer.horizons)
     if form == "wide":
         for horizon in answer.horizons:
             click.echo(f"\ncalibration, {humane.length(horizon.horizon_s)} ahead")
@@ -75,4 +78,4 @@ def print_backtest(answer: Backtest, form: output.Format) -> None:
             output.print_table(horizon.calibration, BINS, sys.stdout)
     if form in ("table", "wide"):
         span = f"{humane.clock(answer.from_)} to {humane.clock(answer.to)} UTC"
-        terminal.say(f"\n{answer.cuts} cuts from {span}; model: {answer.model}. {answer.note}".rstrip())
+        terminal.say(f"\n{humane.count(answer.cuts, 'cut')} from {span}; model: {answer.model}. {answer.note}".rstrip())

@@ -51,7 +51,8 @@ def print_sql(answer: SqlAnswer, form: output.Format) -> None:
                 output.Column(title, _value_of(title), right=_is_number(kind))
                 for title, kind in zip(answer.columns, answer.types, strict=True)
             ]
-            output.print_table(rows, columns, sys.stdout, cut=form == "table" and sys.stdout.isatty())
+            fit = terminal.width(sys.stdout) if form == "table" and sys.stdout.isatty() else None
+            output.print_table(rows, columns, sys.stdout, fit=fit)
     if answer.truncated:
         terminal.say(f"there were more than {len(rows)} rows: --limit shows more of them")
 

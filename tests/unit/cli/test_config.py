@@ -49,6 +49,27 @@ def test_every_value_says_where_it_came_from(tmp_path: Path) -> None:
     assert shown["policy.lost_after_ms"] == "default"
 
 
+@pytest.mark.parametrize(
+    ("text", "said", "hint"),
+    [
+        ("lost_after_ms = '1s'", "lost_after_ms = 1000", "lost_after_ms=30000"),
+        ("heartbeat_interval_ms = '10s'", "heartbeat_interval_ms = 10000", "lost_after_ms=60000"),
+        ("suspect_after_intervals = 1.0", "ping_after_intervals = 1.2", "raise"),
+        ("suspect_after_intervals = 7", "lost_after_ms = 30000", "lower"),
+    ],
+)
+def test_patience_that_contradicts_itself_is_refused(tmp_path: Path, text: str, said: str, hint: str) -> None:
+    """A provider is pinged, then suspect, then lost: settings that would turn this around say so at the start."""
+    wrong = refused(lambda: config(tmp_path, f"[policy]\n{text}\n").section("policy", Policy))
+    assert said in wrong.message and hint in wrong.hint
+
+
+def test_patience_at_its_least_is_taken(tmp_path: Path) -> None:
+    """Six intervals are enough."""
+    quick = config(tmp_path, "[policy]\nheartbeat_interval_ms = 1000\nlost_after_ms = 6000\n")
+    assert quick.section("policy", Policy).lost_after_ms == 6000
+
+
 def test_an_unknown_key_is_an_error_with_its_line_and_a_suggestion(tmp_path: Path) -> None:
     """Never ignored: a misspelt deadline is no deadline."""
     wrong = refused(lambda: config(tmp_path, "[policy]\n\nlost_aftr_ms = 1\n").section("policy", Policy))

@@ -51,3 +51,22 @@ def test_what_is_no_size_is_refused_and_said(text: str) -> None:
     with pytest.raises(CoordError) as refused:
         humane.size(text)
     assert ascii(text) in refused.value.message and refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "-"),
+        ("2026-11-22T12:00:00.400Z", "in 1s"),
+        ("2026-11-22T12:00:59.100Z", "in 1m"),
+        ("2026-11-29T12:00:00Z", "in 7d"),
+        ("2026-11-22T11:59:48Z", "12s ago"),
+    ],
+)
+def test_what_ends_says_when_and_never_that_it_has_ended_before(text: str | None, said: str) -> None:
+    """A token in its last second is valid still, and the list says so."""
+    assert humane.left(text, NOW) == said
+
+
+def test_counts_have_their_plural() -> None:
+    assert [humane.count(n, "session") for n in (0, 1, 2)] == ["0 sessions", "1 session", "2 sessions"]

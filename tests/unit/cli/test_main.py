@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import click
 import pytest
 
 from cli import exits
-from cli.main import COMMANDS, main, root
+from cli.main import COMMANDS, behind_the_command, main, root
 from cli.providers import print_providers
 from coordinator.api_types import Providers
 from coordinator.core.errors import Code, CoordError
@@ -80,6 +81,61 @@ def test_a_wrong_command_line_is_refused_with_what_was_meant(
     code, out, err = run(capsys, *argv)
     assert (code, out) == (exits.USAGE, "")
     assert said in err and "--help" in err
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        (["--data", "D", "providers", "list"], ["providers", "list", "--data", "D"]),
+        (["--url=U", "--config", "C", "alerts"], ["alerts", "--url=U", "--config", "C"]),
+        (["--data", "D", "query", "sql", "--", "SELECT 1"], ["query", "sql", "--data", "D", "--", "SELECT 1"]),
+        (["--data", "D", "db", "check", "--data=E"], ["db", "check", "--data=E"]),
+        (["--data", "D"], ["--data", "D"]),
+        (["providers", "list"], ["providers", "list"]),
+        ([], []),
+    ],
+)
+def test_some_options_may_stand_before_the_command(asked: list[str], meant: list[str]) -> None:
+    """They mean the same there; what stands behind the command wins."""
+    assert behind_the_command(asked) == meant
+
+
+def test_an_option_before_the_command_reaches_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "--data", str(tmp_path / "none"), "db", "check", "--offline")
+    assert code == exits.of(Code.NOT_FOUND) and f"there is no data directory {tmp_path / 'none'}" in err
+
+
+def test_any_other_option_before_the_command_says_where_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "-o", "json", "providers", "list")
+    assert code == exits.USAGE and "coord COMMAND -o" in err
+
+
+def test_a_history_that_is_not_there_is_said_before_anything_is_asked(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whether there is a coordinator or not."""
+    code, _, err = run(capsys, "import", "sessions", "nofile.csv", "--data", str(tmp_path))
+    assert code == exits.of(Code.NOT_FOUND) and "nofile.csv cannot be read" in err
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/sys/x"])
+def test_a_place_that_takes_no_files_is_no_data_directory(capsys: pytest.CaptureFixture[str], place: str) -> None:
+    """Permissions alone would let root try."""
+    code, out, _ = run(capsys, "doctor", "--data", place, "-o", "json")
+    found = {one["check"]: one for one in json.loads(out)["entries"]}
+    assert code == exits.FOUND_PROBLEMS
+    assert found["data directory"]["state"] == "problem" and "cannot be made" in found["data directory"]["found"]
+    assert "takes no files" in found["disk fsync"]["found"]
+
+
+def test_an_agent_that_does_not_answer_is_perhaps_the_one_beside_the_coordinator(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint names its state directory, where there is one."""
+    (tmp_path / "data" / "agent").mkdir(parents=True)
+    monkeypatch.setenv("COORD_DATA", str(tmp_path / "data"))
+    code, _, err = run(capsys, "agent", "status", "--state", str(tmp_path / "none"))
+    assert code == exits.of(Code.UNREACHABLE) and f"--state {tmp_path / 'data' / 'agent'}" in err
 
 
 def test_a_missing_option_names_its_choices_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,8 @@ import json
 import pytest
 from msgspec import Struct
 
-from cli import heatmap, output, terminal
+from cli import access, figures, heatmap, output, past, providers, quality, terminal
+from coordinator.api_types import Availability, Backtest, BacktestHorizon
 
 
 class Thing(Struct, frozen=True, kw_only=True):
@@ -136,3 +137,81 @@ def test_the_plain_heatmap_has_a_row_a_day_and_a_digit_an_hour() -> None:
 def test_a_tenth_begins_at_its_own_value(share: float, tenth: int) -> None:
     """0.3 is the third tenth though 0.3 * 10 is not 3 in binary."""
     assert heatmap.tenth(share) == tenth
+
+
+WIDE = (
+    output.Column("NAME", lambda t: t.name),
+    output.Column("WHAT", lambda t: t.labels["what"], whole=True),
+    output.Column("SPARE", lambda t: "spare", spare=True),
+    output.Column("SHARE", lambda t: "0.5", right=True, explained="SHARE OF IT"),
+)
+
+
+def table(fit: int | None, name: str = "a-name-of-some-length", what: str = "words") -> list[str]:
+    out = io.StringIO()
+    output.print_table([Thing(name=name, labels={"what": what})], WIDE, out, fit=fit)
+    return out.getvalue().splitlines()
+
+
+def test_a_table_that_fits_is_whole() -> None:
+    assert "SPARE" in table(80)[0] and "a-name-of-some-length" in table(80)[1]
+
+
+def test_a_narrow_terminal_loses_spare_columns_first_then_the_ends_of_long_texts() -> None:
+    """No line is longer than the terminal; what a listing is about stays."""
+    without_spare, cut = table(40), table(26)
+    assert "SPARE" not in without_spare[0] and "a-name-of-some-length" in without_spare[1]
+    assert max(map(len, cut)) <= 26 and "a-name-of-s…" in cut[1] and "0.5" in cut[1]
+
+
+def test_nothing_is_cut_where_no_terminal_is() -> None:
+    assert "x" * 200 in table(None, name="x" * 200)[1]
+
+
+def test_a_sentence_is_never_cut() -> None:
+    """The terminal wraps it."""
+    assert "w" * 90 in table(40, what="w" * 90)[1]
+
+
+def test_wide_titles_explain_themselves(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = Things(entries=(Thing(name="a", labels={"what": "x"}),))
+    output.listing(answer, WIDE, "wide", name=lambda t: str(t.name))
+    assert "SHARE OF IT" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [providers.COLUMNS, figures.RELIABILITY, access.TOKENS, past.SESSIONS])
+def test_titles_of_the_narrow_tables_leave_room_for_their_cells(columns: tuple[output.Column, ...]) -> None:
+    narrow = [column for column in columns if not column.wide]
+    assert sum(len(column.title) + output.GAP for column in narrow) <= 72
+
+
+def test_a_week_in_long_form_is_a_row_an_hour(capsys: pytest.CaptureFixture[str]) -> None:
+    """7 x 24 rows in the order of the week; null where nothing was observed, null too for the whole fleet."""
+    grid = tuple(tuple(None if hour == 3 else day / 10 for hour in range(24)) for day in range(7))
+    seconds = tuple(tuple(0.0 if hour == 3 else 60.0 for hour in range(24)) for _ in range(7))
+    week = Availability(
+        provider_id=None, as_of="2026-11-22T12:00:00Z", window_days=14.0, time_zone="UTC",
+        hourly_availability=grid, observed_seconds=seconds, uptime_pct=0.5,
+    )  # fmt: skip
+    figures.print_availability(week, "csv")
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 168
+    assert rows[25] == {"provider_id": "", "weekday": "1", "hour": "1", "share": "0.1", "observed_seconds": "60.0"}
+    assert rows[3]["share"] == ""
+    figures.print_availability(week, "jsonl")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[3] == {"provider_id": None, "weekday": 0, "hour": 3, "share": None, "observed_seconds": 0.0}
+
+
+def test_a_backtest_without_a_past_says_so_and_shows_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON stays what it is."""
+    nothing = Backtest(
+        from_=None, to=None, cuts=0, every_s=43200.0, window_s=1209600.0, model="rate",
+        horizons=(BacktestHorizon(horizon_s=28800.0, n=0, base_rate=None, auc=None, brier=None, log_loss=None,
+                                  brier_base_rate=None, calibration=()),),
+        note="too little history: 0.0 of 14.2 days",
+    )  # fmt: skip
+    quality.print_backtest(nothing, "table")
+    assert capsys.readouterr() == ("", "too little history: 0.0 of 14.2 days\n")
+    quality.print_backtest(nothing, "json")
+    assert json.loads(capsys.readouterr().out)["horizons"][0]["n"] == 0
