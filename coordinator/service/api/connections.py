@@ -6,7 +6,9 @@ in the log for each. A connection that never completes a request is closed by it
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import resource
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +17,9 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.service.api.problems import SECURITY_HEADERS, refusal
 
 log = logging.getLogger("coord.api")
+
+RESERVED_FILES = 256
+DROP_S = 0.01
 
 
 class Connection(web.RequestHandler):
@@ -41,10 +46,29 @@ class Connection(web.RequestHandler):
         return response
 
 
+def connections_max(files_max: int) -> int:
+    """How many connections a process with so many files may hold; the rest is for databases, segments and children."""
+    return files_max - min(RESERVED_FILES, files_max // 2)
+
+
 class _Server(web.Server):
     def __init__(self, plain: web.Server, settings: dict[str, Any]) -> None:
         super().__init__(plain.request_handler, request_factory=plain.request_factory)
         self._settings = settings
+        self._open = 0
+        self._open_max = connections_max(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Take it, or drop it where files would run out: sockets of strangers must not keep us from our disk."""
+        super().connection_made(handler, transport)
+        self._open += 1
+        if self._open > self._open_max:
+            # Not at once: aiohttp's task of the connection has to have begun, or its failure is logged for each.
+            asyncio.get_running_loop().call_later(DROP_S, transport.abort)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._open -= 1
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, **self._settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import logging
 import time
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from coordinator.core.errors import Code, CoordError
+from coordinator.service.api import connections
+from coordinator.service.api.connections import connections_max
 from coordinator.service.api.problems import STATUS
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, PATIENCE_S, Rig, served
@@ -136,6 +139,27 @@ def test_a_body_that_is_not_one_whole_gzip_member_is_refused(body: bytes) -> Non
         assert 201 == (await rig.ask("POST", "/v1/pools", data=whole, headers=packed)).status
         other = await rig.ask("POST", "/v1/pools", data=whole, headers={"Content-Encoding": "br"})
         assert "bad_request" == other.code and "Content-Encoding" in other.json["detail"]
+
+    served(test)
+
+
+def test_connections_leave_files_for_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what the process may open, less a reserve, a new connection is dropped; when one goes there is room."""
+    assert (744, 50) == (connections_max(1_000), connections_max(100))
+    monkeypatch.setattr(connections, "connections_max", lambda files_max: 20)
+
+    async def test(rig: Rig) -> None:
+        host, port = rig.url.removeprefix("http://").split(":")
+        peers = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
+        reader, writer = await asyncio.open_connection(host, int(port))
+        with contextlib.suppress(ConnectionResetError):
+            assert b"" == await asyncio.wait_for(reader.read(), PATIENCE_S)
+        for _, other in (*peers, (reader, writer)):
+            other.close()
+        async with asyncio.timeout(PATIENCE_S):
+            while rig.connections():  # noqa: ASYNC110 - nobody tells of the last one
+                await asyncio.sleep(0.01)
+        assert 200 == (await rig.get("/healthz", None)).status
 
     served(test)
 
