@@ -72,6 +72,8 @@ class Root(click.Group):
         try:
             return super().parse_args(ctx, behind_the_command(args))
         except click.NoSuchOption as wrong:
+            if args[0].partition("=")[0] in ANYWHERE:
+                raise click.UsageError(f"Missing command: coord {args[0]} ... COMMAND", ctx) from wrong
             if any(arg in _ENTRIES for arg in args):
                 raise click.UsageError(
                     f"No such option: {wrong.option_name} before the command; it goes behind: coord COMMAND "

@@ -128,6 +128,9 @@ def client_for(config: Config, token: str | None = None) -> Client:
     here = url.rstrip("/") == local_address(data, quiet=True)
     token = token or config.secret("COORD_TOKEN") or (local_token(data) if here else None)
     if token is None:
+        local = local_address(data, quiet=True)
+        if local and url.rstrip("/").partition("://")[2] == local.partition("://")[2]:
+            raise CoordError(Code.UNREACHABLE, f"no coordinator answers at {url}", f"the one of {data} is at {local}")
         raise CoordError(
             Code.UNAUTHENTICATED,
             f"no token was given for {url}",

@@ -33,18 +33,22 @@ Results go to stdout, everything else to stderr. Client commands find the coordi
 `COORD_URL`, else `client.url` of [coord.toml](config.md), else the `address` file of the data directory
 (`--data`, `COORD_DATA`, else the default one). The token comes from `--token-file` (`-` is stdin), else
 `COORD_TOKEN`, else `tokens/admin.token` of that data directory, if it is the same coordinator's. No flag ever
-carries a secret.
+carries a secret. `--data`, `--url` and `--config` may also stand before the command: `coord --data DIR alerts`.
 
 Listings take `-o`:
 
 | format | what it is |
 |---|---|
 | `table` | for people; columns may change |
-| `wide` | the same with more columns |
+| `wide` | the same with more columns, under titles that explain themselves; never cut |
 | `json` | the HTTP answer: `{"entries": [...], ...}`, field names as in [http.md](http.md) |
 | `jsonl` | one entry a line |
 | `csv` | every field of the entries |
 | `name` | ids alone, one a line |
+
+On a terminal that is too narrow a table leaves CPUS and MEMORY away, then cuts its longest texts (`…`); sentences
+are wrapped. In a pipe nothing is cut. `coord query availability` is one thing in `json`; in `csv` and `jsonl` it is a
+row an hour of the week: `provider_id weekday hour share observed_seconds`, weekday 0 is Monday.
 
 Colour is used on terminals only, and never when `NO_COLOR` is set. Lengths of time are written `30s 5m 8h 7d`,
 moments as Unix seconds or ISO 8601 with a zone.
@@ -66,6 +70,9 @@ Where a value comes from, the last one counts:
 `coord config show` prints each value and which of these it came from. An unknown key is an error that names its
 line and the nearest known key. Where a key's name ends in `_ms` or `_s` the value may be a length of time in
 words (`"30s"`), where it ends in `_bytes` or `_bytes_max` a size (`"64MiB"`).
+
+A provider is pinged, then suspect, then lost: `policy.lost_after_ms` is at least six heartbeat intervals, and
+`policy.suspect_after_intervals` lies between `policy.ping_after_intervals` and that; else the start is refused.
 
 | variable | what it is |
 |---|---|

@@ -110,6 +110,20 @@ def test_any_other_option_before_the_command_says_where_it_goes(capsys: pytest.C
     assert code == exits.USAGE and "coord COMMAND -o" in err
 
 
+def test_such_an_option_without_a_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "--data", "somewhere")
+    assert code == exits.USAGE and "Missing command" in err
+
+
+def test_the_other_scheme_of_this_machines_coordinator_is_told_apart_from_a_missing_token(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The data directory knows how it is reached."""
+    (tmp_path / "address").write_text("http://127.0.0.1:7999\n")
+    code, _, err = run(capsys, "alerts", "--data", str(tmp_path), "--url", "https://127.0.0.1:7999")
+    assert code == exits.of(Code.UNREACHABLE) and "is at http://127.0.0.1:7999" in err
+
+
 def test_a_history_that_is_not_there_is_said_before_anything_is_asked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
