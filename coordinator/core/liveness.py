@@ -86,12 +86,11 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
 
 
 def _stalled_ms(state: ClusterState, event: Tick, policy: Policy) -> Ms:
-    """How long we were not looking before this tick. Never more than the time since the last one: a stall that was
+    """How long we were not looking before this tick: what it reports, or what its distance from the last one shows
+    (the tick that reported the stall may have been one too many). Never more than that distance: a stall that was
     seen by the ticks themselves (one waited while we stood still) is not counted again when it is reported."""
     gap_ms = state.now_ms - state.ticked_at_ms
-    if event.stalled_ms >= policy.stall_ms:
-        return min(event.stalled_ms, gap_ms)
-    return gap_ms - policy.tick_ms
+    return max(min(event.stalled_ms, gap_ms), gap_ms - policy.tick_ms)
 
 
 def _forgive(state: ClusterState, stalled_ms: Ms, policy: Policy, out: Decision) -> None:

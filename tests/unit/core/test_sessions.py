@@ -128,10 +128,21 @@ def test_only_a_tick_judges_a_provider_lost() -> None:
 # ---- stalls
 
 
+def test_a_long_stall_behind_a_report_of_a_short_one_judges_nobody() -> None:
+    """The tick that reported the long stall was one too many; the next one reports another, a short one."""
+    fleet = Fleet("a")
+    fleet.hello(1)
+    fleet.at(5).beat(1)
+    fleet.tick()
+    fleet.at(65).tick(stalled_s=4)
+    assert fleet.phase() is Liveness.ONLINE
+
+
 def test_a_stall_of_ours_judges_nobody() -> None:
     fleet = Fleet("a")
     fleet.hello(1)
     fleet.at(5).beat(1)
+    fleet.tick()
     fleet.at(65).tick(stalled_s=59)
     assert fleet.phase() is Liveness.ONLINE
     assert [
