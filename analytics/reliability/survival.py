@@ -113,6 +113,8 @@ class Own(NamedTuple):
     """(provider, exit age) of every exposure, sorted."""
     entries: Ints
     """(provider, entry age) of those that entered late, sorted."""
+    beyond: Floats
+    """By provider: the fleet's log S at `longest`, from where its curve goes on."""
 
     def row(self, providers: int, age: int) -> Ints:
         """By provider: the row of its last leaving up to `age`; -1 where it has none."""
@@ -144,7 +146,7 @@ def own(rows: Exposures, fleet: Curve, providers: int) -> Own:
     if len(exits) == 0:
         empty = np.zeros(0)
         no = empty.astype(np.int32)
-        return Own(no, no, empty, empty, exits, longest, exits, entries)
+        return Own(no, no, empty, empty, exits, longest, exits, entries, np.zeros(providers))
     tail = np.flatnonzero(np.append(exits[1:] >> 32 != exits[:-1] >> 32, True))
     longest[exits[tail] >> 32] = exits[tail] & 0xFFFFFFFF
 
@@ -162,7 +164,9 @@ def own(rows: Exposures, fleet: Curve, providers: int) -> Own:
         risk -= after[provider] - np.searchsorted(entries, key, side="left")
     log_f, var = _terms(k + PRIOR * fleet.hazard_of(age), (risk + PRIOR).astype(np.float64))
     first = np.concatenate(([True], provider[1:] != provider[:-1])) if len(provider) else np.zeros(0, np.bool_)
-    return Own(provider, age, _within(log_f, first), _within(var, first), key, longest, exits, entries)
+    return Own(
+        provider, age, _within(log_f, first), _within(var, first), key, longest, exits, entries, fleet.at(longest)
+    )
 
 
 def _within(term: Floats, first: Flags) -> Floats:
@@ -198,10 +202,9 @@ def chances(mine: Own, fleet: Curve, providers: int, age: int, unwatched: float 
     log_s = np.where(has, mine.log_s[i], 0.0) if len(mine.key) else np.zeros(providers)
     var = np.where(has, mine.variance[i], 0.0) if len(mine.key) else np.zeros(providers)
     borrowed = mine.longest < age
-    before = fleet.at(mine.longest)
-    more = fleet.at(age) - before
+    more = fleet.at(age) - mine.beyond
     if unwatched <= LOG_ZERO:
-        more = np.where(before <= LOG_ZERO, LOG_ZERO, more)
+        more = np.where(mine.beyond <= LOG_ZERO, LOG_ZERO, more)
     if fleet.longest < age:
         more = np.full(providers, LOG_ZERO) if unwatched <= LOG_ZERO else more + unwatched
     spread = np.maximum(fleet.variance_at(age) - fleet.variance_at(mine.longest), 0.0) + PRIOR * (more / PRIOR) ** 2
@@ -235,7 +238,7 @@ def quantile(mine: Own, fleet: Curve, providers: int, level: float) -> Floats:
     if len(fleet.age):
         i = mine.row(providers, 0xFFFFFFFF)
         log_s = np.where(i >= 0, mine.log_s[i], 0.0) if len(mine.key) else np.zeros(providers)
-        wanted = target - log_s + fleet.at(mine.longest)
+        wanted = target - log_s + mine.beyond
         j = np.searchsorted(-fleet.log_s, -wanted, side="left")
         age = np.where(j < len(fleet.age), fleet.age[np.minimum(j, len(fleet.age) - 1)], 0)
         found = np.where(np.isnan(found) & (age > mine.longest), age, found)
