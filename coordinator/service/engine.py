@@ -210,15 +210,17 @@ class Engine:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            room = len(self._open.decisions) < self._settings.undurable_max
-            if room:
+            if self._has_room():
                 self._decide_batch()
             await self._advance()
             if self._stopping and not self._inbox and self._in_flight is None:
                 return
-            if self._inbox and room:  # without room, the end of the commit wakes us
+            if self._inbox and self._has_room():  # without room, the end of the commit wakes us
                 self._wake.set()
                 await asyncio.sleep(0)
+
+    def _has_room(self) -> bool:
+        return len(self._open.decisions) < self._settings.undurable_max
 
     def _decide_batch(self) -> None:
         beats = self._take_beats()
@@ -347,8 +349,8 @@ class Engine:
                 await self._links.drained()
             drifted_ms = self.clock.wall_ms() - self.clock.now_ms()
             step_ms = drifted_ms - drift_ms
-            if abs(step_ms) >= self.policy.wall_jump_ms:
-                drift_ms = drifted_ms
-            else:
+            if abs(step_ms) < self.policy.wall_jump_ms:
                 step_ms = 0
+            elif not self._tick_waits:  # else this tick is dropped, and the next one has to tell of the step
+                drift_ms = drifted_ms
             self.post(events.Tick(at_ms=self.clock.now_ms(), stalled_ms=stalled_ms, wall_step_ms=step_ms))

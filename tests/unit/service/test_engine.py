@@ -39,6 +39,8 @@ class HandClock:
 
     def __init__(self) -> None:
         self.ms: Ms = START_MS
+        self.wall_step_ms: Ms = 0
+        self.looks = 0
 
     def now_ms(self) -> Ms:
         return self.ms
@@ -47,7 +49,8 @@ class HandClock:
         return self.ms / 1_000
 
     def wall_ms(self) -> Ms:
-        return self.ms
+        self.looks += 1
+        return self.ms + self.wall_step_ms
 
 
 class SlowStore(MemoryStore):
@@ -246,6 +249,29 @@ def test_ticks_that_wait_are_one(tmp_path: Path) -> None:
         assert 1 == rig.engine.inbox_depth
 
     with_engine(test, tmp_path)
+
+
+def test_a_step_of_the_wall_clock_is_told_even_when_its_tick_was_dropped(tmp_path: Path) -> None:
+    """A tick that finds another one waiting (the disk is slow) is dropped; the next one tells of the step."""
+
+    async def main() -> None:
+        rig = Rig(SlowStore(), tmp_path, EngineSettings(undurable_max=1))
+        rig.engine.policy = Policy(tick_ms=1)
+        rig.store.gate.clear()
+        running = asyncio.ensure_future(rig.engine.run())
+        rig.engine.post(events.Boot(at_ms=rig.clock.ms))
+        await until(lambda: rig.engine.counters.decisions == 2 and rig.engine.inbox_depth == 1)
+        rig.clock.wall_step_ms = 60_000
+        looks = rig.clock.looks
+        await until(lambda: rig.clock.looks >= looks + 3)
+        assert 1 == rig.engine.inbox_depth
+        rig.store.gate.set()
+        await until(lambda: "Warned" in rig.said)
+        await rig.engine.stop()
+        await asyncio.wait_for(running, 10)
+        assert 1 == rig.said.count("Warned")
+
+    asyncio.run(main())
 
 
 def test_a_full_inbox_refuses_calls(tmp_path: Path) -> None:
