@@ -13,7 +13,6 @@ from coordinator.core.commands import (
     Put,
     Reply,
     TokenChanged,
-    TokenForgotten,
 )
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import PoolCreate, PoolDelete, TokenCreate, TokenRevoke
@@ -21,6 +20,7 @@ from coordinator.core.policy import Policy
 from coordinator.core.providers import DEFAULT_POOL, part_from
 from coordinator.core.rows import PoolRow, Role, TokenRow
 from coordinator.core.state import ClusterState
+from coordinator.core.token_room import make_room
 
 
 def on_token_create(state: ClusterState, event: TokenCreate, policy: Policy, out: Decision) -> None:
@@ -42,7 +42,7 @@ def on_token_create(state: ClusterState, event: TokenCreate, policy: Policy, out
     if event.token_id in state.tokens or event.digest in state.tokens_by_digest:
         raise CoordError(Code.CONFLICT, f"token {event.token_id} exists already", "ask again")
     if len(state.tokens) >= policy.tokens_max:
-        _drop_dead_tokens(state, policy, out)
+        make_room(state, policy, out)
     row = TokenRow(
         token_id=event.token_id,
         role=event.role,
@@ -57,19 +57,6 @@ def on_token_create(state: ClusterState, event: TokenCreate, policy: Policy, out
     out.writes.append(Put(row))
     out.notes.append(TokenChanged(row))
     out.replies.append(Reply(event.request_id, row))
-
-
-def _drop_dead_tokens(state: ClusterState, policy: Policy, out: Decision) -> None:
-    """Make room by removing the tokens that open nothing any more; TOO_MANY when there are none."""
-    dead = [t for t in state.tokens.values() if t.role is not Role.AGENT and state.valid_token(t.digest) is None]
-    if not dead:
-        raise CoordError(
-            Code.TOO_MANY, f"{policy.tokens_max} tokens exist, no more are taken", "revoke some: coord token list"
-        )
-    for row in dead:
-        state.remove_token(row.token_id)
-        out.writes.append(Delete("token", row.token_id))
-        out.notes.append(TokenForgotten(row))
 
 
 def on_token_revoke(state: ClusterState, event: TokenRevoke, policy: Policy, out: Decision) -> None:

@@ -26,6 +26,7 @@ from coordinator.core.rows import EndReason, ProviderRow, Role, TokenRow
 from coordinator.core.sessions import end_session
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
+from coordinator.core.token_room import make_room
 
 DEFAULT_POOL = PoolName("default")
 
@@ -55,7 +56,7 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
             "forget some: coord providers forget",
         )
     if existing is None and len(state.tokens) >= policy.tokens_max:
-        raise CoordError(Code.TOO_MANY, f"{policy.tokens_max} tokens exist", "revoke some: coord token list")
+        make_room(state, policy, out)
     credential = TokenRow(
         token_id=event.credential_id,
         role=Role.AGENT,

@@ -105,6 +105,15 @@ def test_at_the_bound_dead_tokens_make_room_and_live_ones_do_not() -> None:
     assert ("token", "one") not in fleet.rows
 
 
+def test_an_enrolment_finds_the_same_room() -> None:
+    fleet = Fleet(policy=Policy(tokens_max=3))
+    a_token(fleet, "one")
+    assert Code.TOO_MANY is refusal(fleet.decide(an_enrolment("a"))).code
+    revoke(fleet, "one")
+    fleet.decide(an_enrolment("a"))
+    assert {JOIN.token_id, ADMIN.token_id, "credential-a"} == set(fleet.state.tokens)
+
+
 def test_the_last_admin_token_cannot_be_revoked() -> None:
     fleet = Fleet()
     assert Code.CONFLICT is refusal(revoke(fleet, ADMIN.token_id)).code
