@@ -31,6 +31,7 @@ from coordinator.agent.enrol import EnrolFailed, enrol
 from coordinator.agent.exits import AgentStop, Exit
 from coordinator.agent.log import logger
 from coordinator.agent.racing import first_of
+from coordinator.agent.reaching import hint_for
 from coordinator.agent.standing import AgentStatus, Standing, Wish
 from coordinator.agent.state_dir import Identity, StateDir
 from coordinator.agent.tls import (
@@ -229,7 +230,8 @@ class Daemon:
             return Ended(then=Then.LATER, why=str(error))
         except (aiohttp.ClientError, OSError) as error:
             trust.forget_certificate()
-            return Ended(then=Then.RETRY, why=str(error) or type(error).__name__)
+            why, hint = str(error) or type(error).__name__, hint_for(error, endpoint.url())
+            return Ended(then=Then.RETRY, why=why, hint=hint)
 
     async def _after(self, ended: Ended) -> Exit | None:
         """Do what the end of a connection asks for: stop, wait, or stay away. None: connect again."""

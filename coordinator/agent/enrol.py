@@ -13,6 +13,7 @@ from coordinator import wire
 from coordinator.agent.closing import Ended, Then, on_http_status
 from coordinator.agent.config import AgentConfig
 from coordinator.agent.exits import AgentStop, Exit
+from coordinator.agent.reaching import hint_for
 from coordinator.agent.state_dir import Identity
 from coordinator.agent.tls import Endpoint, JoinToken, PinMismatch, Trust, encode_pin
 
@@ -67,7 +68,8 @@ async def enrol(
             status = response.status
     except (aiohttp.ClientError, OSError, TimeoutError, PinMismatch) as error:
         trust.forget_certificate()
-        raise EnrolFailed(Ended(then=Then.RETRY, why=str(error) or type(error).__name__)) from None
+        why, hint = str(error) or type(error).__name__, hint_for(error, endpoint.url())
+        raise EnrolFailed(Ended(then=Then.RETRY, why=why, hint=hint)) from None
     if status not in (200, 201):
         raise _refusal(status, body, asked.provider_id)
     try:

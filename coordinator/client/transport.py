@@ -223,6 +223,8 @@ def _tls(ca: str | Path | None, pin: str | None) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # the key is compared instead, before anything is sent
         return context
+    if ca is not None and not Path(ca).is_file():
+        raise CoordError(Code.BAD_CONFIG, f"there is no certificate file {ca}", "name the authority's PEM file")
     try:
         return ssl.create_default_context(cafile=str(ca) if ca is not None else None)
     except (OSError, ssl.SSLError) as error:

@@ -356,6 +356,8 @@ def test_tls_is_trusted_by_authority_or_by_key_and_a_stranger_never_sees_the_tok
             with pytest.raises(CoordError) as caught:
                 Client(url, ADMIN, ca=key)
             assert Code.BAD_CONFIG is caught.value.code
+            with pytest.raises(CoordError, match=r"no certificate file .*none\.pem"):
+                Client(url, ADMIN, ca=tmp_path / "none.pem")
 
         try:
             await off(use)
