@@ -163,12 +163,14 @@ class MemoryStore:
 
     def _given_way(self, new: SessionRow) -> SessionRow:
         """An open session from elsewhere ends where our own of this provider begins."""
+        if new.disconnected_at_ms is not None:
+            return new
         begins = [
             row.connected_at_ms
             for row in self._sessions()
             if row.provider_id == new.provider_id and row.session_id > 0 and row.connected_at_ms >= new.connected_at_ms
         ]
-        if new.disconnected_at_ms is not None or not begins:
+        if not begins:
             return new
         return replace(new, disconnected_at_ms=min(begins), disconnect_reason=EndReason.SUPERSEDED)
 

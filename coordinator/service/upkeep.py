@@ -67,6 +67,9 @@ async def _maintain(store: ports.Store, clock: ports.Clock, alerts: Alerts, sett
             log.warning("maintenance waits: %s", error)
             if error.code is not Code.STORE_FULL:  # that has an alert of its own
                 alerts.fire("record_set_aside", "maintenance", error.message)
+        except OSError as error:  # no file or process to be had just now
+            log.warning("maintenance waits: %s", error)
+            alerts.fire("record_set_aside", "maintenance", f"the machine refused: {error}")
         await asyncio.sleep(settings.maintain_s)
 
 
@@ -78,6 +81,9 @@ async def _check_once(store: ports.Store, alerts: Alerts, settings: UpkeepSettin
         if error.code is Code.STORE_BROKEN:
             raise
         alerts.fire("record_set_aside", "store", f"the check after the start was not made: {error.message}")
+        return
+    except OSError as error:
+        alerts.fire("record_set_aside", "store", f"the check after the start was not made: {error}")
         return
     for problem in report.problems:
         alerts.fire("record_set_aside", "store", problem)

@@ -358,6 +358,7 @@ async def _survives(agent: Agent, frames: list[bytes]) -> None:
     """After these frames the connection still answers, and every answer was one of ours."""
     for frame in frames:
         agent.frame(frame)
+    agent.frame(b'{"type":"pong"}')  # a sign of life: silence would end the session, and rightly so
     agent.frame(b"still there", opcode=9)
     opcode = -1
     while opcode != 10:
