@@ -19,7 +19,7 @@ from coordinator.service.heartbeats import HeartbeatSettings
 from coordinator.service.link import CODES, IGNORED_MAX, LinkSettings
 from tests.unit.service.links_rig import PATIENCE_S, Agent, a_beat, a_hello, a_rig, until
 
-LENIENT = LinkSettings(bad_frames_max=10_000, messages_burst=1e9, close_s=0.3)
+LENIENT = LinkSettings(bad_frames_max=1_000_000, messages_burst=1e9, close_s=0.3)
 
 BAD_FRAMES = {
     "nothing": b"",
