@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coordinator.core.commands import Delete, Put, Write
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.rows import OutageRow, ProviderRow, SessionRow, row_key
 from store import meta, outages, pools, providers, sessions, tokens
 from store.ballast import Ballast
@@ -74,7 +75,7 @@ class Truth:
         deletes: dict[str, list[Columns]] = {}
         puts: dict[str, list[Columns]] = {}
         keys: list[Columns] = []
-        begun: list[Columns] = []
+        begun: list[tuple[Ms, ProviderId]] = []
         for (name, key), write in _coalesce(writes).items():
             table = TABLES[name]
             if isinstance(write, Delete):
@@ -84,8 +85,7 @@ class Truth:
             match write.row:
                 case SessionRow(session_id=session_id):
                     if session_id > self.counters["session_id"]:
-                        counters["change_seq"] += 1
-                        begun.append((write.row.connected_at_ms, counters["change_seq"], write.row.provider_id))
+                        begun.append((write.row.connected_at_ms, write.row.provider_id))
                     counters["change_seq"] += 1
                     counters["session_id"] = max(counters["session_id"], session_id)
                     columns = (*columns, counters["change_seq"])
@@ -98,8 +98,10 @@ class Truth:
             connection.executemany(TABLES[name].delete, some)
         for name, some in puts.items():
             connection.executemany(TABLES[name].put, some)
-        if begun:
-            connection.executemany(sessions.SUPERSEDE_IMPORTED, begun)
+        for began_ms, provider_id in begun:
+            next_seq = counters["change_seq"] + 1
+            ended = connection.execute(sessions.SUPERSEDE_IMPORTED, (began_ms, next_seq, provider_id))
+            counters["change_seq"] += ended.rowcount  # one at most: imported sessions of a provider never overlap
         if keys:
             connection.executemany(providers.REMEMBER_KEY, keys)
         save_counters(connection, self.counters, counters)

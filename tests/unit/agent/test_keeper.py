@@ -136,6 +136,8 @@ def test_a_killed_keeper_takes_the_daemon_along(tmp_path: Path, stopped: bool) -
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_an_orderly_good_bye(tmp_path: Path, signum: signal.Signals) -> None:
     """The first signal: bye is said, both processes end, status 0, nothing is left but the identity."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests behind nohup would hand its ignoring down to the agent
 
     async def go() -> None:
         async with coordinator_side() as side, an_agent(a_config(side, tmp_path)) as agent:
