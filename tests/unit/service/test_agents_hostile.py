@@ -382,7 +382,8 @@ def test_frames_that_nobody_thought_of(examples: int, caplog: pytest.LogCaptureF
             agent = await rig.connect("a")
 
             @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
-            @given(st.lists(FRAMES, min_size=10, max_size=10))
+            # A good-bye that is one ends the connection, and rightly so: it is tested elsewhere.
+            @given(st.lists(FRAMES.filter(lambda frame: b'"bye"' not in frame), min_size=10, max_size=10))
             def run(frames: list[bytes]) -> None:
                 asyncio.run_coroutine_threadsafe(_survives(agent, frames), loop).result(60)
 
