@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from coordinator.core.commands import Write
 from coordinator.core.events import LastBeat
-from coordinator.core.ids import Ms, ProviderId, ProviderKey
-from coordinator.core.rows import EndReason, Row, SessionRow
+from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
+from coordinator.core.jobspec import JobSpec
+from coordinator.core.rows import AttemptRow, AuditRow, EndReason, JobRow, Row, SessionRow, StepRow, TaskRow, WorkState
 
 
 class Clock(Protocol):
@@ -70,11 +71,15 @@ class Loaded(Struct, kw_only=True):
     """What a coordinator starts from."""
 
     rows: list[Row]
-    """Providers, tokens, pools, meta, and the open sessions of this coordinator_id."""
+    """Providers, tokens, pools, meta, the open sessions of this coordinator_id; jobs that have not ended with their
+    specs, steps and the tasks of theirs that have not ended; attempts that are live or still hold capacity."""
     next_session_id: int
     next_key: int
     last_beats: tuple[LastBeat, ...]
     """From telemetry: the last heartbeat of each provider with an open session."""
+    next_job_id: int = 1
+    next_token: int = 1
+    next_audit: int = 1
 
 
 class ImportedSession(NamedTuple):
@@ -150,6 +155,63 @@ class Store(Protocol):
         the lines that contradict what is stored, and then nothing was changed."""
         ...
 
+    # ---- work. Lists are newest first unless said otherwise; `tenant` None: of every tenant.
+
+    async def job(self, job_id: JobId, tenant: TenantName | None) -> JobRow | None: ...
+
+    async def job_by_key(self, tenant: TenantName, idempotency_key: str) -> JobRow | None:
+        """The job that this key (SHA-256) made, live or ended."""
+        ...
+
+    async def jobs(
+        self,
+        tenant: TenantName | None,
+        limit: int,
+        before: JobId | None = None,
+        states: tuple[WorkState, ...] = (),
+        name: str = "",
+    ) -> list[JobRow]:
+        """`states` empty: any; `name` as a shell's pattern (`*` and `?`), empty: any."""
+        ...
+
+    async def job_spec(self, job_id: JobId) -> JobSpec | None: ...
+
+    async def job_steps(self, job_id: JobId) -> list[StepRow]:
+        """In their order."""
+        ...
+
+    async def job_tasks(
+        self,
+        job_id: JobId,
+        limit: int,
+        step: int | None = None,
+        after: tuple[int, int] | None = None,
+        states: tuple[WorkState, ...] = (),
+    ) -> list[TaskRow]:
+        """Those that have a row, by (step, task) rising, after (step, task) `after`."""
+        ...
+
+    async def job_attempts(
+        self, job_id: JobId, limit: int, step: int | None = None, task: int | None = None
+    ) -> list[AttemptRow]:
+        """By (step, task, attempt) rising."""
+        ...
+
+    async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None: ...
+
+    async def audit(
+        self,
+        limit: int,
+        tenant: TenantName | None = None,
+        job_id: JobId | None = None,
+        entity: str = "",
+        subject: str = "",
+        before: int | None = None,
+        after: int | None = None,
+    ) -> list[AuditRow]:
+        """Newest first, those before seq `before`; with `after`: oldest first, those after it."""
+        ...
+
     async def maintain(self, now_ms: Ms) -> None:
         """Roll up, seal whole hours, prune by retention: bounded steps. Called every few minutes.
 
@@ -165,6 +227,67 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+# ---- logs of attempts
+
+
+class LogKey(NamedTuple):
+    """One stream of one rank. `stream` indexes wire.STREAMS."""
+
+    attempt_id: AttemptId
+    rank: int
+    stream: int
+
+
+class LogMark(NamedTuple):
+    """What arrived when: `length` bytes of `stream` at `offset`. The order of both streams as they came."""
+
+    at_ms: Ms
+    stream: int
+    offset: int
+    length: int
+
+
+class LogWrite(NamedTuple):
+    """Bytes to be appended. They lie at `offset`, which is the stream's length or (a repetition) below it."""
+
+    key: LogKey
+    offset: int
+    data: bytes
+    at_ms: Ms
+
+
+class Logs(Protocol):
+    """Stored logs: plain files, byte for byte. A power cut takes nothing that `append` returned for.
+
+    Raises CoordError(STORE_FULL) on a full disk: nothing of that call counts.
+    """
+
+    async def append(self, writes: Sequence[LogWrite]) -> dict[LogKey, int]:
+        """Store them all, synced, and return the new length of each stream. Bytes below a stream's length are known
+        already and skipped; a write beyond it (a gap) is ignored, and the length returned tells where to go on."""
+        ...
+
+    async def length(self, key: LogKey) -> int: ...
+
+    async def read(self, key: LogKey, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes from `offset`; empty at the end."""
+        ...
+
+    async def marks(self, attempt_id: AttemptId, rank: int, after: int, limit: int) -> list[LogMark]:
+        """The arrivals from number `after` (0: the first) on, oldest first."""
+        ...
+
+    async def marks_count(self, attempt_id: AttemptId, rank: int) -> int: ...
+
+    async def since(self, attempt_id: AttemptId, rank: int, at_ms: Ms) -> int:
+        """The number of the first mark at or after `at_ms`."""
+        ...
+
+    async def remove(self, job_id: JobId) -> None:
+        """Every log of this job."""
+        ...
 
 
 # ---- analytics

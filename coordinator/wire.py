@@ -6,18 +6,33 @@ ignored. Times are Unix milliseconds, lengths of time are in the unit that their
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import struct as _struct
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from coordinator.core.rows import Resources
+from coordinator.core.amounts import Share as Held
+from coordinator.core.ids import AttemptId, JobId
+from coordinator.core.launch_plan import LaunchPlan
+from coordinator.core.rows import EndCause, LeaseToken, Promises, Resources
 
-VERSIONS = (1,)
-"""Protocol versions that this coordinator and this agent speak, best last."""
+VERSIONS = (1, 2)
+"""Protocol versions that this coordinator and this agent speak, best last. From 2 on an agent runs attempts; one that
+speaks 1 is never granted any."""
 CONNECT_PATH = "/v1/agents/connect"
 ENROL_PATH = "/v1/providers/enrol"
-FRAME_BYTES_MAX = 64 * 1024
-"""Of a text frame from an agent."""
+FRAME_BYTES_MAX = 288 * 1024
+"""Of a frame from an agent, text or binary."""
+LOG_BYTES_MAX = 256 * 1024
+"""Of a log's bytes in one binary frame."""
+LOG_WINDOW_BYTES = 4 * 1024 * 1024
+"""Bytes of one stream that an agent sends ahead of their acknowledgement."""
+FREEZE_SHARE = 5 / 6
+"""An agent freezes an attempt when so much of its lease's term went by without a renewal."""
+KEPT_FROZEN_S = 24 * 3600.0
+"""A frozen attempt is killed after this."""
+ATTEMPTS_MAX = 1_024
+"""That an agent may hold."""
 FRAME_MESSAGES_MAX = 64
 """Messages in one array frame."""
 LABELS_MAX = 64
@@ -30,6 +45,9 @@ Moment = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 """A time of an agent's that is kept and shown: no later than the year 9999, which is as far as text goes."""
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=128)]
+AttemptName = Annotated[str, Meta(pattern=r"^\d{1,15}(\.\d{1,9}){3}$")]
+"""`JOB.STEP.TASK.ATTEMPT`."""
+Rank = Annotated[int, Meta(ge=0, lt=65_536)]
 Status = Literal["starting", "idle", "busy", "draining", "error"]
 Thermal = Literal["nominal", "fair", "serious", "critical"]
 """Ordered: each is worse than the one before."""
@@ -58,6 +76,35 @@ class Hello(Message, frozen=True, kw_only=True, tag="hello"):
     """From the last welcome that this process received."""
     resources: Resources = Resources()
     labels: dict[str, str] = {}
+    promises: Promises = Promises()
+    """Version 2, like what follows. `work` is set by the coordinator: by the version."""
+    attempts: Annotated[tuple[HeldAttempt, ...], Meta(max_length=ATTEMPTS_MAX)] = ()
+    """Every attempt that this agent holds in any phase. One that is missing has ended here, or never arrived."""
+
+
+class Exit(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """How a rank ended: rows.ExitInfo, bounded."""
+
+    cause: EndCause
+    code: Annotated[int, Meta(ge=0, le=255)] | None = None
+    signal: Annotated[int, Meta(ge=1, le=128)] | None = None
+    text: Annotated[str, Meta(max_length=1000)] = ""
+    ran_ms: Count = 0
+    out_bytes: Count = 0
+    err_bytes: Count = 0
+    dropped_bytes: Count = 0
+    memory_max: Count = 0
+    cpu_ms: Count = 0
+
+
+class HeldAttempt(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """One attempt in a hello."""
+
+    attempt: AttemptName
+    rank: Rank = 0
+    token: LeaseToken
+    phase: Literal["leased", "staging", "running", "frozen", "exited"]
+    exit: Exit | None = None
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
@@ -75,7 +122,10 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat"):
     backend_state: Text | None = None
     active_model: Text | None = None
     capacity: Amount | None = None
-    attempts: Annotated[tuple[Name, ...], Meta(max_length=1024)] = ()
+    attempts: Annotated[tuple[AttemptName, ...], Meta(max_length=ATTEMPTS_MAX)] = ()
+    """What runs or is frozen here, or waits for the order to launch: what is to be renewed."""
+    renewed_seq: Count = 0
+    """Of the last renewal that arrived."""
     requests_served: Count = 0
     tokens_generated: Count = 0
     clock_offset_ms: float | None = None
@@ -95,7 +145,42 @@ class Bye(Message, frozen=True, kw_only=True, tag="bye"):
     away_until_ms: Moment | None = None
 
 
-FromAgent = Hello | Heartbeat | Pong | Bye
+class Granted(Message, frozen=True, kw_only=True, tag="granted"):
+    """The lease is held: launch when you like."""
+
+    attempt: AttemptName
+    rank: Rank = 0
+    token: LeaseToken
+
+
+class Refused(Message, frozen=True, kw_only=True, tag="refused"):
+    """The grant is not taken, and nothing was started."""
+
+    attempt: AttemptName
+    rank: Rank = 0
+    token: LeaseToken
+    why: Annotated[str, Meta(max_length=500)]
+
+
+class Phase(Message, frozen=True, kw_only=True, tag="phase"):
+    """The attempt runs, or is frozen, or runs again."""
+
+    attempt: AttemptName
+    rank: Rank = 0
+    token: LeaseToken
+    phase: Literal["running", "frozen"]
+
+
+class Exited(Message, frozen=True, kw_only=True, tag="exited"):
+    """No process of it is left. Said again on every connection until it is settled."""
+
+    attempt: AttemptName
+    rank: Rank = 0
+    token: LeaseToken
+    exit: Exit
+
+
+FromAgent = Hello | Heartbeat | Pong | Bye | Granted | Refused | Phase | Exited
 
 
 # ---- from the coordinator
@@ -152,7 +237,122 @@ class Error(Message, frozen=True, kw_only=True, tag="error"):
     hint: str = ""
 
 
-FromCoordinator = Welcome | Ack | Ping | Settings | Drain | Error
+class Grant(Message, frozen=True, kw_only=True, tag="grant"):
+    """A lease for `term_s` from the send time of your last acknowledged heartbeat (before the first: of your hello).
+
+    Store it, answer `granted`, start nothing. A token below one that you have seen for this task, or of a lower
+    generation than you have ever seen, is refused.
+    """
+
+    attempt: str
+    rank: int
+    token: LeaseToken
+    term_s: float
+    share: Held
+
+
+class Launch(Message, frozen=True, kw_only=True, tag="launch"):
+    """Start it now, once: a repeated order for what runs or ran here changes nothing."""
+
+    attempt: str
+    rank: int
+    token: LeaseToken
+    plan: LaunchPlan
+
+
+class Stop(Message, frozen=True, kw_only=True, tag="stop"):
+    """End it, all of it, and say that it exited. What was only leased is forgotten and said to have exited too."""
+
+    attempt: str
+    token: LeaseToken
+    why: str
+    grace_s: float = 10.0
+
+
+class Settled(Message, frozen=True, kw_only=True, tag="settled"):
+    """Its end is stored: when its log is acknowledged too, nothing of it needs to be kept."""
+
+    attempt: str
+    rank: int
+    token: LeaseToken
+
+
+class Renewal(Struct, frozen=True, gc=False, kw_only=True):
+    attempt: str
+    token: LeaseToken
+    term_s: float
+
+
+class Renew(Message, frozen=True, kw_only=True, tag="renew"):
+    """These leases hold for their term from the moment you sent heartbeat `seq` (0: your hello). Thaw what is frozen
+    and named with its token; what is not named is not renewed."""
+
+    seq: int
+    leases: tuple[Renewal, ...]
+
+
+class LogAck(Message, frozen=True, kw_only=True, tag="log_ack"):
+    """Every byte of this stream below `offset` is stored; the next one to send is that one."""
+
+    attempt: str
+    rank: int
+    stream: int
+    offset: int
+
+
+FromCoordinator = Welcome | Ack | Ping | Settings | Drain | Error | Grant | Launch | Stop | Settled | Renew | LogAck
+
+
+# ---- binary frames: a log's bytes behind a fixed header, big-endian
+
+LOG_FRAME = 1
+"""First byte of a frame that carries log bytes."""
+_LOG_HEADER = _struct.Struct("!BBHIQIIIIQQ")
+LOG_HEADER_BYTES = _LOG_HEADER.size
+STREAMS = ("stdout", "stderr")
+
+
+class LogChunk(NamedTuple):
+    """Bytes [offset, offset + len(data)) of one stream of one rank."""
+
+    attempt_id: AttemptId
+    rank: int
+    stream: int
+    """Index into STREAMS."""
+    token: LeaseToken
+    offset: int
+    data: bytes
+
+
+def log_frame(chunk: LogChunk) -> bytes:
+    """kind u8, stream u8, rank u16, reserved u32, job u64, step u32, task u32, attempt u32, token generation u32,
+    token number u64, offset u64, then the bytes."""
+    job, step, task, attempt = chunk.attempt_id
+    head = _LOG_HEADER.pack(
+        LOG_FRAME,
+        chunk.stream,
+        chunk.rank,
+        0,
+        job,
+        step,
+        task,
+        attempt,
+        chunk.token.generation,
+        chunk.token.number,
+        chunk.offset,
+    )
+    return head + chunk.data
+
+
+def log_chunk(frame: bytes) -> LogChunk:
+    """What `log_frame` made. ValueError for anything else."""
+    if len(frame) < LOG_HEADER_BYTES or len(frame) > LOG_HEADER_BYTES + LOG_BYTES_MAX:
+        raise ValueError(f"a log frame of {len(frame)} bytes")
+    kind, stream, rank, _, job, step, task, attempt, generation, number, offset = _LOG_HEADER.unpack_from(frame)
+    if kind != LOG_FRAME or stream >= len(STREAMS) or offset > 2**53:
+        raise ValueError("no log frame")
+    data = bytes(frame[LOG_HEADER_BYTES:])
+    return LogChunk((JobId(job), step, task, attempt), rank, stream, LeaseToken(generation, number), offset, data)
 
 
 # ---- enrolment, over HTTP

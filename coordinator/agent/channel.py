@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.agent.config import AgentConfig, Patience
+from coordinator.core.amounts import Share
+from coordinator.core.rows import ExitInfo, LeaseToken, Promises
 
 MESSAGE_BYTES_MAX = 128 * 1024
 DAEMON_FD = 3
@@ -33,6 +35,8 @@ class Start(Struct, frozen=True, kw_only=True, tag="start"):
     daemon: int
     """How many daemons this keeper started, this one included. Heartbeats are numbered from it."""
     resume_key: str = ""
+    promises: Promises = Promises()
+    """What the keeper found that it can do for attempts. What it holds follows as `Now` messages, then `Told`."""
 
 
 class Leave(Struct, frozen=True, kw_only=True, tag="leave"):
@@ -45,7 +49,97 @@ class Pulse(Struct, frozen=True, kw_only=True, tag="pulse"):
     resume_key: str
 
 
-ToDaemon = Start | Leave
+# ---- attempts: what the daemon asks of the keeper
+
+
+class Hold(Struct, frozen=True, kw_only=True, tag="hold"):
+    """Keep this lease, durably, and make its directory. Answered by a `Now` in phase `leased`, or a `No`."""
+
+    attempt: str
+    rank: int
+    token: LeaseToken
+    share: Share
+    freeze_at_s: float
+    """On CLOCK_BOOTTIME: when it is to be frozen unless a `Deadline` comes."""
+
+
+class Run(Struct, frozen=True, kw_only=True, tag="run"):
+    """Start it once, by the LaunchPlan in `plan.json` of its directory, which the daemon has written."""
+
+    attempt: str
+    rank: int
+    token: LeaseToken
+
+
+class Deadline(Struct, frozen=True, kw_only=True, tag="deadline"):
+    """Its lease was renewed: freeze it at this time instead, and thaw it if it is frozen."""
+
+    attempt: str
+    token: LeaseToken
+    freeze_at_s: float
+
+
+class End(Struct, frozen=True, kw_only=True, tag="end"):
+    """SIGTERM, `grace_s`, SIGKILL, to everything of it."""
+
+    attempt: str
+    token: LeaseToken
+    why: str
+    grace_s: float
+
+
+class LogStored(Struct, frozen=True, kw_only=True, tag="log_stored"):
+    """The coordinator has these bytes: they need no room here any more."""
+
+    attempt: str
+    rank: int
+    out_bytes: int
+    err_bytes: int
+
+
+class Forget(Struct, frozen=True, kw_only=True, tag="forget"):
+    """Its end is settled and its log is stored: remove its directory."""
+
+    attempt: str
+    rank: int
+    token: LeaseToken
+
+
+# ---- and what the keeper tells the daemon
+
+
+class Now(Struct, frozen=True, kw_only=True, tag="now"):
+    """How an attempt stands: the whole truth of it. Sent at every change, and for each one when a daemon starts."""
+
+    attempt: str
+    rank: int
+    token: LeaseToken
+    phase: str
+    """`leased`, `staging`, `running`, `frozen`, `exited`."""
+    directory: str
+    """Where its `stdout`, `stderr` and `plan.json` are."""
+    freeze_at_s: float
+    out_bytes: int = 0
+    """What its streams hold so far."""
+    err_bytes: int = 0
+    exit: ExitInfo | None = None
+
+
+class No(Struct, frozen=True, kw_only=True, tag="no"):
+    """A `Hold` that is not kept: a lower token than one seen, no room on the disk, no such isolation."""
+
+    attempt: str
+    rank: int
+    token: LeaseToken
+    why: str
+
+
+class Told(Struct, frozen=True, kw_only=True, tag="told"):
+    """Everything that is held has been said: hello may be said."""
+
+
+ToDaemon = Start | Leave | Now | No | Told
+ToKeeper = Pulse | Hold | Run | Deadline | End | LogStored | Forget
 _TO_DAEMON: msgspec.json.Decoder[ToDaemon] = msgspec.json.Decoder(ToDaemon)
 _PULSE = msgspec.json.Decoder(Pulse)
 _ENCODER = msgspec.json.Encoder()

@@ -9,9 +9,22 @@ from enum import IntEnum
 
 from msgspec import Struct, field
 
+from coordinator.core.amounts import Share
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, SessionId
-from coordinator.core.rows import EndReason, PoolRow, ProviderRow, Row, SessionRow, TokenRow
+from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, SessionId, TenantName
+from coordinator.core.jobspec import StepSpec
+from coordinator.core.rows import (
+    AttemptRow,
+    AuditRow,
+    EndReason,
+    JobRow,
+    LeaseToken,
+    PoolRow,
+    ProviderRow,
+    Row,
+    SessionRow,
+    TokenRow,
+)
 from coordinator.core.snapshot import ProviderView
 
 # ---- writes
@@ -42,7 +55,51 @@ class Enrolled(Struct, frozen=True, gc=False, kw_only=True):
     provider: ProviderRow
 
 
-Result = Enrolled | ProviderView | TokenRow | PoolRow | None
+class Obstacle(Struct, frozen=True, gc=False, kw_only=True):
+    """One constraint, and how many of the enrolled providers it alone rules out."""
+
+    constraint: str
+    """`online`, `drained`, `quarantined`, `pool`, `labels`, `isolation`, `tenant`, `cpus`, `gpus`, `memory`,
+    `named:NAME`, `nodes`, `min_score`, `min_forecast`, `elsewhere` ..."""
+    providers: int
+    text: str
+    """What was asked and what is there."""
+    ever: bool = True
+    """Waiting may help: false when no provider as it is enrolled could ever pass it."""
+
+
+class StepExplanation(Struct, frozen=True, gc=False, kw_only=True):
+    """Why a step's tasks run or do not run."""
+
+    step: int
+    name: str
+    tasks: int
+    waiting: int
+    running: int
+    verdict: str
+    """`runs`, `wait`, `never`, `ended`."""
+    text: str
+    obstacles: tuple[Obstacle, ...] = ()
+    able_now: int = 0
+    """Providers that could take a task of it this moment."""
+    able_ever: int = 0
+    """Providers that could with nothing else on them."""
+    hint: str = ""
+    """The nearest change that would help."""
+    eta_ms: Ms | None = None
+    """When capacity is expected to be free, where run times or limits tell."""
+
+
+class Explanation(Struct, frozen=True, gc=False, kw_only=True):
+    """Why a job is not running, step by step."""
+
+    job_id: JobId | None
+    providers: int
+    """Enrolled ones."""
+    steps: tuple[StepExplanation, ...]
+
+
+Result = Enrolled | ProviderView | TokenRow | PoolRow | JobRow | Explanation | None
 
 
 class Reply(Struct, frozen=True):
@@ -104,7 +161,64 @@ class CloseLink(Struct, frozen=True, gc=False, kw_only=True):
     reason: str
 
 
-Message = Welcome | PingAgent | TellInterval | TellDrain | CloseLink
+class Grant(Struct, frozen=True, gc=False, kw_only=True):
+    """A lease. It starts nothing; the agent answers that it holds it."""
+
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    term_ms: Ms
+    share: Share
+
+
+class Launch(Struct, frozen=True, gc=False, kw_only=True):
+    """Start this rank now. The service makes the LaunchPlan of it by the step's runtime."""
+
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    tenant: TenantName
+    job_name: str
+    step: StepSpec
+    share: Share
+    nodes: tuple[ProviderId, ...]
+    """The provider of each rank."""
+
+
+class StopAttempt(Struct, frozen=True, gc=False, kw_only=True):
+    """End it: SIGTERM, `grace_ms`, SIGKILL; then say that it exited. Also one that was never launched."""
+
+    attempt_id: AttemptId
+    token: LeaseToken
+    why: str
+    grace_ms: Ms
+
+
+class Settled(Struct, frozen=True, gc=False, kw_only=True):
+    """The end of this rank is durable here, or concerns nobody any more: its record may go when its log is stored."""
+
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+
+
+class Term(Struct, frozen=True, gc=False, kw_only=True):
+    attempt_id: AttemptId
+    token: LeaseToken
+    term_ms: Ms
+
+
+class Renew(Struct, frozen=True, gc=False, kw_only=True):
+    """These leases are renewed, each for its term from the moment at which heartbeat `seq` was sent (0: the hello).
+
+    An attempt that is not named is not renewed; a frozen one that is named may go on.
+    """
+
+    seq: int
+    terms: tuple[Term, ...]
+
+
+Message = Welcome | PingAgent | TellInterval | TellDrain | CloseLink | Grant | Launch | StopAttempt | Settled | Renew
 
 
 class Send(Struct, frozen=True, gc=False):
@@ -171,6 +285,32 @@ class Warned(Struct, frozen=True, gc=False, kw_only=True):
     text: str
 
 
+class Audited(Struct, frozen=True, gc=False):
+    """A transition became durable: the feed of events, and what followers of a job wait for."""
+
+    row: AuditRow
+
+
+class JobChanged(Struct, frozen=True, gc=False):
+    row: JobRow
+
+
+class AttemptChanged(Struct, frozen=True, gc=False, kw_only=True):
+    """An attempt began, changed or ended. `tenant` is its job's."""
+
+    row: AttemptRow
+    tenant: TenantName
+    fenced: bool = False
+    """Its token counts no more: what it still sends is refused."""
+
+
+class Calmed(Struct, frozen=True, gc=False, kw_only=True):
+    """What was warned of is over."""
+
+    kind: str
+    subject: str
+
+
 Note = (
     ProviderChanged
     | ProviderForgotten
@@ -181,6 +321,10 @@ Note = (
     | TokenForgotten
     | PoolChanged
     | Warned
+    | Calmed
+    | Audited
+    | JobChanged
+    | AttemptChanged
 )
 
 

@@ -16,6 +16,7 @@ class Code(StrEnum):
     BAD_IMPORT = "bad_import"
     BAD_CONFIG = "bad_config"
     BAD_SQL = "bad_sql"
+    BAD_JOB = "bad_job"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"

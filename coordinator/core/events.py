@@ -8,14 +8,28 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TokenId
-from coordinator.core.rows import Resources, Role
+from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
+from coordinator.core.jobspec import JobSpec
+from coordinator.core.rows import (
+    ExitInfo,
+    JobRow,
+    LeaseToken,
+    Promises,
+    Resources,
+    Role,
+    StepRow,
+    TaskRow,
+)
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="event"):
     """Something that happened at `at_ms`."""
 
     at_ms: Ms
+    wall_ns: int = 0
+    """Observed clock in nanoseconds when it was decided; 0: `at_ms` says it. Stamped by the engine."""
+    mono_ns: int = 0
+    """CLOCK_BOOTTIME then."""
 
 
 class LastBeat(Struct, frozen=True, gc=False, kw_only=True):
@@ -73,6 +87,21 @@ class AgentHello(Event, frozen=True, kw_only=True, tag="agent_hello"):
     """Of the resume key that it presents; empty when it has none."""
     resources: Resources = Resources()
     labels: dict[str, str] = {}
+    promises: Promises = Promises()
+    attempts: tuple[HeldAttempt, ...] = ()
+    """Everything that it holds: what is not here has ended there, or never arrived."""
+
+
+class HeldAttempt(Struct, frozen=True, gc=False, kw_only=True):
+    """An attempt as the agent that connects knows it."""
+
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    phase: str
+    """`leased`, `staging`, `running`, `frozen`, `exited`."""
+    exit: ExitInfo | None = None
+    """Of one that exited and was not acknowledged yet."""
 
 
 class Beat(Struct, frozen=True, gc=False, kw_only=True):
@@ -82,6 +111,12 @@ class Beat(Struct, frozen=True, gc=False, kw_only=True):
     received_ms: Ms
     requests_served: int = 0
     tokens_generated: int = 0
+    seq: int = 0
+    """Its number: what a renewal answers."""
+    renewed_seq: int = 0
+    """Of the last renewal that the agent has received: it holds no older term."""
+    attempts: tuple[AttemptId, ...] = ()
+    """What it runs, frozen ones included; only these are renewed."""
 
 
 class Heartbeats(Event, frozen=True, kw_only=True, tag="heartbeats"):
@@ -114,6 +149,8 @@ class ProviderDrain(Event, frozen=True, kw_only=True, tag="provider_drain"):
     """An admin wants no new work there; `away_until_ms` when it is known to come back."""
 
     request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
     provider_id: ProviderId
     note: str = ""
     away_until_ms: Ms | None = None
@@ -123,6 +160,8 @@ class ProviderResume(Event, frozen=True, kw_only=True, tag="provider_resume"):
     """The drain is over."""
 
     request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
     provider_id: ProviderId
 
 
@@ -130,6 +169,8 @@ class ProviderForget(Event, frozen=True, kw_only=True, tag="provider_forget"):
     """Remove the enrolment and the credential. History stays until its retention."""
 
     request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
     provider_id: ProviderId
 
 
@@ -137,6 +178,8 @@ class TokenCreate(Event, frozen=True, kw_only=True, tag="token_create"):
     """An admin makes a token; its text was made by the service and is shown once."""
 
     request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
     token_id: TokenId
     digest: str
     role: Role
@@ -150,11 +193,15 @@ class TokenRevoke(Event, frozen=True, kw_only=True, tag="token_revoke"):
     """An admin revokes a token: streams that stand on it are cut."""
 
     request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
     token_id: TokenId
 
 
 class PoolCreate(Event, frozen=True, kw_only=True, tag="pool_create"):
     request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
     name: PoolName
     note: str = ""
 
@@ -163,6 +210,8 @@ class PoolDelete(Event, frozen=True, kw_only=True, tag="pool_delete"):
     """Refused while a provider or a valid join token names the pool."""
 
     request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
     name: PoolName
 
 
@@ -201,6 +250,112 @@ class FiguresPublished(Event, frozen=True, kw_only=True, tag="figures_published"
     """P(back within) of the fleet's absences."""
 
 
+# ---- work
+
+
+class JobSubmit(Event, frozen=True, kw_only=True, tag="job_submit"):
+    """A tenant wants this run. -> JobRow: the new one, or the one that this idempotency key made before."""
+
+    request_id: RequestId
+    tenant: TenantName
+    by: str
+    spec: JobSpec
+    idempotency_key: str = ""
+    """SHA-256 of the key."""
+    body_digest: str = ""
+    """SHA-256 of what was asked for: another body under one key is refused (CONFLICT)."""
+    known: JobRow | None = None
+    """What the store has under this tenant's key."""
+
+
+class JobCancel(Event, frozen=True, kw_only=True, tag="job_cancel"):
+    """-> JobRow. Waiting tasks end at once, running ones when their agents say so or their leases are over."""
+
+    request_id: RequestId
+    tenant: TenantName | None
+    """None: an admin, of any tenant."""
+    by: str
+    job_id: JobId
+    task: tuple[int, int] | None = None
+    """(step, task): this one alone."""
+    why: str = ""
+    known: JobRow | None = None
+    """What the store has of it: tells one that ended already from one that never was."""
+
+
+class JobRetry(Event, frozen=True, kw_only=True, tag="job_retry"):
+    """-> JobRow. Runs again what failed, was lost or cancelled; the service attaches what the store has of the job."""
+
+    request_id: RequestId
+    tenant: TenantName | None
+    by: str
+    job_id: JobId
+    job: JobRow
+    spec: JobSpec
+    steps: tuple[StepRow, ...]
+    tasks: tuple[TaskRow, ...]
+    """Every task of it that has a row and did not complete."""
+
+
+class JobExplain(Event, frozen=True, kw_only=True, tag="job_explain"):
+    """-> commands.Explanation: why it is not running. NOT_FOUND for one that is not live."""
+
+    request_id: RequestId
+    tenant: TenantName | None
+    job_id: JobId
+
+
+class JobPreview(Event, frozen=True, kw_only=True, tag="job_preview"):
+    """-> commands.Explanation of a job that was not submitted: who could run it now, or ever."""
+
+    request_id: RequestId
+    tenant: TenantName
+    spec: JobSpec
+
+
+class Place(Event, frozen=True, kw_only=True, tag="place"):
+    """Capacity or the queue changed since the last one. Posted by the engine when the state asks for it."""
+
+
+class AgentGranted(Event, frozen=True, kw_only=True, tag="agent_granted"):
+    """An agent has stored a grant: it holds the lease, and may be told to launch."""
+
+    conn_id: ConnId
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+
+
+class AgentRefused(Event, frozen=True, kw_only=True, tag="agent_refused"):
+    """An agent does not take a grant; nothing was started."""
+
+    conn_id: ConnId
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    why: str
+
+
+class AttemptPhase(Event, frozen=True, kw_only=True, tag="attempt_phase"):
+    """An agent says how an attempt stands: `running`, `frozen`, or `running` again after a thaw."""
+
+    conn_id: ConnId
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    phase: str
+
+
+class AttemptExited(Event, frozen=True, kw_only=True, tag="attempt_exited"):
+    """The processes of a rank have ended, all of them. Repeated until it is settled; the token makes it count once."""
+
+    conn_id: ConnId
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    exit: ExitInfo
+
+
 AnyEvent = (
     Boot
     | Tick
@@ -219,4 +374,14 @@ AnyEvent = (
     | PoolDelete
     | FiguresPublished
     | Stopping
+    | JobSubmit
+    | JobCancel
+    | JobRetry
+    | JobExplain
+    | JobPreview
+    | Place
+    | AgentGranted
+    | AgentRefused
+    | AttemptPhase
+    | AttemptExited
 )

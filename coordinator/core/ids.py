@@ -18,6 +18,13 @@ RequestId = NewType("RequestId", int)
 """One caller that waits for a Reply."""
 TokenId = NewType("TokenId", str)
 PoolName = NewType("PoolName", str)
+TenantName = NewType("TenantName", str)
+JobId = NewType("JobId", int)
+"""Counts up from 1; what people type. Never given twice, also after its job was pruned."""
+TaskId = tuple[JobId, int, int]
+"""(job, step number, task number), both numbers from 0. Text: `12.0.7`."""
+AttemptId = tuple[JobId, int, int, int]
+"""A task and the number of the attempt, from 1. Text: `12.0.7.2`."""
 Ms = int
 """Milliseconds: Unix time on the coordinator's observed clock, or a length of time."""
 
@@ -39,3 +46,17 @@ def check_name(text: str, what: str) -> str:
         f"{shown} cannot be the name of a {what}",
         f"use 1 to {NAME_CHARS_MAX} letters, digits or . _ : @ + - and begin with a letter or digit",
     )
+
+
+def dotted(numbers: tuple[int, ...]) -> str:
+    """The text of a TaskId or AttemptId, as people, file names, URLs and the wire have it."""
+    return ".".join(map(str, numbers))
+
+
+def attempt_of(text: str) -> AttemptId:
+    """The AttemptId that `text` names; CoordError(BAD_REQUEST) when it names none."""
+    parts = text.split(".")
+    if len(parts) == 4 and all(part.isascii() and part.isdigit() and len(part) <= 15 for part in parts):
+        job, step, task, number = map(int, parts)
+        return JobId(job), step, task, number
+    raise CoordError(Code.BAD_REQUEST, f"{text[:40]!a} names no attempt", "an attempt is JOB.STEP.TASK.ATTEMPT")

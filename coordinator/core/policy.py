@@ -28,8 +28,8 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """How often `alive_at` is stored: the start of an outage is known to that."""
     beat_save_every_ms: Ms = 60_000
     """How often an open session's last heartbeat is written to the truth, should telemetry be lost."""
-    tick_ms: Ms = 1_000
-    """How often a tick is to come."""
+    tick_ms: Ms = 250
+    """How often a tick is to come. Whoever would be due before the next one is judged by this one."""
     stall_ms: Ms = 2_500
     """A tick so late is a stall of our own: nobody is judged by it."""
     outage_ms: Ms = 10_000
@@ -43,6 +43,45 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     pools_max: int = 1_000
     forecast_stale_ms: Ms = 1_800_000
     """Figures older than this are not used for a provider: the age of its session alone is."""
+
+    # ---- work
+    jobs_max: int = 200_000
+    """Live jobs held in memory; further ones are refused."""
+    placements_max: int = 512
+    """Leases that one Place event grants; it asks for another when there is more to do."""
+    attempts_per_provider_max: int = 1_000
+    """A heartbeat names every one of them."""
+    term_ms: Ms = 30_000
+    """How long an agent may hold a lease without a renewal. It freezes the attempt at 5/6 of it."""
+    term_max_ms: Ms = 900_000
+    """The longest that `on_lost = "auto"` lets a term grow."""
+    term_unsaved_share: float = 0.1
+    """`auto`: the term is this share of the unsaved work at stake: ten minutes for a hundred."""
+    term_planned_stop_ms: Ms = 600_000
+    """Added to every term, durably, before a planned stop: nobody freezes while we restart."""
+    grant_ms: Ms = 10_000
+    """A grant that is not acknowledged for so long is fenced, and its capacity waits out the term."""
+    launch_ms: Ms = 60_000
+    """An attempt that was ordered to launch and has not said that it runs is reported as slow to start."""
+    retry_jitter: float = 0.25
+    """A backoff is lengthened by up to this share, by a hash of the attempt's id."""
+    quarantine_failures: int = 5
+    """Failures in a row on one provider, of `quarantine_jobs` jobs at least, without a success between them."""
+    quarantine_jobs: int = 3
+    quarantine_ms: Ms = 600_000
+    """The first quarantine; each further one in a row is twice as long."""
+    quarantine_max_ms: Ms = 24 * 3_600_000
+    storm_providers: int = 5
+    """A task that failed on so many providers is not tried on another one, whatever its budget."""
+    storm_failures: int = 20
+    """So many retries of one job within `storm_ms` are an alert."""
+    storm_ms: Ms = 600_000
+    straggler_factor: float = 3.0
+    """A task that runs so many times the median of its siblings, or of its expected run time, is a straggler."""
+    straggler_siblings: int = 5
+    """Siblings that must have ended before their median counts."""
+    straggler_min_ms: Ms = 60_000
+    """Nothing shorter is flagged."""
 
     def interval_ms(self, connected: int) -> Ms:
         """The heartbeat interval that keeps `connected` agents within the budget, whole seconds."""

@@ -10,7 +10,20 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from coordinator.core.ids import Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
+from coordinator.core.amounts import Ask, Share
+from coordinator.core.ids import (
+    AttemptId,
+    JobId,
+    Ms,
+    PoolName,
+    ProviderId,
+    ProviderKey,
+    SessionId,
+    TaskId,
+    TenantName,
+    TokenId,
+)
+from coordinator.core.jobspec import Isolation, JobSpec
 
 
 class EndReason(StrEnum):
@@ -42,6 +55,23 @@ class Resources(Struct, frozen=True, gc=False, kw_only=True):
     memory_gb: float = 0.0
     gpus: tuple[str, ...] = ()
     """One name per GPU, in index order."""
+    named: dict[str, float] = {}
+    """Whatever else is counted there: licences, slots of a device."""
+
+
+class Promises(Struct, frozen=True, gc=False, kw_only=True):
+    """What a provider's agent has found that it can do for attempts."""
+
+    work: bool = False
+    """It runs attempts at all; an agent that speaks version 1 does not."""
+    isolation: Isolation = Isolation.NONE
+    """The most that it gives."""
+    kills_all: bool = False
+    """Nothing of an attempt survives, not even the death of the keeper (cgroup or PID namespace)."""
+    freezes_all: bool = False
+    """By the cgroup freezer; else by stopping every process that it can find."""
+    memory_limit: bool = False
+    """By cgroup; else by rlimit of each process."""
 
 
 class ProviderRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="provider"):
@@ -69,6 +99,11 @@ class ProviderRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", 
     last_end: EndReason | None = None
     """Why its last session ended; None while one is open or before the first."""
     stay_began_ms: Ms | None = None
+    promises: Promises = Promises()
+    quarantined_until_ms: Ms | None = None
+    quarantine_why: str = ""
+    quarantines: int = 0
+    """In a row, without a success between them: each is twice as long as the one before."""
 
 
 class SessionRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="session"):
@@ -140,7 +175,278 @@ class Meta(StrEnum):
     """The machine's boot id, and when that was on our clock: tells at the next start how the wall clock was moved."""
 
 
-Row = ProviderRow | SessionRow | OutageRow | TokenRow | PoolRow | MetaRow
+# ---- work
+
+
+class WorkState(StrEnum):
+    """How a job, a step or a task stands."""
+
+    PENDING = "pending"
+    STAGING = "staging"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({WorkState.COMPLETED, WorkState.FAILED, WorkState.CANCELLED})
+
+
+class AttemptState(StrEnum):
+    """How one attempt stands. The ones up to FROZEN are live: the attempt may run, or may yet be launched."""
+
+    RESERVED = "reserved"
+    """Capacity is held for it while the attempt before it is in doubt; it has no token yet."""
+    LEASED = "leased"
+    """The grant is on its way; nothing was started."""
+    STAGING = "staging"
+    """Its agents hold the lease and were told to launch it."""
+    RUNNING = "running"
+    IN_DOUBT = "in_doubt"
+    """A provider of it is silent. It may be running until its lease is over."""
+    FROZEN = "frozen"
+    """Its agent stopped its processes, and says so."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """With its provider, or its lease ran out."""
+    TAKEN_BACK = "taken_back"
+    """It was never launched: the grant was not answered or was refused, or it was not needed any more."""
+
+
+LIVE_ATTEMPT = frozenset(
+    {
+        AttemptState.RESERVED,
+        AttemptState.LEASED,
+        AttemptState.STAGING,
+        AttemptState.RUNNING,
+        AttemptState.IN_DOUBT,
+        AttemptState.FROZEN,
+    }
+)
+
+
+class EndCause(StrEnum):
+    """How the processes of a rank came to their end."""
+
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    TIMEOUT = "timeout"
+    """Its time limit."""
+    OOM = "oom"
+    """Its memory limit."""
+    LOG_FULL = "log_full"
+    START = "start"
+    """It could not be started."""
+    STOPPED = "stopped"
+    """We told the agent to."""
+    EXPIRED = "expired"
+    """Its lease was not renewed for so long that its agent gave it up."""
+    AGENT = "agent"
+    """Its agent or machine died with it."""
+
+
+class ExitInfo(Struct, frozen=True, gc=False, kw_only=True):
+    """The end of one rank, as its agent saw it."""
+
+    cause: EndCause
+    code: int | None = None
+    """Exit status, where it exited by itself."""
+    signal: int | None = None
+    text: str = ""
+    """For people: why it could not be started, who killed it."""
+    ran_ms: Ms = 0
+    """On the agent's monotonic clock."""
+    out_bytes: int = 0
+    err_bytes: int = 0
+    """Length of the streams as they will be stored, marks of gaps included."""
+    dropped_bytes: int = 0
+    """Beyond a log's bound."""
+    memory_max: int = 0
+    """Bytes, where the agent could measure it."""
+    cpu_ms: int = 0
+
+
+class LeaseToken(Struct, frozen=True, gc=False, order=True, array_like=True):
+    """Only grows. An agent and the coordinator refuse the lower one."""
+
+    generation: int
+    number: int
+
+
+class RankRow(Struct, frozen=True, gc=False, kw_only=True):
+    """One node's share of an attempt."""
+
+    provider_id: ProviderId
+    share: Share = Share(ask=Ask())
+    acked: bool = False
+    """Its agent holds the lease."""
+    launched: bool = False
+    """The order to launch was given: from now on it may be running."""
+    running: bool = False
+    """Its agent said that it runs."""
+    released: bool = False
+    """Nothing of it holds capacity there any more: its agent said so, or can hold nothing of it."""
+    exit: ExitInfo | None = None
+
+
+class JobRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="job"):
+    """A job. Key: `job_id`. What it consists of is its SpecRow."""
+
+    job_id: JobId
+    tenant: TenantName
+    name: str
+    state: WorkState
+    submitted_at_ms: Ms
+    by: str
+    """Who submitted it: `token:ID`."""
+    tasks: int
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    started_at_ms: Ms | None = None
+    ended_at_ms: Ms | None = None
+    reason: str = ""
+    """Why it stands as it does, in words."""
+    cancelling: str = ""
+    """Why it is being cancelled; empty: it is not."""
+    retries: int = 0
+    """Manual ones."""
+    idempotency_key: str = ""
+    """SHA-256 of the key; unique within the tenant. Empty: none was given."""
+    body_digest: str = ""
+
+
+class SpecRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="spec"):
+    """What a job consists of. Key: `job_id`. Written once."""
+
+    job_id: JobId
+    spec: JobSpec
+
+
+class StepRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="step"):
+    """One step's tasks as counts. Key: (`job_id`, `step`).
+
+    Tasks get rows in their order: those below `cursor` have one, those from it on were never launched.
+    """
+
+    job_id: JobId
+    step: int
+    state: WorkState
+    cursor: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    """Those that never got a row included."""
+    reason: str = ""
+
+
+class TaskRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="task"):
+    """A task that was launched at least once, or is about to be. Key: (`job_id`, `step`, `task`)."""
+
+    job_id: JobId
+    step: int
+    task: int
+    state: WorkState
+    attempts: int = 0
+    """How many were made: the number of the last one."""
+    failures: int = 0
+    """Charged to `retry.limit`."""
+    losses: int = 0
+    """Charged to `retry.losses`."""
+    not_before_ms: Ms | None = None
+    """A retry backs off until then."""
+    failed_on: tuple[ProviderId, ...] = ()
+    """Where it failed, oldest first, each once."""
+    straggler: bool = False
+    started_at_ms: Ms | None = None
+    """When its last attempt began to run."""
+    ended_at_ms: Ms | None = None
+    exit_code: int | None = None
+    """Of rank 0 of its last attempt."""
+    reason: str = ""
+    waits_for: str = ""
+    """What let it wait last: becomes `unblocked_by` of the next attempt."""
+
+    @property
+    def task_id(self) -> TaskId:
+        return self.job_id, self.step, self.task
+
+
+class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="attempt"):
+    """One try of a task, and its lease. Key: (`job_id`, `step`, `task`, `attempt`)."""
+
+    job_id: JobId
+    step: int
+    task: int
+    attempt: int
+    state: AttemptState
+    created_at_ms: Ms
+    ranks: tuple[RankRow, ...]
+    token: LeaseToken = LeaseToken(0, 0)
+    """(0, 0): none was issued yet."""
+    term_ms: Ms = 0
+    """The longest term that an agent of it may hold now. Durable before an agent hears of a longer one."""
+    started_at_ms: Ms | None = None
+    ended_at_ms: Ms | None = None
+    doubted_at_ms: Ms | None = None
+    lease_over_ms: Ms | None = None
+    """Of one in doubt: from then on it cannot be running any more."""
+    reason: str = ""
+    unblocked_by: str = ""
+    forecast: float | None = None
+    """P(its provider stays for the expected run time) when it was placed; the lowest of several ranks."""
+
+    @property
+    def attempt_id(self) -> AttemptId:
+        return self.job_id, self.step, self.task, self.attempt
+
+    @property
+    def task_id(self) -> TaskId:
+        return self.job_id, self.step, self.task
+
+
+class AuditRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="audit"):
+    """One transition, or one thing that a person did. Key: `seq`, which counts up without gaps."""
+
+    seq: int
+    wall_ns: int
+    """Observed clock, Unix time."""
+    mono_ns: int
+    """CLOCK_BOOTTIME of the head node: differences within one boot are exact."""
+    entity: str
+    """`job`, `step`, `task`, `attempt`, `provider`, `token`, `pool`."""
+    subject: str
+    """Its id as people have it: `12`, `12.0`, `12.0.7`, `12.0.7.2`, a provider's id."""
+    after: str
+    """The state that it went into, or what was done."""
+    before: str = ""
+    why: str = ""
+    by: str = "coord"
+    """`coord`, `agent:PROVIDER`, `token:ID`."""
+    unblocked_by: str = ""
+    """What it had waited for: `submit`, `step 12.0`, `slot 12.0.3.1` (an attempt that ended), `provider P`, `backoff`,
+    `limit`, `lease 12.0.7.1`."""
+    tenant: str = ""
+    job_id: JobId | None = None
+    provider_id: ProviderId | None = None
+
+
+Row = (
+    ProviderRow
+    | SessionRow
+    | OutageRow
+    | TokenRow
+    | PoolRow
+    | MetaRow
+    | JobRow
+    | SpecRow
+    | StepRow
+    | TaskRow
+    | AttemptRow
+    | AuditRow
+)
 
 
 def row_key(row: Row) -> tuple[str, object]:
@@ -158,3 +464,15 @@ def row_key(row: Row) -> tuple[str, object]:
             return "pool", row.name
         case MetaRow():
             return "meta", row.name
+        case JobRow():
+            return "job", row.job_id
+        case SpecRow():
+            return "spec", row.job_id
+        case StepRow():
+            return "step", (row.job_id, row.step)
+        case TaskRow():
+            return "task", row.task_id
+        case AttemptRow():
+            return "attempt", row.attempt_id
+        case AuditRow():
+            return "audit", row.seq

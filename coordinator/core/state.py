@@ -25,6 +25,7 @@ from coordinator.core.rows import (
     TokenRow,
 )
 from coordinator.core.snapshot import Duplicate, Liveness
+from coordinator.core.work import Work
 
 ENDED_MAX = 4_096
 """Ends that are remembered for a rollback (about 1 MB); an older one that is undone becomes a `read_error`."""
@@ -112,6 +113,10 @@ class ClusterState:
         self.pool_sizes: dict[PoolName, int] = {}
         self.figures: Figures | None = None
         self.beats_saved_ms: Ms = 0
+        self.wall_ns = 0
+        """When the event that is decided was taken, to the nanosecond: for audit rows."""
+        self.mono_ns = 0
+        self.work = Work()
         self._wheel: dict[int, list[ProviderId]] = {}
         self._wheel_next_s = 0
 

@@ -1,0 +1,168 @@
+"""A job as it was asked for, checked and in plain units: what the core decides by and the store keeps.
+
+`coordinator.jobfile` makes it from TOML or JSON. Nothing here depends on where or when it runs. Lengths of time are
+milliseconds, memory is bytes, amounts are as in `amounts`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from coordinator.core.amounts import Ask
+from coordinator.core.ids import Ms, PoolName
+
+STEPS_MAX = 1_000
+TASKS_MAX = 10_000_000
+"""Of one step."""
+SPEC_BYTES_MAX = 4 * 1024 * 1024
+"""Of the whole specification as JSON, an array's own items included."""
+
+
+class When(StrEnum):
+    """Which end of the steps that it needs lets a step start."""
+
+    SUCCEEDED = "succeeded"
+    """All of them completed."""
+    FAILED = "failed"
+    """All of them ended, and at least one failed."""
+    FINISHED = "finished"
+    """All of them ended, however."""
+
+
+class Isolation(StrEnum):
+    """How far an attempt is kept from its neighbours and the agent; each includes the one before."""
+
+    NONE = "none"
+    UID = "uid"
+    SANDBOX = "sandbox"
+
+
+class LogFull(StrEnum):
+    """What happens at a log's bound."""
+
+    TRUNCATE = "truncate"
+    """What is beyond is dropped, marked and counted."""
+    BLOCK = "block"
+    """The program waits until what was written is stored (the bound is then of what is not stored yet)."""
+    FAIL = "fail"
+    """The attempt is ended and has failed."""
+
+
+class Overlap(StrEnum):
+    FORBID = "forbid"
+    ALLOW = "allow"
+    """A replacement starts at once: results are fenced, side effects are not."""
+
+
+class OnLost(Struct, frozen=True, gc=False, kw_only=True):
+    """What to do when the provider of an attempt is lost."""
+
+    mode: str = "auto"
+    """`retry`, `wait` or `auto`."""
+    wait_ms: Ms = 0
+    """Of `wait`."""
+
+
+class RetryRule(Struct, frozen=True, gc=False, kw_only=True):
+    """When a failure is tried again. Losses of a provider have a budget of their own."""
+
+    limit: int = 3
+    losses: int = 10
+    delay_ms: Ms = 5_000
+    factor: float = 2.0
+    delay_max_ms: Ms = 600_000
+    on: tuple[str, ...] = ()
+    """Causes: `exit:N`, `exit:N-M`, `signal:NAME`, `timeout`, `oom`, `log_full`, `start`, `any`. Empty: the default,
+    every failure but exit 126 and 127, a time limit and a full log."""
+    never: tuple[str, ...] = ()
+    """Causes that are not tried again, whatever `on` says."""
+    elsewhere: bool = False
+    """Never again on a provider where the task has failed."""
+
+
+class StepSpec(Struct, frozen=True, gc=False, kw_only=True):
+    """One step: the tasks that it stands for, and how each of them is run."""
+
+    name: str
+    command: tuple[str, ...]
+    """The argument list; for a shell it was made into `/bin/sh -c TEXT` already. May hold `{placeholders}`."""
+    tasks: int = 1
+    """How many: the product of the array and the matrix. Task t is array place t // M and matrix place t % M."""
+    array: tuple[tuple[int, int, int], ...] = ()
+    """Ranges (first, last, stride), inclusive, in their order; empty: no array, or one of items."""
+    items: tuple[str, ...] = ()
+    """Values of an array that was read from lines."""
+    matrix: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Axes in their order with their values as text; the last one turns fastest."""
+    needs: tuple[int, ...] = ()
+    """Numbers of the steps before it."""
+    when: When = When.SUCCEEDED
+    asks: tuple[Ask, ...] = (Ask(),)
+    """Alternatives, the preferred one first. Of one rank."""
+    nodes: int = 1
+    """Ranks, each on a provider of its own."""
+    pools: tuple[PoolName, ...] = ()
+    """Empty: any."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """What a provider's labels must say."""
+    isolation: Isolation = Isolation.NONE
+    min_score: float | None = None
+    min_forecast: float | None = None
+    """P(the stay outlasts the expected run time), at least."""
+    time_limit_ms: Ms | None = None
+    expected_ms: Ms | None = None
+    grace_ms: Ms = 10_000
+    """From SIGTERM to SIGKILL."""
+    env: tuple[tuple[str, str], ...] = ()
+    directory: str = ""
+    """On the provider; empty: the attempt's own."""
+    stdin: str = ""
+    retry: RetryRule = RetryRule()
+    on_lost: OnLost = OnLost()
+    overlap: Overlap = Overlap.FORBID
+    log_full: LogFull = LogFull.TRUNCATE
+    log_bytes_max: int = 0
+    """Of each stream of an attempt; 0: the agent's own bound."""
+    max_fails: int | None = None
+    """More failed tasks than this end the step; None: no bound."""
+    max_running: int | None = None
+    """At most so many of its tasks at a time."""
+    runtime: str = "plain"
+
+
+class JobSpec(Struct, frozen=True, gc=False, kw_only=True):
+    """A whole job. Its steps are in an order in which every step comes after those that it needs."""
+
+    name: str
+    steps: tuple[StepSpec, ...]
+    deadline_ms: Ms | None = None
+    """A moment on the coordinator's clock; already absolute when it is here."""
+
+
+def task_values(step: StepSpec, task: int) -> dict[str, str]:
+    """What the placeholders of task number `task` stand for: `index` and `item` of an array, and the matrix's axes.
+
+    `index` is the array's own number (the place, from 0, for items); without an array it is the task's number.
+    """
+    width = 1
+    for _, values in step.matrix:
+        width *= len(values)
+    place, turn = divmod(task, width)
+    found: dict[str, str] = {"index": str(place)}
+    if step.items:
+        found["item"] = step.items[place]
+    elif step.array:
+        left = place
+        for first, last, stride in step.array:
+            size = (last - first) // stride + 1
+            if left < size:
+                found["index"] = str(first + left * stride)
+                break
+            left -= size
+        found["item"] = found["index"]
+    for name, values in reversed(step.matrix):
+        turn, at = divmod(turn, len(values))
+        found[name] = values[at]
+    return found
