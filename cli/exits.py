@@ -20,6 +20,7 @@ BY_CODE: dict[Code, int] = {
     Code.BAD_REQUEST: USAGE,
     Code.BAD_IMPORT: 65,
     Code.BAD_SQL: 65,
+    Code.BAD_JOB: 65,
     Code.TOO_LARGE: 65,
     Code.NOT_FOUND: 66,
     Code.UNREACHABLE: 69,
