@@ -21,6 +21,8 @@ from coordinator.core.rows import ExitInfo, LeaseToken, Promises
 MESSAGE_BYTES_MAX = 128 * 1024
 DAEMON_FD = 3
 """The daemon's end of the channel."""
+ENDPOINT_FD = 4
+"""The socket that attempts speak to, listening already: the keeper's, so that its address outlives every daemon."""
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -88,6 +90,13 @@ class End(Struct, frozen=True, kw_only=True, tag="end"):
     grace_s: float
 
 
+class EndAll(Struct, frozen=True, kw_only=True, tag="end_all"):
+    """The agent leaves: end every attempt, each with its own grace but no longer than `grace_s`. Cause: `agent`."""
+
+    why: str
+    grace_s: float
+
+
 class LogStored(Struct, frozen=True, kw_only=True, tag="log_stored"):
     """The coordinator has these bytes: they need no room here any more."""
 
@@ -122,6 +131,9 @@ class Now(Struct, frozen=True, kw_only=True, tag="now"):
     out_bytes: int = 0
     """What its streams hold so far."""
     err_bytes: int = 0
+    out_stored: int = 0
+    """What the last `LogStored` said: the next daemon sends what is above it."""
+    err_stored: int = 0
     exit: ExitInfo | None = None
 
 
@@ -139,7 +151,7 @@ class Told(Struct, frozen=True, kw_only=True, tag="told"):
 
 
 ToDaemon = Start | Leave | Now | No | Told
-ToKeeper = Pulse | Hold | Run | Deadline | End | LogStored | Forget
+ToKeeper = Pulse | Hold | Run | Deadline | End | EndAll | LogStored | Forget
 _TO_DAEMON: msgspec.json.Decoder[ToDaemon] = msgspec.json.Decoder(ToDaemon)
 _PULSE = msgspec.json.Decoder(Pulse)
 _ENCODER = msgspec.json.Encoder()
@@ -151,6 +163,19 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     for end in ends:
         end.setblocking(False)
     return ends
+
+
+def endpoint_socket() -> socket.socket:
+    """A socket on loopback that listens, on a port of its own. Nobody answers before a daemon does: callers wait."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
 
 
 def say(end: socket.socket, message: ToDaemon | Pulse) -> None:
