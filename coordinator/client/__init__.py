@@ -7,20 +7,17 @@ message and hint. Not for several threads at once: give each its own client.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, TypeVar
-from urllib.parse import quote, urlencode
-
-import msgspec
 
 from coordinator import api_types as t
+from coordinator.client.jobs import Jobs
+from coordinator.client.requests import Query, Requests, decoded, of_provider, segment
+from coordinator.client.stream import follow
 from coordinator.client.transport import CHUNK, Transport
-from coordinator.core.errors import Code, CoordError
 
-T = TypeVar("T")
-Query = Mapping[str, str | int | float | None]
 Progress = Callable[[int], None]
 """Called with the number of bytes sent so far."""
 
@@ -65,7 +62,8 @@ class Client:
         pin: str | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        self._transport = Transport(url, token, ca=ca, pin=pin, timeout_s=timeout_s)
+        self._requests = Requests(Transport(url, token, ca=ca, pin=pin, timeout_s=timeout_s))
+        self.jobs = Jobs(self._requests)
 
     def __enter__(self) -> Client:
         return self
@@ -75,16 +73,16 @@ class Client:
 
     def close(self) -> None:
         """Let the connection go. The client may be used again."""
-        self._transport.close()
+        self._requests.transport.close()
 
     @property
     def url(self) -> str:
-        return self._transport.url
+        return self._requests.transport.url
 
     @property
     def age_s(self) -> int | None:
         """How old the figures of the last answer were; None where that means nothing."""
-        return self._transport.age_s
+        return self._requests.transport.age_s
 
     # ---- liveness
 
@@ -111,43 +109,47 @@ class Client:
             "as_of": as_of,
             "horizon": horizon,
         }
-        return self._get("/v1/providers/reliability", t.ReliabilityAnswer, query)
+        return self._requests.get("/v1/providers/reliability", t.ReliabilityAnswer, query)
 
     def liveness(self, provider_id: str, *, as_of: str | None = None, time_zone: str | None = None) -> t.Features:
         """A provider's features and score."""
         query: Query = {"as_of": as_of, "time_zone": time_zone}
-        return self._get(_of(provider_id, "liveness"), t.Features, query)
+        return self._requests.get(of_provider(provider_id, "liveness"), t.Features, query)
 
     def sessions(self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None) -> t.Sessions:
         """One page of a provider's sessions, newest first."""
-        return self._get(_of(provider_id, "sessions"), t.Sessions, {"window": window, "limit": limit, "page": page})
+        return self._requests.get(
+            of_provider(provider_id, "sessions"), t.Sessions, {"window": window, "limit": limit, "page": page}
+        )
 
     def heartbeats(
         self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None
     ) -> t.Heartbeats:
         """One page of a provider's heartbeats, newest first."""
         query: Query = {"window": window, "limit": limit, "page": page}
-        return self._get(_of(provider_id, "heartbeats"), t.Heartbeats, query)
+        return self._requests.get(of_provider(provider_id, "heartbeats"), t.Heartbeats, query)
 
     def hours(self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None) -> t.Hours:
         """One page of a provider's heartbeats by the hour, newest first."""
         query: Query = {"window": window, "limit": limit, "page": page}
-        return self._get(_of(provider_id, "heartbeats/hourly"), t.Hours, query)
+        return self._requests.get(of_provider(provider_id, "heartbeats/hourly"), t.Hours, query)
 
     def forecast(self, provider_id: str, *, horizon: str = "8h", as_of: str | None = None) -> t.Forecast | None:
         """Will it stay? None for a provider that is not online."""
-        return self._get(_of(provider_id, "forecast"), t.Forecast | None, {"horizon": horizon, "as_of": as_of})
+        return self._requests.get(
+            of_provider(provider_id, "forecast"), t.Forecast | None, {"horizon": horizon, "as_of": as_of}
+        )
 
     def availability(
         self, provider_id: str | None = None, *, as_of: str | None = None, time_zone: str | None = None
     ) -> t.Availability:
         """The 7x24 grid of one provider, or of the whole fleet."""
-        path = _of(provider_id, "availability") if provider_id is not None else "/v1/availability"
-        return self._get(path, t.Availability, {"as_of": as_of, "time_zone": time_zone})
+        path = of_provider(provider_id, "availability") if provider_id is not None else "/v1/availability"
+        return self._requests.get(path, t.Availability, {"as_of": as_of, "time_zone": time_zone})
 
     def network(self, *, as_of: str | None = None) -> t.NetworkAvailability:
         """The whole fleet's uptime."""
-        return self._get("/v1/network/availability", t.NetworkAvailability, {"as_of": as_of})
+        return self._requests.get("/v1/network/availability", t.NetworkAvailability, {"as_of": as_of})
 
     def backtest(
         self,
@@ -160,12 +162,12 @@ class Client:
     ) -> t.Backtest:
         """How good the forecast was on this fleet's own past."""
         query: Query = {"horizons": horizons, "every": every, "window": window, "from": from_, "to": to}
-        return self._get("/v1/backtest", t.Backtest, query, LONG_S)
+        return self._requests.get("/v1/backtest", t.Backtest, query, LONG_S)
 
     def sql(self, statement: str, *, timeout_s: float = 30.0, rows_max: int = 10_000) -> t.SqlAnswer:
         """A SELECT over the documented views."""
         request = t.SqlRequest(statement=statement, timeout_s=timeout_s, rows_max=rows_max)
-        return self._post("/v1/sql", request, t.SqlAnswer, timeout_s + 30.0)
+        return self._requests.post("/v1/sql", request, t.SqlAnswer, timeout_s + 30.0)
 
     # ---- the fleet now
 
@@ -180,30 +182,59 @@ class Client:
     ) -> t.Providers:
         """One page of the fleet in order of id."""
         query: Query = {"pool": pool, "liveness": liveness, "label": label, "limit": limit, "page": page}
-        return self._get("/v1/providers", t.Providers, query)
+        return self._requests.get("/v1/providers", t.Providers, query)
 
     def provider(self, provider_id: str) -> t.ProviderEntry:
         """One enrolled provider."""
-        return self._get(_of(provider_id), t.ProviderEntry)
+        return self._requests.get(of_provider(provider_id), t.ProviderEntry)
 
     def forget(self, provider_id: str) -> None:
         """Remove a provider's enrolment and credential."""
-        self._delete(_of(provider_id))
+        self._requests.delete(of_provider(provider_id))
 
     def drain(self, provider_id: str, *, note: str = "", away_until: str | None = None) -> t.ProviderEntry:
         """No new work there."""
         request = t.DrainRequest(note=note, away_until=away_until)
-        return self._post(_of(provider_id, "drain"), request, t.ProviderEntry)
+        return self._requests.post(of_provider(provider_id, "drain"), request, t.ProviderEntry)
 
     def resume(self, provider_id: str) -> t.ProviderEntry:
         """The drain is over."""
-        return self._post(_of(provider_id, "resume"), None, t.ProviderEntry)
+        return self._requests.post(of_provider(provider_id, "resume"), None, t.ProviderEntry)
+
+    def nodepools(self) -> t.NodePools:
+        """Pools with their capacity, what is free of it, what waits for it and until when."""
+        return self._requests.get("/v1/nodepools", t.NodePools)
+
+    # ---- what happens
+
+    def events(
+        self, *, job_id: int | None = None, entity: str | None = None, after: int | None = None
+    ) -> Iterator[t.EventEntry]:
+        """What happens from now on, or after the event `after`, for ever; lost connections are made again and
+        nothing is missed or told twice. End it by leaving the loop."""
+        query: Query = {"job": job_id, "entity": entity}
+        last_id = str(after) if after is not None else None
+        for event in follow(self._requests, "/v1/events", query, last_id):
+            yield decoded(event.data, t.EventEntry)
+
+    def audit(
+        self,
+        *,
+        job_id: int | None = None,
+        entity: str | None = None,
+        subject: str | None = None,
+        limit: int = 100,
+        page: str | None = None,
+    ) -> t.Audit:
+        """One page of what happened, newest first."""
+        query: Query = {"job": job_id, "entity": entity, "subject": subject, "limit": limit, "page": page}
+        return self._requests.get("/v1/audit", t.Audit, query)
 
     # ---- access
 
     def tokens(self, *, role: str | None = None, limit: int = 100, page: str | None = None) -> t.Tokens:
         """One page of the tokens, without their texts."""
-        return self._get("/v1/tokens", t.Tokens, {"role": role, "limit": limit, "page": page})
+        return self._requests.get("/v1/tokens", t.Tokens, {"role": role, "limit": limit, "page": page})
 
     def create_token(
         self,
@@ -216,23 +247,23 @@ class Client:
     ) -> t.TokenMade:
         """Make a token; its text is in the answer and nowhere else."""
         request = t.TokenRequest(role=role, note=note, expires_in_s=expires_in_s, pool=pool, tenant=tenant)
-        return self._post("/v1/tokens", request, t.TokenMade)
+        return self._requests.post("/v1/tokens", request, t.TokenMade)
 
     def revoke_token(self, token_id: str) -> None:
         """From now on it opens nothing."""
-        self._delete(f"/v1/tokens/{_segment(token_id)}")
+        self._requests.delete(f"/v1/tokens/{segment(token_id)}")
 
     def pools(self) -> t.Pools:
         """Every pool."""
-        return self._get("/v1/pools", t.Pools)
+        return self._requests.get("/v1/pools", t.Pools)
 
     def create_pool(self, name: str, note: str = "") -> t.PoolEntry:
         """Make a pool."""
-        return self._post("/v1/pools", t.PoolRequest(name=name, note=note), t.PoolEntry)
+        return self._requests.post("/v1/pools", t.PoolRequest(name=name, note=note), t.PoolEntry)
 
     def delete_pool(self, name: str) -> None:
         """Delete an unused pool."""
-        self._delete(f"/v1/pools/{_segment(name)}")
+        self._requests.delete(f"/v1/pools/{segment(name)}")
 
     # ---- operations
 
@@ -258,93 +289,35 @@ class Client:
                 if progress is not None:
                     progress(sent)
 
-        body = self._transport.send("POST", "/v1/import/sessions", pieces, total, "text/csv", LONG_S)
-        return _decoded(body, t.ImportAnswer)
+        body = self._requests.transport.send("POST", "/v1/import/sessions", pieces, total, "text/csv", LONG_S)
+        return decoded(body, t.ImportAnswer)
 
     def alerts(self) -> t.Alerts:
         """What an operator should look at."""
-        return self._get("/v1/alerts", t.Alerts)
+        return self._requests.get("/v1/alerts", t.Alerts)
 
     def backup(self, name: str | None = None) -> t.BackupAnswer:
         """Have the coordinator write a consistent copy of everything."""
-        return self._post("/v1/db/backup", t.BackupRequest(name=name), t.BackupAnswer, LONG_S)
+        return self._requests.post("/v1/db/backup", t.BackupRequest(name=name), t.BackupAnswer, LONG_S)
 
     def check(self) -> t.CheckAnswer:
         """Have the databases and every segment checked."""
-        return self._post("/v1/db/check", None, t.CheckAnswer, LONG_S)
+        return self._requests.post("/v1/db/check", None, t.CheckAnswer, LONG_S)
 
     def healthz(self) -> t.Alive:
         """The process answers. Needs no token."""
-        return self._get("/healthz", t.Alive)
+        return self._requests.get("/healthz", t.Alive)
 
     def readyz(self) -> t.Health:
         """How the coordinator is, also while it cannot serve in full. Needs no token."""
-        return _decoded(
-            self._transport.send("GET", "/readyz", None, 0, "", self._transport.timeout_s, fine=(200, 503)), t.Health
-        )
+        transport = self._requests.transport
+        return decoded(transport.send("GET", "/readyz", None, 0, "", transport.timeout_s, fine=(200, 503)), t.Health)
 
     def metrics(self) -> str:
         """Prometheus text."""
-        return self._transport.send("GET", "/metrics", None, 0, "", self._transport.timeout_s).decode()
+        transport = self._requests.transport
+        return transport.send("GET", "/metrics", None, 0, "", transport.timeout_s).decode()
 
     def openapi(self) -> dict[str, Any]:
         """The API in OpenAPI 3.1."""
-        return self._get("/openapi.json", dict[str, Any])
-
-    # ---- requests
-
-    def _get(
-        self,
-        path: str,
-        into: type[T] | Any,
-        query: Query | None = None,
-        timeout_s: float | None = None,
-    ) -> T:
-        given = {name: value for name, value in (query or {}).items() if value is not None}
-        target = f"{path}?{urlencode(given)}" if given else path
-        answer: T = _decoded(
-            self._transport.send("GET", target, None, 0, "", timeout_s or self._transport.timeout_s), into
-        )
-        return answer
-
-    def _post(self, path: str, request: msgspec.Struct | None, into: type[T], timeout_s: float | None = None) -> T:
-        body = msgspec.json.encode(request) if request is not None else b""
-        sent = self._transport.send(
-            "POST", path, lambda: iter((body,)), len(body), "application/json", timeout_s or self._transport.timeout_s
-        )
-        return _decoded(sent, into)
-
-    def _delete(self, path: str) -> None:
-        self._transport.send("DELETE", path, None, 0, "", self._transport.timeout_s)
-
-
-def _of(provider_id: str, what: str = "") -> str:
-    if provider_id in t.RESERVED:
-        raise CoordError(
-            Code.NOT_FOUND,
-            f"no provider is called {provider_id}: it is a word of the API",
-            "coord providers list shows the providers",
-        )
-    path = f"/v1/providers/{_segment(provider_id)}"
-    return f"{path}/{what}" if what else path
-
-
-def _segment(name: str) -> str:
-    """A name as one segment of a path. What cannot be a name is refused here: it could mean another path."""
-    if name in ("", ".", "..") or not name.isprintable() or "/" in name or "%" in name or "\\" in name:
-        raise CoordError(
-            Code.NOT_FOUND,
-            f"nothing goes by the name {name[:40]!a}",
-            "names are of letters, digits and . _ : @ + -; the listings show those that are there",
-        )
-    return quote(name, safe=":@+")
-
-
-def _decoded(body: bytes, into: type[T] | Any) -> T:
-    try:
-        answer: T = msgspec.json.decode(body, type=into)
-    except msgspec.MsgspecError as error:
-        raise CoordError(
-            Code.UNREACHABLE, f"the answer is not what a coordinator says: {error}", "is the other side as new as this?"
-        ) from error
-    return answer
+        return self._requests.get("/openapi.json", dict[str, Any])

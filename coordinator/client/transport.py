@@ -1,4 +1,7 @@
-"""Requests to one coordinator over one connection that is kept: TLS, pins, repeats, and refusals as CoordError."""
+"""Requests to one coordinator over one connection that is kept: TLS, pins, repeats, and refusals as CoordError.
+
+An answer that is read as it comes has a connection of its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import http.client
 import os
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -76,17 +80,16 @@ class Transport:
         media: str,
         timeout_s: float,
         fine: tuple[int, ...] = (200, 201, 204),
+        key: str | None = None,
     ) -> bytes:
         """One request. On a kept connection that turns out to be closed it is sent again, once, on a fresh one:
-        a POST carries an Idempotency-Key, so it is carried out once in any case."""
-        headers = {"Accept": "application/json"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
+        a POST carries an Idempotency-Key (`key`, else one of its own), so it is carried out once in any case."""
+        headers = self._headers("application/json")
         if pieces is not None:
             headers |= {
                 "Content-Type": media,
                 "Content-Length": str(length),
-                "Idempotency-Key": os.urandom(16).hex(),
+                "Idempotency-Key": key if key is not None else os.urandom(16).hex(),
             }
         kept = self._connection is not None and length <= CHUNK
         try:
@@ -103,6 +106,38 @@ class Transport:
         if status in fine:
             return body
         raise _refusal(status, media_type, body, self.url)
+
+    @contextmanager
+    def reading(
+        self, target: str, accept: str, timeout_s: float, extra: Mapping[str, str] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """A GET whose answer is read as it comes, on a connection of its own; `timeout_s` is for each silence.
+
+        CoordError when it is refused or cannot be sent; what goes wrong while reading is the caller's to judge.
+        """
+        connection = self._open(timeout_s)
+        try:
+            try:
+                connection.request("GET", target, headers={**self._headers(accept), **(extra or {})})
+                response = connection.getresponse()
+                body = b"" if response.status == 200 else response.read()
+            except _LOST as error:
+                raise self._broke(error) from error
+            except TimeoutError as error:
+                raise self._silent(timeout_s) from error
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(str(error) or type(error).__name__) from error
+            if response.status != 200:
+                raise _refusal(response.status, response.headers.get_content_type(), body, self.url)
+            yield response
+        finally:
+            connection.close()
+
+    def _headers(self, accept: str) -> dict[str, str]:
+        headers = {"Accept": accept}
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return headers
 
     def _exchange(
         self,
@@ -125,9 +160,7 @@ class Transport:
             raise
         except TimeoutError as error:
             self.close()
-            raise CoordError(
-                Code.TIMEOUT, f"{self.url} gave no answer within {timeout_s:g} s", "is it overloaded? coord alerts"
-            ) from error
+            raise self._silent(timeout_s) from error
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise self._unreachable(str(error) or type(error).__name__) from error
@@ -148,27 +181,34 @@ class Transport:
 
     def _connected(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._connection is None:
-            if self._tls is None:
-                self._connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
-            else:
-                self._connection = http.client.HTTPSConnection(
-                    self._host, self._port, timeout=timeout_s, context=self._tls
-                )
-            try:
-                self._connection.connect()
-                if self._pin is not None:
-                    self._check_pin(self._connection)
-            except TimeoutError as error:
-                self.close()
-                raise self._unreachable(f"no connection within {timeout_s:g} s") from error
-            except CoordError:
-                self.close()
-                raise
-            except OSError as error:
-                self.close()
-                raise self._refused(error) from error
+            self._connection = self._open(timeout_s)
         self._connection.sock.settimeout(timeout_s)
         return self._connection
+
+    def _open(self, timeout_s: float) -> http.client.HTTPConnection:
+        if self._tls is None:
+            connection = http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+        else:
+            connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout_s, context=self._tls)
+        try:
+            connection.connect()
+            if self._pin is not None:
+                self._check_pin(connection)
+        except TimeoutError as error:
+            connection.close()
+            raise self._unreachable(f"no connection within {timeout_s:g} s") from error
+        except CoordError:
+            connection.close()
+            raise
+        except OSError as error:
+            connection.close()
+            raise self._refused(error) from error
+        return connection
+
+    def _silent(self, timeout_s: float) -> CoordError:
+        return CoordError(
+            Code.TIMEOUT, f"{self.url} gave no answer within {timeout_s:g} s", "is it overloaded? coord alerts"
+        )
 
     def _check_pin(self, connection: http.client.HTTPConnection) -> None:
         """Nothing was sent yet: a stranger does not even see the token."""
