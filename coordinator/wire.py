@@ -27,6 +27,10 @@ LOG_BYTES_MAX = 256 * 1024
 """Of a log's bytes in one binary frame."""
 LOG_WINDOW_BYTES = 4 * 1024 * 1024
 """Bytes of one stream that an agent sends ahead of their acknowledgement."""
+LOG_CONNECTION_BYTES = 8 * 1024 * 1024
+"""The same over all streams of a connection: what the coordinator may have to hold while its disk is full."""
+LOG_UNWANTED = 2**53
+"""A `log_ack` with this offset: nothing of the stream is wanted any more."""
 FREEZE_SHARE = 5 / 6
 """An agent freezes an attempt when so much of its lease's term went by without a renewal."""
 KEPT_FROZEN_S = 24 * 3600.0
