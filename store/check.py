@@ -14,11 +14,12 @@ import msgspec
 
 from coordinator.core.errors import CoordError
 from coordinator.ports import CheckReport
-from store import heartbeats, loading, manifest
+from store import heartbeats, manifest
 from store.children import become_child
 from store.layout import DataDir
 from store.manifest import Segment, digest_of
 from store.migrate import scripts
+from store.row_reading import read_row
 from store.sqlite import open_reader, sqlite3, translated
 from store.truth import TABLES
 
@@ -63,7 +64,7 @@ def _check_database(connection: sqlite3.Connection, database: str, problems: lis
     count = 0
     for table, kind in TABLES.items():
         for columns in connection.execute(f"SELECT {', '.join(kind.columns)} FROM {table}"):  # noqa: S608
-            loading.read_row(table, columns, problems)
+            read_row(table, columns, problems)
             count += 1
     return count
 

@@ -15,8 +15,9 @@ import msgspec
 
 from coordinator.core.commands import Write
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import Ms, ProviderId, ProviderKey
-from coordinator.core.rows import SessionRow
+from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
+from coordinator.core.jobspec import JobSpec
+from coordinator.core.rows import AttemptRow, AuditRow, JobRow, SessionRow, StepRow, TaskRow, WorkState
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded
 from store import heartbeats, loading, sessions
 from store.backup import back_up
@@ -30,11 +31,13 @@ from store.layout import DataDir, DataLock
 from store.opening import open_database, prepare
 from store.readers import Readers, fetch
 from store.retention import Retention
+from store.row_reading import read_rows
 from store.segments import Sealing, sweep
 from store.settings import StoreSettings
 from store.sqlite import Durability, sqlite3
 from store.truth import Truth
 from store.wal_bound import WalBound
+from store.work_history import WorkHistory
 from store.writer import Writer
 
 SET_ASIDE_MAX = 100
@@ -66,6 +69,7 @@ class DiskStore:
         self._truth_readers = Readers(data.truth, settings.readers, settings.read_s_max)
         self._telemetry_readers = Readers(data.telemetry, settings.readers, settings.read_s_max)
         self._history = History(data, self._telemetry_readers, settings, self.set_aside.append)
+        self._work = WorkHistory(self._truth_readers, self._report)
         self._sealing = Sealing(data, self._telemetry, settings, self._points)
         self._retention = Retention(data, self._truth, self._telemetry, settings, self._points)
         # Maintenance moves and removes segments; a backup must see them stand still.
@@ -131,11 +135,7 @@ class DiskStore:
             found = await fetch(connection, sessions.BEGUN_SINCE, (*wanted, limit))
             if len(found) < limit:
                 found += await fetch(connection, sessions.REACHING_IN, (*wanted, limit - len(found)))
-        set_aside: list[str] = []
-        rows = [loading.read_row("session", columns, set_aside) for columns in found]
-        for problem in set_aside:
-            self._report(problem)
-        return [row for row in rows if row is not None]
+        return read_rows("session", found, self._report)
 
     async def heartbeats(
         self, key: ProviderKey, since_ms: Ms, limit: int, before_ms: Ms | None = None
@@ -150,6 +150,60 @@ class DiskStore:
 
     async def import_sessions(self, rows: Sequence[ImportedSession]) -> ImportReport:
         return await self._truth.run(lambda c: import_rows(c, rows, self._truth_work, self._points))
+
+    # ---- work
+
+    async def job(self, job_id: JobId, tenant: TenantName | None) -> JobRow | None:
+        return await self._work.job(job_id, tenant)
+
+    async def job_by_key(self, tenant: TenantName, idempotency_key: str) -> JobRow | None:
+        return await self._work.job_by_key(tenant, idempotency_key)
+
+    async def jobs(
+        self,
+        tenant: TenantName | None,
+        limit: int,
+        before: JobId | None = None,
+        states: tuple[WorkState, ...] = (),
+        name: str = "",
+    ) -> list[JobRow]:
+        return await self._work.jobs(tenant, limit, before, states, name)
+
+    async def job_spec(self, job_id: JobId) -> JobSpec | None:
+        return await self._work.job_spec(job_id)
+
+    async def job_steps(self, job_id: JobId) -> list[StepRow]:
+        return await self._work.job_steps(job_id)
+
+    async def job_tasks(
+        self,
+        job_id: JobId,
+        limit: int,
+        step: int | None = None,
+        after: tuple[int, int] | None = None,
+        states: tuple[WorkState, ...] = (),
+    ) -> list[TaskRow]:
+        return await self._work.job_tasks(job_id, limit, step, after, states)
+
+    async def job_attempts(
+        self, job_id: JobId, limit: int, step: int | None = None, task: int | None = None
+    ) -> list[AttemptRow]:
+        return await self._work.job_attempts(job_id, limit, step, task)
+
+    async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
+        return await self._work.attempt(attempt_id)
+
+    async def audit(
+        self,
+        limit: int,
+        tenant: TenantName | None = None,
+        job_id: JobId | None = None,
+        entity: str = "",
+        subject: str = "",
+        before: int | None = None,
+        after: int | None = None,
+    ) -> list[AuditRow]:
+        return await self._work.audit(limit, tenant, job_id, entity, subject, before, after)
 
     # ---- upkeep
 

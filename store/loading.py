@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import Ms, ProviderKey
 from coordinator.core.rows import Meta, MetaRow, ProviderRow, Row, SessionRow
 from coordinator.ports import Loaded
 from store import heartbeats, meta, pools, providers, sessions, tokens
 from store.heartbeats import hour_of
+from store.live_work import live_work
+from store.row_reading import read_row
 from store.sqlite import sqlite3
-from store.truth import TABLES
 
 LOOK_BACK_MS: Ms = 300_000
 """How far before the last `alive_at` telemetry is searched for last heartbeats. The truth has every open
@@ -35,17 +34,17 @@ def load_truth(
             row = read_row(table, columns, set_aside)
             if row is not None:
                 rows.append(row)
-    loaded = Loaded(rows=rows, next_session_id=counters["session_id"] + 1, next_key=counters["key"] + 1, last_beats=())
+    rows += live_work(connection, set_aside)
+    loaded = Loaded(
+        rows=rows,
+        next_session_id=counters["session_id"] + 1,
+        next_key=counters["key"] + 1,
+        last_beats=(),
+        next_job_id=counters["job_id"] + 1,
+        next_token=counters["token"] + 1,
+        next_audit=counters["audit"] + 1,
+    )
     return loaded, set_aside
-
-
-def read_row(table: str, columns: tuple[Any, ...], set_aside: list[str]) -> Any:
-    """The row that these columns are; None, and a line in `set_aside`, where they are none."""
-    try:
-        return TABLES[table].from_columns(columns)
-    except (ValueError, TypeError) as error:
-        set_aside.append(f"{table} {columns[0]!a} cannot be read: {error}")
-        return None
 
 
 def last_beats(connection: sqlite3.Connection, loaded: Loaded) -> tuple[LastBeat, ...]:

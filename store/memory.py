@@ -13,9 +13,25 @@ from msgspec.structs import replace
 from coordinator.core.commands import Put, Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import LastBeat
-from coordinator.core.ids import Ms, ProviderId, ProviderKey, SessionId
-from coordinator.core.rows import EndReason, OutageRow, ProviderRow, Row, SessionRow, row_key
+from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, SessionId, TenantName
+from coordinator.core.jobspec import JobSpec
+from coordinator.core.rows import (
+    AttemptRow,
+    AuditRow,
+    EndReason,
+    JobRow,
+    OutageRow,
+    ProviderRow,
+    Row,
+    SessionRow,
+    SpecRow,
+    StepRow,
+    TaskRow,
+    WorkState,
+    row_key,
+)
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded
+from store import memory_work
 from store.heartbeats import HOUR_MS, hour_of
 from store.history import END_OF_TIME_MS
 from store.imports import IMPORT_ID, bad_import
@@ -37,11 +53,14 @@ class MemoryStore:
         self._last_session_id = 0
         self._last_key = 0
         self._last_import_id = 0
+        self._last_job_id = 0
+        self._last_token = 0
+        self._last_audit = 0
 
     # ---- live
 
     async def load(self) -> Loaded:
-        rows = [row for row in self._rows.values() if not isinstance(row, SessionRow | OutageRow)]
+        rows = list(memory_work.of_a_start(self._rows.values()))
         opened = [row for row in self._sessions() if self._is_ours_and_open(row)]
         keys = {row.key: row.provider_id for row in rows if isinstance(row, ProviderRow)}
         seen = {row.provider_id: row.last_heartbeat_at_ms or 0 for row in opened}
@@ -55,6 +74,9 @@ class MemoryStore:
             next_session_id=self._last_session_id + 1,
             next_key=self._last_key + 1,
             last_beats=tuple(LastBeat(provider_id=name, at_ms=at_ms) for name, at_ms in sorted(last.items())),
+            next_job_id=self._last_job_id + 1,
+            next_token=self._last_token + 1,
+            next_audit=self._last_audit + 1,
         )
 
     async def commit(self, writes: Sequence[Write]) -> None:
@@ -71,6 +93,14 @@ class MemoryStore:
                     self._last_session_id = max(self._last_session_id, session_id)
                 case ProviderRow(key=key):
                     self._last_key = max(self._last_key, key)
+                case JobRow(job_id=job_id):
+                    self._last_job_id = max(self._last_job_id, job_id)
+                case AttemptRow(token=token):
+                    self._last_token = max(self._last_token, token.number)
+                case AuditRow(seq=seq):
+                    self._last_audit = max(self._last_audit, seq)
+                case _:
+                    pass
 
     def _supersede_imported(self, begun: SessionRow) -> None:
         for row in self._sessions():
@@ -173,6 +203,70 @@ class MemoryStore:
         if not begins:
             return new
         return replace(new, disconnected_at_ms=min(begins), disconnect_reason=EndReason.SUPERSEDED)
+
+    # ---- work
+
+    async def job(self, job_id: JobId, tenant: TenantName | None) -> JobRow | None:
+        row = self._rows.get(("job", job_id))
+        return row if isinstance(row, JobRow) and tenant in (None, row.tenant) else None
+
+    async def job_by_key(self, tenant: TenantName, idempotency_key: str) -> JobRow | None:
+        return next(
+            (
+                row
+                for row in self._rows.values()
+                if isinstance(row, JobRow) and row.tenant == tenant and row.idempotency_key == idempotency_key != ""
+            ),
+            None,
+        )
+
+    async def jobs(
+        self,
+        tenant: TenantName | None,
+        limit: int,
+        before: JobId | None = None,
+        states: tuple[WorkState, ...] = (),
+        name: str = "",
+    ) -> list[JobRow]:
+        return memory_work.jobs(self._rows.values(), tenant, limit, before, states, name)
+
+    async def job_spec(self, job_id: JobId) -> JobSpec | None:
+        row = self._rows.get(("spec", job_id))
+        return row.spec if isinstance(row, SpecRow) else None
+
+    async def job_steps(self, job_id: JobId) -> list[StepRow]:
+        return memory_work.steps(self._rows.values(), job_id)
+
+    async def job_tasks(
+        self,
+        job_id: JobId,
+        limit: int,
+        step: int | None = None,
+        after: tuple[int, int] | None = None,
+        states: tuple[WorkState, ...] = (),
+    ) -> list[TaskRow]:
+        return memory_work.tasks(self._rows.values(), job_id, limit, step, after, states)
+
+    async def job_attempts(
+        self, job_id: JobId, limit: int, step: int | None = None, task: int | None = None
+    ) -> list[AttemptRow]:
+        return memory_work.attempts(self._rows.values(), job_id, limit, step, task)
+
+    async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
+        row = self._rows.get(("attempt", attempt_id))
+        return row if isinstance(row, AttemptRow) else None
+
+    async def audit(
+        self,
+        limit: int,
+        tenant: TenantName | None = None,
+        job_id: JobId | None = None,
+        entity: str = "",
+        subject: str = "",
+        before: int | None = None,
+        after: int | None = None,
+    ) -> list[AuditRow]:
+        return memory_work.audit(self._rows.values(), limit, tenant, job_id, entity, subject, before, after)
 
     # ---- upkeep
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core.rows import OutageRow
-from store.table import Columns, Table, upsert
+from store.table import Columns, Table, several_columns, upsert
 
 COLUMNS = ("coordinator_id", "began_at_ms", "ended_at_ms", "cause")
 PRUNE = """
@@ -20,10 +20,6 @@ def from_columns(c: Columns) -> OutageRow:
     return OutageRow(coordinator_id=c[0], began_at_ms=c[1], ended_at_ms=c[2], cause=c[3])
 
 
-def _key_columns(key: tuple[str, int]) -> Columns:
-    return tuple(key)
-
-
 TABLE = Table(
     name="outage",
     columns=COLUMNS,
@@ -31,5 +27,5 @@ TABLE = Table(
     delete="DELETE FROM outage WHERE coordinator_id = ? AND began_at_ms = ?",
     to_columns=to_columns,
     from_columns=from_columns,
-    key_columns=_key_columns,
+    key_columns=several_columns,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from coordinator.core.ids import PoolName, ProviderId, ProviderKey, TokenId
-from coordinator.core.rows import EndReason, ProviderRow, Resources
+from coordinator.core.rows import EndReason, Promises, ProviderRow, Resources
 from store.table import Columns, Table, one_column, upsert
 
 COLUMNS = (
@@ -27,6 +27,10 @@ COLUMNS = (
     "last_seen_ms",
     "last_end",
     "stay_began_ms",
+    "promises",
+    "quarantined_until_ms",
+    "quarantine_why",
+    "quarantines",
 )
 ALL = f"SELECT {', '.join(COLUMNS)} FROM provider"  # noqa: S608
 """Every enrolled provider: read at start, bounded by Policy.providers_max."""
@@ -42,6 +46,7 @@ DELETE FROM provider_key WHERE key BETWEEN ? AND ?
 _json = msgspec.json.Encoder(order="deterministic")
 _labels = msgspec.json.Decoder(dict[str, str])
 _resources = msgspec.json.Decoder(Resources)
+_promises = msgspec.json.Decoder(Promises)
 
 
 def to_columns(row: ProviderRow) -> Columns:
@@ -64,6 +69,10 @@ def to_columns(row: ProviderRow) -> Columns:
         row.last_seen_ms,
         row.last_end.value if row.last_end is not None else None,
         row.stay_began_ms,
+        _json.encode(row.promises).decode(),
+        row.quarantined_until_ms,
+        row.quarantine_why,
+        row.quarantines,
     )
 
 
@@ -88,6 +97,10 @@ def from_columns(c: Columns) -> ProviderRow:
         last_seen_ms=c[15],
         last_end=EndReason(c[16]) if c[16] is not None else None,
         stay_began_ms=c[17],
+        promises=_promises.decode(c[18]),
+        quarantined_until_ms=c[19],
+        quarantine_why=c[20],
+        quarantines=c[21],
     )
 
 

@@ -34,3 +34,7 @@ def upsert(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
 
 def one_column(key: object) -> Columns:
     return (key,)
+
+
+def several_columns(key: tuple[object, ...]) -> Columns:
+    return tuple(key)

@@ -9,8 +9,20 @@ from pathlib import Path
 from coordinator.core.commands import Delete, Put, Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, ProviderId
-from coordinator.core.rows import OutageRow, ProviderRow, SessionRow, row_key
-from store import meta, outages, pools, providers, sessions, tokens
+from coordinator.core.rows import (
+    ENDED,
+    LIVE_ATTEMPT,
+    AttemptRow,
+    AuditRow,
+    JobRow,
+    OutageRow,
+    ProviderRow,
+    SessionRow,
+    StepRow,
+    TaskRow,
+    row_key,
+)
+from store import attempts, audit, jobs, meta, outages, pools, providers, sessions, steps, tasks, tokens
 from store.ballast import Ballast
 from store.failpoints import FailPoints
 from store.sqlite import sqlite3, translated
@@ -19,7 +31,20 @@ from store.wal_bound import WalBound, fold_back
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (providers.TABLE, sessions.TABLE, outages.TABLE, tokens.TABLE, pools.TABLE, meta.TABLE)
+    for table in (
+        providers.TABLE,
+        sessions.TABLE,
+        outages.TABLE,
+        tokens.TABLE,
+        pools.TABLE,
+        meta.TABLE,
+        jobs.TABLE,
+        jobs.SPEC_TABLE,
+        steps.TABLE,
+        tasks.TABLE,
+        attempts.TABLE,
+        audit.TABLE,
+    )
 }
 
 
@@ -36,7 +61,7 @@ class Truth:
     def commit(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
         """All of `writes` in one durable transaction, or none.
 
-        On a full disk the ballast pays for the ends of sessions and for outages; until the room is back,
+        On a full disk the ballast pays for the ends of sessions and of work, and for outages; until the room is back,
         batches without any of those are refused, so that what is left of it is kept for them.
         """
         urgent = any(_must_be_written(write) for write in writes)
@@ -45,7 +70,7 @@ class Truth:
             if not self._ballast.restore():
                 raise CoordError(
                     Code.STORE_FULL,
-                    "the disk is full; only ends of sessions are still written",
+                    "the disk is full; only ends of sessions and of work are still written",
                     "free some space on the disk of the data directory; nothing was changed",
                 )
         try:
@@ -92,6 +117,12 @@ class Truth:
                 case ProviderRow(key=number, provider_id=provider_id):
                     counters["key"] = max(counters["key"], number)
                     keys.append((number, provider_id))
+                case JobRow(job_id=job_id):
+                    counters["job_id"] = max(counters["job_id"], job_id)
+                case AttemptRow(token=token):
+                    counters["token"] = max(counters["token"], token.number)
+                case AuditRow(seq=seq):
+                    counters["audit"] = max(counters["audit"], seq)
             puts.setdefault(name, []).append(columns)
         # Removals first: what one of them held uniquely (a digest, a key) may be in a row that is put.
         for name, some in deletes.items():
@@ -124,12 +155,16 @@ def _coalesce(writes: Sequence[Write]) -> dict[tuple[str, object], Write]:
 
 
 def _must_be_written(write: Write) -> bool:
-    """What happened to the fleet cannot be refused: the end of a session, a time that nobody watched."""
+    """What happened cannot be refused: the end of a session or of work, a time that nobody watched."""
     if not isinstance(write, Put):
         return False
     match write.row:
         case SessionRow(disconnected_at_ms=int()) | OutageRow():
             return True
+        case AttemptRow(state=state):
+            return state not in LIVE_ATTEMPT
+        case JobRow(state=ended) | StepRow(state=ended) | TaskRow(state=ended):
+            return ended in ENDED
         case _:
             return False
 

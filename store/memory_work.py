@@ -1,0 +1,127 @@
+"""Questions about work, asked of the twin's rows: the same answers as store.work_history gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from coordinator.core.ids import JobId, TenantName
+from coordinator.core.rows import (
+    ENDED,
+    AttemptRow,
+    AuditRow,
+    JobRow,
+    OutageRow,
+    Row,
+    SessionRow,
+    SpecRow,
+    StepRow,
+    TaskRow,
+    WorkState,
+)
+from store.attempts import is_held
+from store.jobs import pattern
+from store.work_history import LAST_ID
+
+
+def of_a_start(rows: Iterable[Row]) -> Iterator[Row]:
+    """What a coordinator starts from, but for its open sessions."""
+    rows = list(rows)
+    live = {row.job_id for row in rows if isinstance(row, JobRow) and row.state not in ENDED}
+    for row in rows:
+        match row:
+            case SessionRow() | OutageRow() | AuditRow():
+                continue
+            case JobRow(job_id=job_id) | SpecRow(job_id=job_id) | StepRow(job_id=job_id) if job_id not in live:
+                continue
+            case TaskRow() if row.job_id not in live or row.state in ENDED:
+                continue
+            case AttemptRow() if not is_held(row):
+                continue
+            case _:
+                yield row
+
+
+def jobs(
+    rows: Iterable[Row],
+    tenant: TenantName | None,
+    limit: int,
+    before: JobId | None,
+    states: tuple[WorkState, ...],
+    name: str,
+) -> list[JobRow]:
+    """See ports.Store.jobs."""
+    found = [
+        row
+        for row in rows
+        if isinstance(row, JobRow)
+        and (tenant is None or row.tenant == tenant)
+        and (before is None or row.job_id < before)
+        and (not states or row.state in states)
+        and (not name or fnmatchcase(row.name, pattern(name)))
+    ]
+    return sorted(found, key=lambda row: row.job_id, reverse=True)[:limit]
+
+
+def steps(rows: Iterable[Row], job_id: JobId) -> list[StepRow]:
+    """See ports.Store.job_steps."""
+    return sorted((row for row in rows if isinstance(row, StepRow) and row.job_id == job_id), key=lambda row: row.step)
+
+
+def tasks(
+    rows: Iterable[Row],
+    job_id: JobId,
+    limit: int,
+    step: int | None,
+    after: tuple[int, int] | None,
+    states: tuple[WorkState, ...],
+) -> list[TaskRow]:
+    """See ports.Store.job_tasks."""
+    found = [
+        row
+        for row in rows
+        if isinstance(row, TaskRow)
+        and row.job_id == job_id
+        and (step is None or row.step == step)
+        and (after is None or (row.step, row.task) > after)
+        and (not states or row.state in states)
+    ]
+    return sorted(found, key=lambda row: row.task_id)[:limit]
+
+
+def attempts(rows: Iterable[Row], job_id: JobId, limit: int, step: int | None, task: int | None) -> list[AttemptRow]:
+    """See ports.Store.job_attempts."""
+    found = [
+        row
+        for row in rows
+        if isinstance(row, AttemptRow)
+        and row.job_id == job_id
+        and (step is None or row.step == step)
+        and (task is None or row.task == task)
+    ]
+    return sorted(found, key=lambda row: row.attempt_id)[:limit]
+
+
+def audit(
+    rows: Iterable[Row],
+    limit: int,
+    tenant: TenantName | None,
+    job_id: JobId | None,
+    entity: str,
+    subject: str,
+    before: int | None,
+    after: int | None,
+) -> list[AuditRow]:
+    """See ports.Store.audit."""
+    rising = after is not None
+    found = [
+        row
+        for row in rows
+        if isinstance(row, AuditRow)
+        and (tenant is None or row.tenant == tenant)
+        and (job_id is None or row.job_id == job_id)
+        and (not entity or row.entity == entity)
+        and (not subject or row.subject == subject)
+        and (row.seq > after if after is not None else row.seq < (before if before is not None else LAST_ID))
+    ]
+    return sorted(found, key=lambda row: row.seq, reverse=not rising)[:limit]

@@ -1,0 +1,113 @@
+"""Tasks in the truth: those that were launched at least once, or are about to be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from coordinator.core.ids import JobId, ProviderId
+from coordinator.core.rows import ENDED, TaskRow, WorkState
+from store.jobs import LIVE
+from store.table import Columns, Table, several_columns, upsert
+
+COLUMNS = (
+    "job_id",
+    "step",
+    "task",
+    "state",
+    "attempts",
+    "failures",
+    "losses",
+    "not_before_ms",
+    "failed_on",
+    "straggler",
+    "started_at_ms",
+    "ended_at_ms",
+    "exit_code",
+    "reason",
+    "waits_for",
+)
+_NAMES = ", ".join(COLUMNS)
+_OF_TASK = ", ".join(f"task.{name}" for name in COLUMNS)
+_FAILED = "state IN ('failed', 'cancelled')"
+ALL_LIVE = f"""
+SELECT {_OF_TASK} FROM job CROSS JOIN task INDEXED BY task_live ON task.job_id = job.job_id
+ WHERE job.{LIVE} AND task.{LIVE}
+"""  # noqa: S608
+"""Of jobs that have not ended, those that have not; read at start."""
+PRUNE = (
+    "DELETE FROM task WHERE job_id = ?1 AND (job_id, step, task) IN "
+    "(SELECT job_id, step, task FROM task WHERE job_id = ?1 LIMIT ?2)"
+)
+
+
+def listing(states: Collection[WorkState], *, step: bool) -> str:
+    """(job, [step,] after, limit): tasks of a job by (step, task) rising. `after` is (step, task), or a task alone.
+
+    Those that failed and those that have not ended are found among any number of completed ones.
+    """
+    conditions = ["job_id = ?", "step = ?", "task > ?"] if step else ["job_id = ?", "(step, task) > (?, ?)"]
+    if states:
+        conditions.append(f"state IN ({', '.join(repr(state.value) for state in sorted(states))})")
+        if ENDED.isdisjoint(states):
+            conditions.append(LIVE)
+        elif {WorkState.FAILED, WorkState.CANCELLED}.issuperset(states):
+            conditions.append(_FAILED)
+    return f"SELECT {_NAMES} FROM task WHERE {' AND '.join(conditions)} ORDER BY step, task LIMIT ?"  # noqa: S608
+
+
+_json = msgspec.json.Encoder()
+_failed_on = msgspec.json.Decoder(tuple[str, ...])
+
+
+def to_columns(row: TaskRow) -> Columns:
+    return (
+        row.job_id,
+        row.step,
+        row.task,
+        row.state.value,
+        row.attempts,
+        row.failures,
+        row.losses,
+        row.not_before_ms,
+        _json.encode(row.failed_on).decode() if row.failed_on else "[]",
+        int(row.straggler),
+        row.started_at_ms,
+        row.ended_at_ms,
+        row.exit_code,
+        row.reason,
+        row.waits_for,
+    )
+
+
+def from_columns(c: Columns) -> TaskRow:
+    """Raises ValueError (msgspec's errors are) for columns that cannot be a task."""
+    return TaskRow(
+        job_id=JobId(c[0]),
+        step=c[1],
+        task=c[2],
+        state=WorkState(c[3]),
+        attempts=c[4],
+        failures=c[5],
+        losses=c[6],
+        not_before_ms=c[7],
+        failed_on=tuple(map(ProviderId, _failed_on.decode(c[8]))),
+        straggler=bool(c[9]),
+        started_at_ms=c[10],
+        ended_at_ms=c[11],
+        exit_code=c[12],
+        reason=c[13],
+        waits_for=c[14],
+    )
+
+
+TABLE = Table(
+    name="task",
+    columns=COLUMNS,
+    put=upsert("task", COLUMNS, ("job_id", "step", "task")),
+    delete="DELETE FROM task WHERE job_id = ? AND step = ? AND task = ?",
+    to_columns=to_columns,
+    from_columns=from_columns,
+    key_columns=several_columns,
+)

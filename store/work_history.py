@@ -1,0 +1,110 @@
+"""Reading work, live and ended: one page of it at a time, from snapshots of the truth, never on the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coordinator.core.ids import AttemptId, JobId, TenantName
+from coordinator.core.jobspec import JobSpec
+from coordinator.core.rows import AttemptRow, AuditRow, JobRow, StepRow, TaskRow, WorkState
+from store import attempts, audit, jobs, steps, tasks
+from store.history import END_OF_TIME_MS
+from store.readers import Readers, fetch
+from store.row_reading import read_rows
+
+LAST_ID = END_OF_TIME_MS
+"""Above every number that was ever given."""
+
+
+class WorkHistory:
+    """What ports.Store answers about work. `report` is told of rows that cannot be read."""
+
+    def __init__(self, readers: Readers, report: Callable[[str], None]) -> None:
+        self._readers = readers
+        self._report = report
+
+    async def job(self, job_id: JobId, tenant: TenantName | None) -> JobRow | None:
+        return await self._one("job", jobs.ONE, (job_id, tenant))  # type: ignore[no-any-return]
+
+    async def job_by_key(self, tenant: TenantName, idempotency_key: str) -> JobRow | None:
+        return await self._one("job", jobs.BY_KEY, (tenant, idempotency_key))  # type: ignore[no-any-return]
+
+    async def jobs(
+        self,
+        tenant: TenantName | None,
+        limit: int,
+        before: JobId | None = None,
+        states: tuple[WorkState, ...] = (),
+        name: str = "",
+    ) -> list[JobRow]:
+        """Each state's newest come from an index of their own, and the newest of all of these are the answer."""
+        behind = (before if before is not None else LAST_ID, *((jobs.pattern(name),) if name else ()), limit)
+        if not states and tenant is None:
+            sql = jobs.listing(tenant=False, state=False, name=bool(name))
+            return await self._many("job", sql, behind)
+        sql = jobs.listing(tenant=tenant is not None, state=True, name=bool(name))
+        whose = () if tenant is None else (tenant,)
+        found: list[tuple[Any, ...]] = []
+        async with self._readers.transaction() as connection:
+            for state in set(states or WorkState):
+                found += await fetch(connection, sql, (*whose, state.value, *behind))
+        found.sort(key=lambda columns: int(columns[0]), reverse=True)
+        return read_rows("job", found[:limit], self._report)
+
+    async def job_spec(self, job_id: JobId) -> JobSpec | None:
+        row = await self._one("spec", jobs.SPEC, (job_id,))
+        return row.spec if row is not None else None
+
+    async def job_steps(self, job_id: JobId) -> list[StepRow]:
+        return await self._many("step", steps.OF_JOB, (job_id,))
+
+    async def job_tasks(
+        self,
+        job_id: JobId,
+        limit: int,
+        step: int | None = None,
+        after: tuple[int, int] | None = None,
+        states: tuple[WorkState, ...] = (),
+    ) -> list[TaskRow]:
+        sql = tasks.listing(states, step=step is not None)
+        last_step, last_task = after if after is not None else (-1, -1)
+        if step is None:
+            return await self._many("task", sql, (job_id, last_step, last_task, limit))
+        if last_step > step:
+            return []
+        return await self._many("task", sql, (job_id, step, last_task if last_step == step else -1, limit))
+
+    async def job_attempts(
+        self, job_id: JobId, limit: int, step: int | None = None, task: int | None = None
+    ) -> list[AttemptRow]:
+        sql = attempts.listing(step=step is not None, task=task is not None)
+        return await self._many("attempt", sql, (job_id, *(n for n in (step, task) if n is not None), limit))
+
+    async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
+        return await self._one("attempt", attempts.ONE, attempt_id)  # type: ignore[no-any-return]
+
+    async def audit(
+        self,
+        limit: int,
+        tenant: TenantName | None = None,
+        job_id: JobId | None = None,
+        entity: str = "",
+        subject: str = "",
+        before: int | None = None,
+        after: int | None = None,
+    ) -> list[AuditRow]:
+        rising = after is not None
+        sql = audit.listing(
+            subject=bool(subject), job=job_id is not None, entity=entity, tenant=tenant is not None, rising=rising
+        )
+        asked = [value for value in (subject or None, job_id, entity or None, tenant) if value is not None]
+        start = after if after is not None else before if before is not None else LAST_ID
+        return await self._many("audit", sql, (*asked, start, limit))
+
+    async def _one(self, table: str, sql: str, parameters: tuple[Any, ...]) -> Any:
+        rows = await self._many(table, sql, parameters)
+        return rows[0] if rows else None
+
+    async def _many(self, table: str, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+        return read_rows(table, await self._readers.rows(sql, parameters), self._report)
