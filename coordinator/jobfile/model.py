@@ -1,0 +1,110 @@
+"""Every field of a job file, as the structs that /openapi.json and the reference page's test read.
+
+The known keys come from here. What a value means is checked in `steps`, `resources`, `arrays` and `parse`, which list
+everything that is wrong at once; a decoder would stop at the first.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Length = Annotated[str, Meta(description="a length of time: 90s, 2h, 1h30m", examples=["1h30m"])]
+Size = Annotated[str, Meta(description="bytes with a unit: 512MiB, 16GiB, 4GB", examples=["16GiB"])]
+
+
+class ResourcesModel(Struct, frozen=True, kw_only=True):
+    """What one rank of a task needs."""
+
+    cpus: Annotated[float, Meta(ge=0, description="CPUs; parts of one are allowed")] = 1.0
+    gpus: Annotated[float, Meta(ge=0, description="GPUs; 0.5 is half of one, 1.5 one and a half of another")] = 0.0
+    memory: Size | UnsetType = UNSET
+    named: dict[str, float] | UnsetType = UNSET
+    """Of whatever else a provider offers."""
+
+
+class RetryModel(Struct, frozen=True, kw_only=True):
+    """When a task that failed is tried again."""
+
+    limit: Annotated[int, Meta(ge=0, description="failures that are tried again")] = 3
+    losses: Annotated[int, Meta(ge=0, description="lost providers that are made up for")] = 10
+    delay: Length = "5s"
+    factor: Annotated[float, Meta(ge=1, description="each further delay is so many times the one before")] = 2.0
+    delay_max: Length = "10m"
+    on: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+    elsewhere: bool = False
+
+
+class StepFields(Struct, frozen=True, kw_only=True):
+    """What says how a task is run. At the top level of a file it describes a job of one step."""
+
+    command: tuple[str, ...] | UnsetType = UNSET
+    """The argument list."""
+    shell: str | UnsetType = UNSET
+    """Instead of a command: a text for /bin/sh -c."""
+    array: str | tuple[str | int, ...] | UnsetType = UNSET
+    matrix: dict[str, tuple[str | int | float | bool, ...]] | UnsetType = UNSET
+    resources: ResourcesModel | tuple[ResourcesModel, ...] | UnsetType = UNSET
+    nodes: Annotated[int, Meta(ge=1)] = 1
+    pool: str | UnsetType = UNSET
+    pools: tuple[str, ...] | UnsetType = UNSET
+    labels: dict[str, str] | UnsetType = UNSET
+    isolation: str = "none"
+    min_score: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+    min_forecast: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET
+    time_limit: Length | UnsetType = UNSET
+    expected_runtime: Length | UnsetType = UNSET
+    grace: Length = "10s"
+    env: dict[str, str] | UnsetType = UNSET
+    directory: str | UnsetType = UNSET
+    stdin: str | UnsetType = UNSET
+    retry: RetryModel | UnsetType = UNSET
+    on_lost: str = "auto"
+    overlap: str = "forbid"
+    log_full: str = "truncate"
+    log_max: Size | UnsetType = UNSET
+    max_fails: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
+    max_running: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    runtime: str = "plain"
+
+
+class StepModel(StepFields, frozen=True, kw_only=True):
+    """One step of several."""
+
+    name: str
+    needs: tuple[str, ...] = ()
+    when: str = "succeeded"
+
+
+class JobFile(StepFields, frozen=True, kw_only=True):
+    """A job: `step` is a list of steps, or the fields of its only step stand beside `name`."""
+
+    name: str | UnsetType = UNSET
+    tenant: str | UnsetType = UNSET
+    deadline: str | UnsetType = UNSET
+    """A time, or a length from now."""
+    defaults: StepFields | UnsetType = UNSET
+    """What holds for every step that does not say otherwise."""
+    step: tuple[StepModel, ...] | UnsetType = UNSET
+
+
+SHARED = frozenset(StepFields.__struct_fields__)
+"""Fields of a step that `defaults` may hold, too."""
+STEP = frozenset(StepModel.__struct_fields__)
+JOB = frozenset({"name", "tenant", "deadline", "defaults", "step"})
+RESOURCES = frozenset(ResourcesModel.__struct_fields__)
+RETRY = frozenset(RetryModel.__struct_fields__)
+
+NOT_BUILT = {
+    "inputs": "staging of inputs",
+    "outputs": "verified outputs",
+    "checkpoint": "checkpoints",
+    "priority": "priorities",
+    "estimate": "estimates against a quota",
+    "stall_after": "the watch for stalls",
+    "attribution": "attribution",
+    "progress": "progress reports",
+}
+"""Fields of what is not built yet: refused by name, never ignored."""
