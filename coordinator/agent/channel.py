@@ -153,7 +153,7 @@ class Told(Struct, frozen=True, kw_only=True, tag="told"):
 ToDaemon = Start | Leave | Now | No | Told
 ToKeeper = Pulse | Hold | Run | Deadline | End | EndAll | LogStored | Forget
 _TO_DAEMON: msgspec.json.Decoder[ToDaemon] = msgspec.json.Decoder(ToDaemon)
-_PULSE = msgspec.json.Decoder(Pulse)
+_TO_KEEPER: msgspec.json.Decoder[ToKeeper] = msgspec.json.Decoder(ToKeeper)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -178,12 +178,15 @@ def endpoint_socket() -> socket.socket:
     return listener
 
 
-def say(end: socket.socket, message: ToDaemon | Pulse) -> None:
-    """Send if there is room and somebody to hear it."""
+def say(end: socket.socket, message: ToDaemon | ToKeeper) -> bool:
+    """Send if there is room. False: there is none, say it again later. True also when nobody is left to hear it."""
     try:
         end.send(_ENCODER.encode(message), socket.MSG_NOSIGNAL)
-    except (BlockingIOError, BrokenPipeError, ConnectionResetError):
-        return
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+    except BlockingIOError:
+        return False
+    return True
 
 
 def hear_keeper(end: socket.socket) -> ToDaemon | None:
@@ -192,10 +195,10 @@ def hear_keeper(end: socket.socket) -> ToDaemon | None:
     return _TO_DAEMON.decode(data) if data else None
 
 
-def hear_daemon(end: socket.socket) -> Pulse | None:
-    """The next pulse; None when the daemon is gone. BlockingIOError when there is none yet."""
+def hear_daemon(end: socket.socket) -> ToKeeper | None:
+    """The next message; None when the daemon is gone. BlockingIOError when there is none yet."""
     data = _receive(end)
-    return _PULSE.decode(data) if data else None
+    return _TO_KEEPER.decode(data) if data else None
 
 
 def _receive(end: socket.socket) -> bytes:

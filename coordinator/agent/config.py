@@ -26,12 +26,22 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     """Instead of what was detected; likewise the next two."""
     memory_gb: float | None = None
     gpus: tuple[str, ...] | None = None
+    named: dict[str, float] = {}
+    """Whatever else is counted here, by name: licences, slots of a device."""
     join_token: str = ""
     """Needed once, to enrol."""
     ca: str = ""
     """File of certificates to trust, PEM. It goes before a pinned key."""
     insecure: bool = False
     """Plain http beyond loopback is allowed."""
+    work_dir: str = ""
+    """Where the programs of attempts have their directories; empty: `work` in the state directory."""
+    isolation: str = "auto"
+    """The most that attempts get: `none`, `uid`, `sandbox`, or `auto`: what this machine can give."""
+    log_bytes_max: int = 1 << 30
+    """Of each stream of an attempt whose job names no bound."""
+    hide: tuple[str, ...] = ()
+    """More directories that a sandbox hides, beside the agent's own."""
     log_level: str = "info"
 
 
@@ -63,6 +73,10 @@ class Patience(Struct, frozen=True, kw_only=True):
     """A daemon that lived so long did not fail at its start."""
     start_failures_max: int = 5
     """So many daemons in a row that died before their first pulse: the agent gives up."""
+    end_s: float = 10.0
+    """The grace of attempts when the agent leaves; a shorter one of their own counts."""
+    report_s: float = 3.0
+    """For their ends to be settled by the coordinator, before the good-bye."""
     leave_s: float = 5.0
     """The keeper gives the daemon so long for its good-bye, then kills it."""
 

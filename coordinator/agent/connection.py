@@ -1,4 +1,4 @@
-"""One connection from hello to its end: heartbeats, acknowledgements, and what the coordinator asks for.
+"""One connection from hello to its end: heartbeats, acknowledgements, logs, and what the coordinator asks for.
 
 Every ending is told as `closing.Ended`; nothing is retried here.
 """
@@ -16,25 +16,36 @@ import aiohttp
 import msgspec
 
 from coordinator import wire
+from coordinator.agent.attempts import Attempts
 from coordinator.agent.clock import boot_s, wall_ms
 from coordinator.agent.closing import Ended, Then, on_close
 from coordinator.agent.config import Patience
 from coordinator.agent.exits import Exit
 from coordinator.agent.log import logger
 from coordinator.agent.offset import OffsetFilter
+from coordinator.agent.outbox import Outbox, Overfull
 from coordinator.agent.racing import first_of
 from coordinator.agent.standing import Standing
 from coordinator.agent.vitals import Vitals
 
-FRAME_BYTES_MAX = 1024 * 1024
-"""Of a frame from the coordinator."""
+FRAME_BYTES_MAX = 8 * 1024 * 1024
+"""Of a frame from the coordinator: an order to launch carries a whole environment."""
 INTERVAL_MIN_S, INTERVAL_MAX_S = 0.05, 3600.0
 """A coordinator that asks for other intervals is not followed beyond these."""
 SOCKET_TIMEOUT_MS = 60_000
+UNSENT_BYTES_MAX = 128 * 1024
+"""That the kernel takes beyond what is on its way: what waits there, a heartbeat waits behind."""
+AGAIN_EVERY_S = 1.0
+"""How often it is looked at what has to be said again."""
+WORK_VERSION = 2
+"""The protocol version from which on there are attempts."""
 UNACKED_MAX = 256
 """Heartbeats remembered until acknowledged. A connection is given up long before."""
 OFFSET_NEWS_MS = 100.0
 """A change of the clock offset beyond its bounds and this is worth a line in the log."""
+
+TCP_NOTSENT_LOWAT = 25
+"""tcp(7); the socket module of Python 3.11 does not name it."""
 
 _MESSAGE: msgspec.json.Decoder[wire.FromCoordinator] = msgspec.json.Decoder(wire.FromCoordinator)
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -68,11 +79,16 @@ class Connection:
         hello: wire.Hello,
         standing: Standing,
         vitals: Vitals,
+        attempts: Attempts,
         patience: Patience,
         keep_key: Callable[[str], None],
     ) -> None:
         self._ws = ws
         self._hello = hello
+        self._attempts = attempts
+        self._outbox = Outbox()
+        self._works = False
+        """Both sides know of attempts."""
         self._standing = standing
         self._vitals = vitals
         self._patience = patience
@@ -93,17 +109,22 @@ class Connection:
             refused = await first_of(self._greet(), self._unwanted())
             if refused is not None:
                 return refused
-            return await first_of(self._read(), self._beat(), self._say_bye())
+            return await first_of(
+                self._read(), self._beat(), self._say_bye(), self._tell_news(), self._tell_again(), self._ship_logs()
+            )
         finally:
+            self._attempts.disconnected()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(2 * self._patience.close_s):
                     await self._ws.close()
 
     def _bound_retransmission(self) -> None:
-        """Have the kernel drop a dead peer's socket soon, not after the quarter of an hour of its default."""
+        """Have the kernel drop a dead peer's socket soon, not after the quarter of an hour of its default, and take
+        no more than it can send: its own buffer would hold megabytes of logs before a heartbeat."""
         sock = self._ws.get_extra_info("socket")
         if sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SOCKET_TIMEOUT_MS)
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES_MAX)
 
     async def _send(self, message: wire.FromAgent) -> None:
         await self._ws.send_str(_ENCODER.encode(message).decode())
@@ -114,7 +135,8 @@ class Connection:
         """Say hello; None once welcomed."""
         try:
             async with asyncio.timeout(self._patience.welcome_s):
-                await self._send(self._hello)
+                self._attempts.clock.hello_sent(boot_s())
+                await self._send(msgspec.structs.replace(self._hello, attempts=self._attempts.hello()))
                 return await self._await_welcome()
         except TimeoutError:
             return Ended(then=Then.RETRY, why=f"no welcome within {self._patience.welcome_s:.0f} s")
@@ -176,6 +198,9 @@ class Connection:
         self._take_interval(welcome.heartbeat_interval_s)
         self._standing.connected(welcome.session_id, welcome.resume_key, welcome.draining, self._interval_s)
         self._keep_key(welcome.resume_key)
+        self._works = welcome.version >= WORK_VERSION
+        if self._works:
+            self._attempts.connected(self._outbox.put)
         logger.info(
             "connected to %s as %s: session %d %s, a heartbeat every %g s%s",
             self._standing.coordinator,
@@ -212,6 +237,10 @@ class Connection:
                 logger.warning("the coordinator refused what we sent: %s: %s", message.code, self._last_error)
             case wire.Welcome():
                 logger.warning("a second welcome was ignored")
+            case _ if self._works:
+                self._attempts.take(message)
+            case _:
+                logger.warning("an order to work was ignored: version %d knows none", WORK_VERSION - 1)
 
     def _on_ack(self, ack: wire.Ack) -> None:
         now_s = boot_s()
@@ -221,6 +250,7 @@ class Connection:
         if sent_s is None:
             return
         self._standing.acked_at_s = now_s
+        self._attempts.clock.acked(ack.seq)
         self._filter.add(sent_s * 1000, ack.received_at_ms, ack.held_ms, now_s * 1000)
         before = self._standing.offset
         after = self._filter.estimate(now_s * 1000, wall_ms())
@@ -264,9 +294,15 @@ class Connection:
 
     async def _send_heartbeat(self) -> bool:
         await self._vitals.look()
-        heartbeat = self._vitals.heartbeat(self._standing)
+        heartbeat = self._vitals.heartbeat(self._standing, self._attempts.busy())
+        if self._works:
+            heartbeat = msgspec.structs.replace(
+                heartbeat, attempts=self._attempts.named(), renewed_seq=self._attempts.clock.renewed_seq
+            )
+        sent_s = boot_s()
+        self._attempts.clock.beat_sent(heartbeat.seq, sent_s)
         if len(self._unacked) < UNACKED_MAX:
-            self._unacked[heartbeat.seq] = boot_s()
+            self._unacked[heartbeat.seq] = sent_s
         try:
             async with asyncio.timeout(self._dead_after_s()):
                 await self._send(heartbeat)
@@ -281,11 +317,39 @@ class Connection:
             async with asyncio.timeout(max(0.0, for_s)):
                 await self._retimed.wait()
 
+    # ---- attempts
+
+    async def _tell_news(self) -> Ended:
+        """What the coordinator must hear of attempts, as it happens."""
+        try:
+            await self._outbox.run(self._ws.send_str)
+        except (OSError, aiohttp.ClientError, Overfull) as error:
+            return Ended(then=Then.RETRY, why=f"the connection takes no more: {error}")
+        raise AssertionError("an outbox has no end")
+
+    async def _tell_again(self) -> Ended:
+        while True:
+            await asyncio.sleep(AGAIN_EVERY_S)
+            self._attempts.again()
+
+    async def _ship_logs(self) -> Ended:
+        """What attempts wrote, as the connection takes it."""
+        if not self._works:
+            await asyncio.Event().wait()
+        try:
+            await self._attempts.ship.run(self._ws.send_bytes)
+        except (OSError, aiohttp.ClientError) as error:
+            return Ended(then=Then.RETRY, why=f"connection lost: {error}")
+        raise AssertionError("a ship has no end")
+
+    # ---- leaving
+
     async def _say_bye(self) -> Ended:
         """Wait until somebody wants us gone, say so, and wait for the close."""
         standing = self._standing
         wish = await standing.wish_made()
         standing.phase = "leaving"
+        await self._attempts.leave(self._patience)
         bye = wire.Bye(draining=wish.until_ms is not None or standing.draining, away_until_ms=wish.until_ms)
         try:
             async with asyncio.timeout(self._patience.bye_s):

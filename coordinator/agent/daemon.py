@@ -1,7 +1,8 @@
 """The daemon: the agent's second process, which owns the network. Started by the keeper, never by hand.
 
 It enrols once, then stays connected: one connection after the other, with jittered waits between them. What it must
-not lose when it dies (the resume key) goes to the keeper with every pulse. It does not outlive the keeper.
+not lose when it dies goes to the keeper: the resume key with every pulse, leases and stored logs as they come. It
+does not outlive the keeper, and neither does anything that the keeper started.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 
 from coordinator import wire
 from coordinator.agent import channel, control, log, machine
+from coordinator.agent.attempts import Attempts
 from coordinator.agent.backoff import Backoff
 from coordinator.agent.clock import boot_s
 from coordinator.agent.closing import Ended, Then, on_http_status
@@ -29,7 +31,10 @@ from coordinator.agent.config import AgentConfig
 from coordinator.agent.connection import FRAME_BYTES_MAX, Connection
 from coordinator.agent.enrol import EnrolFailed, enrol
 from coordinator.agent.exits import AgentStop, Exit
+from coordinator.agent.keeper_line import KeeperLine
 from coordinator.agent.log import logger
+from coordinator.agent.offer import offered
+from coordinator.agent.plans import Plans
 from coordinator.agent.racing import first_of
 from coordinator.agent.reaching import hint_for
 from coordinator.agent.standing import AgentStatus, Standing, Wish
@@ -43,20 +48,20 @@ from coordinator.agent.tls import (
     parse_url,
 )
 from coordinator.agent.vitals import Vitals
-from coordinator.core.rows import Resources
 
 AWAY_LOOK_S = 30.0
 """How often the wall clock is looked at while away: it may be set."""
 
 
 class Daemon:
-    """One daemon's work. `pulse` is called with the current resume key, often and cheaply."""
+    """One daemon's work. `to_keeper` takes every message at once; the keeper's own come in by `hear`."""
 
     def __init__(
         self,
         start: channel.Start,
         state: StateDir,
-        pulse: Callable[[str], None],
+        to_keeper: Callable[[channel.ToKeeper], None],
+        listener: socket.socket,
         draw: Callable[[], float] = random.random,
         vitals: Vitals | None = None,
     ) -> None:
@@ -64,7 +69,11 @@ class Daemon:
         self._config: AgentConfig = start.config
         self._patience = start.patience
         self._state = state
-        self._pulse = pulse
+        self._to_keeper = to_keeper
+        self._promises = start.promises
+        self._told = asyncio.Event()
+        self._plans = Plans(to_keeper, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        self.attempts = Attempts(to_keeper, self._plans.put, draw)
         self._draw = draw
         self._vitals = vitals or Vitals()
         self._backoff = Backoff(self._patience.retry_ceilings_s, draw)
@@ -73,8 +82,24 @@ class Daemon:
         """Say good-bye and end, from any state."""
         self.standing.ask(Wish())
 
+    def hear(self, message: channel.ToDaemon) -> None:
+        """The keeper says something."""
+        match message:
+            case channel.Now():
+                self.attempts.on_now(message)
+            case channel.No():
+                self.attempts.on_no(message)
+            case channel.Told():
+                self._told.set()
+            case channel.Leave():
+                self.leave()
+            case channel.Start():
+                logger.error("a second start was ignored")
+
     def status(self) -> AgentStatus:
-        return self.standing.status(keeper_pid=os.getppid(), daemon_pid=os.getpid())
+        return self.standing.status(
+            keeper_pid=os.getppid(), daemon_pid=os.getpid(), attempts=self.attempts.status(), promises=self._promises
+        )
 
     async def run(self) -> Exit:
         """Until it was asked to leave. Raises AgentStop when it cannot go on."""
@@ -85,7 +110,11 @@ class Daemon:
                 aiohttp.ClientSession(timeout=timeout) as http,
                 control.serve(self._state.path, self.standing.ask, self.status),
             ):
-                helpers = [group.create_task(self._pulse_forever()), group.create_task(self._vitals.watch_gpus())]
+                helpers = [
+                    group.create_task(self._pulse_forever()),
+                    group.create_task(self._vitals.watch_gpus()),
+                    group.create_task(self._plans.run()),
+                ]
                 try:
                     return await self._serve(http)
                 finally:
@@ -101,8 +130,11 @@ class Daemon:
 
     async def _pulse_forever(self) -> None:
         while True:
-            self._pulse(self.standing.resume_key)
+            self._keep_key(self.standing.resume_key)
             await asyncio.sleep(self._patience.pulse_s)
+
+    def _keep_key(self, resume_key: str) -> None:
+        self._to_keeper(channel.Pulse(resume_key=resume_key))
 
     # ---- who we are
 
@@ -124,6 +156,7 @@ class Daemon:
             pin=decode_pin(identity.pin) if identity.pin else None,
             timeout_s=self._patience.connect_s,
         )
+        await self._told.wait()  # a hello without what is held here would end it
         while True:
             ended = await self._connect(http, endpoint, trust, identity, hello)
             if (exit_code := await self._after(ended)) is not None:
@@ -173,7 +206,7 @@ class Daemon:
 
     async def _hello(self, identity: Identity) -> wire.Hello:
         config = self._config
-        gpus = await self._vitals.gpu_names() if config.gpus is None else config.gpus
+        self.attempts.offered = offered(config, await self._vitals.gpu_names() if config.gpus is None else ())
         return wire.Hello(
             versions=wire.VERSIONS,
             provider_id=identity.provider_id,
@@ -181,11 +214,8 @@ class Daemon:
             boot_id=machine.boot_id(),
             process_id=self.standing.process_id,
             agent_version=f"coord {metadata.version('coord')}",
-            resources=Resources(
-                cpus=config.cpus if config.cpus is not None else machine.cpus(),
-                memory_gb=config.memory_gb if config.memory_gb is not None else machine.memory_gb(),
-                gpus=gpus,
-            ),
+            resources=self.attempts.offered,
+            promises=self._promises,
             labels=config.labels,
         )
 
@@ -202,7 +232,7 @@ class Daemon:
         if isinstance(opened, Ended):
             return opened
         hello = msgspec.structs.replace(hello, resume_key=standing.resume_key)
-        connection = Connection(opened, hello, standing, self._vitals, self._patience, self._pulse)
+        connection = Connection(opened, hello, standing, self._vitals, self.attempts, self._patience, self._keep_key)
         ended = await connection.attend()
         if connection.welcomed_at_s is not None and boot_s() - connection.welcomed_at_s >= self._patience.steady_s:
             self._backoff.reset()
@@ -237,6 +267,8 @@ class Daemon:
         """Do what the end of a connection asks for: stop, wait, or stay away. None: connect again."""
         standing = self.standing
         wish = standing.wish
+        if wish is not None:
+            await self.attempts.leave(self._patience)
         if wish is not None and wish.until_ms is None:
             standing.disconnected("leaving", "")
             logger.info("left")
@@ -267,6 +299,7 @@ class Daemon:
             await first_of(asyncio.sleep(min(left_s, AWAY_LOOK_S)), standing.changed())
         if standing.wish is not None and standing.wish.until_ms is not None:
             standing.wish = None
+        self.attempts.stay()
         self._backoff.reset()
 
 
@@ -279,40 +312,38 @@ def _stop_in(error: BaseException) -> AgentStop | None:
 # ---- the process
 
 
-async def _main(end: socket.socket, start: channel.Start, state: StateDir) -> Exit:
+async def _main(end: socket.socket, listener: socket.socket, start: channel.Start, state: StateDir) -> Exit:
     loop = asyncio.get_running_loop()
     keeper_pid = os.getppid()
-    daemon = Daemon(start, state, lambda key: channel.say(end, channel.Pulse(resume_key=key)))
 
-    def on_keeper() -> None:
-        try:
-            while (message := channel.hear_keeper(end)) is not None:
-                if isinstance(message, channel.Leave):
-                    daemon.leave()
-        except BlockingIOError:
-            return
-        _orphaned()
+    def orphaned() -> NoReturn:
+        _orphaned(state)
 
     def on_continue(_signum: int, _frame: object) -> None:
         if os.getppid() != keeper_pid:
-            _orphaned()
+            orphaned()
 
+    def hear(message: channel.ToDaemon) -> None:
+        daemon.hear(message)
+
+    line = KeeperLine(end, hear, orphaned)
+    daemon = Daemon(start, state, line.send, listener)
     # Three ways to notice the keeper's death: the channel's end, this signal while the loop is busy, and because it
     # is this one, also while we are stopped. SIGKILL would be simpler, and leave no moment to end what must not go on.
     signal.signal(signal.SIGCONT, on_continue)
     channel.hear_of_parents_death(signal.SIGCONT)
     signal.signal(signal.SIGTERM, lambda _signum, _frame: loop.call_soon_threadsafe(daemon.leave))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    loop.add_reader(end, on_keeper)
+    line.open()
     try:
         return await daemon.run()
     finally:
-        loop.remove_reader(end)
+        line.close()
 
 
-def _orphaned() -> NoReturn:
-    """The keeper is dead: nothing here may go on without it, and nobody is left to report to."""
-    logger.error("the keeper died; the daemon ends")
+def _orphaned(state: StateDir) -> NoReturn:
+    """The keeper is dead: nothing that it started may go on without it, and nobody is left to report to."""
+    logger.error("the keeper died; its attempts are killed and the daemon ends")
     os._exit(Exit.FAULT)
 
 
@@ -320,7 +351,9 @@ def main() -> NoReturn:
     """Be the daemon of the keeper at the other end of the inherited channel."""
     try:
         end = socket.socket(fileno=channel.DAEMON_FD)
-        os.set_inheritable(channel.DAEMON_FD, False)
+        listener = socket.socket(fileno=channel.ENDPOINT_FD)
+        for fd in (channel.DAEMON_FD, channel.ENDPOINT_FD):
+            os.set_inheritable(fd, False)
         end.setblocking(True)
         start = channel.hear_keeper(end)
     except OSError:
@@ -331,7 +364,7 @@ def main() -> NoReturn:
     log.start(start.config.log_level)
     try:
         state = StateDir(Path(start.config.state_dir))
-        status = asyncio.run(_main(end, start, state))
+        status = asyncio.run(_main(end, listener, start, state))
     except AgentStop as stop:
         logger.error("%s", stop)
         status = stop.exit_code

@@ -68,6 +68,7 @@ class _Keeper:
         self._patience = patience
         self._process_id = os.urandom(16).hex()
         self._resume_key = ""
+        self._endpoint = channel.endpoint_socket()
         self._daemon: _Daemon | None = None
         self._daemons = 0
         self._failures = 0
@@ -146,6 +147,7 @@ class _Keeper:
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), channel.DAEMON_FD),
+                    (os.POSIX_SPAWN_DUP2, self._endpoint.fileno(), channel.ENDPOINT_FD),
                 ],
                 setpgroup=0,  # a terminal's Ctrl-C is the keeper's to pass on
                 setsigmask=(),
@@ -163,15 +165,17 @@ class _Keeper:
                 resume_key=self._resume_key,
             ),
         )
+        channel.say(ours, channel.Told())
         logger.debug("daemon %d started as process %d", self._daemons, pid)
 
     def _hear(self, daemon: _Daemon) -> bool:
         """Take what the daemon said. False when it will say no more, or nothing that makes sense."""
         try:
-            while (pulse := channel.hear_daemon(daemon.end)) is not None:
+            while (message := channel.hear_daemon(daemon.end)) is not None:
                 daemon.silent_s = 0.0
                 daemon.pulsed = True
-                self._resume_key = pulse.resume_key
+                if isinstance(message, channel.Pulse):
+                    self._resume_key = message.resume_key
         except BlockingIOError:
             return True
         except msgspec.DecodeError:

@@ -7,8 +7,10 @@ from typing import Literal
 
 from msgspec import Struct
 
+from coordinator.agent.attempts import AttemptStatus
 from coordinator.agent.clock import boot_s, wall_ms
 from coordinator.agent.offset import Estimate
+from coordinator.core.rows import Promises
 
 Phase = Literal["enrolling", "connecting", "connected", "waiting", "away", "leaving"]
 SEQ_PER_DAEMON = 2**32
@@ -43,6 +45,8 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     next_try_in_s: float | None
     away_until_ms: int | None
     last_problem: str
+    promises: Promises = Promises()
+    attempts: tuple[AttemptStatus, ...] = ()
 
 
 class Standing:
@@ -106,7 +110,9 @@ class Standing:
         self.offset = None
         self.last_problem = problem
 
-    def status(self, keeper_pid: int, daemon_pid: int) -> AgentStatus:
+    def status(
+        self, keeper_pid: int, daemon_pid: int, promises: Promises, attempts: tuple[AttemptStatus, ...]
+    ) -> AgentStatus:
         now_s = boot_s()
         return AgentStatus(
             phase=self.phase,
@@ -127,6 +133,8 @@ class Standing:
             next_try_in_s=max(0.0, self.try_at_s - now_s) if self.try_at_s is not None else None,
             away_until_ms=self.wish.until_ms if self.wish is not None else None,
             last_problem=self.last_problem,
+            promises=promises,
+            attempts=attempts,
         )
 
     def away_for_s(self) -> float:

@@ -59,7 +59,7 @@ class Vitals:
         await self._gpus_known.wait()
         return self.gpus.names
 
-    def heartbeat(self, standing: Standing) -> wire.Heartbeat:
+    def heartbeat(self, standing: Standing, busy: bool = False) -> wire.Heartbeat:
         """The next heartbeat, from the newest that is known."""
         sample = self._newest
         if sample is None or boot_s() - sample.at_s > SAMPLE_AGE_MAX_S:
@@ -68,7 +68,7 @@ class Vitals:
         return wire.Heartbeat(
             seq=standing.next_seq(),
             sent_at_ms=int(wall_ms()),
-            status="draining" if standing.draining else "idle",
+            status="draining" if standing.draining else "busy" if busy else "idle",
             memory_pressure=sample.memory_pressure,
             cpu_usage=sample.cpu_usage,
             thermal_state=sample.thermal_state,

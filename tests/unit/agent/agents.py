@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from coordinator.agent.channel import Start
+from coordinator.agent import channel
 from coordinator.agent.config import AgentConfig, Patience
 from coordinator.agent.control import AgentControl
 from coordinator.agent.daemon import Daemon
@@ -42,14 +42,24 @@ def a_config(side: CoordinatorSide, state: Path, **changes: object) -> AgentConf
 
 
 class RunningDaemon:
-    """A Daemon in this loop. `keys` are the resume keys that the keeper would have been given."""
+    """A Daemon in this loop, and this test its keeper. `keys` are the resume keys that the keeper was given, `asked`
+    is everything else."""
 
     def __init__(self, config: AgentConfig, patience: Patience, resume_key: str = "") -> None:
         self.keys: list[str] = []
-        start = Start(config=config, patience=patience, process_id="process-1", daemon=1, resume_key=resume_key)
+        self.asked: list[channel.ToKeeper] = []
+        start = channel.Start(config=config, patience=patience, process_id="process-1", daemon=1, resume_key=resume_key)
         self._state = StateDir(Path(config.state_dir))
-        self.daemon = Daemon(start, self._state, self.keys.append)
+        self.listener = channel.endpoint_socket()
+        self.daemon = Daemon(start, self._state, self._take, self.listener)
+        self.daemon.hear(channel.Told())
         self.task = asyncio.create_task(self.daemon.run())
+
+    def _take(self, message: channel.ToKeeper) -> None:
+        if isinstance(message, channel.Pulse):
+            self.keys.append(message.resume_key)
+        else:
+            self.asked.append(message)
 
     async def ended(self) -> Exit:
         """How it ended; AgentStop is raised."""
@@ -60,6 +70,7 @@ class RunningDaemon:
         self.task.cancel()
         await asyncio.wait({self.task})
         self._state.close()
+        self.listener.close()
 
 
 @asynccontextmanager

@@ -1,0 +1,350 @@
+"""The attempts of this provider: what the coordinator asked, what the keeper says, and who must hear of it.
+
+The keeper's word is the truth about processes, the coordinator's about leases; here they meet. Nothing is decided
+here but what is refused at once, and nothing waits. What the coordinator must hear is said at every change, again
+on every connection, and again from time to time until it is answered: its disk may have been full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from coordinator import wire
+from coordinator.agent import channel
+from coordinator.agent.clock import boot_s
+from coordinator.agent.config import Patience
+from coordinator.agent.leases import LeaseClock, freeze_at_s
+from coordinator.agent.log import logger
+from coordinator.agent.logship import Key, LogShip, is_attempt
+from coordinator.agent.offer import exceeds
+from coordinator.agent.reports import exit_of, held_attempts
+from coordinator.core.rows import EndCause, LeaseToken, Resources
+
+AGAIN_S = 10.0
+"""`granted` is said again until it is answered by launch or stop, `exited` until it is settled."""
+PHASE_AGAIN_S = 30.0
+"""`phase` is said again as long as it lasts."""
+JITTER = 0.25
+FORGOTTEN_MAX = 4_096
+"""Attempts remembered after they were forgotten: what was on its way for them is no news."""
+LIVE = ("leased", "staging", "running", "frozen")
+RUNNING = ("staging", "running", "frozen")
+
+
+class AttemptStatus(Struct, frozen=True, kw_only=True):
+    """One attempt in the answer of `coord agent status`."""
+
+    attempt: str
+    rank: int
+    phase: str
+    freeze_in_s: float | None
+    """Until it is frozen unless its lease is renewed."""
+    log_bytes: int
+    log_stored: int
+    exit: str = ""
+
+
+class Held(Struct, kw_only=True):
+    """One attempt, as the keeper said last, and how far the coordinator knows it."""
+
+    now: channel.Now
+    said: str = ""
+    """The phase that was said last on this connection."""
+    again_s: float = 0.0
+    """When it is said again."""
+    answered: bool = False
+    """Of a lease: launch or stop came."""
+    settled: bool = False
+    freeze_at_s: float = 0.0
+    """As it was renewed last, whether the keeper has heard of it or not."""
+
+    @property
+    def key(self) -> Key:
+        return self.now.attempt, self.now.rank
+
+
+class Attempts:
+    """The book. `to_keeper` takes everything; `launch` has a plan written, and then the attempt run."""
+
+    def __init__(
+        self,
+        to_keeper: Callable[[channel.ToKeeper], None],
+        launch: Callable[[channel.Now, wire.Launch], None],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self.clock = LeaseClock()
+        self.ship = LogShip()
+        self.offered = Resources()
+        self.leaving = False
+        self._to_keeper = to_keeper
+        self._launch = launch
+        self._draw = draw
+        self._held: dict[Key, Held] = {}
+        self._asked: dict[Key, wire.Grant] = {}
+        """Grants that the keeper has not answered yet."""
+        self._forgotten: dict[Key, None] = {}
+        self._changed = asyncio.Event()
+        self._say: Callable[[wire.FromAgent], None] | None = None
+        """Tells the coordinator. None: no connection, or one that knows no attempts."""
+
+    # ---- what the keeper says
+
+    def on_now(self, now: channel.Now) -> None:
+        """An attempt stands so: the whole truth of it."""
+        key = now.attempt, now.rank
+        if key in self._forgotten:
+            return
+        self._asked.pop(key, None)
+        held = self._held.get(key)
+        if held is None:
+            held = self._held[key] = Held(now=now, freeze_at_s=now.freeze_at_s)
+        held.now, held.freeze_at_s = now, now.freeze_at_s
+        self.ship.update(now)
+        self._changed.set()
+        if held.said != now.phase:
+            self._tell(held)
+        if now.phase == "exited":
+            self._forget_if_done(held)
+
+    def on_no(self, no: channel.No) -> None:
+        """The keeper does not take a lease."""
+        if self._asked.pop((no.attempt, no.rank), None) is not None:
+            self._refuse(no.attempt, no.rank, no.token, no.why)
+
+    # ---- what the coordinator asks
+
+    def take(self, message: wire.Grant | wire.Launch | wire.Stop | wire.Settled | wire.Renew | wire.LogAck) -> None:
+        """Obey. Whatever names no attempt is the coordinator's error and changes nothing."""
+        if isinstance(message, wire.Renew):
+            self._on_renew(message)
+        elif not is_attempt(message.attempt):
+            logger.error("the coordinator speaks of %a, which is no attempt", message.attempt[:80])
+        else:
+            match message:
+                case wire.Grant():
+                    self._on_grant(message)
+                case wire.Launch():
+                    self._on_launch(message)
+                case wire.Stop():
+                    self._on_stop(message)
+                case wire.Settled():
+                    self._on_settled(message)
+                case wire.LogAck():
+                    self._on_log_ack(message)
+
+    def _on_grant(self, grant: wire.Grant) -> None:
+        key = grant.attempt, grant.rank
+        held = self._held.get(key)
+        if held is not None and held.now.token == grant.token:
+            self._tell(held)
+            return
+        why = self._why_not(grant)
+        if why:
+            logger.warning("%s is refused: %s", grant.attempt, why)
+            self._refuse(grant.attempt, grant.rank, grant.token, why)
+            return
+        self._asked[key] = grant
+        self._to_keeper(
+            channel.Hold(
+                attempt=grant.attempt,
+                rank=grant.rank,
+                token=grant.token,
+                share=grant.share,
+                freeze_at_s=freeze_at_s(self.clock.heard_s(), grant.term_s),
+            )
+        )
+
+    def _why_not(self, grant: wire.Grant) -> str:
+        if self.leaving:
+            return "this agent is leaving"
+        if len(self._held) + len(self._asked) >= wire.ATTEMPTS_MAX:
+            return f"{wire.ATTEMPTS_MAX} attempts are held here already"
+        return exceeds(grant.share, self.offered)
+
+    def _on_launch(self, launch: wire.Launch) -> None:
+        held = self._held.get((launch.attempt, launch.rank))
+        if held is None or held.now.token != launch.token:
+            self._unknown(launch.attempt, launch.rank, launch.token)
+            return
+        held.answered = True
+        if held.now.phase == "leased":
+            self._launch(held.now, launch)
+        else:
+            self._tell(held)
+
+    def _on_stop(self, stop: wire.Stop) -> None:
+        ranks = [held for key, held in self._held.items() if key[0] == stop.attempt and held.now.token <= stop.token]
+        asked = [key for key in self._asked if key[0] == stop.attempt]
+        if not ranks and not asked:
+            if not any(key[0] == stop.attempt for key in self._held):
+                self._unknown(stop.attempt, 0, stop.token)
+            return
+        token = ranks[0].now.token if ranks else stop.token
+        self._to_keeper(channel.End(attempt=stop.attempt, token=token, why=stop.why, grace_s=max(0.0, stop.grace_s)))
+        for held in ranks:
+            held.answered = True
+            if held.now.phase == "exited":
+                self._tell(held)
+
+    def _on_settled(self, settled: wire.Settled) -> None:
+        held = self._held.get((settled.attempt, settled.rank))
+        if held is not None and held.now.token == settled.token:
+            held.settled = True
+            self._changed.set()
+            self._forget_if_done(held)
+
+    def _on_renew(self, renew: wire.Renew) -> None:
+        sent_s = self.clock.renewed(renew.seq)
+        if sent_s is None:
+            return
+        for lease in renew.leases:
+            at_s = freeze_at_s(sent_s, lease.term_s)
+            ranks = [held for held in self._of(lease.attempt) if held.now.token == lease.token]
+            for held in ranks:
+                held.freeze_at_s = at_s
+            if ranks:
+                self._to_keeper(channel.Deadline(attempt=lease.attempt, token=lease.token, freeze_at_s=at_s))
+
+    def _on_log_ack(self, ack: wire.LogAck) -> None:
+        key = ack.attempt, ack.rank
+        if not self.ship.acked(ack):
+            return
+        held = self._held.get(key)
+        if held is None:
+            return
+        out_bytes, err_bytes = self.ship.stored(key)
+        self._to_keeper(channel.LogStored(attempt=ack.attempt, rank=ack.rank, out_bytes=out_bytes, err_bytes=err_bytes))
+        self._forget_if_done(held)
+
+    def _of(self, attempt: str) -> list[Held]:
+        """Its ranks here: one, as each rank is on a provider of its own; were there more, they are ranks 0 and up."""
+        held = self._held.get((attempt, 0))
+        return [held] if held is not None else [h for key, h in self._held.items() if key[0] == attempt]
+
+    def _forget_if_done(self, held: Held) -> None:
+        if not held.settled or held.now.phase != "exited" or not self.ship.complete(held.key):
+            return
+        key = held.key
+        del self._held[key]
+        self.ship.drop(key)
+        self._forgotten[key] = None
+        if len(self._forgotten) > FORGOTTEN_MAX:
+            del self._forgotten[next(iter(self._forgotten))]
+        self._to_keeper(channel.Forget(attempt=key[0], rank=key[1], token=held.now.token))
+
+    # ---- what the coordinator hears
+
+    def hello(self) -> tuple[wire.HeldAttempt, ...]:
+        """Everything that is held, for a hello that is about to be said."""
+        for held in self._held.values():
+            held.said = held.now.phase
+        return held_attempts([held.now for held in self._held.values()])
+
+    def connected(self, say: Callable[[wire.FromAgent], None]) -> None:
+        """Welcomed: from now on changes are told, and first what changed since the hello."""
+        self._say = say
+        self.ship.restart()
+        now_s = boot_s()
+        for held in self._held.values():
+            held.answered = False
+            self._say_again_after(held, now_s)
+            if held.said != held.now.phase:
+                self._tell(held)
+
+    def disconnected(self) -> None:
+        """Nobody hears us."""
+        self._say = None
+
+    def again(self) -> None:
+        """Say again what was not answered. Called every second or so."""
+        now_s = boot_s()
+        for held in self._held.values():
+            if held.again_s <= now_s and not (held.now.phase == "leased" and held.answered):
+                self._tell(held)
+
+    def named(self) -> tuple[str, ...]:
+        """What heartbeats name: every attempt whose lease is to be renewed."""
+        return tuple(held.now.attempt for held in self._held.values() if held.now.phase in LIVE)
+
+    def busy(self) -> bool:
+        return any(held.now.phase in RUNNING for held in self._held.values())
+
+    async def leave(self, patience: Patience) -> None:
+        """Nothing new is taken, what runs is ended, and the coordinator learns of it: all of that within bounds."""
+        self.leaving = True
+        self._to_keeper(channel.EndAll(why="the agent leaves", grace_s=patience.end_s))
+        if self._held or self._asked:
+            logger.info("leaving: %d attempts are ended first", len(self._held) + len(self._asked))
+        within_s = patience.end_s + patience.report_s
+        if not await self._within(within_s, lambda: all(held.now.phase == "exited" for held in self._held.values())):
+            logger.warning("not every attempt ended within %.0f s", within_s)
+        elif self._say is not None and not await self._within(
+            patience.report_s, lambda: all(held.settled for held in self._held.values())
+        ):
+            logger.warning("the coordinator has not settled every end; this agent reports them when it is back")
+
+    async def _within(self, within_s: float, true: Callable[[], bool]) -> bool:
+        """Wait until something becomes true of the book, or that long. Whether it did."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not true():
+                    self._changed.clear()
+                    await self._changed.wait()
+        return true()
+
+    def stay(self) -> None:
+        """Back from being away: work is taken again."""
+        self.leaving = False
+
+    def _tell(self, held: Held) -> None:
+        """Say how it stands."""
+        now = held.now
+        if self._say is None:
+            return
+        match now.phase:
+            case "leased":
+                self._say(wire.Granted(attempt=now.attempt, rank=now.rank, token=now.token))
+            case "running":
+                self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase="running"))
+            case "frozen":
+                self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase="frozen"))
+            case "exited":
+                self._say(wire.Exited(attempt=now.attempt, rank=now.rank, token=now.token, exit=exit_of(now)))
+        held.said = now.phase
+        self._say_again_after(held, boot_s())
+
+    def _say_again_after(self, held: Held, now_s: float) -> None:
+        wait_s = PHASE_AGAIN_S if held.now.phase in RUNNING else AGAIN_S
+        held.again_s = now_s + wait_s * (1 + JITTER * self._draw())
+
+    def _refuse(self, attempt: str, rank: int, token: LeaseToken, why: str) -> None:
+        if self._say is not None:
+            self._say(wire.Refused(attempt=attempt, rank=rank, token=token, why=why[:500]))
+
+    def _unknown(self, attempt: str, rank: int, token: LeaseToken) -> None:
+        """It is not here: for the coordinator that is an end like another. What ended is settled there already."""
+        if self._say is not None and (attempt, rank) not in self._forgotten:
+            exit_said = wire.Exit(cause=EndCause.AGENT, text="it is not held here")
+            self._say(wire.Exited(attempt=attempt, rank=rank, token=token, exit=exit_said))
+
+    # ---- for people
+
+    def status(self) -> tuple[AttemptStatus, ...]:
+        now_s = boot_s()
+        return tuple(
+            AttemptStatus(
+                attempt=held.now.attempt,
+                rank=held.now.rank,
+                phase=held.now.phase,
+                freeze_in_s=held.freeze_at_s - now_s if held.now.phase in ("leased", "staging", "running") else None,
+                log_bytes=held.now.out_bytes + held.now.err_bytes,
+                log_stored=sum(self.ship.stored(held.key)),
+                exit=str(held.now.exit.cause) if held.now.exit is not None else "",
+            )
+            for held in self._held.values()
+        )
