@@ -13,6 +13,8 @@ from coordinator.core.errors import CoordError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from coordinator.client import Client
+
 SHELLS = ("bash", "zsh", "fish")
 PATIENCE_S = 1.0
 """Somebody waits with a finger on the tab key."""
@@ -23,7 +25,7 @@ PROVIDERS_MAX = 1000
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of SHELL. It completes commands, options and live provider ids.
+    """Print the completion script of SHELL. It completes commands, options, live job numbers and provider ids.
 
     \b
     eval "$(coord completion bash)"
@@ -43,10 +45,15 @@ def live_providers(ctx: click.Context, param: click.Parameter, incomplete: str) 
     """Ids of enrolled providers that begin like this. Silence when nobody answers at once."""
     from click.shell_completion import CompletionItem
 
-    flags = given(data=("--data", ctx.params.get("data")), client_url=("--url", ctx.params.get("url")))
     try:
-        with client_for(Config(flags=[*flags, Flag("client.timeout_s", PATIENCE_S, "completion")])) as client:
+        with quick_client(ctx) as client:
             entries = client.providers(limit=PROVIDERS_MAX).entries
     except CoordError:
         return []
     return [CompletionItem(e.provider_id, help=e.liveness) for e in entries if e.provider_id.startswith(incomplete)]
+
+
+def quick_client(ctx: click.Context) -> Client:
+    """A client of the coordinator that the half-written command line means, and that does not wait for long."""
+    flags = given(data=("--data", ctx.params.get("data")), client_url=("--url", ctx.params.get("url")))
+    return client_for(Config(flags=[*flags, Flag("client.timeout_s", PATIENCE_S, "completion")]))

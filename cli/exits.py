@@ -5,12 +5,22 @@ docs/reference/cli.md prints this table; a script may rely on it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from coordinator.core.errors import Code
+
+if TYPE_CHECKING:
+    from coordinator.api_types import JobEntry
+    from coordinator.client import Client
 
 OK = 0
 FOUND_PROBLEMS = 1
-"""The command did its work, and what it looked at is not well (`doctor`, `db check`, `simulate`)."""
+"""The command did its work, and what it looked at is not well (`doctor`, `db check`, `simulate`, a dry run)."""
 USAGE = 2
+JOB_TIMED_OUT = 124
+"""As timeout(1) has it."""
+JOB_UNFINISHED = 125
+"""The job did not complete, and no exit status of its own says why."""
 INTERRUPTED = 130
 """Ctrl-C, as a shell reports SIGINT."""
 BROKEN_PIPE = 141
@@ -46,7 +56,7 @@ BY_CODE: dict[Code, int] = {
 
 MEANING: dict[int, str] = {
     OK: "done",
-    FOUND_PROBLEMS: "done, and what was looked at has problems (`doctor`, `db check`, `simulate`)",
+    FOUND_PROBLEMS: "done, and what was looked at has problems (`doctor`, `db check`, `simulate`, `submit --dry-run`)",
     USAGE: "the command line or a value in it is wrong",
     65: "the data handed over is wrong: nothing of it was taken",
     66: "there is no such thing",
@@ -68,3 +78,21 @@ MEANING: dict[int, str] = {
 def of(code: Code) -> int:
     """The exit status for this error code."""
     return BY_CODE[code]
+
+
+def of_job(client: Client, entry: JobEntry) -> int:
+    """The exit status of a job that has ended: of several tasks that of the first that failed."""
+    if entry.state == "completed":
+        return OK
+    failed = client.jobs.tasks(entry.job_id, state="failed", attempts=True, limit=1).entries
+    ends = (
+        [rank.exit for rank in failed[0].tries[-1].ranks if rank.exit is not None] if failed and failed[0].tries else []
+    )
+    for end in ends:
+        if end.cause == "timeout":
+            return JOB_TIMED_OUT
+        if end.cause in ("signalled", "oom") and end.signal:
+            return 128 + end.signal
+        if end.code:
+            return end.code
+    return (failed[0].exit_code if failed else None) or JOB_UNFINISHED

@@ -62,6 +62,14 @@ def left(text: str | None, now: datetime | None = None) -> str:
     return f"in {length(math.ceil(left_s))}" if left_s > 0 else ago(text, now)
 
 
+def between(start: str | None, end: str | None, now: datetime | None = None) -> str:
+    """How long something took, or takes so far; `-` when it has not begun."""
+    if start is None:
+        return "-"
+    until = moment(end) if end is not None else (now or datetime.now(UTC))
+    return length(max(0.0, (until - moment(start)).total_seconds()))
+
+
 def clock(text: str | None) -> str:
     """A time of an answer to the second, in UTC: `2026-11-22 04:31:05`."""
     return "-" if text is None else moment(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

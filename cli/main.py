@@ -30,8 +30,15 @@ class Entry(NamedTuple):
     short: str
 
 
-RUN, LOOK, OPERATE = "Run a fleet", "Look", "Operate"
+WORK, RUN, LOOK, OPERATE = "Run work", "Run a fleet", "Look", "Operate"
 COMMANDS: dict[str, dict[str, Entry]] = {
+    WORK: {
+        "submit": Entry("cli.submit:submit", "Have a command or a job file run."),
+        "job": Entry("cli.jobs:job", "Jobs: list, show, why, wait, cancel, retry."),
+        "logs": Entry("cli.joblogs:logs", "What a job writes."),
+        "events": Entry("cli.events:events", "What happens, as it happens."),
+        "audit": Entry("cli.events:audit", "The record of every transition and of what people did."),
+    },
     RUN: {
         "up": Entry("cli.serve:up", "Start a coordinator and one agent on this machine."),
         "serve": Entry("cli.serve:serve", "Run the coordinator."),
@@ -137,6 +144,7 @@ def root() -> None:
 
     \b
     coord up                                start a coordinator and an agent here
+    coord submit --wait -- python train.py  run it on whichever machine it fits
     coord providers list                    who is there
     coord query reliability --horizon 8h    who can be relied on, and until when
     coord --data DIR providers list         --data, --url and --config may stand first

@@ -1,0 +1,192 @@
+"""`coord job`: the jobs, how each stands and why, and what may be done to one."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import humane, output, terminal
+from cli.jobids import live_jobs, named, whole_job
+from cli.options import Reach, output_option, reaches, talks
+from cli.paging import collect
+from coordinator.api_types import JobEntry, Jobs
+
+if TYPE_CHECKING:
+    from coordinator.client import Client
+
+PAGE_MAX = 1000
+STATES = ("pending", "staging", "running", "completed", "failed", "cancelled")
+COLOURS = {"running": "36", "staging": "36", "completed": "32", "failed": "31", "cancelled": "33"}
+
+
+def progress(entry: JobEntry) -> str:
+    """`34/100`, and what went wrong of it."""
+    counts = entry.counts
+    text = f"{counts.completed}/{counts.tasks}"
+    return text + (f" ({counts.failed} failed)" if counts.failed else "")
+
+
+def _age(entry: JobEntry) -> str:
+    return humane.ago(entry.submitted_at)
+
+
+def _took(entry: JobEntry) -> str:
+    return humane.between(entry.started_at, entry.ended_at)
+
+
+COLUMNS = (
+    output.Column("JOB", lambda j: str(j.job_id), right=True),
+    output.Column("NAME", lambda j: j.name),
+    output.Column("STATE", lambda j: j.state, colour=lambda j: COLOURS.get(j.state, "")),
+    output.Column("DONE", progress, right=True, explained="TASKS COMPLETED"),
+    output.Column("RUNS", lambda j: str(j.counts.running), right=True, explained="TASKS RUNNING"),
+    output.Column("SUBMITTED", _age, right=True),
+    output.Column("TOOK", _took, right=True, explained="SINCE ITS START"),
+    output.Column("REASON", lambda j: j.reason),
+    output.Column("TENANT", lambda j: j.tenant, wide=True),
+    output.Column("BY", lambda j: j.submitted_by, wide=True),
+    output.Column("MANUAL RETRIES", lambda j: str(j.retries), right=True, wide=True),
+)
+
+job_argument = click.argument("job", shell_complete=live_jobs)
+
+
+@click.group(short_help="Jobs: list, show, why, wait, cancel, retry.")
+def job() -> None:
+    """The jobs. A job is its number, a task JOB.STEP.TASK; last (or @) is the newest job.
+
+    \b
+    coord job list --state running
+    coord job show last
+    coord job why 12
+    """
+
+
+@job.command("list")
+@click.option("--state", help=f"Only these, separated by commas: {', '.join(STATES)}.")
+@click.option("--name", metavar="PATTERN", help="Only names like this; * and ? stand for anything.")
+@click.option("--tenant", help="Only of this tenant (an admin may).")
+@click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="At most so many; 0: all.")
+@output_option
+@talks
+def list_jobs(
+    client: Client, state: str | None, name: str | None, tenant: str | None, limit: int, output: output.Format
+) -> None:
+    """List the jobs, newest first.
+
+    \b
+    coord job list
+    coord job list --state pending,running --name 'night*'
+    coord job list --limit 0 -o jsonl
+    """
+    answer = collect(
+        lambda size, page: client.jobs.list(state=state, name=name, tenant=tenant, limit=size, page=page),
+        limit, PAGE_MAX,
+    )  # fmt: skip
+    print_jobs(answer, output, filtered=bool(state or name or tenant))
+
+
+def print_jobs(answer: Jobs, form: output.Format, *, filtered: bool = False) -> None:
+    empty = "no job fits; without --state, --name and --tenant all are listed" if filtered else _EMPTY
+    output.listing(answer, COLUMNS, form, name=lambda j: str(j.job_id), empty=empty)
+    if answer.next_page is not None and form in ("table", "wide") and sys.stdout.isatty():
+        terminal.say("older ones: --limit 0")
+
+
+_EMPTY = "there is no job yet: coord submit -- COMMAND"
+
+
+@job.command()
+@job_argument
+@click.option("--tasks", is_flag=True, help="Every task with its attempts, however many.")
+@output_option
+@talks
+def show(client: Client, job: str, tasks: bool, output: output.Format) -> None:
+    """Show a job, its steps, and its tasks with where each attempt ran and how it ended.
+
+    \b
+    coord job show 12
+    coord job show 12.0.7
+    coord job show last --tasks -o json
+    """
+    from cli import jobview
+
+    found = named(client, job)
+    if tasks or found.task is not None:
+        jobview.print_tasks(jobview.tasks_of(client, found), output)
+    else:
+        jobview.print_job(client.jobs.show(found.job_id), output)
+
+
+@job.command()
+@job_argument
+@click.option(
+    "-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True, help="How to print it."
+)
+@talks
+def why(client: Client, job: str, output: str) -> None:
+    """Say why a job stands as it does: per constraint how many providers it rules out, and what would help.
+
+    \b
+    coord job why 12
+    coord job why last -o json
+    """
+    from cli import jobview
+
+    jobview.print_why(client.jobs.why(named(client, job).job_id), output)
+
+
+@job.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=live_jobs)
+@click.option("--timeout", metavar="LENGTH", help="Give up after so long (exit status 75); the jobs go on.")
+@reaches
+def wait(reach: Reach, jobs: tuple[str, ...], timeout: str | None) -> int:
+    """Wait until they have ended, and end with the exit status of the first that did not complete.
+
+    \b
+    coord job wait 12
+    coord job wait 12 13 14 --timeout 2h
+    """
+    from cli.following import wait_for_all
+
+    return wait_for_all(reach, jobs, timeout)
+
+
+@job.command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=live_jobs)
+@click.option("--task", metavar="STEP.TASK", help="This one task alone, like 0.7; or name it: 12.0.7.")
+@click.option("--why", metavar="TEXT", help="Said with it in the job's record.")
+@talks
+def cancel(client: Client, jobs: tuple[str, ...], task: str | None, why: str | None) -> None:
+    """Cancel jobs, or one task. What waits ends at once, what runs when its processes have been stopped.
+
+    \b
+    coord job cancel 12
+    coord job cancel 12.0.7 --why "wrong data"
+    coord job cancel 12 13
+    """
+    for text in jobs:
+        found = named(client, text)
+        if found.task is not None and task is not None:
+            raise click.UsageError(f"{found} names a task already: leave --task away")
+        one = task or found.task_text
+        entry = client.jobs.cancel(found.job_id, task=one, why=why)
+        what = f"task {entry.job_id}.{terminal.safe(one)}" if one else f"job {entry.job_id} ({progress(entry)} done)"
+        over = entry.state in ("completed", "failed", "cancelled")
+        terminal.say(f"{what} is cancelled" if over or one else f"{what} is being cancelled: coord job wait {found}")
+
+
+@job.command()
+@job_argument
+@talks
+def retry(client: Client, job: str) -> None:
+    """Run again what failed, was lost or was cancelled. What completed stays; budgets begin anew.
+
+    \b
+    coord job retry 12
+    """
+    entry = client.jobs.retry(whole_job(client, job))
+    counts = entry.counts
+    terminal.say(f"job {entry.job_id} runs again: {counts.tasks - counts.completed} of {counts.tasks} tasks to do")

@@ -1,0 +1,191 @@
+"""One job for people: its facts, its steps, its tasks and their attempts, and why it stands as it does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from cli import humane, output, terminal
+from cli.jobs import COLOURS, PAGE_MAX, progress
+from cli.paging import collect
+from coordinator.api_types import AttemptEntry, ExitEntry, JobDetails, JobWhy, Obstacle, StepWhy, TaskEntry, Tasks
+
+if TYPE_CHECKING:
+    from cli.jobids import Named
+    from coordinator.client import Client
+
+TASKS_SHOWN = 20
+"""Tasks of a job that are shown without being asked for."""
+_TRY_COLOURS = COLOURS | {"in_doubt": "33", "frozen": "33", "lost": "31"}
+
+
+class Line(NamedTuple):
+    """A row of the table of tasks: a task and one attempt of it, or none yet."""
+
+    task: TaskEntry
+    attempt: AttemptEntry | None
+    first: bool
+
+
+STEPS = (
+    output.Column("STEP", lambda s: s.name),
+    output.Column("STATE", lambda s: s.state, colour=lambda s: COLOURS.get(s.state, "")),
+    output.Column("NEEDS", lambda s: ", ".join(s.needs) or "-"),
+    output.Column("TASKS", lambda s: str(s.counts.tasks), right=True),
+    output.Column("WAIT", lambda s: str(s.counts.waiting), right=True),
+    output.Column("RUN", lambda s: str(s.counts.running), right=True),
+    output.Column("DONE", lambda s: str(s.counts.completed), right=True),
+    output.Column("FAILED", lambda s: str(s.counts.failed), right=True),
+    output.Column("REASON", lambda s: s.reason),
+)
+TRIES = (
+    output.Column("TASK", lambda r: r.task.task if r.first else ""),
+    output.Column("STEP", lambda r: r.task.step if r.first else "", spare=True),
+    output.Column("TRY", lambda r: str(r.attempt.number) if r.attempt else "-", right=True),
+    output.Column("STATE", lambda r: _state(r), colour=lambda r: _TRY_COLOURS.get(_state(r), "")),
+    output.Column("WHERE", lambda r: _where(r.attempt)),
+    output.Column("RAN", lambda r: _ran(r.attempt), right=True),
+    output.Column("END", lambda r: _end(r.attempt)),
+    output.Column("REASON", lambda r: (r.attempt.reason if r.attempt else "") or r.task.reason),
+)  # fmt: skip
+OBSTACLES = (
+    output.Column("CONSTRAINT", lambda o: o.constraint),
+    output.Column("RULES OUT", lambda o: str(o.providers), right=True),
+    output.Column("WHAT", lambda o: o.text, whole=True),
+)
+
+
+def tasks_of(client: Client, found: Named) -> Tasks:
+    """Every task of a job with its attempts, or the one that was named."""
+    step = found.step
+    answer = collect(
+        lambda size, page: client.jobs.tasks(found.job_id, step=step, attempts=True, limit=size, page=page), 0, PAGE_MAX
+    )
+    if found.task is None:
+        return answer
+    whole = f"{found.job_id}.{found.step}.{found.task}"
+    return Tasks(entries=tuple(task for task in answer.entries if task.task == whole))
+
+
+def print_job(answer: JobDetails, form: output.Format) -> None:
+    """A job: facts, steps, and its tasks where they are few."""
+    if form not in ("table", "wide"):
+        if form == "json":
+            output.print_json(answer)
+        else:
+            output.single(answer.job, form, name=str(answer.job.job_id))
+        return
+    entry = answer.job
+    output.print_facts([
+        ("job", f"{entry.job_id} {entry.name}"),
+        ("state", entry.state + (f": {entry.reason}" if entry.reason else "")),
+        ("being cancelled", entry.cancelling),
+        ("tasks", progress(entry)),
+        ("submitted", f"{_when(entry.submitted_at)} by {entry.submitted_by}"),
+        ("tenant", entry.tenant),
+        ("began", _when(entry.started_at)),
+        ("ended", _when(entry.ended_at)),
+        ("took", humane.between(entry.started_at, entry.ended_at)),
+        ("deadline", _when(answer.deadline)),
+        ("manual retries", str(entry.retries) if entry.retries else ""),
+    ])  # fmt: skip
+    fit = terminal.width(sys.stdout) if sys.stdout.isatty() and form == "table" else None
+    if len(answer.steps) > 1:
+        sys.stdout.write("\n")
+        output.print_table(answer.steps, STEPS, sys.stdout, fit=fit)
+    if answer.tasks:
+        sys.stdout.write("\n")
+        output.print_table(lines(answer.tasks[:TASKS_SHOWN]), TRIES, sys.stdout, fit=fit)
+    if answer.next_page is not None or len(answer.tasks) > TASKS_SHOWN:
+        sys.stdout.flush()
+        terminal.say(f"the first {TASKS_SHOWN} of them; all: coord job show {entry.job_id} --tasks")
+
+
+def print_tasks(answer: Tasks, form: output.Format) -> None:
+    """Tasks with their attempts, a row each."""
+    if form in ("table", "wide") and answer.entries:
+        fit = terminal.width(sys.stdout) if sys.stdout.isatty() and form == "table" else None
+        output.print_table(lines(answer.entries), TRIES, sys.stdout, fit=fit)
+    else:
+        output.listing(answer, (), form, name=lambda task: str(task.task), empty="no task of it was launched yet")
+
+
+def lines(tasks: tuple[TaskEntry, ...]) -> list[Line]:
+    """A row for each attempt, oldest first; one for a task without any."""
+    rows = []
+    for task in tasks:
+        tries = task.tries or (None,)
+        rows += [Line(task, attempt, attempt is tries[0]) for attempt in tries]
+    return rows
+
+
+def print_why(answer: JobWhy, form: str) -> None:
+    """Why it stands as it does, step by step."""
+    if form == "json":
+        output.print_json(answer)
+        return
+    reason = f": {answer.reason}" if answer.reason else ""
+    print(terminal.safe(f"job {answer.job_id} is {answer.state}{reason}"))
+    for step in answer.steps:
+        if step.verdict != "ended":
+            _print_step(step, answer.providers)
+
+
+def _print_step(step: StepWhy, providers: int) -> None:
+    counts = f"{step.waiting} of {humane.count(step.tasks, 'task')} wait, {step.running} run"
+    print(terminal.safe(f"\n{step.name}: {counts}. {step.text}".rstrip()))
+    if not step.waiting:
+        return
+    print(f"  {step.able_now} of {humane.count(providers, 'provider')} could take one now, {step.able_ever} ever")
+    if step.eta is not None:
+        print(f"  room is expected {humane.left(step.eta)}")
+    against: list[Obstacle] = [one for one in step.obstacles if one.providers]
+    if against and step.able_now == 0:
+        sys.stdout.write("\n")
+        output.print_table(against, OBSTACLES, sys.stdout)
+    if step.hint:
+        print(terminal.safe(f"\n  what would help: {step.hint}"))
+
+
+def ended_how(end: ExitEntry) -> str:
+    """`exit 3`, `SIGKILL`, `time limit` ..., and what its agent says of it."""
+    words = {"timeout": "time limit", "oom": "out of memory", "log_full": "log full", "start": "not started"}
+    match end.cause:
+        case "exited":
+            text = f"exit {end.code}"
+        case "signalled":
+            text = signal_name(end.signal)
+        case _:
+            text = words.get(end.cause, end.cause)
+    return text
+
+
+def signal_name(number: int | None) -> str:
+    """`SIGKILL` for 9."""
+    try:
+        return signal.Signals(number or 0).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _state(row: Line) -> str:
+    return (row.attempt.state if row.attempt else row.task.state) + (" (slow)" if row.task.straggler else "")
+
+
+def _where(attempt: AttemptEntry | None) -> str:
+    return ",".join(rank.provider_id for rank in attempt.ranks) if attempt else "-"
+
+
+def _ran(attempt: AttemptEntry | None) -> str:
+    return humane.between(attempt.started_at, attempt.ended_at) if attempt else "-"
+
+
+def _end(attempt: AttemptEntry | None) -> str:
+    ends = [rank.exit for rank in attempt.ranks if rank.exit is not None] if attempt else []
+    bad = [end for end in ends if end.cause != "exited" or end.code]
+    return ended_how((bad or ends)[0]) if ends else "-"
+
+
+def _when(text: str | None) -> str:
+    return "-" if text is None else f"{humane.clock(text)} UTC ({humane.left(text)})"

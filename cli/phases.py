@@ -1,0 +1,52 @@
+"""What happens to a job, in a line each, for somebody who watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coordinator.api_types import EventEntry, StepWhy
+
+_ATTEMPT = {
+    "reserved": "a place for it is reserved on {where}",
+    "leased": "leased to {where}",
+    "staging": "starts on {where}",
+    "running": "runs on {where}",
+    "in_doubt": "in doubt: {why}",
+    "frozen": "frozen on {where}: {why}",
+    "lost": "lost: {why}",
+    "failed": "failed: {why}",
+    "cancelled": "cancelled: {why}",
+    "taken_back": "taken back: {why}",
+}
+"""What an attempt came to; `completed` is said by what it belongs to."""
+_QUIET = frozenset({"leased", "staging", "running", "reserved", "taken_back"})
+"""Of many tasks these are the bar's to show."""
+_AGAIN = frozenset({"running"})
+
+
+class Phases:
+    """Turns events into lines; `many`: only what is out of the ordinary, and the steps."""
+
+    def __init__(self, *, many: bool) -> None:
+        self._many = many
+        self._waits: dict[str, str] = {}
+
+    def lines(self, event: EventEntry) -> Iterator[str]:
+        """None, or the line for it."""
+        if event.entity == "attempt":
+            again = event.after in _AGAIN and event.before in ("in_doubt", "frozen")
+            if (self._many and event.after in _QUIET and not again) or event.after not in _ATTEMPT:
+                return
+            text = _ATTEMPT[event.after].format(where=event.provider_id or "a provider", why=event.why or "no reason")
+            yield f"{event.subject} {'goes on: ' if again else ''}{text}"
+        elif event.entity == "task" and event.after == "pending" and event.before and event.why:
+            yield f"{event.subject} is tried again: {event.why}"
+        elif event.entity == "step" and self._many and event.after != "pending":
+            yield f"step {event.subject} {event.after}" + (f": {event.why}" if event.why else "")
+
+    def waits(self, step: StepWhy) -> str | None:
+        """Why a step waits, when that was not said yet."""
+        if not step.text or self._waits.get(step.name) == step.text:
+            return None
+        self._waits[step.name] = step.text
+        return f"{step.name} waits: {step.text}" + (f" ({step.hint})" if step.hint else "")
