@@ -28,6 +28,7 @@ from store.heartbeats import HOUR_MS
 from store.history import END_OF_TIME_MS, History
 from store.imports import import_rows
 from store.layout import DataDir, DataLock
+from store.logs import DiskLogs
 from store.opening import open_database, prepare
 from store.readers import Readers, fetch
 from store.retention import Retention
@@ -69,6 +70,8 @@ class DiskStore:
         self._truth_readers = Readers(data.truth, settings.readers, settings.read_s_max)
         self._telemetry_readers = Readers(data.telemetry, settings.readers, settings.read_s_max)
         self._history = History(data, self._telemetry_readers, settings, self.set_aside.append)
+        self.logs = DiskLogs(data.logs, settings.logs_open, self._report)
+        """ports.Logs of this data directory."""
         self._work = WorkHistory(self._truth_readers, self._report)
         self._sealing = Sealing(data, self._telemetry, settings, self._points)
         self._retention = Retention(data, self._truth, self._telemetry, settings, self._points)
@@ -89,6 +92,7 @@ class DiskStore:
         try:
             await store._truth_readers.open()
             await store._telemetry_readers.open()
+            await store.logs.open()
             # The live rows are read once here, so that damage among them is refused before anybody serves.
             await store.load()
         except BaseException:
@@ -238,6 +242,7 @@ class DiskStore:
         """Finish what was begun, fold the logs back, release the directory. Safe to call twice."""
         await self._truth_readers.close()
         await self._telemetry_readers.close()
+        await self.logs.close()
         await self._truth.close()
         await self._telemetry.close()
         self._lock.release()

@@ -37,6 +37,11 @@ class DataDir:
         return self.path / "segments"
 
     @property
+    def logs(self) -> Path:
+        """What attempts wrote, job by job."""
+        return self.path / "logs"
+
+    @property
     def ballast(self) -> Path:
         return self.path / "ballast"
 
@@ -96,7 +101,15 @@ class DataDir:
         """Create what is missing of the directories. Cheap when all is there."""
         try:
             self.path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-            for directory in (self.segments, self.tokens, self.analytics, self.views, self.recorder, self.backups):
+            for directory in (
+                self.segments,
+                self.logs,
+                self.tokens,
+                self.analytics,
+                self.views,
+                self.recorder,
+                self.backups,
+            ):
                 directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         except OSError as error:
             raise _unusable(self.path, error) from error

@@ -35,6 +35,7 @@ from store import memory_work
 from store.heartbeats import HOUR_MS, hour_of
 from store.history import END_OF_TIME_MS
 from store.imports import IMPORT_ID, bad_import
+from store.memory_logs import MemoryLogs
 from store.settings import StoreSettings
 
 Problems = list[tuple[int, str]]
@@ -46,6 +47,7 @@ class MemoryStore:
     def __init__(self, coordinator_id: str = "memory", settings: StoreSettings | None = None) -> None:
         self.coordinator_id = coordinator_id
         self.fault: CoordError | None = None
+        self.logs = MemoryLogs()
         self._settings = settings or StoreSettings()
         self._rows: dict[tuple[str, object], Row] = {}
         self._beats: dict[tuple[Ms, int, int], HeartbeatRow] = {}

@@ -16,6 +16,14 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     """Raw heartbeats older than this are removed, a whole hour at a time."""
     history_keep_ms: Ms = 400 * DAY_MS
     """Sessions, outages and hourly rollups older than this are removed; imported history ages from its own end."""
+    jobs_keep_ms: Ms = 90 * DAY_MS
+    """Jobs that ended longer ago are removed, with their tasks, attempts and logs."""
+    logs_keep_ms: Ms = 14 * DAY_MS
+    """Logs of jobs that ended longer ago are removed."""
+    audit_keep_ms: Ms = 400 * DAY_MS
+    """Older rows of the audit are removed."""
+    logs_open: int = 256
+    """Ranks whose log files are held open, three files each; the one not written for longest is closed."""
     seal_after_ms: Ms = 300_000
     """An hour is sealed so long after its end: the slowest batch has been flushed long before."""
     wal_bytes_max: int = 256 * 1024 * 1024
