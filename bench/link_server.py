@@ -37,6 +37,7 @@ from coordinator.service.heartbeats import FLUSH_BOUNDS_S, HeartbeatSettings, He
 from coordinator.service.link import LinkSettings
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover
+from coordinator.service.relay.relay import Relay
 from coordinator.service.tokens import digest_of, new_token_text
 from coordinator.service.tuning import tune_process
 from coordinator.service.views import LiveViews
@@ -148,7 +149,8 @@ async def coord(providers: int, credentials: Path, probe: Probe | None) -> None:
         )
         writer = HeartbeatWriter(store, recovered.clock, HeartbeatSettings())
         generous = LinkSettings(messages_per_s=1e9, messages_burst=1e9)
-        links = AgentLinks(engine, writer, generous, "c-bench", "bench")
+        relay = Relay(store.logs, store, engine.views, recovered.clock)
+        links = AgentLinks(engine, writer, relay, generous, "c-bench", "bench")
 
         async def connect(request: web.Request) -> web.StreamResponse:
             text = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -34,11 +34,14 @@ from coordinator.service.api.app import build_app
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.settings import ApiSettings
 from coordinator.service.engine import Engine, EngineSettings
+from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
 from coordinator.service.link import LinkSettings
 from coordinator.service.metrics import Metrics
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover
+from coordinator.service.relay.relay import Relay
+from coordinator.service.relay.settings import RelaySettings
 from coordinator.service.server import Server, ServerSettings, check_address, key_fingerprint, tls_context
 from coordinator.service.tuning import tune_process
 from coordinator.service.upkeep import LoopLag, UpkeepSettings, keep_up
@@ -78,6 +81,7 @@ class Plan(NamedTuple):
     engine: EngineSettings
     links: LinkSettings
     heartbeats: HeartbeatSettings
+    relay: RelaySettings
     api: ApiSettings
     upkeep: UpkeepSettings
     store: StoreSettings
@@ -104,6 +108,7 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         engine=config.section("engine", EngineSettings),
         links=config.section("links", LinkSettings),
         heartbeats=config.section("heartbeats", HeartbeatSettings),
+        relay=config.section("relay", RelaySettings),
         api=config.section("api", ApiSettings),
         upkeep=config.section("upkeep", UpkeepSettings),
         store=replace(config.section("store", StoreSettings), failpoint=config.secret("COORD_FAILPOINT") or ""),
@@ -164,12 +169,16 @@ class Parts(NamedTuple):
     links: AgentLinks
     server: Server
     heartbeats: HeartbeatWriter
+    relay: Relay
+    feed: Feed
     background: tuple[asyncio.Task[None], ...]
 
     async def stop(self) -> None:
-        """Tell agents and callers, write what waits, end every task."""
+        """Extend the leases and tell agents and callers, write what waits, end every task."""
         await self.engine.stop()
         await self.links.close_all(commands.CloseCode.GOING_AWAY, "the coordinator stops")
+        await self.relay.close()
+        self.feed.close()
         await self.server.stop()
         await self.heartbeats.close()
         for task in self.background:
@@ -186,7 +195,9 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     views, recorder = LiveViews(), Recorder(data.recorder)
     engine = Engine(store, found.clock, views, plan.policy, plan.engine, recorder, found.state)
     heartbeats = HeartbeatWriter(store, engine.clock, plan.heartbeats)
-    links = AgentLinks(engine, heartbeats, plan.links, coordinator_id, version)
+    relay = Relay(store.logs, store, views, engine.clock, plan.relay)
+    feed = Feed(views, store, last_seq=found.state.work.next_audit - 1)
+    links = AgentLinks(engine, heartbeats, relay, plan.links, coordinator_id, version)
     lag = LoopLag(plan.upkeep.lag_s)
 
     def on_figures(event: FiguresPublished) -> None:
@@ -211,6 +222,9 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         heartbeats=heartbeats,
         metrics=metrics,
         alerts=alerts,
+        relay=relay,
+        feed=feed,
+        logs=store.logs,
         settings=replace(plan.api, backups=data.backups, join_suffix=_suffix(plan.pin)),
         version=version,
         coordinator_id=coordinator_id,
@@ -219,13 +233,14 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     watch(alerts, store, engine, heartbeats, analytics, lag)
     group.create_task(engine.run(), name="engine")
     group.create_task(heartbeats.run(), name="heartbeats")
+    group.create_task(relay.run(), name="relay")
     background = (
         group.create_task(analytics.run(), name="analytics"),
         group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep), name="upkeep"),
         group.create_task(lag.run(), name="loop lag"),
     )
     engine.post(found.boot)
-    return Parts(engine, links, Server(build_app(deps), plan.server), heartbeats, background)
+    return Parts(engine, links, Server(build_app(deps), plan.server), heartbeats, relay, feed, background)
 
 
 async def _first_tokens(engine: Engine, data: DataDir, pin: str) -> None:

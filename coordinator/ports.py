@@ -20,6 +20,14 @@ class Clock(Protocol):
 
     def now_ms(self) -> Ms: ...
 
+    def now_ns(self) -> int:
+        """The observed clock in nanoseconds."""
+        ...
+
+    def boot_ns(self) -> int:
+        """Nanoseconds of CLOCK_BOOTTIME: differences within one boot are exact."""
+        ...
+
     def monotonic_s(self) -> float:
         """Seconds on a clock that counts suspend and nobody can set."""
         ...

@@ -22,7 +22,7 @@ from coordinator.service.acks import AckWheel
 from coordinator.service.engine import Engine
 from coordinator.service.frames import PushedWebSocket, pull, seam_fits
 from coordinator.service.heartbeats import HeartbeatWriter
-from coordinator.service.link import Link, LinkCounters, LinkSettings, Surroundings
+from coordinator.service.link import Link, LinkCounters, LinkSettings, LogSink, Surroundings
 
 log = logging.getLogger("coord.agents")
 
@@ -31,13 +31,20 @@ class AgentLinks:
     """All connections of agents. Bound by `settings`; a new one beyond is refused with TOO_MANY."""
 
     def __init__(
-        self, engine: Engine, heartbeats: HeartbeatWriter, settings: LinkSettings, coordinator_id: str, version: str
+        self,
+        engine: Engine,
+        heartbeats: HeartbeatWriter,
+        logs: LogSink,
+        settings: LinkSettings,
+        coordinator_id: str,
+        version: str,
     ) -> None:
         """Binds itself to the engine: as its links, its source of beats and a listener of its notes."""
         self.counters = LinkCounters()
         self.acks = AckWheel()
         self._engine = engine
         self._heartbeats = heartbeats
+        self._logs = logs
         self._settings = settings
         self._links: dict[ConnId, Link] = {}
         self._by_provider: dict[ProviderId, set[ConnId]] = {}
@@ -58,6 +65,7 @@ class AgentLinks:
             clock=engine.clock,
             heartbeats=heartbeats,
             acks=self.acks,
+            logs=logs,
             settings=settings,
             counters=self.counters,
             coordinator_id=coordinator_id,
@@ -140,6 +148,7 @@ class AgentLinks:
     def _dismiss(self, link: Link) -> None:
         link.lost()
         link.abort()
+        self._logs.gone(link)
         del self._links[link.conn_id]
         self._greeting.discard(link.conn_id)
         assert link.token.provider_id is not None
@@ -188,15 +197,7 @@ class AgentLinks:
         beats = []
         for link in beaten:
             link.beaten = False
-            latest = link.track.latest if link.track is not None else None
-            beats.append(
-                events.Beat(
-                    conn_id=link.conn_id,
-                    received_ms=link.received_ms,
-                    requests_served=latest.requests_served if latest is not None else 0,
-                    tokens_generated=latest.tokens_generated if latest is not None else 0,
-                )
-            )
+            beats.append(link.beat_event())
         return tuple(beats)
 
     async def drained(self) -> None:

@@ -23,7 +23,8 @@ class ObservedClock:
     """
 
     def __init__(self, floor_ms: Ms = 0) -> None:
-        self._began_s = self.monotonic_s()
+        self._began_ns = self.boot_ns()
+        self._began_s = self._began_ns / 1e9
         wall_ms = self.wall_ms()
         self.behind_ms: Ms = max(0, floor_ms - wall_ms)
         """How far the wall clock lay behind what was stored when we started."""
@@ -43,6 +44,13 @@ class ObservedClock:
 
     def now_ms(self) -> Ms:
         return self._base_ms + int((self.monotonic_s() - self._began_s) * 1_000)
+
+    def now_ns(self) -> int:
+        """The same moment as `now_ms` has, in nanoseconds."""
+        return self._base_ms * 1_000_000 + self.boot_ns() - self._began_ns
+
+    def boot_ns(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def monotonic_s(self) -> float:
         """Seconds that count suspend (CLOCK_BOOTTIME)."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from coordinator import ports
 from coordinator.core import commands, events
@@ -29,6 +31,8 @@ from coordinator.service.views import LiveViews
 
 log = logging.getLogger("coord.engine")
 
+PLACE_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
     """Bounds of the engine's queues, and its patience."""
@@ -39,6 +43,10 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     """Events decided before the loop gets its turn again."""
     undurable_max: int = 20_000
     """Decided events that wait for the disk; deciding pauses beyond."""
+    place_writes_max: int = 4_000
+    """Rows that wait for the disk; beyond, nothing more is placed for now. 512 leases are some 2,000 rows."""
+    stop_s: float = 5.0
+    """How long a planned stop waits for the disk before the agents' sockets are closed all the same."""
     retry_s: float = 1.0
     """Pause after a full disk before writing is tried again."""
     load_s: float = 30.0
@@ -78,6 +86,9 @@ class EngineCounters(Struct):
     """Ends of sessions among what was rolled back; each is made again."""
     refused: int = 0
     stalls: int = 0
+    place_seconds: list[int] = field(default_factory=lambda: [0] * (len(PLACE_BOUNDS_S) + 1))
+    """Placements by duration: the n-th took at most PLACE_BOUNDS_S[n], the last one longer than all."""
+    place_seconds_sum: float = 0.0
 
 
 class _Group:
@@ -128,6 +139,8 @@ class Engine:
         self._open = _Group()
         self._in_flight: tuple[_Group, asyncio.Task[None]] | None = None
         self._stopping = False
+        self._running = False
+        self._ended = asyncio.Event()
         self._full_since_ms: Ms | None = None
         views.load(state)
         recorder.begin(state, policy)
@@ -190,19 +203,31 @@ class Engine:
         return self._recorder.dump(why)
 
     async def stop(self) -> None:
-        """Refuse new calls, decide what waits, tell the agents, write it all and end `run`."""
+        """Refuse new calls, decide what waits, extend the leases, write it all, tell the agents and end `run`.
+
+        Returns when what agents are told has left, or after `stop_s` where the disk takes nothing.
+        """
         self._stopping = True
         self.post(events.Stopping(at_ms=self.clock.now_ms()))
+        if self._running:
+            try:
+                async with asyncio.timeout(self._settings.stop_s):
+                    await self._ended.wait()
+            except TimeoutError:
+                log.warning("the disk has not taken what the stop wrote; leases were not extended")
 
     # ---- the loop
 
     async def run(self) -> None:
         """Until `stop`. A group with CoordError(STORE_BROKEN) when the disk is: nothing unsaid was acknowledged."""
+        self._running = True
         async with asyncio.TaskGroup() as group:
             ticker = group.create_task(self._tick())
             try:
                 await self._loop()
             finally:
+                self._running = False
+                self._ended.set()
                 ticker.cancel()
                 self._fail_waiting(CoordError(Code.SHUTTING_DOWN, "the coordinator stopped", "ask the next one"))
 
@@ -215,12 +240,18 @@ class Engine:
             await self._advance()
             if self._stopping and not self._inbox and self._in_flight is None:
                 return
-            if self._inbox and self._has_room():  # without room, the end of the commit wakes us
+            if self._has_room() and (self._inbox or self._may_place()):  # without room, the end of the commit wakes us
                 self._wake.set()
                 await asyncio.sleep(0)
 
     def _has_room(self) -> bool:
         return len(self._open.decisions) < self._settings.undurable_max
+
+    def _may_place(self) -> bool:
+        """Whether the queue or capacity changed, and the disk keeps up with what was placed already."""
+        if self._stopping or not self._state.work.place_due:
+            return False
+        return len(self._open.writes) < self._settings.place_writes_max
 
     def _decide_batch(self) -> None:
         beats = self._take_beats()
@@ -231,8 +262,18 @@ class Engine:
             if isinstance(event, events.Tick):
                 self._tick_waits = False
             self._decide(event)
+        if self._may_place():
+            self._place()
+
+    def _place(self) -> None:
+        began_s = self.clock.monotonic_s()
+        self._decide(events.Place(at_ms=self.clock.now_ms()))
+        took_s = self.clock.monotonic_s() - began_s
+        self.counters.place_seconds[bisect_left(PLACE_BOUNDS_S, took_s)] += 1
+        self.counters.place_seconds_sum += took_s
 
     def _decide(self, event: events.AnyEvent) -> None:
+        event = replace(event, wall_ns=self.clock.now_ns(), mono_ns=self.clock.boot_ns())
         self.counters.events += 1
         try:
             decision = decide(self._state, event, self.policy)

@@ -222,11 +222,13 @@ class _NoProtocol:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """One text frame around at most 65,535 bytes."""
+    """One text frame."""
     size = len(payload)
     if size < 126:
         return bytes((0x81, size)) + payload
-    return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    if size < 2**16:
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
+    return b"\x81\x7f" + size.to_bytes(8, "big") + payload
 
 
 def pong_frame(payload: bytes) -> bytes:

@@ -11,46 +11,44 @@ import asyncio
 import socket
 from collections.abc import Callable
 from enum import Enum
-from typing import Annotated
+from typing import Protocol
 
 import msgspec
 from aiohttp import WSMsgType
-from msgspec import Meta, Struct
+from msgspec import Struct
+from msgspec.structs import replace
 
 from coordinator import ports, wire
 from coordinator.core import commands, events
 from coordinator.core.commands import CloseCode
 from coordinator.core.errors import Code
-from coordinator.core.ids import ConnId, Ms, ProviderKey
-from coordinator.core.rows import TokenRow
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, ProviderKey, dotted
+from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, TokenRow
 from coordinator.service.acks import AckWheel
 from coordinator.service.frames import Frame, close_frame, pong_frame, text_frame
 from coordinator.service.heartbeats import HeartbeatWriter, Track
+from coordinator.service.inbound import (
+    BAD,
+    Complaint,
+    attempt_ids,
+    decode,
+    event_of,
+    held_of,
+    problem_of,
+    sort_out,
+    token_is_sane,
+)
+from coordinator.service.outbound import to_wire
 from coordinator.service.tokens import digest_of, new_resume_key
 
-TEXT_CHARS_MAX = 128
-"""Of a label, its value, and a GPU's name."""
 IGNORED_MAX = 1_000
 """Frames of a peer that was told why it is closed; one that sends more has not listened and is cut."""
+WORK_VERSION = 2
+"""From this protocol version on an agent runs attempts."""
 TOO_BIG = 1009
 """RFC 6455: a message larger than the receiver takes."""
 
-_decode = msgspec.json.Decoder(
-    wire.FromAgent | Annotated[tuple[wire.FromAgent, ...], Meta(min_length=1, max_length=wire.FRAME_MESSAGES_MAX)]
-).decode
-_decode_one = msgspec.json.Decoder(wire.FromAgent).decode
-_split = msgspec.json.Decoder(tuple[msgspec.Raw, ...]).decode
 _encode = msgspec.json.Encoder().encode
-_BAD = (ValueError, RecursionError)
-"""What msgspec raises for bytes that are not such a message (its errors and UnicodeDecodeError are ValueErrors)."""
-
-
-class _Tag(Struct):
-    type: str
-
-
-_decode_tag = msgspec.json.Decoder(_Tag).decode
-_KNOWN = frozenset({"hello", "heartbeat", "pong", "bye"})
 
 CODES: dict[CloseCode, Code] = {
     CloseCode.BAD_FRAME: Code.BAD_FRAME,
@@ -87,11 +85,17 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
     """Of one connection, over time. An agent sends one in five seconds."""
     messages_burst: float = 1_000.0
     """Of one connection at once: what a process that was stopped for minutes may have queued."""
+    messages_per_grant: float = 32.0
+    """Further ones for each lease that it was granted: an attempt is answered for, runs, freezes, thaws and ends."""
+    log_frames_per_s: float = 4_000.0
+    """Of one connection, over time and at once; beyond, its socket is read more slowly."""
     bad_frames_max: int = 20
     """Bad frames of one connection until it is closed."""
     frame_bytes_max: int = wire.FRAME_BYTES_MAX
     out_bytes_max: int = 256 * 1024
     """Waiting for a peer to read; beyond, it is cut."""
+    out_work_bytes_max: int = 16 * 1024 * 1024
+    """The same for an agent that was granted leases: a launch brings its environment and its input along."""
     in_bytes: int = 32 * 1024
     """Receive buffer that the kernel is asked for (it takes twice as much): a peer that floods is read in pieces
     of a few milliseconds, and what a slow disk leaves unread is bounded."""
@@ -110,6 +114,12 @@ class LinkCounters(Struct):
     messages: int = 0
     bad_frames: int = 0
     unknown_messages: int = 0
+    log_frames: int = 0
+    log_bytes: int = 0
+    slowed: int = 0
+    """How often a socket was read more slowly: too many log frames."""
+    plans_failed: int = 0
+    """Launches that no plan could be made of; each is a failure of its attempt."""
     cut_stalled: int = 0
     cut_fast: int = 0
     cut_bad: int = 0
@@ -127,6 +137,18 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+class LogSink(Protocol):
+    """Who takes the bytes of logs."""
+
+    def take(self, source: Link, chunk: wire.LogChunk) -> None:
+        """Bytes of an attempt, as they came. Never blocks, never raises; may hold the source up for a while."""
+        ...
+
+    def gone(self, source: Link) -> None:
+        """Its socket is closed: nothing more comes of it, and nothing can be told to it."""
+        ...
+
+
 class Surroundings(Struct, kw_only=True):
     """What all connections of the process stand on."""
 
@@ -140,6 +162,7 @@ class Surroundings(Struct, kw_only=True):
     clock: ports.Clock
     heartbeats: HeartbeatWriter
     acks: AckWheel
+    logs: LogSink
     settings: LinkSettings
     counters: LinkCounters
     coordinator_id: str
@@ -152,8 +175,13 @@ class Link:
     __slots__ = (
         "_around",
         "_bad_frames",
-        "_held",
+        "_frames_left",
+        "_frames_s",
+        "_holds",
+        "_ids",
         "_ignored",
+        "_names",
+        "_out_max",
         "_resume_key",
         "_timer",
         "_tokens",
@@ -193,8 +221,13 @@ class Link:
         self.gone: asyncio.Future[None] = loop.create_future()
         self._around = around
         self._bad_frames = 0
-        self._held = False
+        self._frames_left = around.settings.log_frames_per_s
+        self._frames_s = loop.time()
+        self._holds = 0
+        self._ids: tuple[AttemptId, ...] = ()
         self._ignored = 0
+        self._names: tuple[str, ...] = ()
+        self._out_max = around.settings.out_bytes_max
         self._resume_key = ""
         self._tokens = around.settings.messages_burst
         self._tokens_s = loop.time()
@@ -252,7 +285,7 @@ class Link:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if transport.get_write_buffer_size() > self._around.settings.out_bytes_max:
+        if transport.get_write_buffer_size() > self._out_max:
             self._around.counters.cut_stalled += 1
             self.abort()
             return
@@ -280,20 +313,19 @@ class Link:
         for kind, data, _ in frames:
             if kind is WSMsgType.TEXT and self.phase is not Phase.CLOSED:
                 try:
-                    message = _decode(data)
-                except _BAD:
+                    message = decode(data)
+                except BAD:
                     self._sort_out(data, beats)
                     continue
                 if type(message) is wire.Heartbeat:
                     beats.append(message)
                 elif type(message) is tuple:
                     for part in message:
-                        if type(part) is wire.Heartbeat:
-                            beats.append(part)
-                        else:
-                            self._say(part, beats)
+                        self._say(part, beats)
                 else:
                     self._say(message, beats)
+            elif kind is WSMsgType.BINARY and self.phase is not Phase.CLOSED:
+                self._log(data)
             else:
                 self._control(kind, data)
         if beats:
@@ -320,14 +352,19 @@ class Link:
             around.beaten(self)
         if not self.ack_waits:
             around.acks.book(self)
-        if around.heartbeats.crowded and not self._held and self._transport is not None:
-            self._held = True
-            self._transport.pause_reading()
-            around.heartbeats.when_roomy(self._resume)
+        if around.heartbeats.crowded and not self._holds:
+            self.hold()
+            around.heartbeats.when_roomy(self.release)
 
-    def _resume(self) -> None:
-        self._held = False
-        if self._transport is not None and not self._transport.is_closing():
+    def hold(self) -> None:
+        """Stop reading until `release` was called as often. The kernel, and then the peer, keeps what comes."""
+        self._holds += 1
+        if self._holds == 1 and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        self._holds -= 1
+        if self._holds == 0 and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _allow(self, messages: int) -> bool:
@@ -359,40 +396,44 @@ class Link:
             return
         elif kind is WSMsgType.PING and isinstance(data, bytes | bytearray):
             self._write(pong_frame(bytes(data)))
-        elif kind is WSMsgType.BINARY:
-            self._refuse("a binary frame", "messages are JSON in text frames")
+
+    def _log(self, data: bytes) -> None:
+        """Bytes of an attempt's log. What is beyond the pace is not refused: the socket is read more slowly."""
+        if self.phase is not Phase.OPEN and self.phase is not Phase.LEAVING:
+            self._refuse("log bytes before the welcome", "say hello and wait for the welcome")
+            return
+        try:
+            chunk = wire.log_chunk(data)
+        except ValueError as error:
+            self._refuse(str(error))
+            return
+        counters, settings = self._around.counters, self._around.settings
+        counters.log_frames += 1
+        counters.log_bytes += len(chunk.data)
+        self._around.logs.take(self, chunk)
+        self._frames_left -= 1
+        if self._frames_left < 0:
+            now_s = asyncio.get_running_loop().time()
+            earned = (now_s - self._frames_s) * settings.log_frames_per_s
+            self._frames_left = min(self._frames_left + earned, settings.log_frames_per_s)
+            self._frames_s = now_s
+            if self._frames_left < 0:
+                counters.slowed += 1
+                self.hold()
+                pause_s = min(1.0, 0.01 - self._frames_left / settings.log_frames_per_s)
+                asyncio.get_running_loop().call_later(pause_s, self.release)
 
     def _sort_out(self, data: bytes, beats: list[wire.Heartbeat]) -> None:
         """A frame that is not right as a whole: take the messages that are, answer each of those that are not."""
-        parts: tuple[msgspec.Raw, ...] = (msgspec.Raw(data),)
-        if data[:64].lstrip()[:1] == b"[":
-            try:
-                parts = _split(data)
-            except _BAD as error:
-                self._refuse(f"not JSON: {error}")
-                return
-            if not 1 <= len(parts) <= wire.FRAME_MESSAGES_MAX:
-                self._refuse(f"an array of {len(parts)} messages", f"send 1 to {wire.FRAME_MESSAGES_MAX}")
-                return
-        for part in parts:
-            try:
-                message = _decode_one(part)
-            except _BAD as error:
-                self._refuse_part(part, error)
+        for found in sort_out(data):
+            if not isinstance(found, Complaint):
+                self._say(found, beats)
+            elif found.unknown:
+                self._around.counters.unknown_messages += 1
+                if self._allow(1):
+                    self._tell(Code.BAD_FRAME, found.what, found.hint)
             else:
-                self._say(message, beats)
-
-    def _refuse_part(self, part: msgspec.Raw, error: Exception) -> None:
-        try:
-            tag = _decode_tag(part).type
-        except _BAD:
-            tag = ""
-        if tag and tag not in _KNOWN:
-            self._around.counters.unknown_messages += 1
-            if self._allow(1):
-                self._tell(Code.BAD_FRAME, f"unknown message type {tag[:64]!a}", "it was ignored")
-        else:
-            self._refuse(str(error))
+                self._refuse(found.what, found.hint)
 
     def _refuse(self, what: str, hint: str = "docs/reference/wire.md describes every message") -> None:
         """Answer a bad frame; too many of them close the connection."""
@@ -409,9 +450,9 @@ class Link:
     def _tell(self, code: Code, message: str, hint: str) -> None:
         self._write(text_frame(_encode(wire.Error(code=code, message=message, hint=hint))))
 
-    def _say(self, message: wire.Hello | wire.Heartbeat | wire.Pong | wire.Bye, beats: list[wire.Heartbeat]) -> None:
-        """A message that is not the plain heartbeat of every day. Heartbeats before it count first."""
-        if isinstance(message, wire.Heartbeat):
+    def _say(self, message: wire.FromAgent, beats: list[wire.Heartbeat]) -> None:
+        """Any message. Heartbeats before it count first."""
+        if type(message) is wire.Heartbeat:
             beats.append(message)
             return
         if beats:
@@ -436,13 +477,24 @@ class Link:
                 )
             case wire.Bye():
                 self.close(CloseCode.GOING_AWAY, "good bye")
+            case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited():
+                self._work(message)
+
+    def _work(self, message: wire.Granted | wire.Refused | wire.Phase | wire.Exited) -> None:
+        """Something about an attempt."""
+        if self.phase is not Phase.OPEN and self.phase is not Phase.LEAVING:
+            self._refuse("a word about an attempt before the welcome", "say hello and wait for the welcome")
+        elif not token_is_sane(message.token):
+            self._refuse("a token beyond its bounds")
+        else:
+            self._around.post(event_of(message, self.conn_id, self._around.clock.now_ms()))
 
     def _hello(self, hello: wire.Hello) -> None:
         if self.phase is not Phase.GREETING:
             self._refuse("hello was said already on this connection")
             return
         common = set(hello.versions) & set(wire.VERSIONS)
-        problem = _problem(hello)
+        problem = problem_of(hello)
         if hello.provider_id != self.token.provider_id or not self._around.admitted(self.token):
             self.close(CloseCode.UNAUTHENTICATED, f"this credential does not speak for provider {hello.provider_id!a}")
         elif not common:
@@ -476,10 +528,29 @@ class Link:
                 resume_digest=digest_of(hello.resume_key) if hello.resume_key else "",
                 resources=hello.resources,
                 labels=hello.labels,
+                promises=replace(hello.promises, work=version >= WORK_VERSION),
+                attempts=tuple(held_of(held) for held in hello.attempts) if version >= WORK_VERSION else (),
             )
         )
 
     # ---- what the agent is told
+
+    def beat_event(self) -> events.Beat:
+        """The newest heartbeat, as far as the core needs it."""
+        latest = self.track.latest if self.track is not None else None
+        if latest is None:
+            return events.Beat(conn_id=self.conn_id, received_ms=self.received_ms)
+        if latest.attempts != self._names:
+            self._names, self._ids = latest.attempts, attempt_ids(latest.attempts)
+        return events.Beat(
+            conn_id=self.conn_id,
+            received_ms=self.received_ms,
+            requests_served=latest.requests_served,
+            tokens_generated=latest.tokens_generated,
+            seq=latest.seq,
+            renewed_seq=latest.renewed_seq,
+            attempts=self._ids if self._version >= WORK_VERSION else (),
+        )
 
     def bound(self, key: ProviderKey) -> None:
         """From here on, its heartbeats are this provider's."""
@@ -508,17 +579,65 @@ class Link:
                     now_ms=around.clock.now_ms(),
                 )
                 self._resume_key = ""
-            case commands.PingAgent():
-                told = wire.Ping()
-            case commands.TellInterval():
-                told = wire.Settings(heartbeat_interval_s=message.heartbeat_interval_ms / 1_000)
-            case commands.TellDrain():
-                told = wire.Drain(draining=message.draining, note=message.note)
             case commands.CloseLink():
                 self.sent_away = message.code is CloseCode.GOING_AWAY
                 self.close(message.code, message.reason)
                 return
+            case commands.Launch():
+                told = self._launch(message)
+            case commands.Grant():
+                self._credit()
+                told = to_wire(message)
+            case _:
+                told = to_wire(message)
         self._write(text_frame(_encode(told)))
+
+    def _credit(self) -> None:
+        """A lease: its attempt will be spoken of, and what starts it may be large."""
+        settings = self._around.settings
+        most = settings.messages_burst + wire.ATTEMPTS_MAX * settings.messages_per_grant
+        self._tokens = min(self._tokens + settings.messages_per_grant, most)
+        self._out_max = settings.out_work_bytes_max
+
+    def _launch(self, order: commands.Launch) -> wire.Launch | wire.Stop:
+        """The order with its plan. One that no plan can be made of has failed, and its agent lets go of the lease."""
+        try:
+            told = to_wire(order)
+            assert isinstance(told, wire.Launch)
+            return told
+        except (LookupError, ArithmeticError) as error:
+            around = self._around
+            around.counters.plans_failed += 1
+            why = f"no plan could be made of it: {error!r}"[:500]
+            around.post(
+                events.AttemptExited(
+                    at_ms=around.clock.now_ms(),
+                    conn_id=self.conn_id,
+                    attempt_id=order.attempt_id,
+                    rank=order.rank,
+                    token=order.token,
+                    exit=ExitInfo(cause=EndCause.START, text=why),
+                )
+            )
+            return wire.Stop(attempt=dotted(order.attempt_id), token=order.token, why=why)
+
+    # ---- what the relay tells
+
+    @property
+    def provider_id(self) -> ProviderId | None:
+        """Whose connection it is."""
+        return self.token.provider_id
+
+    def acknowledge_log(self, attempt_id: AttemptId, rank: int, stream: int, offset: int) -> None:
+        """Every byte of this stream below `offset` is stored."""
+        if self.phase is not Phase.CLOSED:
+            ack = wire.LogAck(attempt=dotted(attempt_id), rank=rank, stream=stream, offset=offset)
+            self._write(text_frame(_encode(ack)))
+
+    def stop_attempt(self, attempt_id: AttemptId, token: LeaseToken, why: str) -> None:
+        """Its token counts no more: it is to end, wherever it stands."""
+        if self.phase is not Phase.CLOSED:
+            self._write(text_frame(_encode(wire.Stop(attempt=dotted(attempt_id), token=token, why=why))))
 
     def send_ack(self) -> None:
         """Acknowledge everything that was received; nothing when the connection is closing."""
@@ -527,21 +646,3 @@ class Link:
             held_ms = self._around.clock.now_ms() - self.received_ms
             ack = wire.Ack(seq=track.seq, received_at_ms=self.received_ms, held_ms=held_ms)
             self._write(text_frame(_encode(ack)))
-
-
-def _problem(hello: wire.Hello) -> str:
-    """What is wrong with a hello beyond its types; empty when nothing is."""
-    resources = hello.resources
-    if len(hello.labels) > wire.LABELS_MAX:
-        return f"{len(hello.labels)} labels; at most {wire.LABELS_MAX} are taken"
-    if "" in hello.labels:
-        return "a label without a name"
-    if len(resources.gpus) > wire.GPUS_MAX:
-        return f"{len(resources.gpus)} GPUs; at most {wire.GPUS_MAX} are taken"
-    if not (0 <= resources.cpus <= 1e6 and 0 <= resources.memory_gb <= 1e9):
-        return "resources.cpus and resources.memory_gb must lie in 0 to 1e6 and 0 to 1e9"
-    named = (hello.machine_id, hello.boot_id, hello.process_id, hello.agent_version)
-    for text in (*named, *hello.labels, *hello.labels.values(), *resources.gpus):
-        if len(text) > TEXT_CHARS_MAX or not text.isprintable():
-            return f"{text[:32]!a}: texts have at most {TEXT_CHARS_MAX} printable characters"
-    return ""

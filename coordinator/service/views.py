@@ -6,12 +6,16 @@ rolled back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from coordinator.core import commands
-from coordinator.core.ids import Ms, PoolName, ProviderId, TokenId
+from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TenantName, TokenId
 from coordinator.core.publish import view_of
-from coordinator.core.rows import PoolRow, TokenRow
+from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, JobRow, PoolRow, TokenRow
 from coordinator.core.snapshot import ProviderView
 from coordinator.core.state import ClusterState
 from coordinator.service.tokens import digest_of
@@ -19,10 +23,64 @@ from coordinator.service.tokens import digest_of
 Listener = Callable[[commands.Note], None]
 
 
-class LiveViews:
-    """Providers, tokens and pools as readers see them. Lists are bounded by the policy's bounds on the state."""
+ENDED_MAX = 20_000
+"""Jobs and attempts that ended lately: so many of each are still known here."""
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class AttemptView(Struct, frozen=True, gc=False, kw_only=True):
+    """One attempt as it durably stands."""
+
+    row: AttemptRow
+    tenant: TenantName
+    """Empty where only its row is known: it ended before this start."""
+    fenced: bool = False
+    """Its token counts no more."""
+
+
+class Lately(Generic[K, V]):
+    """What lives, and of what ended the latest ENDED_MAX."""
 
     def __init__(self) -> None:
+        self._live: dict[K, V] = {}
+        self._over: dict[K, V] = {}
+        self._order: deque[K] = deque()
+
+    def get(self, key: K) -> V | None:
+        found = self._live.get(key)
+        return found if found is not None else self._over.get(key)
+
+    def live(self) -> Iterable[V]:
+        """Those that have not ended, in the order in which they came."""
+        return self._live.values()
+
+    def load(self, live: dict[K, V]) -> None:
+        """These live; what ended stays known, unless it lives again."""
+        self._live = live
+        for key in live:
+            self._over.pop(key, None)
+
+    def put(self, key: K, value: V, ended: bool) -> None:
+        if not ended:
+            self._live[key] = value
+            self._over.pop(key, None)
+            return
+        self._live.pop(key, None)
+        if key not in self._over:
+            self._order.append(key)
+        self._over[key] = value
+        while len(self._order) > ENDED_MAX:
+            self._over.pop(self._order.popleft(), None)
+
+
+class LiveViews:
+    """Providers, tokens, pools and work as readers see them. Bounded by the policy's bounds on the state."""
+
+    def __init__(self) -> None:
+        self.jobs: Lately[JobId, JobRow] = Lately()
+        self.attempts: Lately[AttemptId, AttemptView] = Lately()
         self.providers: dict[ProviderId, ProviderView] = {}
         self.tokens: dict[TokenId, TokenRow] = {}
         self.pools: dict[PoolName, PoolRow] = {}
@@ -39,6 +97,13 @@ class LiveViews:
         self._by_digest = {row.digest: row for row in state.tokens.values()}
         self.pools = dict(state.pools)
         self.providers = {key: view_of(provider) for key, provider in state.providers.items()}
+        work = state.work
+        self.jobs.load({key: job.row for key, job in work.jobs.items()})
+        live = {}
+        for key, attempt in work.attempts.items():
+            job = work.jobs.get(key[0])
+            live[key] = AttemptView(row=attempt.row, tenant=job.row.tenant if job is not None else TenantName(""))
+        self.attempts.load(live)
 
     def apply(self, notes: Iterable[commands.Note]) -> None:
         """Publish what became durable."""
@@ -57,6 +122,11 @@ class LiveViews:
                         self.pools.pop(name, None)
                     else:
                         self.pools[name] = pool
+                case commands.JobChanged(row=job):
+                    self.jobs.put(job.job_id, job, job.state in ENDED)
+                case commands.AttemptChanged(row=attempt, tenant=tenant, fenced=fenced):
+                    known = AttemptView(row=attempt, tenant=tenant, fenced=fenced)
+                    self.attempts.put(attempt.attempt_id, known, attempt.state not in LIVE_ATTEMPT)
                 case _:
                     pass
             for listener in self._listeners:

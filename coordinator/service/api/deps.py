@@ -10,8 +10,10 @@ from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
 from coordinator.service.api.settings import ApiSettings
 from coordinator.service.engine import Engine
+from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatWriter
 from coordinator.service.metrics import Metrics
+from coordinator.service.relay.relay import Relay
 from coordinator.service.views import LiveViews
 
 
@@ -27,6 +29,9 @@ class ApiDeps:
     heartbeats: HeartbeatWriter
     metrics: Metrics
     alerts: Alerts
+    relay: Relay
+    feed: Feed
+    logs: ports.Logs
     settings: ApiSettings
     version: str
     coordinator_id: str

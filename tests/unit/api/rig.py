@@ -27,10 +27,12 @@ from coordinator.service.api import ApiDeps, ApiSettings, build_app
 from coordinator.service.api.connections import ApiRunner
 from coordinator.service.clock import ObservedClock
 from coordinator.service.engine import Engine, EngineSettings
+from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
 from coordinator.service.link import LinkSettings
 from coordinator.service.metrics import Metrics
 from coordinator.service.recorder import Recorder
+from coordinator.service.relay.relay import Relay
 from coordinator.service.tokens import digest_of
 from coordinator.service.views import LiveViews
 from tests.fakes import FakeAnalytics, GatedStore
@@ -189,15 +191,19 @@ async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
     writer = HeartbeatWriter(store, clock, HeartbeatSettings())
     alerts = Alerts(clock.now_ms)
     views.listen(alerts.on_note)
+    relay = Relay(store.logs, store, views, clock)
     deps = ApiDeps(
         engine=engine,
         views=views,
         store=store,
         analytics=analytics,
-        links=AgentLinks(engine, writer, LinkSettings(), "c-test", "0.0-test"),
+        links=AgentLinks(engine, writer, relay, LinkSettings(), "c-test", "0.0-test"),
         heartbeats=writer,
         metrics=Metrics(),
         alerts=alerts,
+        relay=relay,
+        feed=Feed(views, store),
+        logs=store.logs,
         settings=settings if settings is not None else ApiSettings(failures_burst=100_000),
         version="0.0-test",
         coordinator_id="c-test",
@@ -213,11 +219,13 @@ async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
         rig.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as rig.http:
             running = group.create_task(engine.run())
+            group.create_task(relay.run())
             engine.post(events.Boot(at_ms=clock.now_ms()))
             try:
                 yield rig
             finally:
                 await engine.stop()
+                await relay.close()
                 await asyncio.wait_for(asyncio.shield(running), PATIENCE_S)
     finally:
         await runner.cleanup()

@@ -33,8 +33,11 @@ from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
 from coordinator.service.link import LinkSettings
 from coordinator.service.recorder import Recorder
+from coordinator.service.relay.relay import Relay
+from coordinator.service.relay.settings import RelaySettings
 from coordinator.service.tokens import digest_of
 from coordinator.service.views import LiveViews
+from store.memory_logs import MemoryLogs
 
 PATIENCE_S = 5.0
 """How long a test waits for something that must come."""
@@ -81,6 +84,7 @@ class Rig:
 
     def __init__(self, links: LinkSettings, heartbeats: HeartbeatSettings, policy: Policy) -> None:
         self.store = ListStore()
+        self.logs = MemoryLogs()
         store = cast(ports.Store, self.store)
         self.clock = ObservedClock()
         self.views = LiveViews()
@@ -89,7 +93,8 @@ class Rig:
             store, self.clock, self.views, policy, EngineSettings(), Recorder(Path(os.devnull), 0), state
         )
         self.writer = HeartbeatWriter(store, self.clock, heartbeats)
-        self.links = AgentLinks(self.engine, self.writer, links, "c-test", "0.0-test")
+        self.relay = Relay(self.logs, store, self.views, self.clock, RelaySettings())
+        self.links = AgentLinks(self.engine, self.writer, self.relay, links, "c-test", "0.0-test")
         self.port = 0
         self._agents: list[Agent] = []
 
@@ -167,6 +172,7 @@ async def a_rig(
     async with asyncio.timeout(limit_s), asyncio.TaskGroup() as group:
         group.create_task(rig.engine.run())
         group.create_task(rig.writer.run())
+        group.create_task(rig.relay.run())
         rig.engine.post(events.Boot(at_ms=rig.clock.now_ms()))
         admin = TokenRow(token_id=TokenId("admin"), role=Role.ADMIN, digest=digest_of("admin"), created_at_ms=0)
         rig.engine.state.put_token(admin)
@@ -177,6 +183,7 @@ async def a_rig(
             await rig.links.close_all(CloseCode.GOING_AWAY, "the test is over")
             await rig.engine.stop()
             await rig.writer.close()
+            await rig.relay.close()
             await runner.cleanup()
 
 

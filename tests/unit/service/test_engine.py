@@ -45,6 +45,12 @@ class HandClock:
     def now_ms(self) -> Ms:
         return self.ms
 
+    def now_ns(self) -> int:
+        return self.ms * 1_000_000
+
+    def boot_ns(self) -> int:
+        return self.now_ns() - START_MS * 1_000_000
+
     def monotonic_s(self) -> float:
         return self.ms / 1_000
 

@@ -1,0 +1,119 @@
+"""The feed of what became durable: audit rows in their order, and changes of jobs for those who wait for them.
+
+A follower is a number, not a queue: what it has not read yet is in the ring, and behind that in the store. A slow one
+costs nobody anything. Bound: RING_MAX rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from weakref import WeakValueDictionary
+
+from coordinator import ports
+from coordinator.core import commands
+from coordinator.core.ids import JobId, TenantName
+from coordinator.core.rows import ENDED, AuditRow, JobRow
+from coordinator.service.bells import Bell, heard
+from coordinator.service.views import LiveViews
+
+RING_MAX = 20_000
+PAGE = 500
+"""Rows that a follower takes at a time."""
+
+
+class Feed:
+    """Listens to the notes. `last_seq` is the newest row that is durable; 0 before the first since the start."""
+
+    def __init__(self, views: LiveViews, store: ports.Store, last_seq: int = 0) -> None:
+        """`last_seq` of what the state was loaded with: what comes is numbered on from there."""
+        self.last_seq = last_seq
+        self.followers = 0
+        self._views = views
+        self._store = store
+        self._ring: list[AuditRow] = []
+        self._bell = Bell()
+        self._jobs: WeakValueDictionary[JobId, asyncio.Future[None]] = WeakValueDictionary()
+        """Gone by itself with the last who waits for it."""
+        self._closed = False
+        views.listen(self._on_note)
+
+    def close(self) -> None:
+        """End every follower and every wait."""
+        self._closed = True
+        self._bell.ring()
+        for job_id in tuple(self._jobs):
+            self._ring_job(job_id)
+
+    def _on_note(self, note: commands.Note) -> None:
+        match note:
+            case commands.Audited(row=row):
+                self._ring.append(row)
+                if len(self._ring) > 2 * RING_MAX:
+                    del self._ring[:RING_MAX]
+                self.last_seq = row.seq
+                self._bell.ring()
+            case commands.JobChanged(row=job):
+                self._ring_job(job.job_id)
+            case commands.AttemptChanged(row=attempt):
+                self._ring_job(attempt.job_id)
+            case _:
+                pass
+
+    def _ring_job(self, job_id: JobId) -> None:
+        change = self._jobs.pop(job_id, None)
+        if change is not None and not change.done():
+            change.set_result(None)
+
+    # ---- audit rows
+
+    async def follow(
+        self, after: int, *, tenant: TenantName | None = None, job_id: JobId | None = None
+    ) -> AsyncIterator[AuditRow]:
+        """Every row above `after`, of this tenant (None: of all) and job, for ever: what there is, then what comes."""
+        self.followers += 1
+        try:
+            while not self._closed:
+                ring = self._bell.next()
+                if after >= self.last_seq:
+                    await heard(ring)
+                    continue
+                rows, after = await self._page(after, tenant, job_id)
+                for row in rows:
+                    yield row
+        finally:
+            self.followers -= 1
+
+    async def _page(self, after: int, tenant: TenantName | None, job_id: JobId | None) -> tuple[list[AuditRow], int]:
+        """The next rows of this kind, and up to where there are no others: from the ring where it reaches so far."""
+        if self._ring and self._ring[0].seq <= after + 1:
+            first = after + 1 - self._ring[0].seq
+            page = self._ring[first : first + PAGE]
+            wanted = [row for row in page if tenant in (None, row.tenant) and job_id in (None, row.job_id)]
+            return wanted, page[-1].seq
+        until = self._ring[0].seq - 1 if self._ring else self.last_seq
+        found = await self._store.audit(limit=PAGE, tenant=tenant, job_id=job_id, after=after)
+        rows = [row for row in found if row.seq <= until]
+        return rows, rows[-1].seq if len(rows) == PAGE else until
+
+    # ---- jobs
+
+    def next_change(self, job_id: JobId) -> asyncio.Future[None]:
+        """Done at the next durable change of the job or of an attempt of it: for `bells.heard`. Take it, look, wait."""
+        change = self._jobs.get(job_id)
+        if change is None:
+            change = self._jobs[job_id] = asyncio.get_running_loop().create_future()
+        return change
+
+    async def wait_ended(self, job_id: JobId, within_s: float | None = None) -> JobRow | None:
+        """The job's row when it has ended, or as it stands when the time is over. None when it is not known here:
+        it ended long ago, or never was; the store knows."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + within_s if within_s is not None else None
+        while True:
+            change = self.next_change(job_id)
+            row = self._views.jobs.get(job_id)
+            left_s = deadline_s - loop.time() if deadline_s is not None else None
+            if row is None or row.state in ENDED or self._closed or (left_s is not None and left_s <= 0):
+                return row
+            await heard(change, left_s)

@@ -1,0 +1,1 @@
+"""The relay of logs: from agents' connections to stored files, and from there to whoever reads."""
