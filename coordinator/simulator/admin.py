@@ -9,7 +9,7 @@ from coordinator.core.ids import PoolName, ProviderId, TokenId
 from coordinator.core.rows import Role
 from coordinator.core.state import ClusterState
 from coordinator.simulator.head import Head
-from coordinator.simulator.witness import Witness
+from coordinator.simulator.parts import Watcher
 
 POOLS = ("lab", "attic")
 
@@ -17,7 +17,7 @@ POOLS = ("lab", "attic")
 class Admin:
     """Asks for something at random."""
 
-    def __init__(self, head: Head, witness: Witness, dice: Random, providers: list[ProviderId]) -> None:
+    def __init__(self, head: Head, witness: Watcher, dice: Random, providers: list[ProviderId]) -> None:
         self._head, self._witness, self._dice, self._providers = head, witness, dice, providers
         self._tokens: list[TokenId] = []
 

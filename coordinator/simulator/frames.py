@@ -1,23 +1,31 @@
-"""What goes over a link: the few messages that matter to liveness."""
+"""What goes over a link: the messages that matter to liveness and to work."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
 from coordinator.core.commands import Message
-from coordinator.core.ids import Ms
+from coordinator.core.events import HeldAttempt
+from coordinator.core.ids import AttemptId, Ms
+from coordinator.core.rows import ExitInfo, LeaseToken, Promises, Resources
 
 
-class SaysHello(Struct, frozen=True):
+class SaysHello(Struct, frozen=True, kw_only=True):
     process_id: str
     boot_id: str
     machine_id: str
     credential: str
     resume_key: str
+    resources: Resources
+    promises: Promises
+    labels: dict[str, str]
+    attempts: tuple[HeldAttempt, ...]
 
 
 class Beats(Struct, frozen=True):
     seq: int
+    attempts: tuple[AttemptId, ...] = ()
+    renewed_seq: int = 0
 
 
 class Pongs(Struct, frozen=True):
@@ -29,12 +37,45 @@ class SaysBye(Struct, frozen=True):
     away_until_ms: Ms | None
 
 
+class HasGranted(Struct, frozen=True):
+    """The lease is stored."""
+
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+
+
+class HasRefused(Struct, frozen=True):
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    why: str
+
+
+class IsIn(Struct, frozen=True):
+    """It runs, or is frozen, or runs again."""
+
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    phase: str
+
+
+class HasExited(Struct, frozen=True):
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    exit: ExitInfo
+
+
 class Closes(Struct, frozen=True):
     """The socket was closed or reset by the other end."""
 
 
 class Acks(Struct, frozen=True):
-    """Heartbeats were received."""
+    """Heartbeats up to `seq` were received."""
+
+    seq: int
 
 
 class Says(Struct, frozen=True):
@@ -44,5 +85,6 @@ class Says(Struct, frozen=True):
     resume_key: str = ""
 
 
-Up = SaysHello | Beats | Pongs | SaysBye | Closes
+OfWork = HasGranted | HasRefused | IsIn | HasExited
+Up = SaysHello | Beats | Pongs | SaysBye | OfWork | Closes
 Down = Says | Acks | Closes

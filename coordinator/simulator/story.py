@@ -34,8 +34,8 @@ def simulate(seed: int, steps: int, say: Callable[[str], None] = lambda line: No
         seed=seed,
         events=world.witness.steps,
         elapsed_ms=world.elapsed_ms,
-        ends=world.witness.ends,
-        suspected_after_ms=world.witness.suspected_after_ms,
+        ends=world.witness.sessions.ends,
+        suspected_after_ms=world.witness.judgements.suspected_after_ms,
         violation=violation,
     )
 

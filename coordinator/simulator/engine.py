@@ -1,0 +1,174 @@
+"""The engine as a model: an inbox, batches, one commit in flight, outputs in order, a full disk undone.
+
+It carries decisions out by the same rules as the real one: writes before words, everything undurable rolled back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from random import Random
+
+from coordinator.core import commands, events
+from coordinator.core.decide import decide
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import Ms
+from coordinator.core.policy import Policy
+from coordinator.core.reload import reloaded
+from coordinator.core.state import ClusterState
+from coordinator.simulator.agenda import Agenda
+from coordinator.simulator.clock import HeadClock
+from coordinator.simulator.durable import Disk
+from coordinator.simulator.parts import Watcher
+from coordinator.simulator.violation import Violation
+
+BATCH_MAX = 64
+INBOX_MAX = 10_000
+"""Events that may wait. A world of this size never has so many; more is a violation, not a policy."""
+
+
+class Engine:
+    """One run of the coordinator's engine."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        unit_ms: Ms,
+        agenda: Agenda,
+        dice: Random,
+        disk: Disk,
+        clock: HeadClock,
+        watcher: Watcher,
+        state: ClusterState,
+        take_beats: Callable[[], tuple[events.Beat, ...]],
+        carry_out: Callable[[commands.Decision], None],
+    ) -> None:
+        """`take_beats` empties what arrived since the last batch; `carry_out` is told of what is durable."""
+        self.state = state
+        self.slow_disk = False
+        self._policy, self._unit_ms, self._agenda, self._dice = policy, unit_ms, agenda, dice
+        self._disk, self._clock, self._watcher = disk, clock, watcher
+        self._take_beats, self._carry_out = take_beats, carry_out
+        self._alive = True
+        self._inbox: deque[events.AnyEvent] = deque()
+        self._tick_waits = False
+        self._turn_due = False
+        self._open: list[commands.Decision] = []
+        self._in_flight: list[commands.Decision] | None = None
+
+    def post(self, event: events.AnyEvent) -> None:
+        """Hand an event over. Ticks coalesce."""
+        if isinstance(event, events.Tick):
+            if self._tick_waits:
+                return
+            self._tick_waits = True
+        self._inbox.append(event)
+        self._watcher.expect(len(self._inbox) <= INBOX_MAX, "the inbox is over its bound")
+        self.wake()
+
+    def post_last_again(self) -> None:
+        """What was told last is told a second time."""
+        if self._inbox and not isinstance(self._inbox[-1], events.Tick):
+            self.post(self._inbox[-1])
+
+    @property
+    def tick_waits(self) -> bool:
+        return self._tick_waits
+
+    @property
+    def busy(self) -> bool:
+        """Something waits to be decided or to become durable."""
+        return bool(self._inbox) or bool(self._open) or self._in_flight is not None
+
+    def wake(self) -> None:
+        """There is something to take."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._agenda.after(1 + self._clock.lag_ms, self._turn)
+
+    def kill(self) -> None:
+        """kill -9: what is in flight is durable or not, everything else undurable is gone."""
+        if self._in_flight is not None and not self._disk.full and self._dice.random() < 0.5:
+            self._make_durable(self._in_flight)
+        self._alive = False
+
+    # ---- deciding
+
+    def _turn(self) -> None:
+        if not self._alive:
+            return
+        self._turn_due = False
+        if self._clock.asleep_since_ms is not None:
+            self._turn_due = True
+            self._agenda.after(self._unit_ms // 10, self._turn)
+            return
+        beats = self._take_beats()
+        if beats:
+            self._decide(events.Heartbeats(at_ms=self._clock.now_ms(), beats=beats))
+        for _ in range(min(len(self._inbox), BATCH_MAX)):
+            event = self._inbox.popleft()
+            if isinstance(event, events.Tick):
+                self._tick_waits = False
+            self._decide(event)
+        if self.state.work.place_due and not self.state.stopping:
+            self._decide(events.Place(at_ms=self._clock.now_ms()))
+        if self._inbox or self.state.work.place_due:
+            self.wake()
+        self._advance()
+
+    def _decide(self, event: events.AnyEvent) -> None:
+        try:
+            decision = decide(self.state, event, self._policy)
+        except Exception as error:
+            raise Violation(f"deciding {type(event).__name__} failed: {error!r}") from error
+        self._open.append(decision)
+        self._watcher.decided(event, decision, self.state)
+
+    # ---- the disk
+
+    def _advance(self) -> None:
+        """Give the disk the next group, or let go what needs no disk."""
+        if self._in_flight is not None or not self._open:
+            return
+        group, self._open = self._open, []
+        if not any(decision.writes for decision in group):
+            for decision in group:
+                self._carry_out(decision)
+            return
+        self._in_flight = group
+        took_ms = self._dice.randint(1, 20)
+        if self.slow_disk and self._dice.random() < 0.3:
+            took_ms = self._dice.randint(self._unit_ms // 2, 4 * self._unit_ms)
+        self._agenda.after(took_ms, self._committed)
+
+    def _committed(self) -> None:
+        if not self._alive or self._in_flight is None:
+            return
+        if self._clock.asleep_since_ms is not None:
+            self._agenda.after(self._unit_ms // 10, self._committed)
+            return
+        group, self._in_flight = self._in_flight, None
+        if self._disk.full:
+            self._roll_back([*group, *self._open])
+        else:
+            self._make_durable(group)
+            for decision in group:
+                self._carry_out(decision)
+        self._advance()
+
+    def _make_durable(self, group: list[commands.Decision]) -> None:
+        writes = [write for decision in group for write in decision.writes]
+        self._disk.commit(writes)
+        self._watcher.durable(writes)
+
+    def _roll_back(self, undone: list[commands.Decision]) -> None:
+        self._open = []
+        full = CoordError(Code.STORE_FULL, "the disk is full", "make room")
+        for decision in undone:
+            for reply in decision.replies:
+                self._watcher.replied(commands.Reply(reply.request_id, full))
+        old, self.state = self.state, self._disk.load(self.state.coordinator_id)
+        decision = reloaded(old, self.state, self._policy, undone)
+        self._watcher.rolled_back(old, self.state, undone, decision)
+        self._carry_out(decision)
+        self.wake()

@@ -1,0 +1,94 @@
+"""The witness: it sees every event and every row, knows what really happened, and says when the core is wrong.
+
+It judges by its own books (who was heard when, what really runs where), never by the core's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from coordinator.core import commands, events
+from coordinator.core.ids import ConnId, Ms, RequestId
+from coordinator.core.policy import Policy
+from coordinator.core.state import ClusterState
+from coordinator.simulator.parts import Durable, Enrolling, Watched
+from coordinator.simulator.violation import Violation
+from coordinator.simulator.witness.doors import Doors
+from coordinator.simulator.witness.ground import Ground
+from coordinator.simulator.witness.judgements import Judgements
+from coordinator.simulator.witness.runs import Runs
+from coordinator.simulator.witness.sessions import Sessions
+
+
+class Witness:
+    """All books of one world."""
+
+    def __init__(self, policy: Policy, unit_ms: Ms, disk: Durable, tell: Callable[[commands.Note], None]) -> None:
+        self.ground = Ground(policy, unit_ms, disk)
+        self.sessions = Sessions(self.ground)
+        self.judgements = Judgements(self.ground, self.sessions)
+        self.doors = Doors(self.ground)
+        self.runs = Runs(self.ground)
+        self._tell = tell
+
+    def look_at(self, head: Watched) -> None:
+        self.ground.head = head
+
+    @property
+    def steps(self) -> int:
+        return self.ground.steps
+
+    def expect(self, holds: bool, otherwise: str) -> None:
+        self.ground.expect(holds, otherwise)
+
+    def started(self, state: ClusterState) -> None:
+        """A run begins from durable rows."""
+        self.sessions.started(state)
+        self.doors.started(state)
+
+    def decided(self, event: events.AnyEvent, decision: commands.Decision, state: ClusterState) -> None:
+        """The core took one event."""
+        self.ground.steps += 1
+        try:
+            state.check_invariants()
+        except AssertionError as error:
+            raise Violation(f"at event {self.steps} ({type(event).__name__}): {error}") from error
+        roomy = 16 + 12 * len(state.providers)
+        self.expect(state.appointments() <= roomy, f"the wheel holds {state.appointments()} appointments")
+        self.sessions.decided(event, decision, state)
+        for note in decision.notes:
+            self.doors.noted_in(note)
+        self.judgements.decided(event, state)
+
+    def received(self, conn_id: ConnId, at_ms: Ms) -> None:
+        self.sessions.received(conn_id, at_ms)
+
+    def durable(self, writes: Sequence[commands.Write]) -> None:
+        self.sessions.durable(writes)
+
+    def enrols(self, request_id: RequestId, machine: Enrolling, credential: str) -> None:
+        self.doors.enrols(request_id, machine, credential)
+
+    def replied(self, reply: commands.Reply) -> None:
+        self.doors.replied(reply)
+
+    def sent(self, send: commands.Send) -> None:
+        """A message leaves."""
+
+    def noted(self, note: commands.Note) -> None:
+        """For the story: this is durable now."""
+        self._tell(note)
+
+    def rolled_back(
+        self,
+        old: ClusterState,
+        fresh: ClusterState,
+        undone: Iterable[commands.Decision],
+        decision: commands.Decision,
+    ) -> None:
+        self.sessions.rolled_back(old, fresh)
+        self.sessions.heed(decision.sends)
+        try:
+            fresh.check_invariants()
+        except AssertionError as error:
+            raise Violation(f"at event {self.steps} (a full disk): {error}") from error

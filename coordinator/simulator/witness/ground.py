@@ -1,0 +1,26 @@
+"""What every book of the witness stands on: the coordinator it looks at, how patient that is, and how to object."""
+
+from __future__ import annotations
+
+from coordinator.core.ids import Ms
+from coordinator.core.policy import Policy
+from coordinator.simulator.parts import Durable, Watched
+from coordinator.simulator.violation import Violation
+
+
+class Ground:
+    """Shared by all books of one world."""
+
+    head: Watched
+
+    def __init__(self, policy: Policy, unit_ms: Ms, disk: Durable) -> None:
+        self.policy, self.unit_ms, self.disk = policy, unit_ms, disk
+        self.steps = 0
+
+    def expect(self, holds: bool, otherwise: str) -> None:
+        if not holds:
+            raise Violation(f"at {self.head.now_ms() / 1_000:.3f} s, event {self.steps}: {otherwise}")
+
+    def taken_ms(self) -> Ms:
+        """The moment by which the core goes in this decision, in waking time: what waited is as old as it was then."""
+        return self.head.awake_at(self.head.state.now_ms)
