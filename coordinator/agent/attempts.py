@@ -271,6 +271,10 @@ class Attempts:
         """What heartbeats name: every attempt whose lease is to be renewed."""
         return tuple(held.now.attempt for held in self._held.values() if held.now.phase in LIVE)
 
+    def running(self) -> dict[Key, channel.Now]:
+        """What has processes here."""
+        return {key: held.now for key, held in self._held.items() if held.now.phase in RUNNING}
+
     def busy(self) -> bool:
         return any(held.now.phase in RUNNING for held in self._held.values())
 

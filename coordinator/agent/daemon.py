@@ -29,6 +29,7 @@ from coordinator.agent.clock import boot_s
 from coordinator.agent.closing import Ended, Then, on_http_status
 from coordinator.agent.config import AgentConfig
 from coordinator.agent.connection import FRAME_BYTES_MAX, Connection
+from coordinator.agent.endpoint import AttemptEndpoint
 from coordinator.agent.enrol import EnrolFailed, enrol
 from coordinator.agent.exits import AgentStop, Exit
 from coordinator.agent.keeper_line import KeeperLine
@@ -72,6 +73,7 @@ class Daemon:
         self._to_keeper = to_keeper
         self._promises = start.promises
         self._told = asyncio.Event()
+        self._listener = listener
         self._plans = Plans(to_keeper, f"http://127.0.0.1:{listener.getsockname()[1]}")
         self.attempts = Attempts(to_keeper, self._plans.put, draw)
         self._draw = draw
@@ -109,6 +111,7 @@ class Daemon:
                 asyncio.TaskGroup() as group,
                 aiohttp.ClientSession(timeout=timeout) as http,
                 control.serve(self._state.path, self.standing.ask, self.status),
+                AttemptEndpoint(self.attempts).serve(self._listener),
             ):
                 helpers = [
                     group.create_task(self._pulse_forever()),

@@ -1,0 +1,199 @@
+"""What a running attempt may ask of its agent: a small HTTP server on loopback, one bearer token per attempt.
+
+Deny by default: without the token of an attempt that is held here and runs, nothing is told, not even which paths
+exist. A token opens its own attempt alone and dies with the lease. Bodies are not read before they are wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from coordinator.agent import channel, plans
+from coordinator.agent.attempts import Attempts
+from coordinator.agent.log import logger
+from coordinator.agent.logship import Key
+from coordinator.core.ids import attempt_of, dotted
+
+CONNECTIONS_MAX = 256
+"""Open at once. One more closes the oldest: attempts may not use up the files that the agent needs."""
+KEEPALIVE_S = 15.0
+LINGERING_S = 1.0
+"""A body that nobody wants is read for so long, so that the answer arrives; then the connection is closed."""
+HEAD_BYTES_MAX = 8_190
+NOT_YET = ("/v1/attempt/progress", "/v1/attempt/checkpoints", "/v1/attempt/artifacts", "/v1/traces")
+"""Paths that attempts will have, and have not yet."""
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "coord"}
+
+
+class AttemptAnswer(Struct, frozen=True, kw_only=True):
+    """The answer to GET /v1/attempt."""
+
+    attempt: str
+    job: int
+    task: str
+    rank: int
+    nodes: int
+    state: str
+    """`running` or `frozen`: who asks is running, or was when it asked."""
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """RFC 9457."""
+
+    status: int
+    title: str
+    code: str
+    detail: str
+
+
+class AttemptEndpoint:
+    """Serves the attempts of `book` on a socket that listens already."""
+
+    def __init__(self, book: Attempts) -> None:
+        self._book = book
+        self._known: dict[bytes, channel.Now] = {}
+        """By the digest of the token."""
+        self._read: set[Key] = set()
+        """Whose tokens were looked for: files are read again when other attempts run, not for every wrong token."""
+        self._nodes: dict[Key, int] = {}
+
+    @asynccontextmanager
+    async def serve(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Answer while the block runs. The socket stays open: the next daemon goes on with it."""
+        server = _Server(self._answer)
+        running = await asyncio.get_running_loop().create_server(server, sock=listener.dup())
+        try:
+            yield
+        finally:
+            running.close()
+            await server.shutdown(timeout=0.5)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        now = await self._who(request.headers.get("Authorization", ""))
+        if now is None:
+            return _problem(401, "unauthenticated", "this takes the token in COORD_ATTEMPT_TOKEN_FILE, as Bearer")
+        match request.path, request.method:
+            case "/v1/attempt", "GET":
+                return _json(200, await self._describe(now))
+            case "/v1/attempt", _:
+                return _problem(405, "method_not_allowed", "GET is all that this path knows", Allow="GET")
+            case path, _ if path in NOT_YET:
+                return _problem(501, "not_built", f"{path} is not built yet: nothing was kept of what you sent")
+            case _:
+                return _problem(404, "not_found", "an attempt is asked for at /v1/attempt")
+
+    async def _who(self, authorization: str) -> channel.Now | None:
+        """Whose token it is, if its lease is alive. Equal work for a wrong token and for none."""
+        scheme, _, token = authorization.partition(" ")
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
+        if scheme.lower() != "bearer" or not token:
+            return None
+        running = self._book.running()
+        if digest not in self._known and self._read != set(running):
+            self._known = await asyncio.to_thread(_digests, list(running.values()))
+            self._read = set(running)
+        for known, now in self._known.items():
+            if hmac.compare_digest(known, digest):
+                return self._book.running().get((now.attempt, now.rank))
+        return None
+
+    async def _describe(self, now: channel.Now) -> AttemptAnswer:
+        attempt_id = attempt_of(now.attempt)
+        return AttemptAnswer(
+            attempt=now.attempt,
+            job=attempt_id[0],
+            task=dotted(attempt_id[:3]),
+            rank=now.rank,
+            nodes=await self._nodes_of(now),
+            state=now.phase,
+        )
+
+    async def _nodes_of(self, now: channel.Now) -> int:
+        key = now.attempt, now.rank
+        if key not in self._nodes:
+            plan = await asyncio.to_thread(plans.read_plan, now.directory)
+            named = dict(plan.env).get("COORD_NODES", "1") if plan is not None else "1"
+            self._nodes = {k: n for k, n in self._nodes.items() if k in self._read}
+            self._nodes[key] = int(named) if named.isdigit() else 1
+        return self._nodes[key]
+
+
+class _Connection(web.RequestHandler):
+    """One connection."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP is answered in one line and logged nowhere: a program here may send what it likes."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer was under way already")
+        if status >= 500:
+            logger.error("the endpoint of attempts failed to answer", exc_info=exc)
+            return _problem(500, "internal", "the agent failed to answer; its log tells why")
+        return _problem(400, "bad_request", "this is no HTTP request that can be understood")
+
+
+class _Server(web.Server):
+    """Bounds how many connections there are."""
+
+    def __init__(self, answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(answer)
+        self._open: dict[web.RequestHandler, asyncio.Transport] = {}
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGERING_S,
+            max_field_size=HEAD_BYTES_MAX,
+            auto_decompress=False,
+        )
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._open[handler] = transport
+        if len(self._open) > CONNECTIONS_MAX:
+            self._open.pop(next(iter(self._open))).abort()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        self._open.pop(handler, None)
+        super().connection_lost(handler, exc)
+
+
+def _digests(running: list[channel.Now]) -> dict[bytes, channel.Now]:
+    """The digests of the tokens of these attempts, read from their directories."""
+    found = {}
+    for now in running:
+        token = plans.read_token(now.directory)
+        if token:
+            found[hashlib.sha256(token.encode()).digest()] = now
+    return found
+
+
+def _json(status: int, body: Struct, content_type: str = "application/json", **headers: str) -> web.Response:
+    return web.Response(
+        status=status, body=msgspec.json.encode(body), content_type=content_type, headers={**_HEADERS, **headers}
+    )
+
+
+def _problem(status: int, code: str, detail: str, **headers: str) -> web.Response:
+    told = Problem(status=status, title=code.replace("_", " "), code=code, detail=detail)
+    response = _json(status, told, "application/problem+json", **headers)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    response.force_close()
+    return response
