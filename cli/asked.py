@@ -40,7 +40,7 @@ def body_of(command: tuple[str, ...], flags: dict[str, Any]) -> Body:
         "pools": list(flags["pools"]) or None,
         "labels": pairs(flags["labels"], "--label") or None,
         "env": environment(flags) or None,
-        "directory": flags["directory"],
+        "directory": _from_here(flags["directory"]),
         "stdin": read_text(flags["stdin"], "an input") if flags["stdin"] else None,
         "retry": {"limit": flags["retry"]} if flags["retry"] is not None else None,
         "on_lost": flags["on_lost"], "isolation": flags["isolation"], "nodes": flags["nodes"],
@@ -94,6 +94,13 @@ def pairs(texts: tuple[str, ...], option: str) -> dict[str, str]:
             raise CoordError(Code.BAD_JOB, f"{option} names {name} twice", "say it once")
         found[name] = value
     return found
+
+
+def _from_here(directory: str | None) -> str | None:
+    """A directory on the provider is told from the root; a relative one is meant from here."""
+    from pathlib import Path
+
+    return directory if directory is None or directory[:1] in ("/", "{") else str(Path(directory).absolute())
 
 
 def _amount(text: str, option: str) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.policy import Policy
 
+FREEZE_SHARE = 5 / 6
+"""Of a lease's term: an agent that was not renewed for so long freezes its work."""
 LOST_INTERVALS = 6
 """A provider may miss so many heartbeats before it is lost."""
 
@@ -33,4 +35,12 @@ def check(policy: Policy) -> None:
             f"policy.suspect_after_intervals = {policy.suspect_after_intervals:g} of {policy.heartbeat_interval_ms} ms "
             f"is beyond policy.lost_after_ms = {policy.lost_after_ms}: a provider is suspect before it is lost",
             "lower the first or raise the second",
+        )
+    freeze_ms = policy.term_ms * FREEZE_SHARE
+    if policy.suspect_after_intervals * policy.heartbeat_interval_ms >= freeze_ms:
+        raise CoordError(
+            Code.BAD_CONFIG,
+            f"policy.term_ms = {policy.term_ms}: work would be frozen after {freeze_ms:.0f} ms of silence, before its "
+            f"provider is suspect ({policy.suspect_after_intervals:g} intervals of {policy.heartbeat_interval_ms} ms)",
+            "raise the first or lower the second",
         )

@@ -103,6 +103,9 @@ lost_after_ms = "45s"
 
 IN_WORDS = {
     "policy.pools_max": "Pools; further ones are refused.",
+    "policy.quarantine_jobs": "Those failures are of so many jobs at least.",
+    "policy.quarantine_max_ms": "The longest quarantine.",
+    "policy.storm_ms": "The time within which those retries count.",
     "api.import_rows_max": "Rows of one import.",
     "api.remembered_per_token_max": "The same of one token.",
     "api.remembered_s": "An answer is kept for so long.",

@@ -64,7 +64,7 @@ def flags_of_a_command(command: Any) -> Any:
         click.option(
             "--env-file", "env_files", multiple=True, metavar="FILE", help="NAME=VALUE a line: the place for secrets."
         ),
-        click.option("--dir", "directory", metavar="DIR", help="Where it runs, on the provider. [its own, empty]"),
+        click.option("--dir", "directory", metavar="DIR", help="Where it runs on the provider. [its own, empty]"),
         click.option("--stdin", metavar="FILE", help="Text that it reads from stdin (- takes it from ours)."),
         click.option("--retry", type=click.IntRange(0), metavar="N", help="Tries after a failure; 0: none. [3]"),
         click.option("--on-lost", metavar="HOW", help="When its provider is lost: retry, wait:20m or auto. [auto]"),
