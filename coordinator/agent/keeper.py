@@ -1,13 +1,15 @@
 """The keeper: the agent's first process, which owns processes and deadlines and never touches the network.
 
 It starts the daemon, watches that its loop turns, and starts the next one when it dies; to the coordinator that is
-the same agent process, because `process_id` and the last resume key are the keeper's. Descendants that lose their
-parent become its children (subreaper) and are reaped. Everything is decided in one thread, on CLOCK_BOOTTIME.
+the same agent process, because `process_id` and the last resume key are the keeper's. Attempts are in `Custody`.
+Descendants that lose their parent become its children (subreaper) and are reaped. Everything is decided in one thread,
+on CLOCK_BOOTTIME, and nothing in it waits for the network or for a program.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import random
@@ -15,27 +17,41 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from coordinator.agent import channel, log
+from coordinator.agent import channel, cleanup, log
+from coordinator.agent.cgroup import CgroupHome
 from coordinator.agent.clock import boot_s
 from coordinator.agent.config import AgentConfig, Patience, check_config
+from coordinator.agent.custody import Custody
 from coordinator.agent.exits import FINAL, AgentStop, Exit
+from coordinator.agent.journal import Journal
+from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
 from coordinator.agent.state_dir import StateDir
+from coordinator.agent.sweeping import Sweeper
 
 TURN_S = 1.0
 """The longest the keeper sleeps. A turn that took longer was a stall of its own, and is nobody's silence."""
+HEARD_A_TURN = 32
+"""Messages of the daemon that are taken before everything else has its turn: each may start a program."""
+OUR_FDS_FROM = 10
+"""Above every number that a daemon is given."""
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def run(config: AgentConfig, patience: Patience | None = None) -> int:
+DAEMON = (sys.executable, "-P", "-m", "coordinator.agent.daemon")
+
+
+def run(config: AgentConfig, patience: Patience | None = None, daemon: tuple[str, ...] = DAEMON) -> int:
     """Be the agent until it is told to stop or cannot go on; returns the exit status (`exits.Exit`).
 
-    SIGTERM, SIGINT or SIGHUP: an orderly good-bye, bounded; a second one: at once, and 128 + its number is returned.
-    Must be called in the main thread; its signal handlers are put back at the end.
+    SIGTERM, SIGINT or SIGHUP: attempts are ended and an orderly good-bye is said, bounded; a second one: at once, and
+    128 + its number is returned. Must be called in the main thread; its signal handlers are put back at the end.
+    `daemon` is the command of the other process; tests put one of their own in its place.
     """
     log.start(config.log_level)
     try:
@@ -43,7 +59,7 @@ def run(config: AgentConfig, patience: Patience | None = None) -> int:
         state = StateDir(Path(config.state_dir))
         try:
             state.lock()
-            return _Keeper(config, patience or Patience()).run()
+            return _Keeper(config, patience or Patience(), daemon).run()
         finally:
             state.close()
     except AgentStop as stop:
@@ -60,15 +76,47 @@ class _Daemon:
         self.began_s = boot_s()
         self.silent_s = 0.0
         self.pulsed = False
+        self.mask = select.EPOLLIN
+
+
+class _Watched:
+    """The descriptors that a turn waits for, and what each of them calls."""
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._calls: dict[int, Callable[[], None]] = {}
+
+    def watch(self, fd: int, mask: int, call: Callable[[], None]) -> None:
+        """Call `call` whenever one of `mask` is so; 0: no more."""
+        if not mask:
+            self._calls.pop(fd, None)
+            with contextlib.suppress(OSError):  # closed before: then it is forgotten already
+                self._poll.unregister(fd)
+            return
+        self._calls[fd] = call
+        try:
+            self._poll.register(fd, mask)
+        except FileExistsError:
+            self._poll.modify(fd, mask)
+
+    def turn(self, wait_s: float) -> None:
+        """Wait so long at most, then call what is ready."""
+        for fd, _ in self._poll.poll(max(0.0, wait_s)):
+            call = self._calls.get(fd)
+            if call is not None:
+                call()
+
+    def close(self) -> None:
+        self._poll.close()
 
 
 class _Keeper:
-    def __init__(self, config: AgentConfig, patience: Patience) -> None:
+    def __init__(self, config: AgentConfig, patience: Patience, daemon: tuple[str, ...]) -> None:
+        self._command = daemon
         self._config = config
         self._patience = patience
         self._process_id = os.urandom(16).hex()
         self._resume_key = ""
-        self._endpoint = channel.endpoint_socket()
         self._daemon: _Daemon | None = None
         self._daemons = 0
         self._failures = 0
@@ -76,7 +124,20 @@ class _Keeper:
         self._start_at_s = 0.0
         self._kill_at_s: float | None = None
         self._stop_signals: list[int] = []
+        self._signals_obeyed = 0
+        self._last_status: int | None = None
+        """What to exit with as soon as no attempt is left: no daemon is started any more."""
         self._exit: int | None = None
+        self._watched = _Watched()
+        state_dir = Path(config.state_dir)
+        journal = Journal(state_dir)
+        self._home = CgroupHome.find(state_dir)
+        self._launcher = Launcher(config, self._home)
+        cleanup.clear(state_dir, journal, self._launcher.attempts)
+        self._journal = journal
+        self._sweeper = Sweeper((self._launcher.attempts, self._launcher.work))
+        self._custody = Custody(self._launcher, journal, self._sweeper, self._watched.watch)
+        self._endpoint = channel.endpoint_socket()
 
     def run(self) -> int:
         channel.adopt_orphans()
@@ -88,73 +149,87 @@ class _Keeper:
         }
         before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
         old_waker = signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        self._watched.watch(awake, select.EPOLLIN, lambda: _empty(awake))
         try:
             while self._exit is None:
-                self._turn(awake)
+                self._turn()
             return self._exit
         finally:
             if self._daemon is not None:
                 self._kill(self._daemon)
                 os.waitpid(self._daemon.pid, 0)
                 self._daemon.end.close()
+            if self._custody.alive():
+                cleanup.kill_attempts(Path(self._config.state_dir))
             signal.set_wakeup_fd(old_waker)
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+            self._watched.close()
+            self._endpoint.close()
+            self._journal.close()
+            if self._home is not None:
+                self._home.close()
             os.close(awake)
             os.close(waker)
 
     def _on_stop_signal(self, signum: int, _frame: object) -> None:
         self._stop_signals.append(signum)
 
-    def _turn(self, awake: int) -> None:
+    def _turn(self) -> None:
         """Wait for something to happen, then look at everything once."""
-        poller = select.poll()
-        poller.register(awake, select.POLLIN)
-        if self._daemon is not None:
-            poller.register(self._daemon.end, select.POLLIN)
         began_s = boot_s()
-        poller.poll(self._sleep_s(began_s) * 1000)
-        with contextlib.suppress(BlockingIOError):
-            while os.read(awake, 512):
-                pass
+        self._watched.turn(self._sleep_s(began_s))
         self._reap()
-        if self._daemon is not None and not self._hear(self._daemon):
-            self._kill(self._daemon)
+        self._custody.look(boot_s())
         self._obey_signals()
         self._watch(boot_s() - began_s)
         self._start_if_due()
+        self._speak()
+        if self._last_status is not None and self._exit is None and not self._custody.alive():
+            self._exit = self._last_status
 
     def _sleep_s(self, now_s: float) -> float:
-        ahead = [now_s + TURN_S]
+        ahead = [now_s + TURN_S, self._custody.due_s()]
         if self._kill_at_s is not None:
             ahead.append(self._kill_at_s)
         if self._daemon is None:
-            ahead.append(self._start_at_s)
+            ahead.append(self._start_at_s if self._last_status is None else now_s + TURN_S)
         return max(0.0, min(ahead) - now_s)
 
     # ---- the daemon
 
     def _start_if_due(self) -> None:
-        if self._daemon is not None or self._exit is not None or boot_s() < self._start_at_s:
+        if (
+            self._daemon is not None
+            or self._exit is not None
+            or self._last_status is not None
+            or boot_s() < self._start_at_s
+        ):
             return
         ours, theirs = channel.socket_pair()
-        with theirs:
+        given = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, OUR_FDS_FROM) for fd in (theirs, self._endpoint)]
+        try:
             pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-P", "-m", "coordinator.agent.daemon"],
+                self._command[0],
+                self._command,
                 # what configures us is in the channel; secrets in our environment end here
                 {k: v for k, v in os.environ.items() if not k.startswith("COORD_")},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), channel.DAEMON_FD),
-                    (os.POSIX_SPAWN_DUP2, self._endpoint.fileno(), channel.ENDPOINT_FD),
+                    (os.POSIX_SPAWN_DUP2, given[0], channel.DAEMON_FD),
+                    (os.POSIX_SPAWN_DUP2, given[1], channel.ENDPOINT_FD),
                 ],
                 setpgroup=0,  # a terminal's Ctrl-C is the keeper's to pass on
                 setsigmask=(),
                 setsigdef=_STOPPING,
             )
+        finally:
+            theirs.close()
+            for fd in given:
+                os.close(fd)
         self._daemons += 1
-        self._daemon = _Daemon(pid, ours)
+        daemon = self._daemon = _Daemon(pid, ours)
+        self._watched.watch(ours.fileno(), select.EPOLLIN, lambda: self._attend(daemon))
         channel.say(
             ours,
             channel.Start(
@@ -163,45 +238,75 @@ class _Keeper:
                 process_id=self._process_id,
                 daemon=self._daemons,
                 resume_key=self._resume_key,
+                promises=self._launcher.promises,
             ),
         )
-        channel.say(ours, channel.Told())
+        self._custody.meet()
         logger.debug("daemon %d started as process %d", self._daemons, pid)
 
-    def _hear(self, daemon: _Daemon) -> bool:
+    def _attend(self, daemon: _Daemon) -> None:
+        """It has said something, or is gone, or has room again for what we say."""
+        if daemon is self._daemon and not self._hear(daemon, HEARD_A_TURN):
+            self._watched.watch(daemon.end.fileno(), 0, lambda: None)
+            self._kill(daemon)
+
+    def _hear(self, daemon: _Daemon, most: int) -> bool:
         """Take what the daemon said. False when it will say no more, or nothing that makes sense."""
         try:
-            while (message := channel.hear_daemon(daemon.end)) is not None:
-                daemon.silent_s = 0.0
-                daemon.pulsed = True
+            for _ in range(most):
+                message = channel.hear_daemon(daemon.end)
+                if message is None:
+                    return False
                 if isinstance(message, channel.Pulse):
+                    daemon.silent_s = 0.0
+                    daemon.pulsed = True
                     self._resume_key = message.resume_key
+                else:
+                    self._custody.hear(message)
         except BlockingIOError:
             return True
         except msgspec.DecodeError:
             logger.error("the daemon says what the keeper does not understand")
-        return False
+            return False
+        return True
+
+    def _speak(self) -> None:
+        """Make durable what was decided; tell the daemon, as far as it takes it now."""
+        daemon = self._daemon
+        if daemon is None:
+            self._custody.flush(lambda _message: False, boot_s())
+            return
+        waits = self._custody.flush(lambda message: channel.say(daemon.end, message), boot_s())
+        mask = select.EPOLLIN | select.EPOLLOUT if waits else select.EPOLLIN
+        if mask != daemon.mask:
+            daemon.mask = mask
+            self._watched.watch(daemon.end.fileno(), mask, lambda: self._attend(daemon))
 
     def _reap(self) -> None:
-        """Collect every child that ended, the daemon and adopted orphans alike."""
+        """Collect every child that ended: the daemon, programs of attempts, and adopted orphans alike."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
             if self._daemon is not None and pid == self._daemon.pid:
                 self._on_daemon_end(self._daemon, os.waitstatus_to_exitcode(status))
+            else:
+                self._custody.on_child(pid, status, usage)
+                self._sweeper.on_child(pid)
 
     def _on_daemon_end(self, daemon: _Daemon, code: int) -> None:
-        self._hear(daemon)
+        self._hear(daemon, sys.maxsize)
+        self._watched.watch(daemon.end.fileno(), 0, lambda: None)
         daemon.end.close()
         self._daemon = None
         if self._stop_signals:
-            self._exit = Exit.STOPPED
+            self._last_status = Exit.STOPPED
         elif code in FINAL:
-            self._exit = code
+            self._last_status = code
+            self._custody.end_all("the agent ends", self._patience.end_s)
         else:
             self._plan_restart(daemon, code)
 
@@ -210,7 +315,8 @@ class _Keeper:
         self._false_starts = 0 if daemon.pulsed else self._false_starts + 1
         if self._false_starts >= self._patience.start_failures_max:
             logger.error("the daemon ended %d times before it was up (%s); giving up", self._false_starts, how)
-            self._exit = Exit.FAULT
+            self._last_status = Exit.FAULT
+            self._custody.end_all("the agent cannot start its daemon", self._patience.end_s)
             return
         if boot_s() - daemon.began_s >= self._patience.restart_steady_s:
             self._failures = 0
@@ -225,7 +331,11 @@ class _Keeper:
         daemon = self._daemon
         if daemon is None:
             return
-        if self._kill_at_s is not None:
+        if self._stop_signals:
+            if self._custody.alive():
+                return
+            if self._kill_at_s is None:
+                self._kill_at_s = boot_s() + self._patience.report_s + self._patience.leave_s
             if boot_s() >= self._kill_at_s:
                 logger.warning("no good-bye within %.0f s; the daemon is killed", self._patience.leave_s)
                 self._kill_at_s = math.inf
@@ -245,13 +355,22 @@ class _Keeper:
     # ---- being told to stop
 
     def _obey_signals(self) -> None:
-        if not self._stop_signals or self._exit is not None:
+        fresh = len(self._stop_signals) - self._signals_obeyed
+        if not fresh or self._exit is not None:
             return
-        if len(self._stop_signals) > 1:
+        self._signals_obeyed = len(self._stop_signals)
+        if self._signals_obeyed > 1:
             self._exit = 128 + self._stop_signals[1]
-        elif self._daemon is None:
-            self._exit = Exit.STOPPED
-        elif self._kill_at_s is None:
-            logger.info("%s: saying good-bye", signal.Signals(self._stop_signals[0]).name)
-            self._kill_at_s = boot_s() + self._patience.leave_s
-            channel.say(self._daemon.end, channel.Leave())
+            return
+        logger.info("%s: saying good-bye", signal.Signals(self._stop_signals[0]).name)
+        self._custody.end_all("the agent was told to stop", self._patience.end_s)
+        if self._daemon is None:
+            self._last_status = Exit.STOPPED
+        else:
+            self._custody.leave()
+
+
+def _empty(pipe: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while os.read(pipe, 512):
+            pass

@@ -1,0 +1,213 @@
+"""One attempt on this machine: its lease, its processes, its streams, its end.
+
+    leased -> running <-> frozen -> exited
+
+Knows no socket and no journal: `Custody` does. Times are seconds on CLOCK_BOOTTIME.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+from pathlib import Path
+
+from coordinator import wire
+from coordinator.agent.cgroup import CgroupTree
+from coordinator.agent.journal import Held
+from coordinator.agent.pump import Pump
+from coordinator.agent.tree import Tree
+from coordinator.core.jobspec import LogFull
+from coordinator.core.launch_plan import LaunchPlan
+from coordinator.core.rows import EndCause, ExitInfo
+
+AGAIN_S = 0.05
+"""How long what was killed may take before it is killed again: it may have forked meanwhile, or wait for a disk."""
+STREAMS = ("stdout", "stderr")
+
+
+class Attempt:
+    """State alone; what moves it is in the methods, each of which may be called at any time."""
+
+    def __init__(self, held: Held, directory: Path, freeze_at_s: float) -> None:
+        self.held = held
+        self.directory = directory
+        self.freeze_at_s = freeze_at_s
+        self.phase = "leased"
+        self.wanted = False
+        """It is to run as soon as its lease holds again."""
+        self.plan: LaunchPlan | None = None
+        self.tree: Tree | None = None
+        self.pumps: tuple[Pump, ...] = ()
+        self.lengths = (0, 0)
+        """Of streams that are closed."""
+        self.stored = (0, 0)
+        self.exit: ExitInfo | None = None
+        self.saved = False
+        """The exit is durable."""
+        self.began_s = 0.0
+        self.ended_status: int | None = None
+        self.due_told_s = -1.0
+        """The appointment that Custody made for it."""
+        self._ended_s = 0.0
+        self._usage: resource.struct_rusage | None = None
+        self._why: tuple[EndCause, str] | None = None
+        self._kill_at_s = math.inf
+        self._limit_at_s = math.inf
+        self._frozen_at_s = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.held.attempt
+
+    def begin(self, plan: LaunchPlan, tree: Tree, pumps: tuple[Pump, ...], now_s: float) -> None:
+        """Its main process was started."""
+        self.plan, self.tree, self.pumps = plan, tree, pumps
+        self.phase, self.began_s = "running", now_s
+        if plan.time_limit_ms is not None:
+            self._limit_at_s = now_s + plan.time_limit_ms / 1000
+
+    # ---- its end
+
+    def end(self, cause: EndCause, text: str, grace_s: float, now_s: float) -> None:
+        """SIGTERM, grace, SIGKILL to all of it. The first cause stands; a shorter grace counts. Frozen: at once, since
+        thawing it could overlap with its successor."""
+        if self.exit is not None:
+            return
+        if self.tree is None:
+            self.exit = ExitInfo(cause=cause, text=text)
+            self.phase = "exited"
+            return
+        if self.ended_status is not None:
+            return
+        first, self._why = self._why is None, self._why or (cause, text)
+        if self.phase == "frozen":
+            grace_s = 0.0
+        elif first:
+            self.tree.signal_all(signal.SIGTERM)
+        self._kill_at_s = min(self._kill_at_s, now_s + grace_s)
+        self.look(now_s)
+
+    def on_main_ended(self, status: int, usage: resource.struct_rusage, now_s: float) -> None:
+        """The main process was reaped: what it left behind is killed."""
+        assert self.tree is not None
+        self.ended_status, self._usage, self._ended_s = status, usage, now_s
+        self.tree.main_ended()
+        self._kill_at_s = now_s + AGAIN_S
+        self.look(now_s)
+
+    # ---- what time brings
+
+    def renew(self, freeze_at_s: float, now_s: float) -> None:
+        """The lease holds until another time; thaw it when that is ahead."""
+        self.freeze_at_s = freeze_at_s
+        if self.phase == "frozen" and freeze_at_s > now_s and self._why is None:
+            assert self.tree is not None
+            self.tree.thaw()
+            self.phase = "running"
+            self._limit_at_s += now_s - self._frozen_at_s
+
+    def look(self, now_s: float) -> None:
+        """Do what is due by now. The end is found here: `exit` is set then, and nothing of it is left."""
+        if self.exit is not None:
+            return
+        if self.tree is None:
+            if now_s >= self.freeze_at_s + wire.KEPT_FROZEN_S:
+                self.end(EndCause.EXPIRED, "the lease was not renewed for a day", 0.0, now_s)
+            return
+        if self.ended_status is not None and self.tree.empty():
+            self._finish()
+            return
+        if now_s >= self._limit_at_s and self._why is None and self.phase == "running":
+            assert self.plan is not None
+            limit_s = (self.plan.time_limit_ms or 0) / 1000
+            self.end(EndCause.TIMEOUT, f"the time limit of {limit_s:g} s", self.plan.grace_ms / 1000, now_s)
+        if now_s >= self.freeze_at_s and self.phase == "running":
+            self.tree.freeze()
+            self.phase, self._frozen_at_s = "frozen", now_s
+            if self._why is not None:
+                self._kill_at_s = now_s
+        if self.phase == "frozen" and now_s >= self._frozen_at_s + wire.KEPT_FROZEN_S:
+            self.end(EndCause.EXPIRED, "the lease was not renewed for a day", 0.0, now_s)
+        if now_s >= self._kill_at_s:
+            self.tree.kill()
+            self._kill_at_s = now_s + AGAIN_S
+
+    def due_s(self) -> float:
+        """When `look` has something to do next, as things stand."""
+        if self.exit is not None:
+            return math.inf
+        if self.tree is None:
+            return self.freeze_at_s + wire.KEPT_FROZEN_S
+        if self.phase == "frozen":
+            return min(self._kill_at_s, self._frozen_at_s + wire.KEPT_FROZEN_S)
+        limit_s = self._limit_at_s if self._why is None else math.inf
+        return min(self._kill_at_s, limit_s, self.freeze_at_s)
+
+    # ---- its streams
+
+    def sizes(self) -> tuple[int, int]:
+        if self.pumps:
+            out, err = (pump.length for pump in self.pumps)
+            return out, err
+        return self.lengths
+
+    def on_stored(self, out_bytes: int, err_bytes: int) -> None:
+        self.stored = (max(self.stored[0], out_bytes), max(self.stored[1], err_bytes))
+        for pump, offset in zip(self.pumps, self.stored, strict=False):
+            pump.on_stored(offset)
+
+    def log_is_full(self, now_s: float) -> None:
+        """A stream went over its bound: the job may have said that this is its end."""
+        plan = self.plan
+        if plan is not None and plan.log_full is LogFull.FAIL and any(pump.overran for pump in self.pumps):
+            self.end(EndCause.LOG_FULL, "the log reached its bound", plan.grace_ms / 1000, now_s)
+
+    # ---- how it ended
+
+    def _finish(self) -> None:
+        assert self.tree is not None
+        assert self._usage is not None
+        assert self.ended_status is not None
+        for pump in self.pumps:
+            pump.drain()
+        self.lengths = self.sizes()
+        cause, text, code, signum = self._judge(self.ended_status)
+        usage = self._usage
+        cpu_ms = int((usage.ru_utime + usage.ru_stime) * 1000)
+        memory = usage.ru_maxrss * 1024
+        if isinstance(self.tree, CgroupTree):
+            cpu_ms, memory = max(cpu_ms, self.tree.cpu_ms()), max(memory, self.tree.memory_peak())
+        self.exit = ExitInfo(
+            cause=cause,
+            code=code,
+            signal=signum,
+            text=text,
+            ran_ms=int((self._ended_s - self.began_s) * 1000),
+            out_bytes=self.lengths[0],
+            err_bytes=self.lengths[1],
+            dropped_bytes=sum(pump.dropped for pump in self.pumps),
+            memory_max=memory,
+            cpu_ms=cpu_ms,
+        )
+        self.phase, self.pumps = "exited", ()
+        self.tree.close()
+
+    def _judge(self, status: int) -> tuple[EndCause, str, int | None, int | None]:
+        code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+        signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        if self._why is not None:
+            return *self._why, code, signum
+        if isinstance(self.tree, CgroupTree) and signum == signal.SIGKILL and self.tree.oom_kills():
+            return EndCause.OOM, "it used more memory than it was given", code, signum
+        if signum is not None:
+            return EndCause.SIGNALLED, f"killed by {signal_name(signum)}", code, signum
+        return EndCause.EXITED, "", code, signum
+
+
+def signal_name(signum: int) -> str:
+    try:
+        return signal.Signals(signum).name
+    except ValueError:
+        return f"signal {signum}"

@@ -1,0 +1,78 @@
+"""What a dead keeper left behind: processes that nobody watches, and attempts whose end nobody wrote down."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from coordinator.agent.cgroup import group_name, kill_group, own_group, populated, unified_root
+from coordinator.agent.journal import Ended, Journal
+from coordinator.agent.log import logger
+from coordinator.agent.tree import MARK, environment, processes, send
+from coordinator.core.rows import EndCause, ExitInfo
+
+GONE_WITHIN_S = 10.0
+"""What was killed and is not gone by then waits for a disk or a device; the agent starts all the same, and says so."""
+LOOK_S = 0.02
+
+
+def kill_attempts(state_dir: Path) -> None:
+    """SIGKILL to every process of every attempt of the agent on this state directory that can be found, at once."""
+    group = _group(state_dir)
+    if group is not None:
+        with contextlib.suppress(OSError):
+            kill_group(group)
+    for pid in _marked(state_dir):
+        send(pid, signal.SIGKILL)
+
+
+def clear(state_dir: Path, journal: Journal, attempts: Path) -> None:
+    """Before anything is started: kill what still runs, wait until it is gone, and give every attempt that has no
+    exit record one, with cause `agent`. The journal is committed."""
+    open_ones = [name for name in journal.held if name not in journal.exits]
+    group = _group(state_dir)
+    until_s = time.monotonic() + GONE_WITHIN_S
+    while (group is not None and populated(group)) or _marked(state_dir):
+        if time.monotonic() > until_s:
+            logger.error("processes of attempts of an earlier agent were killed and do not end")
+            break
+        kill_attempts(state_dir)
+        time.sleep(LOOK_S)
+    for name in open_ones:
+        out_bytes, err_bytes = (_size(attempts / name / stream) for stream in ("stdout", "stderr"))
+        text = "the agent, or its machine, was stopped without notice"
+        journal.add(
+            Ended(
+                attempt=name,
+                exit=ExitInfo(cause=EndCause.AGENT, text=text, out_bytes=out_bytes, err_bytes=err_bytes),
+            )
+        )
+    journal.commit()
+    if open_ones:
+        logger.warning("%d attempts ended with an earlier agent", len(open_ones))
+
+
+def _group(state_dir: Path) -> Path | None:
+    root = unified_root()
+    own = own_group(root) if root is not None else None
+    if own is None:
+        return None
+    group = own / group_name(state_dir)
+    return group if group.is_dir() else None
+
+
+def _marked(state_dir: Path) -> list[int]:
+    mark = f"{MARK}={state_dir.resolve()}/".encode()
+    return [
+        pid for pid in processes() if pid != os.getpid() and any(entry.startswith(mark) for entry in environment(pid))
+    ]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,307 @@
+"""Every attempt that this agent holds: what the daemon asks for, what ends, what is due, and what is said about it.
+
+Nothing is said before it is durable: `flush` syncs the journal once for all that a turn decided, then speaks. To a
+daemon each attempt is told as a whole (`Now`), so that what could not be sent yet is merged with what came after.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import os
+import resource
+import select
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from coordinator import wire
+from coordinator.agent import channel
+from coordinator.agent.attempt import Attempt
+from coordinator.agent.cgroup import CgroupTree
+from coordinator.agent.clock import boot_s
+from coordinator.agent.journal import Ended, Forgotten, Held, Journal
+from coordinator.agent.launching import Launcher
+from coordinator.agent.log import logger
+from coordinator.agent.pump import Pump
+from coordinator.agent.spawn import CannotStart
+from coordinator.agent.sweeping import Sweeper
+from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
+
+LOG_NEWS_S = 0.004
+"""New lengths of a stream are told at once, but not more often than this: a program that writes byte by byte would
+keep both processes busy with telling."""
+COMMIT_AGAIN_S = 1.0
+TEXT_CHARS_MAX = 1_000
+
+Watch = Callable[[int, int, Callable[[], None]], None]
+"""(descriptor, poll mask, what to call): mask 0 ends it."""
+
+
+class Voice(Protocol):
+    """Says a message to the daemon; False when it has to wait."""
+
+    def __call__(self, message: channel.ToDaemon) -> bool: ...
+
+
+class Custody:
+    def __init__(self, launcher: Launcher, journal: Journal, sweeper: Sweeper, watch: Watch) -> None:
+        self._launcher = launcher
+        self._journal = journal
+        self._sweeper = sweeper
+        self._watch = watch
+        self._attempts: dict[str, Attempt] = {}
+        self._by_main: dict[int, Attempt] = {}
+        self._appointments: list[tuple[float, str]] = []
+        self._changed: dict[str, None] = {}
+        """Attempts whose standing the daemon does not know yet, in their order."""
+        self._grown: dict[str, None] = {}
+        """The same for new lengths of streams alone."""
+        self._grown_at_s = 0.0
+        self._queue: deque[channel.No | channel.Told | channel.Leave] = deque()
+        self._commit_at_s = 0.0
+        self._leaving = ""
+        for name, held in journal.held.items():
+            attempt = Attempt(held, launcher.directory(name), 0.0)
+            attempt.exit, attempt.phase, attempt.saved = journal.exits[name], "exited", True
+            attempt.lengths = (attempt.exit.out_bytes, attempt.exit.err_bytes)
+            self._attempts[name] = attempt
+
+    # ---- asking
+
+    def alive(self) -> bool:
+        """Whether any attempt is left that has not ended."""
+        return any(attempt.exit is None for attempt in self._attempts.values())
+
+    def due_s(self) -> float:
+        """When `look` or `flush` has something to do."""
+        due_s = self._appointments[0][0] if self._appointments else math.inf
+        if self._grown:
+            due_s = min(due_s, self._grown_at_s + LOG_NEWS_S)
+        return min(due_s, self._commit_at_s) if self._commit_at_s else due_s
+
+    # ---- what the daemon asks for
+
+    def hear(self, message: channel.ToKeeper) -> None:
+        now_s = boot_s()
+        match message:
+            case channel.Hold():
+                self._hold(message)
+            case channel.Run():
+                if attempt := self._current(message.attempt, message.token):
+                    attempt.wanted = attempt.phase == "leased"
+                    self._run_if_held(attempt, now_s)
+            case channel.Deadline():
+                if attempt := self._current(message.attempt, message.token):
+                    before = attempt.phase
+                    attempt.renew(message.freeze_at_s, now_s)
+                    self._run_if_held(attempt, now_s)
+                    self._after(attempt, before)
+            case channel.End():
+                if attempt := self._current(message.attempt, message.token):
+                    self._end(attempt, EndCause.STOPPED, message.why, message.grace_s, now_s)
+            case channel.EndAll():
+                self.end_all(message.why, message.grace_s)
+            case channel.LogStored():
+                if attempt := self._attempts.get(message.attempt):
+                    attempt.on_stored(message.out_bytes, message.err_bytes)
+                    self._attend_streams(attempt)
+            case channel.Forget():
+                attempt = self._current(message.attempt, message.token)
+                if attempt is not None and attempt.saved:
+                    self._forget(attempt)
+            case channel.Pulse():
+                """The keeper's own."""
+
+    def end_all(self, why: str, grace_s: float) -> None:
+        """The agent leaves: everything ends, with its own grace but no more than this, and nothing new is held."""
+        self._leaving = why
+        for attempt in list(self._attempts.values()):
+            if attempt.exit is None:
+                own_s = attempt.plan.grace_ms / 1000 if attempt.plan is not None else 0.0
+                self._end(attempt, EndCause.AGENT, why, min(grace_s, own_s), boot_s())
+
+    def _current(self, name: str, token: LeaseToken) -> Attempt | None:
+        attempt = self._attempts.get(name)
+        return attempt if attempt is not None and attempt.held.token == token else None
+
+    def _hold(self, hold: channel.Hold) -> None:
+        known = self._attempts.get(hold.attempt)
+        if known is not None and known.held.token == hold.token:
+            self._changed[hold.attempt] = None
+            return
+        why = self._journal.why_stale(hold.attempt, hold.token) or self._leaving
+        if not why and known is not None:
+            why = "another lease of this attempt is held"
+        if not why and len(self._attempts) >= wire.ATTEMPTS_MAX:
+            why = f"{wire.ATTEMPTS_MAX} attempts are held here"
+        directory = self._launcher.directory(hold.attempt)
+        if not why:
+            try:
+                directory.mkdir(mode=0o700)
+            except FileExistsError:
+                self._sweeper.remove(directory)
+                directory.mkdir(mode=0o700)
+            except OSError as error:
+                why = f"{directory}: {error.strerror}"
+        if why:
+            self._queue.append(channel.No(attempt=hold.attempt, rank=hold.rank, token=hold.token, why=why))
+            return
+        held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token)
+        self._journal.add(held)
+        self._attempts[hold.attempt] = attempt = Attempt(held, directory, hold.freeze_at_s)
+        self._after(attempt, "")
+
+    def _run_if_held(self, attempt: Attempt, now_s: float) -> None:
+        """Start it, once, unless its lease is over; then the renewal starts it."""
+        if not attempt.wanted or attempt.phase != "leased" or now_s >= attempt.freeze_at_s:
+            return
+        attempt.wanted = False
+        try:
+            self._launcher.launch(attempt)
+        except CannotStart as refused:
+            logger.info("attempt %s could not be started: %s", attempt.name, refused.text)
+            attempt.exit = ExitInfo(cause=EndCause.START, code=refused.code, text=refused.text[:TEXT_CHARS_MAX])
+            attempt.phase = "exited"
+        else:
+            assert attempt.tree is not None
+            self._by_main[attempt.tree.main] = attempt
+            self._attend_streams(attempt)
+        self._after(attempt, "leased")
+
+    def _end(self, attempt: Attempt, cause: EndCause, why: str, grace_s: float, now_s: float) -> None:
+        before = attempt.phase
+        attempt.end(cause, why[:TEXT_CHARS_MAX], grace_s, now_s)
+        self._after(attempt, before)
+
+    def _forget(self, attempt: Attempt) -> None:
+        del self._attempts[attempt.name]
+        self._changed.pop(attempt.name, None)
+        self._grown.pop(attempt.name, None)
+        self._journal.add(Forgotten(attempt=attempt.name))
+        self._sweeper.remove(attempt.directory)
+        self._sweeper.remove(self._launcher.work / attempt.name)
+
+    # ---- what happens by itself
+
+    def on_child(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
+        """A child was reaped; it may be the main process of an attempt."""
+        attempt = self._by_main.pop(pid, None)
+        if attempt is None:
+            return
+        before = attempt.phase
+        attempt.on_main_ended(status, usage, boot_s())
+        if attempt.exit is None and isinstance(attempt.tree, CgroupTree):
+            self._await_empty(attempt, attempt.tree)
+        self._after(attempt, before)
+
+    def look(self, now_s: float) -> None:
+        """Do what is due: freeze, end, kill, look again who is left."""
+        while self._appointments and self._appointments[0][0] <= now_s:
+            attempt = self._attempts.get(heapq.heappop(self._appointments)[1])
+            if attempt is not None and attempt.exit is None:
+                before, attempt.due_told_s = attempt.phase, -1.0
+                attempt.look(now_s)
+                self._after(attempt, before)
+
+    def _after(self, attempt: Attempt, before: str) -> None:
+        """Whatever was done to it: is there something to tell, to store, to wait for?"""
+        if attempt.phase != before:
+            self._changed[attempt.name] = None
+            if attempt.exit is not None and not attempt.saved:
+                self._journal.add(Ended(attempt=attempt.name, exit=attempt.exit))
+        due_s = attempt.due_s()
+        if due_s < math.inf and attempt.due_told_s != due_s:
+            attempt.due_told_s = due_s
+            heapq.heappush(self._appointments, (due_s, attempt.name))
+
+    def _await_empty(self, attempt: Attempt, tree: CgroupTree) -> None:
+        fd = tree.events()
+
+        def gone() -> None:
+            self._watch(fd, 0, gone)
+            os.close(fd)
+            before = attempt.phase
+            attempt.look(boot_s())
+            if attempt.exit is None:
+                self._await_empty(attempt, tree)
+            self._after(attempt, before)
+
+        self._watch(fd, select.EPOLLPRI, gone)
+
+    # ---- streams
+
+    def _attend_streams(self, attempt: Attempt) -> None:
+        for pump in attempt.pumps:
+            if pump.open:
+                wanted = 0 if pump.blocked else select.EPOLLIN
+                self._watch(pump.fileno(), wanted, lambda pump=pump: self._pump(attempt, pump))  # type: ignore[misc]
+
+    def _pump(self, attempt: Attempt, pump: Pump) -> None:
+        fd, overran = pump.fileno(), pump.overran
+        pump.move()
+        self._grown[attempt.name] = None
+        if not pump.open or pump.blocked:
+            self._watch(fd, 0, lambda: None)
+        if pump.overran and not overran:
+            before = attempt.phase
+            attempt.log_is_full(boot_s())
+            self._after(attempt, before)
+
+    # ---- speaking
+
+    def meet(self) -> None:
+        """A new daemon: tell it everything, then that this was everything."""
+        self._queue.clear()
+        self._grown.clear()
+        self._changed = dict.fromkeys(self._attempts)
+        self._queue.append(channel.Told())
+        if self._leaving:
+            self._queue.append(channel.Leave())
+
+    def leave(self) -> None:
+        self._queue.append(channel.Leave())
+
+    def flush(self, say: Voice, now_s: float) -> bool:
+        """Make durable, then tell. True: something is left that the daemon had no room for."""
+        if not self._journal.commit():
+            self._commit_at_s = now_s + COMMIT_AGAIN_S
+            return False
+        self._commit_at_s = 0.0
+        while self._changed:
+            name = next(iter(self._changed))
+            attempt = self._attempts[name]
+            attempt.saved = attempt.exit is not None
+            if not say(now_of(attempt)):
+                return True
+            del self._changed[name]
+            self._grown.pop(name, None)
+        while self._queue:
+            if not say(self._queue[0]):
+                return True
+            self._queue.popleft()
+        if self._grown and now_s >= self._grown_at_s + LOG_NEWS_S:
+            self._grown_at_s = now_s
+            while self._grown:
+                name = next(iter(self._grown))
+                if not say(now_of(self._attempts[name])):
+                    return True
+                del self._grown[name]
+        return False
+
+
+def now_of(attempt: Attempt) -> channel.Now:
+    out_bytes, err_bytes = attempt.sizes()
+    return channel.Now(
+        attempt=attempt.name,
+        rank=attempt.held.rank,
+        token=attempt.held.token,
+        phase=attempt.phase,
+        directory=str(attempt.directory),
+        freeze_at_s=attempt.freeze_at_s,
+        out_bytes=out_bytes,
+        err_bytes=err_bytes,
+        out_stored=attempt.stored[0],
+        err_stored=attempt.stored[1],
+        exit=attempt.exit,
+    )

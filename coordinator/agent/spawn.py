@@ -1,0 +1,104 @@
+"""Starting a program beside the agent, with its rights: argument list as given, an environment of its own, no shell."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+NOT_FOUND = 127
+NOT_STARTED = 126
+"""What shells say of a program that is there and cannot be run."""
+EVERY_SIGNAL = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class CannotStart(Exception):
+    """`code` is the exit status that a shell would give."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def why(error: OSError, what: str) -> CannotStart:
+    missing = error.errno == errno.ENOENT
+    return CannotStart(NOT_FOUND if missing else NOT_STARTED, f"{what}: {error.strerror}")
+
+
+def find_program(name: str, search: str, directory: str) -> str:
+    """The path to execute, as execvp(3) finds it: CannotStart(127) or (126) when there is none."""
+    if not name or "\0" in name:
+        raise CannotStart(NOT_FOUND, "the command is empty")
+    if "/" in name:
+        return name if name.startswith("/") else str(Path(directory) / name)
+    refused = False
+    for place in search.split(":"):
+        candidate = Path(directory, place or ".", name)
+        try:
+            mode = candidate.stat().st_mode
+        except OSError:
+            continue
+        if stat.S_ISREG(mode):
+            if os.access(candidate, os.X_OK):
+                return str(candidate)
+            refused = True
+    if refused:
+        raise CannotStart(NOT_STARTED, f"{name}: not executable")
+    raise CannotStart(NOT_FOUND, f"{name}: no such program in {search or 'an empty PATH'}")
+
+
+def open_stdin(path: str, directory: str) -> int:
+    """A descriptor to read from. A pipe without a writer does not keep anybody waiting."""
+    target = str(Path(directory) / path) if path else os.devnull
+    try:
+        fd = os.open(target, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except OSError as error:
+        raise CannotStart(NOT_STARTED, f"stdin {target}: {error.strerror}") from None
+    os.set_blocking(fd, True)
+    return fd
+
+
+def start_beside(
+    argv: tuple[str, ...], env: Mapping[str, str], directory: str, stdin: int, outputs: Iterable[int]
+) -> int:
+    """The new process's id, in a session of its own in `directory`. Raises CannotStart.
+
+    posix_spawn, which does not copy this process: measured at 0.3 of the CPU of a fork. It cannot change the directory,
+    so this process does, and goes back.
+    """
+    out, err = outputs
+    program = find_program(argv[0], env.get("PATH", ""), directory)
+    back = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            os.chdir(directory)
+        except OSError as error:
+            raise CannotStart(NOT_STARTED, f"directory {directory}: {error.strerror}") from None
+        try:
+            return os.posix_spawn(
+                program,
+                argv,
+                env,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, stdin, 0),
+                    (os.POSIX_SPAWN_DUP2, out, 1),
+                    (os.POSIX_SPAWN_DUP2, err, 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=EVERY_SIGNAL,
+            )
+        except OSError as error:
+            raise why(error, program) from None
+        except ValueError as error:  # a NUL in an argument
+            raise CannotStart(NOT_STARTED, str(error)) from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.fchdir(back)
+        os.close(back)
