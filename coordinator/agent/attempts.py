@@ -184,12 +184,12 @@ class Attempts:
             if not any(key[0] == stop.attempt for key in self._held):
                 self._unknown(stop.attempt, 0, stop.token)
             return
-        token = ranks[0].now.token if ranks else stop.token
-        self._to_keeper(channel.End(attempt=stop.attempt, token=token, why=stop.why, grace_s=max(0.0, stop.grace_s)))
         for held in ranks:
             held.answered = True
             if held.now.phase == "exited":
                 self._tell(held)
+        token = ranks[0].now.token if ranks else stop.token
+        self._to_keeper(channel.End(attempt=stop.attempt, token=token, why=stop.why, grace_s=max(0.0, stop.grace_s)))
 
     def _on_settled(self, settled: wire.Settled) -> None:
         held = self._held.get((settled.attempt, settled.rank))

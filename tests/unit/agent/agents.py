@@ -19,6 +19,7 @@ from coordinator.agent.standing import AgentStatus
 from coordinator.agent.state_dir import StateDir
 from coordinator.core.errors import CoordError
 from tests.unit.agent.coordinator_side import DEADLINE_S, JOIN, CoordinatorSide
+from tests.unit.agent.keeper_side import KeeperSide
 
 QUICK = Patience(
     connect_s=5.0,
@@ -42,24 +43,25 @@ def a_config(side: CoordinatorSide, state: Path, **changes: object) -> AgentConf
 
 
 class RunningDaemon:
-    """A Daemon in this loop, and this test its keeper. `keys` are the resume keys that the keeper was given, `asked`
-    is everything else."""
+    """A Daemon in this loop. `keys` are the resume keys that its keeper was given; `keeper` answers for attempts."""
 
     def __init__(self, config: AgentConfig, patience: Patience, resume_key: str = "") -> None:
         self.keys: list[str] = []
-        self.asked: list[channel.ToKeeper] = []
         start = channel.Start(config=config, patience=patience, process_id="process-1", daemon=1, resume_key=resume_key)
         self._state = StateDir(Path(config.state_dir))
-        self.listener = channel.endpoint_socket()
-        self.daemon = Daemon(start, self._state, self._take, self.listener)
+        self._listener = channel.endpoint_socket()
+        self.keeper = KeeperSide(Path(config.state_dir, "attempts"))
+        self.daemon = Daemon(start, self._state, self._take, self._listener)
+        self.keeper.tell = self.daemon.hear
         self.daemon.hear(channel.Told())
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.task = asyncio.create_task(self.daemon.run())
 
     def _take(self, message: channel.ToKeeper) -> None:
         if isinstance(message, channel.Pulse):
             self.keys.append(message.resume_key)
         else:
-            self.asked.append(message)
+            self.keeper.take(message)
 
     async def ended(self) -> Exit:
         """How it ended; AgentStop is raised."""
@@ -70,7 +72,7 @@ class RunningDaemon:
         self.task.cancel()
         await asyncio.wait({self.task})
         self._state.close()
-        self.listener.close()
+        self._listener.close()
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from aiohttp import WSMsgType, web
 
 from coordinator import wire
 from coordinator.core.commands import CloseCode
+from coordinator.core.ids import dotted
 
 JOIN = "coord-join-0123456789abcdef"
 DEADLINE_S = 15.0
@@ -39,6 +40,13 @@ class CoordinatorSide:
         self.hellos: list[wire.Hello] = []
         self.beats: list[wire.Heartbeat] = []
         self.byes: list[wire.Bye] = []
+        self.version = 1
+        self.said: list[wire.FromAgent] = []
+        """Granted, refused, phase and exited messages, in order."""
+        self.logs: dict[tuple[str, int, int], bytearray] = {}
+        """By attempt, rank and stream."""
+        self.frames: list[wire.LogChunk] = []
+        self.keeps_logs = True
         self.pongs = 0
         self.closed = 0
         self.open: list[web.WebSocketResponse] = []
@@ -117,6 +125,9 @@ class CoordinatorSide:
                     for message in await self._decode(ws, frame.data):
                         await self._take(ws, message, received)
                     self._news.set()
+                elif frame.type is WSMsgType.BINARY:
+                    await self._store(ws, frame.data)
+                    self._news.set()
                 await self.reading.wait()
         finally:
             self.open.remove(ws)
@@ -154,13 +165,28 @@ class CoordinatorSide:
                     await ws.send_str(msgspec.json.encode(ack).decode())
             case wire.Pong():
                 self.pongs += 1
+            case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited():
+                self.said.append(message)
             case wire.Bye():
                 self.byes.append(message)
                 await ws.close(code=CloseCode.GOING_AWAY, message=b"good bye")
 
+    async def _store(self, ws: web.WebSocketResponse, frame: bytes) -> None:
+        """Keep log bytes as a coordinator does: known ones and those beyond a gap add nothing, the length is told."""
+        chunk = wire.log_chunk(frame)
+        name = dotted(chunk.attempt_id)
+        self.frames.append(chunk)
+        if not self.keeps_logs:
+            return
+        log = self.logs.setdefault((name, chunk.rank, chunk.stream), bytearray())
+        if chunk.offset <= len(log):
+            log += chunk.data[len(log) - chunk.offset :]
+        ack = wire.LogAck(attempt=name, rank=chunk.rank, stream=chunk.stream, offset=len(log))
+        await ws.send_str(msgspec.json.encode(ack).decode())
+
     def _welcome(self, hello: wire.Hello) -> wire.Welcome:
         return wire.Welcome(
-            version=1,
+            version=self.version,
             provider_id=hello.provider_id,
             session_id=len(self.hellos),
             resumed=False,
