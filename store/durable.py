@@ -39,6 +39,7 @@ from store.sqlite import Durability, sqlite3
 from store.truth import Truth
 from store.wal_bound import WalBound
 from store.work_history import WorkHistory
+from store.work_retention import WorkRetention
 from store.writer import Writer
 
 SET_ASIDE_MAX = 100
@@ -75,6 +76,7 @@ class DiskStore:
         self._work = WorkHistory(self._truth_readers, self._report)
         self._sealing = Sealing(data, self._telemetry, settings, self._points)
         self._retention = Retention(data, self._truth, self._telemetry, settings, self._points)
+        self._work_retention = WorkRetention(self._truth, self.logs, settings)
         # Maintenance moves and removes segments; a backup must see them stand still.
         self._segments_lock = asyncio.Lock()
         self.set_aside.extend(parts.strays)
@@ -226,6 +228,7 @@ class DiskStore:
                         raise
                     failed = failed or error  # one damaged hour must not keep all others from being sealed and removed
             await self._retention.prune(now_ms)
+            await self._work_retention.prune(now_ms)
             if failed is not None:
                 raise failed
 

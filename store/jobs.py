@@ -32,8 +32,8 @@ _NAMES = ", ".join(COLUMNS)
 LIVE = "state IN ('pending', 'staging', 'running')"
 """Of a job or a task: it has not ended."""
 
-ALL_LIVE = f"SELECT {_NAMES} FROM job WHERE {LIVE}"  # noqa: S608  names are constants of ours; likewise below
-"""Read at start, bounded by Policy.jobs_max."""
+ALL_LIVE = f"SELECT {_NAMES} FROM job WHERE {LIVE} ORDER BY job_id"  # noqa: S608  names are constants of ours; likewise below
+"""Read at start, in the order of submission; bounded by Policy.jobs_max."""
 SPECS_LIVE = f"SELECT spec.job_id, spec.spec FROM job CROSS JOIN spec USING (job_id) WHERE job.{LIVE}"  # noqa: S608
 ONE = f"SELECT {_NAMES} FROM job WHERE job_id = ?1 AND (?2 IS NULL OR tenant = ?2)"  # noqa: S608
 BY_KEY = f"SELECT {_NAMES} FROM job WHERE tenant = ? AND idempotency_key = ? AND idempotency_key <> ''"  # noqa: S608

@@ -20,7 +20,7 @@ QUESTIONS = (
     ("task", tasks.ALL_LIVE),
     ("attempt", attempts.ALL_HELD),
 )
-"""Every table's rows come by its key: jobs in the order of their ids, which is that of their submission."""
+"""Jobs come in the order of their ids, which is that of their submission."""
 
 
 def live_work(connection: sqlite3.Connection, set_aside: list[str]) -> list[WorkRow]:

@@ -288,6 +288,11 @@ class MemoryStore:
                 mean_memory_available_gb=_mean(beat.memory_available_gb for beat in beats),
             )
         self._prune(now_ms)
+        gone, silenced = memory_work.prunable(self._rows.values(), now_ms, self._settings)
+        for row in gone:
+            del self._rows[row_key(row)]
+        for job_id in silenced:
+            await self.logs.remove(job_id)
 
     def _prune(self, now_ms: Ms) -> None:
         beats_from = hour_of(now_ms - self._settings.heartbeats_keep_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 
-from coordinator.core.ids import JobId, TenantName
+from coordinator.core.ids import JobId, Ms, TenantName
 from coordinator.core.rows import (
     ENDED,
     AttemptRow,
@@ -21,12 +21,14 @@ from coordinator.core.rows import (
 )
 from store.attempts import is_held
 from store.jobs import pattern
+from store.settings import StoreSettings
 from store.work_history import LAST_ID
+from store.work_retention import logs_keep_ms
 
 
 def of_a_start(rows: Iterable[Row]) -> Iterator[Row]:
-    """What a coordinator starts from, but for its open sessions."""
-    rows = list(rows)
+    """What a coordinator starts from, but for its open sessions. Jobs in the order of their submission."""
+    rows = sorted(rows, key=lambda row: row.job_id if isinstance(row, JobRow) else 0)
     live = {row.job_id for row in rows if isinstance(row, JobRow) and row.state not in ENDED}
     for row in rows:
         match row:
@@ -40,6 +42,35 @@ def of_a_start(rows: Iterable[Row]) -> Iterator[Row]:
                 continue
             case _:
                 yield row
+
+
+def prunable(rows: Iterable[Row], now_ms: Ms, settings: StoreSettings) -> tuple[list[Row], list[JobId]]:
+    """(rows that retention removes, jobs whose logs it removes)."""
+    rows = list(rows)
+    holding = {row.job_id for row in rows if isinstance(row, AttemptRow) and is_held(row)}
+    ended = {
+        row.job_id: row.ended_at_ms
+        for row in rows
+        if isinstance(row, JobRow) and row.state in ENDED and row.ended_at_ms is not None
+    }
+    old = {
+        job_id for job_id, at_ms in ended.items() if at_ms < now_ms - settings.jobs_keep_ms and job_id not in holding
+    }
+    gone: list[Row] = []
+    old_ns = (now_ms - settings.audit_keep_ms) * 1_000_000
+    audit_goes_on = True
+    for row in sorted(rows, key=lambda row: row.seq if isinstance(row, AuditRow) else 0):
+        match row:
+            case JobRow() | SpecRow() | StepRow() | TaskRow() | AttemptRow() if row.job_id in old:
+                gone.append(row)
+            case AuditRow():
+                audit_goes_on = audit_goes_on and row.wall_ns < old_ns
+                if audit_goes_on:
+                    gone.append(row)
+            case _:
+                pass
+    before_ms = now_ms - logs_keep_ms(settings)
+    return gone, [job_id for job_id, at_ms in ended.items() if at_ms < before_ms]
 
 
 def jobs(

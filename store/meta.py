@@ -14,6 +14,8 @@ EPOCH = "SELECT value FROM identity WHERE name = 'epoch'"
 SET_EPOCH = (
     "INSERT INTO identity (name, value) VALUES ('epoch', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 )
+LOGS_REMOVED_TO = "SELECT value FROM identity WHERE name = 'logs_removed_to'"
+SET_LOGS_REMOVED_TO = "UPDATE identity SET value = ? WHERE name = 'logs_removed_to'"
 COUNTERS = "SELECT name, value FROM counter"
 SET_COUNTER = "UPDATE counter SET value = ? WHERE name = ?"
 

@@ -6,8 +6,8 @@ ALTER TABLE provider ADD COLUMN quarantines INTEGER NOT NULL DEFAULT 0;
 
 INSERT INTO counter VALUES ('job_id', 0), ('token', 0), ('audit', 0);
 
--- How far the logs of ended jobs were removed: those of jobs that ended up to here are gone.
-INSERT INTO identity VALUES ('logs_removed_to_ms', '0');
+-- How far the logs of ended jobs were removed, as (ended_at_ms, job_id): those of jobs up to there are gone.
+INSERT INTO identity VALUES ('logs_removed_to', '0 0');
 
 CREATE TABLE job (
     job_id          INTEGER PRIMARY KEY NOT NULL,

@@ -7,8 +7,30 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from coordinator.core.ids import Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
-from coordinator.core.rows import EndReason, ProviderRow, Resources, Role, SessionRow, TokenRow
+from coordinator.core.amounts import Ask, Share
+from coordinator.core.ids import JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TenantName, TokenId
+from coordinator.core.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec, When
+from coordinator.core.rows import (
+    AttemptRow,
+    AttemptState,
+    AuditRow,
+    EndCause,
+    EndReason,
+    ExitInfo,
+    JobRow,
+    LeaseToken,
+    Promises,
+    ProviderRow,
+    RankRow,
+    Resources,
+    Role,
+    SessionRow,
+    SpecRow,
+    StepRow,
+    TaskRow,
+    TokenRow,
+    WorkState,
+)
 from coordinator.ports import HeartbeatRow, ImportedSession, Store
 from store.durable import DiskStore
 from store.layout import DataDir
@@ -97,6 +119,10 @@ def a_full_provider() -> ProviderRow:
         last_seen_ms=NOON_MS + 3,
         last_end=EndReason.STALE_HEARTBEAT,
         stay_began_ms=NOON_MS + 4,
+        promises=Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True, memory_limit=True),
+        quarantined_until_ms=NOON_MS + 5,
+        quarantine_why="five in a row: 'x'",
+        quarantines=2,
     )
 
 
@@ -136,3 +162,155 @@ def imported(
     if ended_ms is not None and reason is None:
         reason = EndReason.READ_ERROR
     return ImportedSession(line, provider, began_ms, ended_ms, reason)
+
+
+# ---- work
+
+
+def a_job(number: int = 1, state: WorkState = WorkState.PENDING, tenant: str = "default", **given: Any) -> JobRow:
+    values: dict[str, Any] = {
+        "name": f"job {number}",
+        "submitted_at_ms": NOON_MS,
+        "by": "token:t1",
+        "tasks": 1,
+        **given,
+    }
+    return JobRow(job_id=JobId(number), tenant=TenantName(tenant), state=state, **values)
+
+
+def a_spec(number: int = 1, steps: int = 1) -> SpecRow:
+    made = tuple(StepSpec(name=f"s{step}", command=("true",)) for step in range(steps))
+    return SpecRow(job_id=JobId(number), spec=JobSpec(name=f"job {number}", steps=made))
+
+
+def a_step(job: int = 1, step: int = 0, state: WorkState = WorkState.PENDING, **given: Any) -> StepRow:
+    return StepRow(job_id=JobId(job), step=step, state=state, **given)
+
+
+def a_task(job: int = 1, step: int = 0, task: int = 0, state: WorkState = WorkState.PENDING, **given: Any) -> TaskRow:
+    return TaskRow(job_id=JobId(job), step=step, task=task, state=state, **given)
+
+
+def a_rank(provider: str = "a", **given: Any) -> RankRow:
+    return RankRow(provider_id=ProviderId(provider), **given)
+
+
+def an_attempt(
+    job: int = 1,
+    step: int = 0,
+    task: int = 0,
+    attempt: int = 1,
+    state: AttemptState = AttemptState.RUNNING,
+    token: int = 1,
+    **given: Any,
+) -> AttemptRow:
+    values: dict[str, Any] = {"created_at_ms": NOON_MS, "ranks": (a_rank(),), **given}
+    return AttemptRow(
+        job_id=JobId(job), step=step, task=task, attempt=attempt, state=state, token=LeaseToken(1, token), **values
+    )
+
+
+def an_audit(seq: int, entity: str = "job", subject: str = "1", at_ms: Ms = NOON_MS, **given: Any) -> AuditRow:
+    return AuditRow(
+        seq=seq, wall_ns=at_ms * 1_000_000, mono_ns=seq, entity=entity, subject=subject, after="pending", **given
+    )
+
+
+def some_full_work() -> tuple[JobRow, SpecRow, StepRow, TaskRow, AttemptRow]:
+    """A live job with something in every field of every row."""
+    text = "näh 'quoted' \"\\ \U0001f600 \x00 ; DROP TABLE job"
+    step = StepSpec(
+        name="train",
+        command=("python", text, "{lr}"),
+        tasks=6,
+        array=((1, 10, 2), (20, 20, 1)),
+        items=(text, ""),
+        matrix=(("lr", ("0.1", "1e-3")), ("seed", ("1",))),
+        when=When.FINISHED,
+        asks=(Ask(cpus=500_000, gpus=250_000, memory=2**40, named=(("licence", 1),)), Ask()),
+        nodes=2,
+        pools=(PoolName("gpu"),),
+        labels=(("zone", text),),
+        isolation=Isolation.UID,
+        min_score=0.5,
+        time_limit_ms=1,
+        env=(("A", text),),
+        stdin=text,
+        retry=RetryRule(on=("exit:75", "timeout"), never=("oom",), factor=1.5, elsewhere=True),
+        on_lost=OnLost(mode="wait", wait_ms=600_000),
+        max_fails=3,
+        max_running=4,
+    )
+    job = a_job(
+        41,
+        WorkState.RUNNING,
+        "físicã",
+        name=text,
+        tasks=6,
+        completed=1,
+        failed=2,
+        cancelled=3,
+        started_at_ms=NOON_MS + 1,
+        reason=text,
+        cancelling="asked for",
+        retries=2,
+        idempotency_key="k" * 64,
+        body_digest="d" * 64,
+    )
+    task = a_task(
+        41,
+        0,
+        5,
+        WorkState.RUNNING,
+        attempts=3,
+        failures=1,
+        losses=1,
+        not_before_ms=NOON_MS + 2,
+        failed_on=(ProviderId("ü-1"), ProviderId("b")),
+        straggler=True,
+        started_at_ms=NOON_MS + 3,
+        exit_code=-1,
+        reason=text,
+        waits_for="slot 12.0.3.1",
+    )
+    done = ExitInfo(
+        cause=EndCause.SIGNALLED,
+        code=None,
+        signal=9,
+        text=text,
+        ran_ms=7,
+        out_bytes=2**52,
+        err_bytes=1,
+        dropped_bytes=2,
+        memory_max=2**45,
+        cpu_ms=3,
+    )
+    share = Share(ask=Ask(named=(("licence", 1),)), gpus=((0, 250_000), (3, 1_000_000)))
+    attempt = an_attempt(
+        41,
+        0,
+        5,
+        3,
+        AttemptState.IN_DOUBT,
+        token=77,
+        ranks=(
+            a_rank("ü-1", share=share, acked=True, launched=True, running=True, released=True, exit=done),
+            a_rank("b", acked=True),
+        ),
+        term_ms=900_000,
+        started_at_ms=NOON_MS + 3,
+        ended_at_ms=NOON_MS + 4,
+        doubted_at_ms=NOON_MS + 5,
+        lease_over_ms=NOON_MS + 6,
+        reason=text,
+        unblocked_by="submit",
+        forecast=0.1 + 0.2,
+    )
+    spec = SpecRow(job_id=JobId(41), spec=JobSpec(name=text, steps=(step,), deadline_ms=NOON_MS + 9))
+    return (
+        job,
+        spec,
+        a_step(41, 0, WorkState.RUNNING, cursor=6, completed=1, failed=2, cancelled=3, reason=text),
+        task,
+        attempt,
+    )

@@ -1,0 +1,84 @@
+"""Ended work that is old enough: logs first, then jobs with all that they have, then the audit."""
+
+from __future__ import annotations
+
+from coordinator.core.ids import JobId, Ms
+from store import attempts, audit, jobs, meta, steps, tasks
+from store.logs import DiskLogs
+from store.settings import StoreSettings
+from store.sqlite import sqlite3
+from store.writer import Writer
+
+BATCH_ROWS = 1_000
+"""Rows of one transaction: a commit that waits behind it waits for a few milliseconds."""
+BATCH_JOBS = 200
+_END = tuple[Ms, int]
+"""(ended_at_ms, job_id): where a walk over ended jobs stands."""
+
+
+class WorkRetention:
+    """Prunes jobs, their logs and the audit. Idempotent; interrupted, it goes on where it was."""
+
+    def __init__(self, truth: Writer, logs: DiskLogs, settings: StoreSettings) -> None:
+        self._truth = truth
+        self._logs = logs
+        self._settings = settings
+
+    async def prune(self, now_ms: Ms) -> None:
+        await self._remove_logs(now_ms - logs_keep_ms(self._settings))
+        at: _END | None = (0, 0)
+        while at is not None:
+            at = await self._truth.transact(lambda c, at=at: _remove_jobs(c, at, now_ms - self._settings.jobs_keep_ms))  # type: ignore[misc]
+        old_ns = (now_ms - self._settings.audit_keep_ms) * 1_000_000
+        while await self._truth.transact(lambda c: c.execute(audit.PRUNE, (old_ns, BATCH_ROWS)).rowcount) == BATCH_ROWS:
+            pass
+
+    async def _remove_logs(self, before_ms: Ms) -> None:
+        """How far it came is kept: the logs of a job are looked for once, not every five minutes for 90 days."""
+        while True:
+            ended = await self._truth.run(lambda c: _ended(c, _logs_removed_to(c), before_ms))
+            for _, job_id in ended:
+                await self._logs.remove(JobId(job_id))
+            if ended:
+                upto = "{} {}".format(*ended[-1])
+                await self._truth.transact(lambda c, upto=upto: c.execute(meta.SET_LOGS_REMOVED_TO, (upto,)).rowcount)  # type: ignore[misc]
+            if len(ended) < BATCH_JOBS:
+                return
+
+
+def logs_keep_ms(settings: StoreSettings) -> Ms:
+    """No log is kept longer than its job."""
+    return min(settings.logs_keep_ms, settings.jobs_keep_ms)
+
+
+def _logs_removed_to(connection: sqlite3.Connection) -> _END:
+    (text,) = connection.execute(meta.LOGS_REMOVED_TO).fetchone()
+    ended_at_ms, job_id = text.split()
+    return int(ended_at_ms), int(job_id)
+
+
+def _ended(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> list[_END]:
+    return connection.execute(jobs.ENDED_BETWEEN, (*after, before_ms, BATCH_JOBS)).fetchall()
+
+
+def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> _END | None:
+    """A bounded share of what has to go, within the caller's transaction; returns where to go on, None at the end.
+
+    A large job goes in several of them, its own row last. One that holds capacity still is passed over.
+    """
+    ended = _ended(connection, after, before_ms)
+    left = BATCH_ROWS
+    for end in ended:
+        if connection.execute(jobs.MAY_GO, (end[1], before_ms)).fetchone() is None:
+            after = end
+            continue
+        for of_many in (attempts.PRUNE, tasks.PRUNE):
+            left -= connection.execute(of_many, (end[1], left)).rowcount
+            if left <= 0:
+                return after
+        for of_one in (steps.PRUNE, jobs.SPEC_TABLE.delete, jobs.TABLE.delete):
+            left -= connection.execute(of_one, (end[1],)).rowcount
+        after = end
+        if left <= 0:
+            return after
+    return after if len(ended) == BATCH_JOBS else None
