@@ -93,7 +93,7 @@ class LogFiles:
         self._new_in: set[Path] = set()
         """Directories with names in them that are not durable yet."""
         self._marks_before: dict[RankKey, int] = {}
-        """As the sync found them that is on its way or was the last."""
+        """As the sync found them that is on its way, or has failed."""
 
     # ---- one rank
 
@@ -216,6 +216,7 @@ class LogFiles:
         for key, stream in touched:
             log = self.open_ranks[key]
             log.durable[stream] = log.written[stream]
+        self._marks_before.clear()
 
     def roll_back(self, batches: Sequence[Batch]) -> None:
         """Have the files be as they were before these, the last batch first. STORE_BROKEN where that fails."""

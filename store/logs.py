@@ -137,7 +137,6 @@ class DiskLogs:
                 self._do(item)
             else:
                 self._store(self._group(item, ahead))
-            self._files.trim()
         self._files.close()
 
     def _group(self, first: _Append, ahead: list[_Append | _Call | None]) -> list[_Append]:
@@ -169,11 +168,13 @@ class DiskLogs:
         failure = self._guarded(lambda: self._files.sync(batches))
         if failure is not None:
             self._take_back(batches)
-        for item, _ in stored:
-            if failure is None:
-                item.answer({write.key: self._files.durable(write.key) for write in item.writes}, None)
-            else:
+            for item, _ in stored:
                 item.answer(None, failure)
+            return
+        lengths = [{write.key: self._files.durable(write.key) for write in item.writes} for item, _ in stored]
+        self._files.trim()
+        for (item, _), durable in zip(stored, lengths, strict=True):
+            item.answer(durable, None)
 
     def _take_back(self, batches: list[Batch]) -> None:
         self._guarded(lambda: self._files.roll_back(batches))
@@ -181,6 +182,7 @@ class DiskLogs:
     def _do(self, item: _Call) -> None:
         result: list[Any] = []
         failure = self._guarded(lambda: result.append(item.work()))
+        self._files.trim()
         item.answer(result[0] if failure is None else None, failure)
 
     def _guarded(self, work: Callable[[], object]) -> BaseException | None:
