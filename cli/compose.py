@@ -33,10 +33,12 @@ from coordinator.service.alerts import Alerts
 from coordinator.service.api.app import build_app
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.settings import ApiSettings
+from coordinator.service.delivery import AlertSettings, Delivery, Receiver, receivers_of
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
 from coordinator.service.link import LinkSettings
+from coordinator.service.measures import delivery_source
 from coordinator.service.metrics import Metrics
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover
@@ -86,6 +88,9 @@ class Plan(NamedTuple):
     upkeep: UpkeepSettings
     store: StoreSettings
     analytics: AnalyticsSettings
+    alerts: AlertSettings
+    receivers: tuple[Receiver, ...]
+    """Of alerts."""
     pin: str
     """Fingerprint of the TLS key; empty without TLS."""
 
@@ -101,6 +106,7 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         insecure=serve.insecure_listen,
     )
     tls_context(server)
+    alerts = config.section("alerts", AlertSettings)
     return Plan(
         serve=serve,
         server=server,
@@ -113,6 +119,8 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         upkeep=config.section("upkeep", UpkeepSettings),
         store=replace(config.section("store", StoreSettings), failpoint=config.secret("COORD_FAILPOINT") or ""),
         analytics=config.section("analytics", AnalyticsSettings),
+        alerts=alerts,
+        receivers=receivers_of(alerts),
         pin=key_fingerprint(serve.tls_cert) if serve.tls_cert else "",
     )
 
@@ -212,7 +220,10 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     )
     alerts = Alerts(engine.clock.now_ms)
     views.listen(alerts.on_note)
+    delivery = Delivery(plan.receivers, plan.alerts, coordinator_id)
+    alerts.tell(delivery.on_change)
     metrics = Metrics()
+    metrics.source(delivery_source(delivery))
     deps = ApiDeps(
         engine=engine,
         views=views,
@@ -230,7 +241,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         coordinator_id=coordinator_id,
         loop_lag=lag.recent_ms,
     )
-    watch(alerts, store, engine, heartbeats, analytics, lag)
+    watch(alerts, store, engine, heartbeats, relay, analytics, lag)
     group.create_task(engine.run(), name="engine")
     group.create_task(heartbeats.run(), name="heartbeats")
     group.create_task(relay.run(), name="relay")
@@ -238,6 +249,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         group.create_task(analytics.run(), name="analytics"),
         group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep), name="upkeep"),
         group.create_task(lag.run(), name="loop lag"),
+        group.create_task(delivery.run(), name="delivery"),
     )
     engine.post(found.boot)
     return Parts(engine, links, Server(build_app(deps), plan.server), heartbeats, relay, feed, background)

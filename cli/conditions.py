@@ -8,10 +8,13 @@ from coordinator.ports import Analytics
 from coordinator.service.alerts import Alerts, Probe
 from coordinator.service.engine import Engine
 from coordinator.service.heartbeats import HeartbeatWriter
+from coordinator.service.relay.relay import Relay
 from coordinator.service.upkeep import LoopLag
 from coordinator.timetext import to_text
 from store.durable import DiskStore
 
+LOG_LAG_ALERT_S = 2.0
+"""Bytes of a log that waited so long for the disk are an alert: readers are promised them within 5 s."""
 LAG_ALERT_MS = 500.0
 """The loop this late over ten seconds is an alert."""
 
@@ -21,6 +24,7 @@ def watch(
     store: DiskStore,
     engine: Engine,
     heartbeats: HeartbeatWriter,
+    relay: Relay,
     analytics: Analytics,
     lag: LoopLag,
 ) -> None:
@@ -34,6 +38,16 @@ def watch(
     def dropped() -> str | None:
         return f"{lost.amount} heartbeats were dropped of late" if lost.look() else None
 
+    crowded = Growth(lambda: relay.counters.dropped_bytes)
+
+    def saturated() -> str | None:
+        if relay.failing:
+            return f"the disk takes no logs; {relay.waiting_bytes} bytes wait here, the rest on the agents"
+        if crowded.look():
+            return f"{crowded.amount} bytes of logs found no room of late and are sent again"
+        lag_s = relay.counters.lag_seconds
+        return f"logs reach the disk {lag_s:.1f} s late" if relay.waiting_bytes and lag_s > LOG_LAG_ALERT_S else None
+
     def worker() -> str | None:
         health = analytics.health()
         return None if health.up else f"the analytics worker is down: {health.last_error or 'it is being started'}"
@@ -45,9 +59,13 @@ def watch(
     def unread() -> str | None:
         return store.set_aside[-1] if store.set_aside else None
 
+    for provider_id, until_ms in engine.state.work.quarantined.items():
+        text = f"quarantined until {to_text(until_ms)}, since before the coordinator's start"
+        alerts.fire("provider_quarantined", provider_id, text)
     alerts.probe("disk", "store", disk)
     alerts.probe("record_set_aside", "rows", unread)
     alerts.probe("heartbeat_loss", "store", dropped)
+    alerts.probe("relay_saturated", "logs", saturated)
     alerts.probe("analytics_down", "worker", lasting(worker))
     alerts.probe("loop_lag", "coordinator", slow)
 

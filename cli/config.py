@@ -33,6 +33,8 @@ SECTIONS: dict[str, str] = {
     "api": "coordinator.service.api.settings:ApiSettings",
     "links": "coordinator.service.link:LinkSettings",
     "heartbeats": "coordinator.service.heartbeats:HeartbeatSettings",
+    "relay": "coordinator.service.relay.settings:RelaySettings",
+    "alerts": "coordinator.service.delivery:AlertSettings",
     "store": "store.settings:StoreSettings",
     "analytics": "analytics.link:LinkSettings",
     "upkeep": "coordinator.service.upkeep:UpkeepSettings",

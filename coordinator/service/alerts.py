@@ -1,7 +1,8 @@
 """Alerts: what an operator should look at. Repeats are folded; an alert ends by itself when its cause does.
 
 Standing conditions (a full disk, a slow loop) are probes that are asked again and again; what merely
-happened (a clock step, a second agent under one identity) stands until it has been quiet for a while.
+happened (a clock step, a second agent under one identity) stands until it has been quiet for a while, unless the
+core says itself when it is over.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Kind(Struct, frozen=True, kw_only=True):
 
     severity: str
     hint: str
+    calmed: bool = False
+    """The core says when it is over: a quiet while is no end of it."""
 
 
 KINDS: Mapping[str, Kind] = {
@@ -42,11 +45,39 @@ KINDS: Mapping[str, Kind] = {
     "record_set_aside": Kind(severity="warning", hint="run coord db check, then restore a backup if it names damage"),
     "analytics_down": Kind(severity="warning", hint="figures are old until the worker is back; see the server's log"),
     "loop_lag": Kind(severity="warning", hint="the head node is overloaded; heartbeats are read late"),
+    "retry_storm": Kind(
+        severity="critical", hint="look at the job's last failures (coord job show, coord logs); cancel it, or mend it"
+    ),
+    "straggler": Kind(
+        severity="warning",
+        hint="look at its log and its provider; cancel that task, or wait: it is not restarted by itself",
+        calmed=True,
+    ),
+    "provider_quarantined": Kind(
+        severity="warning",
+        hint="job after job failed there: look at the machine, then resume it, or wait until it ends",
+        calmed=True,
+    ),
+    "pool_exhausted": Kind(severity="warning", hint="work waits for capacity; add a provider, or see coord job why"),
+    "relay_saturated": Kind(
+        severity="warning", hint="logs come faster than the disk takes them; none is lost, readers see them late"
+    ),
 }
-"""Every kind there is (docs/reference/alerts.md)."""
+"""Every kind there is (docs/reference/alerts.md). Those of quotas, budgets and staging come with what they speak of."""
 
 Probe = Callable[[], str | None]
 """What is wrong right now, or None."""
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """An alert began, or is over: what is delivered."""
+
+    status: str
+    """`firing` or `resolved`."""
+    entry: AlertEntry
+
+
+Tell = Callable[[Change], None]
 
 
 class _Alert(Struct):
@@ -66,11 +97,21 @@ class Alerts:
         self._now_ms = now_ms
         self._alerts: dict[tuple[str, str], _Alert] = {}
         self._probes: list[tuple[str, str, Probe]] = []
+        self._tellers: list[Tell] = []
 
     def on_note(self, note: commands.Note) -> None:
         """A listener for LiveViews."""
-        if isinstance(note, commands.Warned):
-            self.fire(note.kind, note.subject, note.text)
+        match note:
+            case commands.Warned(kind=kind, subject=subject, text=text):
+                self.fire(kind, subject, text)
+            case commands.Calmed(kind=kind, subject=subject):
+                self.resolve(kind, subject)
+            case _:
+                pass
+
+    def tell(self, teller: Tell) -> None:
+        """Have `teller` called when an alert begins and when it is over. It must not block, await or raise."""
+        self._tellers.append(teller)
 
     def probe(self, kind: str, subject: str, ask: Probe) -> None:
         """Have `check` ask this condition."""
@@ -83,10 +124,10 @@ class Alerts:
         alert = self._alerts.get((kind, subject))
         if alert is None or alert.resolved_ms is not None:
             self._make_room()
-            self._alerts[kind, subject] = _Alert(
-                kind=kind, subject=subject, text=text, since_ms=now, last_ms=now, count=1
-            )
+            alert = _Alert(kind=kind, subject=subject, text=text, since_ms=now, last_ms=now, count=1)
+            self._alerts[kind, subject] = alert
             log.warning("alert %s on %s: %s", kind, subject, text)
+            self._tell("firing", alert)
         else:
             alert.text, alert.last_ms, alert.count = text, now, alert.count + 1
 
@@ -96,6 +137,12 @@ class Alerts:
         if alert is not None and alert.resolved_ms is None:
             alert.resolved_ms = self._now_ms()
             log.info("alert %s on %s is over", kind, subject)
+            self._tell("resolved", alert)
+
+    def _tell(self, status: str, alert: _Alert) -> None:
+        change = Change(status=status, entry=_entry(alert))
+        for teller in self._tellers:
+            teller(change)
 
     def check(self) -> None:
         """Ask every probe, end what has been quiet, forget what is long over. Called every second or so."""
@@ -112,7 +159,7 @@ class Alerts:
             if alert.resolved_ms is not None:
                 if now - alert.resolved_ms > KEPT_MS:
                     del self._alerts[key]
-            elif key not in standing and now - alert.last_ms > QUIET_MS:
+            elif key not in standing and not KINDS[alert.kind].calmed and now - alert.last_ms > QUIET_MS:
                 self.resolve(*key)
 
     def _make_room(self) -> None:
@@ -132,17 +179,18 @@ class Alerts:
     def entries(self) -> list[AlertEntry]:
         """Standing ones first, then the newest."""
         ordered = sorted(self._alerts.values(), key=lambda a: (a.resolved_ms is not None, -a.last_ms))
-        return [
-            AlertEntry(
-                kind=a.kind,
-                severity=KINDS[a.kind].severity,
-                subject=a.subject,
-                since=to_text(a.since_ms),
-                last=to_text(a.last_ms),
-                count=a.count,
-                text=a.text,
-                hint=KINDS[a.kind].hint,
-                resolved_at=to_text(a.resolved_ms) if a.resolved_ms is not None else None,
-            )
-            for a in ordered
-        ]
+        return [_entry(alert) for alert in ordered]
+
+
+def _entry(alert: _Alert) -> AlertEntry:
+    return AlertEntry(
+        kind=alert.kind,
+        severity=KINDS[alert.kind].severity,
+        subject=alert.subject,
+        since=to_text(alert.since_ms),
+        last=to_text(alert.last_ms),
+        count=alert.count,
+        text=alert.text,
+        hint=KINDS[alert.kind].hint,
+        resolved_at=to_text(alert.resolved_ms) if alert.resolved_ms is not None else None,
+    )

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 from aiohttp import WSMsgType
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import replace
 
 from coordinator import ports, wire
@@ -49,6 +49,8 @@ TOO_BIG = 1009
 """RFC 6455: a message larger than the receiver takes."""
 
 _encode = msgspec.json.Encoder().encode
+
+ORDERS = ("grant", "launch", "renew", "stop", "settle")
 
 CODES: dict[CloseCode, Code] = {
     CloseCode.BAD_FRAME: Code.BAD_FRAME,
@@ -118,6 +120,8 @@ class LinkCounters(Struct):
     log_bytes: int = 0
     slowed: int = 0
     """How often a socket was read more slowly: too many log frames."""
+    orders: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORDERS, 0))
+    """What was told about attempts; `renew` counts leases."""
     plans_failed: int = 0
     """Launches that no plan could be made of; each is a failure of its attempt."""
     cut_stalled: int = 0
@@ -585,9 +589,20 @@ class Link:
                 return
             case commands.Launch():
                 told = self._launch(message)
+                around.counters.orders["launch"] += 1
             case commands.Grant():
                 self._credit()
                 told = to_wire(message)
+                around.counters.orders["grant"] += 1
+            case commands.Renew(terms=terms):
+                told = to_wire(message)
+                around.counters.orders["renew"] += len(terms)
+            case commands.StopAttempt():
+                told = to_wire(message)
+                around.counters.orders["stop"] += 1
+            case commands.Settled():
+                told = to_wire(message)
+                around.counters.orders["settle"] += 1
             case _:
                 told = to_wire(message)
         self._write(text_frame(_encode(told)))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import psutil
 
 from coordinator import ports
 from coordinator.core import commands
+from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptState, WorkState
 from coordinator.core.snapshot import Liveness
 from coordinator.service import metrics as m
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
+from coordinator.service.delivery import Delivery
 from coordinator.service.engine import Engine
+from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatWriter
 from coordinator.service.metrics import Metrics
+from coordinator.service.relay.relay import Relay
 from coordinator.service.views import LiveViews
 
 
@@ -27,6 +32,8 @@ def count_notes(metrics: Metrics, views: LiveViews) -> None:
                 metrics.add(m.SESSIONS_OPENED, 1, "resumed" if resumed else "new")
             case commands.SessionEnded(reason=reason):
                 metrics.add(m.SESSIONS_ENDED, 1, reason.value)
+            case commands.Audited(row=row):
+                metrics.add(m.TRANSITIONS, 1, row.entity, row.after)
             case commands.Warned(kind=kind):
                 metrics.add(m.WARNINGS, 1, kind)
             case _:
@@ -67,6 +74,7 @@ def engine_source(engine: Engine) -> m.Source:
         metrics.put(m.ENGINE_REFUSED, counters.refused)
         metrics.put(m.ENGINE_STALLS, counters.stalls)
         metrics.put(m.ENGINE_INBOX, engine.inbox_depth)
+        metrics.put_distribution(m.PLACE_SECONDS, counters.place_seconds, counters.place_seconds_sum)
         metrics.put(m.STORE_FULL, engine.full_since_ms is not None)
 
     return ask
@@ -85,10 +93,74 @@ def links_source(links: AgentLinks) -> m.Source:
         metrics.put(m.LINK_MESSAGES, counters.messages)
         metrics.put(m.LINK_BAD_FRAMES, counters.bad_frames)
         metrics.put(m.LINK_UNKNOWN, counters.unknown_messages)
+        metrics.put(m.LOG_FRAMES, counters.log_frames)
+        metrics.put(m.LINKS_SLOWED, counters.slowed)
+        metrics.put(m.PLANS_FAILED, counters.plans_failed)
+        for order, n in counters.orders.items():
+            metrics.put(m.ORDERS, n, order)
         metrics.put(m.LINKS_CUT, counters.cut_stalled, "stalled")
         metrics.put(m.LINKS_CUT, counters.cut_fast, "too_fast")
         metrics.put(m.LINKS_CUT, counters.cut_bad, "bad_frames")
         metrics.put(m.LINKS_CUT, counters.cut_silent, "no_hello")
+
+    return ask
+
+
+def work_source(engine: Engine, views: LiveViews, feed: Feed) -> m.Source:
+    """Live work. O(live jobs and attempts) a rendering: 200,000 jobs take about 30 ms."""
+
+    def ask(metrics: Metrics) -> None:
+        jobs = Counter(row.state for row in views.jobs.live())
+        attempts = Counter(view.row.state for view in views.attempts.live())
+        for state in WorkState:
+            if state not in ENDED:
+                metrics.put(m.JOBS, jobs[state], state.value)
+        for phase in AttemptState:
+            if phase in LIVE_ATTEMPT:
+                metrics.put(m.ATTEMPTS, attempts[phase], phase.value)
+        waiting = 0
+        for job in engine.state.work.jobs.values():
+            for step in job.steps:
+                if step.ready:
+                    waiting += step.spec.tasks - step.row.cursor + len(step.retry)
+        metrics.put(m.TASKS_WAITING, waiting)
+        metrics.put(m.FEED_FOLLOWERS, feed.followers)
+
+    return ask
+
+
+def relay_source(relay: Relay) -> m.Source:
+    """Logs on their way."""
+
+    def ask(metrics: Metrics) -> None:
+        counters = relay.counters
+        metrics.put(m.RELAY_TAKEN, counters.taken_bytes)
+        metrics.put(m.RELAY_STORED, counters.stored_bytes)
+        metrics.put(m.RELAY_DROPPED, counters.dropped_bytes)
+        metrics.put(m.RELAY_REFUSED, counters.refused)
+        metrics.put(m.RELAY_WAITING, relay.waiting_bytes)
+        metrics.put(m.RELAY_LAG, counters.lag_seconds)
+        metrics.put(m.RELAY_LAG_MAX, counters.lag_seconds_max)
+        metrics.put(m.RELAY_APPENDS, counters.appends)
+        metrics.put(m.RELAY_APPEND_SECONDS, counters.append_seconds)
+        metrics.put(m.RELAY_APPEND_MAX, counters.append_seconds_max)
+        metrics.put(m.RELAY_FAILURES, counters.append_failures)
+        metrics.put(m.RELAY_HOLDS, counters.holds)
+        metrics.put(m.RELAY_HELD, relay.held_connections())
+        metrics.put(m.RELAY_FOLLOWERS, relay.followers)
+
+    return ask
+
+
+def delivery_source(delivery: Delivery) -> m.Source:
+    """Alerts on their way to people."""
+
+    def ask(metrics: Metrics) -> None:
+        for receiver, counters in delivery.counters().items():
+            metrics.put(m.DELIVERIES, counters.delivered, receiver, "delivered")
+            metrics.put(m.DELIVERIES, counters.retried, receiver, "retried")
+            metrics.put(m.DELIVERIES, counters.failed, receiver, "failed")
+        metrics.put(m.DELIVERIES_WAITING, delivery.waiting)
 
     return ask
 

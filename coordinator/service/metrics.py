@@ -17,6 +17,8 @@ OTHER = "other"
 FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of the seconds that a request may take."""
 
+PLACE_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+"""Bounds of the seconds that a placement may take: engine.PLACE_BOUNDS_S, which counts by them."""
 FLUSH_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Bounds of the seconds that a flush may take: heartbeats.FLUSH_BOUNDS_S, which counts by them."""
 
@@ -90,6 +92,43 @@ ENGINE_REFUSED = _counter("coord_engine_refused_total", "Requests refused becaus
 ENGINE_STALLS = _counter("coord_engine_stalls_total", "Times that the coordinator itself stood still")
 ENGINE_INBOX = _gauge("coord_engine_inbox_events", "Events that wait")
 STORE_FULL = _gauge("coord_store_full", "1 while the disk takes no writes, else 0")
+
+PLACE_SECONDS = _histogram("coord_place_seconds", "Time that a round of placing took to decide", PLACE_S)
+
+JOBS = _gauge("coord_jobs", "Jobs that have not ended, by state", "state")
+ATTEMPTS = _gauge("coord_attempts", "Attempts that hold capacity or may yet run, by state", "state")
+TASKS_WAITING = _gauge("coord_tasks_waiting", "Tasks whose step may run and that have no attempt: the queue")
+TRANSITIONS = _counter(
+    "coord_transitions_total",
+    "Audited transitions, by what changed and what it became; attempts that became lost or taken_back were fenced",
+    "entity",
+    "after",
+)
+ORDERS = _counter("coord_agent_orders_total", "What agents were told about attempts; `renew` counts leases", "order")
+PLANS_FAILED = _counter("coord_launch_plans_failed_total", "Launches that no plan could be made of")
+FEED_FOLLOWERS = _gauge("coord_feed_followers", "Readers that follow the feed of events")
+
+RELAY_TAKEN = _counter("coord_relay_taken_bytes_total", "Log bytes taken from agents, repeated ones included")
+RELAY_STORED = _counter("coord_relay_stored_bytes_total", "Log bytes handed to the disk and synced")
+RELAY_DROPPED = _counter(
+    "coord_relay_dropped_bytes_total", "Log bytes that found no room, or came behind such; they are sent again"
+)
+RELAY_REFUSED = _counter("coord_relay_refused_frames_total", "Log frames with an old token or of no attempt of ours")
+RELAY_WAITING = _gauge("coord_relay_waiting_bytes", "Log bytes that were taken and are not stored yet")
+RELAY_LAG = _gauge("coord_relay_lag_seconds", "From the receipt to the disk, of the oldest bytes in the last batch")
+RELAY_LAG_MAX = _gauge("coord_relay_lag_max_seconds", "The worst of these since the start")
+RELAY_APPENDS = _counter("coord_relay_appends_total", "Batches of log bytes stored")
+RELAY_APPEND_SECONDS = _counter("coord_relay_append_seconds_total", "Time that they took, syncs included")
+RELAY_APPEND_MAX = _gauge("coord_relay_append_max_seconds", "The longest of them since the start")
+RELAY_FAILURES = _counter("coord_relay_append_failures_total", "Batches that a full disk refused; tried again")
+RELAY_HOLDS = _counter("coord_relay_holds_total", "Times that a socket was not read until logs were stored")
+RELAY_HELD = _gauge("coord_relay_held_links", "Sockets that are not read for that now")
+RELAY_FOLLOWERS = _gauge("coord_relay_followers", "Readers that follow a log")
+LOG_FRAMES = _counter("coord_link_log_frames_total", "Binary frames with log bytes")
+LINKS_SLOWED = _counter("coord_links_slowed_total", "Times that a socket was read more slowly: too many log frames")
+
+DELIVERIES = _counter("coord_alert_deliveries_total", "Alerts to a webhook or command", "receiver", "result")
+DELIVERIES_WAITING = _gauge("coord_alert_deliveries_waiting", "Alerts that wait to be delivered")
 
 LINKS = _gauge("coord_links", "Agents' connections that are open")
 LINKS_PUSHED = _gauge("coord_links_pushed", "1: frames come straight from the parser; 0: by the slower receive loop")

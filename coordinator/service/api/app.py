@@ -22,9 +22,10 @@ from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.problems import SECURITY_HEADERS, from_aiohttp, problem_of, refusal, unexpected
 from coordinator.service.api.query import parse_query
-from coordinator.service.api.replays import HEADER, REPLAYED, Replays, fingerprint
+from coordinator.service.api.replays import REPLAYED, Replays, fingerprint, key_of
 from coordinator.service.api.route import PUBLIC, AnyRoute, Call, NoBody, Ready, Result
 from coordinator.service.api.routes import routes
+from coordinator.service.api.streams import OpenStreams
 from coordinator.service.api.uploads import decode_body, read_body, receive_upload
 
 log = logging.getLogger("coord.api")
@@ -41,6 +42,7 @@ def build_app(deps: ApiDeps) -> web.Application:
     for route in surface.table:
         app.router.add_route(route.method, route.path, surface.handler(route))
     app.on_response_prepare.append(_add_headers)
+    app.on_shutdown.append(surface.streams.close)
     _measure(deps)
     return app
 
@@ -52,6 +54,8 @@ def _measure(deps: ApiDeps) -> None:
     metrics.source(measures.engine_source(deps.engine))
     metrics.source(measures.links_source(deps.links))
     metrics.source(measures.heartbeats_source(deps.heartbeats))
+    metrics.source(measures.work_source(deps.engine, deps.views, deps.feed))
+    metrics.source(measures.relay_source(deps.relay))
     metrics.source(measures.analytics_source(deps.analytics, clock))
     metrics.source(measures.process_source(clock, deps.loop_lag, deps.version, deps.coordinator_id))
 
@@ -64,7 +68,8 @@ class _Surface:
     """What requests share: the table, who failed to come in, and answers that may be asked for again."""
 
     def __init__(self, deps: ApiDeps) -> None:
-        self.table = routes(deps)
+        self.streams = OpenStreams(deps.views, deps.settings, deps.engine.clock)
+        self.table = routes(deps, self.streams)
         self._deps = deps
         self._clock = deps.engine.clock
         self._limiter = door.FailureLimiter(deps.settings, self._clock.monotonic_s)
@@ -161,7 +166,9 @@ class _Surface:
             assert token is not None
             if route.takes_upload:
                 return await self._take_upload(route, request, token, query)
-            raw = await read_body(request, self._deps.settings)
+            settings = self._deps.settings
+            limit = settings.job_bytes_max if route.model is not None else settings.body_bytes_max
+            raw = await read_body(request, settings, limit)
             token = self._admit(request)  # a body may be sent slowly, and its token be revoked meanwhile
             body = decode_body(raw, request.content_type if raw else "", route.body)
             digest = hashlib.sha256(raw).hexdigest()
@@ -186,13 +193,11 @@ class _Surface:
             except CoordError as error:
                 return self._refuse(error)
 
-        keys = request.headers.getall(HEADER, [])
-        if not keys:
+        key = key_of(request)
+        if key is None or route.durable_keys:
             return await make()
-        if len(keys) > 1:
-            raise CoordError(Code.BAD_REQUEST, f"{HEADER} was given twice", "give it once")
         same = fingerprint(request.method, request.raw_path, digest)
-        response = await self._replays.once(token.token_id, keys[0], same, make)
+        response = await self._replays.once(token.token_id, key, same, make)
         if REPLAYED in response.headers:
             self._deps.metrics.add(m.HTTP_REPLAYED, 1)
         return response

@@ -22,8 +22,9 @@ class RelaySettings(Struct, frozen=True, kw_only=True):
     batch_streams: int = 256
     """Attempts in one batch: each is a file or two to be synced."""
     retry_s: float = 0.25
-    """Pause after the first write that a full disk refused; doubles up to `retry_max_s`."""
+    """Pause after the first write that a full disk refused; doubles ..."""
     retry_max_s: float = 2.0
+    """... up to this."""
     tail_patience_s: float = 30.0
     """A reader of an attempt that ended waits so long for the rest of a log whose agent is away."""
     stop_s: float = 2.0
