@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 
 from coordinator import wire
-from coordinator.agent import channel, control, log, machine
+from coordinator.agent import channel, cleanup, control, log, machine
 from coordinator.agent.attempts import Attempts
 from coordinator.agent.backoff import Backoff
 from coordinator.agent.clock import boot_s
@@ -347,7 +347,10 @@ async def _main(end: socket.socket, listener: socket.socket, start: channel.Star
 def _orphaned(state: StateDir) -> NoReturn:
     """The keeper is dead: nothing that it started may go on without it, and nobody is left to report to."""
     logger.error("the keeper died; its attempts are killed and the daemon ends")
-    os._exit(Exit.FAULT)
+    try:
+        cleanup.kill_attempts(state.path)
+    finally:
+        os._exit(Exit.FAULT)
 
 
 def main() -> NoReturn:
