@@ -11,11 +11,11 @@ import math
 import os
 import resource
 import signal
-from pathlib import Path
 
 from coordinator import wire
 from coordinator.agent.cgroup import CgroupTree
 from coordinator.agent.journal import Held
+from coordinator.agent.places import Place
 from coordinator.agent.pump import Pump
 from coordinator.agent.tree import Tree
 from coordinator.core.jobspec import LogFull
@@ -24,15 +24,14 @@ from coordinator.core.rows import EndCause, ExitInfo
 
 AGAIN_S = 0.05
 """How long what was killed may take before it is killed again: it may have forked meanwhile, or wait for a disk."""
-STREAMS = ("stdout", "stderr")
 
 
 class Attempt:
     """State alone; what moves it is in the methods, each of which may be called at any time."""
 
-    def __init__(self, held: Held, directory: Path, freeze_at_s: float) -> None:
+    def __init__(self, held: Held, place: Place, freeze_at_s: float) -> None:
         self.held = held
-        self.directory = directory
+        self.place = place
         self.freeze_at_s = freeze_at_s
         self.phase = "leased"
         self.wanted = False

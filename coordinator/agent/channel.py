@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from coordinator.agent.config import AgentConfig, Patience
 from coordinator.core.amounts import Share
+from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import ExitInfo, LeaseToken, Promises
 
 MESSAGE_BYTES_MAX = 128 * 1024
@@ -66,11 +67,13 @@ class Hold(Struct, frozen=True, kw_only=True, tag="hold"):
 
 
 class Run(Struct, frozen=True, kw_only=True, tag="run"):
-    """Start it once, by the LaunchPlan in `plan.json` of its directory, which the daemon has written."""
+    """Start it once, by `plan`, or when that is None (too large for a message) by the LaunchPlan in `plan.json` of its
+    directory, which the daemon has written."""
 
     attempt: str
     rank: int
     token: LeaseToken
+    plan: LaunchPlan | None = None
 
 
 class Deadline(Struct, frozen=True, kw_only=True, tag="deadline"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from coordinator.agent.cgroup import group_name, kill_group, own_group, populated, unified_root
 from coordinator.agent.journal import Ended, Journal
 from coordinator.agent.log import logger
+from coordinator.agent.places import Places
 from coordinator.agent.tree import MARK, environment, processes, send
 from coordinator.core.rows import EndCause, ExitInfo
 
@@ -29,7 +30,7 @@ def kill_attempts(state_dir: Path) -> None:
         send(pid, signal.SIGKILL)
 
 
-def clear(state_dir: Path, journal: Journal, attempts: Path) -> None:
+def clear(state_dir: Path, journal: Journal, places: Places) -> None:
     """Before anything is started: kill what still runs, wait until it is gone, and give every attempt that has no
     exit record one, with cause `agent`. The journal is committed."""
     open_ones = [name for name in journal.held if name not in journal.exits]
@@ -42,7 +43,7 @@ def clear(state_dir: Path, journal: Journal, attempts: Path) -> None:
         kill_attempts(state_dir)
         time.sleep(LOOK_S)
     for name in open_ones:
-        out_bytes, err_bytes = (_size(attempts / name / stream) for stream in ("stdout", "stderr"))
+        out_bytes, err_bytes = map(_size, places.used(journal.held[name].place).streams)
         text = "the agent, or its machine, was stopped without notice"
         journal.add(
             Ended(

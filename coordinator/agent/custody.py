@@ -23,9 +23,9 @@ from coordinator.agent.clock import boot_s
 from coordinator.agent.journal import Ended, Forgotten, Held, Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
+from coordinator.agent.places import Places
 from coordinator.agent.pump import Pump
 from coordinator.agent.spawn import CannotStart
-from coordinator.agent.sweeping import Sweeper
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 
 LOG_NEWS_S = 0.004
@@ -45,10 +45,10 @@ class Voice(Protocol):
 
 
 class Custody:
-    def __init__(self, launcher: Launcher, journal: Journal, sweeper: Sweeper, watch: Watch) -> None:
+    def __init__(self, launcher: Launcher, journal: Journal, places: Places, watch: Watch) -> None:
         self._launcher = launcher
         self._journal = journal
-        self._sweeper = sweeper
+        self._places = places
         self._watch = watch
         self._attempts: dict[str, Attempt] = {}
         self._by_main: dict[int, Attempt] = {}
@@ -62,7 +62,7 @@ class Custody:
         self._commit_at_s = 0.0
         self._leaving = ""
         for name, held in journal.held.items():
-            attempt = Attempt(held, launcher.directory(name), 0.0)
+            attempt = Attempt(held, places.used(held.place), 0.0)
             attempt.exit, attempt.phase, attempt.saved = journal.exits[name], "exited", True
             attempt.lengths = (attempt.exit.out_bytes, attempt.exit.err_bytes)
             self._attempts[name] = attempt
@@ -89,7 +89,7 @@ class Custody:
                 self._hold(message)
             case channel.Run():
                 if attempt := self._current(message.attempt, message.token):
-                    attempt.wanted = attempt.phase == "leased"
+                    attempt.wanted, attempt.plan = attempt.phase == "leased", attempt.plan or message.plan
                     self._run_if_held(attempt, now_s)
             case channel.Deadline():
                 if attempt := self._current(message.attempt, message.token):
@@ -135,21 +135,18 @@ class Custody:
             why = "another lease of this attempt is held"
         if not why and len(self._attempts) >= wire.ATTEMPTS_MAX:
             why = f"{wire.ATTEMPTS_MAX} attempts are held here"
-        directory = self._launcher.directory(hold.attempt)
+        place = None
         if not why:
             try:
-                directory.mkdir(mode=0o700)
-            except FileExistsError:
-                self._sweeper.remove(directory)
-                directory.mkdir(mode=0o700)
+                place = self._places.take()
             except OSError as error:
-                why = f"{directory}: {error.strerror}"
-        if why:
+                why = f"no directory could be made: {error.strerror}"
+        if place is None:
             self._queue.append(channel.No(attempt=hold.attempt, rank=hold.rank, token=hold.token, why=why))
             return
-        held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token)
+        held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token, place=place.number)
         self._journal.add(held)
-        self._attempts[hold.attempt] = attempt = Attempt(held, directory, hold.freeze_at_s)
+        self._attempts[hold.attempt] = attempt = Attempt(held, place, hold.freeze_at_s)
         self._after(attempt, "")
 
     def _run_if_held(self, attempt: Attempt, now_s: float) -> None:
@@ -179,8 +176,7 @@ class Custody:
         self._changed.pop(attempt.name, None)
         self._grown.pop(attempt.name, None)
         self._journal.add(Forgotten(attempt=attempt.name))
-        self._sweeper.remove(attempt.directory)
-        self._sweeper.remove(self._launcher.work / attempt.name)
+        self._places.give_back(attempt.place, again=attempt.held.user == 0)
 
     # ---- what happens by itself
 
@@ -297,7 +293,7 @@ def now_of(attempt: Attempt) -> channel.Now:
         rank=attempt.held.rank,
         token=attempt.held.token,
         phase=attempt.phase,
-        directory=str(attempt.directory),
+        directory=str(attempt.place.kept),
         freeze_at_s=attempt.freeze_at_s,
         out_bytes=out_bytes,
         err_bytes=err_bytes,

@@ -33,6 +33,8 @@ class Held(Struct, frozen=True, kw_only=True, tag="held"):
     attempt: str
     rank: int
     token: LeaseToken
+    place: int
+    """Number of its directories."""
     user: int = 0
     """Number of the user id that was made for it, counted from 1; 0: it has none of its own."""
 

@@ -31,8 +31,8 @@ from coordinator.agent.exits import FINAL, AgentStop, Exit
 from coordinator.agent.journal import Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
+from coordinator.agent.places import Places
 from coordinator.agent.state_dir import StateDir
-from coordinator.agent.sweeping import Sweeper
 
 TURN_S = 1.0
 """The longest the keeper sleeps. A turn that took longer was a stall of its own, and is nobody's silence."""
@@ -133,10 +133,12 @@ class _Keeper:
         journal = Journal(state_dir)
         self._home = CgroupHome.find(state_dir)
         self._launcher = Launcher(config, self._home)
-        cleanup.clear(state_dir, journal, self._launcher.attempts)
+        attempts = state_dir.resolve() / "attempts"
+        work = Path(config.work_dir).resolve() if config.work_dir else state_dir.resolve() / "work"
+        self._places = Places(attempts, work, [held.place for held in journal.held.values()])
+        cleanup.clear(state_dir, journal, self._places)
         self._journal = journal
-        self._sweeper = Sweeper((self._launcher.attempts, self._launcher.work))
-        self._custody = Custody(self._launcher, journal, self._sweeper, self._watched.watch)
+        self._custody = Custody(self._launcher, journal, self._places, self._watched.watch)
         self._endpoint = channel.endpoint_socket()
 
     def run(self) -> int:
@@ -185,6 +187,7 @@ class _Keeper:
         self._watch(boot_s() - began_s)
         self._start_if_due()
         self._speak()
+        self._places.sweep()
         if self._last_status is not None and self._exit is None and not self._custody.alive():
             self._exit = self._last_status
 
@@ -295,7 +298,7 @@ class _Keeper:
                 self._on_daemon_end(self._daemon, os.waitstatus_to_exitcode(status))
             else:
                 self._custody.on_child(pid, status, usage)
-                self._sweeper.on_child(pid)
+                self._places.on_child(pid)
 
     def _on_daemon_end(self, daemon: _Daemon, code: int) -> None:
         self._hear(daemon, sys.maxsize)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from coordinator.agent.attempt import STREAMS, Attempt
+from coordinator.agent.attempt import Attempt
 from coordinator.agent.cgroup import CgroupHome, CgroupTree
 from coordinator.agent.clock import boot_s
 from coordinator.agent.config import AgentConfig
+from coordinator.agent.places import CHECKPOINTS, HOME, OUTPUTS, TMP, TRACE
 from coordinator.agent.pump import Pump
 from coordinator.agent.spawn import NOT_STARTED, PATH, CannotStart, open_stdin, start_beside
 from coordinator.agent.tree import MARK, Tree, Walk
@@ -21,14 +22,16 @@ from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import Promises
 
 PLAN_BYTES_MAX = 4 << 20
-PLACES = {
-    "HOME": "home",
-    "TMPDIR": "tmp",
-    "COORD_OUTPUT_DIR": "outputs",
-    "COORD_CHECKPOINT_DIR": "checkpoints",
-    "COORD_TRACE_DIR": "trace",
+VARIABLES = {
+    "HOME": HOME,
+    "TMPDIR": TMP,
+    "COORD_OUTPUT_DIR": OUTPUTS,
+    "COORD_CHECKPOINT_DIR": CHECKPOINTS,
+    "COORD_TRACE_DIR": TRACE,
 }
-"""Variables of the program, and the directories of the attempt that they name."""
+"""Of the program, and which part of its place they name."""
+OURS = ("COORD_OUTPUT_DIR", "COORD_CHECKPOINT_DIR", "COORD_TRACE_DIR")
+"""A job cannot say otherwise."""
 _PLAN = msgspec.json.Decoder(LaunchPlan)
 
 
@@ -36,41 +39,31 @@ class Launcher:
     """Starts attempts. `promises` is what it found that this machine lets it do."""
 
     def __init__(self, config: AgentConfig, home: CgroupHome | None) -> None:
-        state = Path(config.state_dir).resolve()
-        self.attempts = state / "attempts"
-        self.work = Path(config.work_dir).resolve() if config.work_dir else state / "work"
         self.log_bytes_max = config.log_bytes_max
         self._home = home
-        self._mark = state.as_posix()
+        self._mark = Path(config.state_dir).resolve().as_posix()
         self._user = user_name()
         self._path = os.environ.get("PATH") or PATH
         self._lang = os.environ.get("LANG") or "C.UTF-8"
-        for place in (self.attempts, self.work):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.promises = Promises(
             work=True, isolation=Isolation.NONE, kills_all=home is not None, freezes_all=home is not None
         )
 
-    def directory(self, attempt: str) -> Path:
-        """What the agent keeps of an attempt; no program of it can reach it at `uid` and `sandbox`."""
-        return self.attempts / attempt
-
     def launch(self, attempt: Attempt) -> None:
         """Start it. Raises CannotStart, with nothing left running."""
         plan = self._plan(attempt)
-        work = self.work / attempt.name
+        place = attempt.place
         tree = self._tree(attempt.name)
         pumps: list[Pump] = []
         ends: list[int] = []
         try:
-            self._make_places(work)
-            directory = str(work / "home" / plan.directory)
+            directory = str(place.parts[HOME] / plan.directory)
             ends.append(open_stdin(plan.stdin, directory))
-            for stream in STREAMS:
-                pump = Pump(attempt.directory / stream, plan.limits.log_bytes or self.log_bytes_max, plan.log_full)
+            for path in place.streams:
+                pump = Pump(path, plan.limits.log_bytes or self.log_bytes_max, plan.log_full)
                 pumps.append(pump)
                 ends.append(pump.connect())
-            env = self._environment(attempt, plan, work)
+            env = self._environment(attempt, plan)
             with tree.entered() if isinstance(tree, CgroupTree) else contextlib.nullcontext():
                 tree.main = start_beside(plan.argv, env, directory, ends[0], ends[1:])
         except (CannotStart, OSError) as error:
@@ -85,13 +78,15 @@ class Launcher:
                 os.close(end)
         attempt.begin(plan, tree, tuple(pumps), boot_s())
 
-    def _plan(self, attempt: Attempt) -> LaunchPlan:
-        path = attempt.directory / "plan.json"
-        try:
-            with path.open("rb") as file:
-                plan = _PLAN.decode(file.read(PLAN_BYTES_MAX))
-        except (OSError, msgspec.DecodeError) as error:
-            raise CannotStart(NOT_STARTED, f"the plan cannot be read: {error}") from None
+    @staticmethod
+    def _plan(attempt: Attempt) -> LaunchPlan:
+        plan = attempt.plan
+        if plan is None:
+            try:
+                with (attempt.place.kept / "plan.json").open("rb") as file:
+                    plan = _PLAN.decode(file.read(PLAN_BYTES_MAX))
+            except (OSError, msgspec.DecodeError) as error:
+                raise CannotStart(NOT_STARTED, f"the plan cannot be read: {error}") from None
         if not plan.argv:
             raise CannotStart(NOT_STARTED, "the command is empty")
         return plan
@@ -104,20 +99,14 @@ class Launcher:
                 raise CannotStart(NOT_STARTED, f"no cgroup could be made: {error.strerror}") from None
         return Walk(self._mark + "/" + name)
 
-    @staticmethod
-    def _make_places(work: Path) -> None:
-        work.mkdir(mode=0o700, exist_ok=True)
-        for place in PLACES.values():
-            (work / place).mkdir(mode=0o700, exist_ok=True)
-
-    def _environment(self, attempt: Attempt, plan: LaunchPlan, work: Path) -> dict[str, str]:
+    def _environment(self, attempt: Attempt, plan: LaunchPlan) -> dict[str, str]:
         """From scratch: the agent's own ends here, but for PATH and LANG."""
         env = {"PATH": self._path, "LANG": self._lang, "USER": self._user, "LOGNAME": self._user}
-        env |= {name: str(work / place) for name, place in PLACES.items()}
+        place = attempt.place
+        env |= {name: str(place.parts[part]) for name, part in VARIABLES.items()}
         env |= dict(plan.env)
-        for name in ("COORD_OUTPUT_DIR", "COORD_CHECKPOINT_DIR", "COORD_TRACE_DIR"):
-            env[name] = str(work / PLACES[name])
-        env["COORD_ATTEMPT_TOKEN_FILE"] = str(attempt.directory / "token")
+        env |= {name: str(place.parts[VARIABLES[name]]) for name in OURS}
+        env["COORD_ATTEMPT_TOKEN_FILE"] = str(place.kept / "token")
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
         env[MARK] = self._mark + "/" + attempt.name
         return env

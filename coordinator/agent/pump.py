@@ -6,11 +6,15 @@ size of the program's writes; what is beyond it is handled as the job said (`Log
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
 import errno
 import fcntl
 import os
+import select
+import termios
+from pathlib import Path
 
 from coordinator.agent.log import logger
 from coordinator.core.jobspec import LogFull
@@ -27,10 +31,11 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Pump:
-    """Owns the pipe's reading end and the file. `wants` tells whether there is a reason to poll the pipe."""
+    """Owns the pipe's reading end and the file, which is made for the first byte."""
 
-    def __init__(self, path: os.PathLike[str], bound: int, policy: LogFull) -> None:
-        """`bound` in bytes, 0: none. The file is made; an OSError is raised when it cannot be."""
+    def __init__(self, path: Path, bound: int, policy: LogFull) -> None:
+        """`bound` in bytes, 0: none."""
+        self._path = path
         self.bound = bound
         self.policy = policy
         self.length = 0
@@ -42,7 +47,7 @@ class Pump:
         self.open = False
         self._holes_to = 0
         self._failed = False
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        self._file = -1
         self._sink = -1
         self._pipe = -1
         self._large = False
@@ -122,6 +127,11 @@ class Pump:
     def _keep(self, count: int) -> int:
         """Bytes moved into the file; 0 at the end of the stream. BlockingIOError when there are none yet."""
         try:
+            if self._file < 0:
+                if not self._has_news():
+                    return 0
+                flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._file = os.open(self._path, flags, 0o600)
             moved = self._splice(self._file, count, self.length)
         except BlockingIOError:
             raise
@@ -133,6 +143,19 @@ class Pump:
             return self._drop()
         self.length += moved
         return moved
+
+    def _has_news(self) -> bool:
+        """Whether there is anything to move: False at the end of the stream, BlockingIOError when nothing is there."""
+        count = array.array("i", [0])
+        fcntl.ioctl(self._pipe, termios.FIONREAD, count)
+        if not count[0] and not self._ended():
+            raise BlockingIOError
+        return bool(count[0])
+
+    def _ended(self) -> bool:
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        return any(mask & select.POLLHUP for _, mask in poll.poll(0))
 
     def _drop(self) -> int:
         if self._sink < 0:
@@ -158,6 +181,8 @@ class Pump:
 
     def _mark(self) -> None:
         """One line at the place of the gap. It counts as a part of the stream, not of the bound."""
+        if self._file < 0:
+            return
         before = os.pread(self._file, 1, self.length - 1) if self.length else b"\n"
         then = "the attempt is ended" if self.policy is LogFull.FAIL else "what follows is dropped"
         why = "its log could not be written" if self._failed else f"its log reached its bound of {self.bound} bytes"

@@ -130,10 +130,8 @@ class DaemonSide:
         token = self.hold(attempt, number, for_s=for_s)
         now = self.until(lambda: self.now.get(attempt))
         assert now is not None
-        directory = Path(now.directory)
-        (directory / "plan.json").write_bytes(msgspec.json.encode(plan))
-        (directory / "token").write_text("secret of " + attempt)
-        self.say(channel.Run(attempt=attempt, rank=0, token=token))
+        (Path(now.directory) / "token").write_text("secret of " + attempt)
+        self.say(channel.Run(attempt=attempt, rank=0, token=token, plan=plan))
         return token
 
     def renew(self, token: LeaseToken, for_s: float, attempt: str = "1.0.0.1") -> None:
@@ -164,12 +162,12 @@ class DaemonSide:
 
     def file(self, name: str, attempt: str = "1.0.0.1") -> Path:
         """One of the agent's own files of an attempt."""
-        return Path(self.config.state_dir) / "attempts" / attempt / name
+        return Path(self.now[attempt].directory) / name
 
     def place(self, name: str, attempt: str = "1.0.0.1") -> Path:
         """What the program sees."""
         work = Path(self.config.work_dir) if self.config.work_dir else Path(self.config.state_dir) / "work"
-        return work / attempt / name
+        return work / Path(self.now[attempt].directory).name / name
 
     def text_until(self, path: Path, end: str = "\n") -> str:
         """What a program wrote into a file, once it ends as it should."""
