@@ -56,6 +56,7 @@ def test_every_value_says_where_it_came_from(tmp_path: Path) -> None:
         ("heartbeat_interval_ms = '10s'", "heartbeat_interval_ms = 10000", "lost_after_ms=60000"),
         ("suspect_after_intervals = 1.0", "ping_after_intervals = 1.2", "raise"),
         ("suspect_after_intervals = 7", "lost_after_ms = 30000", "lower"),
+        ("term_ms = '12s'", "term_ms = 12000", "raise"),
     ],
 )
 def test_patience_that_contradicts_itself_is_refused(tmp_path: Path, text: str, said: str, hint: str) -> None:
