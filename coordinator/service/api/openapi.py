@@ -17,6 +17,7 @@ from coordinator.service.api.problems import MEDIA_TYPE
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.replays import HEADER
 from coordinator.service.api.route import PUBLIC, AnyRoute, Call, NoBody, Ready
+from coordinator.service.api.streams import EVENT_STREAM
 
 _TEMPLATE = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"\{(\w+)\}")
@@ -71,7 +72,7 @@ def _any(kind: type) -> Json:
 def _types(table: Sequence[AnyRoute]) -> list[Any]:
     found: dict[int, Any] = {id(Problem): Problem}
     for route in table:
-        for one in (route.body, route.answer):
+        for one in (route.body_model, route.answer):
             if isinstance(one, type) and issubclass(one, msgspec.Struct) and one is not NoBody:
                 found[id(one)] = one
     return list(found.values())
@@ -96,7 +97,7 @@ def _operation(route: AnyRoute, by_type: dict[int, Json]) -> Json:
         media: Json = {"text/csv": {"schema": {"type": "string"}}}
         out["requestBody"] = {"required": True, "content": media}
     elif route.body is not NoBody:
-        out["requestBody"] = {"content": {"application/json": {"schema": by_type[id(route.body)]}}}
+        out["requestBody"] = {"content": {"application/json": {"schema": by_type[id(route.body_model)]}}}
     return out
 
 
@@ -138,14 +139,15 @@ def _answer(route: AnyRoute, by_type: dict[int, Json]) -> Json:
     if route.answer == "websocket":
         return {"description": "The connection is open once it is upgraded (101)"}
     if isinstance(route.answer, str):
-        return {"description": "Text", "content": {route.answer: {"schema": {"type": "string"}}}}
+        media = [route.answer, *([EVENT_STREAM] if route.streams else [])]
+        return {"description": "Text", "content": {one: {"schema": {"type": "string"}} for one in media}}
     schema = by_type[id(route.answer)]
     if route.nullable:
         schema = {"anyOf": [schema, {"type": "null"}]}
-    return {
-        "description": (route.answer.__doc__ or "").split("\n")[0],
-        "content": {"application/json": {"schema": schema}},
-    }
+    content: Json = {"application/json": {"schema": schema}}
+    if route.streams:
+        content[EVENT_STREAM] = {"schema": {"type": "string"}}
+    return {"description": (route.answer.__doc__ or "").split("\n")[0], "content": content}
 
 
 @lru_cache(maxsize=1)

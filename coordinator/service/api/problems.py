@@ -12,6 +12,7 @@ from aiohttp import web
 
 from coordinator.api_types import Problem
 from coordinator.core.errors import Code, CoordError
+from coordinator.jobfile import JobError
 
 log = logging.getLogger("coord.api")
 
@@ -21,6 +22,7 @@ STATUS: Mapping[Code, int] = {
     Code.BAD_IMPORT: 422,
     Code.BAD_CONFIG: 500,
     Code.BAD_SQL: 400,
+    Code.BAD_JOB: 422,
     Code.UNAUTHENTICATED: 401,
     Code.FORBIDDEN: 403,
     Code.NOT_FOUND: 404,
@@ -77,6 +79,7 @@ def problem_of(error: CoordError, instance: str = "") -> Problem:
         code=error.code.value,
         hint=error.hint,
         instance=instance,
+        errors=error.problems if isinstance(error, JobError) else (),
     )
 
 

@@ -43,6 +43,18 @@ def fingerprint(method: str, target: str, body_digest: str) -> str:
     return hashlib.sha256(f"{method} {target} {body_digest}".encode()).hexdigest()
 
 
+def key_of(request: web.Request) -> str | None:
+    """The request's key; None without one. CoordError(BAD_REQUEST) for one that is not taken."""
+    keys = request.headers.getall(HEADER, [])
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise CoordError(Code.BAD_REQUEST, f"{HEADER} was given twice", "give it once")
+    if not _KEY.fullmatch(keys[0]):
+        raise CoordError(Code.BAD_REQUEST, f"this {HEADER} is not taken", "send 1 to 128 visible ASCII characters")
+    return keys[0]
+
+
 class Replays:
     """The answers that may be asked for again. Full: the oldest finished one goes."""
 
@@ -63,8 +75,6 @@ class Replays:
         CoordError(CONFLICT) when the key came with another request. Answers that a repeat could better
         (5xx, 429), and those too large to keep, are not kept: of those who waited for one, the next one tries.
         """
-        if not _KEY.fullmatch(key):
-            raise CoordError(Code.BAD_REQUEST, f"this {HEADER} is not taken", "send 1 to 128 visible ASCII characters")
         self._expire()
         while (entry := self._entries.get((token_id, key))) is not None:
             if entry.fingerprint != same:

@@ -29,6 +29,10 @@ PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 """The only paths that may be marked public: they say that the process is there, and nothing about the fleet."""
 
 READERS = frozenset({Role.ADMIN, Role.READ_ONLY})
+TENANTS = frozenset({Role.ADMIN, Role.TENANT})
+"""Those who have jobs run."""
+ONLOOKERS = READERS | TENANTS
+"""Those who may see jobs: a tenant its own."""
 ADMINS = frozenset({Role.ADMIN})
 
 
@@ -72,7 +76,7 @@ class Call(Generic[Q, B]):
 
 Result = msgspec.Struct | Ready | web.StreamResponse | None
 Handler = Callable[[Call[Q, B]], Awaitable[Result]]
-Answers = type[msgspec.Struct] | Literal["text/plain", "websocket"] | None
+Answers = type[msgspec.Struct] | Literal["text/plain", "text/event-stream", "websocket"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,12 @@ class Route(Generic[Q, B]):
     status: int = 200
     nullable: bool = False
     """The answer may be JSON null."""
+    streams: bool = False
+    """Asked with `Accept: text/event-stream` it answers an event stream."""
+    model: type[msgspec.Struct] | None = None
+    """What a body that its handler takes apart itself looks like."""
+    durable_keys: bool = False
+    """The handler sees to Idempotency-Key itself, beyond a restart."""
 
     def __post_init__(self) -> None:
         if not self.roles:
@@ -103,6 +113,11 @@ class Route(Generic[Q, B]):
     def operation(self) -> str:
         """A name for this route: the handler's."""
         return getattr(self.handler, "__name__", self.path)
+
+    @property
+    def body_model(self) -> type[Any]:
+        """What describes the body."""
+        return self.model if self.model is not None else self.body
 
     @property
     def takes_upload(self) -> bool:
@@ -121,6 +136,7 @@ def get(
     query: type[Q],
     *,
     nullable: bool = False,
+    streams: bool = False,
 ) -> AnyRoute:
     """A GET route; its handler's types are checked against `query`."""
     return Route(
@@ -133,6 +149,7 @@ def get(
         body=NoBody,
         answer=answer,
         nullable=nullable,
+        streams=streams,
     )
 
 
@@ -160,18 +177,60 @@ def post(
     )
 
 
+def post_model(
+    path: str,
+    roles: frozenset[Role],
+    handler: Handler[Q, dict[str, Any]],
+    answer: Answers,
+    summary: str,
+    query: type[Q],
+    model: type[msgspec.Struct],
+    *,
+    status: int = 200,
+    durable_keys: bool = False,
+) -> AnyRoute:
+    """A POST route whose handler checks its body itself, which looks like `model`."""
+    return Route(
+        method="POST",
+        path=path,
+        roles=roles,
+        handler=handler,
+        summary=summary,
+        query=query,
+        body=dict,
+        model=model,
+        answer=answer,
+        status=status,
+        durable_keys=durable_keys,
+    )
+
+
 def delete(path: str, roles: frozenset[Role], handler: Handler[NoQuery, NoBody], summary: str) -> AnyRoute:
     """A DELETE route: 204."""
+    return delete_with(path, roles, handler, None, summary, NoQuery, status=204)
+
+
+def delete_with(
+    path: str,
+    roles: frozenset[Role],
+    handler: Handler[Q, NoBody],
+    answer: Answers,
+    summary: str,
+    query: type[Q],
+    *,
+    status: int = 200,
+) -> AnyRoute:
+    """A DELETE route that answers how it stands now."""
     return Route(
         method="DELETE",
         path=path,
         roles=roles,
         handler=handler,
         summary=summary,
-        query=NoQuery,
+        query=query,
         body=NoBody,
-        answer=None,
-        status=204,
+        answer=answer,
+        status=status,
     )
 
 

@@ -11,21 +11,39 @@ from typing import Any
 from coordinator import api_types as t
 from coordinator import wire
 from coordinator.core.rows import Role
-from coordinator.service.api import access, fleet, history, operations, reliability
+from coordinator.jobfile.model import JobFile
+from coordinator.service.api import (
+    access,
+    fleet,
+    happenings,
+    history,
+    job_logs,
+    jobs,
+    log_selection,
+    nodepools,
+    operations,
+    reliability,
+    waiting,
+)
 from coordinator.service.api.agents_door import connect_agent
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.openapi import show_openapi
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import (
     ADMINS,
+    ONLOOKERS,
     PUBLIC,
     READERS,
+    TENANTS,
     AnyRoute,
     NoBody,
     delete,
+    delete_with,
     get,
     post,
+    post_model,
 )
+from coordinator.service.api.streams import OpenStreams
 from coordinator.service.api.uploads import Upload
 
 ENROLLERS = frozenset({Role.JOIN, Role.ADMIN, Role.AGENT})
@@ -37,8 +55,91 @@ def _with(handler: Any, *parts: object, **named: object) -> Any:
     return update_wrapper(partial(handler, *parts, **named), handler)
 
 
-def routes(deps: ApiDeps) -> tuple[AnyRoute, ...]:
+def routes(deps: ApiDeps, streams: OpenStreams) -> tuple[AnyRoute, ...]:
     """Every route of the coordinator."""
+    return (*_fleet_routes(deps), *_work_routes(streams))
+
+
+def _work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
+    """Jobs, and what happens."""
+    return (
+        post_model(
+            "/v1/jobs",
+            TENANTS,
+            _with(jobs.submit_job, locks=jobs.KeyLocks()),
+            t.JobEntry,
+            "Have a job run; 200 and the job that the same Idempotency-Key made before",
+            jobs.SubmitQuery,
+            JobFile,
+            status=201,
+            durable_keys=True,
+        ),
+        post_model(
+            "/v1/jobs/preview",
+            TENANTS,
+            jobs.preview_job,
+            t.Preview,
+            "What a job consists of and who could run it now; nothing is submitted",
+            jobs.SubmitQuery,
+            JobFile,
+        ),
+        get("/v1/jobs", ONLOOKERS, jobs.list_jobs, t.Jobs, "Jobs, newest first", jobs.JobsQuery),
+        get("/v1/jobs/{id}", ONLOOKERS, jobs.show_job, t.JobDetails, "A job, its steps and first tasks", NoQuery),
+        get("/v1/jobs/{id}/tasks", ONLOOKERS, jobs.list_tasks, t.Tasks, "A job's tasks", jobs.TasksQuery),
+        get("/v1/jobs/{id}/why", ONLOOKERS, jobs.why_job, t.JobWhy, "Why a job stands as it does", NoQuery),
+        get(
+            "/v1/jobs/{id}/wait",
+            ONLOOKERS,
+            _with(waiting.wait_job, streams=streams),
+            t.JobEntry,
+            "The job when it has ended, or when the time is over",
+            waiting.WaitQuery,
+            streams=True,
+        ),
+        get(
+            "/v1/jobs/{id}/logs",
+            ONLOOKERS,
+            _with(job_logs.read_logs, streams=streams),
+            "text/plain",
+            "What a job prints, stored or as it is written",
+            log_selection.LogsQuery,
+            streams=True,
+        ),
+        delete_with(
+            "/v1/jobs/{id}", TENANTS, jobs.cancel_job, t.JobEntry, "Cancel a job or a task of it", jobs.CancelQuery
+        ),
+        post(
+            "/v1/jobs/{id}/retry",
+            TENANTS,
+            jobs.retry_job,
+            t.JobEntry,
+            "Run again what failed, was lost or was cancelled",
+            NoBody,
+        ),
+        get(
+            "/v1/events",
+            ONLOOKERS,
+            _with(happenings.stream_events, streams=streams),
+            "text/event-stream",
+            "What happens, as it becomes durable",
+            happenings.EventsQuery,
+        ),
+        get(
+            "/v1/audit", ONLOOKERS, happenings.list_audit, t.Audit, "What happened, newest first", happenings.AuditQuery
+        ),
+        get(
+            "/v1/nodepools",
+            ONLOOKERS,
+            nodepools.list_nodepools,
+            t.NodePools,
+            "What each pool offers, what is free and what waits for it",
+            NoQuery,
+        ),
+    )
+
+
+def _fleet_routes(deps: ApiDeps) -> tuple[AnyRoute, ...]:
+    """Liveness, the fleet, access and operations."""
     index = fleet.ProviderIndex(deps.views)
     work = reliability.HeavyWork(deps.settings.sql_at_once)
     alone = operations.OneAtATime()

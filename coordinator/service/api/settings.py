@@ -45,5 +45,19 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     """SQL questions and backtests that run at the same time; further ones are refused."""
     ask_s: float = 60.0
     """How long an answer of analytics may take."""
+    job_bytes_max: int = 4 * 1024 * 1024
+    """Of a job as it is submitted, before and after decompression."""
+    streams_max: int = 2_000
+    """Answers that stay open at a time: event streams, followed logs, long polls ..."""
+    streams_per_token_max: int = 500
+    """... and of one token."""
+    streams_idle_s: float = 15.0
+    """An event stream says at least this often that it is still there."""
+    streams_stall_s: float = 60.0
+    """A reader that takes nothing for so long is cut."""
+    wait_s_max: float = 300.0
+    """How long one request may wait for a job."""
+    retry_tasks_max: int = 1_000_000
+    """Tasks that one manual retry runs again."""
     examined_max: int = 20_000
     """Providers looked at for one page of the filtered list; the page then ends early, with a token."""

@@ -37,9 +37,9 @@ class Upload:
     digest: str
 
 
-async def read_body(request: web.Request, settings: ApiSettings) -> bytes:
-    """A small body. CoordError: TOO_LARGE, TIMEOUT when it does not arrive, BAD_REQUEST when it cannot be unpacked."""
-    limit = settings.body_bytes_max
+async def read_body(request: web.Request, settings: ApiSettings, limit: int) -> bytes:
+    """A body of at most `limit` bytes. CoordError: TOO_LARGE, TIMEOUT when it does not arrive, BAD_REQUEST when it
+    cannot be unpacked."""
     _check_announced(request, limit)
     body = bytearray()
     try:
@@ -138,7 +138,7 @@ def _hint(said: str, into: type[object]) -> str:
         near = nearest(said[len(_UNKNOWN_FIELD) :].split("`", 1)[0], fields)
         if near:
             return f"did you mean {near}?"
-    return f"it takes: {', '.join(fields)}"
+    return f"it takes: {', '.join(fields)}" if fields else "send one JSON object"
 
 
 def _check_announced(request: web.Request, limit: int) -> None:

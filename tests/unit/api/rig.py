@@ -110,8 +110,9 @@ class Rig:
         json: object = None,
         data: bytes | None = None,
         headers: dict[str, str] | None = None,
+        read: bool = True,
     ) -> Got:
-        """One request; `path` is sent as it is."""
+        """One request; `path` is sent as it is. Without `read` the body is left alone: a stream may have no end."""
         out = dict(headers or {})
         if token is not None:
             out["Authorization"] = f"Bearer {token}"
@@ -120,7 +121,7 @@ class Rig:
             out.setdefault("Content-Type", "application/json")
         url = URL(self.url + path, encoded=True)
         async with self.http.request(method, url, data=data, headers=out, allow_redirects=False) as response:
-            return Got(response.status, response.headers, await response.read())
+            return Got(response.status, response.headers, await response.read() if read else b"")
 
     async def get(self, path: str, token: str | None = ADMIN, **more: Any) -> Got:
         return await self.ask("GET", path, token, **more)
