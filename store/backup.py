@@ -1,4 +1,4 @@
-"""Backup of a running store: both databases as of one moment, their segments, and a manifest of digests."""
+"""Backup of a running store: both databases as of one moment, their segments, the logs, and a manifest of digests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from msgspec import Struct
 from coordinator.core.errors import Code, CoordError
 from store import manifest
 from store.failpoints import FailPoints
-from store.layout import DIRECTORY_MODE, FILE_MODE, DataDir, sync_directory, write_private
+from store.layout import DIRECTORY_MODE, FILE_MODE, DataDir, link_or_copy, sync_directory, write_private
+from store.log_backup import copy_logs
 from store.manifest import Segment, digest_of
 from store.sqlite import broken, open_reader, sqlite3, translated
 from store.writer import Writer
@@ -50,7 +51,8 @@ async def back_up(data: DataDir, parent: Path, truth: Writer, telemetry: Writer,
     """Write a new directory `coord-<UTC time>` into `parent` and return it, verified and durable.
 
     Both writers stand still only while the two snapshots are opened (milliseconds); the copying goes on beside
-    them. Segments must not be sealed or removed meanwhile. Segments on the same file system are hard links.
+    them. Segments must not be sealed or removed meanwhile. Segments and complete logs are hard links on the same
+    file system; a log that grows is copied as far as it is.
     """
     name = f"coord-{datetime.fromtimestamp(time.time(), UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(2)}"
     partial = parent / f".{name}.partial"
@@ -101,15 +103,8 @@ def _copy(data: DataDir, target: Path, snapshots: list[sqlite3.Connection]) -> N
     for row in snapshots[1].execute(manifest.ALL):
         segment = Segment(*row)
         link_or_copy(data.segments / segment.file, target / data.segments.name / segment.file)
+    copy_logs(data.logs, target / data.logs.name, snapshots[0])
     shutil.copy(data.coordinator_id, target / data.coordinator_id.name)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """A second name for a file that never changes; a copy on another file system."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy(source, target)
 
 
 def _finish(data: DataDir, partial: Path, final: Path, points: FailPoints) -> None:
@@ -133,7 +128,8 @@ def _finish(data: DataDir, partial: Path, final: Path, points: FailPoints) -> No
         files=tuple(files),
     )
     points.reach("backup.copied")
-    sync_directory(partial / data.segments.name)
+    for directory in (path for path in partial.rglob("*") if path.is_dir()):
+        sync_directory(directory)
     write_private(partial / CONTENTS, msgspec.json.format(msgspec.json.encode(contents)).decode() + "\n")
     partial.rename(final)
     sync_directory(final.parent)

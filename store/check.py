@@ -1,4 +1,4 @@
-"""The full check: integrity of both databases, digests of every segment. Changes nothing.
+"""The full check: integrity of both databases, digests of every segment, lengths of every log. Changes nothing.
 
     python -m store.check DATA          (MessagePack of ports.CheckReport)
 
@@ -17,6 +17,7 @@ from coordinator.ports import CheckReport
 from store import heartbeats, manifest
 from store.children import become_child
 from store.layout import DataDir
+from store.log_backup import check_logs
 from store.manifest import Segment, digest_of
 from store.migrate import scripts
 from store.row_reading import read_row
@@ -40,7 +41,9 @@ def check_files(data_dir: Path) -> CheckReport:
             continue
         try:
             rows += _check_database(connection, database, problems)
-            if database == "telemetry":
+            if database == "truth":
+                files += check_logs(data.logs, connection, problems)
+            else:
                 segments = _check_segments(data, connection, problems)
         except sqlite3.Error as error:
             problems.append(str(translated(error, path)))

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 from coordinator.core.errors import Code, CoordError
@@ -189,6 +190,23 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file that never changes; a copy on another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
+def make_directory(root: Path, inside: Path) -> Path:
+    """A private directory below `root`, and those that lead to it; returns it."""
+    made = root
+    for name in inside.parts:
+        made = made / name
+        made.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+    return made
 
 
 def _unusable(path: Path, error: OSError) -> CoordError:

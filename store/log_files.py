@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -182,6 +183,8 @@ class LogFiles:
                 path = log_path(self.root, rank_key, SUFFIXES[key.stream])
                 log.fds[key.stream] = self._create(path)
                 self._new_in.add(path.parent)
+            elif os.fstat(log.fds[key.stream]).st_nlink > 1:
+                self._separate(log, key.stream)
             _write_at(log.fds[key.stream], fresh, length)
             log.written[key.stream] = length + len(fresh)
             log.last_ms = max(log.last_ms, at_ms)
@@ -246,6 +249,19 @@ class LogFiles:
                     self._new_in.add(directory.parent)
             fd = os.open(path, flags, FILE_MODE)
         return fd
+
+    def _separate(self, log: RankLog, stream: int) -> None:
+        """Have a file of our own again: a backup took this one for complete, and links to it."""
+        path = log_path(self.root, log.key, SUFFIXES[stream])
+        copy = path.with_suffix(".copy")
+        shutil.copyfile(path, copy)
+        copy.chmod(FILE_MODE)
+        fd = os.open(copy, os.O_RDWR | os.O_CLOEXEC)
+        os.fsync(fd)
+        copy.rename(path)
+        os.close(log.fds[stream])
+        log.fds[stream] = fd
+        self._new_in.add(path.parent)
 
     def put_aside(self, job_id: JobId) -> Path | None:
         """Take a job's logs out of the way, to be deleted elsewhere; None when it has none."""

@@ -48,13 +48,17 @@ def listing(states: Collection[WorkState], *, step: bool) -> str:
     Those that failed and those that have not ended are found among any number of completed ones.
     """
     conditions = ["job_id = ?", "step = ?", "task > ?"] if step else ["job_id = ?", "(step, task) > (?, ?)"]
+    index = ""
     if states:
         conditions.append(f"state IN ({', '.join(repr(state.value) for state in sorted(states))})")
+        # The planner would walk the whole job by its key.
         if ENDED.isdisjoint(states):
             conditions.append(LIVE)
+            index = "INDEXED BY task_live"
         elif {WorkState.FAILED, WorkState.CANCELLED}.issuperset(states):
             conditions.append(_FAILED)
-    return f"SELECT {_NAMES} FROM task WHERE {' AND '.join(conditions)} ORDER BY step, task LIMIT ?"  # noqa: S608
+            index = "INDEXED BY task_failed"
+    return f"SELECT {_NAMES} FROM task {index} WHERE {' AND '.join(conditions)} ORDER BY step, task LIMIT ?"  # noqa: S608
 
 
 _json = msgspec.json.Encoder()

@@ -12,20 +12,55 @@ import pytest
 
 from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.rows import Meta, MetaRow
-from coordinator.ports import Store
+from coordinator.core.ids import JobId
+from coordinator.core.rows import AttemptState, EndCause, ExitInfo, Meta, MetaRow, Row, WorkState
+from coordinator.ports import LogKey, LogWrite, Store
 from store.backup import CONTENTS, read_contents
 from store.columns import TruthReader
 from store.durable import DiskStore
 from store.restore import restore
 from store.sqlite import open_reader
-from tests.conformance.homes import HOUR_MS, NOON_MS, DiskHome, a_beat, a_provider, a_session, a_token
+from tests.conformance.homes import (
+    HOUR_MS,
+    NOON_MS,
+    DiskHome,
+    a_beat,
+    a_job,
+    a_provider,
+    a_rank,
+    a_session,
+    a_spec,
+    a_step,
+    a_task,
+    a_token,
+    an_attempt,
+    an_audit,
+)
 
+SAID = LogKey((JobId(1), 0, 0, 1), 0, 0)
+SAYS = LogKey((JobId(2), 0, 0, 1), 0, 1)
+DONE = ExitInfo(cause=EndCause.EXITED, code=0, out_bytes=5)
+WORK: list[Row] = [
+    a_job(1, WorkState.COMPLETED, ended_at_ms=NOON_MS),
+    a_spec(1),
+    a_step(1, state=WorkState.COMPLETED),
+    a_task(1, state=WorkState.COMPLETED),
+    an_attempt(1, state=AttemptState.COMPLETED, ranks=(a_rank(released=True, exit=DONE),)),
+    a_job(2, WorkState.RUNNING),
+    a_spec(2),
+    a_step(2, state=WorkState.RUNNING),
+    a_task(2, state=WorkState.RUNNING),
+    an_attempt(2, token=7),
+    an_audit(1),
+]
+"""One job over and done with, whose log is complete, and one that runs."""
 BEATS = [a_beat(NOON_MS + n * 60_000) for n in range(90)]
 
 
 async def fill(store: DiskStore) -> None:
     await store.commit([Put(a_provider()), Put(a_session(1, NOON_MS, NOON_MS + 5)), Put(a_token())])
+    await store.commit([Put(row) for row in WORK])
+    await store.logs.append([LogWrite(SAID, 0, b"hello", 1), LogWrite(SAYS, 0, b"so far", 2)])
     await store.append_heartbeats(BEATS)
     await store.maintain(NOON_MS + HOUR_MS + 400_000)
 
@@ -34,7 +69,10 @@ async def contents_of(store: DiskStore) -> tuple[object, ...]:
     loaded = await store.load()
     rows = [row for row in loaded.rows if not isinstance(row, MetaRow)]
     beats = await store.heartbeats(BEATS[0].key, 0, 1_000)
-    return rows, beats, await store.sessions(a_provider().provider_id, 0, 9), await store.hours(BEATS[0].key, 0, 9)
+    logs = [await store.logs.read(key, 0, 99) for key in (SAID, SAYS)]
+    marks = [await store.logs.marks(key.attempt_id, 0, 0, 99) for key in (SAID, SAYS)]
+    told = await store.sessions(a_provider().provider_id, 0, 9), await store.hours(BEATS[0].key, 0, 9)
+    return rows, beats, told, logs, marks, await store.jobs(None, 9), await store.audit(9)
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +219,89 @@ def test_a_backup_that_fails_leaves_nothing_behind(saved: Path, tmp_path: Path) 
 
     home.run(story)
     assert [] == list((tmp_path / "backups").iterdir())
+
+
+# ---- logs and numbers
+
+
+def test_a_growing_log_leaves_the_backup_alone(tmp_path: Path) -> None:
+    """A complete log is a link, a growing one a copy; whatever is written later, also to the complete one by an agent
+    that lies, the backup is what it was."""
+    home = DiskHome(tmp_path / "data")
+
+    async def story(store: DiskStore) -> Path:
+        await fill(store)
+        backup = await store.backup(tmp_path / "backups")
+        links = {path.name: path.stat().st_nlink for path in (backup / "logs").rglob("*.*")}
+        assert {"0.0.1.0.out": 2, "0.0.1.0.err": 1, "0.0.1.0.idx": 1} == links
+        assert {SAID: 9, SAYS: 10} == await store.logs.append(
+            [LogWrite(SAID, 5, b" lie", 3), LogWrite(SAYS, 6, b" and", 3)]
+        )
+        assert b"hello lie" == await store.logs.read(SAID, 0, 99)
+        problems = (await store.check()).problems
+        assert ("logs/0/1/0.0.1.0.out is longer than its agent said: 9 bytes",) == problems
+        return backup
+
+    backup = home.run(story)
+    again = DiskHome(tmp_path / "again")
+    restore(backup, again.data.path)
+
+    async def write_on(store: DiskStore) -> None:
+        assert (b"hello", b"so far") == (await store.logs.read(SAID, 0, 99), await store.logs.read(SAYS, 0, 99))
+        await store.logs.append([LogWrite(SAID, 5, b"!", 3), LogWrite(SAYS, 6, b"!", 3)])
+
+    again.run(write_on)
+    read_contents(backup)
+    assert {0o700} == {path.stat().st_mode & 0o777 for path in again.data.logs.rglob("*") if path.is_dir()}
+    assert {0o600} == {path.stat().st_mode & 0o777 for path in again.data.logs.rglob("*") if path.is_file()}
+
+
+def test_no_number_of_a_job_is_given_again_after_a_restore(saved: Path, tmp_path: Path) -> None:
+    """The store of before knows what was given since; where there is none, a stretch of numbers is left out."""
+
+    async def numbers(store: Store) -> tuple[int, int, int]:
+        loaded = await store.load()
+        return loaded.next_job_id, loaded.next_token, loaded.next_audit
+
+    async def go_on(store: Store) -> None:
+        await store.commit([Put(a_job(30)), Put(an_audit(50))])
+
+    home = DiskHome(tmp_path / "data")
+    home.run(go_on)
+    restore(saved, home.data.path)
+    assert (31, 8, 51) == home.run(numbers)
+    elsewhere = DiskHome(tmp_path / "elsewhere")
+    restore(saved, elsewhere.data.path)
+    assert (10_003, 8, 10_000_002) == elsewhere.run(numbers)
+
+
+def test_the_logs_of_before_a_restore_are_kept_beside(saved: Path, tmp_path: Path) -> None:
+    """They belong to the jobs of the store that was replaced, whose numbers the restored one does not know."""
+    home = DiskHome(tmp_path / "data")
+    other = LogKey((JobId(77), 0, 0, 1), 0, 0)
+
+    async def before(store: DiskStore) -> None:
+        await store.logs.append([LogWrite(other, 0, b"of before", 1)])
+
+    async def after(store: DiskStore) -> tuple[int, bytes]:
+        return await store.logs.length(other), await store.logs.read(SAID, 0, 9)
+
+    home.run(before)
+    aside = restore(saved, home.data.path)
+    assert aside is not None
+    assert b"of before" == (aside / "logs" / "0" / "77" / "0.0.1.0.out").read_bytes()
+    assert (0, b"hello") == home.run(after)
+
+
+def test_a_check_names_logs_that_are_damaged(tmp_path: Path) -> None:
+    """An index with a wrong bit, and a stream that is shorter than its index tells; a log on its way is fine."""
+    home = DiskHome(tmp_path / "data")
+    home.run(fill)
+    assert () == home.run(lambda store: store.check()).problems
+    (home.data.logs / "0" / "2" / "0.0.1.0.err").write_bytes(b"so")
+    flip(home.data.logs / "0" / "1" / "0.0.1.0.idx")
+    report = home.run(lambda store: store.check())
+    assert {
+        "logs/0/2/0.0.1.0.err has lost 4 bytes",
+        "logs/0/1/0.0.1.0.idx is damaged at byte 0: reading it mends it",
+    } == set(report.problems)

@@ -5,24 +5,46 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from store import columns, heartbeats, hours, imports, manifest, meta, outages, pools, providers, sessions, tokens
+from coordinator.core.rows import WorkState
+from store import (
+    attempts,
+    audit,
+    columns,
+    heartbeats,
+    hours,
+    imports,
+    jobs,
+    manifest,
+    meta,
+    outages,
+    pools,
+    providers,
+    sessions,
+    steps,
+    tasks,
+    tokens,
+)
 from store.migrate import migrate
 from store.sqlite import sqlite3
 from tests.conformance.homes import NOON_MS
 
 TRUTH = {"sessions", "providers", "outages", "tokens", "pools", "meta"}
-MODULES = (sessions, providers, outages, tokens, pools, meta, hours, manifest, heartbeats, columns, imports)
+WORK = (jobs, steps, tasks, attempts, audit)
+MODULES = (sessions, providers, outages, tokens, pools, meta, hours, manifest, heartbeats, columns, imports, *WORK)
 WHOLE = {
     ("providers", "ALL"): "read once at a start",
     ("tokens", "ALL"): "read once at a start",
     ("pools", "ALL"): "read once at a start",
     ("meta", "ALL"): "read once at a start, a handful of rows",
-    ("meta", "COUNTERS"): "read once at a start, four rows",
+    ("meta", "COUNTERS"): "read once at a start, seven rows",
+    ("attempts", "ALL_HELD"): "read once at a start; the index holds those alone",
+    ("audit", "PRUNE"): "the oldest rows, of which a limit ends the walk",
     ("manifest", "ALL"): "backup, check and the sweep at a start, 672 rows",
     ("columns", "OUTAGES"): "the analytics worker takes them all, in its own process",
     ("columns", "PROVIDERS"): "the analytics worker takes them all",
@@ -43,8 +65,25 @@ def statements() -> Iterator[tuple[str, str, str]]:
         table = getattr(module, "TABLE", None)
         if table is not None:
             yield _short(module), "TABLE.delete", table.delete
+    for name, sql in listings():
+        yield "work", name, sql
     yield "heartbeats", "newest", heartbeats.newest(NOON_MS)
     yield "heartbeats", "last_beats", heartbeats.last_beats(NOON_MS)
+
+
+def listings() -> Iterator[tuple[str, str]]:
+    """Every statement that a listing of work is made of."""
+    for tenant, state, name in product((False, True), repeat=3):
+        if state or not tenant:
+            yield "listing_jobs", jobs.listing(tenant=tenant, state=state, name=name)
+    for states, step in product(((), (WorkState.FAILED,), (WorkState.RUNNING,), tuple(WorkState)), (False, True)):
+        yield "listing_tasks", tasks.listing(states, step=step)
+    for step, task in ((False, False), (True, False), (True, True)):
+        yield "listing_attempts", attempts.listing(step=step, task=task)
+    for subject, job, tenant, rising in product((False, True), repeat=4):
+        for entity in ("", "task", "provider"):
+            sql = audit.listing(subject=subject, job=job, entity=entity, tenant=tenant, rising=rising)
+            yield "listing_audit", sql
 
 
 def _short(module: ModuleType) -> str:
@@ -77,6 +116,10 @@ def test_no_statement_walks_a_table(tmp_path: Path, module: str, name: str, sql:
         plan = _plan(connection, sql)
     scanned = [line for line in plan if line.startswith("SCAN") and not line.startswith("SCAN (subquery")]
     walks = [line for line in scanned if line.split()[1] not in NO_TABLES]
+    if name.startswith("listing"):
+        sorts = [line for line in plan if "TEMP B-TREE" in line]
+        assert [] == [*walks, *sorts], sql
+        return
     if (module, name) in WHOLE:
         assert walks, f"{module}.{name} walks nothing: take it off the list"
     else:
@@ -85,6 +128,47 @@ def test_no_statement_walks_a_table(tmp_path: Path, module: str, name: str, sql:
     sorts = [line for line in plan if "TEMP B-TREE" in line and "LAST TERM" not in line]
     if name in ("BEGUN_SINCE", "newest", "NEWEST", "IN_WINDOW", "SESSIONS_SINCE", "HOURS"):
         assert [] == sorts, f"{module}.{name} sorts what an index has in order"
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_the_most_selective_filter_of_the_audit_chooses_the_index(tmp_path: Path, rising: bool) -> None:
+    """A subject before a job, a job before a rare entity, that before a tenant; frequent entities are walked for."""
+    index = {
+        "audit_of_subject": [
+            (True, job, entity, tenant) for job in (0, 1) for entity in ("", "task") for tenant in (0, 1)
+        ],
+        "audit_of_job": [(False, True, entity, tenant) for entity in ("", "task", "pool") for tenant in (0, 1)],
+        "audit_of_entity": [(False, False, "pool", tenant) for tenant in (0, 1)],
+        "audit_of_tenant": [(False, False, entity, 1) for entity in ("", "task")],
+        "INTEGER PRIMARY KEY": [(False, False, "", 0), (False, False, "task", 0)],
+    }
+    with closing(_connection(tmp_path)) as connection:
+        for name, asked in index.items():
+            for subject, job, entity, tenant in asked:
+                sql = audit.listing(subject=subject, job=bool(job), entity=entity, tenant=bool(tenant), rising=rising)
+                (line,) = _plan(connection, sql)
+                assert f"USING {name}" in line.replace("INDEX ", ""), sql
+
+
+@pytest.mark.parametrize(
+    ("states", "index"),
+    [
+        ((), "PRIMARY KEY"),
+        ((WorkState.COMPLETED,), "PRIMARY KEY"),
+        ((WorkState.FAILED,), "task_failed"),
+        ((WorkState.CANCELLED, WorkState.FAILED), "task_failed"),
+        ((WorkState.PENDING,), "task_live"),
+        ((WorkState.FAILED, WorkState.PENDING), "PRIMARY KEY"),
+    ],
+)
+def test_tasks_that_failed_or_wait_are_found_among_a_million(
+    tmp_path: Path, states: tuple[WorkState, ...], index: str
+) -> None:
+    """They have an index of their own; those that completed are most of a job, and are met by walking it."""
+    with closing(_connection(tmp_path)) as connection:
+        for step in (False, True):
+            (line,) = _plan(connection, tasks.listing(states, step=step))
+            assert index in line
 
 
 def test_a_statement_that_walks_is_noticed(tmp_path: Path) -> None:
