@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from coordinator.core import access, events, forecast, liveness, providers, restart, sessions
+from coordinator.core import (
+    access,
+    attempts,
+    events,
+    explain,
+    forecast,
+    jobs,
+    liveness,
+    placement,
+    providers,
+    restart,
+    sessions,
+)
 from coordinator.core.commands import Decision, Reply
 from coordinator.core.errors import CoordError
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
+from coordinator.core.transitions import write_touched
 
 
 def decide(state: ClusterState, event: events.AnyEvent, policy: Policy) -> Decision:
@@ -18,6 +31,8 @@ def decide(state: ClusterState, event: events.AnyEvent, policy: Policy) -> Decis
     request changes nothing and is answered with its CoordError; an event that nobody waits for never raises.
     """
     state.now_ms = max(state.now_ms, event.at_ms)
+    state.wall_ns = event.wall_ns or state.now_ms * 1_000_000
+    state.mono_ns = event.mono_ns or state.now_ms * 1_000_000
     out = Decision()
     try:
         _dispatch(state, event, policy, out)
@@ -26,6 +41,7 @@ def decide(state: ClusterState, event: events.AnyEvent, policy: Policy) -> Decis
         if request_id is None:
             raise
         return Decision(replies=[Reply(request_id, error)])
+    write_touched(state, out)
     return out
 
 
@@ -62,8 +78,28 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
         case events.PoolDelete():
             access.on_pool_delete(state, event, out)
         case events.Stopping():
-            restart.on_stopping(state, out)
+            restart.on_stopping(state, policy, out)
         case events.FiguresPublished():
             forecast.on_figures(state, event)
+        case events.JobSubmit():
+            jobs.on_submit(state, event, policy, out)
+        case events.JobCancel():
+            jobs.on_cancel(state, event, policy, out)
+        case events.JobRetry():
+            jobs.on_retry(state, event, policy, out)
+        case events.JobExplain():
+            explain.on_explain(state, event, policy, out)
+        case events.JobPreview():
+            explain.on_preview(state, event, policy, out)
+        case events.Place():
+            placement.on_place(state, event, policy, out)
+        case events.AgentGranted():
+            attempts.on_granted(state, event, policy, out)
+        case events.AgentRefused():
+            attempts.on_refused(state, event, policy, out)
+        case events.AttemptPhase():
+            attempts.on_phase(state, event, policy, out)
+        case events.AttemptExited():
+            attempts.on_exited(state, event, policy, out)
         case _:
             assert_never(event)

@@ -66,3 +66,32 @@ def stays(state: ClusterState, provider: Provider, horizon_ms: Ms, policy: Polic
     now = survival_at(curve.at_ms, curve.p, age_ms)
     then = survival_at(curve.at_ms, curve.p, age_ms + horizon_ms)
     return Stays(probability=then / now if now > 0 else 0.0, basis="age")
+
+
+def returns(state: ClusterState, provider: Provider, gone_ms: Ms, within_ms: Ms, policy: Policy) -> float:
+    """P(a provider that has been gone for `gone_ms` is back within `within_ms`), by its own absences or the fleet's.
+
+    Without any history 0.5: as likely as not.
+    """
+    figures = state.figures
+    if figures is None:
+        return 0.5
+    published = figures.published
+    own = figures.by_provider.get(provider.row.provider_id)
+    curve = (published.delays_ms, own.returns) if own is not None and own.returns else None
+    at_ms, p = curve or (published.fleet_returns.at_ms, published.fleet_returns.p)
+    if not at_ms:
+        return 0.5
+    before, then = back_by(at_ms, p, gone_ms), back_by(at_ms, p, gone_ms + within_ms)
+    return (then - before) / (1 - before) if before < 1 else 1.0
+
+
+def back_by(at_ms: tuple[Ms, ...], p: tuple[float, ...], when_ms: Ms) -> float:
+    """P(back by `when_ms`) of a rising curve: linear between its points, the last one goes on."""
+    if when_ms <= 0:
+        return 0.0
+    i = bisect_left(at_ms, when_ms)
+    if i == len(at_ms):
+        return p[-1]
+    t0, p0 = (at_ms[i - 1], p[i - 1]) if i else (0, 0.0)
+    return p0 + (p[i] - p0) * (when_ms - t0) / (at_ms[i] - t0)

@@ -12,6 +12,7 @@ from coordinator.core.ids import ConnId, Ms, ProviderId, ProviderKey, SessionId
 from coordinator.core.rows import OutageRow, PoolRow, ProviderRow, SessionRow, TokenRow
 from coordinator.core.snapshot import Duplicate, Liveness
 from coordinator.core.state import Challenger, ClusterState, Figures, LiveSession, Provider
+from coordinator.core.work_image import WorkImage, restore_work, work_image
 
 
 class SessionImage(Struct, frozen=True, gc=False, kw_only=True):
@@ -22,6 +23,7 @@ class SessionImage(Struct, frozen=True, gc=False, kw_only=True):
     saved_beat_ms: Ms | None
     interval_ms: Ms
     pinged: bool
+    seq: int
     undone: SessionRow | None
 
 
@@ -42,7 +44,7 @@ class ProviderImage(Struct, frozen=True, gc=False, kw_only=True):
 
 
 class StateImage(Struct, frozen=True, gc=False, kw_only=True):
-    """Everything that decisions rest on. `wheel` holds (bucket, providers in their order)."""
+    """Everything that decisions rest on. `wheel` holds (bucket, provider)."""
 
     coordinator_id: str
     now_ms: Ms
@@ -67,13 +69,14 @@ class StateImage(Struct, frozen=True, gc=False, kw_only=True):
     tokens: tuple[TokenRow, ...]
     pools: tuple[PoolRow, ...]
     figures: FiguresPublished | None
-    wheel: tuple[tuple[int, tuple[str, ...]], ...]
-    wheel_next_s: int
+    wheel: tuple[tuple[int, str], ...]
+    wheel_next: int
+    work: WorkImage
 
 
 def image_of(state: ClusterState) -> StateImage:
     """Copy `state`; later changes to it do not show."""
-    wheel, wheel_next_s = state.wheel_image()
+    wheel, wheel_next = state.wheel_image()
     return StateImage(
         coordinator_id=state.coordinator_id,
         now_ms=state.now_ms,
@@ -98,7 +101,8 @@ def image_of(state: ClusterState) -> StateImage:
         pools=tuple(state.pools.values()),
         figures=state.figures.published if state.figures is not None else None,
         wheel=wheel,
-        wheel_next_s=wheel_next_s,
+        wheel_next=wheel_next,
+        work=work_image(state.work),
     )
 
 
@@ -117,6 +121,7 @@ def _provider_image(provider: Provider) -> ProviderImage:
             saved_beat_ms=session.saved_beat_ms,
             interval_ms=session.interval_ms,
             pinged=session.pinged,
+            seq=session.seq,
             undone=session.undone,
         ),
         peer=provider.peer,
@@ -146,7 +151,8 @@ def state_of(image: StateImage) -> ClusterState:
     for copied in image.providers:
         _add_provider(state, copied)
     state.conns = dict(image.conns)
-    state.restore_wheel(image.wheel, image.wheel_next_s)
+    state.restore_wheel(image.wheel, image.wheel_next)
+    restore_work(state.work, image.work)
     if image.figures is not None:
         by_provider = {figures.provider_id: figures for figures in image.figures.providers}
         state.figures = Figures(published=image.figures, by_provider=by_provider)
@@ -172,6 +178,7 @@ def _add_provider(state: ClusterState, image: ProviderImage) -> None:
             saved_beat_ms=s.saved_beat_ms,
             interval_ms=s.interval_ms,
             pinged=s.pinged,
+            seq=s.seq,
             undone=s.undone,
         )
     if image.challenger is not None:

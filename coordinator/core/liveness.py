@@ -13,14 +13,17 @@ from coordinator.core.challenges import drop_challenger, turn_away_challenger
 from coordinator.core.commands import CloseCode, CloseLink, Decision, PingAgent, Put, Send
 from coordinator.core.events import AgentPong, Heartbeats, Tick
 from coordinator.core.ids import Ms
+from coordinator.core.loss import forgive, silence
 from coordinator.core.pace import fit_interval
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
+from coordinator.core.renewals import renew_named
 from coordinator.core.restart import warn_of_step
 from coordinator.core.rows import EndReason, OutageRow
 from coordinator.core.sessions import admit_challenger, end_awaited, end_orphan, end_session, supersede
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import Challenger, ClusterState, LiveSession, Provider
+from coordinator.core.work_time import on_time
 
 
 def on_heartbeats(state: ClusterState, event: Heartbeats, policy: Policy, out: Decision) -> None:
@@ -41,6 +44,8 @@ def on_heartbeats(state: ClusterState, event: Heartbeats, policy: Policy, out: D
             )
             out.writes.append(Put(provider.row))
         _sign_of_life(state, provider, session, policy, out)
+        session.seq = max(session.seq, beat.seq)
+        renew_named(state, provider, beat, policy, out)
 
 
 def on_pong(state: ClusterState, event: AgentPong, policy: Policy, out: Decision) -> None:
@@ -59,6 +64,7 @@ def _sign_of_life(state: ClusterState, provider: Provider, session: LiveSession,
         state.review_at(provider, state.now_ms + int(policy.ping_after_intervals * session.interval_ms))
     if provider.phase is Liveness.SUSPECT:
         provider.phase = Liveness.ONLINE
+        state.work.fleet_changed()
         changed(out, provider)
     turn_away_challenger(state, provider, out)
 
@@ -78,6 +84,8 @@ def on_tick(state: ClusterState, event: Tick, policy: Policy, out: Decision) -> 
     state.orphans = []
     for provider in state.due() if not state.stopping else ():
         _review(state, provider, policy, out)
+    if not state.stopping:
+        on_time(state, policy, out)
     if state.alive_at_ms is None or state.now_ms - state.alive_at_ms >= policy.alive_every_ms:
         say_alive(state, out)
     if state.now_ms - state.beats_saved_ms >= policy.beat_save_every_ms:
@@ -105,6 +113,7 @@ def _forgive(state: ClusterState, stalled_ms: Ms, policy: Policy, out: Decision)
         if challenger is not None:
             challenger.deadline_ms = min(now + policy.challenge_ms, challenger.deadline_ms + stalled_ms)
     state.rejoin_by_ms = min(now + policy.rejoin_ms, state.rejoin_by_ms + stalled_ms)
+    forgive(state, stalled_ms)
     if stalled_ms >= policy.outage_ms:
         out.writes.append(
             Put(
@@ -132,10 +141,12 @@ def _review(state: ClusterState, provider: Provider, policy: Policy, out: Decisi
     elif session.conn_id is None and provider.phase is Liveness.AWAITED:
         if state.rejoin_by_ms <= now:
             end_awaited(state, provider, out)
+            silence(state, provider, policy, out)
         else:
             state.review_at(provider, state.rejoin_by_ms)
     elif session.conn_id is None:
         end_session(state, provider, EndReason.READ_ERROR, policy, out)
+        silence(state, provider, policy, out)
     else:
         _review_silence(state, provider, session, policy, out)
 
@@ -159,7 +170,7 @@ def _review_gone(state: ClusterState, provider: Provider, policy: Policy, out: D
     if provider.phase is not Liveness.SUSPECT or provider.gone_from_ms is None:
         return
     lost_ms = provider.gone_from_ms + policy.lost_ms(state.interval_ms)
-    if lost_ms <= state.now_ms:
+    if lost_ms < state.now_ms + policy.tick_ms:
         provider.phase = Liveness.LOST
         changed(out, provider)
     else:
@@ -170,19 +181,21 @@ def _review_silence(
     state: ClusterState, provider: Provider, session: LiveSession, policy: Policy, out: Decision
 ) -> None:
     assert session.conn_id is not None
-    quiet_ms = state.now_ms - session.quiet_from_ms
+    quiet_ms = state.now_ms - session.quiet_from_ms + policy.tick_ms - 1  # by the time of the next tick
     ping_ms = int(policy.ping_after_intervals * session.interval_ms)
     suspect_ms = int(policy.suspect_after_intervals * session.interval_ms)
     lost_ms = policy.lost_ms(session.interval_ms)
     if quiet_ms >= lost_ms:
         out.sends.append(
-            Send(session.conn_id, CloseLink(code=CloseCode.LOST, reason=f"no sign of life for {quiet_ms / 1000:.0f} s"))
+            Send(session.conn_id, CloseLink(code=CloseCode.LOST, reason=f"no sign of life for {lost_ms / 1000:.0f} s"))
         )
         end_session(state, provider, EndReason.STALE_HEARTBEAT, policy, out)
+        silence(state, provider, policy, out)
         admit_challenger(state, provider, policy, out)
         return
     if quiet_ms >= suspect_ms and provider.phase is Liveness.ONLINE:
         provider.phase = Liveness.SUSPECT
+        silence(state, provider, policy, out)
         changed(out, provider)
     if quiet_ms >= ping_ms and not session.pinged:
         session.pinged = True

@@ -20,6 +20,7 @@ from coordinator.core.commands import (
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import ProviderDrain, ProviderEnrol, ProviderForget, ProviderResume
 from coordinator.core.ids import PoolName, ProviderId, ProviderKey
+from coordinator.core.loss import forgotten, silence
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed, view_of
 from coordinator.core.rows import EndReason, ProviderRow, Role, TokenRow
@@ -93,6 +94,7 @@ def part_from(state: ClusterState, provider: Provider, why: CloseLink, policy: P
     if provider.session is not None:
         conn_id = provider.session.conn_id
         end_session(state, provider, EndReason.SUPERSEDED, policy, out)
+        silence(state, provider, policy, out)
         if conn_id is not None:
             out.sends.append(Send(conn_id, why))
 
@@ -178,6 +180,7 @@ def on_drain(state: ClusterState, event: ProviderDrain, out: Decision) -> None:
         away_until_ms=event.away_until_ms,
     )
     _tell_drain(provider, out)
+    state.work.fleet_changed()
     out.replies.append(Reply(event.request_id, view_of(provider)))
 
 
@@ -186,6 +189,7 @@ def on_resume(state: ClusterState, event: ProviderResume, out: Decision) -> None
     provider = _known(state, event.provider_id)
     provider.row = replace(provider.row, drained_at_ms=None, drain_note="", away_until_ms=None)
     _tell_drain(provider, out)
+    state.work.fleet_changed()
     out.replies.append(Reply(event.request_id, view_of(provider)))
 
 
@@ -201,10 +205,11 @@ def _tell_drain(provider: Provider, out: Decision) -> None:
 def on_forget(state: ClusterState, event: ProviderForget, policy: Policy, out: Decision) -> None:
     """Remove enrolment and credential; its connection is closed, its history stays until retention."""
     provider = _known(state, event.provider_id)
-    forgotten = CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten")
-    part_from(state, provider, forgotten, policy, out)
+    farewell = CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten")
+    part_from(state, provider, farewell, policy, out)
     _drop_credential(state, provider, out)
     state.remove_provider(provider)
+    forgotten(state, event.provider_id, policy, out)
     out.writes.append(Delete("provider", event.provider_id))
     out.notes.append(ProviderForgotten(event.provider_id))
     out.replies.append(Reply(event.request_id, None))

@@ -8,8 +8,10 @@ from coordinator.core.events import Boot
 from coordinator.core.ids import Ms
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
+from coordinator.core.renewals import renew_all
 from coordinator.core.rows import Meta, MetaRow, OutageRow
 from coordinator.core.state import ClusterState
+from coordinator.core.work_loading import look_at_all
 
 
 def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> None:
@@ -43,14 +45,23 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
         if provider.session is not None:
             state.review_at(provider, state.rejoin_by_ms)
         changed(out, provider)
+    for attempt in state.work.attempts.values():
+        attempt.renewed_ms = [state.now_ms] * len(attempt.renewed_ms)
+        attempt.granted_ms = state.now_ms
+    look_at_all(state.work, state.now_ms + int(policy.suspect_after_intervals * state.interval_ms))
     say_alive(state, out)
 
 
-def on_stopping(state: ClusterState, out: Decision) -> None:
-    """A planned stop. Sessions stay open: their agents are expected back as the same processes."""
+def on_stopping(state: ClusterState, policy: Policy, out: Decision) -> None:
+    """A planned stop. Sessions stay open: their agents are expected back as the same processes. Every lease is made
+    longer first, durably and before the good-byes: nobody freezes while we restart."""
     state.stopping = True
     save_beats(state, out)
     say_alive(state, out)
+    for conn_id, provider_id in state.conns.items():
+        provider = state.providers[provider_id]
+        seq = provider.session.seq if provider.session is not None else 0
+        renew_all(state, provider, seq, conn_id, policy.term_planned_stop_ms, out)
     goodbye = CloseLink(code=CloseCode.GOING_AWAY, reason="the coordinator restarts; come back soon")
     out.sends.extend(Send(conn_id, goodbye) for conn_id in (*state.conns, *state.challengers))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from coordinator.core.alive import say_alive
+from coordinator.core.arrivals import on_arrival
 from coordinator.core.challenges import drop_challenger, refuse_duplicate, refuse_hello, turn_away_challenger
 from coordinator.core.commands import (
     CloseCode,
@@ -25,6 +26,7 @@ from coordinator.core.commands import (
 )
 from coordinator.core.events import AgentBye, AgentHello, LinkClosed
 from coordinator.core.ids import Ms, SessionId
+from coordinator.core.loss import silence
 from coordinator.core.pace import fit_interval
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed, view_of
@@ -109,6 +111,7 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
         session = awaited
         session.conn_id = event.conn_id
         session.quiet_from_ms = now
+        session.seq = 0
         session.interval_ms = state.interval_ms
         session.pinged = False
     else:
@@ -136,6 +139,7 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
         row,
         labels=event.labels,
         resources=event.resources,
+        promises=event.promises,
         boot_id=event.boot_id,
         agent_version=event.agent_version,
         resume_digest=event.resume_digest if _holds_key(provider, event) else row.resume_digest,
@@ -165,6 +169,7 @@ def _take_up(state: ClusterState, provider: Provider, event: AgentHello, policy:
     view = view_of(provider)
     out.notes.append(LinkBound(event.conn_id, view))
     out.notes.append(ProviderChanged(view))
+    on_arrival(state, provider, event, row.boot_id != event.boot_id, policy, out)
     fit_interval(state, policy, out)
 
 
@@ -203,6 +208,7 @@ def on_bye(state: ClusterState, event: AgentBye, policy: Policy, out: Decision) 
         provider.row = replace(provider.row, away_until_ms=event.away_until_ms)
     reason = EndReason.DRAINING if event.draining else EndReason.CLEAN_CLOSE
     end_session(state, provider, reason, policy, out)
+    silence(state, provider, policy, out)
     out.sends.append(goodbye)
     admit_challenger(state, provider, policy, out)
 
@@ -220,6 +226,7 @@ def on_link_closed(state: ClusterState, event: LinkClosed, policy: Policy, out: 
     process_id = provider.session.row.process_id
     restarted = provider.challenger is not None and provider.challenger.hello.process_id != process_id
     end_session(state, provider, EndReason.AGENT_RESTART if restarted else EndReason.READ_ERROR, policy, out)
+    silence(state, provider, policy, out)
     admit_challenger(state, provider, policy, out)
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from coordinator.core.capacity import Offer, offer_of
 from coordinator.core.events import AgentHello, FiguresPublished, ProviderFigures
-from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
+from coordinator.core.ids import ConnId, JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
 from coordinator.core.rows import (
     EndReason,
     Meta,
@@ -20,12 +21,15 @@ from coordinator.core.rows import (
     OutageRow,
     PoolRow,
     ProviderRow,
+    Resources,
     Row,
     SessionRow,
     TokenRow,
 )
 from coordinator.core.snapshot import Duplicate, Liveness
+from coordinator.core.wheel import Wheel
 from coordinator.core.work import Work
+from coordinator.core.work_loading import load_work
 
 ENDED_MAX = 4_096
 """Ends that are remembered for a rollback (about 1 MB); an older one that is undone becomes a `read_error`."""
@@ -43,6 +47,8 @@ class LiveSession(Struct, gc=False, kw_only=True):
     interval_ms: Ms = 0
     """The longest heartbeat interval that its agent was told since its last sign of life."""
     pinged: bool = False
+    seq: int = 0
+    """Of the last heartbeat on its connection; 0: none since its hello."""
     undone: SessionRow | None = None
     """How it ended, when a full disk undid that end: it is ended again so."""
 
@@ -67,8 +73,16 @@ class Provider(Struct, kw_only=True):
     """Its absence is counted from here: the last sign of life, moved by our own stalls."""
     challenger: Challenger | None = None
     duplicate: Duplicate | None = None
-    review_at_s: int | None = None
-    """The wheel's bucket that holds it."""
+    offered: Resources | None = None
+    """What `capacity` was made of."""
+    capacity: Offer | None = None
+
+    @property
+    def offer(self) -> Offer:
+        """What it offers, in the units of an Ask."""
+        if self.capacity is None or self.offered is not self.row.resources:
+            self.offered, self.capacity = self.row.resources, offer_of(self.row.resources)
+        return self.capacity
 
 
 class Figures(Struct, kw_only=True):
@@ -117,19 +131,31 @@ class ClusterState:
         """When the event that is decided was taken, to the nanosecond: for audit rows."""
         self.mono_ns = 0
         self.work = Work()
-        self._wheel: dict[int, list[ProviderId]] = {}
-        self._wheel_next_s = 0
+        self._wheel: Wheel[str] = Wheel()
 
     # ---- loading
 
     @classmethod
-    def load(cls, coordinator_id: str, rows: Iterable[Row], next_session_id: int, next_key: int) -> ClusterState:
-        """The state that these rows tell of: every provider, token, pool, meta row and this coordinator's
-        open sessions. Sessions of others are left alone, their rows are not given here. `next_session_id` and
-        `next_key` are above every id ever used."""
+    def load(
+        cls,
+        coordinator_id: str,
+        rows: Iterable[Row],
+        next_session_id: int,
+        next_key: int,
+        *,
+        next_job_id: int = 1,
+        next_token: int = 1,
+        next_audit: int = 1,
+    ) -> ClusterState:
+        """The state that these rows tell of: every provider, token, pool, meta row, this coordinator's open sessions
+        and the live work. Sessions of others are left alone, their rows are not given here. The counters are above
+        every number ever used."""
         state = cls(coordinator_id)
         state.next_session_id = SessionId(next_session_id)
         state.next_key = ProviderKey(next_key)
+        state.work.next_job_id = JobId(next_job_id)
+        state.work.next_token, state.work.next_audit = next_token, next_audit
+        rows = list(rows)
         sessions = []
         for row in rows:
             match row:
@@ -147,6 +173,7 @@ class ClusterState:
                     state.generation = int(row.value)
                 case _:
                     pass
+        load_work(state.work, rows)
         for session in sessions:
             provider = state.providers.get(session.provider_id)
             if provider is None:
@@ -169,6 +196,7 @@ class ClusterState:
         self.pool_sizes[provider.row.pool] = self.pool_sizes.get(provider.row.pool, 0) + 1
 
     def remove_provider(self, provider: Provider) -> None:
+        """Its appointment stays: an enrolment anew takes the same place. `forget` is final."""
         del self.providers[provider.row.provider_id]
         left = self.pool_sizes.pop(provider.row.pool) - 1
         if left:
@@ -200,55 +228,28 @@ class ClusterState:
     # ---- the wheel
 
     def review_at(self, provider: Provider, when_ms: Ms) -> None:
-        """Have `provider` looked at by the first tick in the second of `when_ms` or after; an earlier one stands.
+        """Have `provider` looked at by the tick of `when_ms` or the one before; an earlier appointment stands.
 
-        A review that comes some milliseconds early makes its next appointment itself.
+        A review that comes a little early makes its next appointment itself.
         """
-        bucket = max(when_ms // 1_000, self._wheel_next_s)
-        if provider.review_at_s is not None and provider.review_at_s <= bucket:
-            return
-        provider.review_at_s = bucket
-        self._wheel.setdefault(bucket, []).append(provider.row.provider_id)
+        self._wheel.hasten(provider.row.provider_id, when_ms)
 
     def due(self) -> list[Provider]:
         """Take the providers whose appointment has come, each once, oldest appointment first."""
-        now_s = self.now_ms // 1_000
-        if now_s < self._wheel_next_s:
-            return []
-        if now_s - self._wheel_next_s > len(self._wheel):
-            buckets = sorted(s for s in self._wheel if s <= now_s)
-        else:
-            buckets = [s for s in range(self._wheel_next_s, now_s + 1) if s in self._wheel]
-        self._wheel_next_s = now_s + 1
-        found = []
-        for bucket in buckets:
-            for provider_id in self._wheel.pop(bucket):
-                provider = self.providers.get(provider_id)
-                if provider is not None and provider.review_at_s == bucket:
-                    provider.review_at_s = None
-                    found.append(provider)
-        return found
+        found = (self.providers.get(ProviderId(key)) for key in self._wheel.due(self.now_ms))
+        return [provider for provider in found if provider is not None]
 
-    def wheel_image(self) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], int]:
-        """The live appointments in their order, and the next bucket to be looked at."""
-        live = []
-        for bucket, ids in self._wheel.items():
-            kept = tuple(i for i in ids if i in self.providers and self.providers[i].review_at_s == bucket)
-            if kept:
-                live.append((bucket, kept))
-        return tuple(live), self._wheel_next_s
+    def wheel_image(self) -> tuple[tuple[tuple[int, str], ...], int]:
+        """The appointments of providers, and the next bucket to be looked at."""
+        return self._wheel.image()
 
-    def restore_wheel(self, wheel: tuple[tuple[int, tuple[str, ...]], ...], next_s: int) -> None:
-        """Take appointments over from an image; the providers are there already."""
-        self._wheel_next_s = next_s
-        for bucket, ids in wheel:
-            self._wheel[bucket] = [ProviderId(i) for i in ids]
-            for provider_id in self._wheel[bucket]:
-                self.providers[provider_id].review_at_s = bucket
+    def restore_wheel(self, wheel: tuple[tuple[int, str], ...], next_bucket: int) -> None:
+        """Take appointments over from an image."""
+        self._wheel.restore(wheel, next_bucket)
 
     def appointments(self) -> int:
         """How many entries the wheel holds, outdated ones included."""
-        return sum(len(ids) for ids in self._wheel.values())
+        return len(self._wheel)
 
     # ---- what must always hold
 
@@ -277,7 +278,7 @@ class ClusterState:
                 assert self.challengers.get(provider.challenger.conn_id) == provider_id
                 assert provider.session is not None, f"{provider_id}: a challenger waits for nobody"
             if provider.phase is Liveness.SUSPECT:
-                assert provider.review_at_s is not None, f"{provider_id}: nobody will look at it again"
+                assert provider.row.provider_id in self._wheel, f"{provider_id}: nobody will look at it again"
         assert sizes == self.pool_sizes, "pool sizes are off"
         for digest, token_id in self.tokens_by_digest.items():
             assert self.tokens[token_id].digest == digest
@@ -294,7 +295,7 @@ class ClusterState:
         else:
             assert self.conns.get(session.conn_id) == who
             assert provider.phase in (Liveness.ONLINE, Liveness.SUSPECT), f"{who}: {provider.phase} with a socket"
-        assert provider.review_at_s is not None, f"{who}: nobody will look at its session"
+        assert provider.row.provider_id in self._wheel, f"{who}: nobody will look at its session"
 
 
 def _resting_phase(row: ProviderRow) -> Liveness:

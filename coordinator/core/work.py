@@ -8,9 +8,49 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TaskId, TenantName
-from coordinator.core.jobspec import JobSpec, StepSpec
-from coordinator.core.rows import AttemptRow, JobRow, StepRow, TaskRow
+from coordinator.core.amounts import Ask
+from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TaskId, TenantName
+from coordinator.core.jobspec import Isolation, JobSpec, StepSpec
+from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, JobRow, LeaseToken, StepRow, TaskRow
+from coordinator.core.wheel import Wheel
+
+NO_TOKEN = LeaseToken(0, 0)
+"""Of an attempt that was not granted yet."""
+FRESH = 1 << 60
+"""Stands for "the next task that was never launched" in a line: behind every task that has a number."""
+RECENT_MAX = 4_096
+"""Jobs that ended lately and are remembered (about 2 MB): a look into the store may have missed their end."""
+
+
+class Want(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
+    """What a task needs of a provider. Tasks with equal wants stand in one line and are judged once."""
+
+    tenant: TenantName
+    asks: tuple[Ask, ...]
+    nodes: int
+    pools: tuple[PoolName, ...]
+    labels: tuple[tuple[str, str], ...]
+    isolation: Isolation
+    min_score: float | None
+    min_forecast: float | None
+    horizon_ms: Ms
+    """How long it is expected to run."""
+    avoid: tuple[ProviderId, ...] = ()
+    """Where it must not be placed again."""
+
+
+Place = tuple[JobId, int, int]
+"""A place in a line: (job, step, task), or FRESH as the task. Their order is that of the queue."""
+
+
+class Line(Struct, kw_only=True):
+    """Those who wait for the same."""
+
+    heap: list[Place] = field(default_factory=list)
+    """Who left the line stays in here until it is its turn."""
+    waiting: int = 0
+    blocked: bool = False
+    """The last Place found nothing for it."""
 
 
 class Task(Struct, kw_only=True):
@@ -21,6 +61,12 @@ class Task(Struct, kw_only=True):
     """Its live ones by number: one, or with `overlap` or a replacement two. Ended ones that still hold capacity are
     only in `Work.attempts`."""
     cancelling: bool = False
+    wanted: bool = False
+    """Its attempt is in doubt, and a replacement is to be reserved or launched."""
+    newest: LeaseToken = NO_TOKEN
+    """The highest token that was issued for it: only the attempt that has it may come back from being lost."""
+    line: Want | None = None
+    """Where it stands in the queue."""
 
 
 class Attempt(Struct, kw_only=True):
@@ -35,6 +81,12 @@ class Attempt(Struct, kw_only=True):
     """Why its agents were told to stop it."""
     silent: set[int] = field(default_factory=set)
     """Ranks whose provider is suspect or gone."""
+    granted_ms: Ms = 0
+    """When its grant was sent, as far as is remembered."""
+    shrinks: dict[int, tuple[int, Ms]] = field(default_factory=dict)
+    """By rank: the renewal (its seq) that told of a shorter term. It counts when the agent is known to have it."""
+    tenant: TenantName = TenantName("")
+    """Its job's; empty when that had ended before the coordinator started."""
 
 
 class Step(Struct, kw_only=True):
@@ -54,6 +106,11 @@ class Step(Struct, kw_only=True):
     """Run times of the last hundred that completed, for the median. Memory only."""
     unblocked_by: str = ""
     """What let it start."""
+    closed: bool = False
+    """Its tasks that were never launched never will be: they are counted as cancelled."""
+    want: Want
+    line: Want | None = None
+    """Where its next task that was never launched stands in the queue."""
 
 
 class Job(Struct, kw_only=True):
@@ -64,6 +121,8 @@ class Job(Struct, kw_only=True):
     steps: list[Step]
     retried_ms: list[Ms] = field(default_factory=list)
     """When its last retries were, as many as a storm needs. Memory only."""
+    stormed: bool = False
+    """A retry storm was reported. Memory only."""
 
 
 class Load(Struct, kw_only=True):
@@ -75,8 +134,8 @@ class Load(Struct, kw_only=True):
     gpus: list[int] = field(default_factory=list)
     """Held of each GPU, by index."""
     named: dict[str, int] = field(default_factory=dict)
-    attempts: set[tuple[AttemptId, int]] = field(default_factory=set)
-    """(attempt, rank) of all that hold something here."""
+    attempts: dict[tuple[AttemptId, int], TenantName] = field(default_factory=dict)
+    """(attempt, rank) of all that hold something here, and whose they are."""
     failures: list[tuple[JobId, Ms]] = field(default_factory=list)
     """Failures in a row, oldest first. Memory only."""
 
@@ -92,8 +151,24 @@ class Work:
         """Of providers that hold something or failed lately; absent: nothing."""
         self.by_key: dict[tuple[TenantName, str], JobId] = {}
         """Idempotency keys of live jobs."""
-        self.recent_keys: dict[tuple[TenantName, str], JobRow] = {}
-        """Of jobs that ended lately: a look into the store may have missed them. Bounded, the oldest goes first."""
+        self.recent: dict[JobId, JobRow] = {}
+        """Jobs that ended lately, RECENT_MAX of them: the oldest goes first."""
+        self.recent_keys: dict[tuple[TenantName, str], JobId] = {}
+        """Idempotency keys of the recent ones."""
+        self.queue: dict[Want, Line] = {}
+        """Everything that could be placed at once if there were room."""
+        self.wheel: Wheel[tuple[int, ...]] = Wheel()
+        """(job): its deadline. (job, step): the look for stragglers. TaskId: the end of a backoff. AttemptId: a look
+        at its lease."""
+        self.quarantined: dict[ProviderId, Ms] = {}
+        """Until when."""
+        self.looked_ms: Ms = 0
+        """When the queue was last looked at for no other reason than the time."""
+        self.untold: list[AttemptRow] = []
+        """What agents said and a full disk undid: the next tick takes it in again."""
+        self.touched_steps: dict[tuple[JobId, int], Step] = {}
+        """Counts that changed in this decision; written at its end. Empty between decisions, like the next one."""
+        self.touched_jobs: dict[JobId, Job] = {}
         self.place_due = False
         """The queue or capacity changed: the engine posts a Place."""
         self.freed_by: str = ""
@@ -102,9 +177,30 @@ class Work:
         self.next_token = 1
         self.next_audit = 1
 
+    def load_of(self, provider_id: ProviderId) -> Load:
+        """What it holds, to be changed."""
+        load = self.loads.get(provider_id)
+        if load is None:
+            load = self.loads[provider_id] = Load()
+        return load
+
+    def fleet_changed(self) -> None:
+        """A provider may take work that could not before, or the other way round."""
+        self.ask_place()
+
+    def ask_place(self) -> None:
+        """Capacity or the queue changed: whoever waits should be looked at."""
+        if self.queue:
+            self.place_due = True
+
     def task(self, task_id: TaskId) -> Task | None:
         """The live task of this id."""
         job = self.jobs.get(task_id[0])
         if job is None or not 0 <= task_id[1] < len(job.steps):
             return None
         return job.steps[task_id[1]].tasks.get(task_id[2])
+
+
+def is_live(attempt: Attempt) -> bool:
+    """It may run, or may yet be launched."""
+    return attempt.row.state in LIVE_ATTEMPT

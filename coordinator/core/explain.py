@@ -1,0 +1,151 @@
+"""Why a job is not running: per constraint how many providers it rules out, and the nearest thing to change."""
+
+from __future__ import annotations
+
+from coordinator.core import graph
+from coordinator.core.capacity import NOTHING, lacks
+from coordinator.core.commands import Decision, Explanation, Obstacle, Reply, StepExplanation
+from coordinator.core.events import JobExplain, JobPreview
+from coordinator.core.feasible import as_enrolled, as_it_stands
+from coordinator.core.jobs import theirs
+from coordinator.core.jobspec import StepSpec
+from coordinator.core.policy import Policy
+from coordinator.core.queue import has_room, want_of
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.work import Job, Step, Want
+
+
+def on_explain(state: ClusterState, event: JobExplain, policy: Policy, out: Decision) -> None:
+    job = state.work.jobs.get(event.job_id)
+    theirs(event.tenant, job.row if job is not None else None, event.job_id)
+    assert job is not None
+    steps = tuple(_of_live(state, job, step, policy) for step in job.steps)
+    found = Explanation(job_id=event.job_id, providers=len(state.providers), steps=steps)
+    out.replies.append(Reply(event.request_id, found))
+
+
+def on_preview(state: ClusterState, event: JobPreview, policy: Policy, out: Decision) -> None:
+    steps = []
+    for number, spec in enumerate(event.spec.steps):
+        judged = Judged(state, want_of(event.tenant, spec), policy)
+        steps.append(judged.explain(number, spec, waiting=spec.tasks, running=0, first=""))
+    found = Explanation(job_id=None, providers=len(state.providers), steps=tuple(steps))
+    out.replies.append(Reply(event.request_id, found))
+
+
+def _of_live(state: ClusterState, job: Job, step: Step, policy: Policy) -> StepExplanation:
+    row, spec = step.row, step.spec
+    waiting = 0 if step.closed else graph.fresh_tasks(step)
+    waiting += sum(not task.attempts for task in step.tasks.values())
+    common = {"step": row.step, "name": spec.name, "tasks": spec.tasks, "waiting": waiting, "running": step.running}
+    if graph.has_ended(step):
+        return StepExplanation(**common, verdict="ended", text=row.reason or row.state.value)  # type: ignore[arg-type]
+    if job.row.cancelling:
+        return StepExplanation(**common, verdict="wait", text=f"is being cancelled: {job.row.cancelling}")  # type: ignore[arg-type]
+    if not waiting:
+        return StepExplanation(**common, verdict="runs", text="everything of it has its place")  # type: ignore[arg-type]
+    if not step.ready:
+        text = f"waits for {graph.waits_for(job, step)} to end"
+        return StepExplanation(**common, verdict="wait", text=text)  # type: ignore[arg-type]
+    first = ""
+    if not has_room(step):
+        first = f"runs {step.running} tasks at a time, as it asks for; "
+    elif step.retry and not step.line:
+        first = f"{step.tasks[step.retry[0]].row.reason}; "
+    return Judged(state, step.want, policy).explain(row.step, spec, waiting, step.running, first)
+
+
+class Judged:
+    """Every provider against one want. O(providers)."""
+
+    def __init__(self, state: ClusterState, want: Want, policy: Policy) -> None:
+        self._state, self._want = state, want
+        self.able_now = self.able_ever = 0
+        self._alone: dict[str, int] = {}
+        self._ever: dict[str, bool] = {}
+        for provider in state.providers.values():
+            self._judge(provider, policy)
+
+    def _judge(self, provider: Provider, policy: Policy) -> None:
+        fixed = list(as_enrolled(self._state, provider, self._want))
+        passing = list(as_it_stands(self._state, provider, self._want, policy))
+        if not fixed:
+            load = self._state.work.loads.get(provider.row.provider_id, NOTHING)
+            lacking = [lacks(provider.offer, load, ask) for ask in self._want.asks]
+            if all(lacking):
+                passing += [f"{name}" for name in lacking[0]]
+            self.able_ever += 1
+            self.able_now += not passing
+        for name in fixed:
+            self._count(name, ever=False)
+        for name in passing:
+            self._count(name, ever=True)
+
+    def _count(self, name: str, *, ever: bool) -> None:
+        self._alone[name] = self._alone.get(name, 0) + 1
+        self._ever[name] = self._ever.get(name, False) or ever
+
+    def explain(self, number: int, spec: StepSpec, waiting: int, running: int, first: str) -> StepExplanation:
+        nodes, total = self._want.nodes, len(self._state.providers)
+        if self.able_ever < nodes:
+            verdict, text = "never", f"{first}no provider that is enrolled could run it"
+            if nodes > 1:
+                text = f"{first}it needs {nodes} providers, and {self.able_ever} could ever run a rank of it"
+        elif self.able_now < nodes:
+            verdict, text = (
+                "wait",
+                f"{first}{self.able_ever} of {total} providers could run it, {self.able_now} have room now",
+            )
+        else:
+            verdict, text = "wait", f"{first}{self.able_now} of {total} providers could take it now"
+        return StepExplanation(
+            step=number,
+            name=spec.name,
+            tasks=spec.tasks,
+            waiting=waiting,
+            running=running,
+            verdict=verdict,
+            text=text,
+            obstacles=self.obstacles(),
+            able_now=self.able_now,
+            able_ever=self.able_ever,
+            hint=self.hint(verdict),
+        )
+
+    def obstacles(self) -> tuple[Obstacle, ...]:
+        """Each constraint that rules somebody out, those that rule out most first."""
+        found = [
+            Obstacle(constraint=name, providers=providers, text=self._asked(name), ever=self._ever[name])
+            for name, providers in self._alone.items()
+        ]
+        return tuple(sorted(found, key=lambda obstacle: (-obstacle.providers, obstacle.constraint)))
+
+    def _asked(self, name: str) -> str:
+        want, ask = self._want, self._want.asks[0]
+        asked = {
+            "work": "its agent runs no attempts",
+            "online": "not connected now",
+            "drained": "drained: takes no new work",
+            "quarantined": "quarantined after failures in a row",
+            "tenant": "at isolation none it serves another tenant now",
+            "attempts": "as many attempts there as a provider may have",
+            "elsewhere": "the task failed there before",
+            "pool": f"asked for pool {' or '.join(want.pools)}",
+            "labels": f"asked for labels {', '.join(f'{k}={v}' for k, v in want.labels)}",
+            "isolation": f"asked for isolation {want.isolation.value}",
+            "min_score": f"asked for a score of {want.min_score} at least",
+            "min_forecast": f"asked for a forecast of {want.min_forecast} over {want.horizon_ms / 60_000:.0f} min",
+            "cpus": f"asked for {ask.cpus / 1e6:g} CPUs",
+            "gpus": f"asked for {ask.gpus / 1e6:g} GPUs",
+            "memory": f"asked for {ask.memory / 1e9:g} GB of memory",
+        }
+        return asked.get(name, f"asked for {name.removeprefix('named:')}")
+
+    def hint(self, verdict: str) -> str:
+        """The nearest change that would help: the constraint without which most providers could run it."""
+        if verdict != "never":
+            return ""
+        if not self._state.providers:
+            return "no provider is enrolled: start an agent"
+        worst = [obstacle for obstacle in self.obstacles() if not obstacle.ever]
+        return f"{worst[0].text}: ask for less, or bring a provider that has it" if worst else ""

@@ -1,0 +1,79 @@
+"""Which providers could take a task: one constraint after the other, so that each can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coordinator.core.capacity import NOTHING, lacks, serves
+from coordinator.core.forecast import stays
+from coordinator.core.ids import ProviderId
+from coordinator.core.jobspec import Isolation
+from coordinator.core.policy import Policy
+from coordinator.core.snapshot import Liveness
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.work import Load, Step, Want
+
+LEVELS = (Isolation.NONE, Isolation.UID, Isolation.SANDBOX)
+"""Each includes those before it."""
+
+
+def as_enrolled(state: ClusterState, provider: Provider, want: Want) -> Iterator[str]:
+    """Constraints that it does not meet and that no waiting would change."""
+    row = provider.row
+    if not row.promises.work and row.last_seen_ms is not None:
+        yield "work"
+    if want.pools and row.pool not in want.pools:
+        yield "pool"
+    if any(row.labels.get(name) != value for name, value in want.labels):
+        yield "labels"
+    if LEVELS.index(row.promises.isolation) < LEVELS.index(want.isolation):
+        yield "isolation"
+    if row.provider_id in want.avoid:
+        yield "elsewhere"
+    missing = [lacks(provider.offer, NOTHING, ask) for ask in want.asks]
+    if all(missing):
+        yield from missing[0]
+
+
+def as_it_stands(state: ClusterState, provider: Provider, want: Want, policy: Policy) -> Iterator[str]:
+    """Constraints that it does not meet now, and may meet later."""
+    row = provider.row
+    if provider.phase is not Liveness.ONLINE:
+        yield "online"
+    if row.drained_at_ms is not None:
+        yield "drained"
+    if row.quarantined_until_ms is not None:
+        yield "quarantined"
+    if want.min_score is not None and score(state, row.provider_id) < want.min_score:
+        yield "min_score"
+    if want.min_forecast is not None:
+        forecast = stays(state, provider, want.horizon_ms, policy)
+        if forecast is None or forecast.probability < want.min_forecast:
+            yield "min_forecast"
+    load = state.work.loads.get(row.provider_id)
+    if load is not None:
+        yield from crowded(provider, load, want, policy)
+
+
+def crowded(provider: Provider, load: Load, want: Want, policy: Policy) -> Iterator[str]:
+    """Those of the constraints as it stands that a placement changes."""
+    if provider.row.promises.isolation is Isolation.NONE and not serves(load, want.tenant):
+        yield "tenant"
+    if len(load.attempts) >= policy.attempts_per_provider_max:
+        yield "attempts"
+
+
+def score(state: ClusterState, provider_id: ProviderId) -> float:
+    """The liveness score that analytics published; 0 while none is known."""
+    figures = state.figures.by_provider.get(provider_id) if state.figures is not None else None
+    return figures.score if figures is not None else 0.0
+
+
+def could_ever(state: ClusterState, step: Step, policy: Policy, avoid: tuple[ProviderId, ...]) -> bool:
+    """Whether an online provider other than `avoid` could run a task of this step, with nothing else on it."""
+    for provider in state.providers.values():
+        if provider.row.provider_id in avoid or provider.phase is not Liveness.ONLINE:
+            continue
+        if provider.row.drained_at_ms is None and not any(as_enrolled(state, provider, step.want)):
+            return True
+    return False

@@ -1,0 +1,247 @@
+"""Leases: who may run what until when, and what agents are told of it.
+
+A grant, a longest term, a fence and a release are durable before an agent hears of them; a renewal is memory. The
+coordinator counts a term from the receipt of the heartbeat that it answered, the agent from its sending: ours ends
+later, always. Nothing here knows what becomes of a task.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from coordinator.core.amounts import Share
+from coordinator.core.capacity import hold, release
+from coordinator.core.commands import Decision, Grant, Launch, Message, Send, StopAttempt
+from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, dotted
+from coordinator.core.jobspec import StepSpec
+from coordinator.core.policy import Policy
+from coordinator.core.queue import fit_step, has_room
+from coordinator.core.rows import AttemptRow, AttemptState, LeaseToken, RankRow, WorkState
+from coordinator.core.state import ClusterState
+from coordinator.core.transitions import (
+    audit_attempt,
+    move_attempt,
+    move_job,
+    move_step,
+    move_task,
+    put_attempt,
+    set_rank,
+)
+from coordinator.core.work import NO_TOKEN, Attempt, Job, Step, Task, Work, is_live
+
+# ---- looking
+
+
+def connection(state: ClusterState, provider_id: ProviderId) -> ConnId | None:
+    """The connection of this provider, if it has one."""
+    provider = state.providers.get(provider_id)
+    session = provider.session if provider is not None else None
+    return session.conn_id if session is not None else None
+
+
+def over_ms(attempt: Attempt, rank: int) -> Ms:
+    """From when on this rank's agent cannot be running it any more, unless it renews it before."""
+    return attempt.renewed_ms[rank] + attempt.terms_ms[rank]
+
+
+def lease_over_ms(attempt: Attempt) -> Ms:
+    """The same of the whole attempt: the latest of the ranks that are silent, or of all when none is."""
+    ranks = attempt.silent or range(len(attempt.row.ranks))
+    return max(over_ms(attempt, rank) for rank in ranks)
+
+
+def is_over(state: ClusterState, attempt: Attempt, rank: int) -> bool:
+    """Nothing of this rank can be running: it ended, was never launched, or its silent agent has frozen it for good."""
+    row = attempt.row.ranks[rank]
+    ended = row.exit is not None or row.released or not row.launched
+    return ended or (rank in attempt.silent and over_ms(attempt, rank) <= state.now_ms)
+
+
+def home_of(work: Work, attempt: Attempt) -> tuple[Job, Step, Task] | None:
+    """The job, step and task of an attempt; None when they ended before it held nothing any more."""
+    row = attempt.row
+    job = work.jobs.get(row.job_id)
+    task = work.task(row.task_id)
+    return (job, job.steps[row.step], task) if job is not None and task is not None else None
+
+
+# ---- terms
+
+
+def first_term_ms(spec: StepSpec, policy: Policy) -> Ms:
+    """The term that a lease of this step begins with."""
+    return max(policy.term_ms, spec.on_lost.wait_ms) if spec.on_lost.mode == "wait" else policy.term_ms
+
+
+def due_term_ms(state: ClusterState, attempt: Attempt, spec: StepSpec, policy: Policy) -> Ms:
+    """The term that it should have now: `auto` grows it with the unsaved work, in doublings: few writes."""
+    first = first_term_ms(spec, policy)
+    if spec.on_lost.mode != "auto" or attempt.row.started_at_ms is None:
+        return first
+    at_stake = (state.now_ms - attempt.row.started_at_ms) * policy.term_unsaved_share
+    term = first
+    while 2 * term <= at_stake and term < policy.term_max_ms:
+        term *= 2
+    return min(term, max(first, policy.term_max_ms))
+
+
+# ---- beginning
+
+
+def new_attempt(
+    state: ClusterState,
+    job: Job,
+    step: Step,
+    task: Task,
+    shares: list[tuple[ProviderId, Share]],
+    forecast: float | None,
+    unblocked_by: str,
+) -> Attempt:
+    """Reserve: hold the capacity. Nobody is told, and it has no token yet. The task's row counts it already."""
+    row = AttemptRow(
+        job_id=task.row.job_id,
+        step=task.row.step,
+        task=task.row.task,
+        attempt=task.row.attempts,
+        state=AttemptState.RESERVED,
+        created_at_ms=state.now_ms,
+        ranks=tuple(RankRow(provider_id=provider_id, share=share) for provider_id, share in shares),
+        unblocked_by=unblocked_by,
+        forecast=forecast,
+    )
+    attempt = Attempt(
+        row=row,
+        renewed_ms=[state.now_ms] * len(shares),
+        terms_ms=[0] * len(shares),
+        tenant=job.row.tenant,
+    )
+    state.work.attempts[row.attempt_id] = attempt
+    task.attempts[row.attempt] = attempt
+    for rank, (provider_id, share) in enumerate(shares):
+        hold(state.work, provider_id, row.attempt_id, rank, share, job.row.tenant)
+    return attempt
+
+
+def reserve(state: ClusterState, attempt: Attempt, why: str, out: Decision) -> None:
+    """It waits under its reservation until the attempt before it cannot be running."""
+    put_attempt(attempt, out, reason=why)
+    audit_attempt(state, attempt, out, AttemptState.RESERVED.value, why=why)
+
+
+def grant(
+    state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, why: str, policy: Policy, out: Decision
+) -> None:
+    """Issue the token, which fences every one before it, and offer the lease to the agents."""
+    work = state.work
+    token = LeaseToken(state.generation, work.next_token)
+    work.next_token += 1
+    task.newest = token
+    term_ms = first_term_ms(step.spec, policy)
+    before = attempt.row.state if attempt.row.reason else ""
+    put_attempt(attempt, out, state=AttemptState.LEASED, token=token, term_ms=term_ms, reason=why)
+    audit_attempt(state, attempt, out, AttemptState.LEASED.value, before, why)
+    attempt.granted_ms = state.now_ms
+    attempt.renewed_ms = [state.now_ms] * len(attempt.row.ranks)
+    attempt.terms_ms = [term_ms] * len(attempt.row.ranks)
+    for rank, row in enumerate(attempt.row.ranks):
+        conn_id = connection(state, row.provider_id)
+        if conn_id is not None:
+            order = Grant(attempt_id=attempt.row.attempt_id, rank=rank, token=token, term_ms=term_ms, share=row.share)
+            out.sends.append(Send(conn_id, order))
+    work.wheel.put(attempt.row.attempt_id, state.now_ms + policy.grant_ms)
+    step.running += 1
+    if not has_room(step):
+        fit_step(work, job, step)
+    if task.row.state is not WorkState.STAGING:
+        move_task(state, job, task, WorkState.STAGING, out, why=why, unblocked_by=attempt.row.unblocked_by)
+    if step.row.state is WorkState.PENDING:
+        move_step(state, job, step, WorkState.STAGING, out, unblocked_by=step.unblocked_by)
+    if job.row.state is WorkState.PENDING:
+        move_job(state, job, WorkState.STAGING, out)
+
+
+def launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, policy: Policy, out: Decision) -> None:
+    """Every rank holds the lease: from here on it may be running."""
+    ranks = tuple(replace(row, launched=True) for row in attempt.row.ranks)
+    move_attempt(state, attempt, AttemptState.STAGING, out, why="its agents hold the lease", ranks=ranks)
+    for rank in range(len(ranks)):
+        send_launch(state, job, step, attempt, rank, out)
+    state.work.wheel.put(attempt.row.attempt_id, state.now_ms + policy.launch_ms)
+
+
+def send_launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, rank: int, out: Decision) -> None:
+    row = attempt.row
+    order = Launch(
+        attempt_id=row.attempt_id,
+        rank=rank,
+        token=row.token,
+        tenant=job.row.tenant,
+        job_name=job.row.name,
+        step=step.spec,
+        share=row.ranks[rank].share,
+        nodes=tuple(r.provider_id for r in row.ranks),
+    )
+    tell(state, row.ranks[rank].provider_id, order, out)
+
+
+def tell(state: ClusterState, provider_id: ProviderId, message: Message, out: Decision) -> None:
+    """Say it if the provider is connected; who is not asks by its next hello."""
+    conn_id = connection(state, provider_id)
+    if conn_id is not None:
+        out.sends.append(Send(conn_id, message))
+
+
+# ---- ending
+
+
+def send_stop(state: ClusterState, attempt: Attempt, rank: int, why: str, grace_ms: Ms, out: Decision) -> None:
+    row = attempt.row
+    order = StopAttempt(attempt_id=row.attempt_id, token=row.token, why=why, grace_ms=grace_ms)
+    tell(state, row.ranks[rank].provider_id, order, out)
+
+
+def free_rank(state: ClusterState, attempt: Attempt, rank: int) -> None:
+    """This rank holds nothing any more. Whoever calls writes the attempt's row, whose rank is changed here."""
+    work, row = state.work, attempt.row
+    held = row.ranks[rank]
+    if not held.released:
+        release(work, held.provider_id, row.attempt_id, rank, held.share)
+        attempt.row = set_rank(row, rank, released=True)
+        work.freed_by = f"slot {dotted(row.attempt_id)}"
+        work.ask_place()
+
+
+def part(state: ClusterState, attempt: Attempt) -> None:
+    """It is not live any more: its task goes on without it."""
+    work = state.work
+    home = home_of(work, attempt)
+    if home is None:
+        return
+    job, step, task = home
+    if task.attempts.pop(attempt.row.attempt, None) is not None and attempt.row.token != NO_TOKEN:
+        was_full = not has_room(step)
+        step.running -= 1
+        if was_full and has_room(step):
+            work.freed_by = "limit"
+            fit_step(work, job, step)
+
+
+def drop_if_free(work: Work, attempt: Attempt) -> None:
+    """Forget an attempt that is not live and holds nothing."""
+    if not is_live(attempt) and all(rank.released for rank in attempt.row.ranks):
+        work.attempts.pop(attempt.row.attempt_id, None)
+        work.wheel.drop(attempt.row.attempt_id)
+
+
+def held_by(work: Work, provider_id: ProviderId) -> list[tuple[AttemptId, int]]:
+    """(attempt, rank) of all that hold something there, in the order of their ids."""
+    load = work.loads.get(provider_id)
+    return sorted(load.attempts) if load is not None else []
+
+
+def attempts_of(work: Work, job_id: JobId) -> list[Attempt]:
+    """The live attempts of a job. O(its live tasks)."""
+    job = work.jobs.get(job_id)
+    if job is None:
+        return []
+    return [attempt for step in job.steps for task in step.tasks.values() for attempt in task.attempts.values()]

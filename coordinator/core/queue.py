@@ -1,0 +1,139 @@
+"""The queue: who waits for capacity, in one line for each kind of want, first come first served.
+
+Whether something stands in a line follows from the state alone: `fit_task` and `fit_fresh` put it in or take it out.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+
+from msgspec.structs import replace
+
+from coordinator.core.ids import JobId, TenantName
+from coordinator.core.jobspec import StepSpec
+from coordinator.core.work import FRESH, Job, Line, Place, Step, Task, Want, Work
+
+HORIZON_MS = 3_600_000
+"""How long a task is taken to run that says neither how long it will nor how long it may."""
+LEFT_MAX = 64
+"""Places of those who left that a line may hold beyond as many as wait."""
+
+
+def horizon_ms(spec: StepSpec) -> int:
+    """How long a task of this step is expected to run."""
+    return spec.expected_ms or spec.time_limit_ms or HORIZON_MS
+
+
+def want_of(tenant: TenantName, spec: StepSpec) -> Want:
+    return Want(
+        tenant=tenant,
+        asks=spec.asks,
+        nodes=spec.nodes,
+        pools=spec.pools,
+        labels=spec.labels,
+        isolation=spec.isolation,
+        min_score=spec.min_score,
+        min_forecast=spec.min_forecast,
+        horizon_ms=horizon_ms(spec),
+    )
+
+
+def want_of_task(step: Step, task: Task) -> Want:
+    """Its step's, without the providers that it must not go to again."""
+    row = task.row
+    if row.failed_on and (step.spec.retry.elsewhere or row.exit_code in (126, 127)):
+        return replace(step.want, avoid=tuple(sorted(row.failed_on)))
+    return step.want
+
+
+def has_room(step: Step) -> bool:
+    """Whether one more task of it may run."""
+    return step.spec.max_running is None or step.running < step.spec.max_running
+
+
+def fit_fresh(work: Work, job: Job, step: Step) -> None:
+    """The step's next task that was never launched waits in line, or does not."""
+    waits = (
+        step.ready
+        and not step.closed
+        and not job.row.cancelling
+        and step.row.cursor < step.spec.tasks
+        and has_room(step)
+    )
+    before, step.line = step.line, step.want if waits else None
+    _move(work, (job.row.job_id, step.row.step, FRESH), before, step.line)
+
+
+def fit_task(work: Work, job: Job, step: Step, task: Task) -> None:
+    """A task that is to be tried again, or whose attempt is in doubt, waits in line, or does not."""
+    row = task.row
+    again = not task.attempts and row.task in step.retry and row.task_id not in work.wheel and has_room(step)
+    waits = (again or task.wanted) and not task.cancelling and not job.row.cancelling and step.ready
+    before, task.line = task.line, want_of_task(step, task) if waits else None
+    _move(work, row.task_id, before, task.line)
+
+
+def fit_step(work: Work, job: Job, step: Step) -> None:
+    """All of a step's tasks. O(tasks that wait for a retry)."""
+    fit_fresh(work, job, step)
+    for number in step.retry:
+        fit_task(work, job, step, step.tasks[number])
+
+
+def leave(work: Work, task: Task) -> None:
+    """Out of the line, whatever it waited for."""
+    before, task.line = task.line, None
+    _move(work, task.row.task_id, before, None)
+
+
+def _move(work: Work, place: Place, before: Want | None, after: Want | None) -> None:
+    if before == after:
+        return
+    if before is not None:
+        line = work.queue[before]
+        line.waiting -= 1
+        if not line.waiting:
+            del work.queue[before]
+        elif len(line.heap) > 2 * line.waiting + LEFT_MAX:
+            line.heap = [p for p in line.heap if p != place and _stands(work, p, before)]
+            heapify(line.heap)
+    if after is not None:
+        line = work.queue.get(after) or work.queue.setdefault(after, Line())
+        heappush(line.heap, place)
+        line.waiting += 1
+        work.place_due = True
+
+
+def _stands(work: Work, place: Place, want: Want) -> bool:
+    """Whether this place in the line of `want` is still taken."""
+    job_id, number, task_number = place
+    job = work.jobs.get(job_id)
+    if job is None:
+        return False
+    step = job.steps[number]
+    if task_number == FRESH:
+        return step.line == want
+    task = step.tasks.get(task_number)
+    return task is not None and task.line == want
+
+
+def head(work: Work, want: Want) -> Place | None:
+    """Who is first in the line of `want`; those who left are dropped on the way."""
+    line = work.queue.get(want)
+    while line is not None and line.heap:
+        if _stands(work, line.heap[0], want):
+            return line.heap[0]
+        heappop(line.heap)
+    return None
+
+
+def waiting(work: Work) -> int:
+    """How many places are taken: steps with tasks to launch, and tasks to try again."""
+    return sum(line.waiting for line in work.queue.values())
+
+
+def job_of(work: Work, place: Place) -> tuple[Job, Step, Task | None]:
+    """What a place stands for; no task: the step's next one that was never launched."""
+    job = work.jobs[JobId(place[0])]
+    step = job.steps[place[1]]
+    return job, step, None if place[2] == FRESH else step.tasks[place[2]]

@@ -1,0 +1,91 @@
+"""Renewals: the leases that a heartbeat names go on for their term. Memory only, but for a longer term.
+
+A longer term is durable before an agent hears of it. A shorter one counts when the agent is known to have heard of it.
+"""
+
+from __future__ import annotations
+
+from coordinator.core.commands import Decision, Renew, Send, Term
+from coordinator.core.events import Beat
+from coordinator.core.ids import ConnId
+from coordinator.core.leases import due_term_ms, held_by, home_of
+from coordinator.core.loss import heard_again, unnamed
+from coordinator.core.policy import Policy
+from coordinator.core.rows import AttemptState
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.transitions import put_attempt
+from coordinator.core.work import Attempt, is_live
+
+
+def renew_named(state: ClusterState, provider: Provider, beat: Beat, policy: Policy, out: Decision) -> None:
+    """Renew what this heartbeat names. O(its attempts)."""
+    load = state.work.loads.get(provider.row.provider_id)
+    if load is None or not load.attempts:
+        return
+    terms = []
+    for attempt_id in beat.attempts:
+        attempt = state.work.attempts.get(attempt_id)
+        if attempt is None or not is_live(attempt) or attempt.row.state is AttemptState.RESERVED:
+            continue
+        rank = rank_of(attempt, provider)
+        if rank is None or attempt.row.ranks[rank].released:
+            continue
+        _confirm(attempt, rank, beat.renewed_seq, out)
+        terms.append(_renew(state, attempt, rank, beat, policy, out))
+        heard_again(state, attempt, rank, attempt.row.state is AttemptState.FROZEN, out)
+    if terms:
+        out.sends.append(Send(beat.conn_id, Renew(seq=beat.seq, terms=tuple(terms))))
+    if len(load.attempts) > len(terms):
+        unnamed(state, provider, policy, out)
+
+
+def rank_of(attempt: Attempt, provider: Provider) -> int | None:
+    """Which rank of it is this provider's."""
+    who = provider.row.provider_id
+    return next((rank for rank, row in enumerate(attempt.row.ranks) if row.provider_id == who), None)
+
+
+def _confirm(attempt: Attempt, rank: int, renewed_seq: int, out: Decision) -> None:
+    """The agent has heard of the shorter term: from now on that is the longest it may hold."""
+    shrink = attempt.shrinks.get(rank)
+    if shrink is None or renewed_seq < shrink[0]:
+        return
+    del attempt.shrinks[rank]
+    attempt.terms_ms[rank] = shrink[1]
+    longest = max(attempt.terms_ms)
+    if longest < attempt.row.term_ms:
+        put_attempt(attempt, out, term_ms=longest)
+
+
+def _renew(state: ClusterState, attempt: Attempt, rank: int, beat: Beat, policy: Policy, out: Decision) -> Term:
+    home = home_of(state.work, attempt)
+    held_ms = attempt.terms_ms[rank]
+    term_ms = due_term_ms(state, attempt, home[1].spec, policy) if home is not None else held_ms
+    if term_ms > held_ms:
+        attempt.terms_ms[rank] = term_ms
+        attempt.shrinks.pop(rank, None)
+        if term_ms > attempt.row.term_ms:
+            put_attempt(attempt, out, term_ms=term_ms)
+    elif term_ms < held_ms and rank not in attempt.shrinks and beat.seq:
+        attempt.shrinks[rank] = (beat.seq, term_ms)
+    attempt.renewed_ms[rank] = max(attempt.renewed_ms[rank], beat.received_ms)
+    return Term(attempt_id=attempt.row.attempt_id, token=attempt.row.token, term_ms=term_ms)
+
+
+def renew_all(
+    state: ClusterState, provider: Provider, seq: int, conn_id: ConnId, longer_ms: int, out: Decision
+) -> None:
+    """Say every term of this connection again, each longer by `longer_ms`: durable with this decision."""
+    terms = []
+    for attempt_id, rank in held_by(state.work, provider.row.provider_id):
+        attempt = state.work.attempts.get(attempt_id)
+        if attempt is None or not is_live(attempt) or not attempt.row.ranks[rank].acked or rank in attempt.silent:
+            continue
+        if longer_ms:
+            attempt.shrinks.pop(rank, None)
+            attempt.terms_ms[rank] += longer_ms
+            if attempt.terms_ms[rank] > attempt.row.term_ms:
+                put_attempt(attempt, out, term_ms=attempt.terms_ms[rank])
+        terms.append(Term(attempt_id=attempt_id, token=attempt.row.token, term_ms=attempt.terms_ms[rank]))
+    if terms:
+        out.sends.append(Send(conn_id, Renew(seq=seq, terms=tuple(terms))))
