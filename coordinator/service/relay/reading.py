@@ -21,6 +21,8 @@ MARKS = 256
 """Arrivals looked up at a time."""
 READ_BYTES = 1024 * 1024
 """Read at a time, where more than one arrival is."""
+TAIL_MARKS = 32
+"""Looked at together, going backwards: 8 MB at most are held."""
 TAIL_BYTES_MAX = 64 * 1024 * 1024
 """How far back the last lines are looked for."""
 
@@ -141,7 +143,7 @@ class Reader:
             return Start(upper, 0)
         left, seen, last = lines, 0, True
         while upper > 0 and seen < TAIL_BYTES_MAX:
-            lower = max(0, upper - MARKS)
+            lower = max(0, upper - TAIL_MARKS)
             pieces = await self._block(attempt_id, rank, lower, upper)
             for piece in reversed(pieces):
                 if stream is not None and piece.mark.stream != stream:

@@ -1,0 +1,193 @@
+"""The feed: every durable row once and in order, from any number on; waits for jobs miss nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import islice
+
+from coordinator.core import commands
+from coordinator.core.commands import Put
+from coordinator.core.ids import JobId, TenantName
+from coordinator.core.rows import AuditRow, JobRow, WorkState
+from coordinator.service import feed as feed_module
+from coordinator.service.feed import Feed
+from coordinator.service.views import ENDED_MAX, LiveViews
+from store.memory import MemoryStore
+
+
+def a_row(seq: int, job: int = 1, tenant: str = "physics") -> AuditRow:
+    return AuditRow(
+        seq=seq,
+        wall_ns=seq,
+        mono_ns=seq,
+        entity="job",
+        subject=str(job),
+        after="running",
+        tenant=tenant,
+        job_id=JobId(job),
+    )
+
+
+def a_job(job: int = 1, state: WorkState = WorkState.RUNNING) -> JobRow:
+    return JobRow(
+        job_id=JobId(job),
+        tenant=TenantName("physics"),
+        name="j",
+        state=state,
+        submitted_at_ms=0,
+        by="token:1",
+        tasks=1,
+    )
+
+
+class Rig:
+    """A feed over the in-memory store; `happens` makes rows durable and published, as the engine does."""
+
+    def __init__(self, already: int = 0) -> None:
+        self.store = MemoryStore("head")
+        self.views = LiveViews()
+        self.feed = Feed(self.views, self.store, last_seq=already)
+
+    async def happens(self, *rows: AuditRow) -> None:
+        await self.store.commit([Put(row) for row in rows])
+        self.views.apply([commands.Audited(row) for row in rows])
+
+
+async def take(rows: AsyncIterator[AuditRow], count: int) -> list[int]:
+    async with asyncio.timeout(5):
+        return [(await anext(rows)).seq for _ in range(count)]
+
+
+def test_a_follower_gets_what_there_is_and_then_what_comes() -> None:
+    """In order, each once, whichever number it begins behind."""
+
+    async def main() -> None:
+        rig = Rig()
+        await rig.happens(*map(a_row, range(1, 6)))
+        rows = rig.feed.follow(2)
+        assert await take(rows, 3) == [3, 4, 5]
+        coming = asyncio.ensure_future(take(rows, 2))
+        await asyncio.sleep(0)
+        await rig.happens(a_row(6), a_row(7))
+        assert await coming == [6, 7]
+
+    asyncio.run(main())
+
+
+def test_what_the_ring_has_forgotten_comes_from_the_store() -> None:
+    """A follower that begins long ago, or before this start, sees no seam."""
+
+    async def main() -> None:
+        rig = Rig(already=1_000)
+        await rig.store.commit([Put(a_row(seq)) for seq in range(1, 1_001)])
+        await rig.happens(*map(a_row, range(1_001, 1_301)))
+        assert await take(rig.feed.follow(0), 1_300) == list(range(1, 1_301))
+        fresh = Rig(already=1_000)
+        await fresh.store.commit([Put(a_row(seq)) for seq in range(1, 1_001)])
+        assert await take(fresh.feed.follow(990), 10) == list(range(991, 1_001))
+
+    asyncio.run(main())
+
+
+def test_the_ring_is_bounded_and_a_slow_follower_misses_nothing() -> None:
+    """While it reads nothing, more than twice the ring goes by."""
+
+    async def main() -> None:
+        rig = Rig()
+        await rig.happens(a_row(1))
+        slow = rig.feed.follow(0)
+        assert await take(slow, 1) == [1]
+        numbers = iter(range(2, 2 * feed_module.RING_MAX + 1_000))
+        while rows := [a_row(seq) for seq in islice(numbers, 5_000)]:
+            await rig.happens(*rows)
+        assert len(rig.feed._ring) <= 2 * feed_module.RING_MAX
+        assert await take(slow, 3_000) == list(range(2, 3_002))
+
+    asyncio.run(main())
+
+
+def test_a_follower_sees_its_own_tenant_and_job_alone() -> None:
+    """Whether rows come from the ring or from the store, and also when long stretches are others'."""
+
+    async def main() -> None:
+        rig = Rig(already=2_000)
+        old = [a_row(seq, job=seq % 7, tenant="physics" if seq % 2 else "biology") for seq in range(1, 2_001)]
+        await rig.store.commit([Put(row) for row in old])
+        new = [a_row(seq, job=3, tenant="physics" if seq > 2_700 else "biology") for seq in range(2_001, 2_711)]
+        await rig.happens(*new)
+        expected = [row.seq for row in (*old, *new) if row.tenant == "physics" and row.job_id == 3]
+        rows = rig.feed.follow(0, tenant=TenantName("physics"), job_id=JobId(3))
+        assert await take(rows, len(expected)) == expected
+
+    asyncio.run(main())
+
+
+def test_a_wait_for_a_job_ends_with_it_and_not_before() -> None:
+    """Changes in between wake it, and it waits on; one that is not live is not waited for."""
+
+    async def main() -> None:
+        rig = Rig()
+        assert await rig.feed.wait_ended(JobId(1)) is None
+        rig.views.apply([commands.JobChanged(a_job())])
+        waiting = asyncio.ensure_future(rig.feed.wait_ended(JobId(1)))
+        await asyncio.sleep(0)
+        rig.views.apply([commands.JobChanged(a_job())])
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        rig.views.apply([commands.JobChanged(a_job(state=WorkState.FAILED))])
+        ended = await waiting
+        assert ended is not None and ended.state is WorkState.FAILED
+        again = await rig.feed.wait_ended(JobId(1))
+        assert again == ended
+
+    asyncio.run(main())
+
+
+def test_a_wait_for_a_job_has_a_bound_and_leaves_nothing_behind() -> None:
+    """When the time is over it answers how the job stands."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.views.apply([commands.JobChanged(a_job())])
+        row = await rig.feed.wait_ended(JobId(1), within_s=0.01)
+        assert row is not None and row.state is WorkState.RUNNING
+        assert len(rig.feed._jobs) == 0
+
+    asyncio.run(main())
+
+
+def test_closing_ends_followers_and_waits() -> None:
+    """A stop keeps nobody."""
+
+    async def main() -> None:
+        rig = Rig()
+        rig.views.apply([commands.JobChanged(a_job())])
+
+        async def follow() -> list[AuditRow]:
+            return [row async for row in rig.feed.follow(0)]
+
+        following, waiting = asyncio.ensure_future(follow()), asyncio.ensure_future(rig.feed.wait_ended(JobId(1)))
+        await asyncio.sleep(0)
+        rig.feed.close()
+        assert await following == []
+        assert await waiting is not None
+        assert rig.feed.followers == 0
+
+    asyncio.run(main())
+
+
+def test_views_know_what_ended_lately_and_forget_the_oldest() -> None:
+    """A bound on what is kept of the past, and none on what lives."""
+    views = LiveViews()
+    views.apply([commands.JobChanged(a_job(0))])
+    views.apply([commands.JobChanged(a_job(n, WorkState.COMPLETED)) for n in range(1, ENDED_MAX + 2)])
+    assert views.jobs.get(JobId(1)) is None
+    assert views.jobs.get(JobId(2)) is not None and views.jobs.get(JobId(ENDED_MAX + 1)) is not None
+    assert [row.job_id for row in views.jobs.live()] == [0]
+
+
+def test_a_job_that_is_retried_lives_again() -> None:
+    views = LiveViews()
+    views.apply([commands.JobChanged(a_job(1, state)) for state in (WorkState.FAILED, WorkState.PENDING)])
+    assert [row.state for row in views.jobs.live()] == [WorkState.PENDING]
