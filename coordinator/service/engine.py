@@ -360,7 +360,15 @@ class Engine:
         async with asyncio.timeout(self._settings.load_s):
             loaded = await self._store.load()
         old = self._state
-        fresh = ClusterState.load(old.coordinator_id, loaded.rows, loaded.next_session_id, loaded.next_key)
+        fresh = ClusterState.load(
+            old.coordinator_id,
+            loaded.rows,
+            loaded.next_session_id,
+            loaded.next_key,
+            next_job_id=loaded.next_job_id,
+            next_token=loaded.next_token,
+            next_audit=loaded.next_audit,
+        )
         decision = reloaded(old, fresh, self.policy, undone)
         self._state = fresh
         self.views.load(fresh)

@@ -29,7 +29,15 @@ async def recover(store: ports.Store, coordinator_id: str) -> Recovered:
     """Load the truth, set the clock not behind it, and prepare the boot event."""
     began_s = time.monotonic()
     loaded = await store.load()
-    state = ClusterState.load(coordinator_id, loaded.rows, loaded.next_session_id, loaded.next_key)
+    state = ClusterState.load(
+        coordinator_id,
+        loaded.rows,
+        loaded.next_session_id,
+        loaded.next_key,
+        next_job_id=loaded.next_job_id,
+        next_token=loaded.next_token,
+        next_audit=loaded.next_audit,
+    )
     stored = (state.alive_at_ms or 0, *(beat.at_ms for beat in loaded.last_beats))
     clock = ObservedClock(floor_ms=max(stored))
     mark = next((row.value for row in loaded.rows if isinstance(row, MetaRow) and row.name == Meta.CLOCK), "")
