@@ -95,7 +95,7 @@ def _drafts(top: Table) -> list[Draft]:
             top.wrong(Found(one, path), "a step", "write [[step]] before each")
             continue
         own = Table(problems, Layer(one, path))
-        own.only(STEP, "a step")
+        own.only(STEP, "a step", dict.fromkeys(JOB - STEP, "it belongs to the whole job, before its steps"))
         named = own.find("name")
         if named is None:
             problems.add(path, "the step has no name", 'write name = "..."')
