@@ -59,6 +59,8 @@ class Held(Struct, kw_only=True):
     """When it is said again."""
     answered: bool = False
     """Of a lease: launch or stop came."""
+    launching: bool = False
+    """It was ordered to run; to the keeper that is said once."""
     settled: bool = False
     freeze_at_s: float = 0.0
     """As it was renewed last, whether the keeper has heard of it or not."""
@@ -69,12 +71,12 @@ class Held(Struct, kw_only=True):
 
 
 class Attempts:
-    """The book. `to_keeper` takes everything; `launch` has a plan written, and then the attempt run."""
+    """The book. `to_keeper` takes everything; `launch` completes the plan for a directory, and has it run."""
 
     def __init__(
         self,
         to_keeper: Callable[[channel.ToKeeper], None],
-        launch: Callable[[channel.Now, wire.Launch], None],
+        launch: Callable[[str, wire.Launch], None],
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.clock = LeaseClock()
@@ -173,7 +175,9 @@ class Attempts:
             return
         held.answered = True
         if held.now.phase == "leased":
-            self._launch(held.now, launch)
+            if not held.launching:
+                held.launching = True
+                self._launch(held.now.directory, launch)
         else:
             self._tell(held)
 

@@ -60,11 +60,10 @@ class AttemptEndpoint:
 
     def __init__(self, book: Attempts) -> None:
         self._book = book
-        self._known: dict[bytes, channel.Now] = {}
-        """By the digest of the token."""
+        self._known: dict[bytes, tuple[Key, int]] = {}
+        """Attempt and rank, and of how many nodes, by the digest of the token."""
         self._read: set[Key] = set()
         """Whose tokens were looked for: files are read again when other attempts run, not for every wrong token."""
-        self._nodes: dict[Key, int] = {}
 
     @asynccontextmanager
     async def serve(self, listener: socket.socket) -> AsyncIterator[None]:
@@ -78,12 +77,12 @@ class AttemptEndpoint:
             await server.shutdown(timeout=0.5)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        now = await self._who(request.headers.get("Authorization", ""))
-        if now is None:
+        who = await self._who(request.headers.get("Authorization", ""))
+        if who is None:
             return _problem(401, "unauthenticated", "this takes the token in COORD_ATTEMPT_TOKEN_FILE, as Bearer")
         match request.path, request.method:
             case "/v1/attempt", "GET":
-                return _json(200, await self._describe(now))
+                return _json(200, who)
             case "/v1/attempt", _:
                 return _problem(405, "method_not_allowed", "GET is all that this path knows", Allow="GET")
             case path, _ if path in NOT_YET:
@@ -91,40 +90,29 @@ class AttemptEndpoint:
             case _:
                 return _problem(404, "not_found", "an attempt is asked for at /v1/attempt")
 
-    async def _who(self, authorization: str) -> channel.Now | None:
-        """Whose token it is, if its lease is alive. Equal work for a wrong token and for none."""
+    async def _who(self, authorization: str) -> AttemptAnswer | None:
+        """Whose token it is, if its lease is alive. Every token that is known is compared, whichever it is."""
         scheme, _, token = authorization.partition(" ")
-        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         if scheme.lower() != "bearer" or not token:
             return None
+        digest = hashlib.sha256(token.encode("utf-8", "replace")).digest()
         running = self._book.running()
         if digest not in self._known and self._read != set(running):
             self._known = await asyncio.to_thread(_digests, list(running.values()))
             self._read = set(running)
-        for known, now in self._known.items():
-            if hmac.compare_digest(known, digest):
-                return self._book.running().get((now.attempt, now.rank))
-        return None
-
-    async def _describe(self, now: channel.Now) -> AttemptAnswer:
+        found = [known for at, known in self._known.items() if hmac.compare_digest(at, digest)]
+        now = running.get(found[0][0]) if found else None
+        if now is None:
+            return None
         attempt_id = attempt_of(now.attempt)
         return AttemptAnswer(
             attempt=now.attempt,
             job=attempt_id[0],
             task=dotted(attempt_id[:3]),
             rank=now.rank,
-            nodes=await self._nodes_of(now),
+            nodes=found[0][1],
             state=now.phase,
         )
-
-    async def _nodes_of(self, now: channel.Now) -> int:
-        key = now.attempt, now.rank
-        if key not in self._nodes:
-            plan = await asyncio.to_thread(plans.read_plan, now.directory)
-            named = dict(plan.env).get("COORD_NODES", "1") if plan is not None else "1"
-            self._nodes = {k: n for k, n in self._nodes.items() if k in self._read}
-            self._nodes[key] = int(named) if named.isdigit() else 1
-        return self._nodes[key]
 
 
 class _Connection(web.RequestHandler):
@@ -174,14 +162,14 @@ class _Server(web.Server):
         super().connection_lost(handler, exc)
 
 
-def _digests(running: list[channel.Now]) -> dict[bytes, channel.Now]:
+def _digests(running: list[channel.Now]) -> dict[bytes, tuple[Key, int]]:
     """The digests of the tokens of these attempts, read from their directories."""
-    found = {}
-    for now in running:
-        token = plans.read_token(now.directory)
-        if token:
-            found[hashlib.sha256(token.encode()).digest()] = now
-    return found
+    secrets = [(now, plans.read_secret(now.directory)) for now in running]
+    return {
+        hashlib.sha256(secret.text.encode()).digest(): ((now.attempt, now.rank), secret.nodes)
+        for now, secret in secrets
+        if secret is not None
+    }
 
 
 def _json(status: int, body: Struct, content_type: str = "application/json", **headers: str) -> web.Response:

@@ -1,4 +1,4 @@
-"""Launch plans on their way to the keeper: completed, written into the attempt's directory, then ordered to run.
+"""Launch plans on their way to the keeper: completed, the attempt's secret written, then ordered to run.
 
 Files are written in a thread, all that wait at once: a slow disk holds up launches, never a heartbeat.
 """
@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,11 +18,20 @@ from coordinator import wire
 from coordinator.agent import channel
 from coordinator.agent.log import logger
 from coordinator.core.ids import attempt_of, dotted
-from coordinator.core.launch_plan import LaunchPlan
 
 PLAN, TOKEN = "plan.json", "token"
+IN_MESSAGE_BYTES_MAX = 100_000
+"""A larger plan is put into the attempt's directory: a file made, read and removed costs 0.3 ms on ext4."""
+TOKEN_BYTES_MAX = 128
+NODES = "COORD_NODES"
 _ENCODER = msgspec.json.Encoder()
-_PLAN = msgspec.json.Decoder(LaunchPlan)
+
+
+class Secret(NamedTuple):
+    """What opens an attempt's endpoint. The number of nodes is a part of its text: so the next daemon knows it too."""
+
+    text: str
+    nodes: int
 
 
 class Plans:
@@ -30,34 +40,39 @@ class Plans:
     def __init__(self, to_keeper: Callable[[channel.ToKeeper], None], url: str) -> None:
         self._to_keeper = to_keeper
         self._url = url
-        self._waiting: list[tuple[channel.Now, wire.Launch]] = []
+        self._waiting: list[tuple[str, wire.Launch]] = []
         self._news = asyncio.Event()
 
-    def put(self, now: channel.Now, launch: wire.Launch) -> None:
-        """Have this attempt launched."""
-        self._waiting.append((now, launch))
+    def put(self, directory: str, launch: wire.Launch) -> None:
+        """Have this attempt launched, whose directory is the keeper's."""
+        self._waiting.append((directory, launch))
         self._news.set()
 
     async def run(self) -> None:
-        """Write and order, for ever. Where a plan cannot be written, the keeper finds none, and says so."""
+        """Write and order, for ever. Where something cannot be written, the keeper cannot start it, and says so."""
         while True:
             await self._news.wait()
             self._news.clear()
             waiting, self._waiting = self._waiting, []
-            await asyncio.to_thread(self._write_all, waiting)
-            for _, launch in waiting:
-                self._to_keeper(channel.Run(attempt=launch.attempt, rank=launch.rank, token=launch.token))
+            for order in await asyncio.to_thread(self._write_all, waiting):
+                self._to_keeper(order)
 
-    def _write_all(self, waiting: list[tuple[channel.Now, wire.Launch]]) -> None:
-        for now, launch in waiting:
-            directory = Path(now.directory)
-            try:
-                if not (directory / TOKEN).exists():
-                    _write(directory / TOKEN, secrets.token_urlsafe(32).encode())
-                plan = msgspec.structs.replace(launch.plan, env=launch.plan.env + self._env(launch))
-                _write(directory / PLAN, _ENCODER.encode(plan))
-            except OSError as error:
-                logger.error("the plan of %s cannot be written: %s", launch.attempt, error.strerror or error)
+    def _write_all(self, waiting: list[tuple[str, wire.Launch]]) -> list[channel.Run]:
+        return [self._write(Path(directory), launch) for directory, launch in waiting]
+
+    def _write(self, directory: Path, launch: wire.Launch) -> channel.Run:
+        plan = msgspec.structs.replace(launch.plan, env=launch.plan.env + self._env(launch))
+        order = channel.Run(attempt=launch.attempt, rank=launch.rank, token=launch.token, plan=plan)
+        encoded = _ENCODER.encode(plan)
+        try:
+            _write(directory / TOKEN, _secret(dict(plan.env).get(NODES, "1")).encode())
+            if len(encoded) > IN_MESSAGE_BYTES_MAX:
+                order = msgspec.structs.replace(order, plan=None)
+                _write(directory / PLAN, encoded)
+        except OSError as error:
+            logger.error("%s cannot be launched: %s: %s", launch.attempt, error.filename, error.strerror)
+            return msgspec.structs.replace(order, plan=None)
+        return order
 
     def _env(self, launch: wire.Launch) -> tuple[tuple[str, str], ...]:
         """What an attempt is told of itself. Later names win, so a job cannot pretend to be another."""
@@ -71,26 +86,23 @@ class Plans:
         )
 
 
+def _secret(nodes: str) -> str:
+    return f"{secrets.token_urlsafe(32)}.{nodes if nodes.isdecimal() and len(nodes) < 6 else '1'}"
+
+
 def _write(path: Path, content: bytes) -> None:
-    """As a whole, or not at all. Not synced: after a crash of the machine nobody runs it."""
-    fresh = path.with_name(f".{path.name}.new")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Whatever lay there is gone. Not synced: after a crash of the machine nobody runs it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
-    fresh.replace(path)
 
 
-def read_plan(directory: str) -> LaunchPlan | None:
-    """The plan that this attempt was launched by; None when it was not, or it cannot be read."""
+def read_secret(directory: str) -> Secret | None:
+    """What opens the endpoint of the attempt with this directory; None when it has none."""
     try:
-        return _PLAN.decode(Path(directory, PLAN).read_bytes())
-    except (OSError, msgspec.DecodeError):
+        with Path(directory, TOKEN).open("rb") as file:
+            text = file.read(TOKEN_BYTES_MAX).decode()
+    except (OSError, UnicodeDecodeError):
         return None
-
-
-def read_token(directory: str) -> str:
-    """The secret of the attempt's endpoint; empty when it has none."""
-    try:
-        return Path(directory, TOKEN).read_text()
-    except OSError:
-        return ""
+    nodes = text.rpartition(".")[2]
+    return Secret(text, int(nodes)) if nodes.isdecimal() else None

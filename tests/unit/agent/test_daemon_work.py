@@ -83,6 +83,12 @@ def runs(attempt: str = A) -> wire.Phase:
     return wire.Phase(attempt=attempt, rank=0, token=TOKEN, phase="running")
 
 
+def kept(agent: RunningDaemon, attempt: str, name: str) -> tuple[bytes, int]:
+    """A file in an attempt's directory, and who may read it."""
+    path = Path(agent.keeper.nows[attempt].directory, name)
+    return path.read_bytes(), path.stat().st_mode & 0o777
+
+
 def ahead(side: CoordinatorSide, task: int | None = None) -> int:
     """How many bytes of logs came, of all tasks or of one."""
     return sum(len(chunk.data) for chunk in side.frames if task in (None, chunk.attempt_id[2]))
@@ -101,14 +107,13 @@ def test_a_lease_is_held_before_it_is_acknowledged_and_launched_by_its_plan(tmp_
             hold, run = agent.keeper.asked
             assert isinstance(hold, channel.Hold)
             assert (hold.attempt, hold.token, hold.share) == (A, TOKEN, A_SHARE)
-            assert run == channel.Run(attempt=A, rank=0, token=TOKEN)
-            directory = Path(agent.keeper.nows[A].directory)
-            plan = plans.read_plan(str(directory))
-            assert plan is not None
-            env = dict(plan.env)
+            assert isinstance(run, channel.Run)
+            assert run.plan is not None
+            assert (run.attempt, run.token, run.plan.argv) == (A, TOKEN, ("true",))
+            env = dict(run.plan.env)
             assert (env["COORD_JOB_ID"], env["COORD_TASK_ID"], env["COORD_ATTEMPT"]) == ("1", "1.0.0", A)
             assert (env["COORD_RANK"], env["COORD_NODES"], env["COORD_ATTEMPT_URL"]) == ("0", "3", agent.url)
-            assert [(directory / name).stat().st_mode & 0o777 for name in ("plan.json", "token")] == [0o600, 0o600]
+            assert kept(agent, A, plans.TOKEN)[1] == 0o600
             await side.until(lambda: side.beats[-1].attempts == (A,))
             assert side.beats[-1].status == "busy"
             agent.keeper.change(A, phase="exited", exit=ExitInfo(cause=EndCause.EXITED, code=3))
@@ -119,6 +124,24 @@ def test_a_lease_is_held_before_it_is_acknowledged_and_launched_by_its_plan(tmp_
             assert (side.beats[-1].attempts, side.beats[-1].status) == ((), "idle")
             assert agent.keeper.of(channel.Forget) == [channel.Forget(attempt=A, rank=0, token=TOKEN)]
             assert side.said == [granted(), runs(), ends(side)[0]]
+
+    asyncio.run(go())
+
+
+def test_a_plan_too_large_for_a_message_travels_as_a_file(tmp_path: Path) -> None:
+    """An environment and input of a megabyte arrive whole, in a file that the agent alone may read."""
+
+    async def go() -> None:
+        async with working(tmp_path) as (side, agent):
+            stdin = "x" * 1_000_000
+            await side.send(a_grant("1.0.1.1"))
+            await side.until(lambda: granted("1.0.1.1") in side.said)
+            await side.send(a_launch("1.0.1.1", plan=LaunchPlan(argv=("cat",), stdin=stdin)))
+            await side.until(lambda: runs("1.0.1.1") in side.said)
+            (order,) = agent.keeper.of(channel.Run)
+            assert order.plan is None
+            text, mode = kept(agent, "1.0.1.1", plans.PLAN)
+            assert (msgspec.json.decode(text, type=LaunchPlan).stdin, mode) == (stdin, 0o600)
 
     asyncio.run(go())
 
@@ -427,7 +450,9 @@ def test_an_attempt_asks_who_it_is_with_its_own_token(tmp_path: Path) -> None:
         async with working(tmp_path) as (side, agent), aiohttp.ClientSession(agent.url) as http:
             await running(side, A)
             await running(side, "1.0.1.2")
-            token = plans.read_token(agent.keeper.nows[A].directory)
+            secret = plans.read_secret(agent.keeper.nows[A].directory)
+            assert secret is not None
+            token = secret.text
 
             async def ask(path: str, bearer: str, method: str = "GET", body: bytes = b"") -> tuple[int, Any]:
                 headers = {"Authorization": f"Bearer {bearer}"}
