@@ -198,7 +198,9 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     coordinator_id = store.coordinator_id
     version = importlib.metadata.version("coord")
     found = await recover(store, coordinator_id)
-    log.info("recovered %d providers in %.2f s", len(found.state.providers), found.took_s)
+    fleet, work = found.state.providers, found.state.work
+    counts = (len(fleet), len(work.jobs), len(work.attempts), found.took_s)
+    log.info("recovered %d providers, %d live jobs and %d attempts in %.2f s", *counts)
     tune_process()
     views, recorder = LiveViews(), Recorder(data.recorder)
     engine = Engine(store, found.clock, views, plan.policy, plan.engine, recorder, found.state)

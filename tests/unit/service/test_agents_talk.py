@@ -265,7 +265,10 @@ def test_versions_are_agreed_in_the_hello() -> None:
             credential = await rig.enrol("a")
             agent = await rig.dial(credential)
             agent.say(a_hello("a", versions=[1, 2, 99]))
-            assert (await agent.hears("welcome"))["version"] == 1
+            assert (await agent.hears("welcome"))["version"] == 2
+            older = await rig.dial(await rig.enrol("b"))
+            older.say(a_hello("b", versions=[1]))
+            assert (await older.hears("welcome"))["version"] == 1
             future = await rig.dial(credential)
             future.say(a_hello("a", versions=[99]))
             assert await future.closed() == CloseCode.VERSION

@@ -24,7 +24,6 @@ from tests.builders import ADMIN, JOIN, START_MS, a_hello, an_enrolment
 
 FULL = CoordError(Code.STORE_FULL, "the disk is full", "make room")
 BROKEN = CoordError(Code.STORE_BROKEN, "a sync failed", "look at the disk")
-NEVER_MS = 3_600_000
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -59,6 +58,13 @@ class HandClock:
         return self.ms + self.wall_step_ms
 
 
+class Still(Engine):
+    """Ticks are the test's own."""
+
+    async def _tick(self) -> None:
+        await asyncio.Event().wait()
+
+
 class SlowStore(MemoryStore):
     """Commits wait for the test; how many were under way at once is counted."""
 
@@ -88,14 +94,16 @@ class SlowStore(MemoryStore):
 class Rig:
     """An engine at work, with what it said in order."""
 
-    def __init__(self, store: SlowStore, recordings: Path, settings: EngineSettings) -> None:
+    def __init__(
+        self, store: SlowStore, recordings: Path, settings: EngineSettings, kind: type[Engine] = Still
+    ) -> None:
         self.store = store
         self.clock = HandClock()
         self.views = LiveViews()
         self.said: list[object] = []
         self.recorder = Recorder(recordings)
         state = ClusterState.load("head", [JOIN, ADMIN], 1, 1)
-        self.engine = Engine(store, self.clock, self.views, Policy(tick_ms=NEVER_MS), settings, self.recorder, state)
+        self.engine = kind(store, self.clock, self.views, Policy(), settings, self.recorder, state)
         self.engine.bind_links(self)
         self.beats: list[events.Beat] = []
         self.engine.set_beats_source(self._take)
@@ -261,7 +269,7 @@ def test_a_step_of_the_wall_clock_is_told_even_when_its_tick_was_dropped(tmp_pat
     """A tick that finds another one waiting (the disk is slow) is dropped; the next one tells of the step."""
 
     async def main() -> None:
-        rig = Rig(SlowStore(), tmp_path, EngineSettings(undurable_max=1))
+        rig = Rig(SlowStore(), tmp_path, EngineSettings(undurable_max=1), Engine)
         rig.engine.policy = Policy(tick_ms=1)
         rig.store.gate.clear()
         running = asyncio.ensure_future(rig.engine.run())
