@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import msgspec
 
 from coordinator.core.errors import Code
 from coordinator.core.snapshot import Liveness
+from coordinator.jobfile import parse_job
+from coordinator.jobfile.model import NOT_BUILT, JobFile, ResourcesModel, RetryModel, StepFields, StepModel
 from coordinator.service import metrics
 from coordinator.service.api.openapi import ROUTES, openapi
 from coordinator.service.api.problems import STATUS
@@ -18,6 +21,7 @@ from coordinator.service.api.route import PUBLIC, AnyRoute, NoBody
 from coordinator.service.api.uploads import Upload
 from tests.unit.api.rig import READER, Rig, served
 
+JOB_MODELS = (JobFile, StepModel, StepFields, RetryModel, ResourcesModel)
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
@@ -57,8 +61,8 @@ def test_every_parameter_and_body_field_is_documented_in_its_route_s_section() -
     known = sections()
     for route in the_table():
         text = words(known[f"{route.method} {route.path}"])
-        for kind in (route.query, route.body):
-            if kind in (NoQuery, NoBody, Upload):
+        for kind in (route.query, route.body_model):
+            if kind in (NoQuery, NoBody, Upload, JobFile):  # the job file has a page of its own
                 continue
             for name in kind.__struct_encode_fields__:
                 assert name in text, f"{route.method} {route.path}: {name} is not documented"
@@ -67,14 +71,38 @@ def test_every_parameter_and_body_field_is_documented_in_its_route_s_section() -
 def test_every_field_of_every_answer_is_documented() -> None:
     """Also of the structs within."""
     text = words(page("http.md"))
+    job = {kind.__name__ for kind in JOB_MODELS}
     schemas = openapi(the_table(), "x")["components"]["schemas"]
     for kind, schema in schemas.items():
-        if kind in ("Problem", "OpenApi"):
+        if kind in {"Problem", "ProblemPart", "OpenApi"} | job:
             continue
         for name in schema["properties"]:
             assert name in text, f"{kind}.{name} is not documented"
     for liveness in Liveness:
         assert liveness.value in text
+
+
+def test_every_field_of_a_job_file_has_its_line_with_type_default_meaning_and_example() -> None:
+    """And no line is left of a field that there is not."""
+    rows = re.findall(r"^\| (`[^|]+`) \| (.+?) \| (.+?) \| `(.+)` \|$", page("jobfile.md"), flags=re.MULTILINE)
+    said = {name for names, *_ in rows for name in words(names)}
+    known = set(JobFile.__struct_fields__) | set(StepModel.__struct_fields__)
+    known |= {f"retry.{name}" for name in RetryModel.__struct_fields__}
+    known |= {f"resources.{name}" for name in ResourcesModel.__struct_fields__}
+    assert known == said
+    for name, kind, meaning, example in rows:
+        assert kind and len(meaning) > 10, name
+        last = {one.rpartition(".")[2] for one in words(name)}
+        assert any(one in example for one in last), f"the example of {name} is of something else"
+    for name in NOT_BUILT:
+        assert name in words(page("jobfile.md")), name
+
+
+def test_the_example_of_the_job_file_s_page_is_a_job() -> None:
+    """What people copy works."""
+    (example,) = re.findall(r"^```toml$(.*?)^```$", page("jobfile.md"), flags=re.MULTILINE | re.DOTALL)
+    spec = parse_job(tomllib.loads(example), now_ms=0)
+    assert ["prep", "train", "report"] == [step.name for step in spec.steps] and 6 == spec.steps[1].tasks
 
 
 def test_the_roles_in_the_page_are_those_of_the_table() -> None:
