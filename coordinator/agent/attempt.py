@@ -14,6 +14,7 @@ import signal
 
 from coordinator import wire
 from coordinator.agent.cgroup import CgroupTree
+from coordinator.agent.isolation import read_status
 from coordinator.agent.journal import Held
 from coordinator.agent.places import Place
 from coordinator.agent.pump import Pump
@@ -47,6 +48,7 @@ class Attempt:
         """The exit is durable."""
         self.began_s = 0.0
         self.ended_status: int | None = None
+        self._status_pipe = -1
         self.due_told_s = -1.0
         """The appointment that Custody made for it."""
         self._ended_s = 0.0
@@ -60,9 +62,9 @@ class Attempt:
     def name(self) -> str:
         return self.held.attempt
 
-    def begin(self, plan: LaunchPlan, tree: Tree, pumps: tuple[Pump, ...], now_s: float) -> None:
-        """Its main process was started."""
-        self.plan, self.tree, self.pumps = plan, tree, pumps
+    def begin(self, plan: LaunchPlan, tree: Tree, pumps: tuple[Pump, ...], status_pipe: int, now_s: float) -> None:
+        """Its main process was started. `status_pipe` brings what `isolation.read_status` reads; -1: nothing does."""
+        self.plan, self.tree, self.pumps, self._status_pipe = plan, tree, pumps, status_pipe
         self.phase, self.began_s = "running", now_s
         if plan.time_limit_ms is not None:
             self._limit_at_s = now_s + plan.time_limit_ms / 1000
@@ -91,6 +93,9 @@ class Attempt:
     def on_main_ended(self, status: int, usage: resource.struct_rusage, now_s: float) -> None:
         """The main process was reaped: what it left behind is killed."""
         assert self.tree is not None
+        if self._status_pipe >= 0:
+            told = read_status(self._status_pipe)
+            status = status if told is None else told
         self.ended_status, self._usage, self._ended_s = status, usage, now_s
         self.tree.main_ended()
         self._kill_at_s = now_s + AGAIN_S

@@ -7,7 +7,6 @@ the next keeper, finds them when the keeper is dead.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from coordinator.agent.log import logger
 from coordinator.agent.tree import send
 
 KILL_ROUNDS = 100
@@ -99,11 +99,18 @@ def remove_group(group: Path) -> bool:
 
 
 class CgroupHome:
-    """The group of this agent. Made by `find`; None where this process may not make groups."""
+    """The group of this agent. Made by `find`; None where this process may not make groups.
 
-    def __init__(self, path: Path, come_back: int) -> None:
+    `v1` are the groups of the older hierarchies that bound memory and the number of processes where those controllers
+    are not on the unified one: by name, with the descriptor that leads back out of them.
+    """
+
+    def __init__(self, path: Path, come_back: int, own: Path) -> None:
         self.path = path
+        self.controllers = _enabled(path)
+        self.v1: dict[str, tuple[Path, int]] = {}
         self._come_back = come_back
+        self._own = own
 
     @classmethod
     def find(cls, state_dir: Path) -> CgroupHome | None:
@@ -111,46 +118,131 @@ class CgroupHome:
         own = own_group(root) if root is not None else None
         if own is None:
             return None
+        own = _make_room(own)
         path = own / group_name(state_dir)
         try:
             path.mkdir(exist_ok=True)
-            come_back = os.open(own / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            if "memory" in _enabled(own):
+                write(path / "cgroup.subtree_control", "+memory +pids")
+            come_back = os.open(_seat(own) / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
             return None
-        return cls(path, come_back)
+        home = cls(path, come_back, own)
+        for name in ("memory", "pids"):
+            if name not in home.controllers:
+                home._find_v1(name, group_name(state_dir))
+        return home
 
-    def group(self, name: str) -> CgroupTree:
-        """A new one. OSError when there is no room for it."""
+    def _find_v1(self, name: str, group: str) -> None:
+        own = _v1_group(name)
+        if own is not None:
+            with contextlib.suppress(OSError):
+                (own / group).mkdir(exist_ok=True)
+                self.v1[name] = own / group, os.open(own / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+
+    @property
+    def limits_memory(self) -> bool:
+        return "memory" in self.controllers or "memory" in self.v1
+
+    @property
+    def limits_processes(self) -> bool:
+        return "pids" in self.controllers or "pids" in self.v1
+
+    def group(self, name: str, memory: int, processes: int) -> CgroupTree:
+        """A new one, bounded where it can be; 0: no bound. OSError when there is no room for it."""
         path = self.path / name
         path.mkdir(exist_ok=True)
-        return CgroupTree(path, self._come_back)
+        rooms = [(path, self._come_back)]
+        for controller, bound in (("memory", memory), ("pids", processes)):
+            if bound and controller in self.controllers:
+                write(path / f"{controller}.max", str(bound))
+            elif bound and controller in self.v1:
+                above, back = self.v1[controller]
+                (above / name).mkdir(exist_ok=True)
+                limit = "memory.limit_in_bytes" if controller == "memory" else "pids.max"
+                write(above / name / limit, str(bound))
+                rooms.append((above / name, back))
+        if memory and "memory" in self.controllers:
+            write(path / "memory.oom.group", "1")
+            with contextlib.suppress(OSError):
+                write(path / "memory.swap.max", "0")
+        return CgroupTree(rooms)
 
     def close(self) -> None:
         os.close(self._come_back)
         remove_group(self.path)
+        for path, back in self.v1.values():
+            os.close(back)
+            remove_group(path)
+
+
+SEAT = "agent"
+"""Where keeper and daemon sit while their own group bounds others: the kernel wants groups without processes for it."""
+
+
+def _enabled(group: Path) -> frozenset[str]:
+    try:
+        return frozenset((group / "cgroup.controllers").read_text().split())
+    except OSError:
+        return frozenset()
+
+
+def _seat(own: Path) -> Path:
+    return own / SEAT if (own / SEAT).is_dir() else own
+
+
+def _make_room(own: Path) -> Path:
+    """Let the group of this process give its controllers to groups below, where it is ours alone (a service with
+    Delegate=yes). The group itself is returned, also when this process sits in its seat already."""
+    if own.name == SEAT:
+        return own.parent
+    if not {"memory", "pids"} <= _enabled(own):
+        return own
+    with contextlib.suppress(OSError):
+        if pids_of(own) == [os.getpid()]:
+            (own / SEAT).mkdir(exist_ok=True)
+            write(own / SEAT / "cgroup.procs", "0")
+            write(own / "cgroup.subtree_control", "+memory +pids")
+    return own
+
+
+def _v1_group(controller: str) -> Path | None:
+    """The group of this process in the older hierarchy of `controller`, where that is mounted."""
+    with contextlib.suppress(OSError):
+        path = next(
+            line.split(":", 2)[2]
+            for line in Path("/proc/self/cgroup").read_text().splitlines()
+            if controller in line.split(":")[1].split(",")
+        )
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            before, _, after = line.partition(" - ")
+            if after.startswith("cgroup ") and controller in after.split()[2].split(","):
+                found = Path(before.split()[4]) / path[1:]
+                return found if found.is_dir() else None
+    return None
 
 
 class CgroupTree:
-    """The processes of one group."""
+    """The processes of one group; `rooms` are the groups of it in each hierarchy, with the way back out."""
 
-    def __init__(self, path: Path, come_back: int) -> None:
+    def __init__(self, rooms: list[tuple[Path, int]]) -> None:
         self.main = 0
-        self.path = path
-        self._come_back = come_back
+        self.path = rooms[0][0]
+        self._rooms = rooms
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         """This process is in the group, and so is whatever it starts: nothing can fork before it is inside. 0.06 ms,
         where a child that moves itself has to be stopped first."""
-        fd = os.open(self.path / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        inside: list[int] = []
         try:
-            os.write(fd, b"0")
-            try:
-                yield
-            finally:
-                os.write(self._come_back, b"0")
+            for path, back in self._rooms:
+                write(path / "cgroup.procs", "0")
+                inside.append(back)
+            yield
         finally:
-            os.close(fd)
+            for back in inside:
+                os.write(back, b"0")
 
     def signal_all(self, signum: int) -> None:
         for pid in pids_of(self.path):
@@ -177,11 +269,9 @@ class CgroupTree:
         return os.open(self.path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        try:
-            self.path.rmdir()
-        except OSError as error:
-            if error.errno == errno.EBUSY and not remove_group(self.path):
-                raise
+        for path, _ in self._rooms:
+            if not remove_group(path):
+                logger.warning("%s is not empty and stays", path)
 
     # ---- what it used
 
@@ -191,10 +281,16 @@ class CgroupTree:
 
     def memory_peak(self) -> int:
         """Bytes; 0 where the memory controller is not ours."""
-        return _figure(self.path / "memory.peak", "")
+        return max(
+            _figure(path / name, "") for path, _ in self._rooms for name in ("memory.peak", "memory.max_usage_in_bytes")
+        )
 
     def oom_kills(self) -> int:
-        return _figure(self.path / "memory.events", "oom_kill ")
+        return max(
+            _figure(path / name, "oom_kill ")
+            for path, _ in self._rooms
+            for name in ("memory.events", "memory.oom_control")
+        )
 
 
 def _figure(path: Path, key: str) -> int:

@@ -101,7 +101,7 @@ class Custody:
                 if attempt := self._current(message.attempt, message.token):
                     self._end(attempt, EndCause.STOPPED, message.why, message.grace_s, now_s)
             case channel.EndAll():
-                self.end_all(message.why, message.grace_s)
+                self.end_all(message.why, message.grace_s, refuse=False)
             case channel.LogStored():
                 if attempt := self._attempts.get(message.attempt):
                     attempt.on_stored(message.out_bytes, message.err_bytes)
@@ -113,9 +113,10 @@ class Custody:
             case channel.Pulse():
                 """The keeper's own."""
 
-    def end_all(self, why: str, grace_s: float) -> None:
-        """The agent leaves: everything ends, with its own grace but no more than this, and nothing new is held."""
-        self._leaving = why
+    def end_all(self, why: str, grace_s: float, refuse: bool) -> None:
+        """The agent leaves: everything ends, with its own grace but no more than this. `refuse`: for good."""
+        if refuse:
+            self._leaving = why
         for attempt in list(self._attempts.values()):
             if attempt.exit is None:
                 own_s = attempt.plan.grace_ms / 1000 if attempt.plan is not None else 0.0
@@ -144,7 +145,8 @@ class Custody:
         if place is None:
             self._queue.append(channel.No(attempt=hold.attempt, rank=hold.rank, token=hold.token, why=why))
             return
-        held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token, place=place.number)
+        user = self._journal.next_user() if self._launcher.gives_users else 0
+        held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token, place=place.number, user=user)
         self._journal.add(held)
         self._attempts[hold.attempt] = attempt = Attempt(held, place, hold.freeze_at_s)
         self._after(attempt, "")

@@ -13,6 +13,7 @@ import fcntl
 import math
 import os
 import random
+import resource
 import select
 import signal
 import socket
@@ -32,6 +33,7 @@ from coordinator.agent.journal import Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
 from coordinator.agent.places import Places
+from coordinator.agent.probing import isolation_of
 from coordinator.agent.state_dir import StateDir
 
 TURN_S = 1.0
@@ -130,13 +132,14 @@ class _Keeper:
         self._exit: int | None = None
         self._watched = _Watched()
         state_dir = Path(config.state_dir)
+        state_dir = state_dir.resolve()
         journal = Journal(state_dir)
-        self._home = CgroupHome.find(state_dir)
-        self._launcher = Launcher(config, self._home)
-        attempts = state_dir.resolve() / "attempts"
-        work = Path(config.work_dir).resolve() if config.work_dir else state_dir.resolve() / "work"
-        self._places = Places(attempts, work, [held.place for held in journal.held.values()])
+        work = Path(config.work_dir).resolve() if config.work_dir else state_dir / "work"
+        self._places = Places(state_dir / "attempts", work, [held.place for held in journal.held.values()])
         cleanup.clear(state_dir, journal, self._places)
+        self._home = CgroupHome.find(state_dir)
+        level = isolation_of(config, work)
+        self._launcher = Launcher(config, level, self._home, work, resource.getrlimit(resource.RLIMIT_NOFILE))
         self._journal = journal
         self._custody = Custody(self._launcher, journal, self._places, self._watched.watch)
         self._endpoint = channel.endpoint_socket()
@@ -309,7 +312,7 @@ class _Keeper:
             self._last_status = Exit.STOPPED
         elif code in FINAL:
             self._last_status = code
-            self._custody.end_all("the agent ends", self._patience.end_s)
+            self._custody.end_all("the agent ends", self._patience.end_s, refuse=True)
         else:
             self._plan_restart(daemon, code)
 
@@ -319,7 +322,7 @@ class _Keeper:
         if self._false_starts >= self._patience.start_failures_max:
             logger.error("the daemon ended %d times before it was up (%s); giving up", self._false_starts, how)
             self._last_status = Exit.FAULT
-            self._custody.end_all("the agent cannot start its daemon", self._patience.end_s)
+            self._custody.end_all("the agent cannot start its daemon", self._patience.end_s, refuse=True)
             return
         if boot_s() - daemon.began_s >= self._patience.restart_steady_s:
             self._failures = 0
@@ -366,7 +369,7 @@ class _Keeper:
             self._exit = 128 + self._stop_signals[1]
             return
         logger.info("%s: saying good-bye", signal.Signals(self._stop_signals[0]).name)
-        self._custody.end_all("the agent was told to stop", self._patience.end_s)
+        self._custody.end_all("the agent was told to stop", self._patience.end_s, refuse=True)
         if self._daemon is None:
             self._last_status = Exit.STOPPED
         else:

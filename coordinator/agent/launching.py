@@ -1,10 +1,12 @@
-"""From a plan to a process: directories, environment, streams, and a start at the isolation that this agent gives."""
+"""From a plan to a process: environment, streams, limits, and a start at the isolation that this agent gives."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pwd
+import resource
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -13,9 +15,10 @@ from coordinator.agent.attempt import Attempt
 from coordinator.agent.cgroup import CgroupHome, CgroupTree
 from coordinator.agent.clock import boot_s
 from coordinator.agent.config import AgentConfig
-from coordinator.agent.places import CHECKPOINTS, HOME, OUTPUTS, TMP, TRACE
+from coordinator.agent.isolation import Program, Started, Walls, start_isolated
+from coordinator.agent.places import CHECKPOINTS, HOME, OUTPUTS, TMP, TRACE, Place
 from coordinator.agent.pump import Pump
-from coordinator.agent.spawn import NOT_STARTED, PATH, CannotStart, open_stdin, start_beside
+from coordinator.agent.spawn import NOT_STARTED, PATH, PROCESSES_MAX, CannotStart, open_stdin, start_beside
 from coordinator.agent.tree import MARK, Tree, Walk
 from coordinator.core.jobspec import Isolation
 from coordinator.core.launch_plan import LaunchPlan
@@ -32,40 +35,55 @@ VARIABLES = {
 """Of the program, and which part of its place they name."""
 OURS = ("COORD_OUTPUT_DIR", "COORD_CHECKPOINT_DIR", "COORD_TRACE_DIR")
 """A job cannot say otherwise."""
+USERS_FROM = 1_900_000_000
+"""The first user id that is given to attempts: above what distributions, containers and systemd give out."""
+USERS = 65_536
+ORDER = tuple(Isolation)
 _PLAN = msgspec.json.Decoder(LaunchPlan)
 
 
 class Launcher:
-    """Starts attempts. `promises` is what it found that this machine lets it do."""
+    """Starts attempts at `level`. What it promises was tried before (`probing`)."""
 
-    def __init__(self, config: AgentConfig, home: CgroupHome | None) -> None:
-        self.log_bytes_max = config.log_bytes_max
+    def __init__(
+        self, config: AgentConfig, level: Isolation, home: CgroupHome | None, work: Path, files: tuple[int, int]
+    ) -> None:
+        self.level = level
         self._home = home
-        self._mark = Path(config.state_dir).resolve().as_posix()
+        self._work = work
+        self._files = files
+        self._log_bytes_max = config.log_bytes_max
+        state = Path(config.state_dir).resolve()
+        self._mark = state.as_posix()
+        self._hidden = (str(state), str(work), *(str(Path(path).resolve()) for path in config.hide))
         self._user = user_name()
         self._path = os.environ.get("PATH") or PATH
         self._lang = os.environ.get("LANG") or "C.UTF-8"
+        self.gives_users = level is not Isolation.NONE and os.geteuid() == 0
+        """Whether each attempt is a user of its own."""
         self.promises = Promises(
-            work=True, isolation=Isolation.NONE, kills_all=home is not None, freezes_all=home is not None
+            work=True,
+            isolation=level,
+            kills_all=home is not None or level is Isolation.SANDBOX,
+            freezes_all=home is not None,
+            memory_limit=home is not None and home.limits_memory,
         )
 
     def launch(self, attempt: Attempt) -> None:
         """Start it. Raises CannotStart, with nothing left running."""
         plan = self._plan(attempt)
         place = attempt.place
-        tree = self._tree(attempt.name)
+        tree = self._tree(str(place.number), plan)
         pumps: list[Pump] = []
         ends: list[int] = []
         try:
-            directory = str(place.parts[HOME] / plan.directory)
-            ends.append(open_stdin(plan.stdin, directory))
             for path in place.streams:
-                pump = Pump(path, plan.limits.log_bytes or self.log_bytes_max, plan.log_full)
+                pump = Pump(path, plan.limits.log_bytes or self._log_bytes_max, plan.log_full)
                 pumps.append(pump)
                 ends.append(pump.connect())
-            env = self._environment(attempt, plan)
             with tree.entered() if isinstance(tree, CgroupTree) else contextlib.nullcontext():
-                tree.main = start_beside(plan.argv, env, directory, ends[0], ends[1:])
+                started = self._start(attempt, plan, ends[0], ends[1])
+            tree.main = started.pid
         except (CannotStart, OSError) as error:
             for pump in pumps:
                 pump.close()
@@ -76,7 +94,46 @@ class Launcher:
         finally:
             for end in ends:
                 os.close(end)
-        attempt.begin(plan, tree, tuple(pumps), boot_s())
+        attempt.begin(plan, tree, tuple(pumps), started.status, boot_s())
+
+    def _start(self, attempt: Attempt, plan: LaunchPlan, out: int, err: int) -> Started:
+        place, user = attempt.place, self.user_id(attempt.held.user)
+        env = self._environment(attempt, plan, user)
+        directory = str(place.parts[HOME] / plan.directory)
+        limits = self._limits(plan, user)
+        if self.level is Isolation.NONE:
+            stdin = open_stdin(plan.stdin, directory)
+            try:
+                pid = start_beside(plan.argv, env, directory, stdin, (out, err))
+            finally:
+                os.close(stdin)
+            for kind, soft, hard in limits:
+                with contextlib.suppress(OSError):  # it has ended already
+                    resource.prlimit(pid, kind, (soft, hard))
+            return Started(pid=pid)
+        if user:
+            shutil.copyfile(place.kept / "token", place.work / "token")
+            give_to(place, user)
+        walls = None
+        if self.level is Isolation.SANDBOX:
+            walls = Walls(work=str(place.work), tmp=str(place.parts[TMP]), hidden=self._hidden)
+        return start_isolated(
+            Program(
+                argv=plan.argv,
+                env=env,
+                directory=directory,
+                stdin=plan.stdin,
+                outputs=(out, err),
+                user=user,
+                limits=limits,
+                walls=walls,
+            )
+        )
+
+    @staticmethod
+    def user_id(number: int) -> int:
+        """The user of the n-th attempt that got one of its own; 0: none."""
+        return USERS_FROM + (number - 1) % USERS if number else 0
 
     @staticmethod
     def _plan(attempt: Attempt) -> LaunchPlan:
@@ -91,25 +148,46 @@ class Launcher:
             raise CannotStart(NOT_STARTED, "the command is empty")
         return plan
 
-    def _tree(self, name: str) -> Tree:
+    def _tree(self, name: str, plan: LaunchPlan) -> Tree:
+        if ORDER.index(plan.isolation) > ORDER.index(self.level):
+            raise CannotStart(NOT_STARTED, f"isolation {plan.isolation} is asked for, this agent gives {self.level}")
         if self._home is not None:
             try:
-                return self._home.group(name)
+                return self._home.group(name, plan.limits.memory, PROCESSES_MAX)
             except OSError as error:
                 raise CannotStart(NOT_STARTED, f"no cgroup could be made: {error.strerror}") from None
-        return Walk(self._mark + "/" + name)
+        return Walk(f"{self._mark}/{name}")
 
-    def _environment(self, attempt: Attempt, plan: LaunchPlan) -> dict[str, str]:
+    def _limits(self, plan: LaunchPlan, user: int) -> tuple[tuple[int, int, int], ...]:
+        limits = [(resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, *self._files)]
+        if user:
+            limits.append((resource.RLIMIT_NPROC, PROCESSES_MAX, PROCESSES_MAX))
+        if plan.limits.memory and not self.promises.memory_limit:
+            # of what it may write to, each process by itself: address space alone is no measure, GPUs reserve terabytes
+            limits.append((resource.RLIMIT_DATA, plan.limits.memory, plan.limits.memory))
+        return tuple(limits)
+
+    def _environment(self, attempt: Attempt, plan: LaunchPlan, user: int) -> dict[str, str]:
         """From scratch: the agent's own ends here, but for PATH and LANG."""
-        env = {"PATH": self._path, "LANG": self._lang, "USER": self._user, "LOGNAME": self._user}
+        name = f"coord{user}" if user else self._user
+        env = {"PATH": self._path, "LANG": self._lang, "USER": name, "LOGNAME": name}
         place = attempt.place
         env |= {name: str(place.parts[part]) for name, part in VARIABLES.items()}
+        if self.level is Isolation.SANDBOX:
+            env["TMPDIR"] = "/tmp"  # noqa: S108  # its own
         env |= dict(plan.env)
         env |= {name: str(place.parts[VARIABLES[name]]) for name in OURS}
-        env["COORD_ATTEMPT_TOKEN_FILE"] = str(place.kept / "token")
+        env["COORD_ATTEMPT_TOKEN_FILE"] = str((place.work if user else place.kept) / "token")
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
-        env[MARK] = self._mark + "/" + attempt.name
+        env[MARK] = f"{self._mark}/{place.number}"
         return env
+
+
+def give_to(place: Place, user: int) -> None:
+    """The program's directories are its own, and nobody else's."""
+    for path in (place.work, *place.parts.values(), place.work / "token"):
+        os.chown(path, user, user)
+    (place.work / "token").chmod(0o600)
 
 
 def user_name() -> str:

@@ -71,8 +71,9 @@ class Places:
         self._trashed = 0
         self._remover = 0
         self._due = True
-        for root in self._roots:
+        for root, mode in zip(self._roots, (0o700, 0o711), strict=True):  # a program of its own user passes to its own
             (root / TRASH).mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.chmod(mode)
             for entry in root.iterdir():
                 if entry.name != TRASH and not (entry.name.isdigit() and int(entry.name) in self._used):
                     self._put_away(entry)

@@ -10,6 +10,8 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+PROCESSES_MAX = 8_192
+"""Of one attempt, threads included: a fork bomb ends there. Four times what a large MPI rank was seen to have."""
 NOT_FOUND = 127
 NOT_STARTED = 126
 """What shells say of a program that is there and cannot be run."""

@@ -1,0 +1,63 @@
+"""The few calls to the kernel that Python has no name for. Each raises OSError."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
+CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x8000000, 0x10000000, 0x20000000
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+_CLONE3 = 435
+_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
+# the interpreter's lock is held all through: a copy of this process must not find it with somebody else
+_LIBC = ctypes.PyDLL(None, use_errno=True)
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
+    ]
+
+
+def _check(result: int, what: str) -> int:
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error), what)
+    return result
+
+
+def fork_into(flags: int) -> int:
+    """fork(2) with new namespaces: the child is the first process of a new PID namespace, and a child of ours."""
+    arguments = _CloneArgs(flags=flags, exit_signal=17)
+    pid = _check(_LIBC.syscall(_CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments)), "clone3")
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+    return pid
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    _check(
+        _LIBC.mount(source.encode(), os.fsencode(target), kind.encode() or None, ctypes.c_ulong(flags), data.encode()),
+        f"mount {target}",
+    )
+
+
+def prctl(option: int, value: int) -> None:
+    _check(_LIBC.prctl(option, value, 0, 0, 0), "prctl")
+
+
+def punch_hole(fd: int, start: int, end: int) -> None:
+    """Give back the room of [start, end); the file's length stays."""
+    length = ctypes.c_long(end - start)
+    _check(_LIBC.fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, ctypes.c_long(start), length), "fallocate")
