@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from coordinator.core import audit
 from coordinator.core.commands import (
     CloseCode,
     CloseLink,
@@ -56,6 +57,7 @@ def on_token_create(state: ClusterState, event: TokenCreate, policy: Policy, out
     state.put_token(row)
     out.writes.append(Put(row))
     out.notes.append(TokenChanged(row))
+    audit.record(state, out, "token", row.token_id, "created", why=row.role.value, by=event.by, tenant=row.tenant or "")
     out.replies.append(Reply(event.request_id, row))
 
 
@@ -79,6 +81,7 @@ def on_token_revoke(state: ClusterState, event: TokenRevoke, policy: Policy, out
         state.put_token(row)
         out.writes.append(Put(row))
         out.notes.append(TokenChanged(row))
+        audit.record(state, out, "token", row.token_id, "revoked", by=event.by, tenant=row.tenant or "")
         provider = state.providers.get(row.provider_id) if row.provider_id is not None else None
         if provider is not None:
             gone = CloseLink(code=CloseCode.UNAUTHENTICATED, reason="this provider's credential was revoked")
@@ -97,6 +100,7 @@ def on_pool_create(state: ClusterState, event: PoolCreate, policy: Policy, out: 
     state.pools[event.name] = row
     out.writes.append(Put(row))
     out.notes.append(PoolChanged(event.name, row))
+    audit.record(state, out, "pool", event.name, "created", by=event.by)
     out.replies.append(Reply(event.request_id, row))
 
 
@@ -121,4 +125,5 @@ def on_pool_delete(state: ClusterState, event: PoolDelete, out: Decision) -> Non
     del state.pools[event.name]
     out.writes.append(Delete("pool", event.name))
     out.notes.append(PoolChanged(event.name, None))
+    audit.record(state, out, "pool", event.name, "deleted", by=event.by)
     out.replies.append(Reply(event.request_id, None))

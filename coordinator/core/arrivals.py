@@ -100,10 +100,9 @@ def _goes_on(state: ClusterState, attempt: Attempt, held: HeldAttempt, policy: P
     assert home is not None
     job, step, _ = home
     if attempt.row.ranks[rank].launched:
-        if held.phase in ("leased", "staging") and not attempt.row.ranks[rank].running:
-            if held.phase == "leased":
-                send_launch(state, job, step, attempt, rank, out)
-        else:
+        if held.phase == "leased":
+            send_launch(state, job, step, attempt, rank, out)
+        elif held.phase != "staging":
             take_phase(state, attempt, rank, "running", policy, out)
     else:
         acknowledge(state, attempt, rank, policy, out)

@@ -18,6 +18,7 @@ from coordinator.core.leases import (
     is_over,
     launch,
     part,
+    send_launch,
 )
 from coordinator.core.policy import Policy
 from coordinator.core.queue import fit_step, fit_task, has_room
@@ -69,7 +70,12 @@ def on_granted(state: ClusterState, event: AgentGranted, policy: Policy, out: De
 
 def acknowledge(state: ClusterState, attempt: Attempt, rank: int, policy: Policy, out: Decision) -> None:
     home = home_of(state.work, attempt)
-    if attempt.row.state is not AttemptState.LEASED or attempt.row.ranks[rank].acked or home is None:
+    if home is None:
+        return
+    row = attempt.row.ranks[rank]
+    if row.launched and not row.running and row.exit is None:
+        send_launch(state, home[0], home[1], attempt, rank, out)  # the order was lost
+    if attempt.row.state is not AttemptState.LEASED or row.acked:
         return
     attempt.renewed_ms[rank] = state.now_ms
     attempt.row = set_rank(attempt.row, rank, acked=True)

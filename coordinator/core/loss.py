@@ -149,8 +149,6 @@ def review(state: ClusterState, attempt_id: AttemptId, policy: Policy, out: Deci
         return
     if not is_live(attempt):
         _review_taken_back(state, attempt, out)
-    elif attempt.row.state is AttemptState.RESERVED:
-        return
     else:
         _review_live(state, attempt, policy, out)
 
@@ -205,6 +203,9 @@ def _review_doubt(state: ClusterState, attempt: Attempt, policy: Policy, out: De
         state.work.wheel.put(attempt.row.attempt_id, over)
         if attempt.row.lease_over_ms != over:
             put_attempt(attempt, out, lease_over_ms=over)
+        return
+    if not attempt.silent:
+        state.work.wheel.put(attempt.row.attempt_id, state.now_ms + 1_000)
         return
     if finish(state, attempt, "coord", policy, out):
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from coordinator.core import audit
 from coordinator.core.commands import (
     CloseCode,
     CloseLink,
@@ -81,6 +82,15 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
     out.writes.append(Put(provider.row))
     out.notes.append(TokenChanged(credential))
     changed(out, provider)
+    audit.record(
+        state,
+        out,
+        "provider",
+        event.provider_id,
+        "enrolled",
+        by=f"token:{token.token_id}",
+        provider_id=event.provider_id,
+    )
     out.replies.append(Reply(event.request_id, Enrolled(provider=provider.row)))
 
 
@@ -179,6 +189,8 @@ def on_drain(state: ClusterState, event: ProviderDrain, out: Decision) -> None:
         drain_note=event.note,
         away_until_ms=event.away_until_ms,
     )
+    who = event.provider_id
+    audit.record(state, out, "provider", who, "drained", why=event.note, by=event.by, provider_id=who)
     _tell_drain(provider, out)
     state.work.fleet_changed()
     out.replies.append(Reply(event.request_id, view_of(provider)))
@@ -188,6 +200,8 @@ def on_resume(state: ClusterState, event: ProviderResume, out: Decision) -> None
     """Work may be placed there again. Idempotent."""
     provider = _known(state, event.provider_id)
     provider.row = replace(provider.row, drained_at_ms=None, drain_note="", away_until_ms=None)
+    who = event.provider_id
+    audit.record(state, out, "provider", who, "resumed", by=event.by, provider_id=who)
     _tell_drain(provider, out)
     state.work.fleet_changed()
     out.replies.append(Reply(event.request_id, view_of(provider)))
@@ -210,6 +224,8 @@ def on_forget(state: ClusterState, event: ProviderForget, policy: Policy, out: D
     _drop_credential(state, provider, out)
     state.remove_provider(provider)
     forgotten(state, event.provider_id, policy, out)
+    who = event.provider_id
+    audit.record(state, out, "provider", who, "forgotten", by=event.by, provider_id=who)
     out.writes.append(Delete("provider", event.provider_id))
     out.notes.append(ProviderForgotten(event.provider_id))
     out.replies.append(Reply(event.request_id, None))

@@ -8,9 +8,12 @@ from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send
 from coordinator.core.pace import fit_interval
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
+from coordinator.core.renewals import renew_all
 from coordinator.core.rows import OutageRow, SessionRow
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, LiveSession, Provider
+from coordinator.core.work_carrying import carry_work
+from coordinator.core.work_loading import look_at_all
 
 
 def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Iterable[Decision] = ()) -> Decision:
@@ -46,6 +49,11 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
     for conn_id in dict.fromkeys((*old.conns, *old.challengers, *closing)):
         if conn_id not in fresh.conns:
             out.sends.append(Send(conn_id, again))
+    carry_work(old.work, fresh.work, fresh.now_ms)
+    for conn_id, provider_id in fresh.conns.items():
+        carried = fresh.providers[provider_id].session
+        renew_all(fresh, fresh.providers[provider_id], carried.seq if carried else 0, conn_id, 0, out)
+    look_at_all(fresh.work, fresh.now_ms)
     fit_interval(fresh, policy, out)
     return out
 
@@ -68,7 +76,7 @@ def _carry_session(
     if before is not None and lived is not None and lived.row.session_id == session.row.session_id:
         session.last_beat_ms = lived.last_beat_ms
         session.quiet_from_ms, session.interval_ms = lived.quiet_from_ms, lived.interval_ms
-        session.pinged, session.undone = lived.pinged, lived.undone
+        session.pinged, session.undone, session.seq = lived.pinged, lived.undone, lived.seq
         welcomed = before.row.resume_digest_unconfirmed or before.row.resume_digest
         if lived.conn_id is None or welcomed in (provider.row.resume_digest, provider.row.resume_digest_unconfirmed):
             session.conn_id = lived.conn_id

@@ -20,8 +20,8 @@ from coordinator.core.work import Attempt, is_live
 def renew_named(state: ClusterState, provider: Provider, beat: Beat, policy: Policy, out: Decision) -> None:
     """Renew what this heartbeat names. O(its attempts)."""
     load = state.work.loads.get(provider.row.provider_id)
-    if load is None or not load.attempts:
-        return
+    if load is None or not load.attempts or state.stopping:
+        return  # a term that was made longer for our stop is not to be made shorter now
     terms = []
     for attempt_id in beat.attempts:
         attempt = state.work.attempts.get(attempt_id)
@@ -81,8 +81,8 @@ def renew_all(
         attempt = state.work.attempts.get(attempt_id)
         if attempt is None or not is_live(attempt) or not attempt.row.ranks[rank].acked or rank in attempt.silent:
             continue
+        attempt.shrinks.pop(rank, None)
         if longer_ms:
-            attempt.shrinks.pop(rank, None)
             attempt.terms_ms[rank] += longer_ms
             if attempt.terms_ms[rank] > attempt.row.term_ms:
                 put_attempt(attempt, out, term_ms=attempt.terms_ms[rank])

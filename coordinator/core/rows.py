@@ -6,7 +6,10 @@ the observed clock (wall clock at boot + monotonic, never decreasing).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+from operator import attrgetter
+from typing import Any
 
 from msgspec import Struct
 
@@ -449,30 +452,23 @@ Row = (
 )
 
 
+_KEYS: dict[type, tuple[str, Callable[[Any], object]]] = {
+    ProviderRow: ("provider", attrgetter("provider_id")),
+    SessionRow: ("session", attrgetter("session_id")),
+    OutageRow: ("outage", attrgetter("coordinator_id", "began_at_ms")),
+    TokenRow: ("token", attrgetter("token_id")),
+    PoolRow: ("pool", attrgetter("name")),
+    MetaRow: ("meta", attrgetter("name")),
+    JobRow: ("job", attrgetter("job_id")),
+    SpecRow: ("spec", attrgetter("job_id")),
+    StepRow: ("step", attrgetter("job_id", "step")),
+    TaskRow: ("task", attrgetter("job_id", "step", "task")),
+    AttemptRow: ("attempt", attrgetter("job_id", "step", "task", "attempt")),
+    AuditRow: ("audit", attrgetter("seq")),
+}
+
+
 def row_key(row: Row) -> tuple[str, object]:
     """(table, primary key) of a row: two writes with the same one are one entity."""
-    match row:
-        case ProviderRow():
-            return "provider", row.provider_id
-        case SessionRow():
-            return "session", row.session_id
-        case OutageRow():
-            return "outage", (row.coordinator_id, row.began_at_ms)
-        case TokenRow():
-            return "token", row.token_id
-        case PoolRow():
-            return "pool", row.name
-        case MetaRow():
-            return "meta", row.name
-        case JobRow():
-            return "job", row.job_id
-        case SpecRow():
-            return "spec", row.job_id
-        case StepRow():
-            return "step", (row.job_id, row.step)
-        case TaskRow():
-            return "task", row.task_id
-        case AttemptRow():
-            return "attempt", row.attempt_id
-        case AuditRow():
-            return "audit", row.seq
+    table, key = _KEYS[type(row)]
+    return table, key(row)

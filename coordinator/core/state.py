@@ -29,6 +29,7 @@ from coordinator.core.rows import (
 from coordinator.core.snapshot import Duplicate, Liveness
 from coordinator.core.wheel import Wheel
 from coordinator.core.work import Work
+from coordinator.core.work_invariants import check_work
 from coordinator.core.work_loading import load_work
 
 ENDED_MAX = 4_096
@@ -283,6 +284,8 @@ class ClusterState:
         for digest, token_id in self.tokens_by_digest.items():
             assert self.tokens[token_id].digest == digest
         assert len(self.tokens) == len(self.tokens_by_digest)
+        offers = {provider_id: (p.offer.cpus, p.offer.memory) for provider_id, p in self.providers.items()}
+        check_work(self.work, offers)
 
     def _check_session(self, provider: Provider, session: LiveSession) -> None:
         who = provider.row.provider_id

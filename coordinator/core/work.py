@@ -164,8 +164,6 @@ class Work:
         """Until when."""
         self.looked_ms: Ms = 0
         """When the queue was last looked at for no other reason than the time."""
-        self.untold: list[AttemptRow] = []
-        """What agents said and a full disk undid: the next tick takes it in again."""
         self.touched_steps: dict[tuple[JobId, int], Step] = {}
         """Counts that changed in this decision; written at its end. Empty between decisions, like the next one."""
         self.touched_jobs: dict[JobId, Job] = {}

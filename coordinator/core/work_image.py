@@ -71,7 +71,6 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     place_due: bool
     freed_by: str
     looked_ms: Ms
-    untold: tuple[AttemptRow, ...]
     next_job_id: JobId
     next_token: int
     next_audit: int
@@ -111,7 +110,6 @@ def work_image(work: Work) -> WorkImage:
         place_due=work.place_due,
         freed_by=work.freed_by,
         looked_ms=work.looked_ms,
-        untold=tuple(work.untold),
         next_job_id=work.next_job_id,
         next_token=work.next_token,
         next_audit=work.next_audit,
@@ -175,7 +173,6 @@ def restore_work(work: Work, image: WorkImage) -> None:
     for want in image.blocked:
         work.queue[want].blocked = True
     work.place_due, work.freed_by, work.looked_ms = image.place_due, image.freed_by, image.looked_ms
-    work.untold = list(image.untold)
     work.next_job_id, work.next_token, work.next_audit = image.next_job_id, image.next_token, image.next_audit
 
 

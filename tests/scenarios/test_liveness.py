@@ -74,7 +74,7 @@ def test_an_old_dead_connection_is_superseded() -> None:
 0 hello a 1 p1
     0: a is online
     0: -> 1: welcome to session 1
-until 5 beating 1
+until 7 beating 1
 7 hello a 2 p2
     7: -> 1: ping
 until 13
@@ -135,17 +135,19 @@ until 61 beating 1 2 3
     660: a is awaited
     660: b is awaited
     660: c is awaited
+until 662
 662 hello a 4 p1
     662: a is online
     662: -> 4: welcome back to session 1
+until 663
 663 hello b 5 q2
     663: session 2 ended at 60: coordinator_restart
     663: b is lost
     663: b is online
     663: -> 5: welcome to session 4
 until 725 beating 4 5
-    723: session 3 ended at 60: coordinator_restart
-    723: c is lost
+    720: session 3 ended at 60: coordinator_restart
+    720: c is lost
 """)
 
 
@@ -195,7 +197,7 @@ until 5 beating 1 2
     46: -> 3: welcome to session 3
 46 beat 1
 46 stalled 40
-    46: unobserved since 6 (stall)
+    46: unobserved since 5.25 (stall)
 until 50 beating 1 3
 """)
 

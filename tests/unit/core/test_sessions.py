@@ -143,10 +143,10 @@ def test_a_stall_of_ours_judges_nobody() -> None:
     fleet.hello(1)
     fleet.at(5).beat(1)
     fleet.tick()
-    fleet.at(65).tick(stalled_s=59)
+    fleet.at(65).tick(stalled_s=59.75)
     assert fleet.phase() is Liveness.ONLINE
     assert [
-        OutageRow(coordinator_id="head", began_at_ms=START_MS + 6_000, ended_at_ms=START_MS + 65_000, cause="stall")
+        OutageRow(coordinator_id="head", began_at_ms=START_MS + 5_250, ended_at_ms=START_MS + 65_000, cause="stall")
     ] == [row for row in fleet.rows.values() if isinstance(row, OutageRow)]
 
 
@@ -292,7 +292,8 @@ def test_without_a_key_the_old_connection_keeps_the_provider_when_it_answers() -
 def test_an_old_connection_that_stays_silent_for_five_seconds_is_replaced(process: str, reason: EndReason) -> None:
     fleet = Fleet("a")
     fleet.hello(1)
-    fleet.at(2).hello(2, process=process)
+    fleet.run_to(2)
+    fleet.hello(2, process=process)
     fleet.run_to(6)
     assert 1 == len(fleet.sessions())
     fleet.run_to(7)

@@ -1,0 +1,47 @@
+"""What is known of the work besides its rows, carried over a rollback: renewals above all.
+
+What agents said and a full disk undid they say again: grants and ends are repeated until they are answered.
+"""
+
+from __future__ import annotations
+
+from coordinator.core.ids import Ms
+from coordinator.core.work import Attempt, Job, Work
+
+
+def carry_work(old: Work, fresh: Work, now_ms: Ms) -> None:
+    """`fresh` was just loaded: its leases go on as they were renewed. Numbers that were used are not used again."""
+    fresh.next_job_id = max(fresh.next_job_id, old.next_job_id)
+    fresh.next_token = max(fresh.next_token, old.next_token)
+    fresh.freed_by, fresh.looked_ms = old.freed_by, old.looked_ms
+    for attempt_id, attempt in fresh.attempts.items():
+        _carry_attempt(old.attempts.get(attempt_id), attempt, now_ms)
+    for job_id, job in fresh.jobs.items():
+        before = old.jobs.get(job_id)
+        if before is not None:
+            _carry_job(before, job)
+    for provider_id, load in old.loads.items():
+        if load.failures:
+            fresh.load_of(provider_id).failures = list(load.failures)
+    fresh.recent = {job_id: row for job_id, row in old.recent.items() if job_id not in fresh.jobs}
+    fresh.recent_keys = {key: job_id for key, job_id in old.recent_keys.items() if job_id in fresh.recent}
+    fresh.ask_place()
+
+
+def _carry_attempt(before: Attempt | None, attempt: Attempt, now_ms: Ms) -> None:
+    """One that ended here and not on the disk may be held by its agent still: it counts from now."""
+    ranks = range(len(attempt.row.ranks))
+    if before is None or before.row.token != attempt.row.token:
+        attempt.renewed_ms = [now_ms for _ in ranks]
+        attempt.granted_ms = now_ms
+        return
+    attempt.renewed_ms = list(before.renewed_ms)
+    attempt.terms_ms = [min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks]
+    attempt.granted_ms = before.granted_ms
+    attempt.tenant = before.tenant
+
+
+def _carry_job(before: Job, job: Job) -> None:
+    job.retried_ms, job.stormed = list(before.retried_ms), before.stormed
+    for old_step, step in zip(before.steps, job.steps, strict=True):
+        step.lasted_ms, step.unblocked_by = list(old_step.lasted_ms), old_step.unblocked_by
