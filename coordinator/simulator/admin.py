@@ -72,6 +72,13 @@ class Admin:
                 head.post(events.PoolDelete(at_ms=at_ms, request_id=request_id, name=name))
                 return f"deletes pool {name}"
 
+    def resume(self, provider_id: ProviderId) -> None:
+        """Work may be placed there again."""
+        request_id = self._head.request()
+        self._head.post(
+            events.ProviderResume(at_ms=self._head.now_ms(), request_id=request_id, provider_id=provider_id)
+        )
+
     def publish_figures(self) -> None:
         """Analytics has new figures; every forecast from them is a probability that falls with the horizon."""
         head, dice = self._head, self._dice

@@ -5,6 +5,7 @@ It carries decisions out by the same rules as the real one: writes before words,
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable
 from random import Random
@@ -120,7 +121,9 @@ class Engine:
         try:
             decision = decide(self.state, event, self._policy)
         except Exception as error:
-            raise Violation(f"deciding {type(event).__name__} failed: {error!r}") from error
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{frame.name}, line {frame.lineno}"
+            raise Violation(f"deciding {type(event).__name__} failed in {where}: {error!r}") from error
         self._open.append(decision)
         self._watcher.decided(event, decision, self.state)
 

@@ -12,6 +12,7 @@ from coordinator.simulator.faults import CHARACTERS, pick
 from coordinator.simulator.head import Head
 from coordinator.simulator.keeper import Keeper, let_run, pause
 from coordinator.simulator.machine import Machine
+from coordinator.simulator.replay import Stays
 
 AWAY_S = (1.0, 4.0, 20.0, 40.0, 90.0)
 CUT_S = (1.0, 4.0, 20.0, 40.0, 120.0, 1_200.0)
@@ -23,6 +24,8 @@ class Fates:
 
     def __init__(self, head: Head, agenda: Agenda, dice: Random, unit_ms: Ms, log: Callable[[str, str], None]) -> None:
         self._head, self._agenda, self._dice, self._unit_ms, self._log = head, agenda, dice, unit_ms, log
+        self.calm = False
+        """Nothing befalls machines any more; what has begun goes on."""
         self._keepers = 0
         self._daemons: dict[Machine, Daemon] = {}
 
@@ -37,11 +40,32 @@ class Fates:
         self._head.enrol_again(machine)
         self._after(5, lambda: self.join(machine))
 
+    def follow(self, machine: Machine, stays: Stays) -> None:
+        """Its power comes and goes as recorded."""
+        for begin_ms, end_ms in stays:
+            self._agenda.after(begin_ms, lambda: self._power(machine))
+            self._agenda.after(end_ms, lambda: self._power_fails(machine))
+
+    def _power(self, machine: Machine) -> None:
+        daemon = self._daemons.get(machine)
+        if daemon is None or not daemon.alive:
+            self._log(machine.provider_id, "has power, as recorded")
+            self.join(machine)
+
+    def _power_fails(self, machine: Machine) -> None:
+        daemon = self._daemons.get(machine)
+        if not self.calm and daemon is not None and daemon.alive:
+            self._log(machine.provider_id, "power fails, as recorded")
+            machine.books.troubled(machine)
+            self._kill(machine, daemon, "power_off")
+
     def _boot(self, machine: Machine) -> Daemon:
+        machine.books.troubled(machine)
         self._keepers += 1
         return self._next_daemon(Keeper(f"p{self._keepers}", machine, self._unit_ms, self._agenda, self._dice))
 
     def _next_daemon(self, keeper: Keeper) -> Daemon:
+        keeper.machine.books.troubled(keeper.machine)
         daemon = Daemon(keeper, self._head, self._agenda, self._dice)
         self._daemons[keeper.machine] = daemon
         daemon.start()
@@ -56,11 +80,14 @@ class Fates:
         self._after(self._dice.expovariate(1 / 60) + 1, lambda: self._befall(machine))
 
     def _befall(self, machine: Machine) -> None:
+        if self.calm:
+            return
         self._later(machine)
         daemon = self._daemons.get(machine)
         if daemon is None or not daemon.alive or daemon.stopped or machine.suspended:
             return
         fault = pick(self._dice, CHARACTERS[machine.character])
+        machine.books.troubled(machine)
         self._log(machine.provider_id, fault.replace("_", " "))
         away = self._dice.choice(AWAY_S) * self._dice.uniform(0.5, 1.5)
         match fault:
@@ -88,7 +115,7 @@ class Fates:
                 self._after(self._dice.uniform(0.1, 2), lambda: self._replace(daemon))
             case "daemon_stop":
                 daemon.stop()
-                self._after(away, daemon.resume)
+                self._after(away, lambda: self._go_on(machine, daemon))
             case _:
                 self._kill(machine, daemon, fault)
                 self._after(away, lambda: self._come_back(machine, daemon))
@@ -99,6 +126,11 @@ class Fates:
         daemon.die(silently=fault in ("power_off", "restart_silently"))
         if fault in ("reboot", "power_off"):
             machine.lose_power()
+
+    def _go_on(self, machine: Machine, daemon: Daemon) -> None:
+        machine.books.troubled(machine)
+        if not machine.suspended:
+            daemon.resume()
 
     def _replace(self, gone: Daemon) -> None:
         """The keeper starts the next daemon."""
@@ -118,6 +150,7 @@ class Fates:
         if machine.suspended:
             return
         machine.suspended = True
+        machine.books.troubled(machine)
         daemon.stop()
         for (attempt_id, rank), run in machine.runs.items():
             if run.going:
@@ -128,6 +161,7 @@ class Fates:
         if not machine.suspended:
             return
         machine.suspended = False
+        machine.books.troubled(machine)
         keeper = daemon.keeper
         if keeper.alive:
             keeper.wake()
@@ -164,6 +198,7 @@ class Fates:
             machine.credential,
         )
         clone.boot = 1_000 + machine.boot
+        machine.books.copied(machine.provider_id)
         daemon = self._boot(clone)
         self._after(seconds, lambda: self._kill_copy(clone, daemon))
 

@@ -67,6 +67,7 @@ class Keeper:
         if cleaned and self.machine.promises.kills_all:
             for attempt_id, rank in list(self.machine.runs):
                 self.machine.remove(attempt_id, rank, None)
+        self.machine.books.orphaned(self.machine)
 
     # ---- what the daemon asks
 
@@ -162,6 +163,7 @@ class Keeper:
         run = self.machine.runs[held.attempt_id, held.rank]
         pause(run, self._agenda.now_ms)
         self.machine.books.stands(self.machine, held.attempt_id, held.rank)
+        self.machine.books.freezes(self.machine, held.attempt_id)
         self._agenda.after(KEPT_FROZEN_S * self._unit_ms, lambda: self._look(held))
         self._tell(held)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct, field
 
 from coordinator.core.amounts import Share
@@ -97,9 +99,14 @@ class Machine:
     def boot_id(self) -> str:
         return f"{self.machine_id}/{self.boot}"
 
+    def occupied(self) -> Iterable[tuple[AttemptId, int, Share]]:
+        """Everything that has processes here, frozen or not."""
+        return [(attempt_id, rank, run.share) for (attempt_id, rank), run in self.runs.items()]
+
     def mend(self) -> None:
         """Both directions pass again."""
         self.up_cut = self.down_cut = False
+        self.books.troubled(self)
         for link in self.links:
             link.mend()
 

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from coordinator.core import commands, events
+from coordinator.core.amounts import Share
 from coordinator.core.commands import Decision
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, RequestId
 from coordinator.core.policy import Policy
-from coordinator.core.rows import ExitInfo, LeaseToken, Row
+from coordinator.core.rows import ExitInfo, LeaseToken, Resources, Row
 from coordinator.core.state import ClusterState
 from coordinator.simulator.frames import Down, Up
 from coordinator.simulator.network import Link
@@ -133,17 +134,43 @@ class Watcher(Protocol):
     def enrols(self, request_id: RequestId, machine: Enrolling, credential: str) -> None: ...
 
 
+class RunningBox(Enrolling, Protocol):
+    """A machine, as the witness may look at what it offers and holds."""
+
+    resources: Resources
+
+    def occupied(self) -> Iterable[tuple[AttemptId, int, Share]]:
+        """Everything that has processes there, frozen or not."""
+        ...
+
+
 class RunBooks(Protocol):
     """The witness, as machines tell it what really runs."""
 
-    def runs(self, machine: Enrolling, attempt_id: AttemptId, rank: int, token: LeaseToken) -> None:
+    def runs(self, machine: RunningBox, attempt_id: AttemptId, rank: int, token: LeaseToken) -> None:
         """Processes of it can run from now on: they were started, or thawed."""
         ...
 
-    def stands(self, machine: Enrolling, attempt_id: AttemptId, rank: int) -> None:
-        """They were frozen."""
+    def stands(self, machine: RunningBox, attempt_id: AttemptId, rank: int) -> None:
+        """They were frozen, or everything on the machine stands still."""
         ...
 
-    def is_gone(self, machine: Enrolling, attempt_id: AttemptId, rank: int, exit: ExitInfo | None) -> None:
+    def is_gone(self, machine: RunningBox, attempt_id: AttemptId, rank: int, exit: ExitInfo | None) -> None:
         """No process of it is left; `exit` as its keeper saw it."""
+        ...
+
+    def freezes(self, machine: RunningBox, attempt_id: AttemptId) -> None:
+        """A lease was not renewed in time."""
+        ...
+
+    def orphaned(self, machine: RunningBox) -> None:
+        """Nobody is left who could freeze what runs there."""
+        ...
+
+    def copied(self, provider_id: ProviderId) -> None:
+        """Two machines use this identity."""
+        ...
+
+    def troubled(self, machine: RunningBox) -> None:
+        """Something befell it or its network: its leases may have been renewed late."""
         ...

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from coordinator.core.ids import Ms
+from coordinator.simulator.replay import Stays
 from coordinator.simulator.violation import Violation
 from coordinator.simulator.world import World
 
@@ -19,12 +20,23 @@ class Outcome(Struct, frozen=True, kw_only=True):
     elapsed_ms: Ms
     ends: dict[str, int]
     suspected_after_ms: Ms
+    settled: dict[str, int]
+    """Jobs that ended, by state."""
+    starts: int
+    """How often processes of an attempt began to run, thawed ones included."""
+    frozen: int
+    """How often a lease ran out on its agent's clock."""
     violation: str = ""
 
 
-def simulate(seed: int, steps: int, say: Callable[[str], None] = lambda line: None) -> Outcome:
-    """Run the world of `seed` for `steps` events of the core."""
-    world = World(seed, say)
+def simulate(
+    seed: int, steps: int, say: Callable[[str], None] = lambda line: None, recorded: list[Stays] | None = None
+) -> Outcome:
+    """Run the world of `seed` for `steps` events of the core, idle ticks apart, and until its work has ended.
+
+    With `recorded` stays some of its machines come and go as those did.
+    """
+    world = World(seed, say, recorded)
     violation = ""
     try:
         world.run(steps)
@@ -36,6 +48,9 @@ def simulate(seed: int, steps: int, say: Callable[[str], None] = lambda line: No
         elapsed_ms=world.elapsed_ms,
         ends=world.witness.sessions.ends,
         suspected_after_ms=world.witness.judgements.suspected_after_ms,
+        settled=world.witness.results.settled,
+        starts=world.witness.runs.starts,
+        frozen=world.witness.runs.frozen,
         violation=violation,
     )
 
@@ -46,6 +61,8 @@ def run(seed: int, steps: int, say: Callable[[str], None]) -> int:
     ends = ", ".join(f"{count} {reason}" for reason, count in sorted(outcome.ends.items())) or "none"
     hours = outcome.elapsed_ms / 3_600_000
     say(f"{outcome.events} events in {hours:.1f} simulated hours; sessions ended: {ends}")
+    jobs = ", ".join(f"{count} {state}" for state, count in sorted(outcome.settled.items())) or "none"
+    say(f"jobs ended: {jobs}; attempts started or thawed {outcome.starts} times, frozen {outcome.frozen} times")
     if outcome.violation:
         say(f"VIOLATED {outcome.violation}")
         say(f"replay it: coord simulate --seed {seed} --steps {steps}")

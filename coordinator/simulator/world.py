@@ -7,7 +7,7 @@ from functools import partial
 from random import Random
 
 from coordinator.core.commands import Put
-from coordinator.core.ids import Ms, ProviderId, TokenId
+from coordinator.core.ids import Ms, ProviderId, TokenId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Promises, Resources, Role, TokenRow
 from coordinator.simulator.admin import Admin
@@ -17,20 +17,29 @@ from coordinator.simulator.fates import Fates
 from coordinator.simulator.faults import CHARACTERS, HEAD_FAULTS, pick
 from coordinator.simulator.head import JOIN_DIGEST, Head
 from coordinator.simulator.machine import Machine, plain_promises
+from coordinator.simulator.replay import Stays, pick_stays
 from coordinator.simulator.telling import Teller
+from coordinator.simulator.users import Users
 from coordinator.simulator.witness import Witness
 
 SLOW_EVERY = 4
+SLOW_MS: Ms = 120_000
 """Every so many seeds the world is slow: its second is two minutes long, so that the story covers days and months."""
+REPLAYED_MAX = 8
+CALM_S = 600
+"""When nothing befalls anybody any more: so long until what has not ended is cancelled."""
+CANCELLED_S = 120
+"""And so long until that has ended too."""
 BEGAN_MS: Ms = 1_800_000_000_000
 
 
 class World:
     """One seed. Times in the story are seconds since it began."""
 
-    def __init__(self, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, seed: int, say: Callable[[str], None], recorded: list[Stays] | None = None) -> None:
+        """With `recorded` stays the world is slow, and some of its machines come and go as those did."""
         self.dice = Random(seed)  # noqa: S311  a seed is to be repeated, not to be secret
-        self.unit_ms: Ms = 120_000 if seed % SLOW_EVERY == SLOW_EVERY - 1 else 1_000
+        self.unit_ms: Ms = SLOW_MS if recorded or seed % SLOW_EVERY == SLOW_EVERY - 1 else 1_000
         self.policy = _policy(self.unit_ms, crowded=self.dice.random() < 0.25)
         self.quick = self.dice.random() < 0.5
         """Its coordinator may stall, but is never merely slow: judgements are timed to the tick."""
@@ -45,16 +54,50 @@ class World:
         self.machines = self._make_machines()
         self._admin = Admin(self.head, self.witness, self.dice, [m.provider_id for m in self.machines])
         self.head.start()
+        self.users = Users(self.head, self.disk, self.dice, self.unit_ms)
+        self.witness.tell_replies(self.users.replied)
+        self._calm = False
         self._fates = Fates(self.head, self.agenda, self.dice, self.unit_ms, self._teller.log)
         for machine in self.machines:
             self._after(self.dice.uniform(0, 20), partial(self._fates.join, machine))
             self._fates.begin(machine)
+        if recorded:
+            self._replay(recorded)
         self._head_fault_later()
+        self._ask_later()
 
     def run(self, steps: int) -> None:
-        """Go on until the core has taken `steps` events. Raises Violation."""
+        """Go on until the core has taken `steps` events, then until everything has ended. Raises Violation."""
         while self.witness.steps < steps:
             self.agenda.step()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Nothing befalls anybody any more: whatever was acknowledged ends, at the latest when it is cancelled."""
+        self._teller.log("world", "is calm from here on")
+        self._calm = self._fates.calm = True
+        self._make_room()
+        self.head.slow_the_disk(False)
+        self.head.clock.slow_down(0)
+        for machine in self.machines:
+            machine.mend()
+            self._admin.resume(machine.provider_id)
+        if self._wait_until_settled(CALM_S):
+            return
+        for job_id in self.users.live():
+            self._teller.log("user", self.users.cancel(job_id, "the world ends"))
+        if not self._wait_until_settled(CANCELLED_S):
+            held = [dotted(attempt_id) for attempt_id in self.head.state.work.attempts]
+            jobs = self.witness.results.unsettled()
+            self.witness.expect(False, f"all was cancelled, and jobs {jobs} have not ended, {held} hold capacity")
+
+    def _wait_until_settled(self, seconds: float) -> bool:
+        until_ms = self.agenda.now_ms + int(seconds * self.unit_ms)
+        while self.agenda.now_ms < until_ms:
+            if not self.witness.results.unsettled() and not self.head.state.work.attempts:
+                return True
+            self.agenda.step()
+        return False
 
     @property
     def elapsed_ms(self) -> Ms:
@@ -93,15 +136,36 @@ class World:
             drift=dice.uniform(0.98, 1.02),
         )
 
+    def _replay(self, recorded: list[Stays]) -> None:
+        first = len(self.machines)
+        for i, stays in enumerate(pick_stays(recorded, self.dice.randint(1, REPLAYED_MAX), self.dice), first):
+            machine = self._make_machine(i, "replayed")
+            self.machines.append(machine)
+            self._fates.follow(machine, stays)
+
     def _after(self, seconds: float, happens: Callable[[], None]) -> None:
         self.agenda.after(int(seconds * self.unit_ms), happens)
 
     # ---- what befalls the coordinator
 
+    def _ask_later(self) -> None:
+        self._after(self.dice.expovariate(1 / 8), self._ask)
+
+    def _ask(self) -> None:
+        if self._calm:
+            return
+        self._ask_later()
+        if self.head.up and not self.head.state.stopping:
+            asked = self.users.act()
+            if asked:
+                self._teller.log("user", asked)
+
     def _head_fault_later(self) -> None:
         self._after(self.dice.expovariate(1 / 25) + 1, self._head_fault)
 
     def _head_fault(self) -> None:
+        if self._calm:
+            return
         self._head_fault_later()
         head, dice, log = self.head, self.dice, self._teller.log
         if not head.up or head.clock.asleep_since_ms is not None or head.state.stopping:
@@ -109,6 +173,8 @@ class World:
         fault = pick(dice, HEAD_FAULTS)
         # A stall a little over the bound may hide behind a tick that waited: these are clear ones.
         length = dice.choice((4.0, 8.0, 25.0, 45.0, 300.0)) * dice.uniform(1.0, 1.3)
+        if fault in ("kill", "stall", "lag", "slow_disk", "full_disk"):
+            self.witness.runs.head_is_troubled()
         match fault:
             case "kill" | "planned_stop":
                 log("coordinator", f"{fault.replace('_', ' ')}, back in {length:.0f} s")
@@ -117,7 +183,7 @@ class World:
                     head.kill()
                 else:
                     head.stop()
-                self._after(length, lambda: self._restart(torn))
+                self._after(length, lambda: self._restart(torn, planned=fault == "planned_stop"))
             case "stall":
                 log("coordinator", f"stands still for {length:.0f} s")
                 head.sleep(int(length * self.unit_ms))
@@ -126,14 +192,14 @@ class World:
             case "lag":
                 # Two turns and a tick are below the bound of a stall: slower than that is one, and forgiven as one.
                 head.clock.slow_down(int(dice.uniform(0, 1.1) * self.unit_ms))
-                self._after(length, lambda: head.clock.slow_down(0))
+                self._after(length, self._is_quick)
             case "slow_disk":
                 head.slow_the_disk(True)
-                self._after(length, lambda: head.slow_the_disk(False))
+                self._after(length, self._disk_is_quick)
             case "full_disk":
                 log("coordinator", f"disk is full for {length:.0f} s")
                 self.disk.full = True
-                self._after(length, lambda: setattr(self.disk, "full", False))
+                self._after(length, self._make_room)
             case "wall_step":
                 seconds = dice.choice((-3_600, -30, 10, 86_400))
                 log("coordinator", f"wall clock moved by {seconds} s")
@@ -143,12 +209,27 @@ class World:
             case _:
                 log("admin", self._admin.ask())
 
-    def _restart(self, torn: bool) -> None:
+    def _disk_is_quick(self) -> None:
+        self.head.slow_the_disk(False)
+        self.witness.runs.head_is_troubled()
+
+    def _is_quick(self) -> None:
+        self.head.clock.slow_down(0)
+        self.witness.runs.head_is_troubled()
+
+    def _make_room(self) -> None:
+        self.disk.full = False
+        self.witness.runs.head_is_troubled()
+
+    def _restart(self, torn: bool, planned: bool) -> None:
         if self.head.up:
-            self._after(2, lambda: self._restart(torn))
+            self._after(2, lambda: self._restart(torn, planned))
             return
+        if not planned:
+            self.witness.runs.head_is_troubled()
         self._teller.log("coordinator", "serves again")
         self.head.start(torn)
+        self.users.ask_again()
 
 
 def _policy(unit_ms: Ms, crowded: bool) -> Policy:

@@ -16,6 +16,8 @@ from coordinator.simulator.violation import Violation
 from coordinator.simulator.witness.doors import Doors
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.judgements import Judgements
+from coordinator.simulator.witness.leases import Leases
+from coordinator.simulator.witness.results import Results
 from coordinator.simulator.witness.runs import Runs
 from coordinator.simulator.witness.sessions import Sessions
 
@@ -29,6 +31,9 @@ class Witness:
         self.judgements = Judgements(self.ground, self.sessions)
         self.doors = Doors(self.ground)
         self.runs = Runs(self.ground)
+        self.results = Results(self.ground, self.runs)
+        self.leases = Leases(self.ground, self.sessions)
+        self._listeners: list[Callable[[commands.Reply], None]] = []
         self._tell = tell
 
     def look_at(self, head: Watched) -> None:
@@ -45,10 +50,14 @@ class Witness:
         """A run begins from durable rows."""
         self.sessions.started(state)
         self.doors.started(state)
+        self.results.started(state)
+        self.leases.load(state)
+        self.leases.booted_awake_ms = self.ground.head.awake_ms()
 
     def decided(self, event: events.AnyEvent, decision: commands.Decision, state: ClusterState) -> None:
         """The core took one event."""
-        self.ground.steps += 1
+        idle = isinstance(event, events.Tick) and not (decision.writes or decision.sends or decision.notes)
+        self.ground.steps += not idle
         try:
             state.check_invariants()
         except AssertionError as error:
@@ -58,6 +67,11 @@ class Witness:
         self.sessions.decided(event, decision, state)
         for note in decision.notes:
             self.doors.noted_in(note)
+            if isinstance(note, commands.ProviderForgotten):
+                self.runs.forgotten(note.provider_id)
+            elif isinstance(note, commands.TokenChanged) and note.row.provider_id is not None:
+                self.runs.locked_out(note.row.provider_id)
+        self.leases.decided(event, decision, state)
         self.judgements.decided(event, state)
 
     def received(self, conn_id: ConnId, at_ms: Ms) -> None:
@@ -65,12 +79,20 @@ class Witness:
 
     def durable(self, writes: Sequence[commands.Write]) -> None:
         self.sessions.durable(writes)
+        self.results.durable(writes)
 
     def enrols(self, request_id: RequestId, machine: Enrolling, credential: str) -> None:
         self.doors.enrols(request_id, machine, credential)
 
     def replied(self, reply: commands.Reply) -> None:
         self.doors.replied(reply)
+        self.results.replied(reply)
+        for listener in self._listeners:
+            listener(reply)
+
+    def tell_replies(self, listener: Callable[[commands.Reply], None]) -> None:
+        """Have `listener` hear every reply that leaves."""
+        self._listeners.append(listener)
 
     def sent(self, send: commands.Send) -> None:
         """A message leaves."""
@@ -88,6 +110,8 @@ class Witness:
     ) -> None:
         self.sessions.rolled_back(old, fresh)
         self.sessions.heed(decision.sends)
+        self.leases.load(fresh)
+        self.leases.heed(decision.sends, fresh)
         try:
             fresh.check_invariants()
         except AssertionError as error:

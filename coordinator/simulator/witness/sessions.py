@@ -281,7 +281,8 @@ class Sessions:
             case EndReason.COORDINATOR_RESTART:
                 self._expect(False, f"{who} had come back and ends as {reason}")
             case EndReason.STALE_HEARTBEAT:
-                enough = quiet_ms is None or quiet_ms >= self._policy.lost_after_ms - self._ground.head.lag_high_ms
+                least_ms = self._policy.lost_after_ms - self._policy.tick_ms - self._ground.head.lag_high_ms
+                enough = quiet_ms is None or quiet_ms >= least_ms
                 self._expect(enough, f"{who} is judged stale after {quiet_ms} ms of silence")
             case EndReason.READ_ERROR:
                 self._expect(isinstance(event, events.LinkClosed), f"{who} ends as {reason} by {type(event).__name__}")
@@ -304,7 +305,8 @@ class Sessions:
             )
             return
         self._expect(
-            quiet_ms is None or quiet_ms >= self._policy.challenge_ms - self._ground.head.lag_high_ms,
+            quiet_ms is None
+            or quiet_ms >= self._policy.challenge_ms - self._policy.tick_ms - self._ground.head.lag_high_ms,
             f"{who} gave way {quiet_ms} ms after it was heard",
         )
 
@@ -342,4 +344,4 @@ class Sessions:
 def slack_ms(ground: Ground) -> Ms:
     """How late a tick's judgement may be: what our own slowness adds, and the tick that it may miss."""
     slow_ms = 2 * ground.head.lag_high_ms + ground.unit_ms if ground.head.lag_high_ms > 1 else 0
-    return slow_ms + ground.policy.tick_ms + 1_000
+    return slow_ms + ground.policy.tick_ms
