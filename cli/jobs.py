@@ -135,7 +135,12 @@ def why(client: Client, job: str, output: str) -> None:
     """
     from cli import jobview
 
-    jobview.print_why(client.jobs.why(named(client, job).job_id), output)
+    job_id = named(client, job).job_id
+    answer = client.jobs.why(job_id)
+    live = (
+        client.jobs.tasks(job_id, state="pending,staging,running", attempts=True).entries if output == "table" else ()
+    )
+    jobview.print_why(answer, output, live)
 
 
 @job.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from cli import humane, output, terminal
@@ -120,8 +121,8 @@ def lines(tasks: tuple[TaskEntry, ...]) -> list[Line]:
     return rows
 
 
-def print_why(answer: JobWhy, form: str) -> None:
-    """Why it stands as it does, step by step."""
+def print_why(answer: JobWhy, form: str, tasks: tuple[TaskEntry, ...] = ()) -> None:
+    """Why it stands as it does, step by step; `tasks`: those of which it is told what holds them up."""
     if form == "json":
         output.print_json(answer)
         return
@@ -129,15 +130,39 @@ def print_why(answer: JobWhy, form: str) -> None:
     print(terminal.safe(f"job {answer.job_id} is {answer.state}{reason}"))
     for step in answer.steps:
         if step.verdict != "ended":
+            sys.stdout.write("\n")
             _print_step(step, answer.providers)
+    if held := [line for task in tasks for line in held_up(task)]:
+        sys.stdout.write("\n")
+        for line in held:
+            print(terminal.safe(line))
+
+
+def held_up(task: TaskEntry) -> list[str]:
+    """What keeps a task that was launched already from going on; nothing where nothing does."""
+    if task.not_before is not None and humane.moment(task.not_before) > datetime.now(UTC):
+        return [f"{task.task} is tried again {humane.left(task.not_before)}: {task.reason}"]
+    said = []
+    for attempt in task.tries:
+        where = _where(attempt)
+        over = f", not before its lease is over {humane.left(attempt.lease_over_at)}" if attempt.lease_over_at else ""
+        match attempt.state:
+            case "in_doubt":
+                said.append(f"{attempt.attempt} on {where} is in doubt ({attempt.reason}): replaced{over}")
+            case "frozen":
+                said.append(f"{attempt.attempt} on {where} is frozen: {attempt.reason}")
+            case "reserved":
+                said.append(f"{attempt.attempt} has its place reserved on {where}")
+    return said
 
 
 def _print_step(step: StepWhy, providers: int) -> None:
     counts = f"{step.waiting} of {humane.count(step.tasks, 'task')} wait, {step.running} run"
-    print(terminal.safe(f"\n{step.name}: {counts}. {step.text}".rstrip()))
+    print(terminal.safe(f"{step.name}: {counts}. {step.text}".rstrip()))
     if not step.waiting:
         return
-    print(f"  {step.able_now} of {humane.count(providers, 'provider')} could take one now, {step.able_ever} ever")
+    if step.able_ever or step.obstacles:
+        print(f"  {step.able_now} of {humane.count(providers, 'provider')} could take one now, {step.able_ever} ever")
     if step.eta is not None:
         print(f"  room is expected {humane.left(step.eta)}")
     against: list[Obstacle] = [one for one in step.obstacles if one.providers]
@@ -145,7 +170,7 @@ def _print_step(step: StepWhy, providers: int) -> None:
         sys.stdout.write("\n")
         output.print_table(against, OBSTACLES, sys.stdout)
     if step.hint:
-        print(terminal.safe(f"\n  what would help: {step.hint}"))
+        print(terminal.safe(f"  what would help: {step.hint}"))
 
 
 def ended_how(end: ExitEntry) -> str:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +29,8 @@ class Stage:
         self.directory = directory
         self.data = directory / "data"
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._lost: list[Path] = []
+        """State directories of agents whose machine is lost."""
         self._env = {name: value for name, value in os.environ.items() if not name.startswith("COORD_")}
         self._env["COORD_DATA"] = str(self.data)
 
@@ -49,12 +51,26 @@ class Stage:
         if code != 0:
             raise CoordError(Code.INTERNAL, f"coord {' '.join(arguments)} ended with {code}", self.tail())
 
-    def kill(self, name: str) -> int:
-        """kill -9: the process gets no chance to say good-bye. Returns its pid."""
+    def pids_of(self, name: str) -> list[int]:
+        """The process and everything below it: of an agent the keeper, the daemon and what its work has started."""
+        import psutil
+
+        main = psutil.Process(self.running[name].pid)
+        return [main.pid, *(child.pid for child in main.children(recursive=True))]
+
+    def lose_machine(self, name: str, state: Path) -> None:
+        """kill -9 to an agent and all that runs under it, as by a power cut: nobody gets to say good-bye."""
+        from coordinator.agent.cleanup import kill_attempts
+
+        pids = self.pids_of(name)
         process = self.running.pop(name)
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(signal.SIGSTOP)  # it must not see the others die before it does
+        for pid in reversed(pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
-        return process.pid
+        kill_attempts(state)
+        self._lost.append(state)
 
     def wait_for(self, ask: Callable[[], T | None], what: str, within_s: float = 20.0) -> T:
         """Ask until there is an answer. CoordError(TIMEOUT) names `what`, with the last words of the logs."""
@@ -89,6 +105,18 @@ class Stage:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        for state in self._lost:
+            _remove_groups(state)
+
+
+def _remove_groups(state: Path) -> None:
+    """The cgroups of an agent that could not clean up after itself; they vanish with a real machine."""
+    from coordinator.agent.cgroup import group_name, own_group, remove_group, unified_root
+
+    root = unified_root()
+    own = own_group(root) if root is not None else None
+    if own is not None:
+        remove_group(own / group_name(state))
 
 
 @contextmanager

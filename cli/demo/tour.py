@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,9 @@ import click
 from cli import terminal
 from cli.config import Config
 from cli.demo.history import CHARACTERS, as_csv, generate
+from cli.demo.screen import command, remark, step
 from cli.demo.stage import Stage, stage
+from cli.demo.work import show_work
 from cli.options import client_for
 from coordinator.core.errors import Code, CoordError
 
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
     from coordinator.client import Client
 
 AGENTS = ("alpha", "beta", "gamma")
-VICTIM = "beta"
+IMPATIENT = """\
+[policy]
+heartbeat_interval_ms = "1s"    # 5s
+lost_after_ms = "6s"            # 30s
+term_ms = "6s"                  # 30s
+"""
+"""The demo's coord.toml; the comments are the defaults."""
 NODES, DAYS, SEED = 300, 30, 2026
 SHOWN = "office-007"
 
@@ -31,7 +38,8 @@ SHOWN = "office-007"
 @click.option("--seed", type=int, default=SEED, show_default=True, help="Of the made-up history.")
 def demo(keep: bool, history_only: Path | None, seed: int) -> None:
     """Start a coordinator and three agents in a temporary directory, give them 30 days of made-up history of
-    300 nodes, kill an agent with -9, and ask who can be relied on. Leaves nothing behind.
+    300 nodes, ask who can be relied on, and run a job on them of which one machine dies in the middle. Leaves
+    nothing behind.
 
     \b
     coord demo
@@ -46,8 +54,9 @@ def demo(keep: bool, history_only: Path | None, seed: int) -> None:
     with stage(keep=keep) as place:
         _start(place)
         _import(place, seed)
-        _kill(place)
         _ask(place)
+        with _client(place) as client:
+            show_work(place, client)
         _farewell(place, keep, time.monotonic() - began)
 
 
@@ -64,26 +73,31 @@ def write_history(path: Path, seed: int, until: int) -> int:
 
 
 def _start(place: Stage) -> None:
-    _step("A coordinator, in a directory of its own.", f"export COORD_DATA={place.data}")
-    _command("coord serve --listen 127.0.0.1:0 &")
-    place.start("coordinator", "serve", "--listen", "127.0.0.1:0")
+    settings = place.directory / "coord.toml"
+    settings.write_text(IMPATIENT)
+    step("A coordinator, in a directory of its own, less patient than usual (beside: the defaults).")
+    command(f"export COORD_DATA={place.data}")
+    command(f"cat {settings}")
+    print("".join(f"  {line}\n" for line in IMPATIENT.splitlines()), flush=True)
+    command(f"coord serve --listen 127.0.0.1:0 --config {settings} &")
+    place.start("coordinator", "serve", "--listen", "127.0.0.1:0", "--config", str(settings))
     address = place.data / "address"
     url = place.wait_for(lambda: address.read_text().strip() if address.exists() else None, "the coordinator's start")
-    _remark(f"it listens on {url}; admin token, join token and address are in its directory")
-    _step("Three agents on this machine. They enrol with the join token and report every 5 s.")
+    remark(f"it listens on {url}; admin token, join token and address are in its directory")
+    step("Three agents on this machine, each with one CPU to give. They enrol with the join token.")
     for name in AGENTS:
-        _command(f"coord agent --provider-id {name} --state {place.directory / name} &")
-        place.start(name, "agent", "--provider-id", name, "--state", str(place.directory / name))
+        command(f"coord agent --provider-id {name} --cpus 1 --state {place.directory / name} &")
+        place.start(name, "agent", "--provider-id", name, "--cpus", "1", "--state", str(place.directory / name))
     with _client(place) as client:
         place.wait_for(lambda: True if _liveness(client) == dict.fromkeys(AGENTS, "online") else None, "three agents")
-    _command("coord providers list")
+    command("coord providers list")
     place.run("providers", "list")
 
 
 def _import(place: Stage, seed: int) -> None:
     history = place.directory / "history.csv"
     rows = write_history(history, seed, int(time.time()))
-    _step(
+    step(
         f"{DAYS} days of history of {NODES} more nodes: servers, office PCs, spot instances, laptops, newcomers\n"
         f"({rows} sessions, made up from seed {seed}).",
         f"coord import sessions {history}",
@@ -91,30 +105,14 @@ def _import(place: Stage, seed: int) -> None:
     place.run("import", "sessions", str(history))
 
 
-def _kill(place: Stage) -> None:
-    pid = place.running[VICTIM].pid
-    _step(f"One agent dies without a word: kill -9 {pid} ({VICTIM}).", f"kill -9 {pid}")
-    with _client(place) as client:
-        began = time.monotonic()
-        place.kill(VICTIM)
-        seen = place.wait_for(
-            lambda: state if (state := _liveness(client)[VICTIM]) != "online" else None, "noticing the loss", 15
-        )
-        took = time.monotonic() - began
-    _remark(f"the coordinator noticed after {took:.2f} s: {VICTIM} is {seen}, gets no new work,")
-    _remark("and counts as lost if it is not back within 30 s")
-    _command("coord providers list")
-    place.run("providers", "list")
-
-
 def _ask(place: Stage) -> None:
     with _client(place) as client:
         place.wait_for(lambda: True if _observed(client) >= NODES else None, "figures of the whole history", 30)
-    _step("Who can be relied on? (the best 12 of those with a score of 0.8 and more)")
+    step("Who can be relied on? (the best 12 of those with a score of 0.8 and more)")
     _query(place, "reliability", "--min-score", "0.8", "--limit", "12")
-    _step(f"When is {SHOWN} there? Share of the observed time by weekday and hour (UTC).")
+    step(f"When is {SHOWN} there? Share of the observed time by weekday and hour (UTC).")
     _query(place, "availability", SHOWN)
-    _step("Who will still be there in 8 hours? One node of each character that is online now.")
+    step("Who will still be there in 8 hours? One node of each character that is online now.")
     for name in _one_of_each(place):
         _query(place, "forecast", name, "--horizon", "8h")
 
@@ -131,26 +129,27 @@ def _one_of_each(place: Stage) -> list[str]:
 
 
 def _query(place: Stage, *arguments: str) -> None:
-    _command("coord query " + " ".join(arguments))
+    command("coord query " + " ".join(arguments))
     place.run("query", *arguments)
 
 
 def _farewell(place: Stage, keep: bool, took_s: float) -> None:
-    _step(f"That was all of it, in {took_s:.0f} s.")
+    step(f"That was all of it, in {took_s:.0f} s.")
     if keep:
         pids = " ".join(str(process.pid) for process in place.running.values())
         print(f"The coordinator and {len(place.running) - 1} agents keep running. To look around:\n")
-        _command(f"export COORD_DATA={place.data}")
-        _command("coord query reliability --horizon 8h -o wide")
-        _command('coord query sql "SELECT count(*) FROM sessions"')
+        command(f"export COORD_DATA={place.data}")
+        command("coord query reliability --horizon 8h -o wide")
+        command('coord query sql "SELECT count(*) FROM sessions"')
         print("\nTo stop them and remove everything:\n")
-        _command(f"kill {pids}; sleep 3; rm -r {place.directory}")
+        command(f"kill {pids}; sleep 3; rm -r {place.directory}")
     else:
         print("Nothing of it is left. To try next:\n")
-        _command("make demo KEEP=1                  # the same, and look around afterwards")
-        _command("coord up                          # a coordinator and an agent to keep")
-        _command("coord query backtest              # how good the forecasts were")
-        _command("coord --help                      # everything else")
+        command("make demo KEEP=1                  # the same, and look around afterwards")
+        command("coord up                          # a coordinator and an agent to keep")
+        command("coord submit --wait -- hostname   # in another shell: a job")
+        command("coord query backtest              # how good the forecasts were")
+        command("coord --help                      # everything else")
 
 
 def _observed(client: Client) -> int:
@@ -169,19 +168,3 @@ def _liveness(client: Client) -> dict[str, str]:
 
 def _client(place: Stage) -> Client:
     return client_for(Config(environ={"COORD_DATA": str(place.data)}))
-
-
-def _step(text: str, command: str = "") -> None:
-    bold, off = ("\x1b[1m", "\x1b[0m") if terminal.has_colour(sys.stdout) else ("", "")
-    print(f"\n{bold}{text}{off}\n", flush=True)
-    if command:
-        _command(command)
-
-
-def _command(text: str) -> None:
-    cyan, off = ("\x1b[36m", "\x1b[0m") if terminal.has_colour(sys.stdout) else ("", "")
-    print(f"  {cyan}$ {text}{off}", flush=True)
-
-
-def _remark(text: str) -> None:
-    print(f"  {text}", flush=True)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from coordinator.agent.cgroup import unified_root
 from tests.acceptance.cli_runs import Coord
 from tests.acceptance.processes import clean_environment, wait_for
 
@@ -30,8 +31,16 @@ def of_demo(place: Path) -> set[int]:
     return found
 
 
+def cgroups() -> set[Path]:
+    """Groups of agents, where this machine has cgroup v2."""
+    root = unified_root()
+    return {path for path in root.rglob("coord-*") if path.is_dir()} if root is not None else set()
+
+
 def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
-    """Three real agents, one killed and noticed, a reliability table, a week and forecasts; no process, no file."""
+    """Three real agents, a reliability table, a week and forecasts; a job whose machine is killed in the middle
+    finishes elsewhere; no process, no file, no cgroup is left."""
+    groups = cgroups()
     began = time.monotonic()
     done = Coord(tmp_path / "none", {"TMPDIR": str(tmp_path)})("demo")
     took_s = time.monotonic() - began
@@ -40,9 +49,16 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     for command in (
         "coord serve", "coord agent --provider-id alpha", "coord import sessions", "kill -9",
         "coord query reliability --min-score 0.8", "coord query availability office-007", "--horizon 8h",
+        "coord submit ", "coord job show 1", "coord job why 1", "coord job wait 1", "coord logs 1.1.",
     ):  # fmt: skip
         assert f"$ {command}" in done.out or command in done.out
     assert re.search(r"noticed after \d+\.\d\d s: beta is (suspect|lost)", done.out)
+    assert re.search(r"(1\.1\.\d)\.1 on beta is in doubt", done.out)
+    lost, again = re.search(r"^(1\.1\.\d .* lost +beta .*)\n(.*)$", done.out, re.MULTILINE).groups()  # type: ignore[union-attr]
+    assert "its lease is over" in lost
+    assert re.search(r"^ +2  completed  (alpha|gamma) .* exit 0$", again.rstrip())
+    assert re.search(r"^state +completed\ntasks +5/5$", done.out, re.MULTILINE)
+    assert re.search(r"^fold \d done$", done.out, re.MULTILINE)
     rows = [line.split() for line in done.out.splitlines() if re.match(r"(server|newcomer)-\d+ +[01]\.\d{3} ", line)]
     assert rows and all(float(row[1]) >= 0.8 for row in rows)
     assert len([line for line in done.out.splitlines() if re.match(r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun)  ", line)]) == 7
@@ -50,6 +66,7 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     assert max(len(line) for line in done.out.splitlines() if "/" not in line) <= 100
     assert list(tmp_path.iterdir()) == []
     assert of_demo(tmp_path) == set()
+    assert cgroups() <= groups
 
 
 def test_the_demo_that_is_kept_runs_on_and_stops_as_it_says(tmp_path: Path) -> None:
