@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
+from store.sqlite import sqlite3
+
 Columns = tuple[Any, ...]
+CHUNK_ROWS = 50
+"""Rows of one statement: the writer asks for the GIL after each, and waits for it beside a busy event loop."""
 
 
 class Table(NamedTuple):
@@ -30,6 +36,25 @@ def upsert(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
         f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places}) "  # noqa: S608  names are constants of ours
         f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {values}"
     )
+
+
+@lru_cache(maxsize=256)
+def of_rows(put: str, columns: int, rows: int) -> str:
+    """The statement `put` for so many rows at once."""
+    one = f"({', '.join('?' * columns)})"
+    assert put.count(one) == 1
+    return put.replace(one, ", ".join([one] * rows))
+
+
+def put_rows(connection: sqlite3.Connection, put: str, rows: Sequence[Columns]) -> None:
+    """Put them all, within the caller's transaction; no two of them have the same key."""
+    columns = len(rows[0])
+    whole = len(rows) - len(rows) % CHUNK_ROWS
+    if whole:
+        together = of_rows(put, columns, CHUNK_ROWS)
+        for begin in range(0, whole, CHUNK_ROWS):
+            connection.execute(together, tuple(chain.from_iterable(rows[begin : begin + CHUNK_ROWS])))
+    connection.executemany(put, rows[whole:])
 
 
 def one_column(key: object) -> Columns:

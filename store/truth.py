@@ -26,7 +26,7 @@ from store import attempts, audit, jobs, meta, outages, pools, providers, sessio
 from store.ballast import Ballast
 from store.failpoints import FailPoints
 from store.sqlite import sqlite3, translated
-from store.table import Columns, Table
+from store.table import Columns, Table, put_rows
 from store.wal_bound import WalBound, fold_back
 
 TABLES: dict[str, Table] = {
@@ -128,7 +128,7 @@ class Truth:
         for name, some in deletes.items():
             connection.executemany(TABLES[name].delete, some)
         for name, some in puts.items():
-            connection.executemany(TABLES[name].put, some)
+            put_rows(connection, TABLES[name].put, some)
         for began_ms, provider_id in begun:
             next_seq = counters["change_seq"] + 1
             ended = connection.execute(sessions.SUPERSEDE_IMPORTED, (began_ms, next_seq, provider_id))

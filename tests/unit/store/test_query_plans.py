@@ -133,7 +133,7 @@ def test_no_statement_walks_a_table(tmp_path: Path, module: str, name: str, sql:
 @pytest.mark.parametrize("rising", [False, True])
 def test_the_most_selective_filter_of_the_audit_chooses_the_index(tmp_path: Path, rising: bool) -> None:
     """A subject before a job, a job before a rare entity, that before a tenant; frequent entities are walked for."""
-    index = {
+    index: dict[str, list[tuple[int, int, str, int]]] = {
         "audit_of_subject": [
             (True, job, entity, tenant) for job in (0, 1) for entity in ("", "task") for tenant in (0, 1)
         ],
@@ -145,7 +145,9 @@ def test_the_most_selective_filter_of_the_audit_chooses_the_index(tmp_path: Path
     with closing(_connection(tmp_path)) as connection:
         for name, asked in index.items():
             for subject, job, entity, tenant in asked:
-                sql = audit.listing(subject=subject, job=bool(job), entity=entity, tenant=bool(tenant), rising=rising)
+                sql = audit.listing(
+                    subject=bool(subject), job=bool(job), entity=entity, tenant=bool(tenant), rising=rising
+                )
                 (line,) = _plan(connection, sql)
                 assert f"USING {name}" in line.replace("INDEX ", ""), sql
 
