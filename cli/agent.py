@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
     from coordinator.agent.standing import AgentStatus
 
 R = TypeVar("R")
+ATTEMPTS = (
+    output.Column("ATTEMPT", lambda held: str(held.attempt)),
+    output.Column("RANK", lambda held: str(held.rank), right=True),
+    output.Column("PHASE", lambda held: held.exit or held.phase),
+    output.Column("FREEZES IN", lambda held: "-" if held.freeze_in_s is None else humane.length(held.freeze_in_s)),
+    output.Column("LOG STORED", lambda held: f"{held.log_stored}/{held.log_bytes}", right=True),
+)
 
 PR_SET_PDEATHSIG = 1
 
@@ -38,6 +46,11 @@ PR_SET_PDEATHSIG = 1
 @click.option("--cpus", type=click.FloatRange(0, min_open=True), help="CPUs offered. [detected]")
 @click.option("--memory", metavar="SIZE", help="Memory offered, like 16GiB. [detected]")
 @click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="A GPU offered; repeatable. [detected]")
+@click.option("--named", multiple=True, metavar="NAME=AMOUNT", help="Whatever else is counted here; repeatable.")
+@click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Where programs run. [in --state]")
+@click.option("--isolation", type=click.Choice(("auto", "none", "uid", "sandbox")), help="The most they get. [auto]")
+@click.option("--log-max", metavar="SIZE", help="Of a stream of an attempt whose job names no bound. [1GiB]")
+@click.option("--hide", type=click.Path(), multiple=True, help="A directory that a sandbox hides; repeatable.")
 @click.option("--join-token-file", type=click.File("r"), help="File with the join token (- for stdin).")
 @click.option("--ca", type=click.Path(path_type=Path, dir_okay=False), help="CA certificates to trust (PEM).")
 @click.option("--insecure", is_flag=True, default=None, help="Allow plain HTTP to another machine.")
@@ -55,7 +68,7 @@ def agent(ctx: click.Context, /, join_token_file: Any, ends_with_parent: bool, *
     \b
     coord agent --url https://head:7070 --join-token-file join.token
     COORD_JOIN_TOKEN=... coord agent --url https://head:7070 --pool lab --label room=b12
-    coord agent --cpus 8 --memory 16GiB
+    coord agent --cpus 8 --memory 16GiB --named licence=2 --work /scratch/coord
     """
     if ctx.invoked_subcommand is not None:
         return 0
@@ -167,8 +180,14 @@ def print_status(found: AgentStatus, form: str) -> None:
         ("next try in", humane.length(found.next_try_in_s)),
         ("clock offset", clock),
         ("processes", f"keeper {found.keeper_pid}, daemon {found.daemon_pid} (starts: {found.daemons})"),
+        ("isolation", str(found.promises.isolation)),
+        ("kills all", "yes" if found.promises.kills_all else "no: what outlives the agent is not promised to end"),
         ("last problem", found.last_problem),
+        ("attempts", str(len(found.attempts))),
     ])  # fmt: skip
+    if found.attempts:
+        sys.stdout.write("\n")
+        output.print_table(found.attempts, ATTEMPTS, sys.stdout)
 
 
 def agent_config(
@@ -182,6 +201,11 @@ def agent_config(
     cpus: float | None,
     memory: str | None,
     gpus: tuple[str, ...],
+    named: tuple[str, ...],
+    work: Path | None,
+    isolation: str | None,
+    log_max: str | None,
+    hide: tuple[str, ...],
     ca: Path | None,
     insecure: bool | None,
     log_level: str | None,
@@ -199,8 +223,13 @@ def agent_config(
         agent_pool=("--pool", pool),
         agent_labels=("--label", dict(_pair(text) for text in labels) or None),
         agent_cpus=("--cpus", cpus),
-        agent_memory_gb=("--memory", _memory_gb(memory) if memory is not None else None),
+        agent_memory_gb=("--memory", _size(memory, "--memory") / 1e9 if memory is not None else None),
         agent_gpus=("--gpu", gpus or None),
+        agent_named=("--named", dict(_amount(text) for text in named) or None),
+        agent_work_dir=("--work", work),
+        agent_isolation=("--isolation", isolation),
+        agent_log_bytes_max=("--log-max", _size(log_max, "--log-max") if log_max is not None else None),
+        agent_hide=("--hide", hide or None),
         agent_ca=("--ca", ca),
         agent_insecure=("--insecure", insecure),
         agent_log_level=("--log-level", log_level),
@@ -224,11 +253,11 @@ def agent_config(
     return msgspec.structs.replace(settings, coordinator=coordinator, join_token=token or "")
 
 
-def _memory_gb(text: str) -> float:
+def _size(text: str, option: str) -> int:
     try:
-        return humane.size(text) / 1e9
+        return humane.size(text)
     except CoordError as wrong:
-        raise CoordError(Code.BAD_CONFIG, f"--memory: {wrong.message}", wrong.hint) from wrong
+        raise CoordError(Code.BAD_CONFIG, f"{option}: {wrong.message}", wrong.hint) from wrong
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -236,3 +265,12 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not name:
         raise CoordError(Code.BAD_CONFIG, f"--label {text!a} is no label", "write --label room=b12")
     return name, value
+
+
+def _amount(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        why = f"--named {text!a} is no amount of something"
+        raise CoordError(Code.BAD_CONFIG, why, "write --named licence=2") from None

@@ -15,8 +15,8 @@ STATE = "agent"
 """Its state directory, below the data directory."""
 AGAIN_S = 5.0
 """An agent that ended by itself is started again after so long; its keeper has its own, faster ways before."""
-LEAVE_S = 6.0
-"""For its good-bye."""
+LEAVE_S = 20.0
+"""For its good-bye: what runs on it is ended first, with its grace, and its end is reported."""
 
 
 class LocalAgent:
@@ -56,5 +56,5 @@ class LocalAgent:
     def _argv(self, url: str, data: DataDir) -> list[str]:
         argv = [sys.executable, "-P", "-m", "cli", "agent", "--ends-with-parent", "--url", url]
         argv += ["--data", str(data.path), "--state", str(self.state(data))]
-        argv += ["--join-token-file", str(data.join_token)]
+        argv += ["--join-token-file", str(data.join_token), "--hide", str(data.path)]
         return argv + (["--provider-id", self._provider_id] if self._provider_id else [])

@@ -243,7 +243,9 @@ def _type(hint: Any) -> str:
         return _type(inner[0])
     names = {int: "integer", float: "number", str: "text", bool: "true or false", Path: "path"}
     origin = typing.get_origin(hint) or hint
-    return {tuple: "list of text", dict: "map of text"}.get(origin) or names[hint]
+    if origin is dict:
+        return f"map of {names[typing.get_args(hint)[1]]}"
+    return "list of text" if origin is tuple else names[hint]
 
 
 def attribute_docs(kind: type) -> dict[str, str]:

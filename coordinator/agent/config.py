@@ -9,6 +9,8 @@ from coordinator.agent.exits import AgentStop, Exit
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import check_name
 
+ISOLATIONS = ("auto", "none", "uid", "sandbox")
+
 
 class AgentConfig(Struct, frozen=True, kw_only=True):
     """Everything that `coord agent` may be told. Secrets are here as text, never in argv, URL or environment."""
@@ -27,7 +29,7 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     memory_gb: float | None = None
     gpus: tuple[str, ...] | None = None
     named: dict[str, float] = {}
-    """Whatever else is counted here, by name: licences, slots of a device."""
+    """Whatever else is counted here, by name, with its amount: licences, slots of a device; `--named`."""
     join_token: str = ""
     """Needed once, to enrol."""
     ca: str = ""
@@ -35,13 +37,13 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     insecure: bool = False
     """Plain http beyond loopback is allowed."""
     work_dir: str = ""
-    """Where the programs of attempts have their directories; empty: `work` in the state directory."""
+    """Where the programs of attempts have their directories; empty: `work` in the state directory; `--work`."""
     isolation: str = "auto"
-    """The most that attempts get: `none`, `uid`, `sandbox`, or `auto`: what this machine can give."""
+    """The most that attempts get: `none`, `uid`, `sandbox`, or `auto`: what this machine can give; `--isolation`."""
     log_bytes_max: int = 1 << 30
-    """Of each stream of an attempt whose job names no bound."""
+    """Of each stream of an attempt whose job names no bound; `--log-max`."""
     hide: tuple[str, ...] = ()
-    """More directories that a sandbox hides, beside the agent's own."""
+    """More directories that a sandbox hides, beside the agent's own; `--hide`."""
     log_level: str = "info"
 
 
@@ -83,7 +85,8 @@ class Patience(Struct, frozen=True, kw_only=True):
 
 def check_config(config: AgentConfig) -> None:
     """Raise AgentStop(CONFIG) for what the coordinator would refuse anyway, before anything was done."""
-    for name, what in ((config.provider_id, "provider"), (config.pool, "pool")):
+    names = [(config.provider_id, "provider"), (config.pool, "pool")]
+    for name, what in [*names, *((name, "resource") for name in config.named)]:
         if name:
             try:
                 check_name(name, what)
@@ -95,7 +98,14 @@ def check_config(config: AgentConfig) -> None:
         if not 1 <= len(key) <= 128 or len(value) > 128 or not (key + value).isprintable():
             why = f"label {key[:40]!a} is empty, too long, or not printable"
             raise AgentStop(Exit.CONFIG, why, "keys and values have at most 128 printable characters")
-    for given, what in ((config.cpus, "cpus"), (config.memory_gb, "memory")):
+    if config.isolation not in ISOLATIONS:
+        raise AgentStop(
+            Exit.CONFIG, f"there is no isolation {config.isolation!a}", f"choose of {', '.join(ISOLATIONS)}"
+        )
+    if config.log_bytes_max <= 0:
+        raise AgentStop(Exit.CONFIG, "a log of no bytes cannot be kept", "give --log-max a size like 1GiB")
+    amounts = [(config.cpus, "cpus"), (config.memory_gb, "memory")]
+    for given, what in [*amounts, *((amount, name) for name, amount in config.named.items())]:
         if given is not None and not 0 < given <= 1e9:
             raise AgentStop(Exit.CONFIG, f"{given} is no amount of {what}", "give a number above 0")
     gpus = config.gpus or ()
