@@ -10,12 +10,13 @@ from coordinator.core.capacity import hold
 from coordinator.core.ids import AttemptId, JobId, Ms, TenantName
 from coordinator.core.jobspec import JobSpec
 from coordinator.core.queue import fit_step, want_of
-from coordinator.core.rows import AttemptRow, JobRow, ProviderRow, Row, SpecRow, StepRow, TaskRow
+from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, JobRow, ProviderRow, Row, SpecRow, StepRow, TaskRow
 from coordinator.core.work import NO_TOKEN, Attempt, Job, Step, Task, Work, is_live
 
 
 def load_work(work: Work, rows: Iterable[Row], tenants: Mapping[AttemptId, TenantName] | None = None) -> None:
-    """Fill an empty Work. Memory of what is not in the rows begins anew: nobody has renewed anything. `tenants` tells
+    """Fill an empty Work; rows of what has ended are skipped. Memory of what is not in the rows begins anew: nobody has
+    renewed anything. `tenants` tells
     whose the attempts of ended jobs are, where that is known."""
     jobs: dict[JobId, JobRow] = {}
     specs: dict[JobId, SpecRow] = {}
@@ -24,15 +25,15 @@ def load_work(work: Work, rows: Iterable[Row], tenants: Mapping[AttemptId, Tenan
     attempts: list[AttemptRow] = []
     for row in rows:
         match row:
-            case JobRow():
+            case JobRow() if row.state not in ENDED:
                 jobs[row.job_id] = row
             case SpecRow():
                 specs[row.job_id] = row
             case StepRow():
                 steps.setdefault(row.job_id, []).append(row)
-            case TaskRow():
+            case TaskRow() if row.state not in ENDED:
                 tasks.append(row)
-            case AttemptRow():
+            case AttemptRow() if row.state in LIVE_ATTEMPT or not all(rank.released for rank in row.ranks):
                 attempts.append(row)
             case ProviderRow(quarantined_until_ms=int(until_ms)):
                 work.quarantined[row.provider_id] = until_ms
