@@ -187,6 +187,7 @@ class Link:
         "_names",
         "_out_max",
         "_resume_key",
+        "_slowed",
         "_timer",
         "_tokens",
         "_tokens_s",
@@ -233,6 +234,7 @@ class Link:
         self._names: tuple[str, ...] = ()
         self._out_max = around.settings.out_bytes_max
         self._resume_key = ""
+        self._slowed = False
         self._tokens = around.settings.messages_burst
         self._tokens_s = loop.time()
         self._transport: asyncio.Transport | None = None
@@ -416,16 +418,24 @@ class Link:
         counters.log_bytes += len(chunk.data)
         self._around.logs.take(self, chunk)
         self._frames_left -= 1
+        if self._frames_left < 0 and not self._slowed:
+            self._slow_down()
+
+    def _slow_down(self) -> None:
+        """Earn what the time since the last look is worth; where that is too little, let the kernel keep the rest."""
+        settings, loop = self._around.settings, asyncio.get_running_loop()
+        earned = (loop.time() - self._frames_s) * settings.log_frames_per_s
+        self._frames_left = min(self._frames_left + earned, settings.log_frames_per_s)
+        self._frames_s = loop.time()
         if self._frames_left < 0:
-            now_s = asyncio.get_running_loop().time()
-            earned = (now_s - self._frames_s) * settings.log_frames_per_s
-            self._frames_left = min(self._frames_left + earned, settings.log_frames_per_s)
-            self._frames_s = now_s
-            if self._frames_left < 0:
-                counters.slowed += 1
-                self.hold()
-                pause_s = min(1.0, 0.01 - self._frames_left / settings.log_frames_per_s)
-                asyncio.get_running_loop().call_later(pause_s, self.release)
+            self._around.counters.slowed += 1
+            self._slowed = True
+            self.hold()
+            loop.call_later(min(1.0, 0.01 - self._frames_left / settings.log_frames_per_s), self._go_on)
+
+    def _go_on(self) -> None:
+        self._slowed = False
+        self.release()
 
     def _sort_out(self, data: bytes, beats: list[wire.Heartbeat]) -> None:
         """A frame that is not right as a whole: take the messages that are, answer each of those that are not."""

@@ -11,9 +11,20 @@ import pytest
 
 from coordinator.core import commands, events
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TokenId
+from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
+from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.policy import Policy
-from coordinator.core.rows import EndReason, PoolRow, Role, TokenRow
+from coordinator.core.rows import (
+    AuditRow,
+    EndReason,
+    JobRow,
+    PoolRow,
+    Promises,
+    Resources,
+    Role,
+    TokenRow,
+    WorkState,
+)
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.service.engine import Engine, EngineSettings
@@ -184,7 +195,7 @@ def test_nothing_is_said_before_its_writes_are_durable(tmp_path: Path) -> None:
         assert not rig.views.providers[ProviderId("a")].drained
         rig.store.gate.set()
         await drained
-        assert [(1, "TellDrain"), "ProviderChanged"] == rig.said[len(said) :]
+        assert [(1, "TellDrain"), "ProviderChanged"] == [s for s in rig.said[len(said) :] if s != "Audited"]
         assert rig.views.providers[ProviderId("a")].drained
 
     with_engine(test, tmp_path)
@@ -454,3 +465,129 @@ def test_no_secret_is_in_a_recording(tmp_path: Path) -> None:
         assert b"0f0f" in path.read_bytes() and all("secret" not in str(row) for row in kept)
 
     with_engine(test, tmp_path)
+
+
+# ---- work
+
+
+def a_submission(request_id: RequestId, tasks: int = 1) -> events.JobSubmit:
+    steps = (StepSpec(name="main", command=("true",), tasks=tasks, array=((0, tasks - 1, 1),)),)
+    spec = JobSpec(name="j", steps=steps)
+    return events.JobSubmit(
+        at_ms=START_MS, request_id=request_id, tenant=TenantName("default"), by="token:1", spec=spec
+    )
+
+
+def a_worker(conn: int, provider: str = "a") -> events.AgentHello:
+    """The hello of an agent that runs attempts, on a machine of four cores."""
+    hello = a_hello(conn, provider)
+    resources = Resources(cpus=4.0, memory_gb=8.0)
+    return msgspec.structs.replace(hello, resources=resources, promises=Promises(work=True))
+
+
+def test_every_event_is_stamped_when_it_is_decided(tmp_path: Path) -> None:
+    """The audit rows of what it led to carry the very nanoseconds; a replay finds them in the recording."""
+
+    async def test(rig: Rig) -> None:
+        rig.store.gate.clear()
+        job = asyncio.ensure_future(rig.engine.call(a_submission))
+        rig.clock.ms += 5_000
+        writes = await rig.store.next_commit()
+        rig.store.gate.set()
+        await job
+        rows = [w.row for w in writes if isinstance(w, commands.Put) and isinstance(w.row, AuditRow)]
+        assert rows and {(row.wall_ns, row.mono_ns) for row in rows} == {
+            ((START_MS + 5_000) * 1_000_000, 5_000 * 1_000_000)
+        }
+        path = rig.engine.dump_recording("test")
+        assert path is not None
+        assert replay(path).diverged_at is None
+
+    with_engine(test, tmp_path)
+
+
+def test_what_can_be_placed_is_placed_without_being_asked(tmp_path: Path) -> None:
+    """A submission, and then capacity, each lead to a round of placing; with nothing to place there is none."""
+
+    async def test(rig: Rig) -> None:
+        job = await rig.engine.call(a_submission)
+        assert isinstance(job, JobRow) and job.state is WorkState.PENDING
+        await rig.engine.call(lambda r: msgspec.structs.replace(an_enrolment("a"), request_id=r))
+        rig.engine.post(a_worker(1))
+        await until(lambda: (1, "Grant") in rig.said)
+        rounds = sum(rig.engine.counters.place_seconds)
+        assert rounds >= 1
+        before = rig.engine.counters.decisions
+        rig.engine.post(events.AgentPong(at_ms=rig.clock.ms, conn_id=ConnId(1)))
+        await rig.decided(before + 1)
+        assert rounds == sum(rig.engine.counters.place_seconds)
+
+    with_engine(test, tmp_path)
+
+
+def test_placing_waits_for_the_disk(tmp_path: Path) -> None:
+    """While many rows wait to be written nothing more is placed; when they are, the rest is."""
+
+    async def test(rig: Rig) -> None:
+        await rig.engine.call(lambda r: msgspec.structs.replace(an_enrolment("a"), request_id=r))
+        rig.engine.post(a_worker(1))
+        await until(lambda: (1, "Welcome") in rig.said)
+        rig.store.gate.clear()
+        pool = rig.pool("lab")
+        await until(lambda: rig.store.under_way == 1)
+        jobs = [asyncio.ensure_future(rig.engine.call(a_submission)) for _ in range(4)]
+        await until(lambda: len(rig.engine.state.work.jobs) == 4)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert rig.engine.state.work.place_due and not rig.engine.state.work.attempts
+        rig.store.gate.set()
+        await asyncio.gather(pool, *jobs)
+        await until(lambda: rig.said.count((1, "Grant")) == 4)
+
+    with_engine(test, tmp_path, EngineSettings(retry_s=0.0, place_writes_max=1))
+
+
+def test_a_planned_stop_extends_the_leases_durably_before_it_says_good_bye(tmp_path: Path) -> None:
+    """`stop` returns when the longer terms are on the disk and told; the close comes after them."""
+
+    async def test(rig: Rig) -> None:
+        await rig.engine.call(lambda r: msgspec.structs.replace(an_enrolment("a"), request_id=r))
+        rig.engine.post(a_worker(1))
+        await rig.engine.call(a_submission)
+        await until(lambda: (1, "Grant") in rig.said)
+        (attempt,) = rig.engine.state.work.attempts.values()
+        token, before_ms = attempt.row.token, attempt.row.term_ms
+        granted = events.AgentGranted(
+            at_ms=rig.clock.ms, conn_id=ConnId(1), attempt_id=attempt.row.attempt_id, rank=0, token=token
+        )
+        rig.engine.post(granted)
+        await until(lambda: (1, "Launch") in rig.said)
+        rig.store.gate.clear()
+        stopping = asyncio.ensure_future(rig.engine.stop())
+        await until(lambda: rig.store.under_way == 1)
+        assert (1, "Renew") not in rig.said and not stopping.done()
+        rig.store.gate.set()
+        await stopping
+        assert rig.said.index((1, "Renew")) < rig.said.index((1, "CloseLink"))
+        row = await rig.store.attempt(attempt.row.attempt_id)
+        assert row is not None and row.term_ms == before_ms + Policy().term_planned_stop_ms
+
+    with_engine(test, tmp_path)
+
+
+def test_a_stop_does_not_wait_for_a_disk_that_takes_nothing(tmp_path: Path) -> None:
+    """It returns after its patience; the process ends, and what was not durable was never said."""
+
+    async def main() -> None:
+        rig = Rig(SlowStore(), tmp_path, EngineSettings(stop_s=0.05))
+        rig.store.gate.clear()
+        running = asyncio.ensure_future(rig.engine.run())
+        rig.engine.post(events.Boot(at_ms=rig.clock.ms))
+        await rig.store.next_commit()
+        async with asyncio.timeout(5):
+            await rig.engine.stop()
+        assert not running.done()
+        rig.store.gate.set()
+        await asyncio.wait_for(running, 10)
+
+    asyncio.run(main())
