@@ -9,10 +9,16 @@ import msgspec
 import pytest
 
 from coordinator import wire
+from coordinator.agent.attempts import AGAIN_S, PHASE_AGAIN_S
 from coordinator.agent.config import Patience
+from coordinator.agent.connection import FRAME_BYTES_MAX
 from coordinator.agent.offset import RESOLUTION_MS, WINDOW
+from coordinator.core.amounts import Ask, Share
 from coordinator.core.commands import CloseCode
-from coordinator.core.rows import Resources
+from coordinator.core.ids import JobId
+from coordinator.core.jobspec import Isolation, LogFull
+from coordinator.core.launch_plan import LaunchPlan, Limits
+from coordinator.core.rows import EndCause, LeaseToken, Promises, Resources
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "wire.md").read_text()
 MESSAGES: list[type[msgspec.Struct]] = [
@@ -20,12 +26,30 @@ MESSAGES: list[type[msgspec.Struct]] = [
     wire.Heartbeat,
     wire.Pong,
     wire.Bye,
+    wire.Granted,
+    wire.Refused,
+    wire.Phase,
+    wire.Exited,
     wire.Welcome,
     wire.Ack,
     wire.Ping,
     wire.Settings,
     wire.Drain,
     wire.Error,
+    wire.Grant,
+    wire.Launch,
+    wire.Stop,
+    wire.Settled,
+    wire.Renew,
+    wire.LogAck,
+]
+PARTS: list[type[msgspec.Struct]] = [
+    wire.EnrolRequest,
+    wire.EnrolAnswer,
+    wire.HeldAttempt,
+    wire.Exit,
+    Promises,
+    LaunchPlan,
 ]
 
 
@@ -56,11 +80,39 @@ def test_every_field_of_every_message_is_described(message: type[msgspec.Struct]
         assert f"\n| `{field}` |" in text, f"{config.tag}.{field}"
 
 
-@pytest.mark.parametrize("struct", [wire.EnrolRequest, wire.EnrolAnswer])
-def test_enrolment_is_described(struct: type[msgspec.Struct]) -> None:
-    """Every field of request and answer has its row."""
-    for field in struct.__struct_encode_fields__:
-        assert f"\n| `{field}` |" in section(struct.__name__)
+@pytest.mark.parametrize("struct", PARTS)
+def test_the_parts_of_messages_and_the_enrolment_are_described(struct: type[msgspec.Struct]) -> None:
+    """Every field has its row in the table of its section, and there are no others."""
+    rows = set(re.findall(r"^\| `(\w+)` \|", section(struct.__name__), re.M))
+    assert rows == set(struct.__struct_encode_fields__)
+
+
+def test_what_a_lease_holds_is_described() -> None:
+    """Shares, limits and renewals stand in their message's row, and every closed set has all its values."""
+    for kind, place in ((Share, "grant"), (Ask, "grant"), (wire.Renewal, "renew"), (Limits, "LaunchPlan")):
+        for field in kind.__struct_encode_fields__:
+            assert f"`{field}`" in section(place), (kind, field)
+    for values, place in ((EndCause, "Exit"), (Isolation, "Promises"), (LogFull, "LaunchPlan")):
+        for value in values:
+            assert f"`{value}`" in section(place), value
+
+
+def test_the_bounds_of_logs_and_leases_are_named() -> None:
+    """Windows, sizes and shares are as the code has them, and the header has the length that it is said to have."""
+    for bound in (wire.LOG_BYTES_MAX, wire.LOG_WINDOW_BYTES, wire.LOG_CONNECTION_BYTES, wire.ATTEMPTS_MAX):
+        assert f"{bound:,}" in PAGE, bound
+    assert f"{wire.LOG_UNWANTED} (2^53)" in PAGE
+    assert f"The header has {wire.LOG_HEADER_BYTES} bytes" in PAGE
+    assert wire.FREEZE_SHARE == 5 / 6
+    assert "When 5/6 of the term are over" in PAGE
+    assert f"After {wire.KEPT_FROZEN_S / 3600:.0f} h frozen" in PAGE
+    table = PAGE.partition("## 10. Logs")[2].partition("The header has")[0]
+    sizes = [int(n) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.M) for n in row.split(",")]
+    assert sum(sizes) == wire.LOG_HEADER_BYTES
+    assert f"frames of up to {FRAME_BYTES_MAX >> 20} MiB" in PAGE
+    assert f"every {AGAIN_S:.0f} s until" in section("granted")
+    assert f"every {AGAIN_S:.0f} s, and" in section("exited")
+    assert f"every {PHASE_AGAIN_S:.0f} s" in section("phase")
 
 
 def test_nothing_is_described_that_does_not_exist() -> None:
@@ -77,7 +129,7 @@ def test_values_bounds_paths_and_codes_are_named() -> None:
         assert f"`{word}`" in PAGE, word
     assert f"`GET {wire.CONNECT_PATH}`" in PAGE
     assert f"POST {wire.ENROL_PATH} " in PAGE
-    assert f"| {wire.FRAME_BYTES_MAX:,} (64 KiB) |" in PAGE
+    assert f"| {wire.FRAME_BYTES_MAX:,} (288 KiB) |" in PAGE
     assert f"| messages in an array | {wire.FRAME_MESSAGES_MAX} |" in PAGE
     assert f"Protocol version: **{wire.VERSIONS[-1]}**" in PAGE
     for code in CloseCode:
@@ -92,14 +144,18 @@ def test_values_bounds_paths_and_codes_are_named() -> None:
 
 def test_the_examples_are_what_the_code_understands() -> None:
     """Every frame of the conversation decodes as a message of its direction; the one stranger is answered."""
-    conversation = PAGE.partition("## 10. A conversation")[2]
+    conversation = PAGE.partition("## 12. A conversation")[2]
     lines = re.findall(r"^([AC])  (.*)$", conversation, re.M)
-    assert len(lines) >= 15
+    assert len(lines) >= 30
     from_agent: msgspec.json.Decoder[object] = msgspec.json.Decoder(wire.FromAgent | list[wire.FromAgent])
-    to_agent: msgspec.json.Decoder[object] = msgspec.json.Decoder(wire.FromCoordinator)
+    to_agent: msgspec.json.Decoder[object] = msgspec.json.Decoder(wire.FromCoordinator | list[wire.FromCoordinator])
     strangers = 0
     for who, text in lines:
         if text.startswith("close "):
+            continue
+        if text.startswith("binary "):
+            chunk = wire.log_chunk(bytes.fromhex(text.removeprefix("binary ")))
+            assert chunk == wire.LogChunk((JobId(12), 0, 7, 2), 0, 0, LeaseToken(1, 341), 0, b"done\n")
             continue
         try:
             (from_agent if who == "A" else to_agent).decode(text)
