@@ -29,7 +29,7 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     wal_bytes_max: int = 256 * 1024 * 1024
     """A reader that never ends keeps the write-ahead log from being folded back: beyond this, writes are refused."""
     ballast_bytes: int = 4 * 1024 * 1024
-    """Given up on a full disk to pay for the ends of sessions. 0: none."""
+    """Given up on a full disk to pay for the ends of sessions and of work. 0: none."""
     readers: int = 2
     """Read connections to each database; a further read waits."""
     read_s_max: float = 10.0

@@ -12,13 +12,27 @@ import pytest
 
 from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.rows import MetaRow
+from coordinator.core.ids import JobId
+from coordinator.core.rows import MetaRow, Row, WorkState, row_key
 from coordinator.ports import Store
 from store.check import check_files
+from store.durable import DiskStore
 from store.layout import DataDir
 from store.sqlite import Durability, open_writer, sqlite3
 from store.wal_damage import examine
-from tests.conformance.homes import HOUR_MS, NOON_MS, DiskHome, a_beat, a_provider, a_session
+from tests.conformance.homes import (
+    HOUR_MS,
+    NOON_MS,
+    DiskHome,
+    a_beat,
+    a_job,
+    a_provider,
+    a_session,
+    a_spec,
+    a_step,
+    a_task,
+    an_attempt,
+)
 
 PAGE = 4_096
 FRAME = PAGE + 24
@@ -148,6 +162,69 @@ def test_a_row_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
         problems = (await store.check()).problems
         assert any("provider 'bad'" in problem for problem in problems)
         assert any("session 2" in problem for problem in problems)
+
+    home.run(look)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ("UPDATE job SET state = 'running', reason = '' WHERE job_id = 2", None),
+        ("UPDATE spec SET spec = '{' WHERE job_id = 2", "spec 2 cannot be read"),
+        ("DELETE FROM spec WHERE job_id = 2", "job 2 has lost its specification"),
+        ("DELETE FROM step WHERE job_id = 2", "job 2 has lost a step"),
+        ("UPDATE step SET state = 'pending ' WHERE job_id = 2", "step 2.0 cannot be read"),
+        ("UPDATE task SET failed_on = '[1]' WHERE job_id = 2", "task 2.0.4 cannot be read"),
+        ("UPDATE attempt SET ranks = '[{}]' WHERE job_id = 2", "attempt 2.0.4.1 cannot be read"),
+        ("UPDATE attempt SET state = 'ran' WHERE job_id = 2", "attempt 2.0.4.1 cannot be read"),
+    ],
+)
+def test_a_job_with_a_hole_in_it_is_set_aside_whole(tmp_path: Path, harm: str, said: str | None) -> None:
+    """Whatever row of a live job is damaged or gone: the core meets nothing of that job, and the others go on."""
+    home = DiskHome(tmp_path / "data")
+
+    def work(job: int) -> list[Row]:
+        rows: list[Row] = [a_job(job, WorkState.RUNNING), a_spec(job), a_step(job, state=WorkState.RUNNING)]
+        return [*rows, a_task(job, 0, 4, WorkState.RUNNING), an_attempt(job, 0, 4)]
+
+    async def write(store: Store) -> None:
+        await store.commit([Put(row) for job in (1, 2, 3) for row in work(job)])
+
+    home.run(write)
+    with closing(sqlite3.connect(str(home.data.truth))) as connection:
+        connection.execute(harm)
+        connection.commit()
+    whole = (1, 2, 3) if said is None else (1, 3)
+
+    async def look(store: DiskStore) -> None:
+        expected = {row_key(row) for job in whole for row in work(job)}
+        assert expected == {row_key(row) for row in (await store.load()).rows}
+        problems = [problem for problem in store.set_aside if said is not None and said in problem]
+        assert (said is not None) == bool(problems)
+        assert 4 == (await store.load()).next_job_id
+        # People still see what can be seen of it.
+        assert "job 2" == (await store.jobs(None, 9))[1].name
+
+    home.run(look)
+
+
+def test_a_damaged_row_of_a_page_is_left_out_and_reported(tmp_path: Path) -> None:
+    """A listing of work shows the others; the check names it."""
+    home = DiskHome(tmp_path / "data")
+
+    async def write(store: Store) -> None:
+        await store.commit([Put(a_job(n, WorkState.FAILED, ended_at_ms=5)) for n in (1, 2, 3)])
+
+    home.run(write)
+    with closing(sqlite3.connect(str(home.data.truth))) as connection:
+        connection.execute("UPDATE job SET state = 'vanished' WHERE job_id = 2")
+        connection.commit()
+
+    async def look(store: DiskStore) -> None:
+        assert [3, 1] == [row.job_id for row in await store.jobs(None, 9)]
+        assert await store.job(JobId(2), None) is None
+        assert any(problem.startswith("job 2 cannot be read") for problem in store.set_aside)
+        assert any(problem.startswith("job 2 cannot be read") for problem in (await store.check()).problems)
 
     home.run(look)
 

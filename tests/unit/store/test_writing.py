@@ -15,12 +15,26 @@ from msgspec.structs import replace
 
 from coordinator.core.commands import Delete, Put
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import PoolName, ProviderId
-from coordinator.core.rows import MetaRow, OutageRow, PoolRow
+from coordinator.core.ids import JobId, PoolName, ProviderId
+from coordinator.core.rows import AttemptState, EndCause, ExitInfo, MetaRow, OutageRow, PoolRow, WorkState
 from coordinator.ports import HeartbeatRow, Store
 from store.durable import DiskStore
 from store.sqlite import open_reader, sqlite3
-from tests.conformance.homes import NOON_MS, DiskHome, a_beat, a_provider, a_session, a_token
+from tests.conformance.homes import (
+    NOON_MS,
+    DiskHome,
+    a_beat,
+    a_job,
+    a_provider,
+    a_rank,
+    a_session,
+    a_spec,
+    a_step,
+    a_task,
+    a_token,
+    an_attempt,
+    an_audit,
+)
 
 FULL_HINT = "free some space"
 
@@ -250,6 +264,64 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
         assert (await store.check()).problems == ()
 
     home.run(after)
+
+
+def test_ends_of_work_are_written_on_a_full_disk(small_disk: Path) -> None:
+    """A submission is refused, an end is not: the ballast pays for it, with its audit; after that all goes on."""
+    home = DiskHome(small_disk / "data")
+    home.settings = type(home.settings)(ballast_bytes=256 * 1024)
+    done = ExitInfo(cause=EndCause.EXITED, code=0, text="t" * 1_000)
+
+    def ended(task: int) -> list[Put]:
+        attempt = an_attempt(1, 0, task, state=AttemptState.COMPLETED, ranks=(a_rank(released=True, exit=done),))
+        row = a_task(1, 0, task, WorkState.COMPLETED, ended_at_ms=NOON_MS)
+        audit = an_audit(task + 1, "attempt", f"1.0.{task}.1", job_id=JobId(1), why="w" * 2_000)
+        return [Put(attempt), Put(row), Put(audit)]
+
+    async def story(store: DiskStore) -> None:
+        await store.commit([Put(a_job(1, WorkState.RUNNING)), Put(a_spec(1)), Put(a_step(1))])
+        await store.commit([Put(an_attempt(1, 0, task)) for task in range(30)])
+        filler = fill_up(small_disk)
+        for number in range(2, 400):
+            new = [Put(a_job(number, name="n" * 4_000)), Put(a_spec(number)), Put(a_step(number))]
+            if await code_of(store.commit(new)) is Code.STORE_FULL:
+                break
+        else:
+            raise AssertionError("the disk never filled")
+        for task in range(30):
+            await store.commit(ended(task))
+        assert not home.data.ballast.exists()
+        assert await code_of(store.commit([Put(a_job(999))])) is Code.STORE_FULL
+        assert await code_of(store.commit([Put(an_attempt(1, 0, 99))])) is Code.STORE_FULL
+        await store.commit([Put(a_step(1, state=WorkState.COMPLETED))])
+        await store.commit([Put(a_job(1, WorkState.COMPLETED, ended_at_ms=NOON_MS))])
+        filler.unlink()
+        await store.commit([Put(a_job(999)), Put(a_spec(999)), Put(a_step(999))])
+        assert home.data.ballast.exists()
+
+    home.run(story)
+
+    async def after(store: DiskStore) -> None:
+        rows = await store.job_attempts(JobId(1), 99)
+        assert [AttemptState.COMPLETED] * 30 == [row.state for row in rows]
+        assert 30 == len(await store.audit(99))
+        assert WorkState.COMPLETED is (await store.jobs(None, 1, JobId(2)))[0].state
+        assert (await store.check()).problems == ()
+
+    home.run(after)
+
+
+def test_two_jobs_cannot_have_one_key(tmp_path: Path) -> None:
+    """Whatever decides: the file itself holds one job for each key of a tenant, and any number without one."""
+
+    async def story(store: DiskStore) -> None:
+        await store.commit([Put(a_job(1, idempotency_key="k")), Put(a_job(2, tenant="other", idempotency_key="k"))])
+        await store.commit([Put(a_job(3)), Put(a_job(4))])
+        with pytest.raises(sqlite3.IntegrityError):
+            await store.commit([Put(a_job(5, idempotency_key="k"))])
+        assert [4, 3, 2, 1] == [row.job_id for row in await store.jobs(None, 9)]
+
+    DiskHome(tmp_path / "data").run(story)
 
 
 def test_a_start_on_a_full_disk_says_so(small_disk: Path) -> None:
