@@ -40,6 +40,7 @@ from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
 from coordinator.service.link import LinkSettings
 from coordinator.service.measures import delivery_source
 from coordinator.service.metrics import Metrics
+from coordinator.service.pressure import Pressure
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover
 from coordinator.service.relay.relay import Relay
@@ -252,6 +253,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep), name="upkeep"),
         group.create_task(lag.run(), name="loop lag"),
         group.create_task(delivery.run(), name="delivery"),
+        group.create_task(Pressure(lambda: engine.state, plan.policy, alerts).run(engine.clock), name="pressure"),
     )
     engine.post(found.boot)
     return Parts(engine, links, Server(build_app(deps), plan.server), heartbeats, relay, feed, background)

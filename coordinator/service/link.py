@@ -413,7 +413,7 @@ class Link:
         except ValueError as error:
             self._refuse(str(error))
             return
-        counters, settings = self._around.counters, self._around.settings
+        counters = self._around.counters
         counters.log_frames += 1
         counters.log_bytes += len(chunk.data)
         self._around.logs.take(self, chunk)

@@ -121,7 +121,7 @@ def work_source(engine: Engine, views: LiveViews, feed: Feed) -> m.Source:
         waiting = 0
         for job in engine.state.work.jobs.values():
             for step in job.steps:
-                if step.ready:
+                if step.ready and not step.closed:
                     waiting += step.spec.tasks - step.row.cursor + len(step.retry)
         metrics.put(m.TASKS_WAITING, waiting)
         metrics.put(m.FEED_FOLLOWERS, feed.followers)

@@ -65,7 +65,7 @@ def test_everything_that_a_step_says_reaches_the_plan() -> None:
 
 def test_a_task_of_a_matrix_and_an_array_has_its_own_values_everywhere() -> None:
     """In the command, the environment, the directory and the input; the last axis turns fastest."""
-    step = {
+    step: dict[str, Any] = {
         "tasks": 12,
         "array": ((10, 12, 1),),
         "matrix": (("lr", ("0.1", "0.01")), ("seed", ("a", "b"))),
