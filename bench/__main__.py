@@ -21,7 +21,16 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
-BENCHES = ("heartbeat_store", "rollup", "reliability", "saturation", "client_start")
+BENCHES = (
+    "heartbeat_store",
+    "rollup",
+    "reliability",
+    "saturation",
+    "client_start",
+    "commit",
+    "log_store",
+    "restart",
+)
 PART_S_MAX = 20 * 60
 
 

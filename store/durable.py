@@ -71,7 +71,7 @@ class DiskStore:
         self._truth_readers = Readers(data.truth, settings.readers, settings.read_s_max)
         self._telemetry_readers = Readers(data.telemetry, settings.readers, settings.read_s_max)
         self._history = History(data, self._telemetry_readers, settings, self.set_aside.append)
-        self.logs = DiskLogs(data.logs, settings.logs_open, self._report)
+        self.logs = DiskLogs(data.logs, settings, self._report)
         """ports.Logs of this data directory."""
         self._work = WorkHistory(self._truth_readers, self._report)
         self._sealing = Sealing(data, self._telemetry, settings, self._points)

@@ -85,8 +85,9 @@ class LogFiles:
     Raises OSError, of which `meaning` tells what it is. After `roll_back` everything is as it was before the batch.
     """
 
-    def __init__(self, root: Path, ranks_max: int) -> None:
+    def __init__(self, root: Path, ranks_max: int, leave_bytes: int) -> None:
         self.root = root
+        self._leave_bytes = leave_bytes
         self.open_ranks: dict[RankKey, RankLog] = {}
         """In the order of their last use."""
         self._ranks_max = ranks_max
@@ -178,6 +179,8 @@ class LogFiles:
             if known < 0 or known >= len(data):
                 continue
             fresh = memoryview(data)[known:]
+            if not batch.before:
+                self._leave_room()
             batch.before.setdefault((rank_key, key.stream), length)
             if log.fds[key.stream] < 0:
                 path = log_path(self.root, rank_key, SUFFIXES[key.stream])
@@ -235,6 +238,13 @@ class LogFiles:
                         os.ftruncate(log.index_fd, log.marks * RECORD_BYTES)
                 except OSError as error:
                     raise broken(f"a log could not be cut back: {error.strerror or error}") from error
+
+    def _leave_room(self) -> None:
+        """Logs may wait on their agents for a while; a submission or an end may not."""
+        room = os.statvfs(self.root)
+        leave = min(self._leave_bytes, room.f_blocks * room.f_frsize // 20)
+        if room.f_bavail * room.f_frsize < leave:
+            raise OSError(errno.ENOSPC, f"less than {leave} bytes are free, which logs leave to everything else")
 
     # ---- files
 

@@ -25,6 +25,7 @@ from coordinator.ports import LogKey, LogMark, LogWrite
 from store.layout import sync_directory
 from store.log_files import INDEX, REMOVED, SUFFIXES, Batch, LogFiles, RankKey, RankLog, log_path, meaning, read_at
 from store.log_index import RECORD_BYTES, decoded
+from store.settings import StoreSettings
 
 T = TypeVar("T")
 GROUP_BYTES = 16 * 1024 * 1024
@@ -37,11 +38,11 @@ READ_BYTES_MAX = 4 * 1024 * 1024
 class DiskLogs:
     """See ports.Logs. `report` is told of indexes that were damaged."""
 
-    def __init__(self, root: Path, ranks_max: int, report: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, settings: StoreSettings, report: Callable[[str], None]) -> None:
         self.root = root
         self.broken: CoordError | None = None
         self._report = report
-        self._files = LogFiles(root, ranks_max)
+        self._files = LogFiles(root, settings.logs_open, settings.logs_leave_bytes)
         # Bounded by its callers: each waits for its answer.
         self._work: queue.SimpleQueue[_Append | _Call | None] = queue.SimpleQueue()
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="read logs")

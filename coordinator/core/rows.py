@@ -6,9 +6,10 @@ the observed clock (wall clock at boot + monotonic, never decreasing).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -452,7 +453,7 @@ Row = (
 )
 
 
-_KEYS: dict[type, tuple[str, Callable[[Any], object]]] = {
+_KEYS: Mapping[type, tuple[str, Callable[[Any], object]]] = MappingProxyType({
     ProviderRow: ("provider", attrgetter("provider_id")),
     SessionRow: ("session", attrgetter("session_id")),
     OutageRow: ("outage", attrgetter("coordinator_id", "began_at_ms")),
@@ -465,7 +466,7 @@ _KEYS: dict[type, tuple[str, Callable[[Any], object]]] = {
     TaskRow: ("task", attrgetter("job_id", "step", "task")),
     AttemptRow: ("attempt", attrgetter("job_id", "step", "task", "attempt")),
     AuditRow: ("audit", attrgetter("seq")),
-}
+})  # fmt: skip
 
 
 def row_key(row: Row) -> tuple[str, object]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId
 from coordinator.ports import LogKey, LogMark, LogWrite
@@ -22,7 +23,7 @@ from store.log_files import INDEX, log_path
 from store.log_index import RECORD_BYTES, Arrival, arrivals, decoded, encoded, mended
 from store.logs import DiskLogs
 from store.settings import StoreSettings
-from tests.conformance.homes import DiskHome
+from tests.conformance.homes import DiskHome, a_job, a_spec, a_step
 
 ATTEMPT: AttemptId = (JobId(1_234), 0, 7, 2)
 RANK = (ATTEMPT, 0)
@@ -285,6 +286,25 @@ def test_a_full_disk_takes_nothing_of_a_call(small_disk: Path) -> None:
         assert {OUT: 4_008, ERR: 8, new: 1} == await logs.append(
             [LogWrite(OUT, 8, b"z" * 10 + b"x" * 3_990, 9), LogWrite(new, 0, b"n", 9), LogWrite(ERR, 8, b"", 9)]
         )
+
+    home.run(story)
+
+
+def test_logs_leave_room_for_everything_else(small_disk: Path) -> None:
+    """They are refused while there is some room yet; jobs and their ends are still written then."""
+    home = DiskHome(small_disk / "data", StoreSettings(ballast_bytes=0))
+
+    async def story(store: DiskStore) -> None:
+        length = 0
+        with pytest.raises(CoordError) as refusal:
+            for _ in range(2_000):
+                length = (await store.logs.append([LogWrite(OUT, length, b"x" * 4_096, 1)]))[OUT]
+        assert Code.STORE_FULL is refusal.value.code
+        room = os.statvfs(small_disk)
+        assert 2 * 1024 * 1024 // 20 - 16_384 <= room.f_bavail * room.f_frsize
+        await store.commit([Put(a_job(1)), Put(a_spec(1)), Put(a_step(1))])
+        # What is stored already costs nothing, and is acknowledged.
+        assert {OUT: length} == await store.logs.append([LogWrite(OUT, length - 4_096, b"x" * 4_096, 2)])
 
     home.run(story)
 
