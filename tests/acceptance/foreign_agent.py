@@ -1,9 +1,10 @@
 """An agent written from docs/reference/wire.md alone, with another WebSocket library and none of coord's code.
 
-    python foreign_agent.py URL STATE_FILE [--beats N] [--bye]      join token in the environment: JOIN_TOKEN
+    python foreign_agent.py URL STATE_FILE [--beats N] [--bye] [--work N]      join token in the environment: JOIN_TOKEN
 
 Enrols if STATE_FILE is not there, connects, sends heartbeats and prints one JSON line for whatever happens. After N
-acknowledged heartbeats it ends: with a bye, or without a word.
+acknowledged heartbeats it ends: with a bye, or without a word. With --work it speaks version 2, runs what it is
+given below STATE_FILE.work, and ends when N attempts are settled with their logs stored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import hashlib
 import json
 import os
 import random
+import signal
 import ssl
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -96,10 +99,202 @@ def enrol(url: str, token: str, provider_id: str) -> dict[str, str]:
     return {"provider_id": answer["provider_id"], "credential": answer["credential"], "pin": pin}
 
 
+class Attempt:
+    """One lease and what runs under it: sections 9 and 10."""
+
+    def __init__(self, name: str, rank: int, token: list[int], directory: Path) -> None:
+        self.name, self.rank, self.token = name, rank, token
+        self.directory = directory
+        self.phase = "leased"
+        self.exit: dict[str, Any] | None = None
+        self.freeze_at_ms = 0.0
+        self.process: asyncio.subprocess.Process | None = None
+        self.sent = [0, 0]
+        self.stored = [0, 0]
+        self.settled = False
+
+    def record(self) -> dict[str, Any]:
+        """What is said of it everywhere."""
+        return {"attempt": self.name, "rank": self.rank, "token": self.token}
+
+    def sizes(self) -> list[int]:
+        return [path.stat().st_size for path in (self.directory / "stdout", self.directory / "stderr") if path.exists()]
+
+    def done(self) -> bool:
+        """Settled, and every byte of its log stored."""
+        return self.settled and self.exit is not None and self.stored >= self.sizes()
+
+    def frame(self, stream: int, data: bytes) -> bytes:
+        """Section 10's header, and the bytes."""
+        numbers = [int(part) for part in self.name.split(".")]
+        return struct.pack("!BBHIQIIIIQQ", 1, stream, self.rank, 0, *numbers, *self.token, self.sent[stream]) + data
+
+
+class Work:
+    """Everything that is held. `say` takes a message of the current connection."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.held: dict[str, Attempt] = {}
+        self.seen: dict[str, list[int]] = {}
+        self.ws: ClientConnection | None = None
+        self.finished = 0
+        root.mkdir(mode=0o700, exist_ok=True)
+        if (root / "leases").exists():
+            kept = json.loads((root / "leases").read_text())
+            self.seen = kept["seen"]
+            for old in kept["held"]:
+                attempt = Attempt(old["attempt"], old["rank"], old["token"], root / old["attempt"])
+                attempt.phase, attempt.exit = "exited", old["exit"] or {"cause": "agent"}
+                self.held[attempt.name] = attempt
+
+    async def say(self, message: dict[str, Any]) -> None:
+        if self.ws is not None:
+            with contextlib.suppress(ConnectionClosed):
+                await self.ws.send(json.dumps(message))
+
+    def keep(self) -> None:
+        """Leases and the highest tokens, durably."""
+        text = json.dumps({"seen": self.seen, "held": [a.record() | {"exit": a.exit} for a in self.held.values()]})
+        fresh = self.root / "leases.new"
+        with fresh.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.root / "leases")
+
+    async def take(self, message: dict[str, Any], sent_ms: dict[int, float], heard_ms: float) -> None:
+        """An order of the coordinator."""
+        if message["type"] == "renew":
+            for lease in message["leases"]:
+                attempt = self.held.get(lease["attempt"])
+                if attempt is not None and attempt.token == lease["token"] and message["seq"] in sent_ms:
+                    await self.renew(attempt, sent_ms[message["seq"]] + lease["term_s"] * 1000 * 5 / 6)
+            return
+        name, attempt = message["attempt"], self.held.get(message["attempt"])
+        if message["type"] == "grant":
+            task, token = name.rpartition(".")[0], message["token"]
+            if token < max(self.seen.get(task, token), [max((t[0] for t in self.seen.values()), default=0)]):
+                await self.say({"type": "refused", "attempt": name, "token": token, "why": "an old token"})
+                return
+            self.seen[task] = token
+            attempt = self.held[name] = Attempt(name, message["rank"], token, self.root / name)
+            attempt.freeze_at_ms = heard_ms + message["term_s"] * 1000 * 5 / 6
+            attempt.directory.mkdir(mode=0o700)
+            self.keep()
+            await self.say({"type": "granted", **attempt.record()})
+        elif attempt is None or (message["type"] == "launch" and attempt.token != message["token"]):
+            if message["type"] in ("launch", "stop"):
+                gone = {"cause": "agent", "text": "not here"}
+                told = {"attempt": name, "rank": message.get("rank", 0), "token": message["token"]}
+                await self.say({"type": "exited", **told, "exit": gone})
+        elif message["type"] == "launch" and attempt.phase == "leased":
+            await self.launch(attempt, message["plan"])
+        elif message["type"] == "stop" and attempt.token <= message["token"]:
+            self.signal(attempt, signal.SIGKILL)
+            if attempt.process is None:
+                await self.ended(attempt, {"cause": "stopped"})
+        elif message["type"] == "settled":
+            attempt.settled = True
+            self.forget(attempt)
+        elif message["type"] == "log_ack":
+            self.on_log_ack(attempt, message["stream"], message["offset"])
+
+    async def launch(self, attempt: Attempt, plan: dict[str, Any]) -> None:
+        job, step, task, _ = attempt.name.split(".")
+        env = {"PATH": os.environ["PATH"], "HOME": str(attempt.directory)} | dict(plan.get("env", []))
+        env |= {"COORD_JOB_ID": job, "COORD_TASK_ID": f"{job}.{step}.{task}", "COORD_ATTEMPT": attempt.name}
+        env["COORD_RANK"] = str(attempt.rank)
+        with (attempt.directory / "stdout").open("wb") as out, (attempt.directory / "stderr").open("wb") as err:
+            try:
+                attempt.process = await asyncio.create_subprocess_exec(
+                    *plan["argv"],
+                    env=env,
+                    cwd=plan.get("directory") or attempt.directory,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                await self.ended(attempt, {"cause": "start", "code": 127, "text": str(error)})
+                return
+        attempt.phase = "running"
+        await self.say({"type": "phase", **attempt.record(), "phase": "running"})
+
+    async def attend(self) -> None:
+        """What happens by itself: programs end, terms run out, logs grow."""
+        while True:
+            await asyncio.sleep(0.02)
+            for attempt in list(self.held.values()):
+                process = attempt.process
+                if process is not None and process.returncode is not None and attempt.exit is None:
+                    self.signal(attempt, signal.SIGKILL)  # what it left behind
+                    killed = process.returncode < 0
+                    how = {"signal": -process.returncode} if killed else {"code": process.returncode}
+                    await self.ended(attempt, {"cause": "signalled" if killed else "exited", **how})
+                if attempt.phase == "running" and steady_ms() >= attempt.freeze_at_ms:
+                    self.signal(attempt, signal.SIGSTOP)
+                    attempt.phase = "frozen"
+                    tell("frozen", attempt=attempt.name)
+                    await self.say({"type": "phase", **attempt.record(), "phase": "frozen"})
+                await self.send_logs(attempt)
+
+    async def send_logs(self, attempt: Attempt) -> None:
+        for stream, size in enumerate(attempt.sizes()):
+            while self.ws is not None and attempt.sent[stream] < min(size, attempt.stored[stream] + (4 << 20)):
+                with (attempt.directory / ("stdout", "stderr")[stream]).open("rb") as file:
+                    file.seek(attempt.sent[stream])
+                    data = file.read(256 << 10)
+                with contextlib.suppress(ConnectionClosed):
+                    await self.ws.send(attempt.frame(stream, data))
+                attempt.sent[stream] += len(data)
+
+    def on_log_ack(self, attempt: Attempt, stream: int, offset: int) -> None:
+        if offset <= attempt.stored[stream]:
+            attempt.sent[stream] = offset  # dropped there: once more
+        attempt.stored[stream] = offset
+        self.forget(attempt)
+
+    async def renew(self, attempt: Attempt, freeze_at_ms: float) -> None:
+        attempt.freeze_at_ms = freeze_at_ms
+        if attempt.phase == "frozen" and steady_ms() < freeze_at_ms:
+            self.signal(attempt, signal.SIGCONT)
+            attempt.phase = "running"
+            await self.say({"type": "phase", **attempt.record(), "phase": "running"})
+
+    async def ended(self, attempt: Attempt, how: dict[str, Any]) -> None:
+        out, err = [*attempt.sizes(), 0, 0][:2]
+        attempt.phase, attempt.exit = "exited", {**how, "out_bytes": out, "err_bytes": err}
+        self.keep()
+        await self.say({"type": "exited", **attempt.record(), "exit": attempt.exit})
+
+    def signal(self, attempt: Attempt, number: signal.Signals) -> None:
+        if attempt.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(attempt.process.pid, number)
+
+    def forget(self, attempt: Attempt) -> None:
+        if attempt.done() and self.held.pop(attempt.name, None) is not None:
+            self.keep()
+            self.finished += 1
+            tell("finished", attempt=attempt.name, exit=attempt.exit)
+
+    def connected(self, ws: ClientConnection) -> None:
+        """What was on its way may be lost."""
+        self.ws = ws
+        for attempt in self.held.values():
+            attempt.sent = [*attempt.stored]
+
+
 class Agent:
     """One run: a process id, a number for every heartbeat, a resume key in memory."""
 
-    def __init__(self, url: str, state: dict[str, str], beats: int, bye: bool) -> None:
+    def __init__(self, url: str, state: dict[str, str], beats: int, bye: bool, work: Work | None, wanted: int) -> None:
+        self.work = work
+        self.wanted = wanted
+        self.heard_ms = 0.0
+        self.all_sent_ms: dict[int, float] = {}
         self.url = url
         self.state = state
         self.beats = beats
@@ -141,9 +336,13 @@ class Agent:
             async with connect(uri, additional_headers=headers, ssl=context, compression=None, open_timeout=10) as ws:
                 await self.greet(ws)
                 async with asyncio.TaskGroup() as group:
-                    beating = group.create_task(self.beat(ws))
+                    tasks = [group.create_task(self.beat(ws))]
+                    if self.work is not None:
+                        self.work.connected(ws)
+                        tasks.append(group.create_task(self.work.attend()))
                     await self.read(ws)
-                    beating.cancel()
+                    for task in tasks:
+                        task.cancel()
                 return ws.close_code or 1006, ws.close_reason or ""
         except ConnectionClosed as closed:
             received = closed.rcvd
@@ -169,7 +368,7 @@ class Agent:
         self.exchanges.clear()
         hello: dict[str, Any] = {
             "type": "hello",
-            "versions": [1],
+            "versions": [1] if self.work is None else [1, 2],
             "provider_id": self.state["provider_id"],
             "machine_id": machine_id(),
             "boot_id": boot_id(),
@@ -179,6 +378,13 @@ class Agent:
             "labels": {"written-from": "the page"},
             "a-field-of-mine": True,
         }
+        if self.work is not None:
+            hello["promises"] = {"isolation": "none"}
+            hello["attempts"] = [
+                a.record() | {"phase": a.phase} | ({"exit": a.exit} if a.exit else {}) for a in self.work.held.values()
+            ]
+        self.heard_ms = steady_ms()
+        self.all_sent_ms = {0: self.heard_ms}
         if self.resume_key:
             hello["resume_key"] = self.resume_key
         await self.say(ws, hello)
@@ -194,7 +400,7 @@ class Agent:
 
     def heartbeat(self) -> dict[str, Any]:
         self.seq += 1
-        self.sent_ms[self.seq] = steady_ms()
+        self.sent_ms[self.seq] = self.all_sent_ms[self.seq] = steady_ms()
         beat: dict[str, Any] = {
             "type": "heartbeat",
             "seq": self.seq,
@@ -203,6 +409,8 @@ class Agent:
             "cpu_usage": min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)),
             "backend_state": "foreign",
         }
+        if self.work is not None:
+            beat["attempts"] = [name for name, held in self.work.held.items() if held.phase != "exited"]
         if self.exchanges:
             now = steady_ms()
             offset, bound, at = min(self.exchanges, key=lambda e: e[1] + (now - e[2]) * 0.0001)
@@ -237,6 +445,11 @@ class Agent:
                 tell("drain", draining=self.draining, note=message.get("note", ""))
             case "error":
                 tell("error", code=message["code"], message=message["message"])
+            case _ if self.work is not None:
+                await self.work.take(message, self.all_sent_ms, self.heard_ms)
+                if self.work.finished >= self.wanted and not self.done.is_set():
+                    self.done.set()
+                    await self.say(ws, {"type": "bye"})
 
     async def on_ack(self, ws: ClientConnection, ack: dict[str, Any]) -> None:
         now = steady_ms()
@@ -244,12 +457,13 @@ class Agent:
         self.sent_ms = {seq: at for seq, at in self.sent_ms.items() if seq > ack["seq"]}
         self.acked = ack["seq"]
         if sent is not None:
+            self.heard_ms = sent
             delay = (now - sent) - ack["held_ms"]
             if delay >= -1:
                 came, went = ack["received_at_ms"] - sent, ack["received_at_ms"] + ack["held_ms"] - now
                 self.exchanges = [*self.exchanges[-31:], ((came + went) / 2, max(0.0, delay) / 2 + 1.5, now)]
         tell("ack", seq=self.acked)
-        if self.acked >= self.beats and not self.done.is_set():
+        if self.work is None and self.acked >= self.beats and not self.done.is_set():
             self.done.set()
             if self.bye:
                 await self.say(ws, {"type": "bye"})
@@ -264,13 +478,16 @@ def main() -> None:
     arguments.add_argument("--provider-id", default="foreign")
     arguments.add_argument("--beats", type=int, default=3)
     arguments.add_argument("--bye", action="store_true")
+    arguments.add_argument("--work", type=int, default=0)
     options = arguments.parse_args()
     if not options.state.exists():
         state = enrol(options.url, os.environ["JOIN_TOKEN"], options.provider_id)
         options.state.touch(mode=0o600)
         options.state.write_text(json.dumps(state))
     state = json.loads(options.state.read_text())
-    raise SystemExit(asyncio.run(Agent(options.url, state, options.beats, options.bye).run()))
+    work = Work(options.state.with_suffix(".work")) if options.work else None
+    agent = Agent(options.url, state, options.beats, options.bye, work, options.work)
+    raise SystemExit(asyncio.run(agent.run()))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,19 @@ def test_the_page_is_enough_for_the_real_coordinator(tmp_path: Path) -> None:
         assert (status, report[0]["code"]) == (77, "conflict")
 
 
+def test_the_page_is_enough_to_run_work_of_the_real_coordinator(tmp_path: Path) -> None:
+    """Two jobs go through it: one completes, one fails with its exit status, both with their logs."""
+    with Head(tmp_path) as head, head.start() as client:
+        good = client.jobs.submit({"command": ["sh", "-c", "echo $COORD_ATTEMPT; echo twice >&2"]})
+        bad = client.jobs.submit({"command": ["sh", "-c", "exit 3"], "retry": {"limit": 0}})
+        status, report = run_foreign(head, tmp_path / "state", "--work", "2")
+        assert status == 0, report
+        assert client.jobs.wait(good.job_id, timeout_s=10.0).state == "completed"
+        assert client.jobs.wait(bad.job_id, timeout_s=10.0).state == "failed"
+        logs = {stream: b"".join(client.jobs.logs(good.job_id, stream=stream)) for stream in ("stdout", "stderr")}
+        assert logs == {"stdout": f"{good.job_id}.0.0.1\n".encode(), "stderr": b"twice\n"}
+
+
 def test_the_fingerprint_of_the_join_token_is_enough_for_tls(tmp_path: Path) -> None:
     """Self-signed certificate: the foreign agent and ours verify it by the pin that the token carries."""
     with SecureHead(tmp_path) as head, head.start() as client:
