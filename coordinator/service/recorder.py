@@ -24,7 +24,11 @@ from coordinator.core.image import StateImage, image_of, state_of
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
 
-FORMAT = 1
+FORMAT = 2
+ENTRIES_MAX = 10_000
+"""Providers, jobs and attempts of a state that an image is taken of: some 60 ms and 9 MB."""
+LOOK_AGAIN = 20_000
+"""Events until a state that was too large is looked at again."""
 _LENGTH = struct.Struct(">I")
 
 
@@ -56,6 +60,10 @@ class Replayed(Struct, frozen=True, kw_only=True):
 _encoder = msgspec.msgpack.Encoder(enc_hook=lambda value: _plain(value))
 
 
+def _entries(state: ClusterState) -> int:
+    return len(state.providers) + len(state.work.jobs) + len(state.work.attempts)
+
+
 def _plain(value: object) -> object:
     if isinstance(value, CoordError):
         return (value.code.value, value.message, value.hint)
@@ -68,10 +76,11 @@ def decision_crc(decision: commands.Decision) -> int:
 
 
 class Recorder:
-    """Two generations of events, each behind an image of the state, in at most about `bytes_max` bytes.
+    """Two generations of events, each behind an image of the state, in at most about twice `bytes_max` bytes.
 
     With `bytes_max` 0 nothing is kept. An image is taken anew once the events since the last one outweigh it
-    several times, so that its cost stays a small share.
+    several times, so that its cost stays a small share. Of a state so large that its image would hold the loop up, or
+    outweigh `bytes_max`, nothing is recorded until it is smaller.
     """
 
     def __init__(self, directory: Path, bytes_max: int = 16 * 1024 * 1024, dumps_max: int = 8) -> None:
@@ -83,6 +92,8 @@ class Recorder:
         self._now: list[bytes] = []
         self._now_bytes = 0
         self._before: list[bytes] = []
+        self._idle = 0
+        """So many events go by until the state is looked at again."""
 
     def begin(self, state: ClusterState, policy: Policy) -> None:
         """Start over from this state: it was loaded, or loaded again."""
@@ -93,18 +104,31 @@ class Recorder:
     def _take_image(self) -> None:
         self._now = []
         self._now_bytes = 0
-        if self._bytes_max and self._state is not None:
-            self._now.append(_encoder.encode(image_of(self._state)))
+        if not self._bytes_max or self._state is None:
+            return
+        image = b""
+        if _entries(self._state) <= ENTRIES_MAX:
+            image = _encoder.encode(image_of(self._state))
+        if image and len(image) <= self._bytes_max:
+            self._now.append(image)
+        else:
+            self._before = []
+            self._idle = LOOK_AGAIN
 
     def note(self, event: events.AnyEvent, decision: commands.Decision | None) -> None:
         """Keep one event. Called after it was decided, before the next."""
         if not self._bytes_max:
             return
+        if self._idle:
+            self._idle -= 1
+            if not self._idle:
+                self._take_image()
+            return
         crc = decision_crc(decision) if decision is not None else None
         record = _encoder.encode(Recorded(event, crc))
         self._now.append(record)
         self._now_bytes += len(record)
-        if self._now_bytes > max(self._bytes_max // 2, 8 * len(self._now[0])):
+        if self._now_bytes > min(self._bytes_max // 2, max(self._bytes_max // 4, 8 * len(self._now[0]))):
             self._before = self._now
             self._take_image()
 

@@ -11,7 +11,7 @@ import pytest
 
 from coordinator.core import commands, events
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
+from coordinator.core.ids import ConnId, JobId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
 from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
@@ -27,11 +27,12 @@ from coordinator.core.rows import (
 )
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
+from coordinator.service import recorder as recorder_module
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.recorder import Recorder, read_dump, replay
 from coordinator.service.views import LiveViews
 from store.memory import MemoryStore
-from tests.builders import ADMIN, JOIN, START_MS, a_hello, an_enrolment
+from tests.builders import ADMIN, JOIN, START_MS, Fleet, a_hello, an_enrolment
 
 FULL = CoordError(Code.STORE_FULL, "the disk is full", "make room")
 BROKEN = CoordError(Code.STORE_BROKEN, "a sync failed", "look at the disk")
@@ -465,6 +466,50 @@ def test_no_secret_is_in_a_recording(tmp_path: Path) -> None:
         assert b"0f0f" in path.read_bytes() and all("secret" not in str(row) for row in kept)
 
     with_engine(test, tmp_path)
+
+
+def test_a_state_too_large_to_be_recorded_is_not_and_is_again_when_it_is_smaller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No image holds the loop up, and a dump says that there is nothing; later ones replay."""
+    monkeypatch.setattr(recorder_module, "ENTRIES_MAX", 2)
+    monkeypatch.setattr(recorder_module, "LOOK_AGAIN", 3)
+    fleet = Fleet("a", "b", "c")
+    recorder = Recorder(tmp_path)
+    recorder.begin(fleet.state, fleet.policy)
+
+    def happens(event: events.AnyEvent) -> None:
+        recorder.note(event, fleet.decide(event))
+
+    happens(events.Tick(at_ms=fleet.now_ms))
+    assert recorder.dump("too large") is None
+    happens(events.ProviderForget(at_ms=fleet.now_ms, request_id=RequestId(9), provider_id=ProviderId("a")))
+    for _ in range(3):
+        happens(events.Tick(at_ms=fleet.now_ms))
+    path = recorder.dump("small again")
+    assert path is not None and replay(path).diverged_at is None
+
+
+def test_large_submissions_do_not_outgrow_the_recorder(tmp_path: Path) -> None:
+    """Megabytes of specifications go by; what is held stays within twice the bound and one event, and replays."""
+    fleet, bytes_max = Fleet("a"), 2_000_000
+    recorder = Recorder(tmp_path, bytes_max)
+    recorder.begin(fleet.state, fleet.policy)
+    for number in range(12):
+        spec = JobSpec(name="j", steps=(StepSpec(name="main", command=("true",), stdin="x" * 400_000),))
+        request = fleet.request()
+        events_of_one = (
+            events.JobSubmit(at_ms=fleet.now_ms, request_id=request, tenant=TenantName("default"), by="t", spec=spec),
+            events.JobCancel(
+                at_ms=fleet.now_ms, request_id=fleet.request(), tenant=None, by="t", job_id=JobId(number + 1)
+            ),
+        )
+        for event in events_of_one:
+            recorder.note(event, fleet.decide(event))
+        held = sum(map(len, (*recorder._now, *recorder._before)))
+        assert held <= 2 * bytes_max + 400_000
+    path = recorder.dump("test")
+    assert path is not None and replay(path).diverged_at is None
 
 
 # ---- work
