@@ -12,10 +12,26 @@ from typing import TypeVar
 from coordinator.core import commands, events
 from coordinator.core.decide import decide
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TokenId
+from coordinator.core.ids import (
+    ConnId,
+    Ms,
+    PoolName,
+    ProviderId,
+    RequestId,
+    TokenId,
+)
 from coordinator.core.policy import Policy
 from coordinator.core.reload import reloaded
-from coordinator.core.rows import Role, Row, SessionRow, TokenRow, row_key
+from coordinator.core.rows import (
+    AttemptRow,
+    AuditRow,
+    JobRow,
+    Role,
+    Row,
+    SessionRow,
+    TokenRow,
+    row_key,
+)
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 
@@ -94,7 +110,18 @@ class Fleet:
         sessions_ever = [row.session_id for row in self.rows.values() if isinstance(row, SessionRow)]
         keys = [row.key for row in self.rows.values() if hasattr(row, "key")]
         rows = [r for r in self.rows.values() if not isinstance(r, SessionRow) or r.disconnected_at_ms is None]
-        return ClusterState.load("head", rows, max(sessions_ever, default=0) + 1, max(keys, default=0) + 1)
+        numbers = [row.seq for row in self.rows.values() if isinstance(row, AuditRow)]
+        tokens = [row.token.number for row in self.rows.values() if isinstance(row, AttemptRow)]
+        jobs = [row.job_id for row in self.rows.values() if isinstance(row, JobRow)]
+        return ClusterState.load(
+            "head",
+            rows,
+            max(sessions_ever, default=0) + 1,
+            max(keys, default=0) + 1,
+            next_job_id=max(jobs, default=0) + 1,
+            next_token=max(tokens, default=0) + 1,
+            next_audit=max(numbers, default=0) + 1,
+        )
 
     # ---- deciding
 

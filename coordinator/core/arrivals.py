@@ -103,7 +103,7 @@ def _goes_on(state: ClusterState, attempt: Attempt, held: HeldAttempt, policy: P
         if held.phase == "leased":
             send_launch(state, job, step, attempt, rank, out)
         elif held.phase != "staging":
-            take_phase(state, attempt, rank, "running", policy, out)
+            take_phase(state, attempt, rank, held.phase, policy, out)
     else:
         acknowledge(state, attempt, rank, policy, out)
     if attempt.stopping:

@@ -22,7 +22,16 @@ from coordinator.core.leases import (
 )
 from coordinator.core.policy import Policy
 from coordinator.core.queue import fit_step, fit_task, has_room
-from coordinator.core.retries import again, backoff_ms, exit_code_of, failed, lost, praise_provider, told
+from coordinator.core.retries import (
+    again,
+    backoff_ms,
+    blame_provider,
+    exit_code_of,
+    failed,
+    lost,
+    praise_provider,
+    told,
+)
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo, LeaseToken, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import (
@@ -99,6 +108,7 @@ def on_refused(state: ClusterState, event: AgentRefused, policy: Policy, out: De
     free_rank(state, attempt, event.rank)
     why = f"refused by {where}: {event.why}"
     take_back(state, attempt, why, out)
+    blame_provider(state, where, attempt.row.job_id, policy, out)
     if home is not None:
         job, step, task = home
         delay_ms = backoff_ms(step.spec.retry, task.row.attempts, dotted(attempt.row.attempt_id), policy)
@@ -146,7 +156,8 @@ def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None
     """All ranks run."""
     now = state.now_ms
     home = home_of(state.work, attempt)
-    state.work.wheel.drop(attempt.row.attempt_id)
+    if not attempt.stopping:
+        state.work.wheel.drop(attempt.row.attempt_id)
     move_attempt(state, attempt, AttemptState.RUNNING, out, by=by, started_at_ms=now)
     if home is None:
         return

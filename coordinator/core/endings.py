@@ -9,7 +9,7 @@ from bisect import bisect_left
 
 from coordinator.core import graph
 from coordinator.core.commands import Calmed, Decision
-from coordinator.core.ids import dotted
+from coordinator.core.ids import Ms, dotted
 from coordinator.core.leases import drop_if_free, free_rank, is_over, lease_over_ms, part, send_stop
 from coordinator.core.queue import fit_fresh, fit_step, leave
 from coordinator.core.rows import AttemptState, WorkState
@@ -25,6 +25,10 @@ from coordinator.core.transitions import (
 )
 from coordinator.core.work import RECENT_MAX, Attempt, Job, Step, Task
 
+STOP_AGAIN_MS: Ms = 20_000
+"""An agent that has not said for so long beyond the grace that an attempt ended is told again."""
+
+
 # ---- attempts that are not to go on
 
 
@@ -35,6 +39,8 @@ def stop(state: ClusterState, job: Job, step: Step, attempt: Attempt, why: str, 
         for rank in range(len(attempt.row.ranks)):
             if not is_over(state, attempt, rank):
                 send_stop(state, attempt, rank, why, step.spec.grace_ms, out)
+        if not attempt.silent:
+            state.work.wheel.put(attempt.row.attempt_id, state.now_ms + step.spec.grace_ms + STOP_AGAIN_MS)
     else:
         take_back(state, attempt, why, out)
 
@@ -96,9 +102,11 @@ def end_task(
     if row.straggler:
         out.notes.append(Calmed(kind="straggler", subject=dotted(row.task_id)))
     count(state, job, step, to, 1)
+    if to is WorkState.FAILED:
+        touch_step(state, step, reason=f"task {row.task}: {why}")
     most = step.spec.max_fails
     if to is WorkState.FAILED and most is not None and step.row.failed > most:
-        close_step(state, job, step, f"{step.row.failed} tasks failed, {most} were allowed", out)
+        close_step(state, job, step, f"{step.row.failed} tasks of its step failed, {most} were allowed", out)
     settle_step(state, job, step, out, why=why)
     if graph.has_ended(step):
         settle_job(state, job, out, unblocked_by=f"step {row.job_id}.{row.step}")
@@ -115,7 +123,9 @@ def skip_doomed(state: ClusterState, job: Job, step: Step, out: Decision) -> Non
     """Tasks that were cancelled before their turn came end when it comes."""
     while (doomed := step.tasks.get(step.row.cursor)) is not None:
         touch_step(state, step, cursor=step.row.cursor + 1)
-        end_task(state, job, step, doomed, WorkState.CANCELLED, out, why=doomed.row.reason)
+        end_task(
+            state, job, step, doomed, WorkState.CANCELLED, out, why=doomed.row.reason.removeprefix(graph.CANCELLING)
+        )
     fit_fresh(state.work, job, step)
 
 
@@ -161,11 +171,21 @@ def settle_step(state: ClusterState, job: Job, step: Step, out: Decision, *, why
     step.closed = True
     fit_fresh(state.work, job, step)
     state.work.wheel.drop((row.job_id, row.step))
+    move_step(state, job, step, to, out, why=_end_in_words(step, to, why), by=by)
+
+
+def _end_in_words(step: Step, to: WorkState, why: str) -> str:
+    """Why a step ended as it did; `why` is that of its last task."""
+    row, tasks = step.row, step.spec.tasks
     if to is WorkState.COMPLETED:
-        why = ""
-    elif step.spec.tasks > 1 and to is WorkState.FAILED:
-        why = f"{row.failed} of {step.spec.tasks} tasks failed, the last one: {why}"
-    move_step(state, job, step, to, out, why=why, by=by)
+        return ""
+    if to is WorkState.CANCELLED:
+        return why if row.cancelled == tasks else f"{row.cancelled} of {tasks} tasks were cancelled: {why}"
+    if tasks == 1:
+        return why
+    most = step.spec.max_fails
+    bound = f", {most} were allowed" if most is not None and row.failed > most else ""
+    return f"{row.failed} of {tasks} tasks failed{bound}; {row.reason}"
 
 
 def open_steps(state: ClusterState, job: Job, out: Decision, unblocked_by: str) -> None:

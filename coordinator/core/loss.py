@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from coordinator.core.attempts import finish, unanswered
 from coordinator.core.commands import Decision
-from coordinator.core.endings import rank_freed, stop, take_back
+from coordinator.core.endings import STOP_AGAIN_MS, rank_freed, stop, take_back
 from coordinator.core.forecast import returns
 from coordinator.core.ids import AttemptId, ProviderId
 from coordinator.core.leases import (
@@ -16,11 +16,11 @@ from coordinator.core.leases import (
     free_rank,
     held_by,
     home_of,
-    is_over,
     lease_over_ms,
 )
 from coordinator.core.policy import Policy
 from coordinator.core.queue import fit_task, leave
+from coordinator.core.retries import blame_provider
 from coordinator.core.rows import AttemptState
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
@@ -127,7 +127,10 @@ def heard_again(state: ClusterState, attempt: Attempt, rank: int, frozen: bool, 
         doubted_at_ms=None,
         lease_over_ms=None,
     )
-    work.wheel.drop(row.attempt_id)
+    if attempt.stopping:
+        work.wheel.put(row.attempt_id, state.now_ms)
+    else:
+        work.wheel.drop(row.attempt_id)
     home = home_of(work, attempt)
     if home is None:
         return
@@ -179,12 +182,21 @@ def _review_live(state: ClusterState, attempt: Attempt, policy: Policy, out: Dec
     row = attempt.row
     if row.state is AttemptState.LEASED:
         _review_grant(state, attempt, policy, out)
-    elif row.state is AttemptState.STAGING:
+    elif row.state is AttemptState.STAGING and not attempt.stopping:
         since_ms = attempt.renewed_ms[0]
         audit_attempt(state, attempt, out, row.state.value, row.state.value, "ordered to launch, and slow to begin")
         put_attempt(attempt, out, reason=f"was ordered to launch {(state.now_ms - since_ms) // 1000} s ago at least")
     elif row.state is AttemptState.IN_DOUBT:
         _review_doubt(state, attempt, policy, out)
+    elif attempt.stopping:
+        _stop_again(state, attempt, out)
+
+
+def _stop_again(state: ClusterState, attempt: Attempt, out: Decision) -> None:
+    home = home_of(state.work, attempt)
+    if home is not None:
+        job, step, _ = home
+        stop(state, job, step, attempt, attempt.stopping, out)
 
 
 def _review_grant(state: ClusterState, attempt: Attempt, policy: Policy, out: Decision) -> None:
@@ -193,6 +205,8 @@ def _review_grant(state: ClusterState, attempt: Attempt, policy: Policy, out: De
         state.work.wheel.put(attempt.row.attempt_id, offered_ms + policy.grant_ms)
         return
     silent = [r.provider_id for r in attempt.row.ranks if not r.acked]
+    for provider_id in silent:
+        blame_provider(state, provider_id, attempt.row.job_id, policy, out)
     unanswered(state, attempt, f"{', '.join(silent)} did not answer the grant", out)
 
 
@@ -209,13 +223,10 @@ def _review_doubt(state: ClusterState, attempt: Attempt, policy: Policy, out: De
         return
     if finish(state, attempt, "coord", policy, out):
         return
-    home = home_of(state.work, attempt)
-    assert home is not None
-    job, step, _ = home
-    gone = next(rank for rank in sorted(attempt.silent) if is_over(state, attempt, rank))
-    if not attempt.stopping:
-        where = attempt.row.ranks[gone].provider_id
-        stop(state, job, step, attempt, f"rank {gone} was lost with {where}", out)
+    gone = min(attempt.silent)
+    attempt.stopping = attempt.stopping or f"rank {gone} was lost with {attempt.row.ranks[gone].provider_id}"
+    _stop_again(state, attempt, out)
+    state.work.wheel.put(attempt.row.attempt_id, state.now_ms + STOP_AGAIN_MS)
 
 
 def forgive(state: ClusterState, stalled_ms: int) -> None:

@@ -160,6 +160,7 @@ def _give(
             if step.spec.overlap is Overlap.FORBID:
                 _reserve(state, job, step, task, shares, forecast, out)
                 return
+            cause = f"lease {dotted(doubted.row.attempt_id)}"
             give_up(state, doubted, "overlap is allowed: another one starts now", policy, out)
             if task.row.task not in step.tasks:
                 return  # its last loss: the task has failed
