@@ -9,6 +9,7 @@ from msgspec import Struct
 from coordinator import api_types as t
 from coordinator.core.amounts import UNIT
 from coordinator.core.capacity import NOTHING, offer_of
+from coordinator.core.graph import fresh_tasks
 from coordinator.core.ids import Ms, PoolName, TenantName
 from coordinator.core.providers import DEFAULT_POOL
 from coordinator.core.snapshot import Liveness, ProviderView
@@ -74,7 +75,7 @@ def waiting_of(step: Step) -> int:
     """Tasks of a step that could be placed if there were room."""
     if not step.ready or step.closed:
         return 0
-    return step.spec.tasks - step.row.cursor + len(step.retry)
+    return fresh_tasks(step) + len(step.retry)
 
 
 def _add_queue(deps: ApiDeps, sums: dict[str, _Sum], tenant: TenantName | None) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 import msgspec
@@ -108,7 +108,7 @@ class Rig:
         token: str | None = ADMIN,
         *,
         json: object = None,
-        data: bytes | None = None,
+        data: bytes | IO[bytes] | None = None,
         headers: dict[str, str] | None = None,
         read: bool = True,
     ) -> Got:

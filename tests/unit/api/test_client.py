@@ -75,6 +75,28 @@ ANSWERS: dict[type[ports.Question], Any] = {
 }
 
 
+def use_jobs(client: Client) -> None:
+    """Every call about work."""
+    body = {"command": ["true"], "array": "1-2"}
+    job = client.jobs.submit(body, tenant="physics", idempotency_key="k")
+    assert job == client.jobs.submit(body, tenant="physics", idempotency_key="k") and "physics" == job.tenant
+    assert 2 == client.jobs.preview(body).tasks
+    assert [job.job_id] == [e.job_id for p in every(lambda at: client.jobs.list(limit=1, page=at)) for e in p.entries]
+    assert "main" == client.jobs.show(job.job_id).steps[0].name
+    assert () == client.jobs.tasks(job.job_id, step=0, state="failed,running", attempts=True).entries
+    assert "never" == client.jobs.why(job.job_id).steps[0].verdict
+    assert "pending" == client.jobs.wait(job.job_id, timeout_s=0.01).state
+    assert "pending" == client.jobs.cancel(job.job_id, task="0.1", why="one").state
+    assert "cancelled" == client.jobs.cancel(job.job_id).state == client.jobs.wait(job.job_id).state
+    assert not list(client.jobs.logs(job.job_id, tail=10)) and not list(client.jobs.follow(job.job_id, tail="1m"))
+    assert "pending" == client.jobs.retry(job.job_id).state
+    happened = client.audit(job_id=job.job_id, limit=1000).entries
+    events = client.events(job_id=job.job_id, after=0)
+    assert list(reversed(happened)) == [next(events) for _ in happened]
+    events.close()  # type: ignore[attr-defined]
+    assert 2 == client.nodepools().entries[0].queued
+
+
 def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path) -> None:
     """Each call gives its struct; together they take every route of the table."""
 
@@ -116,6 +138,7 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
                 assert "# TYPE coord_info gauge" in client.metrics()
                 assert "3.1.0" == client.openapi()["openapi"]
                 client.forget("a")
+                use_jobs(client)
 
         await off(use)
         metrics = (await rig.get("/metrics")).body.decode()
