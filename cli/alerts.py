@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 _COLOUR = {"critical": "31", "warning": "33"}
 COLUMNS = (
     output.Column("SEVERITY", lambda a: a.severity, colour=lambda a: _COLOUR.get(a.severity, "")),
+    output.Column("STATE", lambda a: "firing" if a.resolved_at is None else "resolved"),
     output.Column("KIND", lambda a: a.kind),
     output.Column("SUBJECT", lambda a: a.subject),
     output.Column("SINCE", lambda a: humane.ago(a.since), right=True),
+    output.Column("LAST", lambda a: humane.ago(a.last), right=True, wide=True, explained="LAST SEEN"),
     output.Column("TIMES", lambda a: str(a.count), right=True),
     output.Column("WHAT", lambda a: a.text, whole=True),
     output.Column("TO DO", lambda a: a.hint, wide=True),

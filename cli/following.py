@@ -140,7 +140,7 @@ class _Watch:
             self._end_s = time.monotonic()
         elif self._entry.counts.running == 0:
             for step in self._client.jobs.why(self._job_id).steps:
-                if step.waiting and (line := self._phases.waits(step)):
+                if step.waiting and step.able_now == 0 and (line := self._phases.waits(step)):
                     self._say(line)
         if self._bar is not None and self._end_s is None:
             self._bar.draw(self._entry.counts)

@@ -81,7 +81,7 @@ def print_job(answer: JobDetails, form: output.Format) -> None:
     output.print_facts([
         ("job", f"{entry.job_id} {entry.name}"),
         ("state", entry.state + (f": {entry.reason}" if entry.reason else "")),
-        ("being cancelled", entry.cancelling),
+        ("being cancelled", entry.cancelling if entry.ended_at is None else ""),
         ("tasks", progress(entry)),
         ("submitted", f"{_when(entry.submitted_at)} by {entry.submitted_by}"),
         ("tenant", entry.tenant),
@@ -131,7 +131,7 @@ def print_why(answer: JobWhy, form: str, tasks: tuple[TaskEntry, ...] = ()) -> N
     for step in answer.steps:
         if step.verdict != "ended":
             sys.stdout.write("\n")
-            _print_step(step, answer.providers)
+            _print_step(step)
     if held := [line for task in tasks for line in held_up(task)]:
         sys.stdout.write("\n")
         for line in held:
@@ -156,19 +156,18 @@ def held_up(task: TaskEntry) -> list[str]:
     return said
 
 
-def _print_step(step: StepWhy, providers: int) -> None:
+def _print_step(step: StepWhy) -> None:
     counts = f"{step.waiting} of {humane.count(step.tasks, 'task')} wait, {step.running} run"
     print(terminal.safe(f"{step.name}: {counts}. {step.text}".rstrip()))
     if not step.waiting:
         return
-    if step.able_ever or step.obstacles:
-        print(f"  {step.able_now} of {humane.count(providers, 'provider')} could take one now, {step.able_ever} ever")
     if step.eta is not None:
         print(f"  room is expected {humane.left(step.eta)}")
     against: list[Obstacle] = [one for one in step.obstacles if one.providers]
     if against and step.able_now == 0:
         sys.stdout.write("\n")
         output.print_table(against, OBSTACLES, sys.stdout)
+        sys.stdout.write("\n")
     if step.hint:
         print(terminal.safe(f"  what would help: {step.hint}"))
 
@@ -203,7 +202,12 @@ def _where(attempt: AttemptEntry | None) -> str:
 
 
 def _ran(attempt: AttemptEntry | None) -> str:
-    return humane.between(attempt.started_at, attempt.ended_at) if attempt else "-"
+    """Very short ones are told of when they have ended: then their agent knows it."""
+    if attempt is None:
+        return "-"
+    if attempt.started_at is None and attempt.ranks and attempt.ranks[0].exit is not None:
+        return humane.length(attempt.ranks[0].exit.ran_seconds)
+    return humane.between(attempt.started_at, attempt.ended_at)
 
 
 def _end(attempt: AttemptEntry | None) -> str:
