@@ -15,7 +15,7 @@ def plain(order: Launch) -> LaunchPlan:
     """
     step, (_, _, task, _) = order.step, order.attempt_id
     values = {**task_values(step, task), "rank": str(order.rank), "nodes": str(len(order.nodes))}
-    env = {name: fill(value, values) for name, value in step.env}
+    env = {name: fill(value, values) for name, value in step.env} | {"COORD_NODES": values["nodes"]}
     if step.array or step.items:
         env.setdefault("COORD_ARRAY_INDEX", values["index"])
     return LaunchPlan(
