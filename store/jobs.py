@@ -38,11 +38,11 @@ SPECS_LIVE = f"SELECT spec.job_id, spec.spec FROM job CROSS JOIN spec USING (job
 ONE = f"SELECT {_NAMES} FROM job WHERE job_id = ?1 AND (?2 IS NULL OR tenant = ?2)"  # noqa: S608
 BY_KEY = f"SELECT {_NAMES} FROM job WHERE tenant = ? AND idempotency_key = ? AND idempotency_key <> ''"  # noqa: S608
 SPEC = "SELECT job_id, spec FROM spec WHERE job_id = ?"
-ENDED_BETWEEN = """
+ENDED_BETWEEN = f"""
 SELECT ended_at_ms, job_id FROM job
- WHERE ended_at_ms IS NOT NULL AND (ended_at_ms, job_id) > (?, ?) AND ended_at_ms < ?
+ WHERE ended_at_ms IS NOT NULL AND (ended_at_ms, job_id) > (?, ?) AND ended_at_ms < ? AND NOT {LIVE}
  ORDER BY ended_at_ms, job_id LIMIT ?
-"""
+"""  # noqa: S608
 """(ended_at_ms, job_id, before_ms, limit): jobs that ended after that one, oldest end first."""
 MAY_GO = f"""
 SELECT job_id FROM job WHERE job_id = ? AND ended_at_ms < ? AND NOT {LIVE}

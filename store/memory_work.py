@@ -70,6 +70,7 @@ def prunable(rows: Iterable[Row], now_ms: Ms, settings: StoreSettings) -> tuple[
             case _:
                 pass
     before_ms = now_ms - logs_keep_ms(settings)
+    # The store on disk looks once at the logs of a job that ended, and once more when the job itself goes.
     return gone, [job_id for job_id, at_ms in ended.items() if at_ms < before_ms]
 
 

@@ -26,9 +26,12 @@ class WorkRetention:
 
     async def prune(self, now_ms: Ms) -> None:
         await self._remove_logs(now_ms - logs_keep_ms(self._settings))
+        before_ms = now_ms - self._settings.jobs_keep_ms
         at: _END | None = (0, 0)
         while at is not None:
-            at = await self._truth.transact(lambda c, at=at: _remove_jobs(c, at, now_ms - self._settings.jobs_keep_ms))  # type: ignore[misc]
+            at, gone = await self._truth.transact(lambda c, at=at: _remove_jobs(c, at, before_ms))  # type: ignore[misc]
+            for job_id in gone:
+                await self._logs.remove(job_id)  # what an agent sent later than anybody waited for
         old_ns = (now_ms - self._settings.audit_keep_ms) * 1_000_000
         while await self._truth.transact(lambda c: c.execute(audit.PRUNE, (old_ns, BATCH_ROWS)).rowcount) == BATCH_ROWS:
             pass
@@ -61,13 +64,15 @@ def _ended(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> list[_
     return connection.execute(jobs.ENDED_BETWEEN, (*after, before_ms, BATCH_JOBS)).fetchall()
 
 
-def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> _END | None:
-    """A bounded share of what has to go, within the caller's transaction; returns where to go on, None at the end.
+def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> tuple[_END | None, list[JobId]]:
+    """A bounded share of what has to go, within the caller's transaction; returns where to go on, None at the end, and
+    which jobs are gone.
 
     A large job goes in several of them, its own row last. One that holds capacity still is passed over.
     """
     ended = _ended(connection, after, before_ms)
     left = BATCH_ROWS
+    gone: list[JobId] = []
     for end in ended:
         if connection.execute(jobs.MAY_GO, (end[1], before_ms)).fetchone() is None:
             after = end
@@ -75,10 +80,11 @@ def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> 
         for of_many in (attempts.PRUNE, tasks.PRUNE):
             left -= connection.execute(of_many, (end[1], left)).rowcount
             if left <= 0:
-                return after
+                return after, gone
         for of_one in (steps.PRUNE, jobs.SPEC_TABLE.delete, jobs.TABLE.delete):
             left -= connection.execute(of_one, (end[1],)).rowcount
+        gone.append(JobId(end[1]))
         after = end
         if left <= 0:
-            return after
-    return after if len(ended) == BATCH_JOBS else None
+            return after, gone
+    return after if len(ended) == BATCH_JOBS else None, gone
