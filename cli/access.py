@@ -11,7 +11,7 @@ from cli import humane, output, terminal
 from cli.config import CENTURY_MS
 from cli.options import output_option, talks
 from cli.paging import collect
-from coordinator.api_types import Pools, TokenEntry, TokenMade, Tokens
+from coordinator.api_types import NodePools, Pools, TokenEntry, TokenMade, Tokens
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -33,6 +33,21 @@ POOLS = (
     output.Column("PROVIDERS", lambda p: str(p.providers), right=True),
     output.Column("CREATED", lambda p: humane.ago(p.created_at), right=True),
     output.Column("NOTE", lambda p: p.note or "-"),
+)
+
+
+CAPACITY = (
+    output.Column("POOL", lambda p: p.name),
+    output.Column("TAKE WORK", lambda p: f"{p.online}/{p.providers}", right=True),
+    output.Column("CPUS FREE", lambda p: f"{p.cpus_free:g}/{p.cpus:g}", right=True),
+    output.Column("MEMORY FREE", lambda p: f"{p.memory_free / 1e9:.0f}/{p.memory / 1e9:.0f} GB", right=True),
+    output.Column("GPUS FREE", lambda p: f"{p.gpus_free:g}/{p.gpus}", right=True),
+    output.Column("RUNS", lambda p: str(p.attempts), right=True, explained="ATTEMPTS THERE"),
+    output.Column("QUEUED", lambda p: str(p.queued), right=True, explained="TASKS QUEUED"),
+    output.Column("STARTS", lambda p: humane.left(p.eta) if p.eta else "-", right=True, explained="A NEW TASK STARTS"),
+    output.Column("DRAINED", lambda p: str(p.drained), right=True, wide=True),
+    output.Column("QUARANTINED", lambda p: str(p.quarantined), right=True, wide=True),
+    output.Column("NEXT FREE", lambda p: humane.left(p.next_free_at), right=True, wide=True),
 )
 
 
@@ -121,13 +136,14 @@ def revoke(client: Client, token_id: str) -> None:
     terminal.say(f"token {terminal.safe(token_id)} is revoked")
 
 
-@click.group(short_help="Make, list and delete pools.")
+@click.group(short_help="Make, list and delete pools; what is free in them.")
 def pool() -> None:
     """Pools are named groups of providers. `default` is always there.
 
     \b
     coord pool create lab --note "room B12"
     coord pool list
+    coord pool capacity
     """
 
 
@@ -159,6 +175,23 @@ def list_pools(client: Client, output: output.Format) -> None:
 
 def print_pools(answer: Pools, form: output.Format) -> None:
     output.listing(answer, POOLS, form, name=lambda p: str(p.name))
+
+
+@pool.command()
+@output_option
+@talks
+def capacity(client: Client, output: output.Format) -> None:
+    """What each pool has, what of it is free, what waits for it, and when a task that is queued now should start.
+
+    \b
+    coord pool capacity
+    coord pool capacity -o wide
+    """
+    print_capacity(client.nodepools(), output)
+
+
+def print_capacity(answer: NodePools, form: output.Format) -> None:
+    output.listing(answer, CAPACITY, form, name=lambda p: str(p.name))
 
 
 @pool.command("delete")

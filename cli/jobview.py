@@ -157,7 +157,7 @@ def held_up(task: TaskEntry) -> list[str]:
 
 
 def _print_step(step: StepWhy) -> None:
-    counts = f"{step.waiting} of {humane.count(step.tasks, 'task')} wait, {step.running} run"
+    counts = f"{step.waiting} waiting, {step.running} running of {humane.count(step.tasks, 'task')}"
     print(terminal.safe(f"{step.name}: {counts}. {step.text}".rstrip()))
     if not step.waiting:
         return

@@ -53,7 +53,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     OPERATE: {
         "import": Entry("cli.history:history", "Take in history from elsewhere."),
         "token": Entry("cli.access:token", "Make, list and revoke tokens."),
-        "pool": Entry("cli.access:pool", "Make, list and delete pools."),
+        "pool": Entry("cli.access:pool", "Make, list and delete pools; what is free in them."),
         "db": Entry("cli.db:db", "Back up, restore and check the data directory."),
         "config": Entry("cli.show:config", "Show the settings and where each came from."),
         "doctor": Entry("cli.doctor:doctor", "Check this machine, and say what to do."),

@@ -259,7 +259,9 @@ def test_a_wrong_request_is_refused_with_what_to_do(fleet: Fleet, argv: tuple[st
 # ---- listings, logs, events
 
 
-@pytest.mark.parametrize("command", [("job", "list"), ("audit", "--limit", "0"), ("audit", "--entity", "job")])
+@pytest.mark.parametrize(
+    "command", [("job", "list"), ("audit", "--limit", "0"), ("audit", "--entity", "job"), ("pool", "capacity")]
+)
 def test_every_listing_has_every_format(fleet: Fleet, command: tuple[str, ...]) -> None:
     """JSON with `entries`; lines, CSV and names agree with it."""
     fleet.coord("submit", "--wait", "--", "true")
