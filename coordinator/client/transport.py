@@ -116,6 +116,7 @@ class Transport:
         CoordError when it is refused or cannot be sent; what goes wrong while reading is the caller's to judge.
         """
         connection = self._open(timeout_s)
+        response: http.client.HTTPResponse | None = None
         try:
             try:
                 connection.request("GET", target, headers={**self._headers(accept), **(extra or {})})
@@ -131,6 +132,8 @@ class Transport:
                 raise _refusal(response.status, response.headers.get_content_type(), body, self.url)
             yield response
         finally:
+            if response is not None:
+                response.close()  # it may own the socket
             connection.close()
 
     def _headers(self, accept: str) -> dict[str, str]:

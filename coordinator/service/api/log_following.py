@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -101,8 +102,9 @@ async def followed(
             at.seen = await _open_the_newest(deps, selection, followers)
         finder = _EveryTask(deps, selection, at.seen)
     try:
-        async for shown in followers.run(finder):
-            yield shown
+        async with aclosing(followers.run(finder)) as pieces:
+            async for shown in pieces:
+                yield shown
     finally:
         await followers.close()
 

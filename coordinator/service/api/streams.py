@@ -155,9 +155,13 @@ async def answer_stream(
     """
     response = web.StreamResponse(headers={"Content-Type": media, "X-Accel-Buffering": "no"})
     try:
-        async with streams.held(token), aclosing(source):
+        async with (
+            streams.held(token),
+            aclosing(source),
+            aclosing(_with_idle(source, settings.streams_idle_s, idle)) as pieces,
+        ):
             await response.prepare(request)
-            async for piece in _with_idle(source, settings.streams_idle_s, idle):
+            async for piece in pieces:
                 async with asyncio.timeout(settings.streams_stall_s):
                     await response.write(piece)
             await response.write_eof()
@@ -176,7 +180,7 @@ def _abort(request: web.Request) -> None:
         request.transport.abort()
 
 
-async def _with_idle(source: AsyncGenerator[bytes, None], idle_s: float, idle: bytes) -> AsyncIterator[bytes]:
+async def _with_idle(source: AsyncGenerator[bytes, None], idle_s: float, idle: bytes) -> AsyncGenerator[bytes, None]:
     """What comes, and `idle` whenever nothing came for `idle_s`; nothing is said where that says nothing."""
     coming: asyncio.Future[bytes | None] | None = None
     try:

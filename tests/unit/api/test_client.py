@@ -26,6 +26,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, READER, Got, Rig, served
+from tests.unit.api.worked import eventually
 
 T = TypeVar("T")
 CSV = b"provider_id,connected_at,disconnected_at,disconnect_reason\nold,1547399272,1547405552,read_error\n"
@@ -141,12 +142,13 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
                 use_jobs(client)
 
         await off(use)
+        await eventually(lambda: b'route="/v1/events",status="200"' in rig.deps.metrics.render(), "the stream's end")
         metrics = (await rig.get("/metrics")).body.decode()
         for route in rig.app[ROUTES]:
             if route.path not in (wire.CONNECT_PATH, wire.ENROL_PATH, "/metrics"):
                 assert f'method="{route.method}",route="{route.path}",status="20' in metrics, route.path
 
-    served(test, ApiSettings(backups=tmp_path))
+    served(test, ApiSettings(backups=tmp_path, streams_idle_s=0.05))
 
 
 def test_a_refusal_arrives_as_the_coordinator_meant_it() -> None:
