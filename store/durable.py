@@ -79,6 +79,8 @@ class DiskStore:
         self._work_retention = WorkRetention(self._truth, self.logs, settings)
         # Maintenance moves and removes segments; a backup must see them stand still.
         self._segments_lock = asyncio.Lock()
+        self._as_opened: Loaded | None = None
+        """What the start read, for the first who asks, until something is written."""
         self.set_aside.extend(parts.strays)
 
     @classmethod
@@ -96,7 +98,7 @@ class DiskStore:
             await store._telemetry_readers.open()
             await store.logs.open()
             # The live rows are read once here, so that damage among them is refused before anybody serves.
-            await store.load()
+            store._as_opened = await store.load()
         except BaseException:
             await store.close()
             raise
@@ -105,6 +107,9 @@ class DiskStore:
     # ---- live
 
     async def load(self) -> Loaded:
+        known, self._as_opened = self._as_opened, None
+        if known is not None:
+            return known
         loaded, set_aside = await self._truth.run(
             lambda c: loading.load_truth(c, self.coordinator_id, self._truth_work.counters)
         )
@@ -114,9 +119,11 @@ class DiskStore:
         return loaded
 
     async def commit(self, writes: Sequence[Write]) -> None:
+        self._as_opened = None
         await self._truth.run(lambda c: self._truth_work.commit(c, writes))
 
     async def append_heartbeats(self, rows: Sequence[HeartbeatRow]) -> None:
+        self._as_opened = None
         if rows:
             await self._telemetry.run(lambda c: self._append(c, rows))
 
@@ -155,6 +162,7 @@ class DiskStore:
         return bool(await self._truth_readers.rows(sessions.HAS_HISTORY, (provider_id,)))
 
     async def import_sessions(self, rows: Sequence[ImportedSession]) -> ImportReport:
+        self._as_opened = None
         return await self._truth.run(lambda c: import_rows(c, rows, self._truth_work, self._points))
 
     # ---- work
@@ -214,6 +222,7 @@ class DiskStore:
     # ---- upkeep
 
     async def maintain(self, now_ms: Ms) -> None:
+        self._as_opened = None
         async with self._segments_lock:
             names = await self._telemetry.run(lambda c: c.execute(heartbeats.TABLES).fetchall())
             failed: CoordError | None = None
