@@ -102,7 +102,7 @@ def end_task(
     if row.straggler:
         out.notes.append(Calmed(kind="straggler", subject=dotted(row.task_id)))
     count(state, job, step, to, 1)
-    if to is WorkState.FAILED:
+    if to is WorkState.FAILED or (to is WorkState.CANCELLED and not step.row.failed):
         touch_step(state, step, reason=f"task {row.task}: {why}")
     most = step.spec.max_fails
     if to is WorkState.FAILED and most is not None and step.row.failed > most:
@@ -123,9 +123,8 @@ def skip_doomed(state: ClusterState, job: Job, step: Step, out: Decision) -> Non
     """Tasks that were cancelled before their turn came end when it comes."""
     while (doomed := step.tasks.get(step.row.cursor)) is not None:
         touch_step(state, step, cursor=step.row.cursor + 1)
-        end_task(
-            state, job, step, doomed, WorkState.CANCELLED, out, why=doomed.row.reason.removeprefix(graph.CANCELLING)
-        )
+        why = doomed.row.reason.removeprefix(graph.CANCELLING)
+        end_task(state, job, step, doomed, WorkState.CANCELLED, out, why=why)
     fit_fresh(state.work, job, step)
 
 
@@ -180,7 +179,7 @@ def _end_in_words(step: Step, to: WorkState, why: str) -> str:
     if to is WorkState.COMPLETED:
         return ""
     if to is WorkState.CANCELLED:
-        return why if row.cancelled == tasks else f"{row.cancelled} of {tasks} tasks were cancelled: {why}"
+        return why if row.cancelled == tasks else f"{row.cancelled} of {tasks} tasks were cancelled; {row.reason}"
     if tasks == 1:
         return why
     most = step.spec.max_fails

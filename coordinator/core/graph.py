@@ -76,3 +76,10 @@ def fresh_tasks(step: Step) -> int:
     """How many of its tasks have no row and are not counted as ended."""
     row = step.row
     return step.spec.tasks - row.completed - row.failed - row.cancelled - len(step.tasks)
+
+
+def fresh_tasks_of_closed(step: Step) -> int:
+    """How many of its tasks were counted as cancelled without ever having a row."""
+    if not step.closed:
+        return 0
+    return step.spec.tasks - step.row.cursor - sum(task >= step.row.cursor for task in step.tasks)

@@ -160,6 +160,7 @@ def on_retry(state: ClusterState, event: JobRetry, policy: Policy, out: Decision
         raise CoordError(
             Code.CONFLICT, f"nothing of job {event.job_id} failed or was cancelled", "there is nothing to run again"
         )
+    _check_rows(job, event)
     if job is None:
         if len(work.jobs) >= policy.jobs_max:
             raise CoordError(
@@ -173,6 +174,25 @@ def on_retry(state: ClusterState, event: JobRetry, policy: Policy, out: Decision
             step.ready = step.closed = graph.has_ended(step)
     _run_again(state, job, event, out)
     out.replies.append(Reply(event.request_id, job.row))
+
+
+def _check_rows(job: Job | None, event: JobRetry) -> None:
+    """The store told of exactly the tasks that failed or were cancelled. A task of them that it knows as running is too
+    old a look: it would be lost."""
+    told: dict[int, int] = {}
+    for row in event.tasks:
+        live = job is not None and row.task in job.steps[row.step].tasks
+        if row.state in (WorkState.FAILED, WorkState.CANCELLED) and not live:
+            told[row.step] = told.get(row.step, 0) + 1
+    for number, spec in enumerate(event.spec.steps):
+        if job is not None:
+            step = job.steps[number]
+            counts, never = step.row, graph.fresh_tasks_of_closed(step)
+        else:
+            counts = next(row for row in event.steps if row.step == number)
+            never = spec.tasks - counts.cursor
+        if counts.failed + counts.cancelled - never != told.get(number, 0):
+            raise CoordError(Code.CONFLICT, f"job {event.job_id} has changed this moment", "ask again")
 
 
 def _reorder(work: Work, job_id: JobId) -> None:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from coordinator.core import audit
 from coordinator.core.commands import Calmed, Decision, Put, Warned
-from coordinator.core.endings import end_task
+from coordinator.core.endings import end_task, take_back
 from coordinator.core.feasible import could_ever
 from coordinator.core.ids import JobId, Ms, ProviderId, dotted
 from coordinator.core.jobspec import RetryRule
@@ -115,7 +115,9 @@ def again(
     waits_for: str,
     delay_ms: Ms = 0,
 ) -> None:
-    """Back into the queue, at once or behind a backoff."""
+    """Back into the queue, at once or behind a backoff. A replacement that was reserved for it is given back."""
+    for other in list(task.attempts.values()):
+        take_back(state, other, "not needed any more", out)
     if task.cancelling or job.row.cancelling:
         end_task(state, job, step, task, WorkState.CANCELLED, out, why=job.row.cancelling or why)
         return

@@ -284,7 +284,7 @@ class ClusterState:
         for digest, token_id in self.tokens_by_digest.items():
             assert self.tokens[token_id].digest == digest
         assert len(self.tokens) == len(self.tokens_by_digest)
-        offers = {provider_id: (p.offer.cpus, p.offer.memory) for provider_id, p in self.providers.items()}
+        offers = {provider_id: (p.offer.cpus, p.offer.memory) for provider_id, p in self.providers.items() if p.session}
         check_work(self.work, offers)
 
     def _check_session(self, provider: Provider, session: LiveSession) -> None:

@@ -41,7 +41,7 @@ def move_job(
     unblocked_by: str = "",
     **changes: Any,
 ) -> None:
-    before = job.row.state
+    before = job.row.state.value if job.row.reason or to is not WorkState.PENDING else ""
     touch_job(state, job, state=to, reason=why, **changes)
     row = job.row
     audit.record(
@@ -50,7 +50,7 @@ def move_job(
         "job",
         str(row.job_id),
         to.value,
-        before=before.value,
+        before=before,
         why=why,
         by=by,
         unblocked_by=unblocked_by,

@@ -16,6 +16,9 @@ def carry_work(old: Work, fresh: Work, now_ms: Ms) -> None:
     fresh.freed_by, fresh.looked_ms = old.freed_by, old.looked_ms
     for attempt_id, attempt in fresh.attempts.items():
         _carry_attempt(old.attempts.get(attempt_id), attempt, now_ms)
+        for rank, row in enumerate(attempt.row.ranks):
+            if not row.released:
+                fresh.loads[row.provider_id].attempts[attempt_id, rank] = attempt.tenant
     for job_id, job in fresh.jobs.items():
         before = old.jobs.get(job_id)
         if before is not None:

@@ -87,7 +87,8 @@ def _check_step(work: Work, job: Job, step: Step) -> None:
     assert ended + len(step.tasks) + fresh == step.spec.tasks, f"{name}: {ended} ended, {fresh} fresh, {step.tasks}"
     assert (ended == step.spec.tasks) == graph.has_ended(step), f"{name}: {row.state} with {ended} ended"
     assert row.reason or row.state is not WorkState.PENDING, f"{name} waits without a reason"
-    assert step.ready or graph.has_ended(step) or not (step.tasks and row.cursor), f"{name} began before its time"
+    early = not step.ready and not graph.has_ended(step) and any(task.attempts for task in step.tasks.values())
+    assert not early, f"{name} runs before its time"
     assert step.retry == sorted(set(step.retry)), f"{name}: {step.retry}"
     tokened = 0
     for number, task in step.tasks.items():
