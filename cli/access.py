@@ -44,11 +44,16 @@ CAPACITY = (
     output.Column("GPUS FREE", lambda p: f"{p.gpus_free:g}/{p.gpus}", right=True),
     output.Column("RUNS", lambda p: str(p.attempts), right=True, explained="ATTEMPTS THERE"),
     output.Column("QUEUED", lambda p: str(p.queued), right=True, explained="TASKS QUEUED"),
-    output.Column("STARTS", lambda p: humane.left(p.eta) if p.eta else "-", right=True, explained="A NEW TASK STARTS"),
+    output.Column("STARTS", lambda p: _starts(p.eta), right=True, explained="A NEW TASK STARTS"),
     output.Column("DRAINED", lambda p: str(p.drained), right=True, wide=True),
     output.Column("QUARANTINED", lambda p: str(p.quarantined), right=True, wide=True),
     output.Column("NEXT FREE", lambda p: humane.left(p.next_free_at), right=True, wide=True),
 )
+
+
+def _starts(eta: str | None) -> str:
+    """Where there is room, now."""
+    return "now" if eta is not None and humane.moment(eta) <= datetime.now(UTC) else humane.left(eta)
 
 
 def _state(entry: TokenEntry) -> str:
