@@ -203,8 +203,13 @@ class Attempt:
         signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         if self._why is not None:
             return *self._why, code, signum
-        if isinstance(self.tree, CgroupTree) and signum == signal.SIGKILL and self.tree.oom_kills():
-            return EndCause.OOM, "it used more memory than it was given", code, signum
+        if status != 0 and isinstance(self.tree, CgroupTree) and self.tree.oom_kills():
+            return (
+                EndCause.OOM,
+                "the kernel killed a process of it: it used more memory than it was given",
+                code,
+                signum,
+            )
         if signum is not None:
             return EndCause.SIGNALLED, f"killed by {signal_name(signum)}", code, signum
         return EndCause.EXITED, "", code, signum

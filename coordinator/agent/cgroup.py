@@ -17,6 +17,9 @@ from pathlib import Path
 from coordinator.agent.log import logger
 from coordinator.agent.tree import send
 
+GROUPS = "cgroups"
+"""File of the state directory that names this agent's groups, the unified one first: a service manager may start the
+next agent in another group than this one."""
 KILL_ROUNDS = 100
 """Signals sent one by one where the kernel has no cgroup.kill (before 5.14)."""
 
@@ -66,6 +69,15 @@ def pids_of(group: Path) -> list[int]:
     return found
 
 
+def groups_of(state_dir: Path) -> list[Path]:
+    """The groups that the last agent on this state directory made and that are still there."""
+    try:
+        lines = (state_dir / GROUPS).read_text().splitlines()
+    except OSError:
+        return []
+    return [Path(line) for line in lines if Path(line).name == group_name(state_dir) and Path(line).is_dir()]
+
+
 def kill_group(group: Path) -> None:
     """SIGKILL to everything in it."""
     try:
@@ -105,12 +117,11 @@ class CgroupHome:
     are not on the unified one: by name, with the descriptor that leads back out of them.
     """
 
-    def __init__(self, path: Path, come_back: int, own: Path) -> None:
+    def __init__(self, path: Path, come_back: int) -> None:
         self.path = path
         self.controllers = _enabled(path)
         self.v1: dict[str, tuple[Path, int]] = {}
         self._come_back = come_back
-        self._own = own
 
     @classmethod
     def find(cls, state_dir: Path) -> CgroupHome | None:
@@ -127,10 +138,12 @@ class CgroupHome:
             come_back = os.open(_seat(own) / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
         except OSError:
             return None
-        home = cls(path, come_back, own)
+        home = cls(path, come_back)
         for name in ("memory", "pids"):
             if name not in home.controllers:
                 home._find_v1(name, group_name(state_dir))
+        paths = [path, *(path for path, _ in home.v1.values())]
+        (state_dir / GROUPS).write_text("".join(f"{path}\n" for path in paths))
         return home
 
     def _find_v1(self, name: str, group: str) -> None:
@@ -151,14 +164,14 @@ class CgroupHome:
     def group(self, name: str, memory: int, processes: int) -> CgroupTree:
         """A new one, bounded where it can be; 0: no bound. OSError when there is no room for it."""
         path = self.path / name
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
         rooms = [(path, self._come_back)]
         for controller, bound in (("memory", memory), ("pids", processes)):
             if bound and controller in self.controllers:
                 write(path / f"{controller}.max", str(bound))
             elif bound and controller in self.v1:
                 above, back = self.v1[controller]
-                (above / name).mkdir(exist_ok=True)
+                (above / name).mkdir(parents=True, exist_ok=True)
                 limit = "memory.limit_in_bytes" if controller == "memory" else "pids.max"
                 write(above / name / limit, str(bound))
                 rooms.append((above / name, back))

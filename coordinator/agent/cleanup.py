@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from coordinator.agent.cgroup import group_name, kill_group, own_group, populated, unified_root
+from coordinator.agent.cgroup import groups_of, kill_group, populated, remove_group
 from coordinator.agent.journal import Ended, Journal
 from coordinator.agent.log import logger
 from coordinator.agent.places import Places
@@ -17,26 +17,35 @@ from coordinator.core.rows import EndCause, ExitInfo
 
 GONE_WITHIN_S = 10.0
 """What was killed and is not gone by then waits for a disk or a device; the agent starts all the same, and says so."""
+TIDY_S = 0.1
 LOOK_S = 0.02
 
 
 def kill_attempts(state_dir: Path) -> None:
-    """SIGKILL to every process of every attempt of the agent on this state directory that can be found, at once."""
-    group = _group(state_dir)
-    if group is not None:
+    """SIGKILL to every process of every attempt of the agent on this state directory that can be found, at once.
+
+    Waits 0.1 s at most for their end, to tidy up behind them.
+    """
+    groups = groups_of(state_dir)
+    for group in groups[:1]:
         with contextlib.suppress(OSError):
             kill_group(group)
     for pid in _marked(state_dir):
         send(pid, signal.SIGKILL)
+    until_s = time.monotonic() + TIDY_S
+    while groups and populated(groups[0]) and time.monotonic() < until_s:
+        time.sleep(0.005)
+    for group in groups:
+        remove_group(group)
 
 
 def clear(state_dir: Path, journal: Journal, places: Places) -> None:
     """Before anything is started: kill what still runs, wait until it is gone, and give every attempt that has no
     exit record one, with cause `agent`. The journal is committed."""
     open_ones = [name for name in journal.held if name not in journal.exits]
-    group = _group(state_dir)
+    groups = groups_of(state_dir)
     until_s = time.monotonic() + GONE_WITHIN_S
-    while (group is not None and populated(group)) or _marked(state_dir):
+    while any(map(populated, groups)) or _marked(state_dir):
         if time.monotonic() > until_s:
             logger.error("processes of attempts of an earlier agent were killed and do not end")
             break
@@ -54,15 +63,6 @@ def clear(state_dir: Path, journal: Journal, places: Places) -> None:
     journal.commit()
     if open_ones:
         logger.warning("%d attempts ended with an earlier agent", len(open_ones))
-
-
-def _group(state_dir: Path) -> Path | None:
-    root = unified_root()
-    own = own_group(root) if root is not None else None
-    if own is None:
-        return None
-    group = own / group_name(state_dir)
-    return group if group.is_dir() else None
 
 
 def _marked(state_dir: Path) -> list[int]:

@@ -89,7 +89,9 @@ class Journal:
         self._live_bytes = 0
         self._read()
         if not self._rewrite():
-            raise AgentStop(Exit.DISK, f"{self._path} cannot be written", "make room on its disk")
+            self._yield_ballast()
+            if not self._rewrite():
+                raise AgentStop(Exit.DISK, f"{self._path} cannot be written", "make room on its disk")
         self._lay_ballast()
 
     def close(self) -> None:
@@ -226,12 +228,14 @@ class Journal:
     # ---- what a full disk is paid with
 
     def _lay_ballast(self) -> None:
-        with contextlib.suppress(OSError):
+        try:
             fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 os.posix_fallocate(fd, 0, BALLAST_BYTES)
             finally:
                 os.close(fd)
+        except OSError:
+            self._yield_ballast()  # half of one helps nobody
 
     def _yield_ballast(self) -> None:
         with contextlib.suppress(OSError):

@@ -111,8 +111,10 @@ class Launcher:
                 with contextlib.suppress(OSError):  # it has ended already
                     resource.prlimit(pid, kind, (soft, hard))
             return Started(pid=pid)
-        if user:
+        with contextlib.suppress(FileNotFoundError):  # an agent of another making may give its attempts none
             shutil.copyfile(place.kept / "token", place.work / "token")
+            (place.work / "token").chmod(0o600)
+        if user:
             give_to(place, user)
         walls = None
         if self.level is Isolation.SANDBOX:
@@ -177,7 +179,7 @@ class Launcher:
             env["TMPDIR"] = "/tmp"  # noqa: S108  # its own
         env |= dict(plan.env)
         env |= {name: str(place.parts[VARIABLES[name]]) for name in OURS}
-        env["COORD_ATTEMPT_TOKEN_FILE"] = str((place.work if user else place.kept) / "token")
+        env["COORD_ATTEMPT_TOKEN_FILE"] = str((place.kept if self.level is Isolation.NONE else place.work) / "token")
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
         env[MARK] = f"{self._mark}/{place.number}"
         return env
@@ -185,9 +187,8 @@ class Launcher:
 
 def give_to(place: Place, user: int) -> None:
     """The program's directories are its own, and nobody else's."""
-    for path in (place.work, *place.parts.values(), place.work / "token"):
+    for path in (place.work, *place.work.iterdir()):
         os.chown(path, user, user)
-    (place.work / "token").chmod(0o600)
 
 
 def user_name() -> str:

@@ -106,7 +106,12 @@ class Walk:
         for pid, process in everybody.items():
             if process.parent in (ours, 1) and pid not in found and self._mark in environment(pid):
                 found.add(pid)
-        found |= descendants(found, everybody)
+        before = 0
+        while before < len(found):
+            before = len(found)
+            found |= descendants(found, everybody)
+            leaders = {pid for pid in found if everybody[pid].session == pid}
+            found |= {pid for pid, process in everybody.items() if process.session in leaders}
         self._known = {pid: everybody[pid].began for pid in found}
         return found
 

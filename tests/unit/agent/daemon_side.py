@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import pytest
 
 from coordinator.agent import channel, cleanup, keeper
 from coordinator.agent.clock import boot_s
@@ -39,23 +39,47 @@ def a_shell(text: str, **changes: Any) -> LaunchPlan:
     return a_plan("/bin/sh", "-c", text, **changes)
 
 
+def as_mounted(script: str) -> tuple[str, ...]:
+    """For a keeper with mounts of its own, which `script` makes before it does `exec "$@"`. Needs root."""
+    return ("unshare", "--mount", "sh", "-c", script, "sh", sys.executable)
+
+
+WITHOUT_CGROUPS = as_mounted('umount -a -t cgroup2,cgroup && exec "$@"')
+"""For a keeper on a machine where it may make no cgroups. Needs root."""
+NOBODY = 65_534
+
+
+def as_nobody() -> tuple[str, ...]:
+    """For a keeper without rights; this one's interpreter may be out of its reach. Needs root."""
+    python = "/usr/bin/python3"
+    found = subprocess.run(
+        [python, "-c", "import sys; print(*sys.version_info[:2])"], capture_output=True, text=True, check=False
+    )
+    if os.geteuid() != 0 or found.stdout.split() != [str(part) for part in sys.version_info[:2]]:
+        pytest.skip("root, and an interpreter like ours that everybody may run, are needed")
+    paths = ":".join([str(Path(__file__).parents[3]), *(path for path in sys.path if path.endswith("site-packages"))])
+    as_user = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    return (*as_user, "env", f"PYTHONPATH={paths}", python)
+
+
 class DaemonSide:
     """The daemon's side of one keeper, over as many daemons as it starts."""
 
-    def __init__(self, config: AgentConfig, patience: Patience, meeting: Path) -> None:
+    def __init__(self, config: AgentConfig, patience: Patience, meeting: Path, command: tuple[str, ...]) -> None:
         self.config = config
         self.now: dict[str, channel.Now] = {}
         """The newest standing of each attempt, as the daemon of the moment was told."""
         self.heard: list[channel.ToDaemon] = []
         self._meet = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._meet.bind(str(meeting))
+        meeting.chmod(0o777)  # for a keeper of another user
         self._meet.listen(8)
         self._meet.settimeout(DEADLINE_S)
         self._stand_in: socket.socket | None = None
         self.end: socket.socket | None = None
         self.log = meeting.with_suffix(".log").open("wb+")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(meeting)],
+            [*command, "-P", __file__, str(meeting)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self.log,
@@ -68,7 +92,10 @@ class DaemonSide:
 
     def meet(self) -> channel.Start:
         """Take the place of the daemon that the keeper starts now; everything it holds is in `now` then."""
-        self._stand_in, _ = self._meet.accept()
+        try:
+            self._stand_in, _ = self._meet.accept()
+        except TimeoutError:
+            raise AssertionError(f"no daemon was started; {self.said()}") from None
         self._stand_in.settimeout(DEADLINE_S)
         _, fds, _, _ = socket.recv_fds(self._stand_in, 1, 1)
         self.end = socket.socket(fileno=fds[0])
@@ -205,11 +232,17 @@ class DaemonSide:
 
 
 @contextmanager
-def a_keeper(state: Path, patience: Patience = PATIENT, **changes: Any) -> Iterator[DaemonSide]:
-    """A keeper that has met its daemon. It is killed at the end, and with it what its attempts started."""
+def a_keeper(
+    state: Path, patience: Patience = PATIENT, command: tuple[str, ...] = (sys.executable,), **changes: Any
+) -> Iterator[DaemonSide]:
+    """A keeper that has met its daemon. It is killed at the end, and with it what its attempts started.
+
+    `command` is the interpreter, and whatever is to run it.
+    """
+    state.mkdir(mode=0o700, exist_ok=True)
     config = msgspec.structs.replace(AgentConfig(state_dir=str(state), isolation="none"), **changes)
     number = len(list(state.parent.glob("meeting*.log")))
-    side = DaemonSide(config, patience, state.parent / f"meeting{number}")
+    side = DaemonSide(config, patience, state.parent / f"meeting{number}", command)
     try:
         side.meet()
         yield side
@@ -218,19 +251,18 @@ def a_keeper(state: Path, patience: Patience = PATIENT, **changes: Any) -> Itera
         cleanup.kill_attempts(state)
 
 
-def _stand_in(meeting: str) -> None:
-    """The daemon that the keeper started: gives its end away and lives as long as the test wants."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to_test:
-        to_test.connect(meeting)
-        socket.send_fds(to_test, [b"."], [channel.DAEMON_FD])
-        os.close(channel.DAEMON_FD)
-        to_test.recv(1)
+STAND_IN = f"""
+import os, signal, socket, sys
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to_test:
+    to_test.connect(sys.argv[1])
+    socket.send_fds(to_test, [b"."], [{channel.DAEMON_FD}])
+    os.close({channel.DAEMON_FD})
+    to_test.recv(1)
+"""
+"""The daemon that the keeper starts: it gives its end away and lives as long as the test wants. Isolated, for speed."""
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        _stand_in(sys.argv[2])
-    else:
-        told_config, told_patience = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[AgentConfig, Patience])
-        sys.exit(keeper.run(told_config, told_patience, (sys.executable, "-P", __file__, "daemon", sys.argv[1])))
+    told_config, told_patience = msgspec.json.decode(sys.stdin.buffer.read(), type=tuple[AgentConfig, Patience])
+    sys.exit(keeper.run(told_config, told_patience, (sys.executable, "-I", "-S", "-c", STAND_IN, sys.argv[1])))
