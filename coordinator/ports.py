@@ -227,11 +227,11 @@ class Store(Protocol):
         ...
 
     async def backup(self, directory: Path) -> Path:
-        """Write a consistent copy (both databases and the segments) into a new directory and return it."""
+        """Write a consistent copy (both databases, the segments and the logs) into a new directory and return it."""
         ...
 
     async def check(self) -> CheckReport:
-        """Integrity of both databases and digests of every segment."""
+        """Integrity of both databases, digests of every segment, lengths of every log that is known to be complete."""
         ...
 
     async def close(self) -> None: ...
