@@ -7,6 +7,7 @@ Knows no socket and no journal: `Custody` does. Times are seconds on CLOCK_BOOTT
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import resource
@@ -49,6 +50,7 @@ class Attempt:
         self.began_s = 0.0
         self.ended_status: int | None = None
         self._status_pipe = -1
+        self._gave_up = False
         self.due_told_s = -1.0
         """The appointment that Custody made for it."""
         self._ended_s = 0.0
@@ -89,6 +91,22 @@ class Attempt:
             self.tree.signal_all(signal.SIGTERM)
         self._kill_at_s = min(self._kill_at_s, now_s + grace_s)
         self.look(now_s)
+
+    def give_up(self, text: str, now_s: float) -> None:
+        """What we do with it does not work: kill it, and ask no more of it than that."""
+        self._why = EndCause.AGENT, text
+        if self.tree is None or self._gave_up:
+            self.exit = self.exit or ExitInfo(cause=EndCause.AGENT, text=text)
+            self.phase = "exited"
+            return
+        self._gave_up = True
+        self.lengths = self.sizes()
+        for pump in self.pumps:
+            pump.close()
+        self.pumps = ()
+        self._kill_at_s = now_s
+        with contextlib.suppress(OSError):
+            self.tree.kill()
 
     def on_main_ended(self, status: int, usage: resource.struct_rusage, now_s: float) -> None:
         """The main process was reaped: what it left behind is killed."""

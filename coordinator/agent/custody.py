@@ -83,6 +83,17 @@ class Custody:
     # ---- what the daemon asks for
 
     def hear(self, message: channel.ToKeeper) -> None:
+        try:
+            self._hear(message)
+        except Exception as error:
+            attempt = (
+                None if isinstance(message, channel.Pulse | channel.EndAll) else self._attempts.get(message.attempt)
+            )
+            if attempt is None:
+                raise
+            self._fault(attempt, error)
+
+    def _hear(self, message: channel.ToKeeper) -> None:
         now_s = boot_s()
         match message:
             case channel.Hold():
@@ -188,9 +199,12 @@ class Custody:
         if attempt is None:
             return
         before = attempt.phase
-        attempt.on_main_ended(status, usage, boot_s())
-        if attempt.exit is None and isinstance(attempt.tree, CgroupTree):
-            self._await_empty(attempt, attempt.tree)
+        try:
+            attempt.on_main_ended(status, usage, boot_s())
+            if attempt.exit is None and isinstance(attempt.tree, CgroupTree):
+                self._await_empty(attempt, attempt.tree)
+        except Exception as error:
+            self._fault(attempt, error)
         self._after(attempt, before)
 
     def look(self, now_s: float) -> None:
@@ -199,8 +213,18 @@ class Custody:
             attempt = self._attempts.get(heapq.heappop(self._appointments)[1])
             if attempt is not None and attempt.exit is None:
                 before, attempt.due_told_s = attempt.phase, -1.0
-                attempt.look(now_s)
+                try:
+                    attempt.look(now_s)
+                except Exception as error:
+                    self._fault(attempt, error)
                 self._after(attempt, before)
+
+    def _fault(self, attempt: Attempt, error: Exception) -> None:
+        """Something here went wrong with one attempt: it ends, with the reason; the others go on."""
+        logger.error("attempt %s is ended: the agent failed at it", attempt.name, exc_info=error)
+        before = attempt.phase
+        attempt.give_up(f"the agent failed at it: {type(error).__name__}: {error}"[:TEXT_CHARS_MAX], boot_s())
+        self._after(attempt, before)
 
     def _after(self, attempt: Attempt, before: str) -> None:
         """Whatever was done to it: is there something to tell, to store, to wait for?"""
@@ -220,9 +244,12 @@ class Custody:
             self._watch(fd, 0, gone)
             os.close(fd)
             before = attempt.phase
-            attempt.look(boot_s())
-            if attempt.exit is None:
-                self._await_empty(attempt, tree)
+            try:
+                attempt.look(boot_s())
+                if attempt.exit is None:
+                    self._await_empty(attempt, tree)
+            except Exception as error:
+                self._fault(attempt, error)
             self._after(attempt, before)
 
         self._watch(fd, select.EPOLLPRI, gone)
@@ -236,8 +263,14 @@ class Custody:
                 self._watch(pump.fileno(), wanted, lambda pump=pump: self._pump(attempt, pump))  # type: ignore[misc]
 
     def _pump(self, attempt: Attempt, pump: Pump) -> None:
+        if not pump.open:
+            return  # closed by something else of this turn
         fd, overran = pump.fileno(), pump.overran
-        pump.move()
+        try:
+            pump.move()
+        except Exception as error:
+            self._fault(attempt, error)
+            return
         self._grown[attempt.name] = None
         if not pump.open or pump.blocked:
             self._watch(fd, 0, lambda: None)

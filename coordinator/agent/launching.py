@@ -24,7 +24,7 @@ from coordinator.core.jobspec import Isolation
 from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import Promises
 
-PLAN_BYTES_MAX = 4 << 20
+PLAN_BYTES_MAX = 8 << 20
 VARIABLES = {
     "HOME": HOME,
     "TMPDIR": TMP,

@@ -75,7 +75,7 @@ class Pump:
     def move(self) -> bool:
         """Take what is in the pipe, up to a turn's worth. False: nothing is in it now, or never will be (`open`)."""
         room = self._room()
-        if room == 0 and self.policy is LogFull.BLOCK:
+        if not self.open or (room == 0 and self.policy is LogFull.BLOCK):
             return False
         try:
             moved = self._drop() if room == 0 else self._keep(TURN_BYTES if room is None else min(room, TURN_BYTES))

@@ -390,6 +390,21 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
         assert EndCause.AGENT == ended.cause
 
 
+def test_hundreds_of_short_attempts_at_once(tmp_path: Path) -> None:
+    """300 programs that speak on both streams and end, sixteen at a time: each ends with its own status and bytes."""
+    with a_keeper(tmp_path / "state") as side:
+        names = [f"1.0.{number}.1" for number in range(300)]
+        for number, name in enumerate(names):
+            side.start(a_shell(f"echo {number}; echo e >&2; exit {number % 7}"), name, number + 1)
+            if number >= 16:
+                side.exit_of(names[number - 16])
+        for number, name in enumerate(names):
+            ended = side.exit_of(name)
+            assert (number % 7, len(str(number)) + 1, 2) == (ended.code, ended.out_bytes, ended.err_bytes)
+            assert f"{number}\n" == side.file("stdout", name).read_text()
+        assert "ERROR" not in side.said()
+
+
 def test_places_are_used_again_only_when_nothing_was_left_in_them(tmp_path: Path) -> None:
     """An attempt that wrote a file gives its directory to nobody, and its files go."""
     with a_keeper(tmp_path / "state") as side:
