@@ -34,7 +34,7 @@ from coordinator.service.acks import AckWheel
 from coordinator.service.agents import AgentLinks
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.heartbeats import FLUSH_BOUNDS_S, HeartbeatSettings, HeartbeatWriter
-from coordinator.service.link import LinkSettings
+from coordinator.service.link_settings import LinkSettings
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover
 from coordinator.service.relay.relay import Relay

@@ -37,7 +37,7 @@ from coordinator.service.delivery import AlertSettings, Delivery, Receiver, rece
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
-from coordinator.service.link import LinkSettings
+from coordinator.service.link_settings import LinkSettings
 from coordinator.service.measures import delivery_source
 from coordinator.service.metrics import Metrics
 from coordinator.service.pressure import Pressure

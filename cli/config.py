@@ -31,7 +31,7 @@ SECTIONS: dict[str, str] = {
     "engine": "coordinator.service.engine:EngineSettings",
     "server": "coordinator.service.server:ServerSettings",
     "api": "coordinator.service.api.settings:ApiSettings",
-    "links": "coordinator.service.link:LinkSettings",
+    "links": "coordinator.service.link_settings:LinkSettings",
     "heartbeats": "coordinator.service.heartbeats:HeartbeatSettings",
     "relay": "coordinator.service.relay.settings:RelaySettings",
     "alerts": "coordinator.service.delivery:AlertSettings",

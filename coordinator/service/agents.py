@@ -22,7 +22,8 @@ from coordinator.service.acks import AckWheel
 from coordinator.service.engine import Engine
 from coordinator.service.frames import PushedWebSocket, pull, seam_fits
 from coordinator.service.heartbeats import HeartbeatWriter
-from coordinator.service.link import Link, LinkCounters, LinkSettings, LogSink, Surroundings
+from coordinator.service.link import Link, LogSink, Surroundings
+from coordinator.service.link_settings import LinkCounters, LinkSettings
 
 log = logging.getLogger("coord.agents")
 

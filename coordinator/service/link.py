@@ -8,14 +8,13 @@ peer that goes on, or that does not read, is cut.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
 import msgspec
 from aiohttp import WSMsgType
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from coordinator import ports, wire
@@ -38,7 +37,10 @@ from coordinator.service.inbound import (
     sort_out,
     token_is_sane,
 )
+from coordinator.service.link_settings import LinkCounters, LinkSettings
 from coordinator.service.outbound import to_wire
+from coordinator.service.pace import full_bucket
+from coordinator.service.peer import Peer
 from coordinator.service.tokens import digest_of, new_resume_key
 
 IGNORED_MAX = 1_000
@@ -49,8 +51,6 @@ TOO_BIG = 1009
 """RFC 6455: a message larger than the receiver takes."""
 
 _encode = msgspec.json.Encoder().encode
-
-ORDERS = ("grant", "launch", "renew", "stop", "settle")
 
 CODES: dict[CloseCode, Code] = {
     CloseCode.BAD_FRAME: Code.BAD_FRAME,
@@ -67,70 +67,6 @@ CODES: dict[CloseCode, Code] = {
 """The `code` of the error message before a close. Going away is no error: no message precedes it."""
 
 
-class LinkSettings(Struct, frozen=True, kw_only=True):
-    """Bounds of agents' connections."""
-
-    links_max: int = 20_000
-    """Sockets at a time; further ones are answered 429."""
-    greeting_max: int = 4_096
-    """Sockets that have not said hello yet."""
-    per_provider_max: int = 8
-    """Sockets of one provider: one is its session, the others await a decision."""
-    arrivals_burst: float = 60.0
-    """Connections that one provider may open at once ..."""
-    arrivals_per_s: float = 0.5
-    """... and over time: each may begin a session, which is kept for ever. An honest agent's retries are rarer."""
-    hello_s: float = 10.0
-    close_s: float = 2.0
-    """A closed peer has so long to close from its side."""
-    messages_per_s: float = 50.0
-    """Of one connection, over time. An agent sends one in five seconds."""
-    messages_burst: float = 1_000.0
-    """Of one connection at once: what a process that was stopped for minutes may have queued."""
-    messages_per_grant: float = 32.0
-    """Further ones for each lease that it was granted: an attempt is answered for, runs, freezes, thaws and ends."""
-    log_frames_per_s: float = 4_000.0
-    """Of one connection, over time and at once; beyond, its socket is read more slowly."""
-    bad_frames_max: int = 20
-    """Bad frames of one connection until it is closed."""
-    frame_bytes_max: int = wire.FRAME_BYTES_MAX
-    out_bytes_max: int = 256 * 1024
-    """Waiting for a peer to read; beyond, it is cut."""
-    out_work_bytes_max: int = 16 * 1024 * 1024
-    """The same for an agent that was granted leases: a launch brings its environment and its input along."""
-    in_bytes: int = 32 * 1024
-    """Receive buffer that the kernel is asked for (it takes twice as much): a peer that floods is read in pieces
-    of a few milliseconds, and what a slow disk leaves unread is bounded."""
-    beats_delay_s: float = 0.02
-    """Heartbeats wait so long for others before the engine is woken."""
-    pushed: bool = True
-    """Take frames from aiohttp's parser directly where the installed version allows it."""
-
-
-class LinkCounters(Struct):
-    """What the connections did so far."""
-
-    opened: int = 0
-    closed: int = 0
-    refused: int = 0
-    messages: int = 0
-    bad_frames: int = 0
-    unknown_messages: int = 0
-    log_frames: int = 0
-    log_bytes: int = 0
-    slowed: int = 0
-    """How often a socket was read more slowly: too many log frames."""
-    orders: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ORDERS, 0))
-    """What was told about attempts; `renew` counts leases."""
-    plans_failed: int = 0
-    """Launches that no plan could be made of; each is a failure of its attempt."""
-    cut_stalled: int = 0
-    cut_fast: int = 0
-    cut_bad: int = 0
-    cut_silent: int = 0
-    """Closed without a hello."""
-
-
 class Phase(Enum):
     """Where a connection stands."""
 
@@ -138,7 +74,6 @@ class Phase(Enum):
     CLAIMING = "claiming"
     OPEN = "open"
     LEAVING = "leaving"
-    CLOSED = "closed"
 
 
 class LogSink(Protocol):
@@ -179,19 +114,14 @@ class Link:
     __slots__ = (
         "_around",
         "_bad_frames",
-        "_frames_left",
-        "_frames_s",
-        "_holds",
+        "_frames",
         "_ids",
         "_ignored",
+        "_messages",
         "_names",
-        "_out_max",
+        "_peer",
         "_resume_key",
         "_slowed",
-        "_timer",
-        "_tokens",
-        "_tokens_s",
-        "_transport",
         "_version",
         "ack_waits",
         "acked_s",
@@ -209,7 +139,6 @@ class Link:
     )
 
     def __init__(self, conn_id: ConnId, token: TokenRow, peer: str, around: Surroundings) -> None:
-        loop = asyncio.get_running_loop()
         self.conn_id = conn_id
         self.token = token
         self.peer = peer
@@ -223,84 +152,45 @@ class Link:
         self.beaten = False
         self.acked_s = 0.0
         self.ack_waits = False
-        self.gone: asyncio.Future[None] = loop.create_future()
         self._around = around
         self._bad_frames = 0
-        self._frames_left = around.settings.log_frames_per_s
-        self._frames_s = loop.time()
-        self._holds = 0
         self._ids: tuple[AttemptId, ...] = ()
         self._ignored = 0
         self._names: tuple[str, ...] = ()
-        self._out_max = around.settings.out_bytes_max
         self._resume_key = ""
         self._slowed = False
-        self._tokens = around.settings.messages_burst
-        self._tokens_s = loop.time()
-        self._transport: asyncio.Transport | None = None
         self._version = wire.VERSIONS[-1]
-        self._timer: asyncio.TimerHandle | None = loop.call_later(around.settings.hello_s, self._hello_timeout)
+        self._messages = full_bucket(around.settings.messages_per_s, around.settings.messages_burst)
+        self._frames = full_bucket(around.settings.log_frames_per_s, around.settings.log_frames_per_s)
+        self._peer = Peer(around.settings, around.counters)
+        self.gone = self._peer.gone
+        self._peer.after(around.settings.hello_s, self._hello_timeout)
 
     # ---- the socket
 
     def attach(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._around.settings.in_bytes)
-        if self.phase is Phase.CLOSED:
-            transport.abort()
+        self._peer.attach(transport)
 
     def lost(self) -> None:
         """The socket is gone."""
-        self.phase = Phase.CLOSED
-        self._cancel_timer()
-        if not self.gone.done():
-            self.gone.set_result(None)
+        self._peer.lost()
 
     def broken(self, code: int, text: str) -> None:
         """The peer broke the WebSocket protocol itself."""
         self._around.counters.bad_frames += 1
         kind = Code.TOO_LARGE if code == TOO_BIG else Code.BAD_FRAME
         hint = f"a frame has at most {self._around.settings.frame_bytes_max} bytes" if code == TOO_BIG else ""
-        self._shut(code, kind, text, hint)
-        if self._transport is not None:
-            self._transport.close()
+        self._peer.shut(code, text, _error(kind, text, hint))
+        self._peer.hang_up()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Say why, and close; a peer that does not close from its side is cut after `close_s`."""
-        self._shut(code, CODES.get(code), reason, "")
+        kind = CODES.get(code)
+        self._peer.shut(code, reason, _error(kind, reason, "") if kind is not None else b"")
 
     def abort(self) -> None:
         """Close without a word."""
-        self.phase = Phase.CLOSED
-        if self._transport is not None:
-            self._transport.abort()
-
-    def _shut(self, code: int, error: Code | None, reason: str, hint: str) -> None:
-        if self.phase is Phase.CLOSED:
-            return
-        if error is not None:
-            self._write(text_frame(_encode(wire.Error(code=error, message=reason[:1000], hint=hint))))
-        self._write(close_frame(code, reason))
-        self.phase = Phase.CLOSED
-        self._cancel_timer()
-        self._timer = asyncio.get_running_loop().call_later(self._around.settings.close_s, self.abort)
-
-    def _write(self, frame: bytes) -> None:
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return
-        if transport.get_write_buffer_size() > self._out_max:
-            self._around.counters.cut_stalled += 1
-            self.abort()
-            return
-        transport.write(frame)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._peer.abort()
 
     def _hello_timeout(self) -> None:
         self._around.counters.cut_silent += 1
@@ -311,13 +201,13 @@ class Link:
     def take(self, frames: list[Frame]) -> None:
         """What one read of the socket brought. Heartbeats of one read are one offer to the writer."""
         beats: list[wire.Heartbeat] = []
-        if self.phase is Phase.CLOSED:
+        if self._peer.closed:
             self._ignored += len(frames)
             if self._ignored > IGNORED_MAX:  # it goes on as if nothing was said: not worth its `close_s`
                 self.abort()
                 return
         for kind, data, _ in frames:
-            if kind is WSMsgType.TEXT and self.phase is not Phase.CLOSED:
+            if kind is WSMsgType.TEXT and not self._peer.closed:
                 try:
                     message = decode(data)
                 except BAD:
@@ -330,7 +220,7 @@ class Link:
                         self._say(part, beats)
                 else:
                     self._say(message, beats)
-            elif kind is WSMsgType.BINARY and self.phase is not Phase.CLOSED:
+            elif kind is WSMsgType.BINARY and not self._peer.closed:
                 self._log(data)
             else:
                 self._control(kind, data)
@@ -340,8 +230,8 @@ class Link:
     def _beat(self, beats: list[wire.Heartbeat]) -> None:
         """Heartbeats, in order. Empties the list."""
         track = self.track
-        if self.phase is not Phase.OPEN or track is None:
-            if self.phase is not Phase.CLOSED:
+        if self._peer.closed or self.phase is not Phase.OPEN or track is None:
+            if not self._peer.closed:
                 self._refuse("a heartbeat before the welcome", "say hello and wait for the welcome")
             beats.clear()
             return
@@ -358,50 +248,36 @@ class Link:
             around.beaten(self)
         if not self.ack_waits:
             around.acks.book(self)
-        if around.heartbeats.crowded and not self._holds:
+        if around.heartbeats.crowded and not self._peer.held:
             self.hold()
             around.heartbeats.when_roomy(self.release)
 
     def hold(self) -> None:
-        """Stop reading until `release` was called as often. The kernel, and then the peer, keeps what comes."""
-        self._holds += 1
-        if self._holds == 1 and self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+        """Stop reading until `release` was called as often."""
+        self._peer.hold()
 
     def release(self) -> None:
-        self._holds -= 1
-        if self._holds == 0 and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._peer.release()
 
     def _allow(self, messages: int) -> bool:
         """Take `messages` from the bucket; an empty one closes the connection."""
         self._around.counters.messages += messages
-        self._tokens -= messages
-        if self._tokens >= 0:
-            return True
-        settings = self._around.settings
-        now_s = asyncio.get_running_loop().time()
-        earned = (now_s - self._tokens_s) * settings.messages_per_s
-        self._tokens_s = now_s
-        self._tokens = min(self._tokens + earned, settings.messages_burst)
-        if self._tokens >= 0:
+        if self._messages.take(messages):
             return True
         self._around.counters.cut_fast += 1
-        self.close(CloseCode.TOO_FAST, f"more than {settings.messages_per_s:g} messages a second")
+        self.close(CloseCode.TOO_FAST, f"more than {self._messages.rate_per_s:g} messages a second")
         return False
 
     def _control(self, kind: WSMsgType, data: bytes | int | None) -> None:
         """A frame that is not text."""
         if kind is WSMsgType.CLOSE:
-            if self.phase is not Phase.CLOSED:
-                self._write(close_frame(data if isinstance(data, int) and data else 1000, ""))
-            self.phase = Phase.CLOSED
-            if self._transport is not None:
-                self._transport.close()
-        elif self.phase is Phase.CLOSED or not self._allow(1):
+            if not self._peer.closed:
+                self._peer.write(close_frame(data if isinstance(data, int) and data else 1000, ""))
+            self._peer.hang_up()
+        elif self._peer.closed or not self._allow(1):
             return
         elif kind is WSMsgType.PING and isinstance(data, bytes | bytearray):
-            self._write(pong_frame(bytes(data)))
+            self._peer.write(pong_frame(bytes(data)))
 
     def _log(self, data: bytes) -> None:
         """Bytes of an attempt's log. What is beyond the pace is not refused: the socket is read more slowly."""
@@ -417,21 +293,11 @@ class Link:
         counters.log_frames += 1
         counters.log_bytes += len(chunk.data)
         self._around.logs.take(self, chunk)
-        self._frames_left -= 1
-        if self._frames_left < 0 and not self._slowed:
-            self._slow_down()
-
-    def _slow_down(self) -> None:
-        """Earn what the time since the last look is worth; where that is too little, let the kernel keep the rest."""
-        settings, loop = self._around.settings, asyncio.get_running_loop()
-        earned = (loop.time() - self._frames_s) * settings.log_frames_per_s
-        self._frames_left = min(self._frames_left + earned, settings.log_frames_per_s)
-        self._frames_s = loop.time()
-        if self._frames_left < 0:
-            self._around.counters.slowed += 1
+        if not self._frames.take(1) and not self._slowed:  # let the kernel keep the rest for a while
+            counters.slowed += 1
             self._slowed = True
             self.hold()
-            loop.call_later(min(1.0, 0.01 - self._frames_left / settings.log_frames_per_s), self._go_on)
+            asyncio.get_running_loop().call_later(min(1.0, 0.01 + self._frames.owed_s), self._go_on)
 
     def _go_on(self) -> None:
         self._slowed = False
@@ -451,7 +317,7 @@ class Link:
 
     def _refuse(self, what: str, hint: str = "docs/reference/wire.md describes every message") -> None:
         """Answer a bad frame; too many of them close the connection."""
-        if self.phase is Phase.CLOSED or not self._allow(1):
+        if self._peer.closed or not self._allow(1):
             return
         self._around.counters.bad_frames += 1
         self._bad_frames += 1
@@ -462,7 +328,7 @@ class Link:
             self._tell(Code.BAD_FRAME, what[:400], hint)
 
     def _tell(self, code: Code, message: str, hint: str) -> None:
-        self._write(text_frame(_encode(wire.Error(code=code, message=message, hint=hint))))
+        self._peer.write(_error(code, message, hint))
 
     def _say(self, message: wire.FromAgent, beats: list[wire.Heartbeat]) -> None:
         """Any message. Heartbeats before it count first."""
@@ -471,7 +337,7 @@ class Link:
             return
         if beats:
             self._beat(beats)
-        if self.phase is Phase.CLOSED or not self._allow(1):
+        if self._peer.closed or not self._allow(1):
             return
         around = self._around
         match message:
@@ -520,7 +386,7 @@ class Link:
             self._claim(hello, max(common))
 
     def _claim(self, hello: wire.Hello, version: int) -> None:
-        self._cancel_timer()
+        self._peer.disarm()
         self.phase = Phase.CLAIMING
         self.said_hello = True
         self._around.greeted(self)
@@ -574,7 +440,7 @@ class Link:
 
     def send(self, message: commands.Message) -> None:
         """Carry out a Send of the core's."""
-        if self.phase is Phase.CLOSED:
+        if self._peer.closed:
             return
         around = self._around
         match message:
@@ -615,14 +481,14 @@ class Link:
                 around.counters.orders["settle"] += 1
             case _:
                 told = to_wire(message)
-        self._write(text_frame(_encode(told)))
+        self._peer.write(text_frame(_encode(told)))
 
     def _credit(self) -> None:
         """A lease: its attempt will be spoken of, and what starts it may be large."""
         settings = self._around.settings
         most = settings.messages_burst + wire.ATTEMPTS_MAX * settings.messages_per_grant
-        self._tokens = min(self._tokens + settings.messages_per_grant, most)
-        self._out_max = settings.out_work_bytes_max
+        self._messages.left = min(self._messages.left + settings.messages_per_grant, most)
+        self._peer.out_max = settings.out_work_bytes_max
 
     def _launch(self, order: commands.Launch) -> wire.Launch | wire.Stop:
         """The order with its plan. One that no plan can be made of has failed, and its agent lets go of the lease."""
@@ -655,19 +521,24 @@ class Link:
 
     def acknowledge_log(self, attempt_id: AttemptId, rank: int, stream: int, offset: int) -> None:
         """Every byte of this stream below `offset` is stored."""
-        if self.phase is not Phase.CLOSED:
+        if not self._peer.closed:
             ack = wire.LogAck(attempt=dotted(attempt_id), rank=rank, stream=stream, offset=offset)
-            self._write(text_frame(_encode(ack)))
+            self._peer.write(text_frame(_encode(ack)))
 
     def stop_attempt(self, attempt_id: AttemptId, token: LeaseToken, why: str) -> None:
         """Its token counts no more: it is to end, wherever it stands."""
-        if self.phase is not Phase.CLOSED:
-            self._write(text_frame(_encode(wire.Stop(attempt=dotted(attempt_id), token=token, why=why))))
+        if not self._peer.closed:
+            self._peer.write(text_frame(_encode(wire.Stop(attempt=dotted(attempt_id), token=token, why=why))))
 
     def send_ack(self) -> None:
         """Acknowledge everything that was received; nothing when the connection is closing."""
         track = self.track
-        if track is not None and self.phase is Phase.OPEN:
+        if track is not None and self.phase is Phase.OPEN and not self._peer.closed:
             held_ms = self._around.clock.now_ms() - self.received_ms
             ack = wire.Ack(seq=track.seq, received_at_ms=self.received_ms, held_ms=held_ms)
-            self._write(text_frame(_encode(ack)))
+            self._peer.write(text_frame(_encode(ack)))
+
+
+def _error(code: Code, message: str, hint: str) -> bytes:
+    """A frame that says what was refused."""
+    return text_frame(_encode(wire.Error(code=code, message=message[:1000], hint=hint)))

@@ -29,7 +29,7 @@ from coordinator.service.clock import ObservedClock
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
-from coordinator.service.link import LinkSettings
+from coordinator.service.link_settings import LinkSettings
 from coordinator.service.metrics import Metrics
 from coordinator.service.recorder import Recorder
 from coordinator.service.relay.relay import Relay

@@ -31,7 +31,7 @@ from coordinator.service.agents import AgentLinks
 from coordinator.service.clock import ObservedClock
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
-from coordinator.service.link import LinkSettings
+from coordinator.service.link_settings import LinkSettings
 from coordinator.service.recorder import Recorder
 from coordinator.service.relay.relay import Relay
 from coordinator.service.relay.settings import RelaySettings

@@ -16,7 +16,8 @@ from coordinator import wire
 from coordinator.core.commands import CloseCode
 from coordinator.service.frames import PIECES_MAX
 from coordinator.service.heartbeats import HeartbeatSettings
-from coordinator.service.link import CODES, IGNORED_MAX, LinkSettings
+from coordinator.service.link import CODES, IGNORED_MAX
+from coordinator.service.link_settings import LinkSettings
 from tests.unit.service.links_rig import PATIENCE_S, Agent, a_beat, a_hello, a_rig, until
 
 LENIENT = LinkSettings(bad_frames_max=1_000_000, messages_burst=1e9, close_s=0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bench.swarm import MACHINE, run_swarm
-from coordinator.service.link import LinkSettings
+from coordinator.service.link_settings import LinkSettings
 from tests.unit.service.links_rig import a_rig, until
 
 

@@ -16,7 +16,7 @@ from coordinator.core.ids import ProviderId, TokenId
 from coordinator.core.snapshot import Liveness
 from coordinator.service import frames
 from coordinator.service.frames import seam_fits
-from coordinator.service.link import LinkSettings
+from coordinator.service.link_settings import LinkSettings
 from tests.unit.service.links_rig import a_beat, a_hello, a_rig, conn_of, until
 
 PUSHED = pytest.mark.parametrize("pushed", [True, False], ids=["pushed", "pulled"])

@@ -1,0 +1,103 @@
+"""One socket to an agent: frames out within a bound, reading held up and let go, and an end that says why."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from coordinator.service.frames import close_frame
+from coordinator.service.link_settings import LinkCounters, LinkSettings
+
+
+class Peer:
+    """`gone` is done when the socket is closed; `closed` is true from when nothing more is to be said."""
+
+    __slots__ = ("_counters", "_holds", "_settings", "_timer", "_transport", "closed", "gone", "out_max")
+
+    def __init__(self, settings: LinkSettings, counters: LinkCounters) -> None:
+        self.closed = False
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.out_max = settings.out_bytes_max
+        self._settings = settings
+        self._counters = counters
+        self._holds = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport: asyncio.Transport | None = None
+
+    def attach(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._settings.in_bytes)
+        if self.closed:
+            transport.abort()
+
+    def write(self, frame: bytes) -> None:
+        """Queue it; a peer that does not read what waits already is cut."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.get_write_buffer_size() > self.out_max:
+            self._counters.cut_stalled += 1
+            self.abort()
+            return
+        transport.write(frame)
+
+    @property
+    def held(self) -> bool:
+        return self._holds > 0
+
+    def hold(self) -> None:
+        """Stop reading until `release` was called as often. The kernel, and then the peer, keeps what comes."""
+        self._holds += 1
+        if self._holds == 1 and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        self._holds -= 1
+        if self._holds == 0 and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # ---- the end
+
+    def shut(self, code: int, reason: str, error: bytes = b"") -> None:
+        """Write the `error` frame and a close; a peer that does not close from its side is cut after `close_s`."""
+        if self.closed:
+            return
+        if error:
+            self.write(error)
+        self.write(close_frame(code, reason))
+        self.closed = True
+        self.after(self._settings.close_s, self.abort)
+
+    def hang_up(self) -> None:
+        """Close when what was written has left."""
+        self.closed = True
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close without a word."""
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def lost(self) -> None:
+        """The socket is gone."""
+        self.closed = True
+        self.disarm()
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    # ---- its one timer
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Have `call` called then, in place of what was set before."""
+        self.disarm()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, call)
+
+    def disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
