@@ -60,7 +60,8 @@ COLUMNS = (
 @config_option
 @output_option
 def doctor(data: Path | None, config_file: Path | None, output: output.Format) -> int:
-    """Check Python, the databases' libraries, disk, clock, port, permissions and limits. Changes nothing.
+    """Check Python, the databases' libraries, disk, clock, port, permissions and limits, and what an agent here could
+    do for its attempts. Changes nothing.
 
     Exit status 1 when there is a problem; warnings are no problems.
 
@@ -98,6 +99,8 @@ def examine(config: Config) -> Iterator[Finding]:
         ("address", lambda: _address(config, data)),
         ("tls", lambda: _tls(config)),
         ("open files", _files),
+        ("isolation", _isolation),
+        ("processes", _processes),
     ]
     for name, check in checks:
         try:
@@ -249,6 +252,41 @@ def _files() -> Finding:
         todo = f"an agent needs one each: raise the limit (ulimit -n, LimitNOFILE=) above {NOFILE_WARN}"
         return Finding(check="open files", state=WARN, found=found, todo=todo)
     return Finding(check="open files", state=GOOD, found=found)
+
+
+def _isolation() -> Finding:
+    """What an agent on this machine could give its attempts: each level is tried, as an agent does it at its start."""
+    from coordinator.agent.probing import why_not
+    from coordinator.core.jobspec import Isolation
+
+    with tempfile.TemporaryDirectory(prefix="coord-doctor-", dir="/var/tmp") as place:
+        state, work = Path(place) / "state", Path(place) / "work"
+        state.mkdir(mode=0o700)
+        work.mkdir(mode=0o711)
+        Path(place).chmod(0o711)
+        (state / "lock").touch(mode=0o600)
+        why = {level: why_not(level, state, work) for level in (Isolation.SANDBOX, Isolation.UID)}
+    if not why[Isolation.SANDBOX]:
+        return Finding(check="isolation", state=GOOD, found="an agent here can give each attempt a sandbox")
+    todo = f"a sandbox cannot be given: {why[Isolation.SANDBOX]}; without it an agent serves one tenant at a time"
+    if not why[Isolation.UID]:
+        return Finding(check="isolation", state=WARN, found="an agent here can give each attempt a user id", todo=todo)
+    return Finding(check="isolation", state=WARN, found="an agent here isolates nothing", todo=todo)
+
+
+def _processes() -> Finding:
+    """Whether an agent here reaches every process of an attempt for certain."""
+    from coordinator.agent.cgroup import CgroupHome
+
+    with tempfile.TemporaryDirectory(prefix="coord-doctor-") as place:
+        home = CgroupHome.find(Path(place))
+        if home is not None:
+            home.close()
+            return Finding(
+                check="processes", state=GOOD, found="cgroup v2: freezing and killing reach all of an attempt"
+            )
+    todo = "run the agent in a cgroup of its own that it may divide (systemd: Delegate=yes)"
+    return Finding(check="processes", state=WARN, found="no cgroup v2: processes are followed by /proc", todo=todo)
 
 
 def _existing(path: Path) -> Path:

@@ -32,6 +32,10 @@ LOOK_EVERY_S = 1.0
 """How often the counts are asked for, and why it waits."""
 LOGS_WITHIN_S = 15.0
 """What is missing of the output when the job has ended is waited for so long."""
+AWAY = frozenset({Code.UNREACHABLE, Code.SHUTTING_DOWN, Code.TIMEOUT, Code.STORE_FULL, Code.TOO_MANY})
+"""Refusals that pass."""
+AWAY_S = 120.0
+"""A coordinator that is away for longer is an error, as the client's streams have it."""
 ENDED = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -75,6 +79,7 @@ class _Watch:
         self._over: set[str] = set()
         self._look_s = time.monotonic() + LOOK_EVERY_S
         self._end_s: float | None = None
+        self._away = False
 
     def run(self) -> JobEntry:
         self._read("events", lambda client: client.events(job_id=self._job_id, after=0))
@@ -135,6 +140,20 @@ class _Watch:
         self._look_s = time.monotonic() + LOOK_EVERY_S
         if self._end_s is not None:
             return
+        try:
+            self._ask()
+        except CoordError as refused:
+            if refused.code not in AWAY:
+                raise
+            if not self._away:
+                self._say(f"the coordinator is away; the job goes on, and so does this ({refused.message})")
+            self._away = True  # how long that may be is for the streams to say
+            return
+        self._away = False
+        if self._bar is not None and self._end_s is None:
+            self._bar.draw(self._entry.counts)
+
+    def _ask(self) -> None:
         self._entry = self._client.jobs.wait(self._job_id, timeout_s=0)
         if self._entry.state in ENDED:
             self._end_s = time.monotonic()
@@ -142,8 +161,6 @@ class _Watch:
             for step in self._client.jobs.why(self._job_id).steps:
                 if step.waiting and step.able_now == 0 and (line := self._phases.waits(step)):
                     self._say(line)
-        if self._bar is not None and self._end_s is None:
-            self._bar.draw(self._entry.counts)
 
     def _say(self, text: str) -> None:
         self._clear()
@@ -189,6 +206,9 @@ def wait_for_all(reach: Reach, jobs: tuple[str, ...], timeout: str | None) -> in
 def _wait(client: Client, job_id: int, give_up_s: float | None) -> JobEntry:
     """The job when it has ended or time is up; a bar meanwhile, where somebody looks and it has many tasks."""
     entry = client.jobs.wait(job_id, timeout_s=0)
+    heard_s = time.monotonic()
+    if entry.state not in ENDED:
+        terminal.say(terminal.safe(f"job {job_id}: {entry.name}, {progress(entry)} tasks, {entry.state}"))
     with Bar(f"job {job_id}", sys.stderr) as bar:
         while entry.state not in ENDED:
             left_s = give_up_s - time.monotonic() if give_up_s is not None else float("inf")
@@ -196,5 +216,11 @@ def _wait(client: Client, job_id: int, give_up_s: float | None) -> JobEntry:
                 break
             bar.draw(entry.counts)
             pause_s = LOOK_EVERY_S if bar.shown and entry.counts.tasks > 1 else 30.0
-            entry = client.jobs.wait(job_id, timeout_s=min(pause_s, left_s))
+            try:
+                entry = client.jobs.wait(job_id, timeout_s=min(pause_s, left_s))
+                heard_s = time.monotonic()
+            except CoordError as refused:
+                if refused.code not in AWAY or time.monotonic() - heard_s > AWAY_S:
+                    raise
+                time.sleep(min(0.5, max(0.0, left_s)))
     return entry

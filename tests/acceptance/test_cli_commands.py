@@ -301,6 +301,7 @@ def test_doctor_finds_the_running_server_and_nothing_wrong(fleet: Fleet) -> None
     found = fleet.coord("doctor", "-o", "json")
     states = {entry["check"]: entry["state"] for entry in json.loads(found.out)["entries"]}
     assert {"python", "sqlite", "duckdb", "disk space", "disk fsync", "clock", "address", "open files"} <= set(states)
+    assert {"isolation", "processes"} <= set(states) and states["isolation"] != "problem"
     assert states["data directory"] == "ok"
     loose = fleet.directory / "loose"
     loose.mkdir(mode=0o755)

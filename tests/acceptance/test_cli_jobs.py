@@ -152,6 +152,39 @@ def test_ctrl_c_detaches_and_the_job_goes_on(fleet: Fleet) -> None:
     assert waited.code == 125 and "seen enough" in waited.err
 
 
+def test_whoever_waits_stays_through_a_restart_of_the_coordinator(tmp_path: Path) -> None:
+    """Killed -9 in the middle: the job goes on, and both commands end with what it wrote and how it ended."""
+    with Server(tmp_path) as server:
+        client = server.start()
+        fleet = Fleet(Coord(server.data), server, tmp_path)
+        with Agent(tmp_path, server, "w1") as agent:
+            try:
+                when_online(client, agent)
+                flag = tmp_path / "flag"
+                staying = fleet.start(
+                    "submit",
+                    "--wait",
+                    "--",
+                    "sh",
+                    "-c",
+                    f"echo begun; until test -e {flag}; do sleep 0.1; done; echo over",
+                )
+                assert staying.stdout is not None and staying.stdout.readline() == "begun\n"
+                waiting = fleet.start("job", "wait", "last")
+                assert waiting.stderr is not None and "running" in waiting.stderr.readline()
+                server.kill()
+                server.start()
+                flag.touch()
+                out, err = staying.communicate(timeout=60)
+                assert (staying.returncode, out) == (0, "over\n"), err
+                waiting.communicate(timeout=30)
+                assert waiting.returncode == 0
+                assert fleet.coord("job", "show", "last", "-o", "json").json()["tasks"][0]["attempts"] == 1
+            finally:
+                agent.kill()
+                kill_attempts(agent.state)
+
+
 def test_one_key_makes_one_job(fleet: Fleet) -> None:
     first = fleet.submitted("--idempotency-key", "k-1", "--", "true")
     assert fleet.submitted("--idempotency-key", "k-1", "--", "true") == first
