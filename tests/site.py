@@ -339,6 +339,11 @@ class Site(Fleet):
         notes = [note for decision in self.decisions for note in decision.notes]
         return [note.subject for note in notes if isinstance(note, commands.Warned) and note.kind == kind]
 
+    def calmed(self, kind: str) -> list[str]:
+        """The subjects of which it was said that it is over."""
+        notes = [note for decision in self.decisions for note in decision.notes]
+        return [note.subject for note in notes if isinstance(note, commands.Calmed) and note.kind == kind]
+
     def audits(self, entity: str, subject: str) -> list[AuditRow]:
         found = [
             r for r in self.rows.values() if isinstance(r, AuditRow) and (r.entity, r.subject) == (entity, subject)

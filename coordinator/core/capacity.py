@@ -107,8 +107,7 @@ def release(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: in
     load = work.loads[provider_id]
     del load.attempts[attempt_id, rank]
     _add(load, share, -1)
-    if not load.attempts and not load.failures:
-        del work.loads[provider_id]
+    work.drop_empty_load(provider_id)
 
 
 def _add(load: Load, share: Share, sign: int) -> None:

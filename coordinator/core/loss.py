@@ -259,6 +259,8 @@ def forgotten(state: ClusterState, provider_id: ProviderId, policy: Policy, out:
             rank_silent(state, attempt, rank, f"{provider_id} was forgotten", policy, out)
         elif not attempt.row.ranks[rank].released:
             rank_freed(state, attempt, rank, out)
-    if not held_by(work, provider_id):
-        work.loads.pop(provider_id, None)
+    load = work.loads.get(provider_id)
+    if load is not None:
+        load.failures = []
+        work.drop_empty_load(provider_id)
     work.quarantined.pop(provider_id, None)

@@ -237,6 +237,7 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     until_ms = state.now_ms + length_ms
     why = f"{len(load.failures)} failures in a row, of {len(jobs)} jobs"
     load.failures = []
+    state.work.drop_empty_load(provider_id)
     provider.row = replace(provider.row, quarantined_until_ms=until_ms, quarantine_why=why, quarantines=times + 1)
     state.work.quarantined[provider_id] = until_ms
     state.work.fleet_changed()
@@ -252,8 +253,7 @@ def praise_provider(state: ClusterState, provider_id: ProviderId, out: Decision)
     load = state.work.loads.get(provider_id)
     if load is not None and load.failures:
         load.failures = []
-        if not load.attempts:
-            del state.work.loads[provider_id]
+        state.work.drop_empty_load(provider_id)
     provider = state.providers.get(provider_id)
     if provider is not None and provider.row.quarantines and provider.row.quarantined_until_ms is None:
         provider.row = replace(provider.row, quarantines=0)

@@ -182,6 +182,12 @@ class Work:
             load = self.loads[provider_id] = Load()
         return load
 
+    def drop_empty_load(self, provider_id: ProviderId) -> None:
+        """A provider that holds nothing and failed nothing lately has none."""
+        load = self.loads.get(provider_id)
+        if load is not None and not load.attempts and not load.failures:
+            del self.loads[provider_id]
+
     def fleet_changed(self) -> None:
         """A provider may take work that could not before, or the other way round."""
         self.ask_place()
