@@ -64,7 +64,7 @@ def outcome(job: Job) -> tuple[WorkState, str] | None:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         first = next(step for step in job.steps if step.row.state is WorkState.FAILED)
         return WorkState.FAILED, f"step {failed[0]}{more} failed: {first.row.reason}"
-    if job.row.cancelling:
+    if job.row.cancelling and any(step.row.state is WorkState.CANCELLED for step in job.steps):
         return WorkState.CANCELLED, job.row.cancelling
     for step in job.steps:
         if step.row.state is WorkState.CANCELLED and not is_skipped(step):

@@ -222,7 +222,7 @@ def part(state: ClusterState, attempt: Attempt) -> None:
         was_full = not has_room(step)
         step.running -= 1
         if was_full and has_room(step):
-            work.freed_by = "limit"
+            step.unblocked_by = "limit"
             fit_step(work, job, step)
 
 
