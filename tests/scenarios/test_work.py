@@ -443,7 +443,7 @@ def test_one_task_of_an_array_is_cancelled_before_its_turn() -> None:
 4 1.0.2.1 exits 0
     4: attempt 1.0.2.1 completed
     4: task 1.0.2 completed
-    4: job 1 cancelled (step s was cancelled: 1 of 4 tasks were cancelled: )
+    4: job 1 cancelled (step s was cancelled: 1 of 4 tasks were cancelled; task 3: cancelled by token:t)
     4: -> a: settled 1.0.2.1
 """,
         "a",
