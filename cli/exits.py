@@ -70,7 +70,9 @@ MEANING: dict[int, str] = {
     76: "the other side speaks another protocol",
     77: "the token is missing, wrong, or not allowed to",
     78: "a setting is wrong",
-    INTERRUPTED: "interrupted (Ctrl-C)",
+    JOB_TIMED_OUT: "`submit --wait`, `job wait`: the job was ended at its time limit",
+    JOB_UNFINISHED: "`submit --wait`, `job wait`: it was cancelled, or failed without an exit status of its own",
+    INTERRUPTED: "interrupted (Ctrl-C); `submit --wait` has detached, and the job goes on",
     BROKEN_PIPE: "the reader of the output went away",
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from cli import terminal
 from cli.jobids import live_jobs, named
 from cli.logtext import Harmless
 from cli.options import talks
@@ -30,6 +31,8 @@ class Writer:
         self._named = named and out.isatty()
         self._stamped = stamped
         self._sources: dict[tuple[str, int, str], Harmless] = {}
+        self.wrote = False
+        """Anything at all."""
         self._open: tuple[str, int, str] | None = None
         """The source of a line that is not ended yet."""
         out.flush()
@@ -87,9 +90,14 @@ class Writer:
 
     def _emit(self, data: bytes) -> None:
         """At once and unbuffered: a thread that is left behind at the end must find no lock held."""
+        self.wrote = True
         view = memoryview(data)
         while view:
             view = view[os.write(self._out.fileno(), view) :]
+
+
+def _reason(text: str) -> str:
+    return f": {text}" if text else ""
 
 
 @click.command(short_help="What a job writes.")
@@ -145,3 +153,6 @@ def logs(
         ):
             writer.write_bytes(piece)
     writer.close()
+    if not writer.wrote:
+        entry = client.jobs.wait(found.job_id, timeout_s=0)
+        terminal.say(f"nothing to show; job {entry.job_id} is {entry.state}" + terminal.safe(_reason(entry.reason)))

@@ -149,6 +149,11 @@ def _exit_table() -> str:
     lines.append(
         "\n`coord serve` that was told to stop (SIGTERM, Ctrl-C) ends with 0; a second signal ends it at once."
     )
+    lines.append(
+        "`coord submit --wait` and `coord job wait` end with the status of the job: 0 when it completed, else that of "
+        "its first failed task, 128 + N when signal N ended it, 124 and 125 as above. A status above may so be the "
+        "job's own: what coord itself could not do is said on stderr, in a line that begins with `coord:`.\n"
+    )
     lines.append("`coord agent` has statuses of its own:\n\n| status | meaning |\n|---|---|")
     lines += [f"| {status} | {_plain(meaning)} |" for status, meaning in _agent_exits()]
     return "\n".join(lines) + "\n"

@@ -116,6 +116,10 @@ def submit(
     if bool(command) == (file is not None):
         wrong = "either a job file or a command, not both" if command else "nothing to run"
         raise click.UsageError(f"{wrong}: coord submit FILE.toml, or coord submit -- COMMAND", ctx)
+    if wait and (dry_run or output != "table"):
+        raise click.UsageError(
+            "--wait is for a job that is submitted, and stdout is its output: leave --dry-run and -o away", ctx
+        )
     told = read_job(file) if file is not None else None
     body = over_a_file(told.body, flags) if told is not None else body_of(command, flags)
     with reach.client() as client:

@@ -325,6 +325,26 @@ def test_logs_are_the_bytes_and_can_be_cut(fleet: Fleet) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z err\n", stamped)
 
 
+def test_a_reader_that_goes_away_ends_the_reading(fleet: Fleet) -> None:
+    """Status 141, as a shell reports it, and not a word."""
+    job = fleet.submitted("--", "sh", "-c", "yes | head -c 3000000")
+    assert fleet.coord("job", "wait", job).code == 0
+    process = fleet.start("logs", job)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.read(2) == "y\n"
+    process.stdout.close()
+    assert process.wait(20) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_a_job_that_wrote_nothing_says_so(fleet: Fleet) -> None:
+    job = fleet.submitted("--", "true")
+    assert fleet.coord("job", "wait", job).code == 0
+    done = fleet.coord("logs", job)
+    assert (done.code, done.out) == (0, "") and "completed" in done.err
+
+
 def test_a_followed_line_is_there_while_the_program_runs(fleet: Fleet) -> None:
     job = fleet.submitted("--", "sh", "-c", "echo first; sleep 60")
     process = fleet.start("logs", job, "-f")

@@ -105,6 +105,7 @@ def test_beside_a_file_only_what_is_about_the_whole_job_is_taken() -> None:
         (("submit", "a.toml", "--", "true"), "not both"),
         (("submit", "sleep", "5"), "coord submit -- sleep 5"),
         (("submit", "python", "--lr", "3"), "coord submit -- python --lr 3"),
+        (("submit", "--wait", "-o", "name", "--", "true"), "leave --dry-run and -o away"),
         (("submit", "none.toml"), "none.toml cannot be read"),
     ],
 )
