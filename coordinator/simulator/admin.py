@@ -72,12 +72,14 @@ class Admin:
                 head.post(events.PoolDelete(at_ms=at_ms, request_id=request_id, name=name))
                 return f"deletes pool {name}"
 
-    def resume(self, provider_id: ProviderId) -> None:
-        """Work may be placed there again."""
-        request_id = self._head.request()
-        self._head.post(
-            events.ProviderResume(at_ms=self._head.now_ms(), request_id=request_id, provider_id=provider_id)
-        )
+    def make_right(self, provider_id: ProviderId) -> None:
+        """Work may be placed there again, and who was locked out may enrol anew."""
+        head = self._head
+        provider = head.state.providers.get(provider_id)
+        token = head.state.tokens.get(provider.row.credential_id) if provider is not None else None
+        locked_out = token is None or token.revoked_at_ms is not None
+        ask = events.ProviderForget if locked_out else events.ProviderResume
+        head.post(ask(at_ms=head.now_ms(), request_id=head.request(), provider_id=provider_id))
 
     def publish_figures(self) -> None:
         """Analytics has new figures; every forecast from them is a probability that falls with the horizon."""

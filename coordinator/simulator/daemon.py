@@ -36,6 +36,9 @@ from coordinator.simulator.parts import Door
 ACKS_MISSING = 3
 """Intervals without an acknowledgement after which an agent gives its connection up."""
 FREEZE_SHARE = 5 / 6
+AGAIN_S = 10
+"""A grant that is held and an end are said again until they are answered."""
+PHASE_AGAIN_S = 30
 SEQS_A_DAEMON = 1_000_000
 
 
@@ -268,6 +271,7 @@ class Daemon:
         self._sent_ms[self._seq] = self._agenda.now_ms
         live = tuple(h.attempt_id for h in self.keeper.unsettled() if h.exit is None)
         self._send(Beats(self._seq, live, self._renewed_seq))
+        self._say_again()
         jitter_ms = self._dice.randint(0, self.interval_ms // 20)
         self._agenda.after(self.interval_ms - jitter_ms, lambda: self._beat(number))
 
@@ -284,7 +288,15 @@ class Daemon:
             if self._said.get((held.attempt_id, held.rank)) != held.phase:
                 self._say(held)
 
+    def _say_again(self) -> None:
+        """What was not answered: the coordinator's disk may have been full when we said it."""
+        for held in self.keeper.unsettled():
+            patience_s = PHASE_AGAIN_S if held.phase in ("running", "frozen") else AGAIN_S
+            if held.said_ms + patience_s * self._head.unit_ms <= self._agenda.now_ms:
+                self._say(held)
+
     def _say(self, held: Held) -> None:
+        held.said_ms = self._agenda.now_ms
         self._said[held.attempt_id, held.rank] = held.phase
         if held.exit is not None:
             self._send(HasExited(held.attempt_id, held.rank, held.token, held.exit))

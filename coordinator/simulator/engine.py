@@ -24,6 +24,8 @@ from coordinator.simulator.parts import Watcher
 from coordinator.simulator.violation import Violation
 
 BATCH_MAX = 64
+RETRY_S = 1
+"""Pause after a full disk before anything is decided again."""
 INBOX_MAX = 10_000
 """Events that may wait. A world of this size never has so many; more is a violation, not a policy."""
 
@@ -174,4 +176,5 @@ class Engine:
         decision = reloaded(old, self.state, self._policy, undone)
         self._watcher.rolled_back(old, self.state, undone, decision)
         self._carry_out(decision)
-        self.wake()
+        self._turn_due = True
+        self._agenda.after(RETRY_S * self._unit_ms, self._turn)

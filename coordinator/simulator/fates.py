@@ -61,6 +61,7 @@ class Fates:
 
     def _boot(self, machine: Machine) -> Daemon:
         machine.books.troubled(machine)
+        machine.suspended = False
         self._keepers += 1
         return self._next_daemon(Keeper(f"p{self._keepers}", machine, self._unit_ms, self._agenda, self._dice))
 
@@ -96,10 +97,10 @@ class Fates:
             case "half_open":
                 daemon.reset(half_open=True)
             case "suspend":
-                self._suspend(machine, daemon)
-                self._after(away, lambda: self._resume(machine, daemon))
+                self._suspend(machine)
+                self._after(away, lambda: self._resume(machine))
             case "flicker":
-                self._flicker(machine, daemon)
+                self._flicker(machine)
             case "cut" | "cut_up" | "cut_down":
                 machine.up_cut = fault != "cut_down"
                 machine.down_cut = fault != "cut_up"
@@ -145,23 +146,24 @@ class Fates:
 
     # ---- everything stands still
 
-    def _suspend(self, machine: Machine, daemon: Daemon) -> None:
+    def _suspend(self, machine: Machine) -> None:
         """SIGSTOP for all of it, or a lid that is closed."""
         if machine.suspended:
             return
         machine.suspended = True
         machine.books.troubled(machine)
-        daemon.stop()
+        self._daemons[machine].stop()
         for (attempt_id, rank), run in machine.runs.items():
             if run.going:
                 pause(run, self._agenda.now_ms)
                 machine.books.stands(machine, attempt_id, rank)
 
-    def _resume(self, machine: Machine, daemon: Daemon) -> None:
+    def _resume(self, machine: Machine) -> None:
         if not machine.suspended:
             return
         machine.suspended = False
         machine.books.troubled(machine)
+        daemon = self._daemons[machine]
         keeper = daemon.keeper
         if keeper.alive:
             keeper.wake()
@@ -173,14 +175,14 @@ class Fates:
                 keeper.follow(held)
         daemon.resume()
 
-    def _flicker(self, machine: Machine, daemon: Daemon) -> None:
+    def _flicker(self, machine: Machine) -> None:
         """Suspended until it is suspect, awake for a moment, and gone again."""
         first = self._dice.uniform(11, 20)
         second = first + self._dice.uniform(0.5, 3)
-        self._suspend(machine, daemon)
-        self._after(first, lambda: self._resume(machine, daemon))
-        self._after(second, lambda: self._suspend(machine, daemon))
-        self._after(second + self._dice.uniform(15, 25), lambda: self._resume(machine, daemon))
+        self._suspend(machine)
+        self._after(first, lambda: self._resume(machine))
+        self._after(second, lambda: self._suspend(machine))
+        self._after(second + self._dice.uniform(15, 25), lambda: self._resume(machine))
 
     # ---- copies
 

@@ -31,6 +31,8 @@ class Held(Struct, kw_only=True):
     frozen_at_ms: Ms | None = None
     exit: ExitInfo | None = None
     ending: str = ""
+    said_ms: Ms = 0
+    """When its daemon last told of it."""
 
     def as_said(self) -> HeldAttempt:
         return HeldAttempt(

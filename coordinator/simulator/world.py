@@ -79,9 +79,11 @@ class World:
         self._make_room()
         self.head.slow_the_disk(False)
         self.head.clock.slow_down(0)
+        while not self.head.up or self.head.state.stopping or self.head.clock.asleep_since_ms is not None:
+            self.agenda.step()
         for machine in self.machines:
             machine.mend()
-            self._admin.resume(machine.provider_id)
+            self._admin.make_right(machine.provider_id)
         if self._wait_until_settled(CALM_S):
             return
         for job_id in self.users.live():

@@ -134,7 +134,9 @@ class Leases:
             self._leased_awake_ms.pop(attempt_id, None)
         if row.state is AttemptState.IN_DOUBT:
             doubted_ms = now_ms - self._doubted_awake_ms.setdefault(attempt_id, now_ms)
-            expect(doubted_ms <= row.term_ms + slack, f"{who} is in doubt for {doubted_ms} ms of {row.term_ms}")
+            # Of several ranks each may fall silent in turn, the last one at the end of the first one's lease.
+            most_ms = row.term_ms * len(row.ranks) + slack
+            expect(doubted_ms <= most_ms, f"{who} is in doubt for {doubted_ms} ms of {row.term_ms}")
         else:
             self._doubted_awake_ms.pop(attempt_id, None)
         if row.state in THERE:
