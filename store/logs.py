@@ -49,8 +49,11 @@ class DiskLogs:
         self._thread = threading.Thread(target=self._serve, name="write logs", daemon=True)
 
     async def open(self) -> None:
-        """Begin to serve; what an earlier process left half removed goes."""
-        await asyncio.to_thread(sync_directory, self.root.parent)
+        """Begin to serve; what an earlier process left half removed goes. Raises CoordError."""
+        try:
+            await asyncio.to_thread(sync_directory, self.root.parent)
+        except OSError as error:
+            raise meaning(error, self.root) from error
         self._thread.start()
         for leftover in await self._read(lambda: list(self.root.glob(f"{REMOVED}*"))):
             self._readers.submit(shutil.rmtree, leftover, ignore_errors=True)
