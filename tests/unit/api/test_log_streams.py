@@ -124,6 +124,9 @@ def test_a_followed_job_of_the_past_comes_whole_and_goes_on_behind_any_event() -
         await (await a_history(rig)).end()
         events = await whole(rig, FOLLOW)
         assert ALL == by_log(events)
+        assert {name: said for name, said in ALL.items() if name[0] == "1000.0.0.2"} == by_log(
+            await whole(rig, f"{FOLLOW}&task=0.0")
+        )
         assert {"utf-8", "base64"} == {event.log.encoding for event in events}
         for i in range(len(events)):
             rest = await whole(rig, FOLLOW, last_id=events[i].id)
@@ -257,6 +260,29 @@ def test_a_position_of_logs_that_are_gone_goes_on_with_those_that_are_there() ->
         strange = Position(0, {"0.0.9.0": 3, "0.1.1.9": 1, "7.7.7.7": 0})
         assert strange.open == position_of(strange.text()).open
         assert ALL == by_log(await whole(rig, FOLLOW, last_id=strange.text()))
+
+    served(test)
+
+
+def test_a_log_that_a_made_up_position_names_is_followed_once() -> None:
+    """Though the search comes by it, too."""
+
+    async def test(rig: Rig) -> None:
+        work = Work(rig, tasks=2)
+        await work.begin()
+        first = await work.start(0)
+        await work.prints(first, b"a\n")
+        async with listening(rig, FOLLOW, last_id=Position(0, {"0.0.1.0": 1}).text()) as events:
+            other = await work.start(1)
+            await work.prints(other, b"other\n")
+            assert b"other\n" == (await anext(events)).bytes
+            await work.prints(first, b"b\n")
+            assert b"b\n" == (await anext(events)).bytes
+            assert 2 == rig.deps.relay.followers
+            for one in (first, other):
+                await work.exit(one)
+            await work.end()
+            assert "end" == (await anext(events)).name
 
     served(test)
 
