@@ -22,9 +22,9 @@ from coordinator import ports, wire
 from coordinator.core import events
 from coordinator.core.commands import CloseCode, Write
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import ConnId, ProviderId, TokenId
+from coordinator.core.ids import AttemptId, ConnId, ProviderId, TokenId
 from coordinator.core.policy import Policy
-from coordinator.core.rows import Role, TokenRow
+from coordinator.core.rows import AttemptRow, Role, TokenRow
 from coordinator.core.state import ClusterState
 from coordinator.ports import HeartbeatRow
 from coordinator.service.agents import AgentLinks
@@ -63,6 +63,10 @@ class ListStore:
 
     async def commit(self, writes: Sequence[Write]) -> None:
         await asyncio.sleep(0)
+
+    async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
+        """There is no work of long ago."""
+        return None
 
     async def append_heartbeats(self, rows: Sequence[HeartbeatRow]) -> None:
         self.under_way += 1

@@ -343,12 +343,31 @@ JSON = st.recursive(
     max_leaves=12,
 )
 FIELDS = ("seq", "sent_at_ms", "status", "cpu_usage", "attempts", "versions", "provider_id", "machine_id", "labels")
+KINDS = ("heartbeat", "hello", "pong", "ack", "", "granted", "refused", "phase", "exited")
 MESSAGES = st.fixed_dictionaries(
-    {"type": st.sampled_from(("heartbeat", "hello", "pong", "ack", "")) | st.text(max_size=5)},
+    {"type": st.sampled_from(KINDS) | st.text(max_size=5)},
     optional=dict.fromkeys(FIELDS, JSON),
 )
+TOKENS = st.lists(st.integers(min_value=-1, max_value=2**70), min_size=1, max_size=3) | JSON
+EXITS = st.fixed_dictionaries({"cause": st.sampled_from(("exited", "oom", "luck"))}, optional={"code": JSON})
+WORDS = st.fixed_dictionaries(
+    {
+        "type": st.sampled_from(("granted", "refused", "phase", "exited")),
+        "attempt": st.sampled_from(("1.0.0.1", "0.0.0.0", "999999999999999.999999999.0.1", "1.0.0")) | JSON,
+        "token": TOKENS,
+    },
+    optional={
+        "rank": st.integers(),
+        "phase": st.sampled_from(("running", "frozen", "lost")),
+        "exit": EXITS,
+        "why": JSON,
+    },
+)
+LOGS = st.binary(min_size=47, max_size=60).map(lambda body: b"\x01" + body)
 FRAMES = (
     st.binary(max_size=200)
+    | LOGS
+    | WORDS.map(lambda value: json.dumps(value).encode())
     | JSON.map(lambda value: json.dumps(value).encode())
     | MESSAGES.map(lambda value: json.dumps(value).encode())
     | st.lists(MESSAGES, max_size=5).map(lambda value: json.dumps(value).encode())
@@ -358,7 +377,7 @@ FRAMES = (
 async def _survives(agent: Agent, frames: list[bytes]) -> None:
     """After these frames the connection still answers, and every answer was one of ours."""
     for frame in frames:
-        agent.frame(frame)
+        agent.frame(frame, opcode=2 if frame[:1] == b"\x01" else 1)
     agent.frame(b'{"type":"pong"}')  # a sign of life: silence would end the session, and rightly so
     agent.frame(b"still there", opcode=9)
     opcode = -1
@@ -366,7 +385,7 @@ async def _survives(agent: Agent, frames: list[bytes]) -> None:
         opcode, payload = await agent.next_frame()
         assert opcode in (1, 10), (opcode, payload)
         if opcode == 1:
-            assert json.loads(payload)["type"] in ("ack", "error")
+            assert json.loads(payload)["type"] in ("ack", "error", "stop", "settled", "log_ack")
 
 
 @pytest.mark.parametrize(
