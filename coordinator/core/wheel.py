@@ -22,9 +22,9 @@ class Wheel(Generic[K]):
 
     def __init__(self) -> None:
         self._buckets: dict[int, list[K]] = {}
-        self._at: dict[K, int] = {}
+        self._at: dict[K, Ms] = {}
         self._next = 0
-        """The first bucket that was not taken yet."""
+        """The first bucket that may hold anything."""
 
     def __contains__(self, key: K) -> bool:
         return key in self._at
@@ -35,48 +35,50 @@ class Wheel(Generic[K]):
 
     def put(self, key: K, when_ms: Ms) -> None:
         """Have `key` come up at `when_ms`, never before it; an appointment that it had is moved."""
-        self._set(key, -(-when_ms // GRAIN_MS))
+        if self._at.get(key) != when_ms:
+            self._at[key] = when_ms
+            self._buckets.setdefault(max(when_ms // GRAIN_MS, self._next), []).append(key)
 
     def hasten(self, key: K, when_ms: Ms) -> None:
         """Have `key` come up in the grain of `when_ms`, perhaps a little before it; an earlier appointment stands."""
-        bucket = when_ms // GRAIN_MS
+        when_ms -= when_ms % GRAIN_MS
         before = self._at.get(key)
-        if before is None or before > max(bucket, self._next):
-            self._set(key, bucket)
-
-    def _set(self, key: K, bucket: int) -> None:
-        bucket = max(bucket, self._next)
-        if self._at.get(key) != bucket:
-            self._at[key] = bucket
-            self._buckets.setdefault(bucket, []).append(key)
+        if before is None or before > when_ms:
+            self.put(key, when_ms)
 
     def drop(self, key: K) -> None:
         self._at.pop(key, None)
 
     def due(self, now_ms: Ms) -> list[K]:
-        """Take the keys whose time has come, each once: by bucket, then by key."""
+        """Take the keys whose time has come, each once: by time, then by key."""
         now = now_ms // GRAIN_MS
-        if now < self._next:
-            return []
         if now - self._next > len(self._buckets):
-            buckets = sorted(bucket for bucket in self._buckets if bucket <= now)
+            buckets = [bucket for bucket in self._buckets if bucket <= now]
         else:
             buckets = [bucket for bucket in range(self._next, now + 1) if bucket in self._buckets]
-        self._next = now + 1
-        found: list[K] = []
+        self._next = max(now, self._next)
+        found: list[tuple[Ms, K]] = []
         for bucket in buckets:
-            for key in sorted(set(self._buckets.pop(bucket))):
-                if self._at.get(key) == bucket:
+            later: list[K] = []
+            for key in self._buckets.pop(bucket):
+                when_ms = self._at.get(key)
+                if when_ms is None or max(when_ms // GRAIN_MS, bucket) != bucket:
+                    continue  # dropped or moved
+                if when_ms <= now_ms:
                     del self._at[key]
-                    found.append(key)
-        return found
+                    found.append((when_ms, key))
+                else:
+                    later.append(key)
+            if later:
+                self._buckets[bucket] = later
+        return [key for _, key in sorted(found)]
 
-    def image(self) -> tuple[tuple[tuple[int, K], ...], int]:
-        """The appointments as (bucket, key) in their order, and the next bucket to be taken."""
-        return tuple(sorted((bucket, key) for key, bucket in self._at.items())), self._next
+    def image(self) -> tuple[tuple[tuple[Ms, K], ...], int]:
+        """The appointments as (time, key) in their order, and the first bucket that may hold anything."""
+        return tuple(sorted((when_ms, key) for key, when_ms in self._at.items())), self._next
 
-    def restore(self, appointments: Iterable[tuple[int, K]], next_bucket: int) -> None:
+    def restore(self, appointments: Iterable[tuple[Ms, K]], next_bucket: int) -> None:
         """Take the appointments of an image over, in place of those that were made."""
         self._buckets, self._at, self._next = {}, {}, next_bucket
-        for bucket, key in appointments:
-            self._set(key, bucket)
+        for when_ms, key in appointments:
+            self.put(key, when_ms)
