@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cli import exits, humane, terminal
 from cli.bar import Bar
 from cli.jobids import whole_job
-from cli.joblogs import Writer
+from cli.joblogs import Writer, has_several
 from cli.jobs import progress
 from cli.phases import Phases
 from coordinator.api_types import EventEntry, JobEntry, LogEvent
@@ -70,9 +70,10 @@ class _Watch:
         self._client = client
         self._reach = reach
         self._job_id = job_id
-        self._entry = client.jobs.wait(job_id, timeout_s=0)
+        details = client.jobs.show(job_id)
+        self._entry = details.job
         self._many = self._entry.counts.tasks > 1
-        self._writer = Writer(sys.stdout, named=self._many)
+        self._writer = Writer(sys.stdout, named=has_several(details))
         self._bar = Bar(f"job {job_id}", sys.stderr) if self._many else None
         self._phases = Phases(many=self._many)
         self._queue: Queue[EventEntry | LogEvent | Over] = Queue(QUEUE_MAX)

@@ -15,7 +15,7 @@ from cli.options import talks
 from coordinator.client.jobs import bytes_of
 
 if TYPE_CHECKING:
-    from coordinator.api_types import LogEvent
+    from coordinator.api_types import JobDetails, LogEvent
     from coordinator.client import Client
 
 
@@ -96,6 +96,11 @@ class Writer:
             view = view[os.write(self._out.fileno(), view) :]
 
 
+def has_several(details: JobDetails, *, one_task: bool = False) -> bool:
+    """Whether more than one program writes into the same output."""
+    return (details.job.counts.tasks > 1 and not one_task) or any(step.nodes > 1 for step in details.steps)
+
+
 def _reason(text: str) -> str:
     return f": {text}" if text else ""
 
@@ -140,8 +145,8 @@ def logs(
         raise click.UsageError(f"{found} names a task already: leave --task away")
     of_task = task or found.task_text
     of_attempt = attempt if attempt is not None else found.attempt
-    several = sys.stdout.isatty() and client.jobs.wait(found.job_id, timeout_s=0).counts.tasks > 1
-    writer = Writer(sys.stdout, raw=raw, named=several and of_task is None, stamped=timestamps)
+    several = sys.stdout.isatty() and has_several(client.jobs.show(found.job_id), one_task=of_task is not None)
+    writer = Writer(sys.stdout, raw=raw, named=several and rank is None, stamped=timestamps)
     if follow or timestamps:
         for event in client.jobs.follow(
             found.job_id, tail=tail, task=of_task, attempt=of_attempt, rank=rank, stream=stream

@@ -74,7 +74,7 @@ def flags_of_a_command(command: Any) -> Any:
 
 
 @click.command(cls=CommandLine, short_help="Have a command or a job file run.", options_metavar="[OPTIONS]")
-@click.argument("file", required=False, metavar="[FILE | -- COMMAND...]")
+@click.argument("file", required=False, type=click.Path(allow_dash=True), metavar="[FILE | -- COMMAND...]")
 @flags_of_a_command
 @click.option("--idempotency-key", metavar="KEY", help="The same key makes one job, however often it is said.")
 @click.option("--tenant", help="For this tenant (an admin may).")

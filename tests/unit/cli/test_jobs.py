@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TextIO, cast
 
 import pytest
+from msgspec.structs import replace
 
 from cli import exits
 from cli.bar import Bar, line
 from cli.graph import picture, tree
 from cli.jobids import Named, named, newest, whole_job
-from cli.joblogs import Writer
+from cli.joblogs import Writer, has_several
 from cli.jobs import print_jobs
 from cli.jobview import lines, print_job, print_tasks, print_why, tasks_of
 from cli.phases import Phases
@@ -297,6 +298,15 @@ def test_lines_of_several_tasks_say_whose_they_are() -> None:
         a_piece("a\nb"), a_piece("B\n", "12.0.1.1"), a_piece("c\n"), a_piece("r\n", rank=3),
     )  # fmt: skip
     assert on_a_terminal(*pieces, named=True) == ("12.0.0 | a\n12.0.0 | b\n12.0.1 | B\n12.0.0 | c\n12.0.0#3 | r\n")
+
+
+def test_several_tasks_or_ranks_write_into_one_output() -> None:
+    """One task of many is alone again, unless it has ranks."""
+    alone = details()
+    many = replace(alone, job=a_job(counts=counts(2)))
+    ranks = replace(alone, steps=(replace(alone.steps[0], nodes=2),))
+    assert [has_several(alone), has_several(many), has_several(ranks)] == [False, True, True]
+    assert [has_several(many, one_task=True), has_several(ranks, one_task=True)] == [False, True]
 
 
 def test_lines_may_say_when_they_came(tmp_path: Path) -> None:
