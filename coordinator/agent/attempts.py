@@ -91,6 +91,7 @@ class Attempts:
         """Grants that the keeper has not answered yet."""
         self._forgotten: dict[Key, None] = {}
         self._changed = asyncio.Event()
+        self._came = asyncio.Event()
         self._say: Callable[[wire.FromAgent], None] | None = None
         """Tells the coordinator. None: no connection, or one that knows no attempts."""
 
@@ -105,6 +106,7 @@ class Attempts:
         held = self._held.get(key)
         if held is None:
             held = self._held[key] = Held(now=now, freeze_at_s=now.freeze_at_s)
+            self._came.set()
         held.now, held.freeze_at_s = now, now.freeze_at_s
         self.ship.update(now)
         self._changed.set()
@@ -296,6 +298,12 @@ class Attempts:
         ):
             logger.warning("the coordinator has not settled every end; this agent reports them when it is back")
 
+    async def some(self) -> None:
+        """Wait until something is held: an idle agent wakes up for its heartbeats alone."""
+        while not self._held:
+            self._came.clear()
+            await self._came.wait()
+
     async def _within(self, within_s: float, true: Callable[[], bool]) -> bool:
         """Wait until something becomes true of the book, or that long. Whether it did."""
         with contextlib.suppress(TimeoutError):
@@ -306,7 +314,7 @@ class Attempts:
         return true()
 
     def stay(self) -> None:
-        """Back from being away: work is taken again."""
+        """Nobody wants us gone any more: work is taken again."""
         self.leaving = False
 
     def _tell(self, held: Held) -> None:

@@ -329,6 +329,7 @@ class Connection:
 
     async def _tell_again(self) -> Ended:
         while True:
+            await self._attempts.some()
             await asyncio.sleep(AGAIN_EVERY_S)
             self._attempts.again()
 

@@ -230,6 +230,7 @@ class Daemon:
         standing = self.standing
         if standing.wish is not None:
             return Ended(then=Then.RETRY, why="asked to leave")
+        self.attempts.stay()
         standing.phase = "connecting"
         opened = await first_of(self._open(http, endpoint, trust, identity.credential), self._unwanted())
         if isinstance(opened, Ended):
@@ -302,7 +303,6 @@ class Daemon:
             await first_of(asyncio.sleep(min(left_s, AWAY_LOOK_S)), standing.changed())
         if standing.wish is not None and standing.wish.until_ms is not None:
             standing.wish = None
-        self.attempts.stay()
         self._backoff.reset()
 
 

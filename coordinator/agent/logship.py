@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from coordinator import wire
@@ -48,13 +48,17 @@ class Stream:
         self.sent = stored
         self.unwanted = False
         self.queued = False
+        self.asking = False
+        """What the coordinator has is not known: it is asked before anything is sent. Otherwise its answers to what it
+        had already would look like those to what it dropped."""
+        self.asked = False
         self.not_before_s = 0.0
         self.repeats = 0
         """Acknowledgements in a row of one offset."""
 
     def sendable(self) -> int:
         """How many bytes may leave now, by this stream's own window."""
-        if self.unwanted:
+        if self.unwanted or self.asking:
             return 0
         return min(self.length, self.acked + wire.LOG_WINDOW_BYTES) - self.sent
 
@@ -69,6 +73,8 @@ class LogShip:
         """Bytes on their way over all streams."""
         self._wake = asyncio.Event()
         self._piece = wire.LOG_BYTES_MAX
+        self._met = False
+        """There was a connection: streams that come from now on were begun under our eyes."""
 
     # ---- what is there, and what is stored
 
@@ -95,6 +101,7 @@ class LogShip:
         stream = self._streams.get(((ack.attempt, ack.rank), ack.stream))
         if stream is None or stream.unwanted:
             return False
+        stream.asking = False
         before, repeated = stream.acked, ack.offset == stream.acked and stream.sent > stream.acked
         if ack.offset >= wire.LOG_UNWANTED:
             self._ahead -= stream.sent - stream.acked
@@ -152,7 +159,7 @@ class LogShip:
         return [s for n in (0, 1) if (s := self._streams.get((key, n))) is not None]
 
     def _queue(self, stream: Stream) -> None:
-        if not stream.queued and stream.sendable() > 0:
+        if not stream.queued and (stream.sendable() > 0 or (stream.asking and not stream.asked)):
             stream.queued = True
             self._ready.append(stream)
             self._wake.set()
@@ -163,9 +170,11 @@ class LogShip:
         """A new connection: what was on its way is not known to have arrived."""
         self._ahead = 0
         for stream in self._streams.values():
+            stream.asking, stream.asked = not self._met or stream.sent > stream.acked, False
             stream.sent = stream.acked
             stream.not_before_s, stream.repeats = 0.0, 0
             self._queue(stream)
+        self._met = True
 
     async def run(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Send what there is, for ever: a piece of each stream in turn. Raises what `send` raises."""
@@ -193,6 +202,10 @@ class LogShip:
         return max(0.0, min(s.not_before_s for s in paused) - boot_s()) if paused else None
 
     async def _send_piece(self, stream: Stream, send: Callable[[bytes], Awaitable[None]]) -> None:
+        if stream.asking and not stream.asked:
+            stream.asked = True
+            await send(wire.log_frame(_chunk(stream, stream.sent, b"")))
+            return
         size = min(stream.sendable(), self._piece)
         if size <= 0:
             return
@@ -228,9 +241,6 @@ class LogShip:
             stream.acked = stream.sent = stream.length
         else:
             stream.not_before_s = boot_s() + UNREADABLE_S
-
-    def __iter__(self) -> Iterator[Stream]:
-        return iter(self._streams.values())
 
 
 def _read(path: Path, offset: int, size: int) -> bytes:
