@@ -15,7 +15,7 @@ from msgspec import Struct
 from coordinator.core import commands
 from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TenantName, TokenId
 from coordinator.core.publish import view_of
-from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, JobRow, PoolRow, TokenRow
+from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, AttemptState, JobRow, PoolRow, TokenRow
 from coordinator.core.snapshot import ProviderView
 from coordinator.core.state import ClusterState
 from coordinator.service.tokens import digest_of
@@ -75,6 +75,21 @@ class Lately(Generic[K, V]):
             self._over.pop(self._order.popleft(), None)
 
 
+def ended_fenced(row: AttemptRow) -> bool:
+    """Whether the token of an attempt with this row counts no more: it was taken back, or lost and nobody has said how
+    it ended. One whose agent said so may still send the rest of its log."""
+    if row.state is AttemptState.LOST:
+        return any(rank.exit is None for rank in row.ranks)
+    return row.state is AttemptState.TAKEN_BACK
+
+
+def _attempt_view(state: ClusterState, row: AttemptRow) -> AttemptView:
+    """An attempt of a state that was just loaded."""
+    job = state.work.jobs.get(row.job_id)
+    tenant = job.row.tenant if job is not None else TenantName("")
+    return AttemptView(row=row, tenant=tenant, fenced=ended_fenced(row))
+
+
 class LiveViews:
     """Providers, tokens, pools and work as readers see them. Bounded by the policy's bounds on the state."""
 
@@ -99,11 +114,11 @@ class LiveViews:
         self.providers = {key: view_of(provider) for key, provider in state.providers.items()}
         work = state.work
         self.jobs.load({key: job.row for key, job in work.jobs.items()})
-        live = {}
-        for key, attempt in work.attempts.items():
-            job = work.jobs.get(key[0])
-            live[key] = AttemptView(row=attempt.row, tenant=job.row.tenant if job is not None else TenantName(""))
-        self.attempts.load(live)
+        found = {key: _attempt_view(state, attempt.row) for key, attempt in work.attempts.items()}
+        self.attempts.load({key: view for key, view in found.items() if view.row.state in LIVE_ATTEMPT})
+        for key, view in found.items():
+            if view.row.state not in LIVE_ATTEMPT:
+                self.attempts.put(key, view, ended=True)
 
     def apply(self, notes: Iterable[commands.Note]) -> None:
         """Publish what became durable."""
@@ -125,6 +140,9 @@ class LiveViews:
                 case commands.JobChanged(row=job):
                     self.jobs.put(job.job_id, job, job.state in ENDED)
                 case commands.AttemptChanged(row=attempt, tenant=tenant, fenced=fenced):
+                    before = self.attempts.get(attempt.attempt_id)
+                    if before is not None and before.row.state is attempt.state:
+                        fenced = fenced or before.fenced  # what changed is something else
                     known = AttemptView(row=attempt, tenant=tenant, fenced=fenced)
                     self.attempts.put(attempt.attempt_id, known, attempt.state not in LIVE_ATTEMPT)
                 case _:

@@ -7,13 +7,10 @@ from enum import Enum
 
 from coordinator import ports, wire
 from coordinator.core.ids import AttemptId, ProviderId, TenantName
-from coordinator.core.rows import AttemptState
-from coordinator.service.views import AttemptView, LiveViews
+from coordinator.service.views import AttemptView, LiveViews, ended_fenced
 
 LOOKED_UP_MAX = 4_096
 """Attempts that ended long ago whose rows are remembered."""
-FENCED = frozenset({AttemptState.LOST, AttemptState.TAKEN_BACK})
-"""How an attempt ends whose token counts no more."""
 
 
 class Verdict(Enum):
@@ -59,7 +56,7 @@ class Custody:
             row = await self._store.attempt(attempt_id)
             found = None
             if row is not None:
-                found = AttemptView(row=row, tenant=TenantName(""), fenced=row.state in FENCED)
+                found = AttemptView(row=row, tenant=TenantName(""), fenced=ended_fenced(row))
             self._looked_up[attempt_id] = found
             if len(self._looked_up) > LOOKED_UP_MAX:
                 self._looked_up.popitem(last=False)

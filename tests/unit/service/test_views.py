@@ -6,13 +6,15 @@ from msgspec.structs import replace
 
 from coordinator.core import commands
 from coordinator.core.decide import decide
-from coordinator.core.events import TokenCreate
-from coordinator.core.ids import RequestId, TokenId
+from coordinator.core.events import Place, TokenCreate
+from coordinator.core.ids import RequestId, TenantName, TokenId
 from coordinator.core.policy import Policy
-from coordinator.core.rows import Role
+from coordinator.core.rows import AttemptState, Role
 from coordinator.core.state import ClusterState
 from coordinator.service.tokens import digest_of
 from coordinator.service.views import LiveViews
+from tests.unit.service.relay_rig import an_attempt
+from tests.unit.service.test_pressure import Rig
 
 NOW_MS = 1_800_000_000_000
 
@@ -48,3 +50,39 @@ def test_tokens_that_made_room_are_gone_from_the_views_too() -> None:
     state.now_ms = NOW_MS + 2
     views.apply(_made(state, "new").notes)
     assert {"alive", "new"} == set(views.tokens) == set(state.tokens)
+
+
+def test_a_lost_attempt_is_fenced_in_the_views_after_a_restart_too() -> None:
+    """As it was published when it happened, and as it is derived from what is loaded."""
+    rig = Rig()
+    views = LiveViews()
+    rig.submit()
+    rig.run_first()
+    (first,) = rig.fleet.state.work.attempts
+    for seconds in range(1, 60):
+        rig.fleet.at(seconds)
+        rig.fleet.tick()
+        rig.fleet.decide(Place(at_ms=rig.fleet.now_ms))
+    for decision in rig.fleet.decisions:
+        views.apply(decision.notes)
+    lost = views.attempts.get(first)
+    assert lost is not None and lost.row.state is AttemptState.LOST
+    fresh = LiveViews()
+    fresh.load(rig.fleet.state)
+    loaded = fresh.attempts.get(first)
+    assert loaded is not None and loaded == replace(lost, tenant=loaded.tenant)
+    assert first not in {view.row.attempt_id for view in fresh.attempts.live()}
+
+
+def test_a_fence_stays_when_something_else_of_the_attempt_changes_and_goes_when_it_comes_back() -> None:
+    """The release of its capacity is no pardon; an end that counted after all is."""
+    views, lost = LiveViews(), an_attempt(state=AttemptState.LOST)
+    views.apply([commands.AttemptChanged(row=lost, tenant=TenantName("default"), fenced=True)])
+    released = replace(lost, ranks=tuple(replace(rank, released=True) for rank in lost.ranks))
+    views.apply([commands.AttemptChanged(row=released, tenant=TenantName("default"))])
+    view = views.attempts.get(lost.attempt_id)
+    assert view is not None and view.fenced
+    ended = an_attempt(state=AttemptState.COMPLETED, out_bytes=3)
+    views.apply([commands.AttemptChanged(row=ended, tenant=TenantName("default"))])
+    view = views.attempts.get(lost.attempt_id)
+    assert view is not None and not view.fenced
