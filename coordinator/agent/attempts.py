@@ -245,11 +245,11 @@ class Attempts:
 
     # ---- what the coordinator hears
 
-    def hello(self) -> tuple[wire.HeldAttempt, ...]:
-        """Everything that is held, for a hello that is about to be said."""
+    def hello(self, room: int) -> tuple[wire.HeldAttempt, ...]:
+        """Everything that is held, in `room` bytes, for a hello that is about to be said."""
         for held in self._held.values():
             held.said = held.now.phase
-        return held_attempts([held.now for held in self._held.values()])
+        return held_attempts([held.now for held in self._held.values()], room)
 
     def connected(self, say: Callable[[wire.FromAgent], None]) -> None:
         """Welcomed: from now on changes are told, and first what changed since the hello."""

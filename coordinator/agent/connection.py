@@ -35,6 +35,8 @@ INTERVAL_MIN_S, INTERVAL_MAX_S = 0.05, 3600.0
 SOCKET_TIMEOUT_MS = 60_000
 UNSENT_BYTES_MAX = 128 * 1024
 """That the kernel takes beyond what is on its way: what waits there, a heartbeat waits behind."""
+HELLO_SPARE_BYTES = 64
+"""For the name of the field that its attempts stand in."""
 AGAIN_EVERY_S = 1.0
 """How often it is looked at what has to be said again."""
 WORK_VERSION = 2
@@ -136,7 +138,8 @@ class Connection:
         try:
             async with asyncio.timeout(self._patience.welcome_s):
                 self._attempts.clock.hello_sent(boot_s())
-                await self._send(msgspec.structs.replace(self._hello, attempts=self._attempts.hello()))
+                room = wire.FRAME_BYTES_MAX - len(_ENCODER.encode(self._hello)) - HELLO_SPARE_BYTES
+                await self._send(msgspec.structs.replace(self._hello, attempts=self._attempts.hello(room)))
                 return await self._await_welcome()
         except TimeoutError:
             return Ended(then=Then.RETRY, why=f"no welcome within {self._patience.welcome_s:.0f} s")

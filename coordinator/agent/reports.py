@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
+
+import msgspec
 
 from coordinator import wire
 from coordinator.agent import channel
 from coordinator.core.rows import EndCause, ExitInfo
 
 TEXT_MAX = 1_000
-HELLO_TEXTS_MAX = 32 * 1024
-"""Of all ends in a hello together, in characters; beyond it an end is said without its words. A frame holds 1,024
-attempts then, also if every character of these takes six bytes."""
 HeldPhase = Literal["leased", "staging", "running", "frozen", "exited"]
 _UNRECORDED = ExitInfo(cause=EndCause.AGENT, text="its end was not recorded")
+_ENCODER = msgspec.json.Encoder()
 
 
-def exit_of(now: channel.Now, text_max: int = TEXT_MAX) -> wire.Exit:
+def exit_of(now: channel.Now) -> wire.Exit:
     """How it ended."""
     info = now.exit or _UNRECORDED
     return wire.Exit(
         cause=info.cause,
         code=info.code if info.code is not None and 0 <= info.code <= 255 else None,
         signal=info.signal if info.signal is not None and 1 <= info.signal <= 128 else None,
-        text=info.text[: min(text_max, TEXT_MAX)],
+        text=info.text[:TEXT_MAX],
         ran_ms=max(0, info.ran_ms),
         out_bytes=max(0, info.out_bytes),
         err_bytes=max(0, info.err_bytes),
@@ -34,13 +34,28 @@ def exit_of(now: channel.Now, text_max: int = TEXT_MAX) -> wire.Exit:
     )
 
 
-def held_attempts(nows: Sequence[channel.Now]) -> tuple[wire.HeldAttempt, ...]:
-    """The attempts of a hello."""
-    said = []
-    room = HELLO_TEXTS_MAX
-    for now in nows[: wire.ATTEMPTS_MAX]:
-        end = exit_of(now, room) if now.phase == "exited" else None
-        room -= len(end.text) if end is not None else 0
-        phase = cast("HeldPhase", now.phase)
-        said.append(wire.HeldAttempt(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase, exit=end))
-    return tuple(said)
+def _without_words(now: channel.Now) -> wire.Exit:
+    return msgspec.structs.replace(exit_of(now), text="")
+
+
+def _without_figures(now: channel.Now) -> wire.Exit:
+    told = exit_of(now)
+    return wire.Exit(
+        cause=told.cause, code=told.code, signal=told.signal, out_bytes=told.out_bytes, err_bytes=told.err_bytes
+    )
+
+
+def held_attempts(nows: Sequence[channel.Now], room: int) -> tuple[wire.HeldAttempt, ...]:
+    """The attempts of a hello, in `room` bytes of JSON: where ends in full do not fit, without their words, and then
+    without what only people want to know."""
+    for end_of in (exit_of, _without_words, _without_figures):
+        said = tuple(_held(now, end_of) for now in nows[: wire.ATTEMPTS_MAX])
+        if len(_ENCODER.encode(said)) <= room:
+            break
+    return said
+
+
+def _held(now: channel.Now, end_of: Callable[[channel.Now], wire.Exit]) -> wire.HeldAttempt:
+    end = end_of(now) if now.phase == "exited" else None
+    phase = cast("HeldPhase", now.phase)
+    return wire.HeldAttempt(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase, exit=end)
