@@ -116,8 +116,10 @@ class Attempt:
             status = status if told is None else told
         self.ended_status, self._usage, self._ended_s = status, usage, now_s
         self.tree.main_ended()
+        if self.tree.empty():
+            self._finish()
+            return
         self._kill_at_s = now_s + AGAIN_S
-        self.look(now_s)
 
     # ---- what time brings
 

@@ -10,8 +10,6 @@ import contextlib
 import hashlib
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from coordinator.agent.log import logger
@@ -20,6 +18,7 @@ from coordinator.agent.tree import send
 GROUPS = "cgroups"
 """File of the state directory that names this agent's groups, the unified one first: a service manager may start the
 next agent in another group than this one."""
+PROCESSES_ALL = 16_384
 KILL_ROUNDS = 100
 """Signals sent one by one where the kernel has no cgroup.kill (before 5.14)."""
 
@@ -51,7 +50,16 @@ def own_group(root: Path) -> Path | None:
     return None
 
 
-def write(path: Path, text: str) -> None:
+def read(path: str) -> bytes:
+    """A file of the kernel's, in one read: a stream would ask five things about it first."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
+def write(path: Path | str, text: str) -> None:
     """One write, as the kernel's files want it."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
@@ -94,7 +102,7 @@ def kill_group(group: Path) -> None:
 def populated(group: Path) -> bool:
     """Whether any process is in it or below."""
     try:
-        return "populated 1" in (group / "cgroup.events").read_text()
+        return b"populated 1" in read(f"{group}/cgroup.events")
     except OSError:
         return False
 
@@ -113,8 +121,9 @@ def remove_group(group: Path) -> bool:
 class CgroupHome:
     """The group of this agent. Made by `find`; None where this process may not make groups.
 
-    `v1` are the groups of the older hierarchies that bound memory and the number of processes where those controllers
-    are not on the unified one: by name, with the descriptor that leads back out of them.
+    `v1` are the groups of the older hierarchies where the controllers are not on the unified one: by name, with the
+    descriptor that leads back out of them. There the number of processes is bounded for the agent and all its attempts
+    together, by a group that this process stays in: a group for each would double the moves of a start.
     """
 
     def __init__(self, path: Path, come_back: int) -> None:
@@ -122,6 +131,8 @@ class CgroupHome:
         self.controllers = _enabled(path)
         self.v1: dict[str, tuple[Path, int]] = {}
         self._come_back = come_back
+        self._made: set[str] = set()
+        self._away: set[int] = set()
 
     @classmethod
     def find(cls, state_dir: Path) -> CgroupHome | None:
@@ -151,7 +162,11 @@ class CgroupHome:
         if own is not None:
             with contextlib.suppress(OSError):
                 (own / group).mkdir(exist_ok=True)
-                self.v1[name] = own / group, os.open(own / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                back = os.open(own / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                self.v1[name] = own / group, back
+                if name == "pids":
+                    write(own / group / "pids.max", str(PROCESSES_ALL))
+                    write(own / group / "cgroup.procs", "0")
 
     @property
     def limits_memory(self) -> bool:
@@ -162,29 +177,55 @@ class CgroupHome:
         return "pids" in self.controllers or "pids" in self.v1
 
     def group(self, name: str, memory: int, processes: int) -> CgroupTree:
-        """A new one, bounded where it can be; 0: no bound. OSError when there is no room for it."""
+        """One with nothing in it, bounded where it can be; 0: no bound. OSError when there is no room for it."""
         path = self.path / name
-        path.mkdir(parents=True, exist_ok=True)
-        rooms = [(path, self._come_back)]
-        for controller, bound in (("memory", memory), ("pids", processes)):
-            if bound and controller in self.controllers:
-                write(path / f"{controller}.max", str(bound))
-            elif bound and controller in self.v1:
-                above, back = self.v1[controller]
-                (above / name).mkdir(parents=True, exist_ok=True)
-                limit = "memory.limit_in_bytes" if controller == "memory" else "pids.max"
-                write(above / name / limit, str(bound))
-                rooms.append((above / name, back))
+        if name not in self._made:
+            path.mkdir(parents=True, exist_ok=True)
+            self._made.add(name)
+        rooms = [path]
         if memory and "memory" in self.controllers:
+            write(path / "memory.max", str(memory))
             write(path / "memory.oom.group", "1")
             with contextlib.suppress(OSError):
                 write(path / "memory.swap.max", "0")
-        return CgroupTree(rooms)
+        elif memory and "memory" in self.v1:
+            above, _ = self.v1["memory"]
+            (above / name).mkdir(parents=True, exist_ok=True)
+            write(above / name / "memory.limit_in_bytes", str(memory))
+            rooms.append(above / name)
+        if processes and "pids" in self.controllers:
+            write(path / "pids.max", str(processes))
+        return CgroupTree(self, rooms)
+
+    # ---- being inside for a moment
+
+    def enter(self, rooms: list[Path]) -> None:
+        """This process is in these groups now, and so is whatever it starts: nothing can fork before it is inside.
+
+        A move is a write, 0.03 ms when there were others lately and a grace period of the kernel's (10 ms and more)
+        when not; so the way back is made once, after a row of starts.
+        """
+        self._away.add(self._come_back)
+        write(f"{rooms[0]}/cgroup.procs", "0")
+        for room in rooms[1:]:
+            self._away.add(self.v1["memory"][1])
+            write(f"{room}/cgroup.procs", "0")
+
+    def come_back(self, memory_alone: bool = False) -> None:
+        """Out of every attempt's group. `memory_alone`: of the older hierarchy, which the next may not enter."""
+        for back in [back for back in self._away if not memory_alone or back != self._come_back]:
+            os.write(back, b"0")
+            self._away.discard(back)
+
+    def forget(self, name: str) -> None:
+        """The group was removed."""
+        self._made.discard(name)
 
     def close(self) -> None:
         os.close(self._come_back)
         remove_group(self.path)
         for path, back in self.v1.values():
+            os.write(back, b"0")
             os.close(back)
             remove_group(path)
 
@@ -236,36 +277,32 @@ def _v1_group(controller: str) -> Path | None:
 
 
 class CgroupTree:
-    """The processes of one group; `rooms` are the groups of it in each hierarchy, with the way back out."""
+    """The processes of one group; `rooms` are the groups of it in each hierarchy, the unified one first."""
 
-    def __init__(self, rooms: list[tuple[Path, int]]) -> None:
+    def __init__(self, home: CgroupHome, rooms: list[Path]) -> None:
         self.main = 0
-        self.path = rooms[0][0]
+        self.path = rooms[0]
+        self._home = home
         self._rooms = rooms
+        self._bounded = len(rooms) > 1 or "memory" in home.controllers
+        self._frozen = False
+        self._cpu_before_us = _figure(self.path / "cpu.stat", "usage_usec ")
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
-        """This process is in the group, and so is whatever it starts: nothing can fork before it is inside. 0.06 ms,
-        where a child that moves itself has to be stopped first."""
-        inside: list[int] = []
-        try:
-            for path, back in self._rooms:
-                write(path / "cgroup.procs", "0")
-                inside.append(back)
-            yield
-        finally:
-            for back in inside:
-                os.write(back, b"0")
+    def enter(self) -> None:
+        self._home.come_back(memory_alone=True)
+        self._home.enter(self._rooms)
 
     def signal_all(self, signum: int) -> None:
         for pid in pids_of(self.path):
             send(pid, signum)
 
     def freeze(self) -> None:
+        self._frozen = True
         write(self.path / "cgroup.freeze", "1")
 
     def thaw(self) -> None:
         write(self.path / "cgroup.freeze", "0")
+        self._frozen = False
 
     def kill(self) -> None:
         kill_group(self.path)
@@ -282,7 +319,13 @@ class CgroupTree:
         return os.open(self.path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        for path, _ in self._rooms:
+        """The group stays for the next attempt of its place, unless it counts memory or was given groups below it."""
+        if self._frozen:
+            self.thaw()
+        if not self._bounded and self.path.stat().st_nlink == 2:
+            return
+        self._home.forget(self.path.name)
+        for path in self._rooms:
             if not remove_group(path):
                 logger.warning("%s is not empty and stays", path)
 
@@ -290,27 +333,24 @@ class CgroupTree:
 
     def cpu_ms(self) -> int:
         """Of all that ran in it."""
-        return _figure(self.path / "cpu.stat", "usage_usec ") // 1000
+        return (_figure(self.path / "cpu.stat", "usage_usec ") - self._cpu_before_us) // 1000
 
     def memory_peak(self) -> int:
-        """Bytes; 0 where the memory controller is not ours."""
-        return max(
-            _figure(path / name, "") for path, _ in self._rooms for name in ("memory.peak", "memory.max_usage_in_bytes")
-        )
+        """Bytes; 0 where nothing counted them."""
+        return self._largest(("memory.peak", "memory.max_usage_in_bytes"), "")
 
     def oom_kills(self) -> int:
-        return max(
-            _figure(path / name, "oom_kill ")
-            for path, _ in self._rooms
-            for name in ("memory.events", "memory.oom_control")
-        )
+        return self._largest(("memory.events", "memory.oom_control"), "oom_kill ")
+
+    def _largest(self, names: tuple[str, ...], key: str) -> int:
+        if not self._bounded:
+            return 0
+        return max(_figure(path / name, key) for path in self._rooms for name in names)
 
 
 def _figure(path: Path, key: str) -> int:
-    try:
-        for line in path.read_text().splitlines():
+    with contextlib.suppress(OSError, ValueError):
+        for line in read(str(path)).decode().splitlines():
             if line.startswith(key):
                 return int(line[len(key) :])
-    except (OSError, ValueError):
-        pass
     return 0

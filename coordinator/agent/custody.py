@@ -60,6 +60,7 @@ class Custody:
         self._grown_at_s = 0.0
         self._queue: deque[channel.No | channel.Told | channel.Leave] = deque()
         self._commit_at_s = 0.0
+        self._due_to_run: list[Attempt] = []
         self._leaving = ""
         for name, held in journal.held.items():
             attempt = Attempt(held, places.used(held.place), 0.0)
@@ -101,12 +102,13 @@ class Custody:
             case channel.Run():
                 if attempt := self._current(message.attempt, message.token):
                     attempt.wanted, attempt.plan = attempt.phase == "leased", attempt.plan or message.plan
-                    self._run_if_held(attempt, now_s)
+                    self._due_to_run.append(attempt)
             case channel.Deadline():
                 if attempt := self._current(message.attempt, message.token):
                     before = attempt.phase
                     attempt.renew(message.freeze_at_s, now_s)
-                    self._run_if_held(attempt, now_s)
+                    if attempt.wanted:
+                        self._due_to_run.append(attempt)
                     self._after(attempt, before)
             case channel.End():
                 if attempt := self._current(message.attempt, message.token):
@@ -161,6 +163,21 @@ class Custody:
         self._journal.add(held)
         self._attempts[hold.attempt] = attempt = Attempt(held, place, hold.freeze_at_s)
         self._after(attempt, "")
+
+    def run_due(self) -> None:
+        """Start what was ordered in this turn, in its order."""
+        if not self._due_to_run:
+            return
+        due, self._due_to_run = self._due_to_run, []
+        try:
+            for attempt in due:
+                try:
+                    self._run_if_held(attempt, boot_s())
+                except Exception as error:
+                    self._launcher.launched()  # what is ended is its group, and we may be inside
+                    self._fault(attempt, error)
+        finally:
+            self._launcher.launched()
 
     def _run_if_held(self, attempt: Attempt, now_s: float) -> None:
         """Start it, once, unless its lease is over; then the renewal starts it."""

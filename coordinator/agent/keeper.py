@@ -23,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from coordinator import wire
 from coordinator.agent import channel, cleanup, log
 from coordinator.agent.cgroup import CgroupHome
 from coordinator.agent.clock import boot_s
@@ -40,6 +41,7 @@ TURN_S = 1.0
 """The longest the keeper sleeps. A turn that took longer was a stall of its own, and is nobody's silence."""
 HEARD_A_TURN = 32
 """Messages of the daemon that are taken before everything else has its turn: each may start a program."""
+FILES = 8 * wire.ATTEMPTS_MAX
 OUR_FDS_FROM = 10
 """Above every number that a daemon is given."""
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -139,7 +141,7 @@ class _Keeper:
         cleanup.clear(state_dir, journal, self._places)
         self._home = CgroupHome.find(state_dir)
         level = isolation_of(config, work)
-        self._launcher = Launcher(config, level, self._home, work, resource.getrlimit(resource.RLIMIT_NOFILE))
+        self._launcher = Launcher(config, level, self._home, work, _raise_limits())
         self._journal = journal
         self._custody = Custody(self._launcher, journal, self._places, self._watched.watch)
         self._endpoint = channel.endpoint_socket()
@@ -184,6 +186,7 @@ class _Keeper:
         """Wait for something to happen, then look at everything once."""
         began_s = boot_s()
         self._watched.turn(self._sleep_s(began_s))
+        self._custody.run_due()
         self._reap()
         self._custody.look(boot_s())
         self._obey_signals()
@@ -374,6 +377,14 @@ class _Keeper:
             self._last_status = Exit.STOPPED
         else:
             self._custody.leave()
+
+
+def _raise_limits() -> tuple[int, int]:
+    """Four descriptors an attempt are more than a shell gives. Returns what programs are given: what we had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES)), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return soft, hard
 
 
 def _empty(pipe: int) -> None:

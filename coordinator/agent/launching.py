@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from coordinator.agent.attempt import Attempt
-from coordinator.agent.cgroup import CgroupHome, CgroupTree
+from coordinator.agent.cgroup import CgroupHome
 from coordinator.agent.clock import boot_s
 from coordinator.agent.config import AgentConfig
 from coordinator.agent.isolation import Program, Started, Walls, start_isolated
@@ -52,6 +52,7 @@ class Launcher:
         self._home = home
         self._work = work
         self._files = files
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._log_bytes_max = config.log_bytes_max
         state = Path(config.state_dir).resolve()
         self._mark = state.as_posix()
@@ -69,8 +70,14 @@ class Launcher:
             memory_limit=home is not None and home.limits_memory,
         )
 
+    def launched(self) -> None:
+        """After one `launch`, or a row of them: this process is where it belongs."""
+        if self._home is not None:
+            self._home.come_back()
+
     def launch(self, attempt: Attempt) -> None:
-        """Start it. Raises CannotStart, with nothing left running."""
+        """Start it. Raises CannotStart, with nothing left running. `launched` has to be called before anything else is
+        done: this process may be inside of the attempt's group."""
         plan = self._plan(attempt)
         place = attempt.place
         tree = self._tree(str(place.number), plan)
@@ -81,12 +88,13 @@ class Launcher:
                 pump = Pump(path, plan.limits.log_bytes or self._log_bytes_max, plan.log_full)
                 pumps.append(pump)
                 ends.append(pump.connect())
-            with tree.entered() if isinstance(tree, CgroupTree) else contextlib.nullcontext():
-                started = self._start(attempt, plan, ends[0], ends[1])
+            tree.enter()
+            started = self._start(attempt, plan, ends[0], ends[1])
             tree.main = started.pid
         except (CannotStart, OSError) as error:
             for pump in pumps:
                 pump.close()
+            self.launched()
             tree.close()
             if isinstance(error, OSError):
                 raise CannotStart(NOT_STARTED, f"{error.filename or 'no room'}: {error.strerror}") from None
@@ -102,11 +110,12 @@ class Launcher:
         directory = str(place.parts[HOME] / plan.directory)
         limits = self._limits(plan, user)
         if self.level is Isolation.NONE:
-            stdin = open_stdin(plan.stdin, directory)
+            stdin = open_stdin(plan.stdin, directory) if plan.stdin else self._nothing
             try:
                 pid = start_beside(plan.argv, env, directory, stdin, (out, err))
             finally:
-                os.close(stdin)
+                if plan.stdin:
+                    os.close(stdin)
             for kind, soft, hard in limits:
                 with contextlib.suppress(OSError):  # it has ended already
                     resource.prlimit(pid, kind, (soft, hard))
@@ -161,7 +170,7 @@ class Launcher:
         return Walk(f"{self._mark}/{name}")
 
     def _limits(self, plan: LaunchPlan, user: int) -> tuple[tuple[int, int, int], ...]:
-        limits = [(resource.RLIMIT_CORE, 0, 0), (resource.RLIMIT_NOFILE, *self._files)]
+        limits = [(resource.RLIMIT_NOFILE, *self._files)]  # no cores: the keeper has none to hand down
         if user:
             limits.append((resource.RLIMIT_NPROC, PROCESSES_MAX, PROCESSES_MAX))
         if plan.limits.memory and not self.promises.memory_limit:

@@ -35,6 +35,9 @@ class Tree(Protocol):
     def kill(self) -> None:
         """SIGKILL to everything, frozen or not. Who is left is told by `empty`."""
 
+    def enter(self) -> None:
+        """What this process starts from now on is of the tree."""
+
     def main_ended(self) -> None:
         """The main process was reaped: what is left of it is killed."""
 
@@ -73,6 +76,9 @@ class Walk:
 
     def kill(self) -> None:
         self._repeat(signal.SIGKILL)
+
+    def enter(self) -> None:
+        """A mark in its environment, and its session, tell it."""
 
     def main_ended(self) -> None:
         self.kill()
