@@ -56,6 +56,7 @@ class Engine:
         self._inbox: deque[events.AnyEvent] = deque()
         self._tick_waits = False
         self._turn_due = False
+        self._paused_until_ms: Ms = 0
         self._open: list[commands.Decision] = []
         self._in_flight: list[commands.Decision] | None = None
 
@@ -101,7 +102,7 @@ class Engine:
         if not self._alive:
             return
         self._turn_due = False
-        if self._clock.asleep_since_ms is not None:
+        if self._clock.asleep_since_ms is not None or self._agenda.now_ms < self._paused_until_ms:
             self._turn_due = True
             self._agenda.after(self._unit_ms // 10, self._turn)
             return
@@ -176,5 +177,5 @@ class Engine:
         decision = reloaded(old, self.state, self._policy, undone)
         self._watcher.rolled_back(old, self.state, undone, decision)
         self._carry_out(decision)
-        self._turn_due = True
-        self._agenda.after(RETRY_S * self._unit_ms, self._turn)
+        self._paused_until_ms = self._agenda.now_ms + RETRY_S * self._unit_ms
+        self.wake()

@@ -54,6 +54,8 @@ class Leases:
             if isinstance(write, commands.Put) and isinstance(write.row, AttemptRow):
                 row = write.row
                 self._rows[row.attempt_id] = row
+                if row.state is not AttemptState.IN_DOUBT:
+                    self._doubted_awake_ms.pop(row.attempt_id, None)
                 self._newest[row.task_id] = max(row.token, self._newest.get(row.task_id, row.token))
         for send in decision.sends:
             self._check_send(send.conn_id, send.message, state)
@@ -68,7 +70,7 @@ class Leases:
     def _check_send(self, conn_id: ConnId, message: commands.Message, state: ClusterState) -> None:
         match message:
             case commands.Grant(attempt_id=attempt_id, rank=rank, token=token, term_ms=term_ms):
-                row = self._current(attempt_id, token, "is granted")
+                row = self._current(attempt_id, token, "is granted", also=AttemptState.TAKEN_BACK)
                 self._check_term(row, term_ms)
                 self._check_there(conn_id, row, rank, state)
             case commands.Launch(attempt_id=attempt_id, rank=rank, token=token):
@@ -87,15 +89,18 @@ class Leases:
             case _:
                 pass
 
-    def _current(self, attempt_id: AttemptId, token: LeaseToken, what: str) -> AttemptRow:
-        """Its row: it lives, by this token, and nobody has a newer one."""
+    def _current(
+        self, attempt_id: AttemptId, token: LeaseToken, what: str, also: AttemptState = AttemptState.RUNNING
+    ) -> AttemptRow:
+        """Its row: it lives, by this token, and nobody has a newer one. What one decision grants and takes back is
+        `also` in order: nothing was launched."""
         expect, who = self._ground.expect, dotted(attempt_id)
         row = self._rows.get(attempt_id)
         if row is None:
             expect(False, f"{who} {what} and was never decided")
         assert row is not None
         expect(row.token == token, f"{who} {what} by {token}, its token is {row.token}")
-        expect(row.state in LIVE_ATTEMPT, f"{who} {what} and is {row.state}")
+        expect(row.state in LIVE_ATTEMPT or row.state is also, f"{who} {what} and is {row.state}")
         newest = self._newest[row.task_id]
         expect(newest == token, f"{who} {what} by {token}, which {newest} has fenced")
         return row
