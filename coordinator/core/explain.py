@@ -5,6 +5,7 @@ from __future__ import annotations
 from coordinator.core import graph
 from coordinator.core.capacity import NOTHING, lacks
 from coordinator.core.commands import Decision, Explanation, Obstacle, Reply, StepExplanation
+from coordinator.core.eta import free_at_ms
 from coordinator.core.events import JobExplain, JobPreview
 from coordinator.core.feasible import as_enrolled, as_it_stands
 from coordinator.core.jobs import theirs
@@ -110,6 +111,7 @@ class Judged:
             able_now=self.able_now,
             able_ever=self.able_ever,
             hint=self.hint(verdict),
+            eta_ms=free_at_ms(self._state, self._want) if verdict == "wait" and self.able_now < nodes else None,
         )
 
     def obstacles(self) -> tuple[Obstacle, ...]:

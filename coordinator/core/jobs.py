@@ -117,6 +117,8 @@ def _cancel_one(state: ClusterState, job: Job, number: int, task_number: int, wh
     task = step.tasks.get(task_number)
     if task is None and (task_number < step.row.cursor or step.closed):
         raise CoordError(Code.CONFLICT, f"task {name} has ended", f"coord job show {job.row.job_id}")
+    if task is not None and task.cancelling:
+        return
     if task is not None:
         put_task(task, out, reason=graph.CANCELLING + why)
         cancel_task(state, job, step, task, why, out, by)
@@ -180,16 +182,18 @@ def _check_rows(job: Job | None, event: JobRetry) -> None:
     """The store told of exactly the tasks that failed or were cancelled. A task of them that it knows as running is too
     old a look: it would be lost."""
     told: dict[int, int] = {}
+    steps = {row.step: row for row in event.steps}
     for row in event.tasks:
         live = job is not None and row.task in job.steps[row.step].tasks
-        if row.state in (WorkState.FAILED, WorkState.CANCELLED) and not live:
+        early = row.task >= (job.steps[row.step].row if job is not None else steps[row.step]).cursor
+        if row.state in (WorkState.FAILED, WorkState.CANCELLED) and not live and not early:
             told[row.step] = told.get(row.step, 0) + 1
     for number, spec in enumerate(event.spec.steps):
         if job is not None:
             step = job.steps[number]
             counts, never = step.row, graph.fresh_tasks_of_closed(step)
         else:
-            counts = next(row for row in event.steps if row.step == number)
+            counts = steps[number]
             never = spec.tasks - counts.cursor
         if counts.failed + counts.cancelled - never != told.get(number, 0):
             raise CoordError(Code.CONFLICT, f"job {event.job_id} has changed this moment", "ask again")
@@ -235,7 +239,8 @@ def _put_back(state: ClusterState, job: Job, event: JobRetry, out: Decision) -> 
     newest = LeaseToken(state.generation, state.work.next_token - 1)
     for row in event.tasks:
         step = job.steps[row.step]
-        if row.state not in (WorkState.FAILED, WorkState.CANCELLED) or row.task in step.tasks:
+        early = row.task >= step.row.cursor  # cancelled before its turn: its turn is still to come
+        if row.state not in (WorkState.FAILED, WorkState.CANCELLED) or row.task in step.tasks or early:
             continue
         task = Task(row=row, newest=newest)
         step.tasks[row.task] = task

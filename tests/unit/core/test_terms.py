@@ -25,7 +25,8 @@ def running(mode: str = "auto", wait_ms: int = 0, **more: int) -> Site:
 
 def test_a_heartbeat_renews_what_it_names_in_memory_alone() -> None:
     site = running()
-    site.at(5).beat_all()
+    site.at(5)
+    site.beat_all()
     (decision,) = site.decisions[-1:]
     ((_, renew),) = sent(decision, commands.Renew)
     assert (1, FIRST, 30_000) == (renew.seq, renew.terms[0].attempt_id, renew.terms[0].term_ms)
@@ -88,12 +89,15 @@ def test_a_shorter_term_counts_when_the_agent_has_heard_of_it() -> None:
     site.decide(events.Stopping(at_ms=site.now_ms))
     assert 630_000 == site.attempt("1.0.0.1").term_ms
     site.agents["a"].conn = site.agents["b"].conn = None
-    site.at(60).restart(60)
+    site.at(60)
+    site.restart(60)
     site.back("a")
-    site.at(65).beat_all()
+    site.at(65)
+    site.beat_all()
     assert 30_000 == site.agents["a"].terms[FIRST]
     assert ([630_000], 630_000) == (live(site).terms_ms, site.attempt("1.0.0.1").term_ms)
-    site.at(70).beat_all()
+    site.at(70)
+    site.beat_all()
     assert ([30_000], 30_000) == (live(site).terms_ms, site.attempt("1.0.0.1").term_ms)
 
 
@@ -103,15 +107,18 @@ def test_a_renewal_of_an_older_connection_confirms_nothing() -> None:
     site.run_to(12)
     site.decide(events.Stopping(at_ms=site.now_ms))
     site.agents["a"].conn = site.agents["b"].conn = None
-    site.at(60).restart(60)
+    site.at(60)
+    site.restart(60)
     site.back("a")
     site.agents["a"].seq = 40
-    site.at(65).beat_all()
+    site.at(65)
+    site.beat_all()
     site.breaks("a")
     site.back("a")
     site.agents["a"].renewed_seq = 41
     site.agents["a"].seq = 41
-    site.at(70).beat_all()
+    site.at(70)
+    site.beat_all()
     assert [630_000] == live(site).terms_ms
 
 
@@ -119,7 +126,8 @@ def test_nothing_is_made_shorter_while_we_stop() -> None:
     site = running("retry")
     site.run_to(12)
     site.decide(events.Stopping(at_ms=site.now_ms))
-    site.at(12.5).beat_all()
+    site.at(12.5)
+    site.beat_all()
     assert 630_000 == site.agents["a"].terms[FIRST]
 
 

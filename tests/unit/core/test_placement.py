@@ -1,0 +1,257 @@
+"""Placement: feasible, then ranked, then chosen; first come first served without holding up those who fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from coordinator.core import events
+from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.commands import StepExplanation
+from coordinator.core.events import Curve, FiguresPublished, ProviderFigures
+from coordinator.core.ids import PoolName, ProviderId, TenantName
+from coordinator.core.jobspec import Isolation, JobSpec, OnLost
+from coordinator.core.policy import Policy
+from coordinator.core.rows import JobRow, Promises, Resources
+from tests.builders import ADMIN, an_enrolment
+from tests.site import OFFER, Site, a_job, a_step
+
+BIG = Resources(cpus=8.0, memory_gb=64.0, gpus=("gpu0", "gpu1"), named={"licence": 1.0})
+TWO = (Ask(cpus=2 * UNIT),)
+
+
+def joins(site: Site, name: str, offer: Resources = OFFER, pool: str | None = None, **promises: Any) -> None:
+    """One more provider, as it is."""
+    site.decide(an_enrolment(name, at_ms=site.now_ms, pool=pool, token=ADMIN.digest))
+    known = next(iter(site.agents.values()), None)
+    agent = type(known)(name, offer, Promises(**{"work": True, **promises})) if known is not None else None
+    assert agent is not None
+    site.agents[name] = agent
+    site.back(name)
+
+
+def figures(site: Site, stays: dict[str, float]) -> None:
+    """P(still here) the same at every horizon; the score is the same number."""
+    site.decide(
+        FiguresPublished(
+            at_ms=site.now_ms,
+            computed_at_ms=site.now_ms,
+            horizons_ms=(60_000, 36_000_000),
+            delays_ms=(),
+            providers=tuple(
+                ProviderFigures(provider_id=ProviderId(n), score=p, stays=(p, p)) for n, p in stays.items()
+            ),
+            fleet_stays=Curve(),
+            fleet_returns=Curve(),
+        )
+    )
+
+
+def where(site: Site) -> dict[str, list[str]]:
+    return {name: site.running(name) for name in site.agents if site.running(name)}
+
+
+def why(site: Site, job: int = 1) -> StepExplanation:
+    return site.explain(job).steps[0]
+
+
+def test_first_come_first_served_and_who_fits_nowhere_holds_up_nobody_else() -> None:
+    site = Site("a")
+    site.submit(a_job(asks=(Ask(cpus=16 * UNIT),)))
+    site.submit(a_job(asks=TWO))
+    site.submit(a_job(asks=TWO))
+    site.submit(a_job(asks=TWO))
+    assert {"a": ["2.0.0.1"]} == where(site)
+    site.exits("2.0.0.1")
+    assert {"a": ["3.0.0.1"]} == where(site)
+
+
+def test_the_better_forecast_comes_before_the_better_fit() -> None:
+    site = Site("a")
+    joins(site, "b", BIG)
+    figures(site, {"a": 0.5, "b": 0.9})
+    site.submit(a_job())
+    assert {"b": ["1.0.0.1"]} == where(site)
+
+
+def test_among_equal_forecasts_the_better_fit_wins_and_gpus_are_kept_for_those_who_need_them() -> None:
+    site = Site("a")
+    joins(site, "b", BIG)
+    figures(site, {"a": 0.89, "b": 0.91})
+    site.submit(a_job())
+    assert {"a": ["1.0.0.1"]} == where(site)
+
+
+def test_alternatives_are_tried_in_their_order() -> None:
+    site = Site("a")
+    site.submit(a_job(asks=(Ask(gpus=UNIT), Ask(cpus=2 * UNIT))))
+    assert 2 * UNIT == site.attempt("1.0.0.1").ranks[0].share.ask.cpus
+    joins(site, "b", BIG)
+    site.submit(a_job(asks=(Ask(gpus=UNIT), Ask(cpus=2 * UNIT))))
+    assert ((0, UNIT),) == site.attempt("2.0.0.1").ranks[0].share.gpus
+
+
+def test_several_nodes_are_several_providers_or_none() -> None:
+    site = Site("a")
+    site.submit(a_job(nodes=2))
+    assert {} == where(site)
+    joins(site, "b")
+    assert {"a": ["1.0.0.1"], "b": ["1.0.0.1"]} == where(site)
+
+
+@pytest.mark.parametrize(
+    ("asked", "constraint"),
+    [
+        ({"pools": (PoolName("lab"),)}, "pool"),
+        ({"labels": (("kind", "gpu"),)}, "labels"),
+        ({"isolation": Isolation.SANDBOX}, "isolation"),
+        ({"asks": (Ask(cpus=9 * UNIT),)}, "cpus"),
+        ({"asks": (Ask(gpus=UNIT),)}, "gpus"),
+        ({"asks": (Ask(memory=9 * 10**9),)}, "memory"),
+        ({"asks": (Ask(named=(("licence", UNIT),)),)}, "named:licence"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_no_provider_has_is_never_and_the_constraint_is_named(asked: dict[str, Any], constraint: str) -> None:
+    site = Site("a", "b")
+    site.submit(a_job(**asked))
+    found = why(site)
+    assert ("never", 0) == (found.verdict, found.able_ever)
+    (obstacle,) = [o for o in found.obstacles if o.constraint == constraint]
+    assert (2, False) == (obstacle.providers, obstacle.ever)
+    assert found.hint
+
+
+@pytest.mark.parametrize(("asked", "constraint"), [("min_score", "min_score"), ("min_forecast", "min_forecast")])
+def test_a_score_and_a_forecast_are_hard_constraints_that_time_may_meet(asked: str, constraint: str) -> None:
+    site = Site("a")
+    figures(site, {"a": 0.6})
+    bound: dict[str, Any] = {asked: 0.8}
+    site.submit(a_job(**bound))
+    found = why(site)
+    assert ("wait", [constraint]) == (found.verdict, [o.constraint for o in found.obstacles])
+    figures(site, {"a": 0.85})
+    site.run_to(6)
+    assert {"a": ["1.0.0.1"]} == where(site)
+
+
+def test_a_drained_and_a_silent_provider_get_nothing_new_and_keep_what_they_run() -> None:
+    site = Site("a")
+    site.submit(a_job())
+    who = site.provider("a").row.provider_id
+    site.decide(events.ProviderDrain(at_ms=site.now_ms, request_id=site.request(), provider_id=who))
+    site.submit(a_job())
+    assert {"a": ["1.0.0.1"]} == where(site)
+    assert ["drained"] == [o.constraint for o in why(site, 2).obstacles]
+    site.decide(events.ProviderResume(at_ms=site.now_ms, request_id=site.request(), provider_id=who))
+    assert ["1.0.0.1", "2.0.0.1"] == site.running("a")
+
+
+def test_an_agent_that_runs_no_attempts_is_given_none() -> None:
+    site = Site("a", promises=Promises(work=False))
+    site.submit(a_job())
+    assert ("never", ["work"]) == (why(site).verdict, [o.constraint for o in why(site).obstacles])
+
+
+def test_at_isolation_none_a_provider_serves_one_tenant_at_a_time() -> None:
+    site = Site("a")
+    joins(site, "b", isolation=Isolation.UID)
+    site.submit(a_job(nodes=2))
+
+    def other(spec: JobSpec) -> JobRow:
+        event = events.JobSubmit(
+            at_ms=site.now_ms, request_id=site.request(), tenant=TenantName("other"), by="token:o", spec=spec
+        )
+        (reply,) = site.decide(event).replies
+        assert isinstance(reply.result, JobRow)
+        return reply.result
+
+    other(a_job())
+    other(a_job())
+    assert {"a": ["1.0.0.1"], "b": ["1.0.0.1", "2.0.0.1"]} == where(site)
+    assert "tenant" in [o.constraint for o in why(site, 3).obstacles]
+
+
+def test_a_provider_holds_no_more_attempts_than_its_heartbeats_can_name() -> None:
+    site = Site("a", policy=Policy(attempts_per_provider_max=1))
+    site.submit(a_job(tasks=2))
+    assert {"a": ["1.0.0.1"]} == where(site)
+
+
+def test_one_place_grants_so_many_and_asks_for_another() -> None:
+    site = Site("a", policy=Policy(placements_max=1))
+    site.submit(a_job(tasks=2))
+    places = [d for d in site.decisions if any(type(s.message).__name__ == "Grant" for s in d.sends)]
+    assert [1, 1] == [sum(type(s.message).__name__ == "Grant" for s in d.sends) for d in places]
+
+
+def test_what_freed_the_capacity_is_told() -> None:
+    site = Site("a")
+    site.submit(a_job(asks=TWO))
+    site.submit(a_job(asks=TWO))
+    site.exits("1.0.0.1")
+    assert ("submit", "slot 1.0.0.1") == (site.attempt("1.0.0.1").unblocked_by, site.attempt("2.0.0.1").unblocked_by)
+
+
+def test_a_reservation_holds_its_capacity_against_the_queue() -> None:
+    site = Site("a", "b")
+    site.submit(a_job(asks=TWO, on_lost=OnLost(mode="retry")))
+    first = next(iter(where(site)))
+    site.breaks(first)
+    site.submit(a_job(asks=TWO))
+    assert ["in_doubt", "reserved"] == site.states()
+    assert [] == site.states(job=2)
+
+
+def test_waiting_is_told_apart_from_never_and_says_who_has_room() -> None:
+    site = Site("a")
+    site.submit(a_job(asks=TWO, time_limit_ms=60_000))
+    site.submit(a_job(asks=TWO))
+    found = why(site, 2)
+    assert ("wait", 1, 0, 1) == (found.verdict, found.able_ever, found.able_now, found.waiting)
+    assert ["cpus"] == [o.constraint for o in found.obstacles]
+    assert found.eta_ms is not None and site.now_ms < found.eta_ms <= site.now_ms + 60_000
+
+
+def test_a_preview_says_who_could_run_it_and_changes_nothing() -> None:
+    site = Site("a")
+    ask = events.JobPreview(
+        at_ms=site.now_ms,
+        request_id=site.request(),
+        tenant=TenantName("default"),
+        spec=a_job(a_step("x"), a_step("y", needs=(0,), asks=(Ask(gpus=UNIT),))),
+    )
+    decision = site.decide(ask)
+    (reply,) = decision.replies
+    assert not isinstance(reply.result, Exception) and reply.result is not None
+    assert [("x", 1), ("y", 0)] == [(step.name, step.able_ever) for step in reply.result.steps]  # type: ignore[union-attr]
+    assert [] == decision.writes
+
+
+def test_what_waits_for_another_step_says_so() -> None:
+    site = Site("a")
+    site.submit(a_job(a_step("x"), a_step("y", needs=(0,))))
+    found = site.explain(1).steps
+    assert [("runs", ""), ("wait", "x")] == [(s.verdict, "x" if "waits for x" in s.text else "") for s in found]
+
+
+def test_equal_wants_stand_in_one_line() -> None:
+    """What waits costs a place in a line, and each line is judged once."""
+    site = Site("a")
+    for _ in range(50):
+        site.submit(a_job(asks=(Ask(cpus=9 * UNIT),)))
+    assert (1, [50]) == (len(site.state.work.queue), [line.waiting for line in site.state.work.queue.values()])
+    for job in range(1, 51):
+        site.cancel(job)
+    assert {} == site.state.work.queue
+
+
+def test_an_offer_that_grew_takes_who_waited() -> None:
+    site = Site("a")
+    site.submit(a_job(asks=(Ask(cpus=4 * UNIT),)))
+    site.agents["a"].offer = replace(OFFER, cpus=4.0)
+    site.breaks("a")
+    site.back("a")
+    assert {"a": ["1.0.0.1"]} == where(site)
