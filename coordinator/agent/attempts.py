@@ -147,6 +147,11 @@ class Attempts:
         if held is not None and held.now.token == grant.token:
             self._tell(held)
             return
+        if self.leaving:
+            # A refusal would have the task wait, be blamed on this machine, and be followed by the next grant. Left
+            # unanswered it is taken back with our good-bye, at once and without a charge.
+            logger.info("%s is not taken: this agent is leaving", grant.attempt)
+            return
         why = self._why_not(grant)
         if why:
             logger.warning("%s is refused: %s", grant.attempt, why)
@@ -164,8 +169,6 @@ class Attempts:
         )
 
     def _why_not(self, grant: wire.Grant) -> str:
-        if self.leaving:
-            return "this agent is leaving"
         if len(self._held) + len(self._asked) >= wire.ATTEMPTS_MAX:
             return f"{wire.ATTEMPTS_MAX} attempts are held here already"
         return exceeds(grant.share, self.offered)
