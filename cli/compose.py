@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
+import os
 import resource
 from typing import NamedTuple
 
@@ -121,7 +122,7 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         store=replace(config.section("store", StoreSettings), failpoint=config.secret("COORD_FAILPOINT") or ""),
         analytics=config.section("analytics", AnalyticsSettings),
         alerts=alerts,
-        receivers=receivers_of(alerts),
+        receivers=receivers_of(alerts, os.environ),
         pin=key_fingerprint(serve.tls_cert) if serve.tls_cert else "",
     )
 

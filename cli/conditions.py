@@ -38,13 +38,13 @@ def watch(
     def dropped() -> str | None:
         return f"{lost.amount} heartbeats were dropped of late" if lost.look() else None
 
-    crowded = Growth(lambda: relay.counters.dropped_bytes)
+    crowded = Growth(lambda: relay.counters.no_room)
 
     def saturated() -> str | None:
         if relay.failing:
             return f"the disk takes no logs; {relay.waiting_bytes} bytes wait here, the rest on the agents"
         if crowded.look():
-            return f"{crowded.amount} bytes of logs found no room of late and are sent again"
+            return f"{crowded.amount} pieces of logs found no room of late and are sent again"
         lag_s = relay.counters.lag_seconds
         return f"logs reach the disk {lag_s:.1f} s late" if relay.waiting_bytes and lag_s > LOG_LAG_ALERT_S else None
 

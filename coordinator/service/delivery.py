@@ -16,6 +16,7 @@ import signal
 import stat
 import subprocess
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -32,6 +33,8 @@ log = logging.getLogger("coord.alerts")
 SEVERITIES = ("warning", "critical")
 """Ordered: each is worse than the one before."""
 SECRET_BYTES_MIN = 16
+PASSED_ON = ("PATH", "HOME", "LANG", "TZ")
+"""What a command gets of our environment: there are secrets in it."""
 
 
 class AlertSettings(Struct, frozen=True, kw_only=True):
@@ -134,14 +137,14 @@ class Program:
 
     name = "command"
 
-    def __init__(self, argv: tuple[str, ...], timeout_s: float) -> None:
+    def __init__(self, argv: tuple[str, ...], env: Mapping[str, str], timeout_s: float) -> None:
         self._argv = argv
+        self._env = env
         self._timeout_s = timeout_s
 
     async def deliver(self, body: bytes, message_id: str) -> str | None:
-        env = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in os.environ}
         try:
-            process = await asyncio.to_thread(self._start, {**env, "COORD_DELIVERY": message_id})
+            process = await asyncio.to_thread(self._start, {**self._env, "COORD_DELIVERY": message_id})
         except OSError as error:
             return f"it cannot be started: {error}"
         try:
@@ -273,8 +276,9 @@ class Delivery:
                 group.create_task(queue.run())
 
 
-def receivers_of(settings: AlertSettings) -> tuple[Receiver, ...]:
-    """Those that were configured. CoordError(BAD_CONFIG) for what cannot be meant."""
+def receivers_of(settings: AlertSettings, environ: Mapping[str, str]) -> tuple[Receiver, ...]:
+    """Those that were configured; a command gets PASSED_ON of `environ`. CoordError(BAD_CONFIG) for what cannot be
+    meant."""
     if settings.severity not in SEVERITIES:
         raise CoordError(Code.BAD_CONFIG, f"alerts.severity = {settings.severity!a}", f"say {' or '.join(SEVERITIES)}")
     found: list[Receiver] = []
@@ -291,7 +295,8 @@ def receivers_of(settings: AlertSettings) -> tuple[Receiver, ...]:
     elif settings.webhook_secret is not None:
         raise CoordError(Code.BAD_CONFIG, "alerts.webhook_secret without alerts.webhook", "name the webhook too")
     if settings.command:
-        found.append(Program(settings.command, settings.timeout_s))
+        env = {name: environ[name] for name in PASSED_ON if name in environ}
+        found.append(Program(settings.command, env, settings.timeout_s))
     return tuple(found)
 
 

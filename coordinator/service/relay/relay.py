@@ -179,6 +179,7 @@ class Relay:
         over = size > 0 and sender.bytes + size > 2 * self._settings.connection_bytes_max
         if gap or full or over:
             self.counters.dropped_bytes += size
+            self.counters.no_room += not gap
             if not (gap and stream.behind):  # else it is on its way back, and this was sent before it heard
                 stream.behind = True
                 self._owed[key] = None
@@ -336,7 +337,7 @@ class Relay:
             self._hold_timer = None
 
     def _settle(self, key: LogKey, stream: _Stream, length: int) -> None:
-        stream.stored = length
+        stream.stored, stream.next = length, max(stream.next, length)
         if stream.next > length and key not in self._waiting:
             stream.go_back(key)  # a gap before it that only the file knew of
         else:

@@ -42,6 +42,8 @@ class RelayCounters(Struct):
     append_seconds_max: float = 0.0
     dropped_bytes: int = 0
     """No room, or a gap before them: asked for again."""
+    no_room: int = 0
+    """Frames among them that found no room."""
     refused: int = 0
     """Frames with an old token, of an unknown attempt or from another provider."""
     holds: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -70,7 +71,10 @@ async def a_hook() -> AsyncIterator[Hook]:
 @asynccontextmanager
 async def delivered(settings: AlertSettings) -> AsyncIterator[tuple[Alerts, Delivery]]:
     """Alerts whose changes are delivered while the block lasts."""
-    alerts, delivery = Alerts(lambda: 1_800_000_000_000), Delivery(receivers_of(settings), settings, "c-test")
+    alerts, delivery = (
+        Alerts(lambda: 1_800_000_000_000),
+        Delivery(receivers_of(settings, os.environ), settings, "c-test"),
+    )
     alerts.tell(delivery.on_change)
     task = asyncio.ensure_future(delivery.run())
     try:
@@ -160,7 +164,7 @@ def test_what_waits_is_bounded_and_the_oldest_goes() -> None:
 
     async def main() -> None:
         settings = AlertSettings(command=("/bin/true",), queue_max=5)
-        delivery = Delivery(receivers_of(settings), settings, "c-test")
+        delivery = Delivery(receivers_of(settings, os.environ), settings, "c-test")
         alerts = Alerts(lambda: 0)
         alerts.tell(delivery.on_change)
         for number in range(20):
@@ -248,7 +252,7 @@ def test_a_command_that_cannot_be_started_is_a_failed_delivery() -> None:
 )
 def test_settings_that_cannot_be_meant_are_refused_at_the_start(settings: AlertSettings) -> None:
     with pytest.raises(CoordError) as caught:
-        receivers_of(settings)
+        receivers_of(settings, os.environ)
     assert caught.value.code is Code.BAD_CONFIG
 
 
@@ -258,9 +262,9 @@ def test_a_secret_that_is_none_is_refused(tmp_path: Path, mode: int, secret: byt
     path.write_bytes(secret)
     path.chmod(mode)
     with pytest.raises(CoordError):
-        receivers_of(AlertSettings(webhook="https://host/x", webhook_secret=path))
+        receivers_of(AlertSettings(webhook="https://host/x", webhook_secret=path), {})
 
 
 def test_nothing_configured_delivers_nothing() -> None:
-    found: tuple[Receiver, ...] = receivers_of(AlertSettings())
+    found: tuple[Receiver, ...] = receivers_of(AlertSettings(), {})
     assert found == ()

@@ -62,6 +62,23 @@ def test_what_comes_twice_is_stored_once() -> None:
     with_relay(test)
 
 
+def test_an_agent_that_knew_less_goes_on_where_the_file_ends_and_nothing_is_dropped() -> None:
+    """The coordinator died between the disk and the acknowledgement: the agent begins below, hears, and jumps ahead."""
+
+    async def test(rig: Rig) -> None:
+        first, second = Connection(1), Connection(2)
+        rig.relay.take(first, a_chunk(0, b"0123456789"))
+        await until(lambda: first.acked() == 10)
+        rig.relay.gone(first)
+        rig.relay.take(second, a_chunk(2, b"23"))
+        await until(lambda: second.acked() == 10)
+        rig.relay.take(second, a_chunk(10, b"abc"))
+        await until(lambda: second.acked() == 13)
+        assert second.acks == [(OUT, 10), (OUT, 13)] and rig.relay.counters.dropped_bytes == 0
+
+    with_relay(test)
+
+
 def test_a_frame_without_bytes_asks_where_to_go_on() -> None:
     """It is answered with the stored length, also of a stream of which nothing came on this connection."""
 
