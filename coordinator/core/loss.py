@@ -77,12 +77,18 @@ def _doubt(state: ClusterState, attempt: Attempt, why: str, policy: Policy, out:
             lease_over_ms=over,
         )
     state.work.wheel.put(attempt.row.attempt_id, over)
+    _seek_replacement(state, attempt, policy)
+
+
+def _seek_replacement(state: ClusterState, attempt: Attempt, policy: Policy) -> None:
+    """Have another provider looked for, if that is better than to wait."""
     home = home_of(state.work, attempt)
-    if home is not None and not attempt.stopping:
-        job, step, task = home
-        if not task.cancelling and len(task.attempts) == 1:
-            task.wanted = wants_replacement(state, step, attempt, policy)
-            fit_task(state.work, job, step, task)
+    if home is None or attempt.stopping:
+        return
+    job, step, task = home
+    if not task.cancelling and len(task.attempts) == 1:
+        task.wanted = wants_replacement(state, step, attempt, policy)
+        fit_task(state.work, job, step, task)
 
 
 def wants_replacement(state: ClusterState, step: Step, attempt: Attempt, policy: Policy) -> bool:
@@ -217,6 +223,8 @@ def _review_doubt(state: ClusterState, attempt: Attempt, policy: Policy, out: De
         state.work.wheel.put(attempt.row.attempt_id, over)
         if attempt.row.lease_over_ms != over:
             put_attempt(attempt, out, lease_over_ms=over)
+        if attempt.silent:
+            _seek_replacement(state, attempt, policy)
         return
     if not attempt.silent:
         state.work.wheel.put(attempt.row.attempt_id, state.now_ms + 1_000)

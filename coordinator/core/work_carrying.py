@@ -6,6 +6,7 @@ What agents said and a full disk undid they say again: grants and ends are repea
 from __future__ import annotations
 
 from coordinator.core.ids import Ms
+from coordinator.core.rows import AttemptState
 from coordinator.core.work import Attempt, Job, Work
 
 
@@ -41,6 +42,8 @@ def _carry_attempt(before: Attempt | None, attempt: Attempt, now_ms: Ms) -> None
     attempt.renewed_ms = list(before.renewed_ms)
     attempt.terms_ms = [min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks]
     attempt.granted_ms = before.granted_ms
+    if attempt.row.state is AttemptState.IN_DOUBT:  # else the next tick doubts it again
+        attempt.silent = set(before.silent)
     attempt.tenant = before.tenant
 
 

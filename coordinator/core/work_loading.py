@@ -10,7 +10,18 @@ from coordinator.core.capacity import hold
 from coordinator.core.ids import AttemptId, JobId, Ms, TenantName
 from coordinator.core.jobspec import JobSpec
 from coordinator.core.queue import fit_step, want_of
-from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, JobRow, ProviderRow, Row, SpecRow, StepRow, TaskRow
+from coordinator.core.rows import (
+    ENDED,
+    LIVE_ATTEMPT,
+    AttemptRow,
+    JobRow,
+    ProviderRow,
+    Row,
+    SpecRow,
+    StepRow,
+    TaskRow,
+    WorkState,
+)
 from coordinator.core.work import NO_TOKEN, Attempt, Job, Step, Task, Work, is_live
 
 
@@ -92,7 +103,8 @@ def _settle(work: Work, job: Job) -> None:
         step.closed = (
             ended or bool(job.row.cancelling) or (step.row.cursor < step.spec.tasks and graph.fresh_tasks(step) == 0)
         )
-        step.ready = ended or graph.may_start(job, step)
+        begun = step.row.state in (WorkState.STAGING, WorkState.RUNNING)
+        step.ready = ended or begun or graph.may_start(job, step)
         step.unblocked_by = f"step {job.row.job_id}.{step.spec.needs[-1]}" if step.spec.needs else "submit"
         for number, task in sorted(step.tasks.items()):
             if step.closed:

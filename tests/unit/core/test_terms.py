@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from coordinator.core import commands, events
 from coordinator.core.events import Curve, FiguresPublished
 from coordinator.core.ids import attempt_of
@@ -17,7 +19,7 @@ def live(site: Site) -> Attempt:
     return site.state.work.attempts[FIRST]
 
 
-def running(mode: str = "auto", wait_ms: int = 0, **more: int) -> Site:
+def running(mode: str = "auto", wait_ms: int = 0, **more: Any) -> Site:
     site = Site("a", "b")
     site.submit(a_job(on_lost=OnLost(mode=mode, wait_ms=wait_ms), **more))
     return site
