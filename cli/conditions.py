@@ -38,16 +38,6 @@ def watch(
     def dropped() -> str | None:
         return f"{lost.amount} heartbeats were dropped of late" if lost.look() else None
 
-    crowded = Growth(lambda: relay.counters.no_room)
-
-    def saturated() -> str | None:
-        if relay.failing:
-            return f"the disk takes no logs; {relay.waiting_bytes} bytes wait here, the rest on the agents"
-        if crowded.look():
-            return f"{crowded.amount} pieces of logs found no room of late and are sent again"
-        lag_s = relay.counters.lag_seconds
-        return f"logs reach the disk {lag_s:.1f} s late" if relay.waiting_bytes and lag_s > LOG_LAG_ALERT_S else None
-
     def worker() -> str | None:
         health = analytics.health()
         return None if health.up else f"the analytics worker is down: {health.last_error or 'it is being started'}"
@@ -65,9 +55,25 @@ def watch(
     alerts.probe("disk", "store", disk)
     alerts.probe("record_set_aside", "rows", unread)
     alerts.probe("heartbeat_loss", "store", dropped)
-    alerts.probe("relay_saturated", "logs", saturated)
+    alerts.probe("relay_saturated", "logs", saturation(relay))
     alerts.probe("analytics_down", "worker", lasting(worker))
     alerts.probe("loop_lag", "coordinator", slow)
+
+
+def saturation(relay: Relay) -> Probe:
+    """Whether logs do not reach the disk as fast as they come."""
+    crowded = Growth(lambda: relay.counters.no_room)
+
+    def probe() -> str | None:
+        growing = crowded.look()
+        if relay.failing:
+            return f"the disk takes no logs; {relay.waiting_bytes} bytes wait here, the rest on the agents"
+        if growing:
+            return f"{crowded.amount} pieces of logs found no room of late and are sent again"
+        lag_s = relay.counters.lag_seconds
+        return f"logs reach the disk {lag_s:.1f} s late" if relay.waiting_bytes and lag_s > LOG_LAG_ALERT_S else None
+
+    return probe
 
 
 def lasting(ask: Probe, looks: int = 5) -> Probe:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from cli.conditions import saturation
 from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
@@ -211,6 +212,29 @@ def test_a_full_disk_costs_no_byte_and_no_socket_stands_still_for_it() -> None:
         assert rig.relay.counters.dropped_bytes > 0 and not rig.relay.failing
 
     with_relay(test, RelaySettings(retry_s=0.01, bytes_max=1024 * 1024, stop_s=0.2))
+
+
+def test_saturation_is_told_while_it_lasts_and_some_time_after() -> None:
+    """A full disk, then what found no room meanwhile; quiet again when nothing was dropped for a while."""
+
+    async def test(rig: Rig) -> None:
+        probe, agent = saturation(rig.relay), Connection(1)
+        assert probe() is None
+        rig.logs.fault = FULL
+        rig.relay.take(agent, a_chunk(0, b"x" * 1_000))
+        await until(lambda: rig.relay.failing)
+        told = probe()
+        assert told is not None and "takes no logs" in told
+        rig.relay.take(agent, a_chunk(1_000, b"y" * 1_000))
+        rig.logs.fault = None
+        await until(lambda: not rig.relay.failing)
+        told = probe()
+        assert told is not None and "1 pieces of logs found no room" in told
+        for _ in range(31):
+            told = probe()
+        assert told is None
+
+    with_relay(test, RelaySettings(retry_s=0.01, bytes_max=1_500, stop_s=0.2))
 
 
 def test_a_slow_disk_holds_up_the_socket_that_brings_much_and_no_other() -> None:
