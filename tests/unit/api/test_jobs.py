@@ -296,6 +296,7 @@ def test_cancel_and_retry_answer_how_the_job_stands() -> None:
         why = (await rig.get(f"/v1/jobs/{job_id}/why", TENANT)).json
         assert "cancelled" == why["state"] and ["ended"] == [step["verdict"] for step in why["steps"]]
         again = await rig.post(f"/v1/jobs/{job_id}/retry", token=TENANT)
+        assert 200 == again.status, again.body
         assert (200, "pending", 1) == (again.status, again.json["state"], again.json["retries"])
         why = (await rig.get(f"/v1/jobs/{job_id}/why", TENANT)).json
         assert "never" == why["steps"][0]["verdict"] and why["steps"][0]["hint"]

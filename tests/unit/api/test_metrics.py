@@ -14,6 +14,8 @@ from coordinator.core.commands import SessionEnded, SessionOpened, Warned
 from coordinator.core.ids import ProviderId, SessionId
 from coordinator.core.rows import EndReason, SessionRow
 from coordinator.service import heartbeats, metrics
+from coordinator.service.delivery import AlertSettings, Delivery, Program
+from coordinator.service.measures import delivery_source
 from coordinator.service.metrics import FLUSH_S, Metric, Metrics
 from tests.unit.api.rig import PATIENCE_S, READER, Rig, served
 
@@ -75,6 +77,8 @@ def test_every_metric_shows_up_and_is_well_formed_once_things_happen() -> None:
         )
         await rig.writer.close()
         await asyncio.wait_for(writing, PATIENCE_S)
+        receivers = (Program(("true",), {}, 5.0),)
+        rig.deps.metrics.source(delivery_source(Delivery(receivers, AlertSettings(), "c-test")))
         got = await rig.get("/metrics", READER)
         assert got.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         samples: dict[str, float] = {}

@@ -1,0 +1,310 @@
+"""The structs of HTTP answers about work: jobs, steps, tasks, attempts, their logs, what happens, and capacity.
+
+`api_types` has them too: readers import them from there.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+Timestamp = str
+"""RFC 3339, UTC, milliseconds."""
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """Tasks by how they stand. They sum to `tasks`."""
+
+    tasks: int
+    waiting: int
+    running: int
+    """Those with a live attempt that holds a lease, in doubt and frozen ones included."""
+    completed: int
+    failed: int
+    cancelled: int
+
+
+class JobEntry(Struct, frozen=True, kw_only=True):
+    """One job."""
+
+    job_id: int
+    tenant: str
+    name: str
+    state: str
+    """pending, staging, running, completed, failed or cancelled."""
+    reason: str
+    """Why it stands as it does."""
+    submitted_at: Timestamp
+    started_at: Timestamp | None
+    ended_at: Timestamp | None
+    submitted_by: str
+    cancelling: str
+    """Why it is being cancelled; empty: it is not."""
+    retries: int
+    """Manual ones."""
+    counts: Counts
+
+
+class Jobs(Struct, frozen=True, kw_only=True):
+    entries: tuple[JobEntry, ...]
+    next_page: str | None = None
+
+
+class StepEntry(Struct, frozen=True, kw_only=True):
+    """One step of a job."""
+
+    step: int
+    name: str
+    state: str
+    reason: str
+    needs: tuple[str, ...]
+    """Names of the steps that it waits for."""
+    when: str
+    nodes: int
+    counts: Counts
+
+
+class ExitEntry(Struct, frozen=True, kw_only=True):
+    """How a rank ended. `cause`: exited, signalled, timeout, oom, log_full, start, stopped, expired or agent."""
+
+    cause: str
+    code: int | None
+    signal: int | None
+    text: str
+    ran_seconds: float
+    out_bytes: int
+    err_bytes: int
+    dropped_bytes: int
+    """Beyond a log's bound."""
+    memory_max: int
+    cpu_seconds: float
+
+
+class RankEntry(Struct, frozen=True, kw_only=True):
+    """One node's share of an attempt, and what it holds there."""
+
+    rank: int
+    provider_id: str
+    cpus: float
+    memory: int
+    """Bytes."""
+    gpus: tuple[int, ...]
+    """Indexes of the GPUs on the provider."""
+    launched: bool
+    running: bool
+    released: bool
+    exit: ExitEntry | None
+
+
+class AttemptEntry(Struct, frozen=True, kw_only=True):
+    """One try of a task."""
+
+    attempt: str
+    """`JOB.STEP.TASK.ATTEMPT`."""
+    number: int
+    state: str
+    """reserved, leased, staging, running, in_doubt, frozen, completed, failed, cancelled, lost or taken_back."""
+    reason: str
+    created_at: Timestamp
+    started_at: Timestamp | None
+    ended_at: Timestamp | None
+    doubted_at: Timestamp | None
+    lease_over_at: Timestamp | None
+    """Of one in doubt: from then on it cannot be running any more."""
+    unblocked_by: str
+    forecast: float | None
+    """P(its provider stays for the expected run time) when it was placed."""
+    ranks: tuple[RankEntry, ...]
+
+
+class TaskEntry(Struct, frozen=True, kw_only=True):
+    """A task that was launched at least once, or is about to be."""
+
+    task: str
+    """`JOB.STEP.TASK`."""
+    step: str
+    """The step's name."""
+    number: int
+    values: dict[str, str]
+    """What its placeholders stand for."""
+    state: str
+    reason: str
+    attempts: int
+    failures: int
+    """Charged to retry.limit."""
+    losses: int
+    """Charged to retry.losses."""
+    not_before: Timestamp | None
+    """A retry backs off until then."""
+    failed_on: tuple[str, ...]
+    straggler: bool
+    started_at: Timestamp | None
+    ended_at: Timestamp | None
+    exit_code: int | None
+    waits_for: str
+    tries: tuple[AttemptEntry, ...]
+    """Its attempts, the oldest first; only where they were asked for."""
+
+
+class Tasks(Struct, frozen=True, kw_only=True):
+    """Tasks by step and number. Those that were never launched have no entry: they are counted in their step."""
+
+    entries: tuple[TaskEntry, ...]
+    next_page: str | None = None
+
+
+class JobDetails(Struct, frozen=True, kw_only=True):
+    """A job, its steps, and the first of its tasks with their attempts."""
+
+    job: JobEntry
+    deadline: Timestamp | None
+    steps: tuple[StepEntry, ...]
+    tasks: tuple[TaskEntry, ...]
+    next_page: str | None = None
+    """Of `/v1/jobs/{id}/tasks`, when there are more."""
+
+
+class Obstacle(Struct, frozen=True, kw_only=True):
+    """One constraint and how many of the enrolled providers it alone rules out."""
+
+    constraint: str
+    providers: int
+    text: str
+    ever: bool
+    """Waiting may help."""
+
+
+class StepWhy(Struct, frozen=True, kw_only=True):
+    """Why a step's tasks run or do not run."""
+
+    step: int
+    name: str
+    tasks: int
+    waiting: int
+    running: int
+    verdict: str
+    """runs, wait, never or ended."""
+    text: str
+    hint: str
+    """The nearest change that would help."""
+    able_now: int
+    """Providers that could take a task of it this moment."""
+    able_ever: int
+    """Providers that could with nothing else on them."""
+    eta: Timestamp | None
+    """When capacity is expected to be free, where run times or limits tell."""
+    obstacles: tuple[Obstacle, ...]
+
+
+class JobWhy(Struct, frozen=True, kw_only=True):
+    """Why a job stands as it does, step by step."""
+
+    job_id: int
+    state: str
+    reason: str
+    providers: int
+    """Enrolled ones."""
+    steps: tuple[StepWhy, ...]
+
+
+class StepPlan(Struct, frozen=True, kw_only=True):
+    """A step as it would be run."""
+
+    step: int
+    name: str
+    needs: tuple[str, ...]
+    when: str
+    tasks: int
+    nodes: int
+    resources: tuple[str, ...]
+    """The alternatives in words, the preferred one first."""
+    commands: tuple[tuple[str, ...], ...]
+    """Argument lists of the first tasks."""
+    settings: dict[str, str]
+    """Whatever was not left at its default, in words."""
+
+
+class Preview(Struct, frozen=True, kw_only=True):
+    """A job that was not submitted: what it consists of, and who could run it now."""
+
+    name: str
+    tenant: str
+    tasks: int
+    deadline: Timestamp | None
+    steps: tuple[StepPlan, ...]
+    providers: int
+    """Enrolled ones."""
+    why: tuple[StepWhy, ...]
+
+
+class EventEntry(Struct, frozen=True, kw_only=True):
+    """One transition, or one thing that a person did."""
+
+    seq: int
+    at: Timestamp
+    wall_ns: int
+    mono_ns: int
+    """CLOCK_BOOTTIME of the head node."""
+    entity: str
+    """job, step, task, attempt, provider, token or pool."""
+    subject: str
+    before: str
+    after: str
+    why: str
+    by: str
+    unblocked_by: str
+    tenant: str
+    job_id: int | None
+    provider_id: str | None
+
+
+class Audit(Struct, frozen=True, kw_only=True):
+    """Newest first."""
+
+    entries: tuple[EventEntry, ...]
+    next_page: str | None = None
+
+
+class LogEvent(Struct, frozen=True, kw_only=True):
+    """A piece of a log in an event stream; the event's id leads to what follows it."""
+
+    attempt: str
+    rank: int
+    stream: str
+    """stdout or stderr."""
+    offset: int
+    """Where it begins in its stream."""
+    at: Timestamp
+    """When it arrived here."""
+    data: str
+    encoding: str = "utf-8"
+    """utf-8, or base64 for bytes that are not."""
+
+
+class NodePool(Struct, frozen=True, kw_only=True):
+    """A pool's capacity now. `free` is of providers that take work at this moment."""
+
+    name: str
+    providers: int
+    online: int
+    """Those that take work now: online, not drained, not quarantined, able to run attempts."""
+    drained: int
+    quarantined: int
+    cpus: float
+    cpus_free: float
+    memory: int
+    """Bytes."""
+    memory_free: int
+    gpus: int
+    gpus_free: float
+    attempts: int
+    """That hold something there."""
+    queued: int
+    """Tasks that wait and may go there."""
+    next_free_at: Timestamp | None
+    """When the first of its attempts should end, where run times or limits tell; null: not known, or nothing runs."""
+    eta: Timestamp | None
+    """When a task that is queued now should start: now where there is room, else where run times tell."""
+
+
+class NodePools(Struct, frozen=True, kw_only=True):
+    entries: tuple[NodePool, ...]
