@@ -12,12 +12,11 @@ import contextlib
 import random
 from collections.abc import Callable
 
-from msgspec import Struct
-
 from coordinator import wire
 from coordinator.agent import channel
 from coordinator.agent.clock import boot_s
 from coordinator.agent.config import Patience
+from coordinator.agent.held import LIVE, RUNNING, AttemptStatus, Held, status_of
 from coordinator.agent.leases import LeaseClock, freeze_at_s
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key, LogShip, is_attempt
@@ -32,42 +31,6 @@ PHASE_AGAIN_S = 30.0
 JITTER = 0.25
 FORGOTTEN_MAX = 4_096
 """Attempts remembered after they were forgotten: what was on its way for them is no news."""
-LIVE = ("leased", "staging", "running", "frozen")
-RUNNING = ("staging", "running", "frozen")
-
-
-class AttemptStatus(Struct, frozen=True, kw_only=True):
-    """One attempt in the answer of `coord agent status`."""
-
-    attempt: str
-    rank: int
-    phase: str
-    freeze_in_s: float | None
-    """Until it is frozen unless its lease is renewed."""
-    log_bytes: int
-    log_stored: int
-    exit: str = ""
-
-
-class Held(Struct, kw_only=True):
-    """One attempt, as the keeper said last, and how far the coordinator knows it."""
-
-    now: channel.Now
-    said: str = ""
-    """The phase that was said last on this connection."""
-    again_s: float = 0.0
-    """When it is said again."""
-    answered: bool = False
-    """Of a lease: launch or stop came."""
-    launching: bool = False
-    """It was ordered to run; to the keeper that is said once."""
-    settled: bool = False
-    freeze_at_s: float = 0.0
-    """As it was renewed last, whether the keeper has heard of it or not."""
-
-    @property
-    def key(self) -> Key:
-        return self.now.attempt, self.now.rank
 
 
 class Attempts:
@@ -351,19 +314,6 @@ class Attempts:
             exit_said = wire.Exit(cause=EndCause.AGENT, text="it is not held here")
             self._say(wire.Exited(attempt=attempt, rank=rank, token=token, exit=exit_said))
 
-    # ---- for people
-
     def status(self) -> tuple[AttemptStatus, ...]:
-        now_s = boot_s()
-        return tuple(
-            AttemptStatus(
-                attempt=held.now.attempt,
-                rank=held.now.rank,
-                phase=held.now.phase,
-                freeze_in_s=held.freeze_at_s - now_s if held.now.phase in ("leased", "staging", "running") else None,
-                log_bytes=held.now.out_bytes + held.now.err_bytes,
-                log_stored=sum(self.ship.stored(held.key)),
-                exit=str(held.now.exit.cause) if held.now.exit is not None else "",
-            )
-            for held in self._held.values()
-        )
+        """For people."""
+        return tuple(status_of(held, sum(self.ship.stored(held.key))) for held in self._held.values())

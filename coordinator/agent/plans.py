@@ -61,7 +61,7 @@ class Plans:
         return [self._write(Path(directory), launch) for directory, launch in waiting]
 
     def _write(self, directory: Path, launch: wire.Launch) -> channel.Run:
-        plan = msgspec.structs.replace(launch.plan, env=launch.plan.env + self._env(launch))
+        plan = msgspec.structs.replace(launch.plan, env=launch.plan.env + environment(self._url, launch))
         order = channel.Run(attempt=launch.attempt, rank=launch.rank, token=launch.token, plan=plan)
         encoded = _ENCODER.encode(plan)
         try:
@@ -74,16 +74,17 @@ class Plans:
             return msgspec.structs.replace(order, plan=None)
         return order
 
-    def _env(self, launch: wire.Launch) -> tuple[tuple[str, str], ...]:
-        """What an attempt is told of itself. Later names win, so a job cannot pretend to be another."""
-        attempt_id = attempt_of(launch.attempt)
-        return (
-            ("COORD_JOB_ID", str(attempt_id[0])),
-            ("COORD_TASK_ID", dotted(attempt_id[:3])),
-            ("COORD_ATTEMPT", launch.attempt),
-            ("COORD_RANK", str(launch.rank)),
-            ("COORD_ATTEMPT_URL", self._url),
-        )
+
+def environment(url: str, launch: wire.Launch) -> tuple[tuple[str, str], ...]:
+    """What an attempt is told of itself. Later names win, so a job cannot pretend to be another."""
+    attempt_id = attempt_of(launch.attempt)
+    return (
+        ("COORD_JOB_ID", str(attempt_id[0])),
+        ("COORD_TASK_ID", dotted(attempt_id[:3])),
+        ("COORD_ATTEMPT", launch.attempt),
+        ("COORD_RANK", str(launch.rank)),
+        ("COORD_ATTEMPT_URL", url),
+    )
 
 
 def _secret(nodes: str) -> str:

@@ -7,8 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from coordinator.agent.attempts import AttemptStatus
 from coordinator.agent.clock import boot_s, wall_ms
+from coordinator.agent.held import AttemptStatus
 from coordinator.agent.offset import Estimate
 from coordinator.core.rows import Promises
 

@@ -12,7 +12,10 @@ from coordinator import wire
 from coordinator.agent.attempts import AGAIN_S, PHASE_AGAIN_S
 from coordinator.agent.config import Patience
 from coordinator.agent.connection import FRAME_BYTES_MAX
+from coordinator.agent.endpoint import CONNECTIONS_MAX, NOT_YET, AttemptAnswer
+from coordinator.agent.launching import VARIABLES
 from coordinator.agent.offset import RESOLUTION_MS, WINDOW
+from coordinator.agent.plans import NODES, environment
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.commands import CloseCode
 from coordinator.core.ids import JobId
@@ -20,7 +23,8 @@ from coordinator.core.jobspec import Isolation, LogFull
 from coordinator.core.launch_plan import LaunchPlan, Limits
 from coordinator.core.rows import EndCause, LeaseToken, Promises, Resources
 
-PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "wire.md").read_text()
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
+PAGE = (REFERENCE / "wire.md").read_text()
 MESSAGES: list[type[msgspec.Struct]] = [
     wire.Hello,
     wire.Heartbeat,
@@ -140,6 +144,21 @@ def test_values_bounds_paths_and_codes_are_named() -> None:
     assert f"{patience.later_s:.0f} s more than that" in PAGE
     assert f"delay / 2 + {RESOLUTION_MS}" in PAGE
     assert f"Keep the last {WINDOW} exchanges" in PAGE
+
+
+def test_what_an_attempt_is_told_and_may_ask_is_on_its_page() -> None:
+    """Every variable of keeper, daemon and runtime, every path of the endpoint, every field of its answer."""
+    page = (REFERENCE / "attempt.md").read_text()
+    launch = wire.Launch(attempt="1.0.0.1", rank=0, token=LeaseToken(1, 1), plan=LaunchPlan(argv=("true",)))
+    told = {name for name, _ in environment("http://127.0.0.1:1", launch)}
+    assert told == {"COORD_JOB_ID", "COORD_TASK_ID", "COORD_ATTEMPT", "COORD_RANK", "COORD_ATTEMPT_URL"}
+    for name in (*told, *VARIABLES, NODES, "COORD_ATTEMPT_TOKEN_FILE", "COORD_ARRAY_INDEX", "CUDA_VISIBLE_DEVICES"):
+        assert f"`{name}`" in page, name
+    for path in ("/v1/attempt", *NOT_YET):
+        assert path in page
+    for field in AttemptAnswer.__struct_encode_fields__:
+        assert f'"{field}": ' in page
+    assert f"{CONNECTIONS_MAX}\nconnections may be open" in page
 
 
 def test_the_examples_are_what_the_code_understands() -> None:

@@ -1,0 +1,60 @@
+"""One attempt in the daemon's book, and how people are shown it."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from coordinator.agent import channel
+from coordinator.agent.clock import boot_s
+from coordinator.agent.logship import Key
+
+LIVE = ("leased", "staging", "running", "frozen")
+RUNNING = ("staging", "running", "frozen")
+
+
+class AttemptStatus(Struct, frozen=True, kw_only=True):
+    """One attempt in the answer of `coord agent status`."""
+
+    attempt: str
+    rank: int
+    phase: str
+    freeze_in_s: float | None
+    """Until it is frozen unless its lease is renewed."""
+    log_bytes: int
+    log_stored: int
+    exit: str = ""
+
+
+class Held(Struct, kw_only=True):
+    """One attempt, as the keeper said last, and how far the coordinator knows it."""
+
+    now: channel.Now
+    said: str = ""
+    """The phase that was said last on this connection."""
+    again_s: float = 0.0
+    """When it is said again."""
+    answered: bool = False
+    """Of a lease: launch or stop came."""
+    launching: bool = False
+    """It was ordered to run; to the keeper that is said once."""
+    settled: bool = False
+    freeze_at_s: float = 0.0
+    """As it was renewed last, whether the keeper has heard of it or not."""
+
+    @property
+    def key(self) -> Key:
+        return self.now.attempt, self.now.rank
+
+
+def status_of(held: Held, log_stored: int) -> AttemptStatus:
+    """How it stands now."""
+    now = held.now
+    return AttemptStatus(
+        attempt=now.attempt,
+        rank=now.rank,
+        phase=now.phase,
+        freeze_in_s=held.freeze_at_s - boot_s() if now.phase in ("leased", "staging", "running") else None,
+        log_bytes=now.out_bytes + now.err_bytes,
+        log_stored=log_stored,
+        exit=str(now.exit.cause) if now.exit is not None else "",
+    )
