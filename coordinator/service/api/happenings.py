@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from coordinator import api_types as t
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TenantName
+from coordinator.core.rows import AuditRow
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.pages import page_position, page_token
 from coordinator.service.api.query import shown
@@ -90,12 +91,15 @@ async def stream_events(call: Call[EventsQuery, NoBody], streams: OpenStreams) -
 async def _events(
     deps: ApiDeps, after: int, tenant: TenantName | None, job_id: JobId | None, entity: str
 ) -> AsyncGenerator[bytes, None]:
-    rows = deps.feed.follow(after, tenant=tenant, job_id=job_id)
-    assert isinstance(rows, AsyncGenerator)
-    async with aclosing(rows):
-        async for row in rows:
-            if not entity or row.entity == entity:
-                yield ServerEvent(msgspec.json.encode(event_entry(row)), str(row.seq)).encoded()
+    async with aclosing(deps.feed.pages(after, tenant=tenant, job_id=job_id)) as pages:
+        async for rows in pages:
+            wanted = [row for row in rows if not entity or row.entity == entity]
+            if wanted:
+                yield b"".join(_event(row) for row in wanted)
+
+
+def _event(row: AuditRow) -> bytes:
+    return ServerEvent(msgspec.json.encode(event_entry(row)), str(row.seq)).encoded()
 
 
 def _last_seq(request: web.Request) -> int | None:

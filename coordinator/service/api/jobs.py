@@ -275,20 +275,31 @@ async def _tasks(
 
 async def why_job(call: Call[NoQuery, NoBody]) -> t.JobWhy:
     """Why it stands as it does. Of one that has ended: how each step ended."""
-    deps, job = call.deps, await the_job(call)
-    steps: tuple[t.StepWhy, ...]
-    if job.state in ENDED:
-        spec = await spec_of(deps, job.job_id)
-        steps = tuple(ended_why(row, spec.steps[row.step]) for row in await deps.store.job_steps(job.job_id))
-        providers = len(deps.views.providers)
-    else:
-        result = await deps.engine.call(
-            lambda request_id: events.JobExplain(
-                at_ms=call.now_ms, request_id=request_id, tenant=scope_of(call), job_id=job.job_id
-            )
+    job = await the_job(call)
+    if job.state not in ENDED:
+        try:
+            return await _why_live(call, job)
+        except CoordError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+        job = await the_job(call)  # it ended this moment
+    deps = call.deps
+    spec = await spec_of(deps, job.job_id)
+    steps = tuple(ended_why(row, spec.steps[row.step]) for row in await deps.store.job_steps(job.job_id))
+    return _why(job, len(deps.views.providers), steps)
+
+
+async def _why_live(call: Call[NoQuery, NoBody], job: JobRow) -> t.JobWhy:
+    result = await call.deps.engine.call(
+        lambda request_id: events.JobExplain(
+            at_ms=call.now_ms, request_id=request_id, tenant=scope_of(call), job_id=job.job_id
         )
-        assert isinstance(result, commands.Explanation)
-        steps, providers = tuple(step_why(one) for one in result.steps), result.providers
+    )
+    assert isinstance(result, commands.Explanation)
+    return _why(job, result.providers, tuple(step_why(one) for one in result.steps))
+
+
+def _why(job: JobRow, providers: int, steps: tuple[t.StepWhy, ...]) -> t.JobWhy:
     return t.JobWhy(job_id=job.job_id, state=job.state.value, reason=job.reason, providers=providers, steps=steps)
 
 

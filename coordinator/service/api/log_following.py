@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, attempt_of, dotted
-from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, JobRow
+from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, AttemptState, JobRow
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.log_selection import Log, Selection, attempts_of, cut, start_of
 from coordinator.service.api.streams import over
@@ -28,6 +28,8 @@ from coordinator.service.relay.reading import Piece, Start
 OPEN_MAX = 32
 """Logs that one reader follows at a time; those that begin meanwhile wait for one of these to end."""
 AUDIT_PAGE = 500
+GATHER_S = 0.02
+"""New attempts are looked for together: most of a thousand short ones have ended by then, and wrote nothing."""
 _ID_CHARS_MAX = 6_000
 _NOTHING = Start(0, 0)
 
@@ -295,13 +297,19 @@ class _EveryTask:
                 return None
             else:
                 await heard(change)
+                await asyncio.sleep(GATHER_S)
 
 
 async def _latest(deps: ApiDeps, attempt_id: AttemptId) -> AttemptRow | None:
-    """The attempt, when it lives or is the last one of its task."""
-    row = await deps.store.attempt(attempt_id)
+    """The attempt, when it lives or is the last one of its task and has written anything."""
+    view = deps.views.attempts.get(attempt_id)
+    row = view.row if view is not None else await deps.store.attempt(attempt_id)
     if row is None or row.state in LIVE_ATTEMPT:
         return row
+    if all(rank.exit is not None and not rank.exit.out_bytes + rank.exit.err_bytes for rank in row.ranks):
+        return None
+    if row.state is AttemptState.COMPLETED:
+        return row  # nothing is tried again after that
     job, step, task, number = attempt_id
     return row if await deps.store.attempt((job, step, task, number + 1)) is None else None
 

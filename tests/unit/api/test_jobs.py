@@ -306,6 +306,18 @@ def test_cancel_and_retry_answer_how_the_job_stands() -> None:
     served(test)
 
 
+def test_why_of_a_job_that_the_core_knows_no_more_tells_from_what_is_stored() -> None:
+    """It may have ended between the look and the question."""
+
+    async def test(rig: Rig) -> None:
+        work = Work(rig)
+        await work.begin()
+        why = (await rig.get("/v1/jobs/1000/why")).json
+        assert ("running", ["ended"]) == (why["state"], [step["verdict"] for step in why["steps"]])
+
+    served(test)
+
+
 def test_a_caller_who_leaves_while_it_submits_leaves_no_lock_behind() -> None:
     """The next one under the same key gets its job."""
 
