@@ -191,3 +191,23 @@ def test_a_job_that_is_retried_lives_again() -> None:
     views = LiveViews()
     views.apply([commands.JobChanged(a_job(1, state)) for state in (WorkState.FAILED, WorkState.PENDING)])
     assert [row.state for row in views.jobs.live()] == [WorkState.PENDING]
+
+
+def test_rows_that_come_together_are_told_together() -> None:
+    """Pages: what is there is one, what comes while its reader is busy or within a moment is the next."""
+
+    async def main() -> None:
+        rig = Rig()
+        await rig.happens(*map(a_row, range(1, 6)))
+        pages = rig.feed.pages(0)
+        assert [row.seq for row in await anext(pages)] == [1, 2, 3, 4, 5]
+        coming = asyncio.ensure_future(anext(pages))
+        for seq in range(6, 16):
+            await rig.happens(a_row(seq))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert [row.seq for row in await coming] == list(range(6, 16))
+        await pages.aclose()
+        assert rig.feed.followers == 0
+
+    asyncio.run(main())
