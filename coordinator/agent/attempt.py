@@ -126,8 +126,11 @@ class Attempt:
     def renew(self, freeze_at_s: float, now_s: float) -> None:
         """The lease holds until another time; thaw it when that is ahead."""
         self.freeze_at_s = freeze_at_s
-        if self.phase == "frozen" and freeze_at_s > now_s and self._why is None:
-            assert self.tree is not None
+        if freeze_at_s <= now_s or self.tree is None or self.exit is not None or self._why is not None:
+            return
+        if self.phase == "running" and self.tree.frozen:
+            self.tree.thaw()  # by the guard, while the keeper was held up
+        elif self.phase == "frozen":
             self.tree.thaw()
             self.phase = "running"
             self._limit_at_s += now_s - self._frozen_at_s
@@ -200,7 +203,9 @@ class Attempt:
         cause, text, code, signum = self._judge(self.ended_status)
         usage = self._usage
         cpu_ms = int((usage.ru_utime + usage.ru_stime) * 1000)
-        memory = usage.ru_maxrss * 1024
+        # a process counts what it was copied from as its own: no more than we have means that it is not known
+        ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory = usage.ru_maxrss * 1024 if usage.ru_maxrss > ours else 0
         if isinstance(self.tree, CgroupTree):
             cpu_ms, memory = max(cpu_ms, self.tree.cpu_ms()), max(memory, self.tree.memory_peak())
         self.exit = ExitInfo(

@@ -133,6 +133,8 @@ class CgroupHome:
         self._come_back = come_back
         self._made: set[str] = set()
         self._away: set[int] = set()
+        self.last_entered: Path | None = None
+        """The attempt's group that this process is inside of."""
 
     @classmethod
     def find(cls, state_dir: Path) -> CgroupHome | None:
@@ -180,8 +182,11 @@ class CgroupHome:
         """One with nothing in it, bounded where it can be; 0: no bound. OSError when there is no room for it."""
         path = self.path / name
         if name not in self._made:
-            path.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(parents=True)
             self._made.add(name)
+        # whoever was in it last may have been frozen, late by the guard or under a keeper that was killed; and we go in
+        write(path / "cgroup.freeze", "0")
         rooms = [path]
         if memory and "memory" in self.controllers:
             write(path / "memory.max", str(memory))
@@ -206,6 +211,7 @@ class CgroupHome:
         when not; so the way back is made once, after a row of starts.
         """
         self._away.add(self._come_back)
+        self.last_entered = rooms[0]
         write(f"{rooms[0]}/cgroup.procs", "0")
         for room in rooms[1:]:
             self._away.add(self.v1["memory"][1])
@@ -216,6 +222,8 @@ class CgroupHome:
         for back in [back for back in self._away if not memory_alone or back != self._come_back]:
             os.write(back, b"0")
             self._away.discard(back)
+        if not self._away:
+            self.last_entered = None
 
     def forget(self, name: str) -> None:
         """The group was removed."""
@@ -285,8 +293,13 @@ class CgroupTree:
         self._home = home
         self._rooms = rooms
         self._bounded = len(rooms) > 1 or "memory" in home.controllers
-        self._frozen = False
+        self.frozen = False
         self._cpu_before_us = _figure(self.path / "cpu.stat", "usage_usec ")
+
+    @property
+    def entered(self) -> bool:
+        """Whether this process may be inside."""
+        return self._home.last_entered == self.path
 
     def enter(self) -> None:
         self._home.come_back(memory_alone=True)
@@ -297,12 +310,12 @@ class CgroupTree:
             send(pid, signum)
 
     def freeze(self) -> None:
-        self._frozen = True
+        self.frozen = True
         write(self.path / "cgroup.freeze", "1")
 
     def thaw(self) -> None:
         write(self.path / "cgroup.freeze", "0")
-        self._frozen = False
+        self.frozen = False
 
     def kill(self) -> None:
         kill_group(self.path)
@@ -320,7 +333,7 @@ class CgroupTree:
 
     def close(self) -> None:
         """The group stays for the next attempt of its place, unless it counts memory or was given groups below it."""
-        if self._frozen:
+        if self.frozen:
             self.thaw()
         if not self._bounded and self.path.stat().st_nlink == 2:
             return

@@ -20,6 +20,7 @@ from coordinator.agent import channel
 from coordinator.agent.attempt import Attempt
 from coordinator.agent.cgroup import CgroupTree
 from coordinator.agent.clock import boot_s
+from coordinator.agent.guard import Guard
 from coordinator.agent.journal import Ended, Forgotten, Held, Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
@@ -45,10 +46,11 @@ class Voice(Protocol):
 
 
 class Custody:
-    def __init__(self, launcher: Launcher, journal: Journal, places: Places, watch: Watch) -> None:
+    def __init__(self, launcher: Launcher, journal: Journal, places: Places, guard: Guard, watch: Watch) -> None:
         self._launcher = launcher
         self._journal = journal
         self._places = places
+        self._guard = guard
         self._watch = watch
         self._attempts: dict[str, Attempt] = {}
         self._by_main: dict[int, Attempt] = {}
@@ -106,7 +108,8 @@ class Custody:
             case channel.Deadline():
                 if attempt := self._current(message.attempt, message.token):
                     before = attempt.phase
-                    attempt.renew(message.freeze_at_s, now_s)
+                    with self._guard.lock:
+                        attempt.renew(message.freeze_at_s, now_s)
                     if attempt.wanted:
                         self._due_to_run.append(attempt)
                     self._after(attempt, before)
@@ -193,6 +196,7 @@ class Custody:
         else:
             assert attempt.tree is not None
             self._by_main[attempt.tree.main] = attempt
+            self._guard.watch(attempt)
             self._attend_streams(attempt)
         self._after(attempt, "leased")
 
@@ -248,6 +252,7 @@ class Custody:
         if attempt.phase != before:
             self._changed[attempt.name] = None
             if attempt.exit is not None and not attempt.saved:
+                self._guard.forget(attempt)
                 self._journal.add(Ended(attempt=attempt.name, exit=attempt.exit))
         due_s = attempt.due_s()
         if due_s < math.inf and attempt.due_told_s != due_s:

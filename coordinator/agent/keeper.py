@@ -3,7 +3,8 @@
 It starts the daemon, watches that its loop turns, and starts the next one when it dies; to the coordinator that is
 the same agent process, because `process_id` and the last resume key are the keeper's. Attempts are in `Custody`.
 Descendants that lose their parent become its children (subreaper) and are reaped. Everything is decided in one thread,
-on CLOCK_BOOTTIME, and nothing in it waits for the network or for a program.
+on CLOCK_BOOTTIME, and nothing in it waits for the network or for a program; a second one stands in for it at deadlines
+while a disk holds it up (`Guard`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from coordinator.agent.clock import boot_s
 from coordinator.agent.config import AgentConfig, Patience, check_config
 from coordinator.agent.custody import Custody
 from coordinator.agent.exits import FINAL, AgentStop, Exit
+from coordinator.agent.guard import Guard
 from coordinator.agent.journal import Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
@@ -143,7 +145,8 @@ class _Keeper:
         level = isolation_of(config, work)
         self._launcher = Launcher(config, level, self._home, work, _raise_limits())
         self._journal = journal
-        self._custody = Custody(self._launcher, journal, self._places, self._watched.watch)
+        self._guard = Guard()
+        self._custody = Custody(self._launcher, journal, self._places, self._guard, self._watched.watch)
         self._endpoint = channel.endpoint_socket()
 
     def run(self) -> int:
@@ -171,6 +174,7 @@ class _Keeper:
             signal.set_wakeup_fd(old_waker)
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+            self._guard.close()
             self._watched.close()
             self._endpoint.close()
             self._journal.close()

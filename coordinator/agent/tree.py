@@ -24,6 +24,7 @@ class Tree(Protocol):
 
     main: int
     """The first one; 0: none was started."""
+    frozen: bool
 
     def signal_all(self, signum: int) -> None: ...
 
@@ -58,6 +59,7 @@ class Walk:
 
     def __init__(self, mark: str) -> None:
         self.main = 0
+        self.frozen = False
         self._mark = f"{MARK}={mark}".encode()
         self._known: dict[int, int] = {}
         """Process and when it began: a number may be given again."""
@@ -68,9 +70,11 @@ class Walk:
             send(pid, signum)
 
     def freeze(self) -> None:
+        self.frozen = True
         self._repeat(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        self.frozen = False
         for pid in self._find():
             send(pid, signal.SIGCONT)
 

@@ -168,6 +168,31 @@ def cpu_ticks(pid: int) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+@needs_root
+def test_a_disk_that_hangs_keeps_no_deadline_from_coming(tmp_path: Path) -> None:
+    """The keeper is held up in a sync for four seconds: what is over its time stands still meanwhile, and goes on with
+    the renewal that the keeper hears afterwards."""
+    hanging = ("strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync")
+    inject = ("-e", "inject=fdatasync:delay_enter=4000000:when=2")
+    if shutil.which("strace") is None:
+        pytest.skip("strace makes the disk hang here")
+    with a_keeper(tmp_path / "state", command=(*hanging, *inject, sys.executable)) as side:
+        token = side.start(a_shell("echo $$ > pid; while :; do :; done"), for_s=1.5)
+        pid = int(side.text_until(side.place("home/pid")))
+        side.phase("running")
+        side.hold("1.0.1.1", 2)  # from here on the keeper hangs
+        side.until(lambda: "was frozen while the keeper was held up" in side.said())
+        assert "leased" not in [now.phase for now in side.now.values()]
+        before = cpu_ticks(pid)
+        time.sleep(0.3)  # the time in which it must not run
+        assert before == cpu_ticks(pid)
+        side.renew(token, 600)
+        side.phase("leased", "1.0.1.1")
+        side.until(lambda: cpu_ticks(pid) > before + 3)
+        side.end_attempt(token, 0)
+        side.exit_of()
+
+
 def test_what_is_frozen_is_killed_without_grace(tmp_path: Path) -> None:
     """A newer token may run elsewhere: it is not thawed for its farewell."""
     with a_keeper(tmp_path / "state") as side:
