@@ -37,12 +37,12 @@ async def working(
 
 
 async def start(side: CoordinatorSide, *script: str, term_s: float = 60.0, **plan: Any) -> None:
-    """Grant and launch `script` for a shell, and wait until it is said to run."""
+    """Grant and launch `script` for a shell, and wait until it is said to run, or to have ended already."""
     await side.send(wire.Grant(attempt=A, rank=0, token=TOKEN, term_s=term_s, share=A_SHARE))
     await side.until(lambda: any(isinstance(message, wire.Granted) for message in side.said))
     argv = ("/bin/sh", "-c", "\n".join(script))
     await side.send(wire.Launch(attempt=A, rank=0, token=TOKEN, plan=LaunchPlan(argv=argv, **plan)))
-    await side.until(lambda: phases(side)[:1] == ["running"])
+    await side.until(lambda: phases(side)[:1] == ["running"] or bool(ends(side)))
 
 
 def phases(side: CoordinatorSide) -> list[str]:
