@@ -50,7 +50,7 @@ def test_everything_that_a_step_says_reaches_the_plan() -> None:
     )
     assert plan == LaunchPlan(
         argv=("train", "--fast"),
-        env=(("A", "1"),),
+        env=(("A", "1"), ("COORD_NODES", "1")),
         directory="/data",
         stdin="input",
         gpus=(1, 4),
@@ -76,20 +76,20 @@ def test_a_task_of_a_matrix_and_an_array_has_its_own_values_everywhere() -> None
     }
     plan = a_plan(task=6, rank=1, nodes=2, **step)
     assert plan.argv == ("run", "--lr=0.01", "11/a", "1 of 2")
-    assert dict(plan.env) == {"SEED": "a", "COORD_ARRAY_INDEX": "11"}
+    assert dict(plan.env) == {"SEED": "a", "COORD_ARRAY_INDEX": "11", "COORD_NODES": "2"}
     assert (plan.directory, plan.stdin) == ("/data/11", "11 0.01\n")
 
 
 def test_an_arrays_item_is_filled_in_and_its_place_is_its_index() -> None:
     plan = a_plan(task=1, tasks=2, items=("first line", "second; rm -rf {index}"), command=("echo", "{item}"))
     assert plan.argv == ("echo", "second; rm -rf {index}"), "what a value holds is not filled in again"
-    assert dict(plan.env) == {"COORD_ARRAY_INDEX": "1"}
+    assert dict(plan.env) == {"COORD_ARRAY_INDEX": "1", "COORD_NODES": "1"}
 
 
 def test_a_step_without_an_array_is_told_no_index_and_may_set_it_itself() -> None:
-    assert a_plan().env == ()
+    assert dict(a_plan().env) == {"COORD_NODES": "1"}
     own = a_plan(array=((0, 3, 1),), tasks=4, env=(("COORD_ARRAY_INDEX", "mine"),))
-    assert own.env == (("COORD_ARRAY_INDEX", "mine"),)
+    assert dict(own.env)["COORD_ARRAY_INDEX"] == "mine"
 
 
 @pytest.mark.parametrize(
