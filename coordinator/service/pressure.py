@@ -6,15 +6,16 @@ Looked at every few seconds, never more than WANTS_MAX kinds of requests at a ti
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import islice
 
 from coordinator import ports
+from coordinator.core.eta import free_at_ms
 from coordinator.core.explain import Judged
 from coordinator.core.ids import Ms
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
-from coordinator.core.work import Job, Want
+from coordinator.core.work import Want
 from coordinator.service.alerts import Alerts
 from coordinator.timetext import to_text
 
@@ -23,6 +24,10 @@ LOOK_S = 5.0
 WAITED_MS = 60_000
 """Work that waits for less is a queue at work."""
 WANTS_MAX = 32
+JUDGED_MAX = 20_000
+"""Providers judged at a look, at some microseconds each: a large fleet has fewer kinds of requests looked at."""
+TEXT_MS = 60_000
+"""A text with its time stands for so long: to work it out means to look at every attempt of the fleet."""
 ANY = "any"
 """The subject where every pool would do."""
 
@@ -37,7 +42,8 @@ class Pressure:
         self._alerts = alerts
         self._since: dict[Want, Ms] = {}
         """Requests that wait, and since when they have been seen to."""
-        self._standing: set[str] = set()
+        self._standing: dict[str, tuple[str, Ms]] = {}
+        """What was told of each pool, and when it was worked out."""
 
     async def run(self, clock: ports.Clock) -> None:
         """Look until cancelled."""
@@ -48,51 +54,30 @@ class Pressure:
     def look(self, now_ms: Ms) -> None:
         """Fire for every pool that is used up, and resolve what is over. O(WANTS_MAX x providers)."""
         state = self._state()
-        waiting = list(islice(state.work.queue, WANTS_MAX))
+        wants_max = max(1, min(WANTS_MAX, JUDGED_MAX // max(1, len(state.providers))))
+        waiting = list(islice(state.work.queue, wants_max))
         self._since = {want: self._since.get(want, now_ms) for want in waiting}
-        found: dict[str, str] = {}
+        found: dict[str, tuple[str, Ms]] = {}
         for want in waiting:
             if now_ms - self._since[want] < WAITED_MS:
                 continue
             judged = Judged(state, want, self._policy)
             if judged.able_ever >= want.nodes > judged.able_now:
                 for subject in want.pools or (ANY,):
-                    found.setdefault(subject, self._text(state, want, judged, now_ms))
-        for subject, text in found.items():
+                    told = found.get(subject) or self._standing.get(subject)
+                    if told is None or now_ms - told[1] > TEXT_MS:
+                        told = self._text(state, want, judged, now_ms), now_ms
+                    found[subject] = told
+        for subject, (text, _) in found.items():
             self._alerts.fire(KIND, subject, text)
-        for subject in self._standing - set(found):
+        for subject in set(self._standing) - set(found):
             self._alerts.resolve(KIND, subject)
-        self._standing = set(found)
+        self._standing = found
 
     def _text(self, state: ClusterState, want: Want, judged: Judged, now_ms: Ms) -> str:
         since = to_text(self._since[want])
         text = f"work waits since {since}: {judged.able_ever} providers could run it, {judged.able_now} have room"
-        ends_ms = first_end_ms(state, want.pools)
-        if ends_ms is None:
-            return f"{text}; when something ends is not known, no run times or limits tell"
-        return f"{text}; something should end at {to_text(max(ends_ms, now_ms))}"
-
-
-def first_end_ms(state: ClusterState, pools: Iterable[str]) -> Ms | None:
-    """When the first attempt in these pools (none: any) should end, by its siblings' run times, its expectation
-    or its limit; None where nothing tells. O(attempts)."""
-    wanted, first = set(pools), None
-    for attempt in state.work.attempts.values():
-        row = attempt.row
-        job = state.work.jobs.get(row.job_id)
-        lasts_ms = _lasts_ms(job, row.step) if job is not None and row.started_at_ms is not None else None
-        if lasts_ms is None or row.started_at_ms is None:
-            continue
-        for rank in row.ranks:
-            provider = state.providers.get(rank.provider_id)
-            if provider is not None and not rank.released and (not wanted or provider.row.pool in wanted):
-                ends_ms = row.started_at_ms + lasts_ms
-                first = ends_ms if first is None else min(first, ends_ms)
-    return first
-
-
-def _lasts_ms(job: Job, number: int) -> Ms | None:
-    step = job.steps[number]
-    if step.lasted_ms:
-        return sorted(step.lasted_ms)[len(step.lasted_ms) // 2]
-    return step.spec.expected_ms or step.spec.time_limit_ms
+        free_ms = free_at_ms(state, want)
+        if free_ms is None:
+            return f"{text}; when some will be free is not known, no run times or limits tell"
+        return f"{text}; some should be free at {to_text(max(free_ms, now_ms))}"
