@@ -52,7 +52,7 @@ class Pressure:
             self.look(clock.now_ms())
 
     def look(self, now_ms: Ms) -> None:
-        """Fire for every pool that is used up, and resolve what is over. O(WANTS_MAX x providers)."""
+        """Fire for every pool that is used up, and resolve what is over. O(JUDGED_MAX)."""
         state = self._state()
         wants_max = max(1, min(WANTS_MAX, JUDGED_MAX // max(1, len(state.providers))))
         waiting = list(islice(state.work.queue, wants_max))
