@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt --group dev -e .
 	@touch $@
 
-demo: setup ## run the tour: a coordinator, three agents, 300 nodes of history (KEEP=1 leaves it running)
+demo: setup ## run the tour: a coordinator, three agents, 300 nodes of history, a job that outlives a machine (KEEP=1 leaves it running)
 	@$(BIN)/coord demo $(if $(KEEP),--keep)
 
 test: setup ## run all tests

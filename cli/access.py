@@ -65,7 +65,7 @@ def _state(entry: TokenEntry) -> str:
 
 @click.group(short_help="Make, list and revoke tokens.")
 def token() -> None:
-    """Tokens open the API (admin, read-only) or enrol agents (join). A token's text is shown once.
+    """Tokens open the API (admin, tenant, read-only) or enrol agents (join). A token's text is shown once.
 
     \b
     coord token create --role read-only --note dashboard

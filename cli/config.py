@@ -56,8 +56,8 @@ SHORT = {"COORD_DATA": ("", "data"), "COORD_URL": ("client", "url")}
 CHECKS = {"policy": "cli.patience:check"}
 """Sections whose values have to fit each other -> who looks at that."""
 MAY_BE_ZERO = frozenset({
-    "analytics.nice", "heartbeats.batch_age_s", "links.beats_delay_s", "store.ballast_bytes", "store.seal_after_ms",
-    "upkeep.check_after_s",
+    "analytics.nice", "heartbeats.batch_age_s", "links.beats_delay_s", "policy.retry_jitter",
+    "policy.term_unsaved_share", "store.ballast_bytes", "store.seal_after_ms", "upkeep.check_after_s",
 })  # fmt: skip
 """Numbers for which 0 means something; every other one is above it."""
 FILE_BYTES_MAX = 1 << 20

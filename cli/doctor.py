@@ -30,6 +30,8 @@ DISK_FREE_WARN = 2 * 2**30
 FSYNC_TRIES = 15
 FSYNC_WARN_MS = 30.0
 NOFILE_WARN = 4096
+TRIAL_S = 20.0
+"""For a program in a sandbox to look around."""
 CERTIFICATE_LEFT_WARN_S = 14 * 86400.0
 CLOCK_SYNCED_BELOW = 5  # adjtimex: 5 is TIME_ERROR, "clock not synchronised"
 
@@ -256,20 +258,19 @@ def _files() -> Finding:
 
 def _isolation() -> Finding:
     """What an agent on this machine could give its attempts: each level is tried, as an agent does it at its start."""
-    from coordinator.agent.probing import why_not
-    from coordinator.core.jobspec import Isolation
+    import json
+    import subprocess
 
-    with tempfile.TemporaryDirectory(prefix="coord-doctor-", dir="/var/tmp") as place:
-        state, work = Path(place) / "state", Path(place) / "work"
-        state.mkdir(mode=0o700)
-        work.mkdir(mode=0o711)
-        Path(place).chmod(0o711)
-        (state / "lock").touch(mode=0o600)
-        why = {level: why_not(level, state, work) for level in (Isolation.SANDBOX, Isolation.UID)}
-    if not why[Isolation.SANDBOX]:
+    argv = (sys.executable, "-P", "-m", "cli.trial")
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=TRIAL_S, check=True)  # noqa: S603  ourselves
+        why = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError) as failed:
+        return Finding(check="isolation", state=WARN, found=f"it could not be tried: {failed}", todo="see the message")
+    if not why["sandbox"]:
         return Finding(check="isolation", state=GOOD, found="an agent here can give each attempt a sandbox")
-    todo = f"a sandbox cannot be given: {why[Isolation.SANDBOX]}; without it an agent serves one tenant at a time"
-    if not why[Isolation.UID]:
+    todo = f"a sandbox cannot be given: {why['sandbox']}; without it an agent serves one tenant at a time"
+    if not why["uid"]:
         return Finding(check="isolation", state=WARN, found="an agent here can give each attempt a user id", todo=todo)
     return Finding(check="isolation", state=WARN, found="an agent here isolates nothing", todo=todo)
 
