@@ -41,6 +41,7 @@ FRAME_MESSAGES_MAX = 64
 """Messages in one array frame."""
 LABELS_MAX = 64
 GPUS_MAX = 64
+NAMED_MAX = 64
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Amount = Annotated[float, Meta(ge=0.0, le=1e9)]

@@ -85,15 +85,16 @@ class Patience(Struct, frozen=True, kw_only=True):
 
 def check_config(config: AgentConfig) -> None:
     """Raise AgentStop(CONFIG) for what the coordinator would refuse anyway, before anything was done."""
-    names = [(config.provider_id, "provider"), (config.pool, "pool")]
-    for name, what in [*names, *((name, "resource") for name in config.named)]:
-        if name:
-            try:
-                check_name(name, what)
-            except CoordError as error:
-                raise AgentStop(Exit.CONFIG, error.message, error.hint) from None
+    said = [(name, what) for name, what in ((config.provider_id, "provider"), (config.pool, "pool")) if name]
+    for name, what in [*said, *((name, "resource") for name in config.named)]:
+        try:
+            check_name(name, what)
+        except CoordError as error:
+            raise AgentStop(Exit.CONFIG, error.message, error.hint) from None
     if len(config.labels) > wire.LABELS_MAX:
         raise AgentStop(Exit.CONFIG, f"{len(config.labels)} labels; {wire.LABELS_MAX} are allowed")
+    if len(config.named) > wire.NAMED_MAX:
+        raise AgentStop(Exit.CONFIG, f"{len(config.named)} named resources; {wire.NAMED_MAX} are allowed")
     for key, value in config.labels.items():
         if not 1 <= len(key) <= 128 or len(value) > 128 or not (key + value).isprintable():
             why = f"label {key[:40]!a} is empty, too long, or not printable"

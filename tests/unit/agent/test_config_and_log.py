@@ -22,6 +22,11 @@ from coordinator.agent.log import printable
         AgentConfig(state_dir="x", cpus=0.0),
         AgentConfig(state_dir="x", memory_gb=float("nan")),
         AgentConfig(state_dir="x", gpus=("g",) * 65),
+        AgentConfig(state_dir="x", named={"": 1.0}),
+        AgentConfig(state_dir="x", named={"licence": -1.0}),
+        AgentConfig(state_dir="x", named={f"n{i}": 1.0 for i in range(65)}),
+        AgentConfig(state_dir="x", isolation="container"),
+        AgentConfig(state_dir="x", log_bytes_max=0),
     ],
 )
 def test_options_that_the_coordinator_would_refuse_are_refused_here(config: AgentConfig) -> None:
