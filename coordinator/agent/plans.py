@@ -92,10 +92,15 @@ def _secret(nodes: str) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Whatever lay there is gone. Not synced: after a crash of the machine nobody runs it."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Whatever lay there is gone. Not synced: after a crash of the machine nobody runs it.
+
+    Written over and then cut: a file that is emptied first is flushed by the kernel when it is closed, for those who
+    forget to sync; of an attempt's start that was the dearest part.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
+        file.truncate()
 
 
 def read_secret(directory: str) -> Secret | None:

@@ -481,7 +481,7 @@ class Link:
                 around.counters.orders["settle"] += 1
             case _:
                 told = to_wire(message)
-        self._peer.write(text_frame(_encode(told)))
+        self._peer.gather(text_frame(_encode(told)))
 
     def _credit(self) -> None:
         """A lease: its attempt will be spoken of, and what starts it may be large."""

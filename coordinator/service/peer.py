@@ -13,7 +13,7 @@ from coordinator.service.link_settings import LinkCounters, LinkSettings
 class Peer:
     """`gone` is done when the socket is closed; `closed` is true from when nothing more is to be said."""
 
-    __slots__ = ("_counters", "_holds", "_settings", "_timer", "_transport", "closed", "gone", "out_max")
+    __slots__ = ("_counters", "_gathered", "_holds", "_settings", "_timer", "_transport", "closed", "gone", "out_max")
 
     def __init__(self, settings: LinkSettings, counters: LinkCounters) -> None:
         self.closed = False
@@ -21,6 +21,7 @@ class Peer:
         self.out_max = settings.out_bytes_max
         self._settings = settings
         self._counters = counters
+        self._gathered: list[bytes] = []
         self._holds = 0
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -33,8 +34,21 @@ class Peer:
         if self.closed:
             transport.abort()
 
+    def gather(self, frame: bytes) -> None:
+        """Queue it; all that is gathered in one turn of the loop leaves in one call of the system."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._send_gathered)
+        self._gathered.append(frame)
+
+    def _send_gathered(self) -> None:
+        if self._gathered:
+            frames = b"".join(self._gathered)
+            self._gathered.clear()
+            self.write(frames)
+
     def write(self, frame: bytes) -> None:
         """Queue it; a peer that does not read what waits already is cut."""
+        self._send_gathered()
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -73,6 +87,7 @@ class Peer:
 
     def hang_up(self) -> None:
         """Close when what was written has left."""
+        self._send_gathered()
         self.closed = True
         if self._transport is not None:
             self._transport.close()
