@@ -128,9 +128,13 @@ def unanswered(state: ClusterState, attempt: Attempt, why: str, out: Decision) -
 
 
 def on_phase(state: ClusterState, event: AttemptPhase, policy: Policy, out: Decision) -> None:
-    """It runs, it is frozen, or it runs again."""
+    """It runs, it is frozen, or it runs again. One that does not count any more is to be ended there."""
     attempt, theirs = addressed(state, event.conn_id, event.attempt_id, event.rank)
-    if attempt is None or not theirs or attempt.row.token != event.token or not is_live(attempt):
+    if not theirs:
+        return
+    if attempt is None or attempt.row.token != event.token or not is_live(attempt):
+        order = StopAttempt(attempt_id=event.attempt_id, token=event.token, why="its lease is not current", grace_ms=0)
+        out.sends.append(Send(event.conn_id, order))
         return
     if attempt.row.ranks[event.rank].launched:
         take_phase(state, attempt, event.rank, event.phase, policy, out)
@@ -331,10 +335,12 @@ def give_up(state: ClusterState, attempt: Attempt, why: str, policy: Policy, out
 
 
 def may_revive(state: ClusterState, attempt: Attempt) -> bool:
-    """It was lost, but no newer token was issued since: it is still the task's own."""
+    """It was lost, but no newer token was issued since: it is still the task's own. One of several ranks does not come
+    back: its fellows were stopped, or are not there."""
     task = state.work.task(attempt.row.task_id)
     return (
         attempt.row.state is AttemptState.LOST
+        and len(attempt.row.ranks) == 1
         and task is not None
         and not task.cancelling
         and task.newest == attempt.row.token
@@ -352,6 +358,8 @@ def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> No
     for other in list(task.attempts.values()):
         take_back(state, other, "not needed any more", out)
     task.attempts[attempt.row.attempt] = attempt
+    attempt.stopping = ""
+    attempt.silent.clear()
     was_open = has_room(step)
     step.running += 1
     if task.row.task in step.retry:
