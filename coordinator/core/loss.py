@@ -117,7 +117,13 @@ def _return_probability(state: ClusterState, attempt: Attempt, rank: int, left_m
 def heard_again(state: ClusterState, attempt: Attempt, rank: int, frozen: bool, out: Decision) -> None:
     """Its agent holds it still, under the current token: it goes on, and its replacement is not needed."""
     attempt.silent.discard(rank)
-    if attempt.silent or attempt.row.state is not AttemptState.IN_DOUBT:
+    if attempt.row.state is not AttemptState.IN_DOUBT:
+        return
+    for number, ranked in enumerate(attempt.row.ranks):
+        provider = state.providers.get(ranked.provider_id)
+        if ranked.exit is None and (provider is None or provider.phase is not Liveness.ONLINE):
+            attempt.silent.add(number)
+    if attempt.silent:
         return
     work, row = state.work, attempt.row
     running = all(r.running or r.exit is not None for r in row.ranks)

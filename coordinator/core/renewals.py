@@ -5,13 +5,13 @@ A longer term is durable before an agent hears of it. A shorter one counts when 
 
 from __future__ import annotations
 
+from coordinator.core.attempts import may_revive, revive
 from coordinator.core.commands import Decision, Renew, Send, Term
 from coordinator.core.events import Beat
 from coordinator.core.ids import ConnId
-from coordinator.core.leases import due_term_ms, held_by, home_of
+from coordinator.core.leases import due_term_ms, held_by, home_of, send_stop
 from coordinator.core.loss import heard_again, unnamed
 from coordinator.core.policy import Policy
-from coordinator.core.rows import AttemptState
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.transitions import put_attempt
 from coordinator.core.work import Attempt, is_live
@@ -25,18 +25,29 @@ def renew_named(state: ClusterState, provider: Provider, beat: Beat, policy: Pol
     terms = []
     for attempt_id in beat.attempts:
         attempt = state.work.attempts.get(attempt_id)
-        if attempt is None or not is_live(attempt) or attempt.row.state is AttemptState.RESERVED:
+        rank = rank_of(attempt, provider) if attempt is not None else None
+        if attempt is None or rank is None or attempt.row.ranks[rank].released:
             continue
-        rank = rank_of(attempt, provider)
-        if rank is None or attempt.row.ranks[rank].released:
+        if not is_live(attempt) and not _counts_again(state, attempt, rank, provider, out):
             continue
         _confirm(attempt, rank, beat.renewed_seq, out)
         terms.append(_renew(state, attempt, rank, beat, policy, out))
-        heard_again(state, attempt, rank, attempt.row.state is AttemptState.FROZEN, out)
+        heard_again(state, attempt, rank, False, out)
     if terms:
         out.sends.append(Send(beat.conn_id, Renew(seq=beat.seq, terms=tuple(terms))))
     if len(load.attempts) > len(terms):
         unnamed(state, provider, policy, out)
+
+
+def _counts_again(state: ClusterState, attempt: Attempt, rank: int, provider: Provider, out: Decision) -> bool:
+    """One that was given up: it goes on if nobody else was given its task, else it is to be ended there."""
+    if may_revive(state, attempt):
+        revive(state, attempt, out, f"{provider.row.provider_id} holds it, and nobody else was given it")
+        return True
+    if not attempt.stopping:
+        attempt.stopping = "its lease is not current"
+        send_stop(state, attempt, rank, attempt.stopping, 0, out)
+    return False
 
 
 def rank_of(attempt: Attempt, provider: Provider) -> int | None:

@@ -75,12 +75,14 @@ def _load_task(work: Work, row: TaskRow) -> None:
 
 def _load_attempt(work: Work, row: AttemptRow, tenant: TenantName | None) -> None:
     job = work.jobs.get(row.job_id)
+    if tenant is None:
+        tenant = job.row.tenant if job is not None else TenantName("")
     attempt = Attempt(
         row=row,
         renewed_ms=[row.created_at_ms] * len(row.ranks),
         terms_ms=[row.term_ms] * len(row.ranks),
         granted_ms=row.created_at_ms,
-        tenant=job.row.tenant if job is not None else tenant or TenantName(""),
+        tenant=tenant,
     )
     work.attempts[row.attempt_id] = attempt
     for rank, ranked in enumerate(row.ranks):
