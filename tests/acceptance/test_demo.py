@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from coordinator.agent.cgroup import unified_root
+from coordinator.agent.cgroup import group_name, unified_root
 from tests.acceptance.cli_runs import Coord
 from tests.acceptance.processes import clean_environment, wait_for
 
@@ -31,16 +31,15 @@ def of_demo(place: Path) -> set[int]:
     return found
 
 
-def cgroups() -> set[Path]:
-    """Groups of agents, where this machine has cgroup v2."""
+def cgroups() -> set[str]:
+    """Names of agents' groups, where this machine has cgroup v2."""
     root = unified_root()
-    return {path for path in root.rglob("coord-*") if path.is_dir()} if root is not None else set()
+    return {path.name for path in root.rglob("coord-*") if path.is_dir()} if root is not None else set()
 
 
 def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     """Three real agents, a reliability table, a week and forecasts; a job whose machine is killed in the middle
     finishes elsewhere; no process, no file, no cgroup is left."""
-    groups = cgroups()
     began = time.monotonic()
     done = Coord(tmp_path / "none", {"TMPDIR": str(tmp_path)})("demo")
     took_s = time.monotonic() - began
@@ -66,7 +65,9 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     assert max(len(line) for line in done.out.splitlines() if "/" not in line) <= 110
     assert list(tmp_path.iterdir()) == []
     assert of_demo(tmp_path) == set()
-    assert cgroups() <= groups
+    states = re.findall(r"--state (\S+)", done.out)
+    assert len(states) == 3
+    assert [name for name in map(group_name, map(Path, states)) if name in cgroups()] == []
 
 
 def test_the_demo_that_is_kept_runs_on_and_stops_as_it_says(tmp_path: Path) -> None:
