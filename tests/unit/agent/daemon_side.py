@@ -259,8 +259,10 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to_test:
     socket.send_fds(to_test, [b"."], [{channel.DAEMON_FD}])
     os.close({channel.DAEMON_FD})
     to_test.recv(1)
+os._exit(1)
 """
-"""The daemon that the keeper starts: it gives its end away and lives as long as the test wants. Isolated, for speed."""
+"""The daemon that the keeper starts: it gives its end away, lives as long as the test wants, and then has crashed: an
+exit status of 0 would end the keeper too."""
 
 
 if __name__ == "__main__":
