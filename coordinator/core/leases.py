@@ -79,10 +79,10 @@ def due_term_ms(state: ClusterState, attempt: Attempt, spec: StepSpec, policy: P
     if spec.on_lost.mode != "auto" or attempt.row.started_at_ms is None:
         return first
     at_stake = (state.now_ms - attempt.row.started_at_ms) * policy.term_unsaved_share
-    term = first
-    while 2 * term <= at_stake and term < policy.term_max_ms:
-        term *= 2
-    return min(term, max(first, policy.term_max_ms))
+    term, longest = first, max(first, policy.term_max_ms)
+    while term < longest and min(2 * term, longest) <= at_stake:
+        term = min(2 * term, longest)
+    return term
 
 
 # ---- beginning
