@@ -146,7 +146,9 @@ def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, pol
     by = f"agent:{row.ranks[rank].provider_id}"
     if not row.ranks[rank].running:
         attempt.row = row = set_rank(row, rank, running=True)
-        put_attempt(attempt, out)
+        begins = row.state is AttemptState.STAGING and phase != "frozen"
+        if not (begins and all(r.running or r.exit is not None for r in row.ranks)):
+            put_attempt(attempt, out)  # else it is written as it begins
     if phase == "frozen":
         if row.state in (AttemptState.STAGING, AttemptState.RUNNING):
             move_attempt(state, attempt, AttemptState.FROZEN, out, why="frozen by its agent", by=by)
