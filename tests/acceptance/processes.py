@@ -47,7 +47,8 @@ class Process:
     def __init__(self, argv: tuple[str, ...], log: Path, env: Mapping[str, str] = {}) -> None:
         self.argv = argv
         self.log = log
-        self._env = clean_environment(env)
+        self.env: Mapping[str, str] = env
+        """What is added to the environment of the next `spawn`."""
         self._file: IO[bytes] | None = None
         self.popen: subprocess.Popen[bytes] | None = None
 
@@ -60,7 +61,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=self._file,
             stderr=self._file,
-            env=self._env,
+            env=clean_environment(self.env),
             start_new_session=True,
         )
 
