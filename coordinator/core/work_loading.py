@@ -15,6 +15,7 @@ from coordinator.core.rows import (
     LIVE_ATTEMPT,
     AttemptRow,
     JobRow,
+    LeaseToken,
     ProviderRow,
     Row,
     SpecRow,
@@ -113,6 +114,9 @@ def _settle(work: Work, job: Job) -> None:
                 task.cancelling = True
             if not task.attempts and number < step.row.cursor:
                 insort(step.retry, number)
+                if (*task.row.task_id, task.row.attempts) not in work.attempts:
+                    # Its last attempt is gone and may have had a token: one before it does not come back.
+                    task.newest = LeaseToken(task.newest.generation, work.next_token - 1)
             for attempt in task.attempts.values():
                 attempt.stopping = _stopping(job, task, attempt)
         fit_step(work, job, step)
