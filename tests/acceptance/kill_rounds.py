@@ -1,4 +1,4 @@
-"""Work that keeps its own books while the coordinator is killed under it, and what must be so at the end."""
+"""Work that keeps its own books while the coordinator is killed or its disk is full, and what must be so at the end."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from coordinator.api_types import JobEntry, TaskEntry
 from coordinator.client import Client, every
 from coordinator.core.errors import Code, CoordError
+from tests.acceptance.processes import Head
 
-AWAY = (Code.UNREACHABLE, Code.SHUTTING_DOWN, Code.TIMEOUT)
+AWAY = (Code.UNREACHABLE, Code.SHUTTING_DOWN, Code.TIMEOUT, Code.STORE_FULL)
 FAILS_WITH = 3
 SCRIPT = 'echo "begin $COORD_ATTEMPT" >> {file}; sleep {sleep}; echo "end $COORD_ATTEMPT" >> {file}; exit {status}'
 """A line to a file of the task's own (opened with O_APPEND) when it begins and when it ends."""
@@ -30,14 +30,18 @@ class Asked(NamedTuple):
 class Ledger:
     """Jobs that were acknowledged, submitted by a thread of its own; the same key is tried until there is an answer."""
 
-    def __init__(self, books: Path, seed: int, jobs: int, reach: Callable[[], Client]) -> None:
+    def __init__(self, books: Path, seed: int, jobs: int, head: Head, but: int = 0) -> None:
+        """`but` other jobs were submitted before."""
         books.mkdir()
-        self._reach = reach
+        self._where = head.url, head.token("admin")  # the port stays the same over restarts
+        self._but = but
         self.asked: dict[str, Asked] = {}
         self.acknowledged: dict[str, int] = {}
         self._books = books
         self._dice = random.Random(seed)
         self._jobs = jobs
+        self.refused = 0
+        """Answers that the disk was full."""
         self._served = threading.Event()
         self._thread = threading.Thread(target=self._submit_all, daemon=True)
         self._thread.start()
@@ -70,11 +74,12 @@ class Ledger:
             while key not in self.acknowledged:
                 self._served.wait()
                 try:
-                    with self._reach() as client:
+                    with Client(*self._where) as client:
                         self.acknowledged[key] = client.jobs.submit(job, idempotency_key=key).job_id
                 except CoordError as error:
                     if error.code not in AWAY:
                         raise
+                    self.refused += error.code is Code.STORE_FULL
                     time.sleep(0.01)
 
     # ---- the books
@@ -91,7 +96,8 @@ class Ledger:
             for page in every(lambda page: client.jobs.list(limit=500, page=page))
             for entry in page.entries
         }
-        assert set(jobs) == set(self.acknowledged.values()), "a job was made twice, or lost"
+        assert set(self.acknowledged.values()) <= set(jobs), "a job was lost"
+        assert len(jobs) == self._jobs + self._but, "a job was made twice"
         tried = 0
         for number, (key, job_id) in enumerate(self.acknowledged.items()):
             asked, job = self.asked[key], jobs[job_id]
@@ -101,7 +107,7 @@ class Ledger:
             for task in tasks:
                 tried += task.attempts
                 self._check_task(task, asked, self._books / f"{number}.{task.number + 1}")
-        return {"jobs": len(jobs), "tasks": sum(one.tasks for one in self.asked.values()), "attempts": tried}
+        return {"jobs": self._jobs, "tasks": sum(one.tasks for one in self.asked.values()), "attempts": tried}
 
     def _check_task(self, task: TaskEntry, asked: Asked, book: Path) -> None:
         """A grant that never reached its agent may have made a second attempt; only one of them ran."""

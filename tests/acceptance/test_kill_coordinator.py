@@ -70,7 +70,7 @@ def _rounds(directory: Path, rounds: int, seed: int, *, agents: int, jobs: int, 
             stack.callback(kill_attempts, agent.state)
         wait_for(lambda: all(_online(client, f"w{number}") for number in range(agents)), "every agent being online", 60)
         first = _sessions(client, "w0")[0]
-        work = Ledger(directory / "books", seed, jobs, head.client)
+        work = Ledger(directory / "books", seed, jobs, head)
         work.serve()
         for number in range(rounds):
             with contextlib.suppress(CoordError):  # killed by its fail point meanwhile
