@@ -16,6 +16,7 @@ from coordinator.core.loss import heard_again
 from coordinator.core.policy import Policy
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
 from coordinator.core.state import ClusterState, Provider
+from coordinator.core.transitions import put_attempt, set_rank
 from coordinator.core.work import Attempt, is_live
 
 NOT_HELD = "its lease is not current"
@@ -44,8 +45,8 @@ def _missing(state: ClusterState, attempt_id: AttemptId, rank: int, why: str, po
         return
     if not is_live(attempt):
         rank_freed(state, attempt, rank, out)
-    elif attempt.row.state is AttemptState.RESERVED:
-        return
+    elif attempt.row.state is AttemptState.RESERVED or attempt.row.ranks[rank].orphaned:
+        return  # nothing of it was there; or it runs on the machine that had this name before
     elif attempt.row.ranks[rank].launched:
         end_rank(state, attempt, rank, ExitInfo(cause=EndCause.AGENT, text=why), "coord", policy, out)
     else:
@@ -95,6 +96,9 @@ def _goes_on(state: ClusterState, attempt: Attempt, held: HeldAttempt, policy: P
     rank = held.rank
     attempt.renewed_ms[rank] = state.now_ms
     attempt.shrinks.pop(rank, None)
+    if attempt.row.ranks[rank].orphaned:  # the same machine was enrolled again
+        attempt.row = set_rank(attempt.row, rank, orphaned=False)
+        put_attempt(attempt, out)
     heard_again(state, attempt, rank, held.phase == "frozen", out)
     home = home_of(state.work, attempt)
     assert home is not None

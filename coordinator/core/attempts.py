@@ -305,7 +305,7 @@ def _loss(attempt: Attempt, exits: list[ExitInfo | None]) -> str:
 
 def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by: str, out: Decision) -> None:
     for rank, row in enumerate(attempt.row.ranks):
-        if row.provider_id not in state.providers:  # forgotten: nobody will ever say that it is free
+        if row.orphaned or row.provider_id not in state.providers:  # nobody will ever say that it is free
             free_rank(state, attempt, rank)
     silent = any(not row.released for row in attempt.row.ranks)
     move_attempt(state, attempt, to, out, why=why, by=by, fenced=silent, ended_at_ms=state.now_ms)

@@ -24,7 +24,7 @@ from coordinator.core.retries import blame_provider
 from coordinator.core.rows import AttemptState
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
-from coordinator.core.transitions import audit_attempt, move_attempt, put_attempt
+from coordinator.core.transitions import audit_attempt, move_attempt, put_attempt, set_rank
 from coordinator.core.work import Attempt, Step, is_live
 
 
@@ -262,19 +262,27 @@ def unnamed(state: ClusterState, provider: Provider, policy: Policy, out: Decisi
 
 
 def forgotten(state: ClusterState, provider_id: ProviderId, policy: Policy, out: Decision) -> None:
-    """An admin says that this provider is not coming back: nothing is held there, and what it ran is lost.
-
-    It may be running still until its lease is over: the attempt waits for that, its capacity is nobody's.
-    """
+    """An admin says that this provider is not coming back: nothing is held there, and what it ran is lost."""
     work = state.work
-    for attempt_id, rank in held_by(work, provider_id):
-        attempt = work.attempts[attempt_id]
-        if is_live(attempt):
-            rank_silent(state, attempt, rank, f"{provider_id} was forgotten", policy, out)
-        elif not attempt.row.ranks[rank].released:
-            rank_freed(state, attempt, rank, out)
+    orphan(state, provider_id, f"{provider_id} was forgotten", policy, out)
     load = work.loads.get(provider_id)
     if load is not None:
         load.failures = []
         work.drop_empty_load(provider_id)
     work.quarantined.pop(provider_id, None)
+
+
+def orphan(state: ClusterState, provider_id: ProviderId, why: str, policy: Policy, out: Decision) -> None:
+    """The machine behind this name is not its provider any more. What it runs may go on until its lease is over: that
+    is waited for, whoever says hello under the name meanwhile."""
+    for attempt_id, rank in held_by(state.work, provider_id):
+        attempt = state.work.attempts.get(attempt_id)
+        if attempt is None:
+            continue
+        if not is_live(attempt):
+            rank_freed(state, attempt, rank, out)
+            continue
+        rank_silent(state, attempt, rank, why, policy, out)
+        if is_live(attempt):
+            attempt.row = set_rank(attempt.row, rank, orphaned=True)
+            put_attempt(attempt, out)

@@ -21,7 +21,7 @@ from coordinator.core.commands import (
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import ProviderDrain, ProviderEnrol, ProviderForget, ProviderResume
 from coordinator.core.ids import PoolName, ProviderId, ProviderKey
-from coordinator.core.loss import forgotten, silence
+from coordinator.core.loss import forgotten, orphan, silence
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed, view_of
 from coordinator.core.rows import EndReason, ProviderRow, Role, TokenRow
@@ -74,6 +74,7 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
         if provider.row.machine_id != event.machine_id:
             moved = CloseLink(code=CloseCode.MACHINE_MISMATCH, reason="this identity was moved to another machine")
             part_from(state, provider, moved, policy, out)
+            orphan(state, event.provider_id, f"{event.provider_id} is another machine now", policy, out)
         state.remove_provider(provider)
         provider.row = replace(provider.row, machine_id=event.machine_id, pool=pool, credential_id=event.credential_id)
     state.add_provider(provider)

@@ -293,6 +293,8 @@ class RankRow(Struct, frozen=True, gc=False, kw_only=True):
     released: bool = False
     """Nothing of it holds capacity there any more: its agent said so, or can hold nothing of it."""
     exit: ExitInfo | None = None
+    orphaned: bool = False
+    """Its provider was forgotten, or is another machine now: whoever says hello under that name knows nothing of it."""
 
 
 class JobRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="job"):
