@@ -9,7 +9,7 @@ from coordinator.core.pace import fit_interval
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
 from coordinator.core.renewals import renew_all
-from coordinator.core.rows import OutageRow, SessionRow
+from coordinator.core.rows import JobRow, OutageRow, Row, SessionRow
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, LiveSession, Provider
 from coordinator.core.work_carrying import carry_work
@@ -49,7 +49,8 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
     for conn_id in dict.fromkeys((*old.conns, *old.challengers, *closing)):
         if conn_id not in fresh.conns:
             out.sends.append(Send(conn_id, again))
-    carry_work(old.work, fresh.work, fresh.now_ms)
+    rows = _undone_rows(undone)
+    carry_work(old.work, fresh.work, fresh.now_ms, {row.job_id for row in rows if isinstance(row, JobRow)})
     for conn_id, provider_id in fresh.conns.items():
         carried = fresh.providers[provider_id].session
         renew_all(fresh, fresh.providers[provider_id], carried.seq if carried else 0, conn_id, 0, out)
@@ -59,8 +60,11 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
 
 
 def _outages(undone: Iterable[Decision]) -> list[OutageRow]:
-    puts = [write.row for decision in undone for write in decision.writes if isinstance(write, Put)]
-    return [row for row in puts if isinstance(row, OutageRow)]
+    return [row for row in _undone_rows(undone) if isinstance(row, OutageRow)]
+
+
+def _undone_rows(undone: Iterable[Decision]) -> list[Row]:
+    return [write.row for decision in undone for write in decision.writes if isinstance(write, Put)]
 
 
 def _carry_session(

@@ -5,13 +5,18 @@ What agents said and a full disk undid they say again: grants and ends are repea
 
 from __future__ import annotations
 
-from coordinator.core.ids import Ms
+from collections.abc import Set
+
+from coordinator.core.ids import JobId, Ms
 from coordinator.core.rows import AttemptState
 from coordinator.core.work import Attempt, Job, Work
 
 
-def carry_work(old: Work, fresh: Work, now_ms: Ms) -> None:
-    """`fresh` was just loaded: its leases go on as they were renewed. Numbers that were used are not used again."""
+def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozenset()) -> None:
+    """`fresh` was just loaded: its leases go on as they were renewed. Numbers that were used are not used again.
+
+    Of the jobs in `undone` rows were rolled back: how they ended is asked of the store.
+    """
     fresh.next_job_id = max(fresh.next_job_id, old.next_job_id)
     fresh.next_token = max(fresh.next_token, old.next_token)
     fresh.freed_by, fresh.looked_ms = old.freed_by, old.looked_ms
@@ -27,7 +32,9 @@ def carry_work(old: Work, fresh: Work, now_ms: Ms) -> None:
     for provider_id, load in old.loads.items():
         if load.failures:
             fresh.load_of(provider_id).failures = list(load.failures)
-    fresh.recent = {job_id: row for job_id, row in old.recent.items() if job_id not in fresh.jobs}
+    fresh.recent = {
+        job_id: row for job_id, row in old.recent.items() if job_id not in fresh.jobs and job_id not in undone
+    }
     fresh.recent_keys = {key: job_id for key, job_id in old.recent_keys.items() if job_id in fresh.recent}
     fresh.ask_place()
 

@@ -324,3 +324,28 @@ def test_an_event_carries_its_time_into_the_audit_to_the_nanosecond() -> None:
     site.decide(event)
     row = site.audits("job", "1")[0]
     assert (event.wall_ns, 42) == (row.wall_ns, row.mono_ns)
+
+
+def test_a_job_that_a_full_disk_undid_from_its_beginning_to_its_end_was_never_there() -> None:
+    """Its key makes a job again, that is durable: an answer that names one which is nowhere would lose the work."""
+    site = Site()
+    site.durable = False
+    undone = [site.submit(a_job(), key="k", body="b"), site.cancel(1)]
+    assert not site.state.work.jobs
+    site.durable = True
+    site.disk_was_full(*undone)
+    (reply,) = site.submit(a_job(), key="k", body="b").replies
+    assert isinstance(reply.result, JobRow) and site.rows["job", reply.result.job_id] == reply.result
+
+
+def test_a_job_whose_second_end_a_full_disk_undid_is_asked_of_the_store() -> None:
+    """What is remembered of it is newer than what is stored: running it again would be refused for ever."""
+    site = Site()
+    site.submit(a_job())
+    site.cancel(1)
+    site.durable = False
+    undone = [site.retry(1), site.cancel(1)]
+    site.durable = True
+    site.disk_was_full(*undone)
+    (reply,) = site.retry(1).replies
+    assert isinstance(reply.result, JobRow) and reply.result.retries == 1
