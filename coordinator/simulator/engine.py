@@ -178,4 +178,5 @@ class Engine:
         self._watcher.rolled_back(old, self.state, undone, decision)
         self._carry_out(decision)
         self._paused_until_ms = self._agenda.now_ms + RETRY_S * self._unit_ms
+        self._clock.was_late(RETRY_S * self._unit_ms)
         self.wake()

@@ -195,6 +195,8 @@ class Users:
             return
         if isinstance(reply.result, JobRow):
             order.job_id = reply.result.job_id
+            if order not in self.orders:
+                self.orders.append(order)  # a used key that nobody had got a job for
         elif isinstance(reply.result, CoordError) and reply.result.code is Code.STORE_FULL and order.tries_left:
             order.tries_left -= 1
 

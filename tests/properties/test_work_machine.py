@@ -71,6 +71,8 @@ class Works(RuleBasedStateMachine):
         self.attempts: dict[AttemptId, AttemptRow] = {}
         self.jobs: dict[JobId, JobRow] = {}
         self.acked: set[JobId] = set()
+        self.judged = True
+        """A tick went by since the last start or reload: what these leave to it is done."""
 
     # ---- deciding
 
@@ -350,12 +352,13 @@ class Works(RuleBasedStateMachine):
         for _ in range(steps):
             self.fleet.at(self.fleet.now_s + seconds / steps)
             self.decide(events.Tick(at_ms=self.fleet.now_ms))
+        self.judged = True
 
     @rule(away_s=st.sampled_from((1.0, 20.0, 3_600.0)), planned=st.booleans())
     def restart(self, away_s: float, planned: bool) -> None:
         if planned and self.durable:
             self.decide(events.Stopping(at_ms=self.fleet.now_ms))
-        self.full_from = None
+        self.full_from, self.judged = None, False
         self.conns.clear()
         self.fleet.restart(self.fleet.now_s + away_s)
         for job_id in self.acked:
@@ -371,7 +374,7 @@ class Works(RuleBasedStateMachine):
     def the_disk_has_room(self) -> None:
         assert self.full_from is not None
         undone = self.fleet.decisions[self.full_from :]
-        self.full_from = None
+        self.full_from, self.judged = None, False
         self.fleet.disk_was_full(*undone)
         self.conns = {n: c for n, c in self.conns.items() if self.fleet.state.conns.get(ConnId(c)) == n}
 
@@ -392,16 +395,21 @@ class Works(RuleBasedStateMachine):
     def what_is_durable_is_right(self) -> None:
         tokens: dict[LeaseToken, AttemptId] = {}
         results: dict[TaskId, AttemptId] = {}
+        newest: dict[TaskId, LeaseToken] = {}
+        revived: list[AttemptRow] = []
         for row in self.rows(AttemptRow):
             before = self.attempts.get(row.attempt_id)
-            if before is not None and before.state not in LIVE_ATTEMPT:
-                assert row.state is before.state, f"{row.attempt_id} was {before.state} and is {row.state}"
+            newest[row.task_id] = max(row.token, newest.get(row.task_id, row.token))
+            if before is not None and before.state not in LIVE_ATTEMPT and before.state is not row.state:
+                assert before.state is AttemptState.LOST, f"{row.attempt_id} was {before.state} and is {row.state}"
+                revived.append(row)
             if row.token != LeaseToken(0, 0):
                 assert tokens.setdefault(row.token, row.attempt_id) == row.attempt_id, "a token was given twice"
             if row.state is AttemptState.COMPLETED:
                 assert results.setdefault(row.task_id, row.attempt_id) == row.attempt_id, "a task has two results"
                 assert all(r.exit is not None and r.exit.code == 0 for r in row.ranks), "a failure is a result"
             self.attempts[row.attempt_id] = row
+        assert all(row.token == newest[row.task_id] for row in revived), "a fenced attempt came back"
         for task in self.rows(TaskRow):
             assert (task.state is WorkState.COMPLETED) == (task.task_id in results), f"{task} and its attempts differ"
         for job in self.rows(JobRow):
@@ -437,7 +445,7 @@ class Works(RuleBasedStateMachine):
     @invariant()
     def silence_is_doubt(self) -> None:
         for attempt in self.fleet.state.work.attempts.values():
-            if attempt.row.state is AttemptState.RUNNING:
+            if attempt.row.state is AttemptState.RUNNING and self.judged:
                 phases = {self.fleet.state.providers[r.provider_id].phase for r in attempt.row.ranks if r.exit is None}
                 assert phases <= {Liveness.ONLINE, Liveness.AWAITED}, f"{attempt.row.attempt_id}: {phases}"
 

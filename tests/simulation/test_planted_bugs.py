@@ -1,4 +1,7 @@
-"""The simulator must find what is wrong: each bug here is planted into the core's text, and must be caught."""
+"""The simulator must find what is wrong: each bug here is planted into the core's text, and must be caught.
+
+One is planted into the model of the agents: a keeper that forgets to freeze. The witness must see that too.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,61 @@ from types import ModuleType
 
 import pytest
 
-from coordinator.core import alive, challenges, liveness, pace, providers, publish, reload, restart, sessions
-from coordinator.simulator import story
+from coordinator.core import (
+    alive,
+    arrivals,
+    attempts,
+    challenges,
+    endings,
+    jobs,
+    leases,
+    liveness,
+    loss,
+    pace,
+    placement,
+    providers,
+    publish,
+    queue,
+    reload,
+    renewals,
+    restart,
+    retries,
+    sessions,
+    work_carrying,
+    work_loading,
+    work_time,
+)
+from coordinator.simulator import fates, keeper, story
 
 SEEDS_MAX = 80
 EVENTS = 2_000
 
-DECIDING = (alive, challenges, liveness, pace, providers, publish, reload, restart, sessions)
+DECIDING = (
+    alive,
+    arrivals,
+    attempts,
+    challenges,
+    endings,
+    jobs,
+    leases,
+    liveness,
+    loss,
+    pace,
+    placement,
+    providers,
+    publish,
+    queue,
+    reload,
+    renewals,
+    restart,
+    retries,
+    sessions,
+    work_carrying,
+    work_loading,
+    work_time,
+    keeper,
+    fates,
+)
 """Where a bug may be planted."""
 BUGS = {
     "a session ends when it was noticed": (
@@ -81,6 +132,66 @@ BUGS = {
     "the last heartbeat is forgotten": (
         "        session.last_beat_ms = max(beat.received_ms, session.last_beat_ms or 0)\n",
         "        session.last_beat_ms = session.last_beat_ms or beat.received_ms\n",
+    ),
+    "a lease is not fenced by the one after it": (
+        "        and task.newest == attempt.row.token\n        and attempt.row.attempt not in task.attempts\n",
+        "        and attempt.row.attempt not in task.attempts\n",
+    ),
+    "the end of a fenced attempt counts": (
+        "    if is_live(attempt):\n        end_rank(state, attempt, rank, exit, by, policy, out)\n        return\n",
+        "    if attempt.row.ranks:\n        end_rank(state, attempt, rank, exit, by, policy, out)\n        return\n",
+    ),
+    "an end is counted twice": (
+        "    count(state, job, step, to, 1)\n    if to is WorkState.FAILED",
+        "    count(state, job, step, to, 2)\n    if to is WorkState.FAILED",
+    ),
+    "a keeper forgets to freeze": (
+        '        if held.phase == "running" and held.freeze_at_ms <= now:\n',
+        '        if held.phase == "running" and held.freeze_at_ms < 0:\n',
+    ),
+    "a retry is not budgeted": (
+        "    if row.failures > rule.limit:\n",
+        "    if row.failures > 1_000:\n",
+    ),
+    "a loss is not budgeted": (
+        "    if task.row.losses > rule.losses:\n",
+        "    if task.row.losses > 1_000:\n",
+    ),
+    "capacity is given back before the machine says so": (
+        "        if row.orphaned or row.provider_id not in state.providers:  # nobody",
+        "        if row.provider_id:  # nobody",
+    ),
+    "a lease is over before its term is": (
+        "    return attempt.renewed_ms[rank] + attempt.terms_ms[rank]\n",
+        "    return attempt.renewed_ms[rank] + attempt.terms_ms[rank] // 2\n",
+    ),
+    "a fenced lease is renewed": (
+        "        if not is_live(attempt) and not _counts_again(state, attempt, rank, provider, out):\n",
+        "        if attempt.row.attempt < 0:\n",
+    ),
+    "a term shrinks before the agent knows": (
+        "        attempt.shrinks[rank] = (beat.seq, term_ms)\n",
+        "        attempt.terms_ms[rank] = term_ms\n",
+    ),
+    "an attempt is launched before all of its leases are held": (
+        "    if all(row.acked for row in attempt.row.ranks):\n",
+        "    if any(row.acked for row in attempt.row.ranks):\n",
+    ),
+    "a provider's silence puts nothing in doubt": (
+        "        attempt.silent.add(rank)\n        attempt.shrinks.pop(rank, None)\n        _doubt(",
+        "        if rank > 5:\n            _doubt(",
+    ),
+    "a planned stop makes no lease longer": (
+        "            attempt.terms_ms[rank] += longer_ms\n",
+        "            attempt.terms_ms[rank] += 0\n",
+    ),
+    "a full disk takes the renewals along": (
+        "    attempt.renewed_ms = list(before.renewed_ms)\n",
+        "    attempt.renewed_ms = [attempt.row.created_at_ms for _ in ranks]\n",
+    ),
+    "an idempotency key makes two jobs": (
+        "    work.by_key[",
+        "    dict[object, object]()[",
     ),
 }
 

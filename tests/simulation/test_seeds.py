@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import lzma
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from coordinator.simulator import story
+from coordinator.simulator.replay import read_stays
 
 BOX_S = float(os.environ.get("COORD_TEST_SEEDS_BOX_S", "60"))
 """Wall time that the suite gives to seeds."""
-SEEDS_MIN = 60
+SEEDS_MIN = 24
 """Held whatever the box: so many must pass even on a slow machine."""
 EVENTS = 2_000
+GOLEM = Path(__file__).parents[3] / "shared/data/golem_network/sessions.csv.xz"
 SOAK_SEEDS = 10_000
 SOAK_PARTS = 10
 
@@ -38,16 +44,18 @@ def check(seed: int) -> story.Outcome:
 def test_seeds_hold_for_as_long_as_the_box_allows(
     record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No seed of the box violates an invariant, and together they saw every way in which a session ends."""
+    """No seed of the box violates an invariant, and together they saw every way in which a session and a job end."""
     until_s = time.monotonic() + BOX_S
-    seeds, simulated_ms = 0, 0
-    ends: dict[str, int] = {}
+    seeds, simulated_ms, starts, frozen = 0, 0, 0, 0
+    ends: Counter[str] = Counter()
+    settled: Counter[str] = Counter()
     while seeds < SEEDS_MIN or time.monotonic() < until_s:
         outcome = check(seeds)
         seeds += 1
         simulated_ms += outcome.elapsed_ms
-        for reason, count in outcome.ends.items():
-            ends[reason] = ends.get(reason, 0) + count
+        starts, frozen = starts + outcome.starts, frozen + outcome.frozen
+        ends.update(outcome.ends)
+        settled.update(outcome.settled)
     everything = {
         "clean_close",
         "draining",
@@ -58,9 +66,14 @@ def test_seeds_hold_for_as_long_as_the_box_allows(
         "agent_restart",
     }
     assert everything == set(ends)
+    assert {"completed", "failed", "cancelled"} == set(settled)
+    assert min(settled.values()) > seeds and starts > 20 * seeds and frozen > seeds, "the worlds are too quiet"
     record_property("seeds", seeds)
     with capsys.disabled():
-        print(f"\nsimulator: {seeds} seeds of {EVENTS} events held, {simulated_ms / 86_400_000:.0f} simulated days")
+        print(
+            f"\nsimulator: {seeds} seeds of {EVENTS} events held, {simulated_ms / 86_400_000:.0f} simulated days,"
+            f" {settled.total()} jobs ended, attempts ran {starts} times and were frozen {frozen} times"
+        )
 
 
 def test_the_same_seed_tells_the_same_story_byte_for_byte() -> None:
@@ -82,17 +95,31 @@ def test_a_story_does_not_depend_on_the_hash_seed_of_the_interpreter() -> None:
         assert expected == told.stdout.strip()
 
 
-def test_a_month_passes_in_seconds() -> None:
-    """The slow worlds cover weeks: a core without a clock needs no waiting."""
-    outcome = story.simulate(7, 40_000)
+def test_a_day_passes_in_seconds() -> None:
+    """The slow worlds cover days: a core without a clock needs no waiting."""
+    outcome = story.simulate(7, 5_000)
     assert not outcome.violation
-    assert outcome.elapsed_ms > 30 * 86_400_000
+    assert outcome.elapsed_ms > 86_400_000
 
 
-def test_a_loss_is_suspected_within_ten_seconds_and_a_tick() -> None:
-    """In worlds of plain seconds and while the coordinator is quick: at most one tick (1 s) beyond 10 s of silence."""
-    longest_ms = max(story.simulate(seed, EVENTS).suspected_after_ms for seed in range(0, 60, 4))
-    assert 10_000 < longest_ms <= 11_050
+def test_a_loss_is_suspected_within_ten_seconds() -> None:
+    """In worlds of plain seconds and while the coordinator is quick: the tick before the tenth second judges."""
+    longest_ms = max(story.simulate(seed, EVENTS).suspected_after_ms for seed in range(0, 40, 4))
+    assert 9_000 < longest_ms <= 10_000
+
+
+def test_machines_come_and_go_as_real_ones_did() -> None:
+    """The recorded stays of a real network as availability: every invariant holds there too."""
+    if not GOLEM.is_file():
+        pytest.skip(f"{GOLEM} is not here: no recorded sessions to replay")
+    with lzma.open(GOLEM, "rt") as lines:
+        recorded = read_stays(csv.DictReader(lines))
+    settled: Counter[str] = Counter()
+    for seed in range(4):
+        outcome = story.simulate(seed, 1_500, recorded=recorded)
+        assert not outcome.violation, f"seed {seed}: {outcome.violation}"
+        settled.update(outcome.settled)
+    assert settled["completed"] > 4
 
 
 @pytest.mark.soak

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from coordinator.core import events
 from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.liveness import LATE_MS
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 from coordinator.simulator.witness.ground import Ground
@@ -55,13 +56,14 @@ class Judgements:
             expect(quiet_ms <= most_ms + slack, f"{who} is not lost, unheard for {quiet_ms} ms")
 
     def _check_suspect(self, provider: Provider, quiet_ms: Ms, longer_ms: Ms) -> None:
-        """A silent one is suspect no earlier than two intervals less a tick after it was heard."""
+        """A silent one is suspect no earlier than two intervals less a tick, and what a tick may be late, after it was
+        heard."""
         policy, who = self._ground.policy, provider.row.provider_id
         session = provider.session
         if session is not None and session.conn_id is not None:
             head = self._ground.head
             plain_ms = int(policy.suspect_after_intervals * policy.heartbeat_interval_ms)
-            least_ms = max(plain_ms, head.told_interval_ms(session.conn_id)) - policy.tick_ms
+            least_ms = max(plain_ms, head.told_interval_ms(session.conn_id)) - 2 * policy.tick_ms - LATE_MS
             if who not in self._suspects and longer_ms == 0 and head.lag_high_ms == 1:
                 self.suspected_after_ms = max(self.suspected_after_ms, quiet_ms)
             self._ground.expect(quiet_ms >= least_ms, f"{who} is suspect, heard {quiet_ms} ms ago")

@@ -121,7 +121,8 @@ class Leases:
 
     def _check_ages(self, state: ClusterState) -> None:
         now_ms = self._ground.taken_ms()
-        slack = slack_ms(self._ground)
+        # One that is slow may take its own slowness for a stall, and moves every lease by it.
+        slack = slack_ms(self._ground) + (self._ground.policy.stall_ms if self._ground.head.lag_high_ms > 1 else 0)
         live = state.work.attempts
         for book in (self._leased_awake_ms, self._doubted_awake_ms):
             for attempt_id in [a for a in book if a not in live]:

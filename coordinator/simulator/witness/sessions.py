@@ -117,7 +117,7 @@ class Sessions:
             case events.Heartbeats():
                 self._hear_beats(event)
             case events.AgentPong() if event.conn_id in self._by_conn:
-                self._hear(self._by_conn[event.conn_id])
+                self._hear(self._by_conn[event.conn_id], self._ground.taken_ms())
             case events.LinkClosed():
                 self.challenged.pop(event.conn_id, None)
             case _:
@@ -154,9 +154,11 @@ class Sessions:
         if session_id is not None:
             self._sessions[session_id].last_beat_ms = at_ms
 
-    def _hear(self, session_id: SessionId) -> None:
+    def _hear(self, session_id: SessionId, awake_ms: Ms) -> None:
         truth = self._sessions[session_id]
-        self.heard[truth.provider_id] = Heard(self._ground.taken_ms(), truth.boot_id)
+        before = self.heard.get(truth.provider_id)
+        if before is None or before.awake_ms <= awake_ms:
+            self.heard[truth.provider_id] = Heard(awake_ms, truth.boot_id)
 
     def _hear_beats(self, event: events.Heartbeats) -> None:
         for beat in event.beats:
@@ -165,7 +167,7 @@ class Sessions:
                 continue
             truth = self._sessions[session_id]
             truth.exact = session_id not in self._undone
-            self._hear(session_id)
+            self._hear(session_id, self._ground.head.awake_at(beat.received_ms))
             _, unconfirmed = self._keys[truth.provider_id]
             if unconfirmed:
                 self._keys[truth.provider_id] = (unconfirmed, "")
