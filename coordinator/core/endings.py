@@ -40,7 +40,8 @@ def stop(state: ClusterState, job: Job, step: Step, attempt: Attempt, why: str, 
             if not is_over(state, attempt, rank):
                 send_stop(state, attempt, rank, why, step.spec.grace_ms, out)
         if not attempt.silent:
-            state.work.wheel.put(attempt.row.attempt_id, state.now_ms + step.spec.grace_ms + STOP_AGAIN_MS)
+            # An earlier look stands: after a full disk it may be the one that notices a silent provider.
+            state.work.wheel.hasten(attempt.row.attempt_id, state.now_ms + step.spec.grace_ms + STOP_AGAIN_MS)
     else:
         take_back(state, attempt, why, out)
 
