@@ -177,6 +177,7 @@ class Engine:
         decision = reloaded(old, self.state, self._policy, undone)
         self._watcher.rolled_back(old, self.state, undone, decision)
         self._carry_out(decision)
-        self._paused_until_ms = self._agenda.now_ms + RETRY_S * self._unit_ms
+        if not self._clock.lag_ms:  # a slow turn and this pause together would look like a stall
+            self._paused_until_ms = self._agenda.now_ms + RETRY_S * self._unit_ms
         self._clock.was_late(RETRY_S * self._unit_ms)
         self.wake()

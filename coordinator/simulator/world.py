@@ -86,7 +86,7 @@ class World:
             self._admin.make_right(machine.provider_id)
         if self._wait_until_settled(CALM_S):
             return
-        for job_id in self.users.live():
+        for job_id in list(self.head.state.work.jobs):
             self._teller.log("user", self.users.cancel(job_id, "the world ends"))
         if not self._wait_until_settled(CANCELLED_S):
             held = [dotted(attempt_id) for attempt_id in self.head.state.work.attempts]
@@ -96,7 +96,8 @@ class World:
     def _wait_until_settled(self, seconds: float) -> bool:
         until_ms = self.agenda.now_ms + int(seconds * self.unit_ms)
         while self.agenda.now_ms < until_ms:
-            if not self.witness.results.unsettled() and not self.head.state.work.attempts:
+            work = self.head.state.work
+            if not self.witness.results.unsettled() and not work.jobs and not work.attempts:
                 return True
             self.agenda.step()
         return False
