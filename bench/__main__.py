@@ -30,6 +30,7 @@ BENCHES = (
     "commit",
     "log_store",
     "restart",
+    "logs",
 )
 PART_S_MAX = 20 * 60
 
