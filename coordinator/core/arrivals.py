@@ -26,7 +26,7 @@ def on_arrival(
     state: ClusterState, provider: Provider, hello: AgentHello, rebooted: bool, policy: Policy, out: Decision
 ) -> None:
     """After the welcome. Renewals are of the hello: seq 0."""
-    state.work.fleet_changed()
+    state.work.better(provider.row.provider_id)
     state.work.freed_by = f"provider {provider.row.provider_id}"
     named = {(held.attempt_id, held.rank): held for held in hello.attempts}
     why = "the machine was started anew" if rebooted else "its agent came back without it"

@@ -108,6 +108,7 @@ def release(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: in
     del load.attempts[attempt_id, rank]
     _add(load, share, -1)
     work.drop_empty_load(provider_id)
+    work.better(provider_id)
 
 
 def _add(load: Load, share: Share, sign: int) -> None:

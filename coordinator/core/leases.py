@@ -208,7 +208,6 @@ def free_rank(state: ClusterState, attempt: Attempt, rank: int) -> None:
         release(work, held.provider_id, row.attempt_id, rank, held.share)
         attempt.row = set_rank(row, rank, released=True)
         work.freed_by = f"slot {dotted(row.attempt_id)}"
-        work.ask_place()
 
 
 def part(state: ClusterState, attempt: Attempt) -> None:

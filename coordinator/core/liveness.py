@@ -25,6 +25,9 @@ from coordinator.core.snapshot import Liveness
 from coordinator.core.state import Challenger, ClusterState, LiveSession, Provider
 from coordinator.core.work_time import on_time
 
+LATE_MS: Ms = 50
+"""The next tick may come so much later than it should: suspicion, and what it decides, does not wait for that."""
+
 
 def on_heartbeats(state: ClusterState, event: Heartbeats, policy: Policy, out: Decision) -> None:
     """Connections that sent heartbeats are alive. O(1) a connection."""
@@ -43,7 +46,7 @@ def on_heartbeats(state: ClusterState, event: Heartbeats, policy: Policy, out: D
                 provider.row, resume_digest=provider.row.resume_digest_unconfirmed, resume_digest_unconfirmed=""
             )
             out.writes.append(Put(provider.row))
-        _sign_of_life(state, provider, session, policy, out)
+        _sign_of_life(state, provider, session, min(beat.received_ms, state.now_ms), policy, out)
         session.seq = max(session.seq, beat.seq)
         renew_named(state, provider, beat, policy, out)
 
@@ -52,11 +55,13 @@ def on_pong(state: ClusterState, event: AgentPong, policy: Policy, out: Decision
     """The connection answered. A challenger of its provider is refused."""
     provider = state.provider_of(event.conn_id)
     if provider is not None and provider.session is not None:
-        _sign_of_life(state, provider, provider.session, policy, out)
+        _sign_of_life(state, provider, provider.session, state.now_ms, policy, out)
 
 
-def _sign_of_life(state: ClusterState, provider: Provider, session: LiveSession, policy: Policy, out: Decision) -> None:
-    session.quiet_from_ms = max(state.now_ms, session.quiet_from_ms)
+def _sign_of_life(
+    state: ClusterState, provider: Provider, session: LiveSession, at_ms: Ms, policy: Policy, out: Decision
+) -> None:
+    session.quiet_from_ms = max(at_ms, session.quiet_from_ms)
     session.pinged = False
     if provider.phase is Liveness.SUSPECT or session.interval_ms > state.interval_ms:
         # Its appointment is a late one; from this sign of life on it is pinged and suspected in time again.
@@ -64,7 +69,7 @@ def _sign_of_life(state: ClusterState, provider: Provider, session: LiveSession,
         state.review_at(provider, state.now_ms + int(policy.ping_after_intervals * session.interval_ms))
     if provider.phase is Liveness.SUSPECT:
         provider.phase = Liveness.ONLINE
-        state.work.fleet_changed()
+        state.work.better(provider.row.provider_id)
         changed(out, provider)
     turn_away_challenger(state, provider, out)
 
@@ -193,12 +198,13 @@ def _review_silence(
         silence(state, provider, policy, out)
         admit_challenger(state, provider, policy, out)
         return
-    if quiet_ms >= suspect_ms and provider.phase is Liveness.ONLINE:
+    if quiet_ms + LATE_MS >= suspect_ms and provider.phase is Liveness.ONLINE:
         provider.phase = Liveness.SUSPECT
         silence(state, provider, policy, out)
         changed(out, provider)
-    if quiet_ms >= ping_ms and not session.pinged:
+    if quiet_ms + LATE_MS >= ping_ms and not session.pinged:
         session.pinged = True
         out.sends.append(Send(session.conn_id, PingAgent()))
-    ahead = next(limit for limit in (ping_ms, suspect_ms, lost_ms) if limit > quiet_ms)
-    state.review_at(provider, session.quiet_from_ms + ahead)
+    limits_ms = (ping_ms - LATE_MS, suspect_ms - LATE_MS, lost_ms)
+    limit_ms = next(limit for limit in limits_ms if limit > quiet_ms)
+    state.review_at(provider, session.quiet_from_ms + limit_ms - policy.tick_ms)

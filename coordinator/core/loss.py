@@ -30,7 +30,6 @@ from coordinator.core.work import Attempt, Step, is_live
 
 def silence(state: ClusterState, provider: Provider, policy: Policy, out: Decision) -> None:
     """Nothing is heard of this provider: what it runs is in doubt, what it was only offered goes elsewhere."""
-    state.work.fleet_changed()
     why = f"{provider.row.provider_id} is {provider.phase.value}"
     for attempt_id, rank in held_by(state.work, provider.row.provider_id):
         attempt = state.work.attempts.get(attempt_id)
@@ -270,6 +269,7 @@ def forgotten(state: ClusterState, provider_id: ProviderId, policy: Policy, out:
         load.failures = []
         work.drop_empty_load(provider_id)
     work.quarantined.pop(provider_id, None)
+    work.bettered.pop(provider_id, None)
 
 
 def orphan(state: ClusterState, provider_id: ProviderId, why: str, policy: Policy, out: Decision) -> None:

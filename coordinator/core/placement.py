@@ -1,11 +1,13 @@
 """Placement: who of those that wait is given which provider. Feasible, then ranked, then chosen.
 
 First come first served, class by class: equal wants are judged once, and who fits nowhere holds up nobody else. The
-cost of a Place grows with the lines and the leases granted, not with the tasks that wait.
+cost of a Place grows with the lines, with the providers that got better since a line was judged, and with the leases
+granted; not with the tasks that wait.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from heapq import heapify, heappop, heappush
 
 from coordinator.core.amounts import Ask, Share
@@ -24,7 +26,7 @@ from coordinator.core.queue import fit_fresh, fit_task, head, job_of
 from coordinator.core.rows import AttemptState, TaskRow, WorkState
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.transitions import new_task, put_task, touch_step
-from coordinator.core.work import Job, Step, Task, Want
+from coordinator.core.work import Job, Line, Step, Task, Want
 from coordinator.core.work import Place as Spot
 
 TIERS = 20
@@ -34,17 +36,23 @@ Key = tuple[int, tuple[int, int, int], ProviderId]
 """How good a provider is for an ask, the smallest first: the tier of its forecast, what would be left over, its id."""
 
 
+JUDGED_MAX = 10_000
+"""Providers that one Place judges for wants it has not judged yet: some 50 ms. The next one goes on."""
+
+
 class Candidates:
     """The providers that could serve one want, by how good they are. Only valid within one Place.
 
     What is free only shrinks within a Place: an entry whose provider has changed is judged again when it comes up.
     """
 
-    def __init__(self, state: ClusterState, want: Want, policy: Policy) -> None:
+    def __init__(self, state: ClusterState, want: Want, among: Collection[Provider], policy: Policy) -> None:
         self._state, self._want, self._policy = state, want, policy
+        self.judged = state.work.betters
+        """Who gets better after this is not known here."""
         self.forecasts: dict[ProviderId, float] = {}
         self._feasible: list[Provider] = []
-        for provider in state.providers.values():
+        for provider in among:
             if not any(as_it_stands(state, provider, want, policy)) and not any(as_enrolled(state, provider, want)):
                 forecast = stays(state, provider, want.horizon_ms, policy)
                 self.forecasts[provider.row.provider_id] = forecast.probability if forecast is not None else 0.0
@@ -110,8 +118,8 @@ def on_place(state: ClusterState, event: Place, policy: Policy, out: Decision) -
             heads.append((first, number))
     heapify(heads)
     judged: dict[Want, Candidates] = {}
-    left = policy.placements_max
-    while heads and left > 0:
+    left, to_judge, began = policy.placements_max, JUDGED_MAX, work.betters
+    while heads and left > 0 and to_judge > 0:
         spot, number = heappop(heads)
         want = wants[number]
         line = work.queue.get(want)
@@ -119,15 +127,30 @@ def on_place(state: ClusterState, event: Place, policy: Policy, out: Decision) -
             _requeue_head(state, want, number, heads)
             continue
         if want not in judged:
-            judged[want] = Candidates(state, want, policy)
+            among = _who_is_new(state, want, line)
+            to_judge -= len(among)
+            judged[want] = Candidates(state, want, among, policy)
         shares = judged[want].choose()
         if shares is None:
-            line.blocked = True
+            line.blocked, line.judged, line.looked_ms = True, judged[want].judged, work.looked_ms
             continue
         _give(state, spot, shares, judged[want], line.blocked, policy, out)
         left -= 1
         _requeue_head(state, want, number, heads)
-    work.place_due = bool(heads)
+    work.place_due = bool(heads) or work.betters != began
+
+
+def _who_is_new(state: ClusterState, want: Want, line: Line) -> Collection[Provider]:
+    """The providers that may have become something for a want: all, or, where a Place found nothing for it, those that
+    got better since. O(these)."""
+    work = state.work
+    if not line.blocked:
+        return state.providers.values()
+    moves = want.min_score is not None or want.min_forecast is not None
+    if moves and line.looked_ms != work.looked_ms:
+        return state.providers.values()
+    better = [state.providers[who] for who in work.better_since(line.judged) if who in state.providers]
+    return state.providers.values() if better and want.nodes > 1 else better
 
 
 def _requeue_head(state: ClusterState, want: Want, number: int, heads: list[tuple[Spot, int]]) -> None:

@@ -78,6 +78,7 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
         state.remove_provider(provider)
         provider.row = replace(provider.row, machine_id=event.machine_id, pool=pool, credential_id=event.credential_id)
     state.add_provider(provider)
+    state.work.better(event.provider_id)  # it may be in another pool now
     state.put_token(credential)
     out.writes.append(Put(credential))
     out.writes.append(Put(provider.row))
@@ -193,7 +194,6 @@ def on_drain(state: ClusterState, event: ProviderDrain, out: Decision) -> None:
     who = event.provider_id
     audit.record(state, out, "provider", who, "drained", why=event.note, by=event.by, provider_id=who)
     _tell_drain(provider, out)
-    state.work.fleet_changed()
     out.replies.append(Reply(event.request_id, view_of(provider)))
 
 
@@ -204,7 +204,7 @@ def on_resume(state: ClusterState, event: ProviderResume, out: Decision) -> None
     who = event.provider_id
     audit.record(state, out, "provider", who, "resumed", by=event.by, provider_id=who)
     _tell_drain(provider, out)
-    state.work.fleet_changed()
+    state.work.better(who)
     out.replies.append(Reply(event.request_id, view_of(provider)))
 
 

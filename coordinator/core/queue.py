@@ -5,6 +5,7 @@ Whether something stands in a line follows from the state alone: `fit_task` and 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from heapq import heapify, heappop, heappush
 
 from msgspec.structs import replace
@@ -51,6 +52,12 @@ def has_room(step: Step) -> bool:
     return step.spec.max_running is None or step.running < step.spec.max_running
 
 
+def waits_again(step: Step, task: int) -> bool:
+    """Whether this task of it waits to be tried again."""
+    at = bisect_left(step.retry, task)
+    return at < len(step.retry) and step.retry[at] == task
+
+
 def fit_fresh(work: Work, job: Job, step: Step) -> None:
     """The step's next task that was never launched waits in line, or does not."""
     waits = (
@@ -67,7 +74,7 @@ def fit_fresh(work: Work, job: Job, step: Step) -> None:
 def fit_task(work: Work, job: Job, step: Step, task: Task) -> None:
     """A task that is to be tried again, or whose attempt is in doubt, waits in line, or does not."""
     row = task.row
-    again = not task.attempts and row.task in step.retry and row.task_id not in work.wheel and has_room(step)
+    again = not task.attempts and waits_again(step, row.task) and row.task_id not in work.wheel and has_room(step)
     waits = (again or task.wanted) and not task.cancelling and not job.row.cancelling and step.ready
     before, task.line = task.line, want_of_task(step, task) if waits else None
     _move(work, row.task_id, before, task.line)
@@ -76,8 +83,11 @@ def fit_task(work: Work, job: Job, step: Step, task: Task) -> None:
 def fit_step(work: Work, job: Job, step: Step) -> None:
     """All of a step's tasks. O(tasks that wait for a retry)."""
     fit_fresh(work, job, step)
+    room = has_room(step)
     for number in step.retry:
-        fit_task(work, job, step, step.tasks[number])
+        task = step.tasks[number]
+        if task.line is not None or (room and task.row.task_id not in work.wheel):
+            fit_task(work, job, step, task)
 
 
 def leave(work: Work, task: Task) -> None:

@@ -50,7 +50,11 @@ class Line(Struct, kw_only=True):
     """Who left the line stays in here until it is its turn."""
     waiting: int = 0
     blocked: bool = False
-    """The last Place found nothing for it."""
+    """A Place found nothing for it."""
+    judged: int = 0
+    """Of one that is blocked: `Work.betters` when nothing was found. Only who got better since can be something."""
+    looked_ms: Ms = 0
+    """`Work.looked_ms` then: forecasts and scores move with the time."""
 
 
 class Task(Struct, kw_only=True):
@@ -167,6 +171,10 @@ class Work:
         self.touched_steps: dict[tuple[JobId, int], Step] = {}
         """Counts that changed in this decision; written at its end. Empty between decisions, like the next one."""
         self.touched_jobs: dict[JobId, Job] = {}
+        self.betters = 0
+        """How often a provider became able to take what it could not before."""
+        self.bettered: dict[ProviderId, int] = {}
+        """Which of these times was the last one of each provider; the latest stands last."""
         self.place_due = False
         """The queue or capacity changed: the engine posts a Place."""
         self.freed_by: str = ""
@@ -188,9 +196,21 @@ class Work:
         if load is not None and not load.attempts and not load.failures:
             del self.loads[provider_id]
 
-    def fleet_changed(self) -> None:
-        """A provider may take work that could not before, or the other way round."""
+    def better(self, provider_id: ProviderId) -> None:
+        """This provider may be able to take what it could not before."""
+        self.betters += 1
+        self.bettered.pop(provider_id, None)
+        self.bettered[provider_id] = self.betters
         self.ask_place()
+
+    def better_since(self, then: int) -> list[ProviderId]:
+        """Who became better after `betters` was `then`. O(those)."""
+        found = []
+        for provider_id in reversed(self.bettered):
+            if self.bettered[provider_id] <= then:
+                break
+            found.append(provider_id)
+        return found
 
     def ask_place(self) -> None:
         """Capacity or the queue changed: whoever waits should be looked at."""

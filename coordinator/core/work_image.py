@@ -64,7 +64,9 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     attempts: tuple[AttemptMemory, ...]
     loads: tuple[LoadMemory, ...]
     recent: tuple[JobRow, ...]
-    blocked: tuple[Want, ...]
+    blocked: tuple[tuple[Want, int, Ms], ...]
+    bettered: tuple[tuple[ProviderId, int], ...]
+    betters: int
     quarantined: tuple[tuple[ProviderId, Ms], ...]
     wheel: tuple[tuple[int, tuple[int, ...]], ...]
     wheel_next: int
@@ -103,7 +105,11 @@ def work_image(work: Work) -> WorkImage:
             if load.failures
         ),
         recent=tuple(work.recent.values()),
-        blocked=tuple(sorted((want for want, line in work.queue.items() if line.blocked), key=repr)),
+        blocked=tuple(
+            sorted(((want, at.judged, at.looked_ms) for want, at in work.queue.items() if at.blocked), key=repr)
+        ),
+        bettered=tuple(work.bettered.items()),
+        betters=work.betters,
         quarantined=tuple(sorted(work.quarantined.items())),
         wheel=wheel,
         wheel_next=wheel_next,
@@ -170,8 +176,10 @@ def restore_work(work: Work, image: WorkImage) -> None:
             fit_step(work, job_, step_)
             for task_ in step_.tasks.values():
                 fit_task(work, job_, step_, task_)
-    for want in image.blocked:
-        work.queue[want].blocked = True
+    for want, judged, looked_ms in image.blocked:
+        line = work.queue[want]
+        line.blocked, line.judged, line.looked_ms = True, judged, looked_ms
+    work.betters, work.bettered = image.betters, dict(image.bettered)
     work.place_due, work.freed_by, work.looked_ms = image.place_due, image.freed_by, image.looked_ms
     work.next_job_id, work.next_token, work.next_audit = image.next_job_id, image.next_token, image.next_audit
 

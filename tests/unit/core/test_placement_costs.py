@@ -1,0 +1,133 @@
+"""What a Place costs, and that what it saves itself is nothing that would have been found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from coordinator.core import events, feasible, placement, queue
+from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.commands import Decision, Grant
+from coordinator.core.decide import decide
+from coordinator.core.ids import ProviderId, dotted
+from coordinator.core.image import image_of, state_of
+from coordinator.core.jobspec import RetryRule
+from coordinator.core.policy import Policy
+from coordinator.core.rows import Resources
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.work import Place, Want, Work
+from tests.site import Site, a_job
+
+NAMES = "abcdef"
+
+
+def granted(decision: Decision) -> list[tuple[str, int]]:
+    found = [send.message for send in decision.sends if isinstance(send.message, Grant)]
+    return [(dotted(grant.attempt_id), grant.rank) for grant in found]
+
+
+class Walk(Site):
+    """Every Place is decided beside one that remembers nothing: both grant the same."""
+
+    def decide(self, event: events.AnyEvent, durable: bool = True) -> Decision:
+        if not isinstance(event, events.Place):
+            return super().decide(event, durable)
+        fresh = state_of(image_of(self.state))
+        for line in fresh.work.queue.values():
+            line.blocked = False
+        expected = granted(decide(fresh, event, self.policy))
+        decision = super().decide(event, durable)
+        assert expected == granted(decision)
+        return decision
+
+
+def step(walk: Walk, dice: Random) -> None:
+    name = dice.choice(NAMES)
+    agent = walk.agents[name]
+    match dice.randrange(9):
+        case 0 | 1:
+            ask = Ask(cpus=dice.choice((1, 2, 3, 4)) * UNIT, memory=dice.choice((0, 4, 9)) * 10**9)
+            nodes, limit = dice.choice((1, 1, 1, 2, 3)), dice.choice((None, 60_000, 90_000))
+            rule = RetryRule(delay_ms=1_000, elsewhere=dice.random() < 0.5)
+            walk.submit(a_job(asks=(ask,), nodes=nodes, tasks=dice.choice((1, 3)), time_limit_ms=limit, retry=rule))
+        case 2 | 3 | 4:
+            running = walk.running(name)
+            if running and agent.conn is not None:
+                attempt = dice.choice(running)
+                rank = next(r for (i, r), _ in agent.held.items() if dotted(i) == attempt)
+                walk.exits(attempt, dice.choice((0, 0, 1)), rank=rank)
+        case 5:
+            if agent.conn is not None:
+                walk.breaks(name)
+        case 6:
+            if agent.conn is None:
+                agent.offer = Resources(cpus=float(dice.choice((2, 4))), memory_gb=dice.choice((4.0, 16.0)))
+                walk.back(name, rebooted=True)
+        case 7:
+            kind = dice.choice((events.ProviderDrain, events.ProviderResume))
+            walk.decide(kind(at_ms=walk.now_ms, request_id=walk.request(), provider_id=ProviderId(name)))
+        case _:
+            walk.run_to(walk.now_s + dice.choice((1, 5, 12)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_whoever_is_not_looked_at_again_would_not_have_been_chosen(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Providers that join, leave, drain, shrink, grow and fail; jobs of many wants, of several nodes too."""
+    monkeypatch.setattr(ClusterState, "check_invariants", lambda state: None)  # a smaller machine may come back
+    walk, dice = Walk(*NAMES), Random(seed)
+    for _ in range(300):
+        step(walk, dice)
+    assert walk.state.work.next_token > 8
+
+
+def test_capacity_that_is_freed_is_shown_to_who_waits_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 wants that fit nowhere and 6 providers, one that is freed costs 40 looks, not 240."""
+    site = Site(*NAMES)
+    for _ in NAMES:
+        site.submit(a_job(asks=(Ask(cpus=2 * UNIT),)))
+    for number in range(40):
+        site.submit(a_job(asks=(Ask(cpus=3 * UNIT),), time_limit_ms=60_000 + number))
+    looked: list[ProviderId] = []
+    real = feasible.as_it_stands
+
+    def looks(state: ClusterState, provider: Provider, want: Want, policy: Policy) -> Iterator[str]:
+        looked.append(provider.row.provider_id)
+        return real(state, provider, want, policy)
+
+    monkeypatch.setattr(placement, "as_it_stands", looks)
+    site.exits("1.0.0.1")
+    assert 40 == len(looked) and 1 == len(set(looked))
+    site.submit(a_job(asks=(Ask(cpus=3 * UNIT),)))
+    assert 40 + len(NAMES) == len(looked), "those that were judged were judged again"
+
+
+def test_many_wants_at_once_are_judged_in_several_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst of jobs that are all different holds nobody up, and each is judged in the end."""
+    monkeypatch.setattr(placement, "JUDGED_MAX", 12)
+    site = Site(*NAMES)
+    for number in range(10):
+        site.submit(a_job(asks=(Ask(cpus=3 * UNIT),), time_limit_ms=60_000 + number))
+    site.submit(a_job())
+    assert ["11.0.0.1"] == [text for name in NAMES for text in site.running(name)]
+
+
+def test_a_full_step_is_fitted_without_a_look_at_all_of_its_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks that back off, or wait for room that is not there, cost nothing when another one ends."""
+    site = Site("a", policy=Policy(quarantine_failures=1_000))
+    rule = RetryRule(limit=9, delay_ms=600_000, delay_max_ms=600_000)
+    site.submit(a_job(tasks=60, max_running=2, retry=rule))
+    for task in range(50):
+        site.exits(f"1.0.{task}.1", 1)
+    assert 50 == len(site.state.work.jobs[1].steps[0].retry)  # type: ignore[index]
+    moved: list[Place] = []
+    real = queue._move
+
+    def moves(work: Work, place: Place, before: Want | None, after: Want | None) -> None:
+        moved.append(place)
+        real(work, place, before, after)
+
+    monkeypatch.setattr(queue, "_move", moves)
+    site.exits("1.0.50.1", 0)
+    assert len(moved) < 20
