@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from coordinator.core import commands, events
 from coordinator.core.commands import CloseCode
+from coordinator.core.ids import ConnId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndReason, MetaRow, OutageRow
 from coordinator.core.snapshot import Liveness
@@ -78,6 +79,23 @@ def test_silence_is_pinged_after_six_seconds_suspect_after_ten_and_lost_after_th
             seen.setdefault("ping", second)
         seen.setdefault(fleet.phase().value, second)
     assert {"online": 1, "ping": 6, "suspect": 10, "lost": 30} == seen
+
+
+def test_the_tenth_second_counts_from_the_receipt_whenever_ticks_come() -> None:
+    """A heartbeat that was taken up a little after its receipt, ticks that are a little late, in every phase: suspect
+    within ten seconds of the receipt, and not much before."""
+    for phase_ms in range(0, 250, 7):
+        fleet = Fleet("a")
+        fleet.hello(1)
+        fleet.run_to(5)
+        fleet.at(5 + (phase_ms + 40) / 1_000)
+        beat = events.Beat(conn_id=ConnId(1), received_ms=fleet.now_ms - 40)
+        fleet.decide(events.Heartbeats(at_ms=fleet.now_ms, beats=(beat,)))
+        tick_s = 5.25
+        while fleet.phase() is Liveness.ONLINE:
+            fleet.at(tick_s := tick_s + 0.253)
+            fleet.tick()
+        assert 9_500 < fleet.now_ms - beat.received_ms <= 10_000, f"phase {phase_ms}"
 
 
 def test_any_sign_of_life_makes_a_suspect_online_again() -> None:
