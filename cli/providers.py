@@ -25,6 +25,8 @@ def _state(entry: ProviderEntry) -> str:
     marks = [entry.liveness]
     if entry.drained:
         marks.append("drained")
+    if entry.quarantined_until is not None:
+        marks.append("quarantined")
     if entry.duplicate is not None:
         marks.append("duplicate!")
     return ",".join(marks)
@@ -126,6 +128,7 @@ def print_provider(entry: ProviderEntry, form: output.Format) -> None:
         ("labels", ", ".join(f"{k}={v}" for k, v in sorted(entry.labels.items()))),
         ("drain note", entry.drain_note),
         ("away until", _when(entry.away_until)),
+        ("quarantined", _quarantine(entry)),
         ("peer", entry.peer),
         ("agent", entry.agent_version),
         ("machine", entry.machine_id),
@@ -151,6 +154,13 @@ def _beat(beat: HeartbeatEntry | None) -> list[tuple[str, str]]:
         ("backend", beat.backend_state or "-"),
         ("model", beat.active_model or "-"),
     ]
+
+
+def _quarantine(entry: ProviderEntry) -> str:
+    if entry.quarantined_until is None:
+        return ""
+    until = f"until {humane.clock(entry.quarantined_until)} UTC ({humane.left(entry.quarantined_until)})"
+    return f"{until}: {entry.quarantine_why}; coord providers resume {entry.provider_id} ends it"
 
 
 def _clock(entry: ProviderEntry) -> str:
@@ -184,7 +194,7 @@ def drain(client: Client, provider: str, note: str, until: str | None) -> None:
 @click.argument("provider", shell_complete=live_providers)
 @talks
 def resume(client: Client, provider: str) -> None:
-    """End a provider's drain.
+    """End a provider's drain, or its quarantine after failures in a row.
 
     \b
     coord providers resume lab-07

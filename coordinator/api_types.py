@@ -337,6 +337,9 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     heartbeat: HeartbeatEntry | None
     clock_offset_ms: float | None
     clock_bound_ms: float | None
+    quarantined_until: Timestamp | None = None
+    """Gets no new work until then, after failures in a row."""
+    quarantine_why: str = ""
 
 
 class Providers(Struct, frozen=True, kw_only=True):

@@ -268,7 +268,6 @@ def forgotten(state: ClusterState, provider_id: ProviderId, policy: Policy, out:
     if load is not None:
         load.failures = []
         work.drop_empty_load(provider_id)
-    work.quarantined.pop(provider_id, None)
     work.bettered.pop(provider_id, None)
 
 

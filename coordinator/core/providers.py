@@ -24,6 +24,7 @@ from coordinator.core.ids import PoolName, ProviderId, ProviderKey
 from coordinator.core.loss import forgotten, orphan, silence
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed, view_of
+from coordinator.core.retries import end_quarantine
 from coordinator.core.rows import EndReason, ProviderRow, Role, TokenRow
 from coordinator.core.sessions import end_session
 from coordinator.core.snapshot import Liveness
@@ -198,8 +199,9 @@ def on_drain(state: ClusterState, event: ProviderDrain, out: Decision) -> None:
 
 
 def on_resume(state: ClusterState, event: ProviderResume, out: Decision) -> None:
-    """Work may be placed there again. Idempotent."""
+    """Work may be placed there again: it is neither drained nor quarantined. Idempotent."""
     provider = _known(state, event.provider_id)
+    end_quarantine(state, event.provider_id, out, by=event.by)
     provider.row = replace(provider.row, drained_at_ms=None, drain_note="", away_until_ms=None)
     who = event.provider_id
     audit.record(state, out, "provider", who, "resumed", by=event.by, provider_id=who)
@@ -223,6 +225,7 @@ def on_forget(state: ClusterState, event: ProviderForget, policy: Policy, out: D
     farewell = CloseLink(code=CloseCode.FORGOTTEN, reason="this provider was forgotten")
     part_from(state, provider, farewell, policy, out)
     _drop_credential(state, provider, out)
+    end_quarantine(state, event.provider_id, out, by=event.by)
     state.remove_provider(provider)
     forgotten(state, event.provider_id, policy, out)
     who = event.provider_id

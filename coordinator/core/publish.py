@@ -29,6 +29,8 @@ def view_of(provider: Provider) -> ProviderView:
         drained=row.drained_at_ms is not None,
         drain_note=row.drain_note,
         away_until_ms=row.away_until_ms,
+        quarantined_until_ms=row.quarantined_until_ms,
+        quarantine_why=row.quarantine_why,
         duplicate=provider.duplicate,
     )
 

@@ -263,13 +263,20 @@ def end_quarantines(state: ClusterState, out: Decision) -> None:
     """Those whose time is over. O(quarantined)."""
     work = state.work
     for provider_id in sorted(p for p, until_ms in work.quarantined.items() if until_ms <= state.now_ms):
-        del work.quarantined[provider_id]
-        provider = state.providers.get(provider_id)
-        if provider is not None:
-            provider.row = replace(provider.row, quarantined_until_ms=None, quarantine_why="")
-            out.writes.append(Put(provider.row))
-            audit.record(state, out, "provider", provider_id, "quarantine over", provider_id=provider_id)
-            changed(out, provider)
-        out.notes.append(Calmed(kind="provider_quarantined", subject=provider_id))
-        work.freed_by = f"provider {provider_id}"
-        work.better(provider_id)
+        end_quarantine(state, provider_id, out)
+
+
+def end_quarantine(state: ClusterState, provider_id: ProviderId, out: Decision, by: str = "coord") -> None:
+    """It may be given work again: its time is over, or `by` says so. Nothing for one that is not quarantined."""
+    work = state.work
+    if work.quarantined.pop(provider_id, None) is None:
+        return
+    provider = state.providers.get(provider_id)
+    if provider is not None:
+        provider.row = replace(provider.row, quarantined_until_ms=None, quarantine_why="")
+        out.writes.append(Put(provider.row))
+        audit.record(state, out, "provider", provider_id, "quarantine over", by=by, provider_id=provider_id)
+        changed(out, provider)
+    out.notes.append(Calmed(kind="provider_quarantined", subject=provider_id))
+    work.freed_by = f"provider {provider_id}"
+    work.better(provider_id)

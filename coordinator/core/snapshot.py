@@ -54,4 +54,6 @@ class ProviderView(Struct, frozen=True, gc=False, kw_only=True):
     drained: bool = False
     drain_note: str = ""
     away_until_ms: Ms | None = None
+    quarantined_until_ms: Ms | None = None
+    quarantine_why: str = ""
     duplicate: Duplicate | None = None

@@ -41,6 +41,8 @@ def provider_entry(
         drained=view.drained,
         drain_note=view.drain_note,
         away_until=optional_text(view.away_until_ms),
+        quarantined_until=optional_text(view.quarantined_until_ms),
+        quarantine_why=view.quarantine_why,
         connected_at=optional_text(view.connected_at_ms),
         last_heartbeat_at=optional_text(last_heartbeat_ms(view, heartbeat)),
         stay_seconds=max(0, now_ms - began_ms) / 1_000 if began_ms is not None else None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from coordinator.core import events
+from coordinator.core.ids import ProviderId
 from coordinator.core.jobspec import RetryRule
 from coordinator.core.policy import Policy
 from coordinator.core.retries import backoff_ms, cause_of, exit_code_of, may_help, names, told
@@ -144,6 +146,25 @@ def test_a_provider_on_which_job_after_job_fails_gets_no_new_work_for_a_while() 
     assert 2 * ["a"] == site.warned("provider_quarantined") == site.calmed("provider_quarantined")
     row = site.provider("a").row
     assert isinstance(row, ProviderRow) and row.quarantined_until_ms is None
+
+
+@pytest.mark.parametrize("ending", [events.ProviderResume, events.ProviderForget])
+def test_an_admin_ends_a_quarantine(ending: type[events.ProviderResume | events.ProviderForget]) -> None:
+    """By resuming the provider, at once; with one that is forgotten the alert ends, too."""
+    site = Site("a")
+    for _ in range(POLICY.quarantine_failures):
+        site.submit(a_job(retry=RetryRule(limit=0)))
+        (running,) = site.running("a")
+        site.exits(running, 1)
+    site.submit(a_job())
+    assert [] == site.running("a")
+    site.decide(ending(at_ms=site.now_ms, request_id=site.request(), provider_id=ProviderId("a"), by="token:ann"))
+    assert ["a"] == site.calmed("provider_quarantined")
+    over = next(row for row in site.audits("provider", "a") if row.after == "quarantine over")
+    assert "token:ann" == over.by
+    if ending is events.ProviderResume:
+        assert ["6.0.0.1"] == site.running("a")
+        assert site.provider("a").row.quarantined_until_ms is None
 
 
 def test_one_job_alone_quarantines_nobody() -> None:
