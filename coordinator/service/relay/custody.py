@@ -7,6 +7,7 @@ from enum import Enum
 
 from coordinator import ports, wire
 from coordinator.core.ids import AttemptId, ProviderId, TenantName
+from coordinator.core.rows import LIVE_ATTEMPT
 from coordinator.service.views import AttemptView, LiveViews, ended_fenced
 
 LOOKED_UP_MAX = 4_096
@@ -40,6 +41,11 @@ class Custody:
             return Verdict.REFUSE
         ours = view.row.ranks[chunk.rank].provider_id == provider_id
         return Verdict.TAKE if ours else Verdict.REFUSE
+
+    def lives(self, attempt_id: AttemptId) -> bool:
+        """Whether it may be running."""
+        view = self._views.attempts.get(attempt_id)
+        return view is not None and view.row.state in LIVE_ATTEMPT
 
     def forget(self, attempt_id: AttemptId) -> None:
         """It changed: what the store said of it is old."""

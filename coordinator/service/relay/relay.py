@@ -324,6 +324,7 @@ class Relay:
             stream = self._streams.get(key)
             if stream is not None:
                 self._settle(key, stream, length)
+                self._drop_if_over(key)
         for where in dict.fromkeys((write.key.attempt_id, write.key.rank) for write in batch):
             self._reader.wake(*where)
         self._patient = True
@@ -342,6 +343,16 @@ class Relay:
             stream.go_back(key)  # a gap before it that only the file knew of
         else:
             stream.acknowledge(key)
+
+    def _drop_if_over(self, key: LogKey) -> None:
+        """Forget a stream of an attempt that does not live any more and of which nothing waits here: a connection
+        lasts longer than any number of attempts. Should more of it come, it begins anew."""
+        stream = self._streams.get(key)
+        if stream is None or stream.behind or key in self._waiting or any(w.key == key for w in self._batch):
+            return
+        if not self._custody.lives(key.attempt_id):
+            del self._streams[key]
+            stream.sender.streams.discard(key)
 
     def _send_back(self) -> None:
         """There is room again: agents whose bytes were dropped go back to what is stored, once all of theirs is."""
@@ -391,3 +402,5 @@ class Relay:
             self._custody.forget(note.row.attempt_id)
             for rank in range(len(note.row.ranks)):
                 self._reader.wake(note.row.attempt_id, rank)
+                for stream in range(len(wire.STREAMS)):
+                    self._drop_if_over(LogKey(note.row.attempt_id, rank, stream))

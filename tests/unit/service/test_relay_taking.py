@@ -296,3 +296,26 @@ def test_a_broken_disk_ends_the_relay() -> None:
         with_relay(test)
     assert agent.acks == []
     assert caught.group_contains(CoordError, match="a sync failed")
+
+
+def test_a_connection_that_lasts_costs_nothing_for_the_attempts_that_are_over() -> None:
+    """A machine that runs a million short tasks on one connection: nothing is kept of those whose logs are whole; a
+    tail that comes after the end is taken and acknowledged all the same."""
+
+    async def test(rig: Rig) -> None:
+        agent = Connection(1)
+        for number in range(1, 41):
+            attempt_id = (JobId(1), 0, 0, number)
+            out = LogKey(attempt_id, 0, 0)
+            rig.changed(an_attempt(attempt_id))
+            rig.relay.take(agent, a_chunk(0, b"hello", out))
+            if number % 2:
+                await until(lambda out=out: agent.acked(out) == 5)  # type: ignore[misc]
+            rig.changed(an_attempt(attempt_id, AttemptState.COMPLETED, out_bytes=11))
+            rig.relay.take(agent, a_chunk(5, b" world", out))
+            await until(lambda out=out: agent.acked(out) == 11)  # type: ignore[misc]
+            assert b"hello world" == await rig.stored(out)
+        assert not rig.relay._streams and not rig.relay._senders[agent.conn_id].streams
+        assert rig.relay._senders[agent.conn_id].bytes == 0 and rig.relay.waiting_bytes == 0
+
+    with_relay(test)
