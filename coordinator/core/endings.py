@@ -142,6 +142,7 @@ def close_step(state: ClusterState, job: Job, step: Step, why: str, out: Decisio
     fit_step(state.work, job, step)
     if fresh:
         count(state, job, step, WorkState.CANCELLED, fresh)
+    step.retry.clear()  # none of them waits any more; one after the other would cost the square of them
     for task in list(step.tasks.values()):
         cancel_task(state, job, step, task, why, out, by)
     settle_step(state, job, step, out, why=why, by=by)

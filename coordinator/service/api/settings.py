@@ -57,7 +57,7 @@ class ApiSettings(Struct, frozen=True, kw_only=True):
     """A reader that takes nothing for so long is cut."""
     wait_s_max: float = 300.0
     """How long one request may wait for a job."""
-    retry_tasks_max: int = 1_000_000
-    """Tasks that one manual retry runs again."""
+    retry_tasks_max: int = 200_000
+    """Tasks that one manual retry runs again: decided at once, which takes 10 us for each."""
     examined_max: int = 20_000
     """Providers looked at for one page of the filtered list; the page then ends early, with a token."""

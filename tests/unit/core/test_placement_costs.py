@@ -11,7 +11,7 @@ from coordinator.core import events, feasible, placement, queue
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Decision, Grant
 from coordinator.core.decide import decide
-from coordinator.core.ids import ProviderId, dotted
+from coordinator.core.ids import JobId, ProviderId, dotted
 from coordinator.core.image import image_of, state_of
 from coordinator.core.jobspec import RetryRule
 from coordinator.core.policy import Policy
@@ -120,7 +120,7 @@ def test_a_full_step_is_fitted_without_a_look_at_all_of_its_retries(monkeypatch:
     site.submit(a_job(tasks=60, max_running=2, retry=rule))
     for task in range(50):
         site.exits(f"1.0.{task}.1", 1)
-    assert 50 == len(site.state.work.jobs[1].steps[0].retry)  # type: ignore[index]
+    assert 50 == len(site.state.work.jobs[JobId(1)].steps[0].retry)
     moved: list[Place] = []
     real = queue._move
 
@@ -131,3 +131,25 @@ def test_a_full_step_is_fitted_without_a_look_at_all_of_its_retries(monkeypatch:
     monkeypatch.setattr(queue, "_move", moves)
     site.exits("1.0.50.1", 0)
     assert len(moved) < 20
+
+
+class CountedList(list[int]):
+    """Counts what is taken out of its middle: each costs all that stands behind."""
+
+    taken = 0
+
+    def __delitem__(self, at: object) -> None:
+        self.taken += 1
+        super().__delitem__(at)  # type: ignore[arg-type]
+
+
+def test_a_cancel_of_many_that_wait_to_be_tried_again_costs_each_of_them_once() -> None:
+    site = Site("a", policy=Policy(quarantine_failures=1_000))
+    site.submit(a_job(tasks=40, max_running=2, retry=RetryRule(limit=9, delay_ms=600_000)))
+    for task in range(30):
+        site.exits(f"1.0.{task}.1", 1)
+    step = site.state.work.jobs[JobId(1)].steps[0]
+    step.retry = counted = CountedList(step.retry)
+    assert len(counted) == 30
+    site.cancel(1)
+    assert counted.taken == 0 and "cancelled" == site.job().state
