@@ -22,6 +22,8 @@ from coordinator.core.rows import ExitInfo, LeaseToken
 TASKS_REMEMBERED = 10_000
 """Tasks whose highest token is kept. A grant of an older task could come from nothing but a restored coordinator, and
 that one's generation is refused for ever."""
+USERS = 65_536
+"""User ids that one agent has for its attempts, given out in turn."""
 REWRITE_BYTES = 1 << 20
 BALLAST_BYTES = 256 * 1024
 """Given back to a full disk, so that exits can still be written."""
@@ -81,6 +83,8 @@ class Journal:
         self._generation = 0
         self._tokens: OrderedDict[str, LeaseToken] = OrderedDict()
         self._users = 0
+        self._in_use: set[int] = set()
+        """User ids of attempts that are held, as numbers below USERS."""
         self._pending: list[bytes] = []
         self._must_sync = False
         self._broken = False
@@ -118,11 +122,15 @@ class Journal:
                 self.held[record.attempt] = record
                 self._see(record.attempt, record.token)
                 self._users = max(self._users, record.user)
+                if record.user:
+                    self._in_use.add(record.user % USERS)
             case Ended():
                 if record.attempt in self.held:
                     self.exits[record.attempt] = record.exit
             case Forgotten():
-                self.held.pop(record.attempt, None)
+                held = self.held.pop(record.attempt, None)
+                if held is not None and held.user:
+                    self._in_use.discard(held.user % USERS)
                 self.exits.pop(record.attempt, None)
             case Fences():
                 self._generation = max(self._generation, record.generation)
@@ -151,8 +159,11 @@ class Journal:
 
     def next_user(self) -> int:
         """The number of the next user id to give out. It rises also when earlier ones are free again, so that what
-        one attempt left behind outside of its directory is not soon another's."""
-        return self._users + 1
+        one attempt left behind outside of its directory is not soon another's; an id that is in use is left out."""
+        number = self._users + 1
+        while number % USERS in self._in_use:
+            number += 1
+        return number
 
     # ---- writing
 

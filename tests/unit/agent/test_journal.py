@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.agent import journal
 from coordinator.agent.exits import AgentStop, Exit
-from coordinator.agent.journal import Ended, Forgotten, Held, Journal
+from coordinator.agent.journal import USERS, Ended, Forgotten, Held, Journal
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 
 AN_EXIT = ExitInfo(cause=EndCause.EXITED, code=3, out_bytes=17)
@@ -131,3 +131,20 @@ def test_a_directory_that_cannot_be_written_ends_the_agent(tmp_path: Path, monke
     with pytest.raises(AgentStop) as stop:
         Journal(tmp_path)
     assert Exit.DISK == stop.value.exit_code
+
+
+def test_a_user_id_in_use_is_given_to_nobody_else(tmp_path: Path) -> None:
+    """After all ids were given out once, one whose attempt is held is left out until that is forgotten."""
+    before = Journal(tmp_path)
+    before.add(held("1.0.0.1", 1, user=1))
+    before.add(held("1.0.1.1", 2, user=2))
+    before.add(held("1.0.2.1", 3, user=USERS))
+    assert USERS + 3 == before.next_user()
+    before.add(Forgotten(attempt="1.0.0.1"))
+    assert USERS + 1 == before.next_user()
+    before.add(held("1.0.3.1", 4, user=USERS + 1))
+    before.commit()
+    before.close()
+    again = Journal(tmp_path)
+    assert USERS + 3 == again.next_user()
+    again.close()
