@@ -6,12 +6,15 @@ from statistics import median
 
 from coordinator.core.amounts import Share
 from coordinator.core.capacity import hold, release, share_of
-from coordinator.core.feasible import as_enrolled
+from coordinator.core.feasible import as_enrolled, as_it_stands
 from coordinator.core.ids import Ms
 from coordinator.core.leases import home_of
-from coordinator.core.snapshot import Liveness
+from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.work import Attempt, Want, Work
+
+_UNTOLD = frozenset({"online", "drained", "min_score", "min_forecast"})
+"""Nobody knows when these will be met."""
 
 
 def expected_end_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
@@ -26,17 +29,20 @@ def expected_end_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
     return max(state.now_ms, (attempt.row.started_at_ms or attempt.row.created_at_ms) + lasts_ms)
 
 
-def free_at_ms(state: ClusterState, want: Want) -> Ms | None:
+def free_at_ms(state: ClusterState, want: Want, policy: Policy) -> Ms | None:
     """When as many providers as it has nodes should have room for one who wants this and is alone in the queue.
 
     O(providers x their attempts). None: nothing tells.
     """
     found = []
     for provider in state.providers.values():
-        if provider.phase is Liveness.ONLINE and not any(as_enrolled(state, provider, want)):
-            when_ms = _of_provider(state, provider, want)
-            if when_ms is not None:
-                found.append(when_ms)
+        if any(as_enrolled(state, provider, want)) or not _UNTOLD.isdisjoint(
+            as_it_stands(state, provider, want, policy)
+        ):
+            continue
+        when_ms = _of_provider(state, provider, want)
+        if when_ms is not None:
+            found.append(max(when_ms, provider.row.quarantined_until_ms or 0))
     return sorted(found)[want.nodes - 1] if len(found) >= want.nodes else None
 
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from coordinator.core import graph
+from coordinator.core.amounts import UNIT
 from coordinator.core.capacity import NOTHING, lacks
 from coordinator.core.commands import Decision, Explanation, Obstacle, Reply, StepExplanation
 from coordinator.core.eta import free_at_ms
 from coordinator.core.events import JobExplain, JobPreview
 from coordinator.core.feasible import as_enrolled, as_it_stands
 from coordinator.core.jobs import theirs
+from coordinator.core.ids import Ms
 from coordinator.core.jobspec import StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.queue import has_room, want_of
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.work import Job, Step, Want
+
+GIB = 1 << 30
+HOUR_MS = 3_600_000
+_NOW = {
+    "online": "not connected",
+    "drained": "drained",
+    "quarantined": "quarantined",
+    "tenant": "serving another tenant",
+    "min_score": "below the score",
+    "min_forecast": "below the forecast",
+}
+"""What keeps a provider from taking it now, in a word; anything else: it is busy."""
 
 
 def on_explain(state: ClusterState, event: JobExplain, policy: Policy, out: Decision) -> None:
@@ -60,10 +76,11 @@ class Judged:
     """Every provider against one want. O(providers)."""
 
     def __init__(self, state: ClusterState, want: Want, policy: Policy) -> None:
-        self._state, self._want = state, want
+        self._state, self._want, self._policy = state, want, policy
         self.able_now = self.able_ever = 0
         self._alone: dict[str, int] = {}
         self._ever: dict[str, bool] = {}
+        self._blocked: Counter[str] = Counter()
         for provider in state.providers.values():
             self._judge(provider, policy)
 
@@ -77,6 +94,7 @@ class Judged:
                 passing += [f"{name}" for name in lacking[0]]
             self.able_ever += 1
             self.able_now += not passing
+            self._blocked.update({_NOW.get(name, "busy") for name in passing})
         for name in fixed:
             self._count(name, ever=False)
         for name in passing:
@@ -93,10 +111,8 @@ class Judged:
             if nodes > 1:
                 text = f"{first}it needs {nodes} providers, and {self.able_ever} could ever run a rank of it"
         elif self.able_now < nodes:
-            verdict, text = (
-                "wait",
-                f"{first}{self.able_ever} of {total} providers could run it, {self.able_now} have room now",
-            )
+            verdict = "wait"
+            text = f"{first}{self.able_ever} of {total} providers could run it, {self.able_now} now{self.blockers()}"
         else:
             verdict, text = "wait", f"{first}{self.able_now} of {total} providers could take it now"
         return StepExplanation(
@@ -111,8 +127,17 @@ class Judged:
             able_now=self.able_now,
             able_ever=self.able_ever,
             hint=self.hint(verdict),
-            eta_ms=free_at_ms(self._state, self._want) if verdict == "wait" and self.able_now < nodes else None,
+            eta_ms=free_at_ms(self._state, self._want, self._policy)
+            if verdict == "wait" and self.able_now < nodes
+            else None,
         )
+
+    def blockers(self) -> str:
+        """`: 2 busy, 1 quarantined`, of those that could run it."""
+        if not self._blocked:
+            return ""
+        ordered = sorted(self._blocked.items(), key=lambda found: (-found[1], found[0]))
+        return ": " + ", ".join(f"{providers} {what}" for what, providers in ordered)
 
     def obstacles(self) -> tuple[Obstacle, ...]:
         """Each constraint that rules somebody out, those that rule out most first."""
@@ -136,12 +161,15 @@ class Judged:
             "labels": f"asked for labels {', '.join(f'{k}={v}' for k, v in want.labels)}",
             "isolation": f"asked for isolation {want.isolation.value}",
             "min_score": f"asked for a score of {want.min_score} at least",
-            "min_forecast": f"asked for a forecast of {want.min_forecast} over {want.horizon_ms / 60_000:.0f} min",
+            "min_forecast": f"asked to stay {_length(want.horizon_ms)} with {want.min_forecast or 0:.0%} at least",
             "cpus": f"asked for {ask.cpus / 1e6:g} CPUs",
             "gpus": f"asked for {ask.gpus / 1e6:g} GPUs",
-            "memory": f"asked for {ask.memory / 1e9:g} GB of memory",
+            "memory": f"asked for {_size(ask.memory)} of memory",
         }
-        return asked.get(name, f"asked for {name.removeprefix('named:')}")
+        if name in asked:
+            return asked[name]
+        named = name.removeprefix("named:")
+        return f"asked for {dict(ask.named).get(named, 0) / UNIT:g} {named}"
 
     def hint(self, verdict: str) -> str:
         """The nearest change that would help: the constraint without which most providers could run it."""
@@ -150,4 +178,46 @@ class Judged:
         if not self._state.providers:
             return "no provider is enrolled: start an agent"
         worst = [obstacle for obstacle in self.obstacles() if not obstacle.ever]
-        return f"{worst[0].text}: ask for less, or bring a provider that has it" if worst else ""
+        return f"{worst[0].text}: {self._remedy(worst[0].constraint)}" if worst else ""
+
+    def _remedy(self, constraint: str) -> str:
+        match constraint:
+            case "work":
+                return "start one that runs them"
+            case "pool":
+                return "name another pool, or enrol a provider there: coord pool list"
+            case "labels":
+                return "ask for other labels, or give them to a provider: coord agent --label NAME=VALUE"
+            case "isolation":
+                return "ask for less, or bring a provider that gives so much: coord agent --work DIR"
+            case "elsewhere":
+                return "mend the cause there, or bring another provider"
+        return f"{self._most(constraint)}: ask for less, or bring a provider that has it"
+
+    def _most(self, constraint: str) -> str:
+        """The most of it that any provider of a pool that is asked for has."""
+        pools = self._want.pools
+        offers = [p.offer for p in self._state.providers.values() if not pools or p.row.pool in pools]
+        name = constraint.removeprefix("named:")
+        match constraint:
+            case "cpus":
+                most = f"{max((offer.cpus for offer in offers), default=0) / UNIT:g} CPUs"
+            case "gpus":
+                most = f"{max((offer.gpus for offer in offers), default=0)} GPUs"
+            case "memory":
+                most = _size(max((offer.memory for offer in offers), default=0))
+            case _:
+                most = f"{max((offer.named.get(name, 0) for offer in offers), default=0) / UNIT:g} {name}"
+        return f"the most that one has is {most}"
+
+
+def _length(ms: Ms) -> str:
+    """`8h` or `90 min`."""
+    return f"{ms // HOUR_MS}h" if ms >= HOUR_MS and not ms % HOUR_MS else f"{ms / 60_000:g} min"
+
+
+def _size(size: int) -> str:
+    """As it was most likely written: `900 GiB`, `50 MB`."""
+    if size >= GIB and not size % (GIB // 4):
+        return f"{size / GIB:g} GiB"
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

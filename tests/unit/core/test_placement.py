@@ -215,6 +215,46 @@ def test_waiting_is_told_apart_from_never_and_says_who_has_room() -> None:
     assert found.eta_ms is not None and site.now_ms < found.eta_ms <= site.now_ms + 60_000
 
 
+def test_who_could_run_it_and_does_not_now_says_so_in_a_word() -> None:
+    """A quarantine is no want of room, and ends when it says; nobody knows when a forecast will be better."""
+    site = Site("a", "b")
+    figures(site, {"a": 0.2, "b": 0.2})
+    site.submit(a_job(min_forecast=0.9, expected_ms=8 * 3_600_000))
+    found = why(site)
+    assert "2 of 2 providers could run it, 0 now: 2 below the forecast" == found.text
+    assert found.eta_ms is None
+    assert "asked to stay 8h with 90% at least" == found.obstacles[0].text
+    site.submit(a_job(asks=TWO, time_limit_ms=60_000))
+    until_ms = site.now_ms + 600_000
+    for name in "ab":
+        site.provider(name).row = replace(site.provider(name).row, quarantined_until_ms=until_ms)
+        site.state.work.quarantined[ProviderId(name)] = until_ms
+    site.submit(a_job(asks=TWO))
+    found = why(site, 3)
+    assert found.text.startswith("2 of 2 providers could run it, 0 now: 2 quarantined")
+    assert until_ms == found.eta_ms
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        ({"asks": (Ask(gpus=8 * UNIT),)}, "asked for 8 GPUs: the most that one has is 0 GPUs: ask for less"),
+        (
+            {"asks": (Ask(memory=900 << 30),)},
+            "asked for 900 GiB of memory: the most that one has is 8 GB: ask for less",
+        ),
+        ({"asks": (Ask(named=(("licence", UNIT),)),)}, "asked for 1 licence: the most that one has is 0 licence"),
+        ({"pools": (PoolName("lab"),)}, "asked for pool lab: name another pool"),
+        ({"labels": (("gpu", "a100"),)}, "asked for labels gpu=a100: ask for other labels, or give them to a provider"),
+        ({"isolation": Isolation.SANDBOX}, "asked for isolation sandbox: ask for less, or bring a provider that gives"),
+    ],
+)
+def test_a_hint_names_what_would_help_and_how_much_there_is(asked: dict[str, Any], hint: str) -> None:
+    site = Site("a")
+    site.submit(a_job(**asked))
+    assert why(site).hint.startswith(hint)
+
+
 def test_a_preview_says_who_could_run_it_and_changes_nothing() -> None:
     site = Site("a")
     ask = events.JobPreview(

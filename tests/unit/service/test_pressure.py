@@ -79,7 +79,7 @@ def test_a_queue_that_moves_is_no_alert_and_one_that_stands_for_a_minute_is() ->
     assert rig.look_after(WAITED_MS - 1) == []
     ((subject, text, standing),) = rig.look_after(1)
     assert subject == ANY and standing
-    assert to_text(began_ms + 600_000) in text and "1 providers could run it, 0 have room" in text
+    assert to_text(began_ms + 600_000) in text and "1 providers could run it, 0 now: 1 busy" in text
 
 
 def test_it_is_over_when_the_work_has_its_place() -> None:
