@@ -11,8 +11,8 @@ from coordinator.core.commands import Decision, Explanation, Obstacle, Reply, St
 from coordinator.core.eta import free_at_ms
 from coordinator.core.events import JobExplain, JobPreview
 from coordinator.core.feasible import as_enrolled, as_it_stands
-from coordinator.core.jobs import theirs
 from coordinator.core.ids import Ms
+from coordinator.core.jobs import theirs
 from coordinator.core.jobspec import StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.queue import has_room, want_of
