@@ -1,8 +1,8 @@
 """The engine owns the state: drain the inbox, decide, write, and only then reply, send and publish.
 
 One commit is in flight while deciding goes on; what decisions lead to leaves in their order, after the
-commit that holds their writes. A full disk rolls everything undurable back and reloads; a broken store
-ends the process. Nothing here knows what an event means.
+commit that holds their writes; renewals alone, which are memory, leave at once. A full disk rolls everything
+undurable back and reloads; a broken store ends the process. Nothing here knows what an event means.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from coordinator import ports
 from coordinator.core import commands, events
 from coordinator.core.decide import decide
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import ConnId, Ms, RequestId
+from coordinator.core.ids import AttemptId, ConnId, Ms, RequestId
 from coordinator.core.policy import Policy
 from coordinator.core.reload import reloaded
+from coordinator.core.rows import AttemptRow
 from coordinator.core.state import ClusterState
 from coordinator.service.recorder import Recorder
 from coordinator.service.views import LiveViews
@@ -97,10 +98,17 @@ class _Group:
     def __init__(self) -> None:
         self.writes: list[commands.Write] = []
         self.decisions: list[commands.Decision] = []
+        self.attempts: set[AttemptId] = set()
+        """Whose rows are among the writes."""
+        self.renewing: set[ConnId] = set()
+        """Connections that are told of renewals with this group."""
 
     def add(self, decision: commands.Decision) -> None:
         self.writes.extend(decision.writes)
         self.decisions.append(decision)
+        for write in decision.writes:
+            if isinstance(write, commands.Put) and isinstance(write.row, AttemptRow):
+                self.attempts.add(write.row.attempt_id)
 
 
 BeatsSource = Callable[[], tuple[events.Beat, ...]]
@@ -284,6 +292,21 @@ class Engine:
         self._recorder.note(event, decision)
         self.counters.decisions += 1
         self._open.add(decision)
+        if isinstance(event, events.Heartbeats):
+            decision.sends[:] = [send for send in decision.sends if not self._renewed_at_once(send)]
+
+    def _renewed_at_once(self, send: commands.Send) -> bool:
+        """Say a renewal before the disk is done: it is memory alone, and a slow disk is to freeze nobody. Not where the
+        row of a lease that it names is not durable yet, and never past a renewal that waits for that."""
+        if not isinstance(send.message, commands.Renew):
+            return False
+        groups = (self._open, self._in_flight[0]) if self._in_flight is not None else (self._open,)
+        named = {term.attempt_id for term in send.message.terms}
+        if any(send.conn_id in group.renewing or not group.attempts.isdisjoint(named) for group in groups):
+            self._open.renewing.add(send.conn_id)
+            return False
+        self._links.send(send.conn_id, send.message)
+        return True
 
     async def _advance(self) -> None:
         """Take what the disk has finished, let go what needs no disk, and give it the next group."""

@@ -16,6 +16,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
 from coordinator.core.policy import Policy
 from coordinator.core.reload import reloaded
+from coordinator.core.rows import AttemptRow
 from coordinator.core.state import ClusterState
 from coordinator.simulator.agenda import Agenda
 from coordinator.simulator.clock import HeadClock
@@ -129,6 +130,34 @@ class Engine:
             raise Violation(f"deciding {type(event).__name__} failed in {where}: {error!r}") from error
         self._open.append(decision)
         self._watcher.decided(event, decision, self.state)
+        if isinstance(event, events.Heartbeats):
+            self._renew_at_once(decision)
+
+    def _renew_at_once(self, decision: commands.Decision) -> None:
+        """Renewals wait for no disk, unless a lease that they name has a write that does, or one before them waits."""
+        waiting = [*(self._in_flight or ()), *self._open]
+        puts = [write.row for one in waiting for write in one.writes if isinstance(write, commands.Put)]
+        pending = {row.attempt_id for row in puts if isinstance(row, AttemptRow)}
+        held = {
+            s.conn_id
+            for one in waiting
+            if one is not decision
+            for s in one.sends
+            if isinstance(s.message, commands.Renew)
+        }
+        now = commands.Decision()
+        later: list[commands.Send] = []
+        for send in decision.sends:
+            renew = send.message
+            waits = (
+                not isinstance(renew, commands.Renew)
+                or send.conn_id in held
+                or any(term.attempt_id in pending for term in renew.terms)
+            )
+            (later if waits else now.sends).append(send)
+        decision.sends[:] = later
+        if now.sends:
+            self._carry_out(now)
 
     # ---- the disk
 
