@@ -31,7 +31,7 @@ class Ledger:
     """Jobs that were acknowledged, submitted by a thread of its own; the same key is tried until there is an answer."""
 
     def __init__(self, books: Path, seed: int, jobs: int, head: Head, but: int = 0) -> None:
-        """`but` other jobs were submitted before."""
+        """`but` other jobs were submitted before. None is submitted before `let` allows it."""
         books.mkdir()
         self._where = head.url, head.token("admin")  # the port stays the same over restarts
         self._but = but
@@ -43,12 +43,17 @@ class Ledger:
         self.refused = 0
         """Answers that the disk was full."""
         self._served = threading.Event()
+        self._let = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._submit_all, daemon=True)
         self._thread.start()
 
     def serve(self) -> None:
         """The coordinator answers now."""
         self._served.set()
+
+    def let(self, jobs: int) -> None:
+        """So many more may be submitted."""
+        self._let.release(jobs)
 
     def away(self) -> None:
         """It is killed, or about to be."""
@@ -59,6 +64,7 @@ class Ledger:
 
     def _submit_all(self) -> None:
         for number in range(self._jobs):
+            self._let.acquire()
             key = f"job-{number}"
             tasks = 5 if number % 20 == 7 else 1
             status = FAILS_WITH if number % 10 == 9 else 0

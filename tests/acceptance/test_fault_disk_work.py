@@ -44,6 +44,7 @@ def _full_disk(directory: Path, full_s: float, jobs: int) -> dict[str, object]:
         wait_for(lambda: b"".join(client.jobs.logs(pulse)).count(b"\n") > 5, "the pulse")
         work = Ledger(directory / "books", 7, jobs, head, but=1)
         work.serve()
+        work.let(jobs)
         wait_for(lambda: len(work.acknowledged) > jobs // 10, "the first jobs")
         filler, began_s = Filler(disk / "filler"), time.monotonic()
         while time.monotonic() - began_s < full_s or not work.refused:
@@ -110,6 +111,7 @@ def test_a_failed_fsync_under_work_ends_it_with_70_and_the_next_start_goes_on(tm
         when_online(client, agent)
         work = Ledger(tmp_path / "books", 9, 60, head)
         work.serve()
+        work.let(60)
         wait_for(lambda: len(work.acknowledged) > 10, "the first jobs")
         inject = ("-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO:when=20+")
         trace = tmp_path / "trace"
