@@ -14,7 +14,7 @@ from coordinator.core.providers import DEFAULT_POOL
 from coordinator.core.rows import PoolRow, Role, TokenRow
 from coordinator.service.api.entries import pool_entry, token_entry
 from coordinator.service.api.fleet import short_text
-from coordinator.service.api.pages import page_position, page_token
+from coordinator.service.api.pages import Number, page_position, page_token
 from coordinator.service.api.query import NoQuery, nearest, shown
 from coordinator.service.api.route import Call, NoBody
 from coordinator.service.tokens import digest_of, new_token_id, new_token_text
@@ -29,7 +29,7 @@ class TokensQuery(Struct, frozen=True, kw_only=True):
 
 
 class _Position(Struct, frozen=True):
-    created_at_ms: int
+    created_at_ms: Number
     token_id: str
 
 

@@ -15,7 +15,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AuditRow
 from coordinator.service.api.deps import ApiDeps
-from coordinator.service.api.pages import page_position, page_token
+from coordinator.service.api.pages import Number, page_position, page_token
 from coordinator.service.api.query import shown
 from coordinator.service.api.route import Call, NoBody
 from coordinator.service.api.scope import scope_of
@@ -48,7 +48,7 @@ class EventsQuery(Struct, frozen=True, kw_only=True):
 
 
 class _Position(Struct, frozen=True):
-    before: int
+    before: Number
 
 
 def _entity(text: str | None) -> str:

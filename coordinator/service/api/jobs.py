@@ -19,7 +19,7 @@ from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import ENDED, JobRow, StepRow, TaskRow, WorkState
 from coordinator.jobfile import describe, parse_job, tenant_of
 from coordinator.service.api.deps import ApiDeps
-from coordinator.service.api.pages import page_position, page_token
+from coordinator.service.api.pages import Number, page_position, page_token
 from coordinator.service.api.query import NoQuery, nearest, shown
 from coordinator.service.api.replays import key_of
 from coordinator.service.api.route import Call, NoBody, Ready
@@ -71,12 +71,12 @@ class CancelQuery(Struct, frozen=True, kw_only=True):
 
 
 class _JobsPosition(Struct, frozen=True):
-    before: int
+    before: Number
 
 
 class _TasksPosition(Struct, frozen=True):
-    step: int
-    task: int
+    step: Number
+    task: Number
 
 
 class KeyLocks:

@@ -21,6 +21,7 @@ from coordinator.core.ids import AttemptId, attempt_of, dotted
 from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, AttemptState, JobRow
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.log_selection import Log, Selection, attempts_of, cut, start_of
+from coordinator.service.api.pages import Number
 from coordinator.service.api.streams import over
 from coordinator.service.bells import heard
 from coordinator.service.relay.reading import Piece, Start
@@ -37,9 +38,9 @@ _NOTHING = Start(0, 0)
 class Position(Struct, array_like=True):
     """Where a reader is."""
 
-    seen: int
+    seen: Number
     """Attempts up to here are dealt with: the number of one, or the number of an audit row."""
-    open: dict[str, int] = {}
+    open: dict[str, Number] = {}
     """`STEP.TASK.ATTEMPT.RANK` -> the number of the next piece."""
 
     def text(self) -> str:
@@ -54,8 +55,6 @@ def position_of(text: str) -> Position:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         found = msgspec.json.decode(raw, type=Position)
         if len(found.open) > 2 * OPEN_MAX or any(_log_id(name) is None for name in found.open):
-            raise ValueError("no position")
-        if min((found.seen, *found.open.values())) < 0:
             raise ValueError("no position")
         return found
     except (ValueError, binascii.Error, msgspec.MsgspecError):
@@ -112,10 +111,10 @@ async def followed(
 
 
 def _log_id(name: str) -> tuple[int, int, int, int] | None:
-    try:
-        step, task, attempt, rank = map(int, name.split("."))
-    except ValueError:
+    parts = name.split(".")
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
         return None
+    step, task, attempt, rank = map(int, parts)
     return step, task, attempt, rank
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from coordinator.core.errors import Code, CoordError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
 _CHARS_MAX = 1_024
+Number = Annotated[int, Meta(ge=0, le=2**53)]
+"""A number of a position: beyond this none was ever given, and no store can be asked for it."""
 
 
 def page_token(position: msgspec.Struct) -> str:

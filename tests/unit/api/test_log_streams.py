@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from base64 import b64encode
 
 import pytest
 
+from coordinator.core.errors import Code, CoordError
 from coordinator.core.rows import AttemptState
 from coordinator.service.api.log_following import Position, position_of
 from coordinator.service.api.settings import ApiSettings
@@ -260,6 +263,30 @@ def test_a_position_of_logs_that_are_gone_goes_on_with_those_that_are_there() ->
         strange = Position(0, {"0.0.9.0": 3, "0.1.1.9": 1, "7.7.7.7": 0})
         assert strange.open == position_of(strange.text()).open
         assert ALL == by_log(await whole(rig, FOLLOW, last_id=strange.text()))
+
+    served(test)
+
+
+@pytest.mark.parametrize(
+    "position",
+    [Position(2**63, {}), Position(-1, {}), Position(0, {f"0.{2**63}.1.0": 0}), Position(0, {"0.0.1.0": 2**64})],
+    ids=("seen", "negative", "task", "piece"),
+)
+def test_a_position_that_was_never_given_is_refused(position: Position) -> None:
+    """Numbers that no store can be asked for end in no error of ours."""
+    with pytest.raises(CoordError) as refused:
+        position_of(position.text())
+    assert refused.value.code is Code.BAD_REQUEST
+
+
+@pytest.mark.parametrize("page", [{"before": 2**63}, {"before": -1}, {"step": 0, "task": 2**70}])
+def test_a_page_that_was_never_given_is_refused(page: dict[str, int]) -> None:
+    async def test(rig: Rig) -> None:
+        await (await a_history(rig)).end()
+        token = b64encode(json.dumps(page).encode(), altchars=b"-_").decode().rstrip("=")
+        for path in ("/v1/jobs", f"{LOGS[:-5]}/tasks", "/v1/audit", "/v1/tokens"):
+            answer = await rig.get(f"{path}?page={token}")
+            assert answer.status == 400, path
 
     served(test)
 
