@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from coordinator.core.jobspec import StepSpec
-from coordinator.jobfile.problems import Problems, nearest, shown
+from coordinator.jobfile.problems import Problems, shown
 from coordinator.jobfile.steps import Draft
 
 
@@ -26,7 +26,7 @@ def ordered(drafts: Sequence[Draft], problems: Problems) -> tuple[StepSpec, ...]
             if need.value in by_name:
                 known.append(by_name[need.value])
             else:
-                near = nearest(need.value, by_name)
+                near = problems.nearest(need.value, by_name)
                 hint = f"did you mean {near}?" if near else f"there are: {', '.join(list(by_name)[:20])}"
                 problems.add(need.path, f"there is no step {shown(need.value)}", hint)
         needs.append(tuple(dict.fromkeys(known)))

@@ -48,6 +48,11 @@ class Problems:
             return
         self._found[path, detail] = ProblemPart(path=path, detail=detail, hint=hint)
 
+    def nearest(self, name: str, known: Iterable[str]) -> str | None:
+        """The known name that somebody may have meant, while what is wrong is kept: looking costs a millisecond and
+        more, and a file has room for hundreds of thousands of wrong names."""
+        return nearest(name, known) if len(self._found) < PROBLEMS_MAX else None
+
     def __bool__(self) -> bool:
         return bool(self._found)
 

@@ -11,7 +11,7 @@ from coordinator.core.ids import PoolName, check_name
 from coordinator.core.jobspec import Isolation, LogFull, OnLost, Overlap, RetryRule, StepSpec, When
 from coordinator.jobfile import arrays, resources
 from coordinator.jobfile.model import RETRY
-from coordinator.jobfile.problems import nearest, shown
+from coordinator.jobfile.problems import shown
 from coordinator.jobfile.table import Found, Table, is_plain
 from coordinator.jobfile.values import length, length_ms, size
 from coordinator.runtimes.placeholders import names
@@ -176,7 +176,8 @@ def _check_filled(table: Table, command: tuple[Found, ...], env: dict[str, Found
         for name in names(part.value):
             if name in filled:
                 continue
-            near = nearest(name, filled)
+            near = table.problems.nearest(name, filled)
+            name = name if len(name) <= 60 else name[:60] + "..."
             hint = f"did you mean {{{near}}}? " if near else f"there are: {', '.join(sorted(filled))}; "
             table.problems.add(
                 part.path, f"nothing fills {{{name}}}", hint + f"write {{{{{name}}}}} where the braces are meant"

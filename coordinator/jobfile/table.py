@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
 from coordinator.jobfile.model import NOT_BUILT
-from coordinator.jobfile.problems import Problems, nearest, shown
+from coordinator.jobfile.problems import Problems, shown
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -57,7 +57,7 @@ class Table:
                 elif elsewhere and key in elsewhere:
                     self.problems.add(at, f"{key} does not stand here", elsewhere[key])
                 else:
-                    near = nearest(key, known)
+                    near = self.problems.nearest(key, known)
                     hint = f"did you mean {near}?" if near else f"there are: {', '.join(sorted(known))}"
                     self.problems.add(at, f"{what} has no field {shown(key)}", hint)
 
@@ -130,7 +130,7 @@ class Table:
             for kind in kinds:
                 if kind.value == found.value:
                     return kind
-        near = nearest(found.value, kinds) if isinstance(found.value, str) else None
+        near = self.problems.nearest(found.value, kinds) if isinstance(found.value, str) else None
         self.wrong(found, f"one of {', '.join(kinds)}", f"did you mean {near}?" if near else "")
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from typing import Any
 
@@ -257,3 +258,29 @@ def test_the_bound_on_a_job_is_that_of_its_specification() -> None:
     """Just under it passes."""
     items = ["y" * 4_000] * (SPEC_BYTES_MAX // 4_010)
     assert len(items) == parse_job({"command": ["x"], "array": items}, now_ms=NOW).steps[0].tasks
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {f"comand{n}": 1 for n in range(100_000)},
+        {"command": ["x"], "stdin": "".join(f"{{indx{n}}}" for n in range(100_000))},
+        {"step": [{"name": f"s{n}", "command": ["x"], "needs": [f"z{n}{m}" for m in range(200)]} for n in range(500)]},
+    ],
+    ids=["fields", "placeholders", "needs"],
+)
+def test_a_hundred_thousand_wrong_names_cost_little_more_than_fifty(job: dict[str, Any]) -> None:
+    """What was probably meant is looked for while it is told, and no longer: a thread of the coordinator stands still
+    for it, which took minutes."""
+    began_s = time.process_time()
+    with pytest.raises(JobError) as refused:
+        parse_job(job, now_ms=NOW)
+    assert 50 == len(refused.value.problems)
+    assert time.process_time() - began_s < 5
+
+
+def test_what_is_told_of_a_placeholder_does_not_grow_with_it() -> None:
+    """It is shown to the length of a name."""
+    with pytest.raises(JobError) as refused:
+        parse_job({"command": ["x"], "stdin": "{" + "a" * 1_000_000 + "}"}, now_ms=NOW)
+    assert len(str(refused.value)) < 1_000
