@@ -49,6 +49,7 @@ PR_SET_PDEATHSIG = 1
 @click.option("--named", multiple=True, metavar="NAME=AMOUNT", help="Whatever else is counted here; repeatable.")
 @click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Where programs run. [in --state]")
 @click.option("--isolation", type=click.Choice(("auto", "none", "uid", "sandbox")), help="The most they get. [auto]")
+@click.option("--cpu-limit/--no-cpu-limit", default=None, help="Hold each to the CPUs it asked for. [hold]")
 @click.option("--log-max", metavar="SIZE", help="Of a stream of an attempt whose job names no bound. [1GiB]")
 @click.option("--hide", type=click.Path(), multiple=True, help="A directory that a sandbox hides; repeatable.")
 @click.option("--join-token-file", type=click.File("r"), help="File with the join token (- for stdin).")
@@ -182,6 +183,8 @@ def print_status(found: AgentStatus, form: str) -> None:
         ("processes", f"keeper {found.keeper_pid}, daemon {found.daemon_pid} (starts: {found.daemons})"),
         ("isolation", str(found.promises.isolation)),
         ("kills all", "yes" if found.promises.kills_all else "no: what outlives the agent is not promised to end"),
+        ("memory limit", "of each attempt" if found.promises.memory_limit else "of each process, by itself"),
+        ("cpu limit", "of each attempt" if found.promises.cpu_limit else "no: a program takes what is idle"),
         ("last problem", found.last_problem),
         ("attempts", str(len(found.attempts))),
     ])  # fmt: skip
@@ -204,6 +207,7 @@ def agent_config(
     named: tuple[str, ...],
     work: Path | None,
     isolation: str | None,
+    cpu_limit: bool | None,
     log_max: str | None,
     hide: tuple[str, ...],
     ca: Path | None,
@@ -228,6 +232,7 @@ def agent_config(
         agent_named=("--named", dict(_amount(text) for text in named) or None),
         agent_work_dir=("--work", work),
         agent_isolation=("--isolation", isolation),
+        agent_cpu_limit=("--cpu-limit", cpu_limit),
         agent_log_bytes_max=("--log-max", _size(log_max, "--log-max") if log_max is not None else None),
         agent_hide=("--hide", hide or None),
         agent_ca=("--ca", ca),

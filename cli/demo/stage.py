@@ -111,7 +111,7 @@ class Stage:
 
 def _remove_groups(state: Path) -> None:
     """The cgroups of an agent that could not clean up after itself; they vanish with a real machine."""
-    from coordinator.agent.cgroup import group_name, own_group, remove_group, unified_root
+    from coordinator.agent.hierarchies import group_name, own_group, remove_group, unified_root
 
     root = unified_root()
     own = own_group(root) if root is not None else None

@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 
-from coordinator import wire
 from coordinator.agent.cgroup import CgroupTree
 from coordinator.agent.isolation import read_status
 from coordinator.agent.journal import Held
@@ -24,6 +23,9 @@ from coordinator.core.jobspec import LogFull
 from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause, ExitInfo
 
+NOT_RENEWED = "the lease was not renewed for a day"
+NEAR = 0.75
+"""Of its memory: a program that had so much and failed may have asked for more."""
 AGAIN_S = 0.05
 """How long what was killed may take before it is killed again: it may have forked meanwhile, or wait for a disk."""
 
@@ -31,10 +33,11 @@ AGAIN_S = 0.05
 class Attempt:
     """State alone; what moves it is in the methods, each of which may be called at any time."""
 
-    def __init__(self, held: Held, place: Place, freeze_at_s: float) -> None:
+    def __init__(self, held: Held, place: Place, freeze_at_s: float, kept_frozen_s: float) -> None:
         self.held = held
         self.place = place
         self.freeze_at_s = freeze_at_s
+        self._kept_frozen_s = kept_frozen_s
         self.phase = "leased"
         self.wanted = False
         """It is to run as soon as its lease holds again."""
@@ -140,8 +143,8 @@ class Attempt:
         if self.exit is not None:
             return
         if self.tree is None:
-            if now_s >= self.freeze_at_s + wire.KEPT_FROZEN_S:
-                self.end(EndCause.EXPIRED, "the lease was not renewed for a day", 0.0, now_s)
+            if now_s >= self.freeze_at_s + self._kept_frozen_s:
+                self.end(EndCause.EXPIRED, NOT_RENEWED, 0.0, now_s)
             return
         if self.ended_status is not None and self.tree.empty():
             self._finish()
@@ -155,8 +158,8 @@ class Attempt:
             self.phase, self._frozen_at_s = "frozen", now_s
             if self._why is not None:
                 self._kill_at_s = now_s
-        if self.phase == "frozen" and now_s >= self._frozen_at_s + wire.KEPT_FROZEN_S:
-            self.end(EndCause.EXPIRED, "the lease was not renewed for a day", 0.0, now_s)
+        if self.phase == "frozen" and now_s >= self._frozen_at_s + self._kept_frozen_s and self._why is None:
+            self.end(EndCause.EXPIRED, NOT_RENEWED, 0.0, now_s)
         if now_s >= self._kill_at_s:
             self.tree.kill()
             self._kill_at_s = now_s + AGAIN_S
@@ -166,9 +169,9 @@ class Attempt:
         if self.exit is not None:
             return math.inf
         if self.tree is None:
-            return self.freeze_at_s + wire.KEPT_FROZEN_S
+            return self.freeze_at_s + self._kept_frozen_s
         if self.phase == "frozen":
-            return min(self._kill_at_s, self._frozen_at_s + wire.KEPT_FROZEN_S)
+            return min(self._kill_at_s, self._frozen_at_s + self._kept_frozen_s if self._why is None else math.inf)
         limit_s = self._limit_at_s if self._why is None else math.inf
         return min(self._kill_at_s, limit_s, self.freeze_at_s)
 
@@ -200,7 +203,6 @@ class Attempt:
         for pump in self.pumps:
             pump.drain()
         self.lengths = self.sizes()
-        cause, text, code, signum = self._judge(self.ended_status)
         usage = self._usage
         cpu_ms = int((usage.ru_utime + usage.ru_stime) * 1000)
         # a process counts what it was copied from as its own: no more than we have means that it is not known
@@ -208,6 +210,7 @@ class Attempt:
         memory = usage.ru_maxrss * 1024 if usage.ru_maxrss > ours else 0
         if isinstance(self.tree, CgroupTree):
             cpu_ms, memory = max(cpu_ms, self.tree.cpu_ms()), max(memory, self.tree.memory_peak())
+        cause, text, code, signum = self._judge(self.ended_status, memory)
         self.exit = ExitInfo(
             cause=cause,
             code=code,
@@ -223,7 +226,7 @@ class Attempt:
         self.phase, self.pumps = "exited", ()
         self.tree.close()
 
-    def _judge(self, status: int) -> tuple[EndCause, str, int | None, int | None]:
+    def _judge(self, status: int, memory: int) -> tuple[EndCause, str, int | None, int | None]:
         code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
         signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         if self._why is not None:
@@ -235,9 +238,17 @@ class Attempt:
                 code,
                 signum,
             )
+        doubt = self._doubt(memory) if status != 0 else ""
         if signum is not None:
-            return EndCause.SIGNALLED, f"killed by {signal_name(signum)}", code, signum
-        return EndCause.EXITED, "", code, signum
+            return EndCause.SIGNALLED, f"killed by {signal_name(signum)}{'; ' if doubt else ''}{doubt}", code, signum
+        return EndCause.EXITED, doubt, code, signum
+
+    def _doubt(self, memory: int) -> str:
+        """Where nobody counts, a program that is refused memory fails in its own way; we can tell what it had."""
+        limit = self.plan.limits.memory if self.plan is not None else 0
+        if not limit or memory < NEAR * limit or (isinstance(self.tree, CgroupTree) and self.tree.counts_memory):
+            return ""
+        return f"its memory may have been too small: it had {memory} bytes, each process may have {limit}"
 
 
 def signal_name(signum: int) -> str:

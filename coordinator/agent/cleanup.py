@@ -8,7 +8,7 @@ import signal
 import time
 from pathlib import Path
 
-from coordinator.agent.cgroup import groups_of, kill_group, populated, remove_group
+from coordinator.agent.hierarchies import groups_of, kill_group, populated, remove_group
 from coordinator.agent.journal import Ended, Journal
 from coordinator.agent.log import logger
 from coordinator.agent.places import Places

@@ -42,6 +42,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     """The most that attempts get: `none`, `uid`, `sandbox`, or `auto`: what this machine can give; `--isolation`."""
     log_bytes_max: int = 1 << 30
     """Of each stream of an attempt whose job names no bound; `--log-max`."""
+    cpu_limit: bool = True
+    """No attempt takes more CPU time than it asked for, where cgroups can see to it; `--no-cpu-limit`: what is idle."""
     hide: tuple[str, ...] = ()
     """More directories that a sandbox hides, beside the agent's own; `--hide`."""
     log_level: str = "info"
@@ -79,6 +81,8 @@ class Patience(Struct, frozen=True, kw_only=True):
     """The grace of attempts when the agent leaves; a shorter one of their own counts."""
     report_s: float = 3.0
     """For their ends to be settled by the coordinator, before the good-bye."""
+    kept_frozen_s: float = wire.KEPT_FROZEN_S
+    """What was not renewed for so long is killed: its successor has run for a day."""
     leave_s: float = 5.0
     """The keeper gives the daemon so long for its good-bye, then kills it."""
 

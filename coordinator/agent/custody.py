@@ -46,12 +46,21 @@ class Voice(Protocol):
 
 
 class Custody:
-    def __init__(self, launcher: Launcher, journal: Journal, places: Places, guard: Guard, watch: Watch) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        journal: Journal,
+        places: Places,
+        guard: Guard,
+        watch: Watch,
+        kept_frozen_s: float = wire.KEPT_FROZEN_S,
+    ) -> None:
         self._launcher = launcher
         self._journal = journal
         self._places = places
         self._guard = guard
         self._watch = watch
+        self._kept_frozen_s = kept_frozen_s
         self._attempts: dict[str, Attempt] = {}
         self._by_main: dict[int, Attempt] = {}
         self._appointments: list[tuple[float, str]] = []
@@ -65,7 +74,7 @@ class Custody:
         self._due_to_run: list[Attempt] = []
         self._leaving = ""
         for name, held in journal.held.items():
-            attempt = Attempt(held, places.used(held.place), 0.0)
+            attempt = Attempt(held, places.used(held.place), 0.0, kept_frozen_s)
             attempt.exit, attempt.phase, attempt.saved = journal.exits[name], "exited", True
             attempt.lengths = (attempt.exit.out_bytes, attempt.exit.err_bytes)
             self._attempts[name] = attempt
@@ -164,7 +173,7 @@ class Custody:
         user = self._journal.next_user() if self._launcher.gives_users else 0
         held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token, place=place.number, user=user)
         self._journal.add(held)
-        self._attempts[hold.attempt] = attempt = Attempt(held, place, hold.freeze_at_s)
+        self._attempts[hold.attempt] = attempt = Attempt(held, place, hold.freeze_at_s, self._kept_frozen_s)
         self._after(attempt, "")
 
     def run_due(self) -> None:

@@ -20,7 +20,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from coordinator.agent import syscalls
-from coordinator.agent.spawn import EVERY_SIGNAL, NOT_STARTED, CannotStart, find_program, open_stdin, why
+from coordinator.agent.spawn import EVERY_SIGNAL, NOT_STARTED, CannotStart, find_program, why
 from coordinator.agent.syscalls import (
     MS_BIND,
     MS_NODEV,
@@ -52,10 +52,12 @@ class Program(Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     env: Mapping[str, str]
     directory: str
-    stdin: str
+    stdin: int
     outputs: tuple[int, int]
     user: int
     """To become; 0: stay who we are."""
+    groups: tuple[int, ...] = ()
+    """Beside the user's own."""
     limits: tuple[tuple[int, int, int], ...] = ()
     """(resource, soft, hard)."""
     walls: Walls | None = None
@@ -131,7 +133,7 @@ def _in_child(program: Program, owner: tuple[int, int], tell: int, report: int) 
             with contextlib.suppress(OSError, ValueError):
                 signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        _close_all_but(tell, report, *program.outputs)
+        _close_all_but(tell, report, program.stdin, *program.outputs)
         if program.walls is None:
             _become(program)
         else:
@@ -159,7 +161,7 @@ def _become(program: Program) -> NoReturn:
     for kind, soft, hard in program.limits:
         resource.setrlimit(kind, (soft, hard))
     if program.user:
-        os.setgroups([])
+        os.setgroups(program.groups)
         os.setresgid(program.user, program.user, program.user)
         os.setresuid(program.user, program.user, program.user)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
@@ -167,10 +169,9 @@ def _become(program: Program) -> NoReturn:
         os.chdir(program.directory)
     except OSError as error:
         raise CannotStart(NOT_STARTED, f"directory {program.directory}: {error.strerror}") from None
-    # found and opened with the program's own rights, inside of its walls
+    # found with the program's own rights, inside of its walls
     path = find_program(program.argv[0], program.env.get("PATH", ""), program.directory)
-    stdin = open_stdin(program.stdin, program.directory)
-    for fd, target in ((stdin, 0), (program.outputs[0], 1), (program.outputs[1], 2)):
+    for fd, target in ((program.stdin, 0), (program.outputs[0], 1), (program.outputs[1], 2)):
         os.dup2(fd, target)
     try:
         os.execve(path, program.argv, program.env)  # noqa: S606  # an argument list, never a shell
@@ -198,7 +199,7 @@ def _be_init(program: Program, walls: Walls, owner: tuple[int, int], tell: int, 
         finally:
             os._exit(NOT_STARTED)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-    for fd in (0, 1, 2, tell, *program.outputs):
+    for fd in (0, 1, 2, tell, program.stdin, *program.outputs):
         with contextlib.suppress(OSError):
             os.close(fd)
     while True:

@@ -36,7 +36,7 @@ from coordinator.agent.journal import Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
 from coordinator.agent.places import Places
-from coordinator.agent.probing import isolation_of
+from coordinator.agent.probing import caps_cpu, isolation_of
 from coordinator.agent.state_dir import StateDir
 
 TURN_S = 1.0
@@ -141,12 +141,16 @@ class _Keeper:
         work = Path(config.work_dir).resolve() if config.work_dir else state_dir / "work"
         self._places = Places(state_dir / "attempts", work, [held.place for held in journal.held.values()])
         cleanup.clear(state_dir, journal, self._places)
-        self._home = CgroupHome.find(state_dir)
+        self._home = CgroupHome.find(state_dir, cpu=config.cpu_limit)
+        if self._home is not None and self._home.cap is not None and not caps_cpu(self._home):
+            self._home.cap = None
         level = isolation_of(config, work)
         self._launcher = Launcher(config, level, self._home, work, _raise_limits())
         self._journal = journal
         self._guard = Guard()
-        self._custody = Custody(self._launcher, journal, self._places, self._guard, self._watched.watch)
+        self._custody = Custody(
+            self._launcher, journal, self._places, self._guard, self._watched.watch, patience.kept_frozen_s
+        )
         self._endpoint = channel.endpoint_socket()
 
     def run(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pwd
 import resource
@@ -12,17 +13,20 @@ from pathlib import Path
 import msgspec
 
 from coordinator.agent.attempt import Attempt
-from coordinator.agent.cgroup import CgroupHome
+from coordinator.agent.cgroup import CgroupHome, CgroupTree
 from coordinator.agent.clock import boot_s
 from coordinator.agent.config import AgentConfig
+from coordinator.agent.devices import gpu_groups
 from coordinator.agent.isolation import Program, Started, Walls, start_isolated
+from coordinator.agent.journal import USERS
 from coordinator.agent.places import CHECKPOINTS, HOME, OUTPUTS, TMP, TRACE, Place
 from coordinator.agent.pump import Pump
-from coordinator.agent.spawn import NOT_STARTED, PATH, PROCESSES_MAX, CannotStart, open_stdin, start_beside
+from coordinator.agent.spawn import NOT_STARTED, PATH, PROCESSES_MAX, CannotStart, start_beside, stdin_of
 from coordinator.agent.tree import MARK, Tree, Walk
+from coordinator.core.amounts import UNIT
 from coordinator.core.jobspec import Isolation
 from coordinator.core.launch_plan import LaunchPlan
-from coordinator.core.rows import Promises
+from coordinator.core.rows import EndCause, Promises
 
 PLAN_BYTES_MAX = 8 << 20
 VARIABLES = {
@@ -37,7 +41,8 @@ OURS = ("COORD_OUTPUT_DIR", "COORD_CHECKPOINT_DIR", "COORD_TRACE_DIR")
 """A job cannot say otherwise."""
 USERS_FROM = 1_900_000_000
 """The first user id that is given to attempts: above what distributions, containers and systemd give out."""
-USERS = 65_536
+BLOCKS = 3_000
+"""Of ids: each agent of this machine has one of its own, as a rule, chosen by its state directory."""
 ORDER = tuple(Isolation)
 _PLAN = msgspec.json.Decoder(LaunchPlan)
 
@@ -56,6 +61,7 @@ class Launcher:
         self._log_bytes_max = config.log_bytes_max
         state = Path(config.state_dir).resolve()
         self._mark = state.as_posix()
+        self._users_from = users_from(state)
         self._hidden = (str(state), str(work), *(str(Path(path).resolve()) for path in config.hide))
         self._user = user_name()
         self._path = os.environ.get("PATH") or PATH
@@ -68,6 +74,7 @@ class Launcher:
             kills_all=home is not None or level is Isolation.SANDBOX,
             freezes_all=home is not None,
             memory_limit=home is not None and home.limits_memory,
+            cpu_limit=home is not None and home.cap is not None,
         )
 
     def launched(self) -> None:
@@ -80,16 +87,20 @@ class Launcher:
         done: this process may be inside of the attempt's group."""
         plan = self._plan(attempt)
         place = attempt.place
-        tree = self._tree(str(place.number), plan)
+        tree = self._tree(place, plan)
         pumps: list[Pump] = []
         ends: list[int] = []
+        stdin = self._nothing
         try:
+            if plan.stdin:
+                stdin = stdin_of(plan.stdin)  # before this process is in the attempt's group, and counted there
+                ends.append(stdin)
             for path in place.streams:
                 pump = Pump(path, plan.limits.log_bytes or self._log_bytes_max, plan.log_full)
                 pumps.append(pump)
                 ends.append(pump.connect())
             tree.enter()
-            started = self._start(attempt, plan, ends[0], ends[1])
+            started = self._start(attempt, plan, stdin, (ends[-2], ends[-1]))
             tree.main = started.pid
         except (CannotStart, OSError) as error:
             for pump in pumps:
@@ -103,19 +114,18 @@ class Launcher:
             for end in ends:
                 os.close(end)
         attempt.begin(plan, tree, tuple(pumps), started.status, boot_s())
+        if plan.limits.memory and isinstance(tree, CgroupTree):
+            self.launched()
+            if not tree.bound_memory():
+                attempt.end(EndCause.OOM, "it used more memory than it was given as it began", 0.0, boot_s())
 
-    def _start(self, attempt: Attempt, plan: LaunchPlan, out: int, err: int) -> Started:
+    def _start(self, attempt: Attempt, plan: LaunchPlan, stdin: int, outputs: tuple[int, int]) -> Started:
         place, user = attempt.place, self.user_id(attempt.held.user)
         env = self._environment(attempt, plan, user)
         directory = str(place.parts[HOME] / plan.directory)
         limits = self._limits(plan, user)
         if self.level is Isolation.NONE:
-            stdin = open_stdin(plan.stdin, directory) if plan.stdin else self._nothing
-            try:
-                pid = start_beside(plan.argv, env, directory, stdin, (out, err))
-            finally:
-                if plan.stdin:
-                    os.close(stdin)
+            pid = start_beside(plan.argv, env, directory, stdin, outputs)
             for kind, soft, hard in limits:
                 with contextlib.suppress(OSError):  # it has ended already
                     resource.prlimit(pid, kind, (soft, hard))
@@ -133,18 +143,18 @@ class Launcher:
                 argv=plan.argv,
                 env=env,
                 directory=directory,
-                stdin=plan.stdin,
-                outputs=(out, err),
+                stdin=stdin,
+                outputs=outputs,
                 user=user,
+                groups=gpu_groups() if plan.gpus else (),
                 limits=limits,
                 walls=walls,
             )
         )
 
-    @staticmethod
-    def user_id(number: int) -> int:
+    def user_id(self, number: int) -> int:
         """The user of the n-th attempt that got one of its own; 0: none."""
-        return USERS_FROM + (number - 1) % USERS if number else 0
+        return self._users_from + (number - 1) % USERS if number else 0
 
     @staticmethod
     def _plan(attempt: Attempt) -> LaunchPlan:
@@ -159,15 +169,17 @@ class Launcher:
             raise CannotStart(NOT_STARTED, "the command is empty")
         return plan
 
-    def _tree(self, name: str, plan: LaunchPlan) -> Tree:
+    def _tree(self, place: Place, plan: LaunchPlan) -> Tree:
         if ORDER.index(plan.isolation) > ORDER.index(self.level):
             raise CannotStart(NOT_STARTED, f"isolation {plan.isolation} is asked for, this agent gives {self.level}")
         if self._home is not None:
             try:
-                return self._home.group(name, plan.limits.memory, PROCESSES_MAX)
+                # who is a user of its own has the bound of its user; a group beside it would cost a move more
+                processes = 0 if self.gives_users else PROCESSES_MAX
+                return self._home.group(plan.limits.memory, processes, plan.limits.cpus)
             except OSError as error:
                 raise CannotStart(NOT_STARTED, f"no cgroup could be made: {error.strerror}") from None
-        return Walk(f"{self._mark}/{name}")
+        return Walk(f"{self._mark}/{place.number}")
 
     def _limits(self, plan: LaunchPlan, user: int) -> tuple[tuple[int, int, int], ...]:
         limits = [(resource.RLIMIT_NOFILE, *self._files)]  # no cores: the keeper has none to hand down
@@ -186,12 +198,20 @@ class Launcher:
         env |= {name: str(place.parts[part]) for name, part in VARIABLES.items()}
         if self.level is Isolation.SANDBOX:
             env["TMPDIR"] = "/tmp"  # noqa: S108  # its own
+        if plan.limits.cpus:
+            env["OMP_NUM_THREADS"] = str(max(1, plan.limits.cpus // UNIT))
         env |= dict(plan.env)
         env |= {name: str(place.parts[VARIABLES[name]]) for name in OURS}
         env["COORD_ATTEMPT_TOKEN_FILE"] = str((place.kept if self.level is Isolation.NONE else place.work) / "token")
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
         env[MARK] = f"{self._mark}/{place.number}"
         return env
+
+
+def users_from(state: Path) -> int:
+    """The first user id of the agent on this state directory."""
+    block = int.from_bytes(hashlib.sha256(os.fsencode(state)).digest()[:8], "big") % BLOCKS
+    return USERS_FROM + block * (USERS + 1)  # one is left for `probing`
 
 
 def give_to(place: Place, user: int) -> None:

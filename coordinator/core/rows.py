@@ -76,6 +76,8 @@ class Promises(Struct, frozen=True, gc=False, kw_only=True):
     """By the cgroup freezer; else by stopping every process that it can find."""
     memory_limit: bool = False
     """By cgroup; else by rlimit of each process."""
+    cpu_limit: bool = False
+    """No attempt gets more CPU time than it asked for; else it takes what is there."""
 
 
 class ProviderRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="provider"):

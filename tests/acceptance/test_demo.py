@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from coordinator.agent.cgroup import group_name, unified_root
+from coordinator.agent.hierarchies import group_name, unified_root
 from tests.acceptance.cli_runs import Coord
 from tests.acceptance.processes import clean_environment, wait_for
 

@@ -13,6 +13,7 @@ import pytest
 
 from coordinator.agent import channel
 from coordinator.core.jobspec import Isolation
+from coordinator.core.launch_plan import Limits
 from coordinator.core.rows import EndCause
 from tests.acceptance.test_keeper_processes import ESCAPING, pids_of
 from tests.unit.agent.agents import alive
@@ -184,7 +185,6 @@ def test_what_cannot_be_started_says_why(open_path: Path, isolation: str) -> Non
         (a_plan("no-such-program"), 127, "no such program"),
         (a_plan("/etc/passwd"), 126, "Permission denied"),
         (a_plan("true", directory="/root"), 126, "directory /root"),
-        (a_plan("true", stdin="/etc/shadow"), 126, "stdin /etc/shadow: Permission denied"),
     ]
     with a_keeper(open_path / "state", isolation=isolation, work_dir=str(open_path / "work")) as side:
         for number, (plan, code, text) in enumerate(cases):
@@ -235,3 +235,33 @@ def test_root_without_a_work_directory_announces_no_isolation_and_says_so(tmp_pa
         start = next(message for message in side.heard if isinstance(message, channel.Start))
         assert Isolation.NONE == start.promises.isolation
         assert "--work" in side.said()
+
+
+@needs_root
+@pytest.mark.parametrize("isolation", ("none", *LEVELS))
+def test_a_bound_of_next_to_no_memory_is_the_programs_end_and_not_the_keepers(open_path: Path, isolation: str) -> None:
+    """Whoever is in a group without memory dies there: the keeper is out of it before the bound is set."""
+    hungry = "sh -c 'head -c 100000000 /dev/zero | tail -c 1 > /dev/null' && exec sleep 600"
+    with a_keeper(open_path / "state", isolation=isolation, work_dir=str(open_path / "work")) as side:
+        if not next(m for m in side.heard if isinstance(m, channel.Start)).promises.memory_limit:
+            pytest.skip("this machine's agent promises no memory limit")
+        for number, bound in enumerate((1, 4096, 300_000)):
+            name = f"1.0.{number}.1"
+            side.start(a_shell(hungry, stdin="x" * 90_000, limits=Limits(memory=bound)), name, number + 1)
+            ended = side.exit_of(name)
+            assert EndCause.OOM == ended.cause or ended.code  # it may have been refused memory before it was killed
+        side.start(a_plan("true"), "1.0.9.1", 9)
+        assert side.exit_of("1.0.9.1").code == 0
+
+
+@needs_root
+@pytest.mark.parametrize("isolation", ("none", *LEVELS))
+def test_what_a_job_says_on_stdin_is_what_its_program_reads(open_path: Path, isolation: str) -> None:
+    """The text itself, whole and to its end; a text that is the name of a file is no file."""
+    texts = ("/etc/passwd", "", "a\nb\u20ac\n", "y" * 90_000)
+    with a_keeper(open_path / "state", isolation=isolation, work_dir=str(open_path / "work")) as side:
+        for number, text in enumerate(texts):
+            name = f"1.0.{number}.1"
+            side.start(a_plan("cat", stdin=text), name, number + 1)
+            assert (0, len(text.encode())) == (side.exit_of(name).code, side.exit_of(name).out_bytes)
+            assert not text or side.file("stdout", name).read_text() == text

@@ -51,8 +51,6 @@ def test_a_program_gets_what_its_plan_says_and_nothing_of_the_agents(tmp_path: P
     os.environ["COORD_JOIN_TOKEN"] = "canary"
     os.environ["PYTHONPATH"] = "/nowhere"
     os.environ["SECRET_OF_AGENT"] = "canary"
-    text = tmp_path / "in.txt"
-    text.write_text("from stdin\n")
     try:
         with a_keeper(tmp_path / "state") as side:
             script = 'cat; echo "$1|$2"; pwd; ls /proc/self/fd | wc -l; grep -E "Sig(Ign|Blk)" /proc/self/status; env'
@@ -60,7 +58,7 @@ def test_a_program_gets_what_its_plan_says_and_nothing_of_the_agents(tmp_path: P
                 *("/bin/sh", "-c", script, "sh", "a b", "$(id)*"),
                 env=(("GREETING", "hello world"), ("CUDA_VISIBLE_DEVICES", "7")),
                 gpus=(1, 3),
-                stdin=str(text),
+                stdin="from stdin\n",
             )
             side.start(plan)
             assert side.exit_of().code == 0
@@ -87,7 +85,6 @@ def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
         (a_plan("/no/such/program"), 127, "No such file"),
         (a_plan("/etc/passwd"), 126, "Permission denied"),
         (a_plan("true", directory="/no/such/place"), 126, "directory /no/such/place"),
-        (a_plan("true", stdin="missing"), 126, "stdin"),
         (a_plan("true", isolation=Isolation.SANDBOX), 126, "isolation sandbox is asked for"),
         (a_plan("true", "\0"), 126, "null byte"),
     ]
