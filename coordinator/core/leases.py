@@ -68,14 +68,18 @@ def home_of(work: Work, attempt: Attempt) -> tuple[Job, Step, Task] | None:
 # ---- terms
 
 
-def first_term_ms(spec: StepSpec, policy: Policy) -> Ms:
-    """The term that a lease of this step begins with."""
-    return max(policy.term_ms, spec.on_lost.wait_ms) if spec.on_lost.mode == "wait" else policy.term_ms
+def first_term_ms(state: ClusterState, spec: StepSpec, policy: Policy) -> Ms:
+    """The term that a lease of this step begins with. A fleet that is told a longer interval has longer terms: an agent
+    counts a grant from its last acknowledged heartbeat, and must not freeze what it can only renew by the next but one."""
+    term_ms = policy.term_ms
+    if state.interval_ms > policy.heartbeat_interval_ms:
+        term_ms = max(term_ms, 6 * state.interval_ms)
+    return max(term_ms, spec.on_lost.wait_ms) if spec.on_lost.mode == "wait" else term_ms
 
 
 def due_term_ms(state: ClusterState, attempt: Attempt, spec: StepSpec, policy: Policy) -> Ms:
     """The term that it should have now: `auto` grows it with the unsaved work, in doublings: few writes."""
-    first = first_term_ms(spec, policy)
+    first = first_term_ms(state, spec, policy)
     if spec.on_lost.mode != "auto" or attempt.row.started_at_ms is None:
         return first
     at_stake = (state.now_ms - attempt.row.started_at_ms) * policy.term_unsaved_share
@@ -136,7 +140,7 @@ def grant(
     token = LeaseToken(state.generation, work.next_token)
     work.next_token += 1
     task.newest = token
-    term_ms = first_term_ms(step.spec, policy)
+    term_ms = first_term_ms(state, step.spec, policy)
     before = attempt.row.state if attempt.row.reason else ""
     put_attempt(attempt, out, state=AttemptState.LEASED, token=token, term_ms=term_ms, reason=why)
     audit_attempt(state, attempt, out, AttemptState.LEASED.value, before, why)

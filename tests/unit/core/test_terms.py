@@ -163,3 +163,11 @@ def test_a_full_disk_for_a_minute_ends_no_lease_and_shortens_none() -> None:
     site.run_to(90)
     site.exits("1.0.0.1")
     assert "completed" == site.job().state
+
+
+def test_a_crowded_fleet_has_longer_terms() -> None:
+    """Six of its intervals: a lease is renewed several times within its term, whatever the interval."""
+    site = Site("a", "b")
+    site.state.interval_ms = 14_000
+    site.submit(a_job())
+    assert 84_000 == site.attempt("1.0.0.1").term_ms
