@@ -69,8 +69,11 @@ def home_of(work: Work, attempt: Attempt) -> tuple[Job, Step, Task] | None:
 
 
 def first_term_ms(state: ClusterState, spec: StepSpec, policy: Policy) -> Ms:
-    """The term that a lease of this step begins with. A fleet that is told a longer interval has longer terms: an agent
-    counts a grant from its last acknowledged heartbeat, and must not freeze what it can only renew by the next but one."""
+    """The term that a lease of this step begins with.
+
+    A fleet that is told a longer interval has longer terms: an agent counts a grant from its last acknowledged
+    heartbeat, and must not freeze what only the next but one can renew.
+    """
     term_ms = policy.term_ms
     if state.interval_ms > policy.heartbeat_interval_ms:
         term_ms = max(term_ms, 6 * state.interval_ms)
