@@ -139,6 +139,8 @@ class Fleet:
         decision = decide(self.state, event, self.policy)
         self.state.check_invariants()
         self.decisions.append(decision)
+        told = [note.row for note in decision.notes if isinstance(note, commands.Audited)]
+        assert all(row.before != row.after for row in told), "a row of the audit tells of no change"
         if durable:
             self.write(decision)
         return decision

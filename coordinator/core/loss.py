@@ -195,7 +195,7 @@ def _review_live(state: ClusterState, attempt: Attempt, policy: Policy, out: Dec
         _review_grant(state, attempt, policy, out)
     elif row.state is AttemptState.STAGING and not attempt.stopping:
         since_ms = attempt.renewed_ms[0]
-        audit_attempt(state, attempt, out, row.state.value, row.state.value, "ordered to launch, and slow to begin")
+        audit_attempt(state, attempt, out, "slow", row.state.value, "ordered to launch, and slow to begin")
         put_attempt(attempt, out, reason=f"was ordered to launch {(state.now_ms - since_ms) // 1000} s ago at least")
     elif row.state is AttemptState.IN_DOUBT:
         _review_doubt(state, attempt, policy, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.core.alive import save_beats, say_alive
 from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send, Warned
 from coordinator.core.events import Boot
-from coordinator.core.ids import Ms
+from coordinator.core.ids import Ms, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
 from coordinator.core.renewals import renew_all
@@ -48,8 +48,23 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
     for attempt in state.work.attempts.values():
         attempt.renewed_ms = [state.now_ms] * len(attempt.renewed_ms)
         attempt.granted_ms = state.now_ms
+    _warn_again(state, out)
     look_at_all(state.work, state.now_ms + int(policy.suspect_after_intervals * state.interval_ms))
     say_alive(state, out)
+
+
+def _warn_again(state: ClusterState, out: Decision) -> None:
+    """Alerts that stood before and still do: those who show them remember nothing over a restart. O(live tasks)."""
+    for provider_id in sorted(state.work.quarantined):
+        provider = state.providers.get(provider_id)
+        if provider is not None:
+            text = f"{provider_id} gets no new work until its quarantine is over: {provider.row.quarantine_why}"
+            out.notes.append(Warned(kind="provider_quarantined", subject=provider_id, text=text))
+    for job in state.work.jobs.values():
+        slow = [task.row for step in job.steps for task in step.tasks.values() if task.row.straggler]
+        for row in slow:
+            text = f"task {dotted(row.task_id)} of {job.row.name} was far slower than expected before the restart"
+            out.notes.append(Warned(kind="straggler", subject=dotted(row.task_id), text=text))
 
 
 def on_stopping(state: ClusterState, policy: Policy, out: Decision) -> None:

@@ -167,6 +167,22 @@ def test_an_admin_ends_a_quarantine(ending: type[events.ProviderResume | events.
         assert site.provider("a").row.quarantined_until_ms is None
 
 
+def test_alerts_that_still_stand_are_told_again_after_a_restart() -> None:
+    """Nobody who shows them remembers: a quarantine and a straggler would be silent for the rest of their time."""
+    site = Site("a", "b")
+    site.submit(a_job(expected_ms=1_000))
+    site.run_to(80)
+    assert ["1.0.0"] == site.warned("straggler")
+    for _ in range(POLICY.quarantine_failures):
+        site.submit(a_job(retry=RetryRule(limit=0)))
+        running = next(text for name in "ab" for text in site.running(name) if text != "1.0.0.1")
+        site.exits(running, 1)
+    quarantined = site.warned("provider_quarantined")
+    assert 1 == len(quarantined)
+    site.restart(82)
+    assert 2 * quarantined == site.warned("provider_quarantined") and 2 * ["1.0.0"] == site.warned("straggler")
+
+
 def test_one_job_alone_quarantines_nobody() -> None:
     site = Site("a")
     site.submit(a_job(retry=RetryRule(limit=100, delay_ms=1_000, factor=1.0)))
