@@ -20,6 +20,7 @@ from coordinator.simulator.witness.leases import Leases
 from coordinator.simulator.witness.results import Results
 from coordinator.simulator.witness.runs import Runs
 from coordinator.simulator.witness.sessions import Sessions
+from coordinator.simulator.witness.terms import Terms
 
 IDLE_CHECKED = 8
 """Of ticks that do nothing every so many is followed by a look at all of the core's own invariants."""
@@ -34,9 +35,10 @@ class Witness:
         self.sessions = Sessions(self.ground)
         self.judgements = Judgements(self.ground, self.sessions)
         self.doors = Doors(self.ground)
-        self.runs = Runs(self.ground)
+        self.runs = Runs(self.ground, self.sessions)
         self.results = Results(self.ground, self.runs)
         self.leases = Leases(self.ground, self.sessions)
+        self.terms = Terms(self.ground)
         self._listeners: list[Callable[[commands.Reply], None]] = []
         self._tell = tell
         self._idle = 0
@@ -57,6 +59,7 @@ class Witness:
         self.doors.started(state)
         self.results.started(state)
         self.leases.load(state)
+        self.terms.started()
         self.leases.booted_awake_ms = self.ground.head.awake_ms()
 
     def decided(self, event: events.AnyEvent, decision: commands.Decision, state: ClusterState) -> None:
@@ -76,6 +79,7 @@ class Witness:
             elif isinstance(note, commands.TokenChanged) and note.row.provider_id is not None:
                 self.runs.locked_out(note.row.provider_id)
         self.leases.decided(event, decision, state)
+        self.terms.decided(event, decision, state)
         self.judgements.decided(event, state)
 
     def received(self, conn_id: ConnId, at_ms: Ms) -> None:
@@ -100,6 +104,7 @@ class Witness:
 
     def sent(self, send: commands.Send) -> None:
         """A message leaves."""
+        self.terms.sent(send, self.ground.head.state)
 
     def noted(self, note: commands.Note) -> None:
         """For the story: this is durable now."""
