@@ -93,6 +93,9 @@ def renew_all(
         if attempt is None or not is_live(attempt) or not attempt.row.ranks[rank].acked or rank in attempt.silent:
             continue
         attempt.shrinks.pop(rank, None)
+        if seq and provider.session is not None:
+            # The agent counts from that heartbeat again: so do we, also where it had not renewed this lease.
+            attempt.renewed_ms[rank] = max(attempt.renewed_ms[rank], provider.session.last_beat_ms or 0)
         if longer_ms:
             attempt.terms_ms[rank] += longer_ms
             if attempt.terms_ms[rank] > attempt.row.term_ms:
