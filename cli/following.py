@@ -13,11 +13,11 @@ from collections.abc import Callable
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, NamedTuple
 
-from cli import exits, humane, terminal
+from cli import exits, terminal
 from cli.bar import Bar
 from cli.jobids import whole_job
 from cli.joblogs import Writer, has_several
-from cli.jobs import progress
+from cli.jobs import progress, took
 from cli.phases import Phases
 from coordinator.api_types import EventEntry, JobEntry, LogEvent
 from coordinator.core.errors import Code, CoordError
@@ -75,7 +75,7 @@ class _Watch:
         self._many = self._entry.counts.tasks > 1
         self._writer = Writer(sys.stdout, named=has_several(details))
         self._bar = Bar(f"job {job_id}", sys.stderr) if self._many else None
-        self._phases = Phases(many=self._many)
+        self._phases = Phases(many=self._many, steps={step.step: step.name for step in details.steps})
         self._queue: Queue[EventEntry | LogEvent | Over] = Queue(QUEUE_MAX)
         self._over: set[str] = set()
         self._look_s = time.monotonic() + LOOK_EVERY_S
@@ -105,10 +105,10 @@ class _Watch:
                 self._look()
         self._writer.close()
         self._clear()
-        took = humane.between(self._entry.started_at, self._entry.ended_at)
+        lasted = took(self._entry)
         reason = f": {self._entry.reason}" if self._entry.reason and self._entry.state != "completed" else ""
         tasks = f", {progress(self._entry)} tasks" if self._many else ""
-        self._say(f"job {self._job_id} {self._entry.state}{reason}{tasks}" + (f", in {took}" if took != "-" else ""))
+        self._say(f"job {self._job_id} {self._entry.state}{reason}{tasks}{'' if lasted == '-' else f', in {lasted}'}")
         return self._entry
 
     def _read(self, name: str, ask: Callable[[Client], object]) -> None:

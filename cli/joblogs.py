@@ -13,6 +13,7 @@ from cli.jobids import live_jobs, named
 from cli.logtext import Harmless
 from cli.options import talks
 from coordinator.client.jobs import bytes_of
+from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
     from coordinator.api_types import JobDetails, LogEvent
@@ -101,8 +102,30 @@ def has_several(details: JobDetails, *, one_task: bool = False) -> bool:
     return (details.job.counts.tasks > 1 and not one_task) or any(step.nodes > 1 for step in details.steps)
 
 
-def _reason(text: str) -> str:
-    return f": {text}" if text else ""
+def _nothing(client: Client, job_id: int, task: str | None, attempt: int | None) -> str:
+    """Why there is nothing to show. CoordError when there is no such task or attempt."""
+    entry = client.jobs.wait(job_id, timeout_s=0)
+    why = f"nothing to show; job {job_id} is {entry.state}" + (f": {entry.reason}" if entry.reason else "")
+    if task is None:
+        return why
+    step, _, number = task.partition(".")
+    details = client.jobs.show(job_id)
+    tasks = {str(one.step): one.counts.tasks for one in details.steps}
+    if not number.isdigit() or int(number) >= tasks.get(step, 0):
+        there = f"its last step is {len(tasks) - 1}"
+        if step in tasks:
+            there = f"the last task of step {step} is {job_id}.{step}.{tasks[step] - 1}"
+        raise CoordError(Code.NOT_FOUND, f"job {job_id} has no task {terminal.safe(task)}", there)
+    tries = [
+        len(one.tries)
+        for one in client.jobs.tasks(job_id, step=int(step), attempts=True, limit=1000).entries
+        if one.task == f"{job_id}.{task}"
+    ]
+    if attempt is not None and tries and attempt > tries[0]:
+        raise CoordError(
+            Code.NOT_FOUND, f"task {job_id}.{task} has no attempt {attempt}", f"it was tried {tries[0]} times so far"
+        )
+    return why
 
 
 @click.command(short_help="What a job writes.")
@@ -114,7 +137,7 @@ def _reason(text: str) -> str:
 @click.option("--rank", type=click.IntRange(0), help="Of this rank alone.")
 @click.option("--stream", type=click.Choice(("stdout", "stderr")), help="Only this one. [both, as they came]")
 @click.option("--raw", is_flag=True, help="Let control characters through to the terminal.")
-@click.option("--timestamps", is_flag=True, help="Each line with when it came, in UTC (implies -f).")
+@click.option("--timestamps", is_flag=True, help="Each line with when it came, in UTC.")
 @talks
 def logs(
     client: Client,
@@ -147,10 +170,10 @@ def logs(
     of_attempt = attempt if attempt is not None else found.attempt
     several = sys.stdout.isatty() and has_several(client.jobs.show(found.job_id), one_task=of_task is not None)
     writer = Writer(sys.stdout, raw=raw, named=several and rank is None, stamped=timestamps)
-    if follow or timestamps:
-        for event in client.jobs.follow(
-            found.job_id, tail=tail, task=of_task, attempt=of_attempt, rank=rank, stream=stream
-        ):
+    marked = timestamps or (several and rank is None)
+    if follow or marked:
+        read = client.jobs.follow if follow else client.jobs.pieces
+        for event in read(found.job_id, tail=tail, task=of_task, attempt=of_attempt, rank=rank, stream=stream):
             writer.write(event)
     else:
         for piece in client.jobs.logs(
@@ -159,5 +182,4 @@ def logs(
             writer.write_bytes(piece)
     writer.close()
     if not writer.wrote:
-        entry = client.jobs.wait(found.job_id, timeout_s=0)
-        terminal.say(f"nothing to show; job {entry.job_id} is {entry.state}" + terminal.safe(_reason(entry.reason)))
+        terminal.say(terminal.safe(_nothing(client, found.job_id, of_task, of_attempt)))

@@ -32,8 +32,10 @@ def _age(entry: JobEntry) -> str:
     return humane.ago(entry.submitted_at)
 
 
-def _took(entry: JobEntry) -> str:
-    return humane.between(entry.started_at, entry.ended_at)
+def took(entry: JobEntry) -> str:
+    """Of a job that had ended before anybody said that it runs: from when it was submitted."""
+    began = entry.started_at or (entry.submitted_at if entry.state in ("completed", "failed") else None)
+    return humane.between(began, entry.ended_at)
 
 
 COLUMNS = (
@@ -43,7 +45,7 @@ COLUMNS = (
     output.Column("DONE", progress, right=True, explained="TASKS COMPLETED"),
     output.Column("RUNS", lambda j: str(j.counts.running), right=True, explained="TASKS RUNNING"),
     output.Column("SUBMITTED", _age, right=True),
-    output.Column("TOOK", _took, right=True, explained="SINCE ITS START"),
+    output.Column("TOOK", took, right=True, explained="SINCE ITS START"),
     output.Column("REASON", lambda j: j.reason),
     output.Column("TENANT", lambda j: j.tenant, wide=True),
     output.Column("BY", lambda j: j.submitted_by, wide=True),
@@ -179,8 +181,16 @@ def cancel(client: Client, jobs: tuple[str, ...], task: str | None, why: str | N
         one = task or found.task_text
         entry = client.jobs.cancel(found.job_id, task=one, why=why)
         what = f"task {entry.job_id}.{terminal.safe(one)}" if one else f"job {entry.job_id} ({progress(entry)} done)"
-        over = entry.state in ("completed", "failed", "cancelled")
-        terminal.say(f"{what} is cancelled" if over or one else f"{what} is being cancelled: coord job wait {found}")
+        terminal.say(f"{what} {_stands(entry, one)}")
+
+
+def _stands(entry: JobEntry, task: str | None) -> str:
+    """What came of the wish to cancel it: one that had ended stays as it ended."""
+    if entry.state in ("completed", "failed"):
+        return f"has ended already: its job is {entry.state}" if task else f"has ended already: {entry.state}"
+    if entry.state == "cancelled" or task:
+        return "is cancelled"
+    return f"is being cancelled: coord job wait {entry.job_id}"
 
 
 @job.command()

@@ -4,6 +4,7 @@ one body; what it means is `coordinator.jobfile`'s.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -91,9 +92,10 @@ def _toml(text: str, shown: str) -> Body:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
-        raise CoordError(
-            Code.BAD_JOB, f"{shown}: {wrong}", "a job file is TOML (docs/reference/jobfile.md); JSON files end in .json"
-        ) from wrong
+        hint = "a job file is TOML (docs/reference/jobfile.md); JSON files end in .json"
+        if text.startswith("#!"):
+            hint = f'it is a script: coord submit -- sh -c "$(cat {shlex.quote(shown)})"'
+        raise CoordError(Code.BAD_JOB, f"{shown}: {wrong}", hint) from wrong
 
 
 def _json(text: str, shown: str) -> Body:

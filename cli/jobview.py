@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from cli import humane, output, terminal
-from cli.jobs import COLOURS, PAGE_MAX, progress
+from cli.jobs import COLOURS, PAGE_MAX, progress, took
 from cli.paging import collect
 from coordinator.api_types import AttemptEntry, ExitEntry, JobDetails, JobWhy, Obstacle, StepWhy, TaskEntry, Tasks
 
@@ -87,7 +87,7 @@ def print_job(answer: JobDetails, form: output.Format) -> None:
         ("tenant", entry.tenant),
         ("began", _when(entry.started_at)),
         ("ended", _when(entry.ended_at)),
-        ("took", humane.between(entry.started_at, entry.ended_at)),
+        ("took", took(entry)),
         ("deadline", _when(answer.deadline)),
         ("manual retries", str(entry.retries) if entry.retries else ""),
     ])  # fmt: skip
@@ -202,11 +202,12 @@ def _where(attempt: AttemptEntry | None) -> str:
 
 
 def _ran(attempt: AttemptEntry | None) -> str:
-    """Very short ones are told of when they have ended: then their agent knows it."""
+    """As the agents measured it; the coordinator may have been away when it ended."""
     if attempt is None:
         return "-"
-    if attempt.started_at is None and attempt.ranks and attempt.ranks[0].exit is not None:
-        return humane.length(attempt.ranks[0].exit.ran_seconds)
+    ends = [rank.exit for rank in attempt.ranks if rank.exit is not None]
+    if ends:
+        return humane.length(max(end.ran_seconds for end in ends))
     return humane.between(attempt.started_at, attempt.ended_at)
 
 

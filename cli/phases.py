@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from coordinator.api_types import EventEntry, StepWhy
 
@@ -25,28 +25,35 @@ _AGAIN = frozenset({"running"})
 
 
 class Phases:
-    """Turns events into lines; `many`: only what is out of the ordinary, and the steps."""
+    """Turns events into lines; `many`: only what is out of the ordinary, and the steps, by their names."""
 
-    def __init__(self, *, many: bool) -> None:
+    def __init__(self, *, many: bool, steps: Mapping[int, str] | None = None) -> None:
         self._many = many
+        self._steps = dict(steps or {})
         self._waits: dict[str, str] = {}
 
     def lines(self, event: EventEntry) -> Iterator[str]:
         """None, or the line for it."""
         if event.entity == "attempt":
             again = event.after in _AGAIN and event.before in ("in_doubt", "frozen")
-            if (self._many and event.after in _QUIET and not again) or event.after not in _ATTEMPT:
+            replaced = event.after == "running" and not event.subject.endswith(".1")
+            if (self._many and event.after in _QUIET and not again and not replaced) or event.after not in _ATTEMPT:
                 return
             text = _ATTEMPT[event.after].format(where=event.provider_id or "a provider", why=event.why or "no reason")
             yield f"{event.subject} {'goes on: ' if again else ''}{text}"
         elif event.entity == "task" and event.after == "pending" and event.before and event.why:
             yield f"{event.subject} is tried again: {event.why}"
         elif event.entity == "step" and self._many and event.after != "pending":
-            yield f"step {event.subject} {event.after}" + (f": {event.why}" if event.why else "")
+            yield f"step {self._name(event.subject)} {event.after}" + (f": {event.why}" if event.why else "")
+
+    def _name(self, subject: str) -> str:
+        number = subject.rpartition(".")[2]
+        return self._steps.get(int(number), subject) if number.isdigit() else subject
 
     def waits(self, step: StepWhy) -> str | None:
         """Why a step waits, when that was not said yet."""
         if not step.text or self._waits.get(step.name) == step.text:
             return None
         self._waits[step.name] = step.text
-        return f"{step.name} waits: {step.text}" + (f" ({step.hint})" if step.hint else "")
+        text = step.text.removeprefix("waits ")
+        return f"{step.name} waits{'' if text != step.text else ':'} {text}" + (f" ({step.hint})" if step.hint else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
     from cli.jobtext import JobText
-    from coordinator.api_types import JobEntry
+    from coordinator.api_types import JobEntry, JobWhy
 
 SHAPES = ("table", "json", "name")
 
@@ -129,7 +130,10 @@ def submit(
             entry = client.jobs.submit(body, tenant=tenant, idempotency_key=idempotency_key)
         except CoordError as refused:
             raise _with_lines(refused, told) from refused
-    print_submitted(entry, output, quiet=wait)
+        print_submitted(entry, output, quiet=wait)
+        if output == "table" and not wait:
+            with contextlib.suppress(CoordError):  # it is submitted, whatever may be said of it
+                warn_of_never(client.jobs.why(entry.job_id))
     if not wait:
         return 0
     from cli.following import stay
@@ -146,6 +150,14 @@ def preview(answer: Any, form: str) -> int:
     else:
         sys.stdout.write(graph.picture(answer))
     return exits.FOUND_PROBLEMS if any(step.verdict == "never" for step in answer.why) else exits.OK
+
+
+def warn_of_never(answer: JobWhy) -> None:
+    """A job that nobody could run is taken, since machines come and go; whoever submits it should know."""
+    for step in answer.steps:
+        if step.verdict == "never":
+            hint = f": {step.hint}" if step.hint else ""
+            terminal.say(terminal.safe(f"{step.name} waits: {step.text}{hint}"))
 
 
 def print_submitted(entry: JobEntry, form: str, *, quiet: bool = False) -> None:

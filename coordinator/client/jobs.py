@@ -9,7 +9,7 @@ from typing import Any
 
 from coordinator import api_types as t
 from coordinator.client.requests import Query, Requests, decoded, with_query
-from coordinator.client.stream import follow
+from coordinator.client.stream import MEDIA, events_of, follow
 from coordinator.core.errors import Code, CoordError
 
 POLL_S = 30.0
@@ -135,6 +135,25 @@ class Jobs:
         ) as response:
             while piece := response.read1(256 * 1024):
                 yield piece
+
+    def pieces(
+        self,
+        job_id: int,
+        *,
+        tail: int | str | None = None,
+        task: str | None = None,
+        attempt: int | None = None,
+        rank: int | None = None,
+        stream: str | None = None,
+    ) -> Iterator[t.LogEvent]:
+        """What `logs` gives, each piece with whose it is and when it came."""
+        query = _selection(tail, task, attempt, rank, stream)
+        with self._requests.transport.reading(
+            with_query(_of(job_id, "logs"), query), MEDIA, self._requests.transport.timeout_s
+        ) as response:
+            for event in events_of(response):
+                if event.name not in ("end", "here"):
+                    yield decoded(event.data, t.LogEvent)
 
     def follow(
         self,

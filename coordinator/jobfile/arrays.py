@@ -52,7 +52,8 @@ def _ranges(table: Table, found: Found) -> Ranges:
     for part in parts[: RANGES_MAX + 1]:
         match = _RANGE.fullmatch(part.strip())
         if match is None:
-            table.wrong(found, "an array", _FORMS)
+            bound = "how many run at a time is max_running; " if "%" in part else ""
+            table.wrong(found, "an array", bound + _FORMS)
             return ()
         first = int(match[1])
         last, stride = int(match[2] or first), int(match[3] or 1)

@@ -345,6 +345,38 @@ def test_a_job_that_wrote_nothing_says_so(fleet: Fleet) -> None:
     assert (done.code, done.out) == (0, "") and "completed" in done.err
 
 
+def test_logs_of_what_is_not_there_say_so(fleet: Fleet) -> None:
+    job = fleet.submitted("--array", "1-2", "--", "true")
+    assert fleet.coord("job", "wait", job).code == 0
+    assert fleet.coord("logs", f"{job}.0.1").code == 0
+    for name, words in ((f"{job}.0.2", "has no task 0.2"), (f"{job}.1.0", "no task"), (f"{job}.0.0.7", "no attempt 7")):
+        done = fleet.coord("logs", name)
+        assert done.code == 66 and words in done.err, done.err
+
+
+def test_cancelling_what_has_ended_changes_nothing_and_says_so(fleet: Fleet) -> None:
+    job = fleet.submitted("--", "true")
+    assert fleet.coord("job", "wait", job).code == 0
+    done = fleet.coord("job", "cancel", job)
+    assert done.code == 0 and "has ended already: completed" in done.err
+
+
+def test_who_submits_what_nobody_could_run_is_told_at_once(fleet: Fleet) -> None:
+    """It is taken all the same, since machines come and go; `-o name` has nothing but the number on stdout."""
+    done = fleet.coord("submit", "--gpus", "8", "--", "true")
+    assert done.code == 0 and "no provider that is enrolled could run it: asked for 8 GPUs" in done.err
+    job = done.out.split()[1].rstrip(":")
+    assert fleet.coord("job", "cancel", job).code == 0
+    assert fleet.coord("submit", "--", "true").err == ""
+
+
+def test_on_a_terminal_each_line_of_many_tasks_says_whose_it_is(fleet: Fleet) -> None:
+    job = fleet.submitted("--array", "1-2", "--", "echo", "{index}")
+    assert fleet.coord("job", "wait", job).code == 0
+    lines = on_a_terminal(fleet, "logs", job).splitlines()
+    assert sorted(lines) == [f"{job}.0.0 | 1", f"{job}.0.1 | 2"]
+
+
 def test_a_followed_line_is_there_while_the_program_runs(fleet: Fleet) -> None:
     job = fleet.submitted("--", "sh", "-c", "echo first; sleep 60")
     process = fleet.start("logs", job, "-f")

@@ -7,7 +7,7 @@ import os
 import pty
 import select
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 import pytest
 from msgspec.structs import replace
@@ -106,6 +106,14 @@ def test_a_list_says_how_far_each_job_is(capsys: pytest.CaptureFixture[str]) -> 
     print_jobs(t.Jobs(entries=(a_job(counts=counts(100, completed=34, failed=2, running=4)),)), "table")
     out = capsys.readouterr().out
     assert "34/100 (2 failed)" in out and "pending" in out
+
+
+def test_a_job_that_ended_before_it_was_said_to_run_took_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """From when it was submitted; one that was cancelled in the queue took none."""
+    ended: dict[str, Any] = {"submitted_at": "2026-11-22T04:31:05.000Z", "ended_at": "2026-11-22T04:31:07.000Z"}
+    print_jobs(t.Jobs(entries=(a_job(state="failed", **ended), a_job(state="cancelled", **ended))), "table")
+    failed, cancelled = capsys.readouterr().out.splitlines()[1:]
+    assert failed.split()[-1] == "2s" and cancelled.split()[-1] == "-"
 
 
 @pytest.mark.parametrize(("filtered", "words"), [(False, "coord submit"), (True, "no job fits")])
@@ -237,11 +245,18 @@ def test_of_many_tasks_only_what_is_out_of_the_ordinary_is_told() -> None:
     assert told(phases, an_event("12.1", "running", entity="step")) == ["step 12.1 running"]
 
 
+def test_steps_are_told_by_name_and_a_try_that_replaces_another_where_it_runs() -> None:
+    phases = Phases(many=True, steps={0: "prep", 1: "train"})
+    assert told(phases, an_event("12.1", "running", entity="step")) == ["step train running"]
+    assert told(phases, an_event("12.0.0.2", "running", provider_id="beta")) == ["12.0.0.2 runs on beta"]
+
+
 def test_a_reason_to_wait_is_told_once() -> None:
     phases = Phases(many=False)
     assert phases.waits(a_why("main", text="nobody is online")) == "main waits: nobody is online"
     assert phases.waits(a_why("main", text="nobody is online")) is None
     assert phases.waits(a_why("main", text="no room", hint="fewer cpus")) == "main waits: no room (fewer cpus)"
+    assert phases.waits(a_why("main", text="waits for prep to end")) == "main waits for prep to end"
 
 
 # ---- output
