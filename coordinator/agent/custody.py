@@ -239,6 +239,7 @@ class Custody:
 
     def look(self, now_s: float) -> None:
         """Do what is due: freeze, end, kill, look again who is left."""
+        self._guard.tell()
         while self._appointments and self._appointments[0][0] <= now_s:
             attempt = self._attempts.get(heapq.heappop(self._appointments)[1])
             if attempt is not None and attempt.exit is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 
 from coordinator.agent.attempt import Attempt
 from coordinator.agent.cgroup import CgroupTree
@@ -27,6 +28,7 @@ class Guard:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self._watched: dict[str, Attempt] = {}
+        self._froze: deque[str] = deque()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
         self._thread.start()
@@ -39,6 +41,12 @@ class Guard:
         with self.lock:
             self._watched.pop(attempt.name, None)
 
+    def tell(self) -> None:
+        """Called by the keeper when it is there again: what was done in its place. The thread itself writes no log,
+        which may lie on the disk that hangs."""
+        while self._froze:
+            logger.warning("attempt %s was frozen while the keeper was held up", self._froze.popleft())
+
     def close(self) -> None:
         self._over.set()
         self._thread.join()
@@ -50,10 +58,9 @@ class Guard:
                 for attempt in late:
                     self._freeze(attempt)
 
-    @staticmethod
-    def _freeze(attempt: Attempt) -> None:
+    def _freeze(self, attempt: Attempt) -> None:
         tree = attempt.tree
         if isinstance(tree, CgroupTree) and not tree.frozen and not tree.entered:
             with contextlib.suppress(OSError):  # it has ended this moment
                 tree.freeze()
-                logger.warning("attempt %s was frozen while the keeper was held up", attempt.name)
+                self._froze.append(attempt.name)
