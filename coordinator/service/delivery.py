@@ -217,7 +217,10 @@ class _Queue:
             if number:
                 self.counters.retried += 1
                 await asyncio.sleep(min(settings.retry_s * 3 ** (number - 1), RETRY_MAX_S))
-            failure = await self.receiver.deliver(body, message_id)
+            try:
+                failure = await self.receiver.deliver(body, message_id)
+            except Exception as error:  # whatever a name, a certificate or a library brings: nothing here ends us
+                failure = f"{type(error).__name__}: {error}"[:300]
             if failure is None:
                 self.counters.delivered += 1
                 return
@@ -283,7 +286,10 @@ def receivers_of(settings: AlertSettings, environ: Mapping[str, str]) -> tuple[R
         raise CoordError(Code.BAD_CONFIG, f"alerts.severity = {settings.severity!a}", f"say {' or '.join(SEVERITIES)}")
     found: list[Receiver] = []
     if settings.webhook:
-        parts = urlsplit(settings.webhook)
+        try:
+            parts = urlsplit(settings.webhook)
+        except ValueError:
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise CoordError(
                 Code.BAD_CONFIG,

@@ -146,11 +146,12 @@ def test_a_redirect_is_not_followed() -> None:
     with_hook(test)
 
 
-def test_nobody_there_is_no_error_of_ours() -> None:
-    """A refused connection is a failed delivery, and alerts go on."""
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/", "http://a..b/", "http://127.0.0.1:99999/"])
+def test_nobody_there_is_no_error_of_ours(url: str) -> None:
+    """A refused connection, or a name that cannot be one, is a failed delivery, and alerts go on."""
 
     async def main() -> None:
-        settings = AlertSettings(webhook="http://127.0.0.1:1/", tries=2, retry_s=0.01)
+        settings = AlertSettings(webhook=url, tries=2, retry_s=0.01)
         async with asyncio.timeout(20), delivered(settings) as (alerts, delivery):
             alerts.fire("disk", "store", "x")
             await until(lambda: delivery.counters()["webhook"].failed == 1)
@@ -244,6 +245,7 @@ def test_a_command_that_cannot_be_started_is_a_failed_delivery() -> None:
         AlertSettings(webhook="file:///etc/passwd"),
         AlertSettings(webhook="ftp://host/x"),
         AlertSettings(webhook="https://"),
+        AlertSettings(webhook="http://[::1/"),
         AlertSettings(webhook="https://user:secret@host/x"),
         AlertSettings(webhook_secret=Path("/somewhere")),
         AlertSettings(webhook="https://host/x", webhook_secret=Path("/nonexistent/secret")),
