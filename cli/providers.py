@@ -129,6 +129,8 @@ def print_provider(entry: ProviderEntry, form: output.Format) -> None:
         ("drain note", entry.drain_note),
         ("away until", _when(entry.away_until)),
         ("quarantined", _quarantine(entry)),
+        ("isolation", entry.isolation or "-"),
+        ("promises", ", ".join(name.replace("_", " ") for name in entry.promises) or "-"),
         ("peer", entry.peer),
         ("agent", entry.agent_version),
         ("machine", entry.machine_id),

@@ -340,6 +340,10 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     quarantined_until: Timestamp | None = None
     """Gets no new work until then, after failures in a row."""
     quarantine_why: str = ""
+    isolation: str | None = None
+    """The most that its agent gives; null: it takes no work."""
+    promises: tuple[str, ...] = ()
+    """Of kills_all, freezes_all, memory_limit and cpu_limit, what its agent has found that it can do."""
 
 
 class Providers(Struct, frozen=True, kw_only=True):

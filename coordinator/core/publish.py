@@ -31,6 +31,7 @@ def view_of(provider: Provider) -> ProviderView:
         away_until_ms=row.away_until_ms,
         quarantined_until_ms=row.quarantined_until_ms,
         quarantine_why=row.quarantine_why,
+        promises=row.promises,
         duplicate=provider.duplicate,
     )
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from coordinator.core.ids import Ms, PoolName, ProviderId, ProviderKey, SessionId
-from coordinator.core.rows import Resources
+from coordinator.core.rows import Promises, Resources
 
 
 class Liveness(StrEnum):
@@ -56,4 +56,6 @@ class ProviderView(Struct, frozen=True, gc=False, kw_only=True):
     away_until_ms: Ms | None = None
     quarantined_until_ms: Ms | None = None
     quarantine_why: str = ""
+    promises: Promises = Promises()
+    """What its agent said last that it can do for attempts."""
     duplicate: Duplicate | None = None

@@ -60,12 +60,19 @@ def test_an_agent_beside_the_coordinator_needs_no_words(place: Place) -> None:
 
 def test_an_agent_is_told_to_go_and_come_back_through_its_state_directory(place: Place) -> None:
     """status, away, back and bye; being away is no failure, and is shown with its end."""
-    with LocalAgent(place, "spoken") as agent:
+    with LocalAgent(place, "spoken", "--no-cpu-limit") as agent:
         wait_for(lambda: liveness(place, "spoken") == "online", "the agent being online")
         state = ("--state", str(agent.state))
         status = place.coord("agent", "status", *state, "-o", "json").json()
         assert status["provider_id"] == "spoken" and status["coordinator"] == place.server.url
-        assert "spoken" in place.coord("agent", "status", *state).out
+        shown = place.coord("agent", "status", *state).out
+        assert "spoken" in shown and all(name in shown for name in ("kills all", "memory limit", "cpu limit"))
+        promises = status["promises"]
+        assert promises["cpu_limit"] is False
+        entry = place.client.provider("spoken")
+        assert promises["isolation"] == entry.isolation
+        assert {name for name, made in promises.items() if made is True and name != "work"} == set(entry.promises)
+        assert "isolation" in place.coord("providers", "show", "spoken").out
         assert place.coord("agent", "away", *state).code == 2
         assert place.coord("agent", "away", "--for", "2h", *state).code == 0
         wait_for(lambda: liveness(place, "spoken") == "away", "the agent being away")

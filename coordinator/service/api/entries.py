@@ -16,11 +16,12 @@ from coordinator.api_types import (
     TokenEntry,
 )
 from coordinator.core.ids import Ms, ProviderId
-from coordinator.core.rows import PoolRow, SessionRow, TokenRow
+from coordinator.core.rows import PoolRow, Promises, SessionRow, TokenRow
 from coordinator.core.snapshot import ProviderView
 from coordinator.timetext import optional_text, to_text
 
 WINDOW_DAYS = 14.0
+PROMISES = ("kills_all", "freezes_all", "memory_limit", "cpu_limit")
 
 
 def provider_entry(
@@ -43,6 +44,8 @@ def provider_entry(
         away_until=optional_text(view.away_until_ms),
         quarantined_until=optional_text(view.quarantined_until_ms),
         quarantine_why=view.quarantine_why,
+        isolation=str(view.promises.isolation) if view.promises.work else None,
+        promises=promises_of(view.promises),
         connected_at=optional_text(view.connected_at_ms),
         last_heartbeat_at=optional_text(last_heartbeat_ms(view, heartbeat)),
         stay_seconds=max(0, now_ms - began_ms) / 1_000 if began_ms is not None else None,
@@ -63,6 +66,11 @@ def provider_entry(
         clock_offset_ms=beat.clock_offset_ms if beat is not None else None,
         clock_bound_ms=beat.clock_bound_ms if beat is not None else None,
     )
+
+
+def promises_of(promises: Promises) -> tuple[str, ...]:
+    """The names of those that are made."""
+    return tuple(name for name in PROMISES if promises.work and getattr(promises, name))
 
 
 def last_heartbeat_ms(view: ProviderView, heartbeat: tuple[Ms, wire.Heartbeat] | None) -> Ms | None:
