@@ -57,6 +57,10 @@ def cause_of(exit: ExitInfo) -> str:
     return exit.cause.value
 
 
+_SAID = {EndCause.SIGNALLED: "killed by SIG", EndCause.TIMEOUT: "time limit"}
+"""An agent's own words in which the cause is named already."""
+
+
 def told(exit: ExitInfo) -> str:
     """The end in words."""
     words = {
@@ -70,6 +74,8 @@ def told(exit: ExitInfo) -> str:
         EndCause.EXPIRED: "its agent gave it up, nobody renewed its lease",
         EndCause.AGENT: "ended with its agent",
     }[exit.cause]
+    if exit.cause in _SAID and _SAID[exit.cause] in exit.text:
+        return exit.text
     return f"{words}: {exit.text}" if exit.text else words
 
 

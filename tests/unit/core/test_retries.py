@@ -23,6 +23,13 @@ def exited(code: int) -> ExitInfo:
 ENDS = [
     (exited(3), "exit:3", 3, "exit 3"),
     (ExitInfo(cause=EndCause.SIGNALLED, signal=9), "signal:KILL", 137, "killed by signal KILL"),
+    (
+        ExitInfo(cause=EndCause.SIGNALLED, signal=9, text="killed by SIGKILL; it may have run out of memory"),
+        "signal:KILL",
+        137,
+        "killed by SIGKILL; it may have run out of memory",
+    ),
+    (ExitInfo(cause=EndCause.TIMEOUT, text="the time limit of 1 s"), "timeout", 124, "the time limit of 1 s"),
     (ExitInfo(cause=EndCause.SIGNALLED, signal=40), "signal:40", 168, "killed by signal 40"),
     (ExitInfo(cause=EndCause.TIMEOUT), "timeout", 124, "its time limit"),
     (ExitInfo(cause=EndCause.OOM, signal=9), "oom", 137, "out of memory"),
