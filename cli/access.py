@@ -128,7 +128,7 @@ def print_tokens(answer: Tokens, form: output.Format) -> None:
     output.listing(answer, TOKENS, form, name=lambda t: str(t.token_id))
 
 
-@token.command()
+@token.command(short_help="Revoke a token: from now on it opens nothing.")
 @click.argument("token_id")
 @talks
 def revoke(client: Client, token_id: str) -> None:
@@ -182,7 +182,7 @@ def print_pools(answer: Pools, form: output.Format) -> None:
     output.listing(answer, POOLS, form, name=lambda p: str(p.name))
 
 
-@pool.command()
+@pool.command(short_help="What each pool has, what is free, what waits for it.")
 @output_option
 @talks
 def capacity(client: Client, output: output.Format) -> None:

@@ -105,7 +105,7 @@ def state_option(command: Callable[..., R]) -> Callable[..., R]:
     return with_control
 
 
-@agent.command()
+@agent.command(short_help="How the agent of this machine is.")
 @json_option
 @state_option
 def status(control: AgentControl, output: str) -> None:
@@ -118,7 +118,7 @@ def status(control: AgentControl, output: str) -> None:
     print_status(control.status(), output)
 
 
-@agent.command()
+@agent.command(short_help="Say that this machine goes, and when it is back.")
 @click.option("--for", "length", metavar="LENGTH", help="Back after so long, like 8h.")
 @click.option("--until", metavar="TIME", help="Back at this time: Unix seconds or ISO 8601 with a zone.")
 @state_option

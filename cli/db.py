@@ -28,7 +28,7 @@ def db() -> None:
     """
 
 
-@db.command()
+@db.command(short_help="Have the coordinator write a verified backup.")
 @click.option("--name", help="A directory below backups/ for this copy and later ones of that name.")
 @json_option
 @talks
@@ -53,7 +53,7 @@ def print_json(answer: object) -> None:
     output.print_json(answer)
 
 
-@db.command()
+@db.command(short_help="Put a backup in the data directory's place.")
 @click.argument("backup_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @data_option
 @config_option

@@ -141,7 +141,7 @@ def _grade(value: float) -> str:
     return "32" if value >= 0.8 else "33" if value >= 0.5 else "31"
 
 
-@click.command()
+@click.command(short_help="The week of a provider, or of the whole fleet.")
 @click.argument("provider", required=False, shell_complete=live_providers)
 @click.option("--time-zone", default="UTC", show_default=True, help="Of the hours, like Europe/Berlin.")
 @click.option("--as-of", metavar="TIME", help=AS_OF)
@@ -185,7 +185,7 @@ def print_availability(answer: Availability, form: output.Format) -> None:
     heatmap.draw(answer.hourly_availability, sys.stdout)
 
 
-@click.command()
+@click.command(short_help="How likely it is that a provider stays.")
 @click.argument("provider", shell_complete=live_providers)
 @click.option("--horizon", metavar="LENGTH", default="8h", show_default=True, help="How far ahead.")
 @click.option("--as-of", metavar="TIME", help=AS_OF)

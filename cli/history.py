@@ -26,7 +26,7 @@ def history() -> None:
     """
 
 
-@history.command()
+@history.command(short_help="Import sessions from a CSV file.")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @json_option
 @reaches

@@ -100,7 +100,7 @@ def print_jobs(answer: Jobs, form: output.Format, *, filtered: bool = False) -> 
 _EMPTY = "there is no job yet: coord submit -- COMMAND"
 
 
-@job.command()
+@job.command(short_help="A job, its steps and tasks, and each attempt.")
 @job_argument
 @click.option("--tasks", is_flag=True, help="Every task with its attempts, however many.")
 @output_option
@@ -122,7 +122,7 @@ def show(client: Client, job: str, tasks: bool, output: output.Format) -> None:
         jobview.print_job(client.jobs.show(found.job_id), output)
 
 
-@job.command()
+@job.command(short_help="Why a job does not run, and what would help.")
 @job_argument
 @click.option(
     "-o", "--output", type=click.Choice(("table", "json")), default="table", show_default=True, help="How to print it."
@@ -145,7 +145,7 @@ def why(client: Client, job: str, output: str) -> None:
     jobview.print_why(answer, output, live)
 
 
-@job.command()
+@job.command(short_help="Wait until they have ended; the exit status is theirs.")
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=live_jobs)
 @click.option("--timeout", metavar="LENGTH", help="Give up after so long (exit status 75); the jobs go on.")
 @reaches

@@ -74,7 +74,7 @@ def sessions(client: Client, provider: str, window: str, limit: int, output: out
     print_rows(answer, SESSIONS, output, lambda s: str(s.session_id))
 
 
-@click.command()
+@click.command(short_help="A provider's heartbeats, or their hourly means.")
 @click.argument("provider", shell_complete=live_providers)
 @click.option("--window", type=click.Choice(WINDOWS), default="7d", show_default=True, help="How far back.")
 @click.option("--hourly", is_flag=True, help="The rollup by whole hours instead.")

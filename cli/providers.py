@@ -192,7 +192,7 @@ def drain(client: Client, provider: str, note: str, until: str | None) -> None:
     terminal.say(f"{terminal.safe(entry.provider_id)} is drained ({entry.liveness}): it gets no new work")
 
 
-@providers.command()
+@providers.command(short_help="End a provider's drain or quarantine.")
 @click.argument("provider", shell_complete=live_providers)
 @talks
 def resume(client: Client, provider: str) -> None:

@@ -36,7 +36,7 @@ BINS = (
 )
 
 
-@click.command()
+@click.command(short_help="How good forecasts would have been in the past.")
 @click.option("--horizons", metavar="LENGTHS", default="4h,8h,24h", show_default=True, help="How far ahead.")
 @click.option("--every", metavar="LENGTH", default="12h", show_default=True, help="Time between two cuts.")
 @click.option("--window", metavar="LENGTH", default="14d", show_default=True, help="History behind each cut.")

@@ -21,7 +21,7 @@ NUMBERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLO
 Namer = Callable[[Any], str]
 
 
-@click.command()
+@click.command(short_help="Ask read-only SQL over the documented views.")
 @click.argument("statement")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Rows at most.")
 @click.option("--timeout", type=click.FloatRange(0.1, 300), default=30.0, show_default=True, help="In seconds.")
