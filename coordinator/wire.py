@@ -50,8 +50,8 @@ Moment = Annotated[int, Meta(ge=0, le=253_402_300_799_999)]
 """A time of an agent's that is kept and shown: no later than the year 9999, which is as far as text goes."""
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Text = Annotated[str, Meta(max_length=128)]
-AttemptName = Annotated[str, Meta(pattern=r"^\d{1,15}(\.\d{1,9}){3}$")]
-"""`JOB.STEP.TASK.ATTEMPT`."""
+AttemptName = Annotated[str, Meta(pattern=r"^[0-9]{1,15}(\.[0-9]{1,9}){3}\Z")]
+"""`JOB.STEP.TASK.ATTEMPT`. What this lets in `ids.attempt_of` takes: no digit of another script, no line end."""
 Rank = Annotated[int, Meta(ge=0, lt=65_536)]
 Status = Literal["starting", "idle", "busy", "draining", "error"]
 Thermal = Literal["nominal", "fair", "serious", "critical"]
