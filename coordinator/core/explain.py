@@ -152,8 +152,8 @@ class Judged:
         asked = {
             "work": "its agent runs no attempts",
             "online": "not connected now",
-            "drained": "drained: takes no new work",
-            "quarantined": "quarantined after failures in a row",
+            "drained": "drained: takes no new work until coord providers resume",
+            "quarantined": "quarantined after failures in a row: coord providers resume ends it",
             "tenant": "at isolation none it serves another tenant now",
             "attempts": "as many attempts there as a provider may have",
             "elsewhere": "the task failed there before",

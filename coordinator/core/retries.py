@@ -183,7 +183,8 @@ def _no_more(state: ClusterState, job: Job, step: Step, task: Task, cause: str, 
     elif not may_help(rule, cause):
         return "a retry would not help" if not rule.on and not rule.never else "its rules do not retry that"
     if row.failures > rule.limit:
-        return f"all {rule.limit} retries are used up" if rule.limit else "it is not to be retried"
+        used_up = "its one retry is" if rule.limit == 1 else f"all {rule.limit} retries are"
+        return f"{used_up} used up" if rule.limit else "it is not to be retried"
     if len(row.failed_on) >= policy.storm_providers:
         return f"it failed on {len(row.failed_on)} providers"
     return ""

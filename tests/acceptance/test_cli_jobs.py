@@ -113,6 +113,13 @@ def test_a_retry_is_told_and_the_last_try_counts(fleet: Fleet) -> None:
     assert "is tried again" in done.err
 
 
+def test_a_program_reads_what_is_handed_over_to_submit(fleet: Fleet) -> None:
+    """Text on its stdin, from ours or from a file; nothing without."""
+    for argv, text in ((("--stdin", "-"), "a line\nno end"), ((), "")):
+        done = fleet.coord("submit", "--wait", *argv, "--", "cat", stdin=text.encode())
+        assert (done.code, done.out) == (0, text), done.err
+
+
 def test_many_tasks_are_one_job_and_wait_prints_what_they_write(fleet: Fleet) -> None:
     done = fleet.coord("submit", "--wait", "--array", "10-14", "--cpus", "0.5", "--", "echo", "{index}")
     assert done.code == 0, done.err

@@ -249,8 +249,8 @@ until 10
     8: task 1.0.0 running
 10 1.0.0.2 exits 3
     10: attempt 1.0.0.2 failed (exit 3)
-    10: task 1.0.0 failed (exit 3; all 1 retries are used up)
-    10: job 1 failed (step s failed: exit 3; all 1 retries are used up)
+    10: task 1.0.0 failed (exit 3; its one retry is used up)
+    10: job 1 failed (step s failed: exit 3; its one retry is used up)
     10: -> a: settled 1.0.0.2
 11 retry 1
     11: job 1 pending (waits for capacity)
