@@ -205,6 +205,10 @@ class Store(Protocol):
         """By (step, task, attempt) rising."""
         ...
 
+    async def attempts_of(self, job_id: JobId, tasks: Sequence[tuple[int, int, int]]) -> list[AttemptRow]:
+        """Of several tasks at once, each as (step, task, after): those numbered above `after`, by their ids rising."""
+        ...
+
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None: ...
 
     async def audit(

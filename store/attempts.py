@@ -46,6 +46,16 @@ def listing(*, step: bool, task: bool) -> str:
     return f"SELECT {_NAMES} FROM attempt WHERE {' AND '.join(conditions)} ORDER BY step, task, attempt LIMIT ?"  # noqa: S608
 
 
+def of_tasks(tasks: int) -> str:
+    """((step, task, after) of each, job): attempts of so many tasks, each those above `after`; a seek a task."""
+    wanted = ", ".join(["(?, ?, ?)"] * tasks)
+    return (
+        f"SELECT {_NAMES} FROM (VALUES {wanted}) AS wanted CROSS JOIN attempt "  # noqa: S608
+        "ON job_id = ? AND step = wanted.column1 AND task = wanted.column2 AND attempt > wanted.column3 "
+        "ORDER BY step, task, attempt"
+    )
+
+
 _json = msgspec.json.Encoder()
 _ranks = msgspec.json.Decoder(tuple[RankRow, ...])
 

@@ -204,6 +204,9 @@ class DiskStore:
     ) -> list[AttemptRow]:
         return await self._work.job_attempts(job_id, limit, step, task)
 
+    async def attempts_of(self, job_id: JobId, tasks: Sequence[tuple[int, int, int]]) -> list[AttemptRow]:
+        return await self._work.attempts_of(job_id, tasks)
+
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
         return await self._work.attempt(attempt_id)
 

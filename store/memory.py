@@ -254,6 +254,9 @@ class MemoryStore:
     ) -> list[AttemptRow]:
         return memory_work.attempts(self._rows.values(), job_id, limit, step, task)
 
+    async def attempts_of(self, job_id: JobId, tasks: Sequence[tuple[int, int, int]]) -> list[AttemptRow]:
+        return memory_work.attempts_of(self._rows.values(), job_id, tasks)
+
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
         row = self._rows.get(("attempt", attempt_id))
         return row if isinstance(row, AttemptRow) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from coordinator.core.ids import JobId, Ms, TenantName
@@ -132,6 +132,14 @@ def attempts(rows: Iterable[Row], job_id: JobId, limit: int, step: int | None, t
         and (task is None or row.task == task)
     ]
     return sorted(found, key=lambda row: row.attempt_id)[:limit]
+
+
+def attempts_of(rows: Iterable[Row], job_id: JobId, tasks: Sequence[tuple[int, int, int]]) -> list[AttemptRow]:
+    """See ports.Store.attempts_of."""
+    after = {(step, task): number for step, task, number in tasks}
+    found = [row for row in rows if isinstance(row, AttemptRow) and row.job_id == job_id]
+    found = [row for row in found if row.attempt > after.get((row.step, row.task), row.attempt)]
+    return sorted(found, key=lambda row: row.attempt_id)
 
 
 def audit(

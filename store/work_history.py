@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 from coordinator.core.ids import AttemptId, JobId, TenantName
@@ -80,6 +81,11 @@ class WorkHistory:
     ) -> list[AttemptRow]:
         sql = attempts.listing(step=step is not None, task=task is not None)
         return await self._many("attempt", sql, (job_id, *(n for n in (step, task) if n is not None), limit))
+
+    async def attempts_of(self, job_id: JobId, wanted: Sequence[tuple[int, int, int]]) -> list[AttemptRow]:
+        if not wanted:
+            return []
+        return await self._many("attempt", attempts.of_tasks(len(wanted)), (*chain.from_iterable(wanted), job_id))
 
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
         return await self._one("attempt", attempts.ONE, attempt_id)  # type: ignore[no-any-return]

@@ -251,6 +251,8 @@ def test_attempts_and_steps_are_listed_in_order(home: Home) -> None:
         assert rows[:5] == await store.job_attempts(JobId(1), 5)
         assert rows[6:] == await store.job_attempts(JobId(1), 100, 1)
         assert rows[8:10] == await store.job_attempts(JobId(1), 100, 1, 2)
+        assert [rows[1], rows[4], rows[5]] == await store.attempts_of(JobId(1), [(0, 11, 0), (0, 0, 1), (1, 0, 2)])
+        assert [] == await store.attempts_of(JobId(1), [])
         assert rows[9] == await store.attempt((JobId(1), 1, 2, 2))
         assert await store.attempt((JobId(1), 1, 2, 3)) is None
 

@@ -14,9 +14,9 @@ from msgspec import Meta, Struct
 from coordinator import api_types as t
 from coordinator.core import commands, events
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import JobId, TenantName
+from coordinator.core.ids import JobId, TaskId, TenantName
 from coordinator.core.jobspec import JobSpec
-from coordinator.core.rows import ENDED, JobRow, StepRow, TaskRow, WorkState
+from coordinator.core.rows import ENDED, AttemptRow, JobRow, StepRow, TaskRow, WorkState
 from coordinator.jobfile import describe, parse_job, tenant_of
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.pages import Number, page_position, page_token
@@ -263,12 +263,12 @@ async def _tasks(
 ) -> t.Tasks:
     rows = await deps.store.job_tasks(job_id, limit + 1, step, after, states)
     more, rows = len(rows) > limit, rows[:limit]
-    entries = []
-    for row in rows:
-        tries = await deps.store.job_attempts(job_id, 20_000, row.step, row.task) if attempts else []
-        entries.append(task_entry(row, spec.steps[row.step], tries[-TRIES_MAX:]))
+    tries: dict[TaskId, list[AttemptRow]] = {}
+    wanted = [(row.step, row.task, row.attempts - TRIES_MAX) for row in rows] if attempts else []
+    for attempt in await deps.store.attempts_of(job_id, wanted):
+        tries.setdefault(attempt.task_id, []).append(attempt)
     return t.Tasks(
-        entries=tuple(entries),
+        entries=tuple(task_entry(row, spec.steps[row.step], tries.get(row.task_id, [])) for row in rows),
         next_page=page_token(_TasksPosition(rows[-1].step, rows[-1].task)) if more else None,
     )
 
