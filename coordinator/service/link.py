@@ -114,6 +114,7 @@ class Link:
     __slots__ = (
         "_around",
         "_bad_frames",
+        "_brings_logs",
         "_frames",
         "_ids",
         "_ignored",
@@ -159,6 +160,7 @@ class Link:
         self._names: tuple[str, ...] = ()
         self._resume_key = ""
         self._slowed = False
+        self._brings_logs = False
         self._version = wire.VERSIONS[-1]
         self._messages = full_bucket(around.settings.messages_per_s, around.settings.messages_burst)
         self._frames = full_bucket(around.settings.log_frames_per_s, around.settings.log_frames_per_s)
@@ -289,6 +291,9 @@ class Link:
         except ValueError as error:
             self._refuse(str(error))
             return
+        if not self._brings_logs:
+            self._brings_logs = True
+            self._peer.receive(self._around.settings.in_log_bytes)
         counters = self._around.counters
         counters.log_frames += 1
         counters.log_bytes += len(chunk.data)

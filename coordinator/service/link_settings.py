@@ -44,6 +44,8 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
     in_bytes: int = 32 * 1024
     """Receive buffer that the kernel is asked for (it takes twice as much): a peer that floods is read in pieces
     of a few milliseconds, and what a slow disk leaves unread is bounded."""
+    in_log_bytes: int = 512 * 1024
+    """The same for a connection that log bytes come by: with less, each frame of 256 kB is many wake-ups of both."""
     beats_delay_s: float = 0.02
     """Heartbeats wait so long for others before the engine is woken."""
     pushed: bool = True

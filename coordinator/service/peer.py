@@ -28,11 +28,15 @@ class Peer:
 
     def attach(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._settings.in_bytes)
+        self.receive(self._settings.in_bytes)
         if self.closed:
             transport.abort()
+
+    def receive(self, in_bytes: int) -> None:
+        """Ask the kernel for so large a receive buffer."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, in_bytes)
 
     def gather(self, frame: bytes) -> None:
         """Queue it; all that is gathered in one turn of the loop leaves in one call of the system."""
