@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import MappingProxyType
 
 from coordinator.core import graph
 from coordinator.core.amounts import UNIT
@@ -21,14 +22,16 @@ from coordinator.core.work import Job, Step, Want
 
 GIB = 1 << 30
 HOUR_MS = 3_600_000
-_NOW = {
-    "online": "not connected",
-    "drained": "drained",
-    "quarantined": "quarantined",
-    "tenant": "serving another tenant",
-    "min_score": "below the score",
-    "min_forecast": "below the forecast",
-}
+_NOW = MappingProxyType(
+    {
+        "online": "not connected",
+        "drained": "drained",
+        "quarantined": "quarantined",
+        "tenant": "serving another tenant",
+        "min_score": "below the score",
+        "min_forecast": "below the forecast",
+    }
+)
 """What keeps a provider from taking it now, in a word; anything else: it is busy."""
 
 

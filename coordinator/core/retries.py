@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import insort
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
@@ -57,7 +58,7 @@ def cause_of(exit: ExitInfo) -> str:
     return exit.cause.value
 
 
-_SAID = {EndCause.SIGNALLED: "killed by SIG", EndCause.TIMEOUT: "time limit"}
+_SAID = MappingProxyType({EndCause.SIGNALLED: "killed by SIG", EndCause.TIMEOUT: "time limit"})
 """An agent's own words in which the cause is named already."""
 
 
