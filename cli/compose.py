@@ -21,7 +21,7 @@ from analytics.link import WorkerLink
 from cli import exits, logs
 from cli.conditions import watch
 from cli.config import Config
-from cli.ending import at_once, is_final, reason, record_on_signal, stop_signals
+from cli.ending import at_once, is_fault, is_final, reason, record_on_signal, stop_signals
 from cli.local_agent import LocalAgent
 from cli.settings import ServeSettings
 from coordinator.core import commands
@@ -70,7 +70,13 @@ def run(config: Config, beside: LocalAgent | None = None) -> int:
     data = DataDir(config.data().absolute())
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(plan, data, beside))
+            try:
+                runner.run(_serve(plan, data, beside))
+            except BaseExceptionGroup as group:
+                if is_fault(group):
+                    # closing the loop waits for every thread, and who still serves meanwhile decides nothing any more
+                    at_once(group)
+                raise
     except BaseExceptionGroup as group:
         return reason(group)
     return exits.OK

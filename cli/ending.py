@@ -76,6 +76,11 @@ def is_final(group: BaseExceptionGroup[BaseException]) -> bool:
     )
 
 
+def is_fault(group: BaseExceptionGroup[BaseException]) -> bool:
+    """Whether something broke that nobody foresaw: no refusal is among the causes."""
+    return not any(isinstance(cause, CoordError) for cause in _leaves(group))
+
+
 def at_once(group: BaseExceptionGroup[BaseException]) -> NoReturn:
     """Say why and end, without closing anything: threads that hang on a dead disk would keep us for ever."""
     code = reason(group)

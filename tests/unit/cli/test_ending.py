@@ -6,6 +6,9 @@ import asyncio
 import io
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -112,3 +115,27 @@ def test_no_progress_is_written_to_a_file() -> None:
     with progress.Bar("importing", 200, out) as bar:
         bar.at(200)
     assert out.getvalue() == ""
+
+
+STUCK = """
+import asyncio, sys, time
+from cli import compose
+from cli.main import main
+
+async def serve(*parts):
+    async with asyncio.TaskGroup() as group:
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, 600)
+        raise ValueError("planted")
+
+compose._serve = serve
+sys.argv = ["coord", "serve", "--data", sys.argv[1]]
+sys.exit(main())
+"""
+
+
+def test_a_fault_ends_the_process_though_a_thread_is_busy(tmp_path: Path) -> None:
+    """A coordinator whose engine is dead does not go on answering that all is well until some thread is done."""
+    ended = subprocess.run(
+        [sys.executable, "-c", STUCK, str(tmp_path / "data")], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (71, True) == (ended.returncode, "planted" in ended.stderr)
