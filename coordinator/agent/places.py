@@ -146,6 +146,9 @@ class Places:
         left = [str(entry) for root in self._roots for entry in (root / TRASH).iterdir()]
         self._due = len(left) > BATCH
         if left:
-            self._remover = os.posix_spawn(
-                "/bin/rm", ["rm", "-rf", "--one-file-system", "--", *left[:BATCH]], {"PATH": "/usr/bin:/bin"}
-            )
+            arguments = ["rm", "-rf", "--one-file-system", "--", *left[:BATCH]]
+            try:
+                self._remover = os.posix_spawn("/bin/rm", arguments, {"PATH": "/usr/bin:/bin"})
+            except OSError as error:
+                # no process can be made just now; with what the next attempt leaves, it is tried again
+                logger.warning("what attempts left is not removed yet: %s", error.strerror)
