@@ -17,7 +17,7 @@ from cli import exits, terminal
 from cli.bar import Bar
 from cli.jobids import whole_job
 from cli.joblogs import Writer, has_several
-from cli.jobs import progress, took
+from cli.jobs import progress, standing, took
 from cli.phases import Phases
 from coordinator.api_types import EventEntry, JobEntry, LogEvent
 from coordinator.core.errors import Code, CoordError
@@ -106,9 +106,10 @@ class _Watch:
         self._writer.close()
         self._clear()
         lasted = took(self._entry)
-        reason = f": {self._entry.reason}" if self._entry.reason and self._entry.state != "completed" else ""
+        state = self._entry.state
+        how = state if state == "completed" else standing(state, self._entry.reason)
         tasks = f", {progress(self._entry)} tasks" if self._many else ""
-        self._say(f"job {self._job_id} {self._entry.state}{reason}{tasks}{'' if lasted == '-' else f', in {lasted}'}")
+        self._say(f"job {self._job_id} {how}{tasks}{'' if lasted == '-' else f', in {lasted}'}")
         return self._entry
 
     def _read(self, name: str, ask: Callable[[Client], object]) -> None:
@@ -198,8 +199,8 @@ def wait_for_all(reach: Reach, jobs: tuple[str, ...], timeout: str | None) -> in
                 raise CoordError(
                     Code.TIMEOUT, f"job {job_id} is still {entry.state} after {timeout}", f"coord job why {job_id}"
                 )
-            reason = f": {entry.reason}" if entry.reason and entry.state != "completed" else ""
-            terminal.say(terminal.safe(f"job {job_id} {entry.state}{reason}"))
+            how = "completed" if entry.state == "completed" else standing(entry.state, entry.reason)
+            terminal.say(terminal.safe(f"job {job_id} {how}"))
             status = status or exits.of_job(client, entry)
     return status
 

@@ -10,6 +10,7 @@ import click
 
 from cli import terminal
 from cli.jobids import live_jobs, named
+from cli.jobs import standing
 from cli.logtext import Harmless
 from cli.options import talks
 from coordinator.client.jobs import bytes_of
@@ -105,7 +106,7 @@ def has_several(details: JobDetails, *, one_task: bool = False) -> bool:
 def _nothing(client: Client, job_id: int, task: str | None, attempt: int | None) -> str:
     """Why there is nothing to show. CoordError when there is no such task or attempt."""
     entry = client.jobs.wait(job_id, timeout_s=0)
-    why = f"nothing to show; job {job_id} is {entry.state}" + (f": {entry.reason}" if entry.reason else "")
+    why = f"nothing to show; job {job_id} is {standing(entry.state, entry.reason)}"
     if task is None:
         return why
     step, _, number = task.partition(".")

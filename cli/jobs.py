@@ -28,6 +28,13 @@ def progress(entry: JobEntry) -> str:
     return text + (f" ({counts.failed} failed)" if counts.failed else "")
 
 
+def standing(state: str, reason: str) -> str:
+    """`failed: exit 3`; a reason that names the state already stands alone."""
+    if not reason or reason.startswith(state):
+        return reason or state
+    return f"{state}: {reason}"
+
+
 def _age(entry: JobEntry) -> str:
     return humane.ago(entry.submitted_at)
 

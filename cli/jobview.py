@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from cli import humane, output, terminal
-from cli.jobs import COLOURS, PAGE_MAX, progress, took
+from cli.jobs import COLOURS, PAGE_MAX, progress, standing, took
 from cli.paging import collect
 from coordinator.api_types import AttemptEntry, ExitEntry, JobDetails, JobWhy, Obstacle, StepWhy, TaskEntry, Tasks
 
@@ -80,7 +80,7 @@ def print_job(answer: JobDetails, form: output.Format) -> None:
     entry = answer.job
     output.print_facts([
         ("job", f"{entry.job_id} {entry.name}"),
-        ("state", entry.state + (f": {entry.reason}" if entry.reason else "")),
+        ("state", standing(entry.state, entry.reason)),
         ("being cancelled", entry.cancelling if entry.ended_at is None else ""),
         ("tasks", progress(entry)),
         ("submitted", f"{_when(entry.submitted_at)} by {entry.submitted_by}"),
@@ -126,8 +126,7 @@ def print_why(answer: JobWhy, form: str, tasks: tuple[TaskEntry, ...] = ()) -> N
     if form == "json":
         output.print_json(answer)
         return
-    reason = f": {answer.reason}" if answer.reason else ""
-    print(terminal.safe(f"job {answer.job_id} is {answer.state}{reason}"))
+    print(terminal.safe(f"job {answer.job_id} is {standing(answer.state, answer.reason)}"))
     for step in answer.steps:
         if step.verdict != "ended":
             sys.stdout.write("\n")
@@ -162,7 +161,8 @@ def _print_step(step: StepWhy) -> None:
     if not step.waiting:
         return
     if step.eta is not None:
-        print(f"  room is expected {humane.left(step.eta)}")
+        soon = humane.moment(step.eta) <= datetime.now(UTC)
+        print(f"  room is expected {'at any moment' if soon else humane.left(step.eta)}")
     against: list[Obstacle] = [one for one in step.obstacles if one.providers]
     if against and step.able_now == 0:
         sys.stdout.write("\n")

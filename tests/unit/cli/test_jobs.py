@@ -17,7 +17,7 @@ from cli.bar import Bar, line
 from cli.graph import picture, tree
 from cli.jobids import Named, named, newest, whole_job
 from cli.joblogs import Writer, has_several
-from cli.jobs import print_jobs
+from cli.jobs import print_jobs, standing
 from cli.jobview import lines, print_job, print_tasks, print_why, tasks_of
 from cli.phases import Phases
 from coordinator import api_types as t
@@ -171,6 +171,14 @@ def test_why_tells_what_rules_out_how_many_and_what_would_help(capsys: pytest.Ca
     assert "job 12 is pending: it waits" in out and "no provider has 8 GPUs" in out
     assert "gpus" in out and "8 GPUs asked, 4 at most" in out and "pool" not in out
     assert "what would help: ask for 4" in out
+
+
+def test_a_time_that_has_passed_is_at_any_moment_and_a_state_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    why = a_why("train", text="1 busy", able_now=0, able_ever=1, eta="2020-01-01T00:00:00.000Z")
+    print_why(t.JobWhy(job_id=12, state="pending", reason="it waits", providers=1, steps=(why,)), "table")
+    assert "room is expected at any moment" in capsys.readouterr().out
+    assert standing("cancelled", "cancelled by ann") == "cancelled by ann"
+    assert (standing("failed", "exit 3"), standing("completed", "")) == ("failed: exit 3", "completed")
 
 
 # ---- the picture of a dry run
