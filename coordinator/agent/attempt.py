@@ -12,6 +12,7 @@ import math
 import os
 import resource
 import signal
+from pathlib import Path
 
 from coordinator.agent.cgroup import CgroupTree
 from coordinator.agent.isolation import read_status
@@ -205,9 +206,9 @@ class Attempt:
         self.lengths = self.sizes()
         usage = self._usage
         cpu_ms = int((usage.ru_utime + usage.ru_stime) * 1000)
-        # a process counts what it was copied from as its own: no more than we have means that it is not known
-        ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        memory = usage.ru_maxrss * 1024 if usage.ru_maxrss > ours else 0
+        # a process counts what it was copied from as its own: no more than we had means that it is not known
+        ours = own_peak() if self.plan is not None and self.plan.limits.memory else self_peak()
+        memory = usage.ru_maxrss * 1024 if usage.ru_maxrss * 1024 > ours else 0
         if isinstance(self.tree, CgroupTree):
             cpu_ms, memory = max(cpu_ms, self.tree.cpu_ms()), max(memory, self.tree.memory_peak())
         cause, text, code, signum = self._judge(self.ended_status, memory)
@@ -249,6 +250,19 @@ class Attempt:
         if not limit or memory < NEAR * limit or (isinstance(self.tree, CgroupTree) and self.tree.counts_memory):
             return ""
         return f"its memory may have been too small: it had {memory} bytes, each process may have {limit}"
+
+
+def self_peak() -> int:
+    """Bytes that this process had at once, or whoever it was started from: cheap."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def own_peak() -> int:
+    """The same of this process alone."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return self_peak()
 
 
 def signal_name(signum: int) -> str:

@@ -17,7 +17,7 @@ from coordinator.core.launch_plan import Limits
 from coordinator.core.rows import EndCause
 from tests.acceptance.test_keeper_processes import ESCAPING, pids_of
 from tests.unit.agent.agents import alive
-from tests.unit.agent.daemon_side import WITHOUT_CGROUPS, DaemonSide, a_keeper, a_plan, a_shell, as_nobody
+from tests.unit.agent.daemon_side import WITHOUT_CGROUPS, DaemonSide, Keepers, a_keeper, a_plan, a_shell, as_nobody
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="user ids of one's own need root")
 LEVELS = ("uid", "sandbox")
@@ -52,6 +52,16 @@ def open_path(tmp_path: Path) -> Iterator[Path]:
     path = Path("/var/tmp") / f"coord-test-{os.getpid()}"
     path.mkdir(mode=0o755)
     yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def keepers() -> Iterator[Keepers]:
+    path = Path("/var/tmp") / f"coord-keepers-{os.getpid()}"  # every user may pass to it
+    path.mkdir(mode=0o755)
+    shared = Keepers(path)
+    yield shared
+    shared.close()
     shutil.rmtree(path)
 
 
@@ -105,9 +115,9 @@ def processes_with(variable: bytes) -> list[int]:
 
 @needs_root
 @pytest.mark.parametrize("isolation", LEVELS)
-def test_neighbours_agent_and_coordinator_are_out_of_reach(open_path: Path, isolation: str) -> None:
+def test_neighbours_agent_and_coordinator_are_out_of_reach(open_path: Path, keepers: Keepers, isolation: str) -> None:
     """Files, lists, environments, memory, signals and cgroups of others: refused; its own: there."""
-    with a_keeper(open_path / "state", isolation=isolation, work_dir=str(open_path / "work")) as side:
+    with keepers.one(isolation=isolation, work=True) as side:
         start = next(message for message in side.heard if isinstance(message, channel.Start))
         assert isolation == start.promises.isolation
         reached = what_is_reached(side, open_path, isolation)
@@ -179,14 +189,14 @@ def test_every_attempt_is_a_user_of_its_own(tmp_path: Path, open_path: Path, iso
 
 @needs_root
 @pytest.mark.parametrize("isolation", LEVELS)
-def test_what_cannot_be_started_says_why(open_path: Path, isolation: str) -> None:
+def test_what_cannot_be_started_says_why(keepers: Keepers, isolation: str) -> None:
     """As without isolation, and with the program's own rights: not the agent's."""
     cases = [
         (a_plan("no-such-program"), 127, "no such program"),
         (a_plan("/etc/passwd"), 126, "Permission denied"),
         (a_plan("true", directory="/root"), 126, "directory /root"),
     ]
-    with a_keeper(open_path / "state", isolation=isolation, work_dir=str(open_path / "work")) as side:
+    with keepers.one(isolation=isolation, work=True) as side:
         for number, (plan, code, text) in enumerate(cases):
             name = f"1.0.{number}.1"
             side.start(plan, name, number + 1)
@@ -197,9 +207,9 @@ def test_what_cannot_be_started_says_why(open_path: Path, isolation: str) -> Non
 
 @needs_root
 @pytest.mark.parametrize("isolation", LEVELS)
-def test_exit_status_and_signal_are_the_programs_own(open_path: Path, isolation: str) -> None:
+def test_exit_status_and_signal_are_the_programs_own(keepers: Keepers, isolation: str) -> None:
     """Also where an init stands between; SIGTERM reaches the program and its children."""
-    with a_keeper(open_path / "state", isolation=isolation, work_dir=str(open_path / "work")) as side:
+    with keepers.one(isolation=isolation, work=True) as side:
         side.start(a_shell("exit 7"), "1.0.1.1", 1)
         side.start(a_shell("kill -SEGV $$"), "1.0.2.1", 2)
         token = side.start(a_shell("trap 'exit 9' TERM; echo up; while :; do sleep 0.01; done"), "1.0.3.1", 3)
@@ -239,10 +249,10 @@ def test_root_without_a_work_directory_announces_no_isolation_and_says_so(tmp_pa
 
 @needs_root
 @pytest.mark.parametrize("isolation", ("none", *LEVELS))
-def test_a_bound_of_next_to_no_memory_is_the_programs_end_and_not_the_keepers(open_path: Path, isolation: str) -> None:
+def test_a_bound_of_next_to_no_memory_is_the_programs_end_and_not_the_keepers(keepers: Keepers, isolation: str) -> None:
     """Whoever is in a group without memory dies there: the keeper is out of it before the bound is set."""
     hungry = "sh -c 'head -c 100000000 /dev/zero | tail -c 1 > /dev/null' && exec sleep 600"
-    with a_keeper(open_path / "state", isolation=isolation, work_dir=str(open_path / "work")) as side:
+    with keepers.one(isolation=isolation, work=True) as side:
         if not next(m for m in side.heard if isinstance(m, channel.Start)).promises.memory_limit:
             pytest.skip("this machine's agent promises no memory limit")
         for number, bound in enumerate((1, 4096, 300_000)):
@@ -256,10 +266,10 @@ def test_a_bound_of_next_to_no_memory_is_the_programs_end_and_not_the_keepers(op
 
 @needs_root
 @pytest.mark.parametrize("isolation", ("none", *LEVELS))
-def test_what_a_job_says_on_stdin_is_what_its_program_reads(open_path: Path, isolation: str) -> None:
+def test_what_a_job_says_on_stdin_is_what_its_program_reads(keepers: Keepers, isolation: str) -> None:
     """The text itself, whole and to its end; a text that is the name of a file is no file."""
     texts = ("/etc/passwd", "", "a\nb\u20ac\n", "y" * 90_000)
-    with a_keeper(open_path / "state", isolation=isolation, work_dir=str(open_path / "work")) as side:
+    with keepers.one(isolation=isolation, work=True) as side:
         for number, text in enumerate(texts):
             name = f"1.0.{number}.1"
             side.start(a_plan("cat", stdin=text), name, number + 1)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from coordinator.core.jobspec import Isolation
 from coordinator.core.launch_plan import Limits
 from coordinator.core.rows import EndCause, LeaseToken
 from tests.unit.agent.agents import alive, state_of
-from tests.unit.agent.daemon_side import WITHOUT_CGROUPS, DaemonSide, a_keeper, a_plan, a_shell
+from tests.unit.agent.daemon_side import WITHOUT_CGROUPS, DaemonSide, Keepers, a_keeper, a_plan, a_shell
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="cgroups and namespaces of one's own need root here")
 ESCAPING = """
@@ -32,6 +33,13 @@ touch ready
 wait
 """
 """Double forks, sessions of their own, an emptied environment, and nobody minds SIGTERM."""
+
+
+@pytest.fixture(scope="module")
+def keepers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keepers]:
+    shared = Keepers(tmp_path_factory.mktemp("keepers"))
+    yield shared
+    shared.close()
 
 
 def pids_of(side: DaemonSide, count: int = 5) -> list[int]:
@@ -78,7 +86,7 @@ def test_a_program_gets_what_its_plan_says_and_nothing_of_the_agents(tmp_path: P
         assert name in variables
 
 
-def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
+def test_what_cannot_be_started_says_why(keepers: Keepers) -> None:
     """Cause `start`, the exit status that a shell would give, and the reason in words; the keeper goes on."""
     cases = [
         (a_plan("no-such-program"), 127, "no such program"),
@@ -88,7 +96,7 @@ def test_what_cannot_be_started_says_why(tmp_path: Path) -> None:
         (a_plan("true", isolation=Isolation.SANDBOX), 126, "isolation sandbox is asked for"),
         (a_plan("true", "\0"), 126, "null byte"),
     ]
-    with a_keeper(tmp_path / "state") as side:
+    with keepers.one() as side:
         for number, (plan, code, text) in enumerate(cases):
             name = f"1.0.{number}.1"
             side.start(plan, name, number + 1)
@@ -104,9 +112,9 @@ WAYS = [pytest.param((sys.executable,), id="cgroup"), pytest.param(WITHOUT_CGROU
 
 @needs_root
 @pytest.mark.parametrize("command", WAYS)
-def test_nothing_of_a_tree_survives_its_end(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_nothing_of_a_tree_survives_its_end(keepers: Keepers, command: tuple[str, ...]) -> None:
     """Ended by order: double forks, new sessions and ignored SIGTERM are all gone when the exit is told."""
-    with a_keeper(tmp_path / "state", command=command) as side:
+    with keepers.one(command) as side:
         token = side.start(a_shell(ESCAPING))
         pids = pids_of(side)
         side.end_attempt(token, grace_s=0.3)
@@ -117,9 +125,9 @@ def test_nothing_of_a_tree_survives_its_end(tmp_path: Path, command: tuple[str, 
 
 @needs_root
 @pytest.mark.parametrize("command", WAYS)
-def test_what_the_main_process_leaves_behind_ends_with_it(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_what_the_main_process_leaves_behind_ends_with_it(keepers: Keepers, command: tuple[str, ...]) -> None:
     """The program ends by itself: its own status is told, and only when nothing of it is left."""
-    with a_keeper(tmp_path / "state", command=command) as side:
+    with keepers.one(command) as side:
         side.start(a_shell(ESCAPING.replace("wait", "exit 7")))
         ended = side.exit_of()
         pids = [int(pid) for pid in side.place("home/pids").read_text().split()]
@@ -128,9 +136,9 @@ def test_what_the_main_process_leaves_behind_ends_with_it(tmp_path: Path, comman
 
 
 @needs_root
-def test_a_time_limit_ends_all_of_it(tmp_path: Path) -> None:
+def test_a_time_limit_ends_all_of_it(keepers: Keepers) -> None:
     """Cause `timeout`; who minds SIGTERM has its grace and may say how it ended."""
-    with a_keeper(tmp_path / "state") as side:
+    with keepers.one() as side:
         side.start(a_shell(ESCAPING, time_limit_ms=300, grace_ms=100))
         side.start(a_shell("trap 'exit 9' TERM; while :; do sleep 0.01; done", time_limit_ms=300), "1.0.1.1", 2)
         stubborn, polite = side.exit_of(), side.exit_of("1.0.1.1")
@@ -142,9 +150,9 @@ def test_a_time_limit_ends_all_of_it(tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.parametrize("command", WAYS)
-def test_frozen_work_uses_no_time_and_goes_on_where_it_was(tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_frozen_work_uses_no_time_and_goes_on_where_it_was(keepers: Keepers, command: tuple[str, ...]) -> None:
     """At its deadline every process of the tree stands still; a renewal sets it going, and nothing was lost."""
-    with a_keeper(tmp_path / "state", command=command) as side:
+    with keepers.one(command) as side:
         busy = "(setsid sh -c 'echo $$ > inner; while :; do :; done' &) ; echo $$ > outer; while :; do :; done"
         token = side.start(a_shell(busy), for_s=1.0)
         side.phase("frozen")
@@ -198,9 +206,9 @@ def test_a_disk_that_hangs_keeps_no_deadline_from_coming(tmp_path: Path) -> None
         side.exit_of()
 
 
-def test_what_is_frozen_is_killed_without_grace(tmp_path: Path) -> None:
+def test_what_is_frozen_is_killed_without_grace(keepers: Keepers) -> None:
     """A newer token may run elsewhere: it is not thawed for its farewell."""
-    with a_keeper(tmp_path / "state") as side:
+    with keepers.one() as side:
         token = side.start(a_shell("trap 'echo bye; exit 0' TERM; while :; do sleep 0.01; done"), for_s=0.3)
         side.phase("frozen")
         side.end_attempt(token, grace_s=30)
@@ -208,9 +216,9 @@ def test_what_is_frozen_is_killed_without_grace(tmp_path: Path) -> None:
         assert (signal.SIGKILL, 0) == (ended.signal, ended.out_bytes)
 
 
-def test_a_lease_that_is_over_starts_nothing_until_it_is_renewed(tmp_path: Path) -> None:
+def test_a_lease_that_is_over_starts_nothing_until_it_is_renewed(keepers: Keepers) -> None:
     """The order to launch comes late: the program waits for the renewal."""
-    with a_keeper(tmp_path / "state") as side:
+    with keepers.one() as side:
         token = side.start(a_plan("true"), for_s=-1.0)
         side.hold("1.0.1.1", 2)
         side.phase("leased", "1.0.1.1")  # whatever was asked before was answered
@@ -219,9 +227,9 @@ def test_a_lease_that_is_over_starts_nothing_until_it_is_renewed(tmp_path: Path)
         assert side.exit_of().code == 0
 
 
-def test_a_run_order_twice_runs_once(tmp_path: Path) -> None:
+def test_a_run_order_twice_runs_once(keepers: Keepers) -> None:
     """Repeated while it runs and after it ended: the program started one time."""
-    with a_keeper(tmp_path / "state") as side:
+    with keepers.one() as side:
         plan = a_shell("echo x >> runs; read line < /dev/null; exit 0")
         token = side.start(plan)
         run = channel.Run(attempt="1.0.0.1", rank=0, token=token, plan=plan)
@@ -233,8 +241,8 @@ def test_a_run_order_twice_runs_once(tmp_path: Path) -> None:
         assert "x\n" == side.place("home/runs").read_text()
 
 
-def test_a_lease_that_never_ran_is_ended_too(tmp_path: Path) -> None:
-    with a_keeper(tmp_path / "state") as side:
+def test_a_lease_that_never_ran_is_ended_too(keepers: Keepers) -> None:
+    with keepers.one() as side:
         token = side.hold()
         side.phase("leased")
         side.end_attempt(token, 5)
@@ -267,16 +275,16 @@ def test_an_older_token_is_refused_also_by_the_next_keeper(tmp_path: Path) -> No
         side.phase("leased", "1.0.0.4")
 
 
-def test_orders_with_another_token_change_nothing(tmp_path: Path) -> None:
+def test_orders_with_another_token_change_nothing(keepers: Keepers) -> None:
     """End, Deadline and Forget of a token that is not the one held: ignored."""
-    with a_keeper(tmp_path / "state") as side:
-        side.start(a_shell("sleep 600"))
+    with keepers.one() as side:
+        token = side.start(a_shell("sleep 600"))
         side.phase("running")
         stale = LeaseToken(1, 0)
         side.say(channel.End(attempt="1.0.0.1", token=stale, why="", grace_s=0))
         side.say(channel.Deadline(attempt="1.0.0.1", token=stale, freeze_at_s=0))
         side.say(channel.Forget(attempt="1.0.0.1", rank=0, token=stale))
-        side.say(channel.Forget(attempt="1.0.0.1", rank=0, token=LeaseToken(1, 1)))  # it runs: not to be forgotten
+        side.say(channel.Forget(attempt="1.0.0.1", rank=0, token=token))  # it runs: not to be forgotten
         side.hold("1.0.1.1", 2)
         side.phase("leased", "1.0.1.1")
         assert "running" == side.now["1.0.0.1"].phase
@@ -287,9 +295,9 @@ def processes() -> int:
 
 
 @needs_root
-def test_a_fork_bomb_is_bounded_and_ended(tmp_path: Path) -> None:
+def test_a_fork_bomb_is_bounded_and_ended(keepers: Keepers) -> None:
     """The machine goes on, the bomb stops growing, and its end is one order."""
-    with a_keeper(tmp_path / "state") as side:
+    with keepers.one() as side:
         before = processes()
         bomb = "ulimit -u unlimited; touch ready; b() { b | b & b; }; b"
         token = side.start(a_shell(bomb, limits=Limits(log_bytes=1000)))
@@ -302,10 +310,10 @@ def test_a_fork_bomb_is_bounded_and_ended(tmp_path: Path) -> None:
 
 
 @needs_root
-def test_more_memory_than_given_is_its_end(tmp_path: Path) -> None:
+def test_more_memory_than_given_is_its_end(keepers: Keepers) -> None:
     """Cause `oom`, by the kernel's own count; a neighbour with the same need and no bound goes on."""
     hungry = """x=$(head -c 100000000 /dev/zero | tr '\\0' x); exit 3"""
-    with a_keeper(tmp_path / "state") as side:
+    with keepers.one() as side:
         start = next(m for m in side.heard if isinstance(m, channel.Start))
         if not start.promises.memory_limit:
             pytest.skip("this machine's agent promises no memory limit")
@@ -420,9 +428,9 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
         assert EndCause.AGENT == ended.cause
 
 
-def test_hundreds_of_short_attempts_at_once(tmp_path: Path) -> None:
+def test_hundreds_of_short_attempts_at_once(keepers: Keepers) -> None:
     """300 programs that speak on both streams and end, sixteen at a time: each ends with its own status and bytes."""
-    with a_keeper(tmp_path / "state") as side:
+    with keepers.one() as side:
         names = [f"1.0.{number}.1" for number in range(300)]
         for number, name in enumerate(names):
             side.start(a_shell(f"echo {number}; echo e >&2; exit {number % 7}"), name, number + 1)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from coordinator.core.rows import ExitInfo, LeaseToken
 
 DEADLINE_S = 20.0
 PATIENT = Patience(stuck_s=60.0, restart_ceilings_s=(0.05, 0.1), leave_s=2.0)
+TOKENS_A_TEST = 10_000
 T = TypeVar("T")
 
 
@@ -75,6 +76,9 @@ class DaemonSide:
         meeting.chmod(0o777)  # for a keeper of another user
         self._meet.listen(8)
         self._meet.settimeout(DEADLINE_S)
+        self._numbers = 0
+        """What the tokens of tests before had."""
+        self._log_from = 0
         self._stand_in: socket.socket | None = None
         self.end: socket.socket | None = None
         self.log = meeting.with_suffix(".log").open("wb+")
@@ -147,7 +151,7 @@ class DaemonSide:
     # ---- what a daemon asks for
 
     def hold(self, attempt: str = "1.0.0.1", number: int = 1, generation: int = 1, for_s: float = 600.0) -> LeaseToken:
-        token = LeaseToken(generation, number)
+        token = LeaseToken(generation, self._numbers + number)
         share = Share(ask=Ask())
         self.say(channel.Hold(attempt=attempt, rank=0, token=token, share=share, freeze_at_s=boot_s() + for_s))
         return token
@@ -214,7 +218,20 @@ class DaemonSide:
 
     def said(self) -> str:
         self.log.flush()
-        return Path(self.log.name).read_text()
+        return Path(self.log.name).read_text()[self._log_from :]
+
+    def clear(self) -> None:
+        """Everything that is held ends and is forgotten: the next test finds a keeper that never had anything."""
+        self.hold("9999.0.0.1", TOKENS_A_TEST)
+        self.phase("leased", "9999.0.0.1")  # whatever was asked before was answered
+        self.say(channel.EndAll(why="the test is over", grace_s=0))
+        self.until(lambda: all(now.exit is not None for now in self.now.values()))
+        for name, now in self.now.items():
+            self.say(channel.Forget(attempt=name, rank=0, token=now.token))
+        self.now.clear()
+        self.heard = [message for message in self.heard if isinstance(message, channel.Start)]
+        self._numbers += TOKENS_A_TEST
+        self._log_from += len(self.said())
 
     def kill(self) -> None:
         self.process.kill()
@@ -249,6 +266,39 @@ def a_keeper(
     finally:
         side.close()
         cleanup.kill_attempts(state)
+
+
+class Keepers:
+    """Keepers that several tests have, one after the other; one for each way of starting it. `place` holds their
+    directories; `close` ends them all."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._sides: dict[str, DaemonSide] = {}
+        self._open = ExitStack()
+
+    @contextmanager
+    def one(
+        self, command: tuple[str, ...] = (sys.executable,), work: bool = False, **changes: Any
+    ) -> Iterator[DaemonSide]:
+        """`work`: programs have their directories beside the state, where every user may pass to."""
+        key = repr((command, work, sorted(changes.items())))
+        side = self._sides.get(key)
+        if side is None:
+            place = self._place / str(len(list(self._place.iterdir())))
+            place.mkdir(mode=0o755)
+            if work:
+                changes["work_dir"] = str(place / "work")
+            side = self._sides[key] = self._open.enter_context(a_keeper(place / "state", command=command, **changes))
+        try:
+            yield side
+        except BaseException:
+            del self._sides[key]  # whatever is wrong with it is nobody else's
+            raise
+        side.clear()
+
+    def close(self) -> None:
+        self._open.close()
 
 
 STAND_IN = f"""
