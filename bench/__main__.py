@@ -33,6 +33,8 @@ BENCHES = (
     "logs",
 )
 PART_S_MAX = 20 * 60
+LONG_PART_S_MAX = 25 * 60
+"""Of a part that is about twenty minutes, and says so in its name."""
 
 
 def main() -> int:
@@ -76,11 +78,12 @@ def run_soak(wanted: tuple[str, ...], *, again: bool) -> int:
         print(f"running: {node}", flush=True)
         began = time.monotonic()
         argv = [sys.executable, "-m", "pytest", "-q", "-m", "soak", "-s", node]
+        within_s = LONG_PART_S_MAX if "twenty_minutes" in node else PART_S_MAX
         try:
-            done = subprocess.run(argv, cwd=ROOT, timeout=PART_S_MAX, capture_output=True, text=True, check=False)
+            done = subprocess.run(argv, cwd=ROOT, timeout=within_s, capture_output=True, text=True, check=False)
             passed, said = done.returncode == 0, done.stdout
         except subprocess.TimeoutExpired as error:
-            passed, said = False, f"{(error.stdout or b'')!r}\ntook longer than {PART_S_MAX} s"
+            passed, said = False, f"{(error.stdout or b'')!r}\ntook longer than {within_s} s"
         failed += not passed
         reports = [line for line in said.splitlines() if line.startswith("{")]
         part = {

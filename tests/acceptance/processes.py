@@ -132,9 +132,9 @@ class Head(Process):
             return client
 
         client = wait_for(up, "coord serve getting ready", within_s)
-        port = self.url.rsplit(":", 1)[1]
-        self.argv = tuple(f"127.0.0.1:{port}" if part == self._listen else part for part in self.argv)
-        self._listen = f"127.0.0.1:{port}"
+        listens = self.url.removeprefix("https://").removeprefix("http://")
+        self.argv = tuple(listens if part == self._listen else part for part in self.argv)
+        self._listen = listens
         return client
 
     @property
