@@ -111,12 +111,13 @@ class Stage:
 
 def _remove_groups(state: Path) -> None:
     """The cgroups of an agent that could not clean up after itself; they vanish with a real machine."""
-    from coordinator.agent.hierarchies import group_name, own_group, remove_group, unified_root
+    from coordinator.agent.hierarchies import group_name, own_group, remove_group, unified_root, v1_group
 
     root = unified_root()
     own = own_group(root) if root is not None else None
-    if own is not None:
-        remove_group(own / group_name(state))
+    for above in (own, *map(v1_group, ("memory", "pids", "cpu"))):
+        if above is not None:
+            remove_group(above / group_name(state))
 
 
 @contextmanager
