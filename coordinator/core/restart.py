@@ -6,11 +6,13 @@ from coordinator.core.alive import save_beats, say_alive
 from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send, Warned
 from coordinator.core.events import Boot
 from coordinator.core.ids import Ms, dotted
+from coordinator.core.leases import lease_over_ms
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
 from coordinator.core.renewals import renew_all
-from coordinator.core.rows import Meta, MetaRow, OutageRow
+from coordinator.core.rows import AttemptState, Meta, MetaRow, OutageRow
 from coordinator.core.state import ClusterState
+from coordinator.core.transitions import put_attempt
 from coordinator.core.work_loading import look_at_all
 
 
@@ -48,6 +50,8 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
     for attempt in state.work.attempts.values():
         attempt.renewed_ms = [state.now_ms] * len(attempt.renewed_ms)
         attempt.granted_ms = state.now_ms
+        if attempt.row.state is AttemptState.IN_DOUBT:  # its lease lives for the whole term again
+            put_attempt(attempt, out, lease_over_ms=lease_over_ms(attempt))
     _warn_again(state, out)
     look_at_all(state.work, state.now_ms + int(policy.suspect_after_intervals * state.interval_ms))
     say_alive(state, out)
