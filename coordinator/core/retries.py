@@ -23,7 +23,8 @@ from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
 from coordinator.core.queue import fit_task
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo, WorkState
-from coordinator.core.state import ClusterState
+from coordinator.core.snapshot import Liveness
+from coordinator.core.state import ClusterState, Provider
 from coordinator.core.transitions import move_task, put_task
 from coordinator.core.work import Attempt, Job, Step, Task
 
@@ -231,7 +232,8 @@ def _count_retry(state: ClusterState, job: Job, policy: Policy, out: Decision) -
 
 
 def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, policy: Policy, out: Decision) -> None:
-    """One more failure in a row there. Enough of them, of enough jobs, and it gets no new work for a while."""
+    """One more failure in a row there. Enough of them, of enough jobs, and it gets no new work for a while, if there is
+    another one in its pool to do it: where all work has one place to go, nothing says that the place is to blame."""
     provider = state.providers.get(provider_id)
     if provider is None:
         return
@@ -239,6 +241,8 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     load.failures = [*load.failures[-(policy.quarantine_failures - 1) :], (job_id, state.now_ms)]
     jobs = {job for job, _ in load.failures}
     if len(load.failures) < policy.quarantine_failures or len(jobs) < policy.quarantine_jobs:
+        return
+    if not any(_may_stand_in(other, provider) for other in state.providers.values()):
         return
     times = provider.row.quarantines
     length_ms = min(policy.quarantine_ms * 2 ** min(times, 32), policy.quarantine_max_ms)
@@ -253,6 +257,12 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     text = f"{provider_id} gets no new work for {length_ms // 60_000} min: {why}"
     out.notes.append(Warned(kind="provider_quarantined", subject=provider_id, text=text))
     changed(out, provider)
+
+
+def _may_stand_in(other: Provider, provider: Provider) -> bool:
+    row = other.row
+    able = row.promises.work and other.phase is Liveness.ONLINE and row.drained_at_ms is None
+    return able and other is not provider and row.pool == provider.row.pool and row.quarantined_until_ms is None
 
 
 def praise_provider(state: ClusterState, provider_id: ProviderId, out: Decision) -> None:

@@ -137,7 +137,7 @@ def test_twenty_retries_in_ten_minutes_are_an_alert() -> None:
 
 def test_a_provider_on_which_job_after_job_fails_gets_no_new_work_for_a_while() -> None:
     """Five failures in a row of three jobs; it ends by itself, and the next one is twice as long."""
-    site = Site("a", policy=replace(POLICY, quarantine_ms=60_000))
+    site = Site("a", "b", policy=replace(POLICY, quarantine_ms=60_000))
     for length_ms in (60_000, 120_000):
         for _ in range(POLICY.quarantine_failures):
             site.submit(a_job(retry=RetryRule(limit=0)))
@@ -146,10 +146,9 @@ def test_a_provider_on_which_job_after_job_fails_gets_no_new_work_for_a_while() 
         row = site.provider("a").row
         assert site.now_ms + length_ms == row.quarantined_until_ms
         site.submit(a_job())
-        assert [] == site.running("a")
-        site.run_to(site.now_s + length_ms / 1_000 + 1)
-        (running,) = site.running("a")
+        (running,) = site.running("b")
         site.cancel(int(running.split(".")[0]))
+        site.run_to(site.now_s + length_ms / 1_000 + 1)
     assert 2 * ["a"] == site.warned("provider_quarantined") == site.calmed("provider_quarantined")
     row = site.provider("a").row
     assert isinstance(row, ProviderRow) and row.quarantined_until_ms is None
@@ -158,20 +157,19 @@ def test_a_provider_on_which_job_after_job_fails_gets_no_new_work_for_a_while() 
 @pytest.mark.parametrize("ending", [events.ProviderResume, events.ProviderForget])
 def test_an_admin_ends_a_quarantine(ending: type[events.ProviderResume | events.ProviderForget]) -> None:
     """By resuming the provider, at once; with one that is forgotten the alert ends, too."""
-    site = Site("a")
+    site = Site("a", "b")
     for _ in range(POLICY.quarantine_failures):
         site.submit(a_job(retry=RetryRule(limit=0)))
         (running,) = site.running("a")
         site.exits(running, 1)
-    site.submit(a_job())
-    assert [] == site.running("a")
     site.decide(ending(at_ms=site.now_ms, request_id=site.request(), provider_id=ProviderId("a"), by="token:ann"))
     assert ["a"] == site.calmed("provider_quarantined")
     over = next(row for row in site.audits("provider", "a") if row.after == "quarantine over")
     assert "token:ann" == over.by
     if ending is events.ProviderResume:
-        assert ["6.0.0.1"] == site.running("a")
         assert site.provider("a").row.quarantined_until_ms is None
+        site.submit(a_job())
+        assert ["6.0.0.1"] == site.running("a")
 
 
 def test_alerts_that_still_stand_are_told_again_after_a_restart() -> None:
@@ -188,6 +186,16 @@ def test_alerts_that_still_stand_are_told_again_after_a_restart() -> None:
     assert 1 == len(quarantined)
     site.restart(82)
     assert 2 * quarantined == site.warned("provider_quarantined") and 2 * ["1.0.0"] == site.warned("straggler")
+
+
+def test_the_only_one_that_could_work_is_not_quarantined() -> None:
+    """Five mistyped commands must not stop a fleet of one. A second one that joins makes the next failure count."""
+    site = Site("a")
+    for _ in range(2 * POLICY.quarantine_failures):
+        site.submit(a_job(retry=RetryRule(limit=0)))
+        (running,) = site.running("a")
+        site.exits(running, 127)
+    assert [] == site.warned("provider_quarantined")
 
 
 def test_one_job_alone_quarantines_nobody() -> None:
