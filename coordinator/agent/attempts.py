@@ -24,7 +24,7 @@ from coordinator.agent.offer import exceeds
 from coordinator.agent.reports import exit_of, held_attempts
 from coordinator.core.rows import EndCause, LeaseToken, Resources
 
-AGAIN_S = 10.0
+AGAIN_S = 4.0
 """`granted` is said again until it is answered by launch or stop, `exited` until it is settled."""
 PHASE_AGAIN_S = 30.0
 """`phase` is said again as long as it lasts."""

@@ -30,6 +30,7 @@ class LaunchPlan(Struct, frozen=True, gc=False, kw_only=True):
     directory: str = ""
     """Empty: the attempt's own directory."""
     stdin: str = ""
+    """What it reads there, as text; empty: nothing."""
     gpus: tuple[int, ...] = ()
     """Indexes on the provider, for CUDA_VISIBLE_DEVICES."""
     limits: Limits = Limits()

@@ -36,7 +36,7 @@ from coordinator.simulator.parts import Door
 ACKS_MISSING = 3
 """Intervals without an acknowledgement after which an agent gives its connection up."""
 FREEZE_SHARE = 5 / 6
-AGAIN_S = 10
+AGAIN_S = 4
 """A grant that is held and an end are said again until they are answered."""
 PHASE_AGAIN_S = 30
 SEQS_A_DAEMON = 1_000_000
