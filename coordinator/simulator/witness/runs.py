@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from coordinator.core.amounts import UNIT
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TaskId
-from coordinator.core.jobspec import Overlap
-from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, SpecRow
+from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 from coordinator.simulator.parts import RunningBox
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.sessions import Sessions
@@ -44,7 +43,7 @@ class Runs:
         for other, other_rank, where in running:
             if other != attempt_id and not self._excused(other, other_rank, where, machine.provider_id):
                 self._ground.expect(
-                    self._may_overlap(task_id),
+                    self._ground.may_overlap(task_id),
                     f"{_text(attempt_id)} runs on {machine.provider_id} while {_text(other)} runs on {where}",
                 )
         running[attempt_id, rank, machine.provider_id] = token
@@ -108,10 +107,6 @@ class Runs:
 
     def _excused(self, attempt_id: AttemptId, rank: int, where: ProviderId, here: ProviderId) -> bool:
         return (attempt_id, rank) in self._orphans or bool(self._copied & {where, here})
-
-    def _may_overlap(self, task_id: TaskId) -> bool:
-        row = self._ground.disk.rows.get(("spec", task_id[0]))
-        return isinstance(row, SpecRow) and row.spec.steps[task_id[1]].overlap is Overlap.ALLOW
 
     def _check_room(self, machine: RunningBox) -> None:
         held = list(machine.occupied())

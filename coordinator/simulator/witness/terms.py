@@ -1,6 +1,6 @@
 """What terms agents may hold: everything that was sent to them and that they are not known to have replaced.
 
-When an attempt is in doubt, its lease must last at least until its agent has frozen it by the longest of these.
+No attempt may count as lost before its agent has frozen it by the longest of these.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Terms:
             told.append(Told(conn_id=conn_id, seq=seq, from_ms=from_ms, term_ms=term_ms))
 
     def decided(self, event: events.AnyEvent, decision: commands.Decision, state: ClusterState) -> None:
-        """Heartbeats tell what arrived; a doubt must wait for the longest that may have."""
+        """Heartbeats tell what arrived; a loss must wait for the longest that may have."""
         match event:
             case events.AgentHello(conn_id=conn_id):
                 self._received[conn_id] = {0: event.at_ms}
@@ -103,15 +103,15 @@ class Terms:
                 del told[: arrived[-1]]
 
     def _check(self, row: AttemptRow, state: ClusterState) -> None:
-        attempt = state.work.attempts.get(row.attempt_id)
-        if row.state is not AttemptState.IN_DOUBT or row.lease_over_ms is None:
+        """One that counts as lost has been frozen, wherever nobody reported its end; unless two may run at once."""
+        if row.state is not AttemptState.LOST or self._ground.may_overlap(row.task_id):
             return
-        if attempt is None or attempt.row is not row:
-            return  # not how this decision left it
-        for rank in attempt.silent:
-            told = self._told.get((row.attempt_id, row.token, row.ranks[rank].provider_id), ())
+        for rank in row.ranks:
+            if not rank.launched or rank.exit is not None:
+                continue
+            told = self._told.get((row.attempt_id, row.token, rank.provider_id), ())
             frozen_ms = max((int(one.from_ms + FREEZE_SHARE * one.term_ms) for one in told), default=0)
-            early_ms = frozen_ms - row.lease_over_ms
+            early_ms = frozen_ms - state.now_ms
             self._ground.expect(
-                early_ms <= 0, f"{dotted(row.attempt_id)} counts as over {early_ms} ms before its agent may freeze it"
+                early_ms <= 0, f"{dotted(row.attempt_id)} is lost {early_ms} ms before {rank.provider_id} may freeze it"
             )
