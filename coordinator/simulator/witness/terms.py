@@ -115,3 +115,4 @@ class Terms:
             self._ground.expect(
                 early_ms <= 0, f"{dotted(row.attempt_id)} is lost {early_ms} ms before {rank.provider_id} may freeze it"
             )
+            self._told.pop((row.attempt_id, row.token, rank.provider_id), None)  # judged once: its row may change yet
