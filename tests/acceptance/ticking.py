@@ -79,6 +79,11 @@ class Case:
         ticks = self.ticks(number)
         return bool(ticks) and time.time_ns() - ticks[-1] < 0.5e9
 
+    def runs_anywhere(self) -> bool:
+        """Whether the attempt that is the task's own runs at this moment."""
+        current = [entry.number for entry in self.task().tries if entry.state in ("running", "frozen", "in_doubt")]
+        return len(current) == 1 and self.runs(current[0])
+
     def let_go(self, number: int | None = None) -> None:
         """Have attempt `number`, or all of them, end with success."""
         (self.place / ("go" if number is None else f"go-{self.attempt(number)}")).touch()
