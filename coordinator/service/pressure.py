@@ -76,7 +76,8 @@ class Pressure:
 
     def _text(self, state: ClusterState, want: Want, judged: Judged, now_ms: Ms) -> str:
         since = to_text(self._since[want])
-        text = f"work waits since {since}: {judged.able_ever} providers could run it, {judged.able_now} now{judged.blockers()}"
+        able = f"{judged.able_ever} providers could run it, {judged.able_now} now{judged.blockers()}"
+        text = f"work waits since {since}: {able}"
         free_ms = free_at_ms(state, want, self._policy)
         if free_ms is None:
             return f"{text}; when some will be free is not known, no run times or limits tell"
