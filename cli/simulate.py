@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 @click.option("--replay", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A recording instead.")
 @click.option("--quiet", is_flag=True, help="Only how it ended.")
 def simulate(seed: int | None, steps: int, replay: Path | None, quiet: bool) -> int:
-    """Let agents come, go, crash and lie on a virtual clock, and check every promise after every step.
+    """Let agents come, go and crash with jobs on them, on a virtual clock, and check every promise after every step.
 
-    Prints who came, went and was judged, and why. Exit status 1 when a promise was broken: the same
+    Prints who came and went, what ran where, and why. Exit status 1 when a promise was broken: the same
     command shows it again. With --replay, decide the events of a recording (SIGUSR2 to coord serve, or a
     crash, leaves one in DATA/recorder) again, and compare every decision.
 
