@@ -72,12 +72,12 @@ class Admin:
                 head.post(events.PoolDelete(at_ms=at_ms, request_id=request_id, name=name))
                 return f"deletes pool {name}"
 
-    def make_right(self, provider_id: ProviderId) -> None:
+    def make_right(self, provider_id: ProviderId, credential: str) -> None:
         """Work may be placed there again, and who was locked out may enrol anew."""
         head = self._head
         provider = head.state.providers.get(provider_id)
         token = head.state.tokens.get(provider.row.credential_id) if provider is not None else None
-        locked_out = token is None or token.revoked_at_ms is not None
+        locked_out = token is None or token.revoked_at_ms is not None or token.token_id != credential
         ask = events.ProviderForget if locked_out else events.ProviderResume
         head.post(ask(at_ms=head.now_ms(), request_id=head.request(), provider_id=provider_id))
 

@@ -83,7 +83,7 @@ class World:
             self.agenda.step()
         for machine in self.machines:
             machine.mend()
-            self._admin.make_right(machine.provider_id)
+            self._admin.make_right(machine.provider_id, machine.credential)
         if self._wait_until_settled(CALM_S):
             return
         for job_id in list(self.head.state.work.jobs):
