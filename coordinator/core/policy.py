@@ -84,9 +84,10 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """Nothing shorter is flagged."""
 
     def interval_ms(self, connected: int) -> Ms:
-        """The heartbeat interval that keeps `connected` agents within the budget, whole seconds."""
-        needed_s = -(-connected // self.heartbeat_budget_per_s)
-        return max(self.heartbeat_interval_ms, int(needed_s) * 1_000)
+        """The heartbeat interval that keeps `connected` agents within the budget: the usual one, or whole seconds."""
+        if connected * 1_000 <= self.heartbeat_budget_per_s * self.heartbeat_interval_ms:
+            return self.heartbeat_interval_ms
+        return int(-(-connected // self.heartbeat_budget_per_s)) * 1_000
 
     def lost_ms(self, interval_ms: Ms) -> Ms:
         """How long a provider may be silent before it is lost, at this interval."""

@@ -42,3 +42,8 @@ def test_the_interval_keeps_the_fleet_within_its_budget(connected: int, interval
 
 def test_nobody_is_lost_before_six_intervals() -> None:
     assert [30_000, 30_000, 300_000] == [Policy().lost_ms(i) for i in (1_000, 5_000, 50_000)]
+
+
+def test_an_interval_below_a_second_is_kept_while_the_budget_allows_it() -> None:
+    policy = Policy(heartbeat_interval_ms=500)
+    assert [500, 500, 1_000] == [policy.interval_ms(connected) for connected in (1, 1_000, 1_001)]
