@@ -86,6 +86,8 @@ class World:
             self._admin.make_right(machine.provider_id, machine.credential)
         if self._wait_until_settled(CALM_S):
             return
+        for machine in self.machines:  # a copy may have been quicker the first time; by now there is none
+            self._admin.make_right(machine.provider_id, machine.credential)
         for job_id in list(self.head.state.work.jobs):
             self._teller.log("user", self.users.cancel(job_id, "the world ends"))
         if not self._wait_until_settled(CANCELLED_S):
