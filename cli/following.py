@@ -17,8 +17,8 @@ from cli import exits, terminal
 from cli.bar import Bar
 from cli.jobids import whole_job
 from cli.joblogs import Writer, has_several
-from cli.jobs import progress, standing, took
 from cli.phases import Phases
+from cli.standing import progress, standing, took
 from coordinator.api_types import EventEntry, JobEntry, LogEvent
 from coordinator.core.errors import Code, CoordError
 

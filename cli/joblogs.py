@@ -10,9 +10,9 @@ import click
 
 from cli import terminal
 from cli.jobids import live_jobs, named
-from cli.jobs import standing
 from cli.logtext import Harmless
 from cli.options import talks
+from cli.standing import standing
 from coordinator.client.jobs import bytes_of
 from coordinator.core.errors import Code, CoordError
 

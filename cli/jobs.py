@@ -11,38 +11,15 @@ from cli import humane, output, terminal
 from cli.jobids import live_jobs, named, whole_job
 from cli.options import Reach, output_option, reaches, talks
 from cli.paging import collect
+from cli.standing import COLOURS, PAGE_MAX, STATES, progress, took
 from coordinator.api_types import JobEntry, Jobs
 
 if TYPE_CHECKING:
     from coordinator.client import Client
 
-PAGE_MAX = 1000
-STATES = ("pending", "staging", "running", "completed", "failed", "cancelled")
-COLOURS = {"running": "36", "staging": "36", "completed": "32", "failed": "31", "cancelled": "33"}
-
-
-def progress(entry: JobEntry) -> str:
-    """`34/100`, and what went wrong of it."""
-    counts = entry.counts
-    text = f"{counts.completed}/{counts.tasks}"
-    return text + (f" ({counts.failed} failed)" if counts.failed else "")
-
-
-def standing(state: str, reason: str) -> str:
-    """`failed: exit 3`; a reason that names the state already stands alone."""
-    if not reason or reason.startswith(state):
-        return reason or state
-    return f"{state}: {reason}"
-
 
 def _age(entry: JobEntry) -> str:
     return humane.ago(entry.submitted_at)
-
-
-def took(entry: JobEntry) -> str:
-    """Of a job that had ended before anybody said that it runs: from when it was submitted."""
-    began = entry.started_at or (entry.submitted_at if entry.state in ("completed", "failed") else None)
-    return humane.between(began, entry.ended_at)
 
 
 COLUMNS = (

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from cli import humane, output, terminal
-from cli.jobs import COLOURS, PAGE_MAX, progress, standing, took
 from cli.paging import collect
+from cli.standing import COLOURS, PAGE_MAX, progress, standing, took
 from coordinator.api_types import AttemptEntry, ExitEntry, JobDetails, JobWhy, Obstacle, StepWhy, TaskEntry, Tasks
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from cli.bar import Bar, line
 from cli.graph import picture, tree
 from cli.jobids import Named, named, newest, whole_job
 from cli.joblogs import Writer, has_several
-from cli.jobs import print_jobs, standing
+from cli.jobs import print_jobs
 from cli.jobview import lines, print_job, print_tasks, print_why, tasks_of
 from cli.phases import Phases
+from cli.standing import standing
 from coordinator import api_types as t
 from coordinator.client import Client
 from coordinator.core.errors import CoordError
