@@ -26,7 +26,8 @@ class Leases:
         self._newest: dict[TaskId, LeaseToken] = {}
         self._acks: set[tuple[AttemptId, int, LeaseToken]] = set()
         self._leased_awake_ms: dict[AttemptId, Ms] = {}
-        self._doubted_awake_ms: dict[AttemptId, Ms] = {}
+        self._doubted_awake_ms: dict[AttemptId, tuple[Ms, frozenset[int]]] = {}
+        """Since when, and of which ranks nothing was heard from then on."""
         self.booted_awake_ms: Ms = 0
 
     def load(self, state: ClusterState) -> None:
@@ -124,9 +125,9 @@ class Leases:
         # One that is slow may take its own slowness for a stall, and moves every lease by it.
         slack = slack_ms(self._ground) + (self._ground.policy.stall_ms if self._ground.head.lag_high_ms > 1 else 0)
         live = state.work.attempts
-        for book in (self._leased_awake_ms, self._doubted_awake_ms):
-            for attempt_id in [a for a in book if a not in live]:
-                del book[attempt_id]
+        for attempt_id in [a for a in (*self._leased_awake_ms, *self._doubted_awake_ms) if a not in live]:
+            self._leased_awake_ms.pop(attempt_id, None)
+            self._doubted_awake_ms.pop(attempt_id, None)
         for attempt_id, attempt in live.items():
             self._check_age(attempt_id, attempt, state, now_ms, slack)
 
@@ -139,8 +140,13 @@ class Leases:
         else:
             self._leased_awake_ms.pop(attempt_id, None)
         if row.state is AttemptState.IN_DOUBT:
-            doubted_ms = now_ms - self._doubted_awake_ms.setdefault(attempt_id, now_ms)
-            # Of several ranks each may fall silent in turn, the last one at the end of the first one's lease.
+            # Each rank that falls silent, or is back while another is not, begins a wait of its own.
+            ranks = frozenset(attempt.silent)
+            since_ms, before = self._doubted_awake_ms.get(attempt_id, (now_ms, ranks))
+            since_ms = since_ms if before == ranks else now_ms
+            self._doubted_awake_ms[attempt_id] = since_ms, ranks
+            doubted_ms = now_ms - since_ms
+            # The last one may fall silent at the end of the first one's lease.
             most_ms = row.term_ms * len(row.ranks) + slack
             expect(doubted_ms <= most_ms, f"{who} is in doubt for {doubted_ms} ms of {row.term_ms}")
         else:
