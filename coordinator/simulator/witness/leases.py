@@ -73,7 +73,8 @@ class Leases:
             case commands.Grant(attempt_id=attempt_id, rank=rank, token=token, term_ms=term_ms):
                 row = self._current(attempt_id, token, "is granted", also=AttemptState.TAKEN_BACK)
                 self._check_term(row, term_ms)
-                self._check_there(conn_id, row, rank, state)
+                if row.state is not AttemptState.TAKEN_BACK:  # else its agent was found gone later in the same decision
+                    self._check_there(conn_id, row, rank, state)
             case commands.Launch(attempt_id=attempt_id, rank=rank, token=token):
                 row = self._current(attempt_id, token, "is launched")
                 self._check_there(conn_id, row, rank, state)
