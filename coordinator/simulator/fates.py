@@ -134,8 +134,12 @@ class Fates:
             daemon.resume()
 
     def _replace(self, gone: Daemon) -> None:
-        """The keeper starts the next daemon."""
-        if gone.keeper.alive and self._daemons.get(gone.machine) is gone and not gone.machine.suspended:
+        """The keeper starts the next daemon, as soon as it runs itself."""
+        if not gone.keeper.alive or self._daemons.get(gone.machine) is not gone:
+            return
+        if gone.machine.suspended:
+            self._after(1, lambda: self._replace(gone))
+        else:
             self._next_daemon(gone.keeper)
 
     def _come_back(self, machine: Machine, gone: Daemon) -> None:
