@@ -33,6 +33,8 @@ touch ready
 wait
 """
 """Double forks, sessions of their own, an emptied environment, and nobody minds SIGTERM."""
+MARKED = ESCAPING.replace("env -i", "env")
+"""The same with its environment: without cgroups, who empties it between two looks escapes, and nothing is promised."""
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +109,18 @@ def test_what_cannot_be_started_says_why(keepers: Keepers) -> None:
         assert side.exit_of("1.1.0.1").code == 0
 
 
-WAYS = [pytest.param((sys.executable,), id="cgroup"), pytest.param(WITHOUT_CGROUPS, id="walk", marks=needs_root)]
+WAYS = [
+    pytest.param((sys.executable,), ESCAPING, id="cgroup"),
+    pytest.param(WITHOUT_CGROUPS, MARKED, id="walk", marks=needs_root),
+]
 
 
 @needs_root
-@pytest.mark.parametrize("command", WAYS)
-def test_nothing_of_a_tree_survives_its_end(keepers: Keepers, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("command", "program"), WAYS)
+def test_nothing_of_a_tree_survives_its_end(keepers: Keepers, command: tuple[str, ...], program: str) -> None:
     """Ended by order: double forks, new sessions and ignored SIGTERM are all gone when the exit is told."""
     with keepers.one(command) as side:
-        token = side.start(a_shell(ESCAPING))
+        token = side.start(a_shell(program))
         pids = pids_of(side)
         side.end_attempt(token, grace_s=0.3)
         ended = side.exit_of()
@@ -124,11 +129,13 @@ def test_nothing_of_a_tree_survives_its_end(keepers: Keepers, command: tuple[str
 
 
 @needs_root
-@pytest.mark.parametrize("command", WAYS)
-def test_what_the_main_process_leaves_behind_ends_with_it(keepers: Keepers, command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("command", "program"), WAYS)
+def test_what_the_main_process_leaves_behind_ends_with_it(
+    keepers: Keepers, command: tuple[str, ...], program: str
+) -> None:
     """The program ends by itself: its own status is told, and only when nothing of it is left."""
     with keepers.one(command) as side:
-        side.start(a_shell(ESCAPING.replace("wait", "exit 7")))
+        side.start(a_shell(program.replace("wait", "exit 7")))
         ended = side.exit_of()
         pids = [int(pid) for pid in side.place("home/pids").read_text().split()]
         assert [] == [pid for pid in pids if alive(pid)]
@@ -149,7 +156,7 @@ def test_a_time_limit_ends_all_of_it(keepers: Keepers) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("command", WAYS)
+@pytest.mark.parametrize("command", [pytest.param(way.values[0], id=way.id, marks=way.marks) for way in WAYS])
 def test_frozen_work_uses_no_time_and_goes_on_where_it_was(keepers: Keepers, command: tuple[str, ...]) -> None:
     """At its deadline every process of the tree stands still; a renewal sets it going, and nothing was lost."""
     with keepers.one(command) as side:
@@ -346,11 +353,11 @@ def test_the_next_daemon_is_told_everything_that_is_held(tmp_path: Path) -> None
 
 
 @needs_root
-@pytest.mark.parametrize("command", WAYS)
+@pytest.mark.parametrize("command", [pytest.param(way.values[0], id=way.id, marks=way.marks) for way in WAYS])
 def test_a_killed_keeper_leaves_nothing_and_the_next_one_says_so(tmp_path: Path, command: tuple[str, ...]) -> None:
     """kill -9: what the daemon does then ends every process; the next keeper reports each attempt, cause `agent`."""
     with a_keeper(tmp_path / "state", command=command) as side:
-        side.start(a_shell(ESCAPING.replace("env -i", "env")))
+        side.start(a_shell(MARKED))
         pids = pids_of(side)
         side.hold("1.0.1.1", 2)
         side.phase("leased", "1.0.1.1")
