@@ -23,6 +23,17 @@ class Ask(Struct, frozen=True, gc=False, kw_only=True):
     """Sorted by name."""
 
 
+class Price(Struct, frozen=True, gc=False, kw_only=True):
+    """What a pool's capacity costs: whole millionths of the installation's unit of account, for an hour."""
+
+    cpu: int = 0
+    """Of one CPU."""
+    gpu: int = 0
+    """Of one GPU."""
+    memory: int = 0
+    """Of 10^9 bytes."""
+
+
 class Share(Struct, frozen=True, gc=False, kw_only=True):
     """What one rank holds on its provider: the ask, and which GPUs (index, millionths) were chosen for it."""
 

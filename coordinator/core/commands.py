@@ -23,6 +23,7 @@ from coordinator.core.rows import (
     ProviderRow,
     Row,
     SessionRow,
+    TenantRow,
     TokenRow,
 )
 from coordinator.core.snapshot import ProviderView
@@ -60,7 +61,8 @@ class Obstacle(Struct, frozen=True, gc=False, kw_only=True):
 
     constraint: str
     """`online`, `drained`, `quarantined`, `pool`, `labels`, `isolation`, `tenant`, `cpus`, `gpus`, `memory`,
-    `named:NAME`, `nodes`, `min_score`, `min_forecast`, `elsewhere` ..."""
+    `named:NAME`, `nodes`, `min_score`, `min_forecast`, `elsewhere`, `quota:DIMENSION` (of the tenant: rules out all),
+    `planned` (kept for one that stands ahead) ..."""
     providers: int
     text: str
     """What was asked and what is there."""
@@ -87,7 +89,9 @@ class StepExplanation(Struct, frozen=True, gc=False, kw_only=True):
     hint: str = ""
     """The nearest change that would help."""
     eta_ms: Ms | None = None
-    """When capacity is expected to be free, where run times or limits tell."""
+    """When it is expected to start, those ahead of it in the queue counted, where run times or limits tell."""
+    ahead: int = 0
+    """Places in the queue before it."""
 
 
 class Explanation(Struct, frozen=True, gc=False, kw_only=True):
@@ -99,7 +103,36 @@ class Explanation(Struct, frozen=True, gc=False, kw_only=True):
     steps: tuple[StepExplanation, ...]
 
 
-Result = Enrolled | ProviderView | TokenRow | PoolRow | JobRow | Explanation | None
+class Dimension(Struct, frozen=True, gc=False, kw_only=True):
+    """One quota of one tenant, in the units of rows.Quota."""
+
+    name: str
+    """`cpus`, `gpus`, `memory`, `running`, `queued`, `storage`, `ingress`, `egress`, `budget`."""
+    used: int
+    """Held or counted now; of cumulative ones what is metered, running work up to this moment included."""
+    reserved: int
+    """Promised to live jobs beyond what is used; 0 of concurrent ones."""
+    limit: int | None
+
+
+class Usage(Struct, frozen=True, gc=False, kw_only=True):
+    """What a tenant uses, as it is decided by."""
+
+    tenant: TenantRow
+    month: int
+    dimensions: tuple[Dimension, ...]
+    share: float
+    """Dominant share of the fleet that it holds now, 0..1."""
+    share_decayed: float
+    """The same as fair share remembers it."""
+    live_jobs: int
+
+
+class Usages(Struct, frozen=True, gc=False, kw_only=True):
+    entries: tuple[Usage, ...]
+
+
+Result = Usages | TenantRow | Enrolled | ProviderView | TokenRow | PoolRow | JobRow | Explanation | None
 
 
 class Reply(Struct, frozen=True):
@@ -169,6 +202,8 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     token: LeaseToken
     term_ms: Ms
     share: Share
+    prefetched: bool = False
+    """Start it, once it is ordered, when what runs there leaves room for it; in the order of tokens."""
 
 
 class Launch(Struct, frozen=True, gc=False, kw_only=True):
@@ -295,6 +330,22 @@ class JobChanged(Struct, frozen=True, gc=False):
     row: JobRow
 
 
+class TenantChanged(Struct, frozen=True, gc=False):
+    """A tenant was made or changed, or deleted when `row` is None."""
+
+    name: TenantName
+    row: TenantRow | None
+
+
+class Promised(Struct, frozen=True, gc=False, kw_only=True):
+    """A job started; when it had been expected to."""
+
+    job_id: JobId
+    tenant: TenantName
+    promised_at_ms: Ms
+    started_at_ms: Ms
+
+
 class AttemptChanged(Struct, frozen=True, gc=False, kw_only=True):
     """An attempt began, changed or ended. `tenant` is its job's."""
 
@@ -325,6 +376,8 @@ Note = (
     | Audited
     | JobChanged
     | AttemptChanged
+    | TenantChanged
+    | Promised
 )
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from msgspec import Struct
+
 
 class Code(StrEnum):
     """Stable names of refusals. HTTP status and exit status are looked up from these, each in one table."""
@@ -27,6 +29,8 @@ class Code(StrEnum):
     VERSION_UNSUPPORTED = "version_unsupported"
     TOO_LARGE = "too_large"
     TOO_MANY = "too_many"
+    QUOTA = "quota"
+    """A tenant's quota or budget: `refusals` names every dimension."""
     TIMEOUT = "timeout"
     STORE_FULL = "store_full"
     STORE_BROKEN = "store_broken"
@@ -38,14 +42,28 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
 
+class Refusal(Struct, frozen=True, gc=False, kw_only=True):
+    """One dimension of a quota that a request does not fit under, in the units of rows.Quota."""
+
+    dimension: str
+    used: int
+    reserved: int
+    request: int
+    limit: int
+    guardrail: int
+    """What may not be reached (cumulative) or not be passed (concurrent): 90 % of the limit, or the limit of counts."""
+
+
 class CoordError(Exception):
     """A refusal: `message` says what was asked and what is, `hint` says what to do."""
 
-    def __init__(self, code: Code, message: str, hint: str = "") -> None:
+    def __init__(self, code: Code, message: str, hint: str = "", refusals: tuple[Refusal, ...] = ()) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.hint = hint
+        self.refusals = refusals
+        """Of QUOTA."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

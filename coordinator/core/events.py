@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from coordinator.core.amounts import Price
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
 from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import (
     ExitInfo,
     JobRow,
     LeaseToken,
+    OnBudget,
+    OnFull,
     Promises,
     Resources,
     Role,
@@ -206,6 +209,51 @@ class PoolCreate(Event, frozen=True, kw_only=True, tag="pool_create"):
     note: str = ""
 
 
+class PoolPrice(Event, frozen=True, kw_only=True, tag="pool_price"):
+    """An admin says what a pool costs from now on; also of the default pool. -> PoolRow"""
+
+    request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
+    name: PoolName
+    price: Price
+
+
+class TenantSet(Event, frozen=True, kw_only=True, tag="tenant_set"):
+    """An admin makes a tenant (`create`) or changes one. What is None stays as it is. -> TenantRow"""
+
+    request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
+    name: TenantName
+    create: bool = False
+    note: str | None = None
+    weight: int | None = None
+    priority_max: int | None = None
+    on_full: OnFull | None = None
+    on_budget: OnBudget | None = None
+    runtime_ms: Ms | None = None
+    quota: tuple[tuple[str, int | None], ...] = ()
+    """(dimension, limit) of those that change; None lifts it."""
+
+
+class TenantDelete(Event, frozen=True, kw_only=True, tag="tenant_delete"):
+    """Refused while it has live jobs or valid tokens. Its ledger and its ended jobs stay until their retention."""
+
+    request_id: RequestId
+    by: str = "coord"
+    """Who asked: `token:ID`."""
+    name: TenantName
+
+
+class UsageRead(Event, frozen=True, kw_only=True, tag="usage_read"):
+    """-> commands.Usages: what is used, reserved and left, as it is decided by. Changes nothing."""
+
+    request_id: RequestId
+    tenant: TenantName | None = None
+    """None: of every tenant."""
+
+
 class PoolDelete(Event, frozen=True, kw_only=True, tag="pool_delete"):
     """Refused while a provider or a valid join token names the pool."""
 
@@ -372,6 +420,10 @@ AnyEvent = (
     | TokenRevoke
     | PoolCreate
     | PoolDelete
+    | PoolPrice
+    | TenantSet
+    | TenantDelete
+    | UsageRead
     | FiguresPublished
     | Stopping
     | JobSubmit

@@ -16,6 +16,7 @@ from coordinator.core.ids import Ms, PoolName
 STEPS_MAX = 1_000
 TASKS_MAX = 10_000_000
 """Of one step."""
+PRIORITY_MIN, PRIORITY_MAX = -100, 100
 SPEC_BYTES_MAX = 4 * 1024 * 1024
 """Of the whole specification as JSON, an array's own items included."""
 
@@ -54,6 +55,26 @@ class Overlap(StrEnum):
     FORBID = "forbid"
     ALLOW = "allow"
     """A replacement starts at once: results are fenced, side effects are not."""
+
+
+class Arrangement(StrEnum):
+    """Which of the providers that are equally good otherwise is taken."""
+
+    PACK = "pack"
+    """The fullest one that has room: free ones stay free for those who need them whole."""
+    SPREAD = "spread"
+    """The emptiest one: neighbours disturb each other least, and one loss takes least along."""
+
+
+class Estimate(Struct, frozen=True, gc=False, kw_only=True):
+    """What a job is declared to use, all of its tasks together. Whole numbers; reserved until it ends."""
+
+    cost: int | None = None
+    """Millionths of the unit of account; None: made from resources, run time and prices."""
+    storage: int = 0
+    """Bytes that stay; the next two are bytes that travel to and from providers."""
+    ingress: int = 0
+    egress: int = 0
 
 
 class OnLost(Struct, frozen=True, gc=False, kw_only=True):
@@ -130,6 +151,7 @@ class StepSpec(Struct, frozen=True, gc=False, kw_only=True):
     max_running: int | None = None
     """At most so many of its tasks at a time."""
     runtime: str = "plain"
+    arrangement: Arrangement = Arrangement.PACK
 
 
 class JobSpec(Struct, frozen=True, gc=False, kw_only=True):
@@ -139,6 +161,9 @@ class JobSpec(Struct, frozen=True, gc=False, kw_only=True):
     steps: tuple[StepSpec, ...]
     deadline_ms: Ms | None = None
     """A moment on the coordinator's clock; already absolute when it is here."""
+    priority: int = 0
+    """Higher goes first; PRIORITY_MIN to PRIORITY_MAX, above its tenant's own bound refused."""
+    estimate: Estimate = Estimate()
 
 
 def task_values(step: StepSpec, task: int) -> dict[str, str]:

@@ -44,11 +44,30 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     forecast_stale_ms: Ms = 1_800_000
     """Figures older than this are not used for a provider: the age of its session alone is."""
 
+    # ---- tenants and the queue
+    tenants_max: int = 10_000
+    guardrail_percent: int = 90
+    """Of a quota: cumulative use is refused when it would reach it, concurrent use when it would pass it."""
+    drift_percent: int = 10
+    """A job that was charged so much more or less than its estimate is an alert."""
+    share_half_life_ms: Ms = 24 * 3_600_000
+    """What a tenant used counts half as much after so long: a burst of yesterday is not paid for for ever."""
+    aging_ms: Ms = 1_800_000
+    """A line that got nothing for so long while it could be served counts as one priority higher, and so on."""
+    plans_max: int = 16
+    """Blocked heads of the queue that a start is planned for at a time; nothing that is let past delays one."""
+    rank: str = "forecast"
+    """How feasible providers are ranked: `forecast` (expected loss and fit), `fit`, `score`, `random` (by a hash). The
+    others are there to be compared with."""
+
     # ---- work
     jobs_max: int = 200_000
     """Live jobs held in memory; further ones are refused."""
     placements_max: int = 512
     """Leases that one Place event grants; it asks for another when there is more to do."""
+    prefetch_ms: Ms = 500
+    """Work that a provider may have lined up behind what it runs, of steps whose tasks are shorter than this: short
+    tasks wait for no round trip, and nobody waits much longer for its turn."""
     attempts_per_provider_max: int = 1_000
     """A heartbeat names every one of them."""
     term_ms: Ms = 30_000

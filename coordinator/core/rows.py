@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from coordinator.core.amounts import Ask, Share
+from coordinator.core.amounts import Ask, Price, Share
 from coordinator.core.ids import (
     AttemptId,
     JobId,
@@ -76,6 +76,8 @@ class Promises(Struct, frozen=True, gc=False, kw_only=True):
     """By the cgroup freezer; else by stopping every process that it can find."""
     memory_limit: bool = False
     """By cgroup; else by rlimit of each process."""
+    prefetch: int = 0
+    """Prefetched leases that it takes at a time; 0: none, like an agent that is one version older."""
     cpu_limit: bool = False
     """No attempt gets more CPU time than it asked for; else it takes what is there."""
 
@@ -161,6 +163,102 @@ class PoolRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag=
     name: PoolName
     created_at_ms: Ms
     note: str = ""
+    price: Price = Price()
+    """What is granted from now on costs so much; a lease keeps the price that it was granted at."""
+
+
+class OnFull(StrEnum):
+    """What becomes of a job whose tenant has no room for it now under its concurrent quotas."""
+
+    QUEUE = "queue"
+    REFUSE = "refuse"
+
+
+class OnBudget(StrEnum):
+    """What becomes of running work when its tenant's budget is used up. Nothing new starts either way."""
+
+    CONTINUE = "continue"
+    STOP = "stop"
+
+
+class Quota(Struct, frozen=True, gc=False, kw_only=True):
+    """What a tenant may use. None: no limit. Amounts as in `amounts`."""
+
+    cpus: int | None = None
+    """Held at a time, in millionths; likewise gpus. A concurrent quota is filled to its guardrail, 90 %."""
+    gpus: int | None = None
+    memory: int | None = None
+    """Bytes held at a time."""
+    running: int | None = None
+    """Jobs that hold something at a time; exact, without a guardrail, like `queued`."""
+    queued: int | None = None
+    """Jobs that wait for their first lease."""
+    storage: int | None = None
+    """Bytes kept. A cumulative quota refuses what would reach its guardrail, 90 %; so do the next three."""
+    ingress: int | None = None
+    """Bytes in a month (UTC); likewise egress."""
+    egress: int | None = None
+    budget: int | None = None
+    """Millionths of the unit of account in a month (UTC)."""
+
+
+class TenantRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="tenant"):
+    """Who submits, pays and is isolated. Key: `name`. `default` is there without a row, until it is changed."""
+
+    name: TenantName
+    created_at_ms: Ms
+    note: str = ""
+    quota: Quota = Quota()
+    weight: int = 1
+    """Of its fair share: 3 beside 1 gets three quarters."""
+    priority_max: int = 0
+    """The highest priority that its own tokens may ask for; an admin may ask for any."""
+    on_full: OnFull = OnFull.QUEUE
+    on_budget: OnBudget = OnBudget.CONTINUE
+    runtime_ms: Ms = 3_600_000
+    """How long a task is taken to run that says neither how long it will nor how long it may: for estimates."""
+
+
+class AccountRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="account"):
+    """What a tenant has used. Key: `tenant`. One row: the month before is in the ledger."""
+
+    tenant: TenantName
+    month: int
+    """As 202611, UTC: cost, ingress and egress began at 0 with it."""
+    cost: int = 0
+    """The sum of its ledger rows of this month, exactly."""
+    ingress: int = 0
+    egress: int = 0
+    storage: int = 0
+    share: float = 0.0
+    """Its dominant share of the fleet, decayed: what fair share remembers."""
+    share_at_ms: Ms = 0
+
+
+class LedgerRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="ledger"):
+    """One charge: what one rank of an attempt held for how long, at which price. Key: `seq`, which counts up.
+
+    `cost` = ceil of (cpus x price.cpu + gpus x price.gpu + memory x price.memory) x length, in whole millionths.
+    """
+
+    seq: int
+    at_ms: Ms
+    month: int
+    tenant: TenantName
+    job_id: JobId
+    step: int
+    task: int
+    attempt: int
+    rank: int
+    provider_id: ProviderId
+    pool: PoolName
+    cpus: int
+    gpus: int
+    memory: int
+    price: Price
+    ran_ms: Ms
+    """Metered: never more than the coordinator saw, whatever the agent says."""
+    cost: int
 
 
 class MetaRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="meta"):
@@ -295,6 +393,9 @@ class RankRow(Struct, frozen=True, gc=False, kw_only=True):
     released: bool = False
     """Nothing of it holds capacity there any more: its agent said so, or can hold nothing of it."""
     exit: ExitInfo | None = None
+    price: Price = Price()
+    """Its pool's when it was granted."""
+    pool: PoolName = PoolName("")
     orphaned: bool = False
     """Its provider was forgotten, or is another machine now: whoever says hello under that name knows nothing of it."""
 
@@ -324,6 +425,13 @@ class JobRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="
     idempotency_key: str = ""
     """SHA-256 of the key; unique within the tenant. Empty: none was given."""
     body_digest: str = ""
+    priority: int = 0
+    estimate: int = 0
+    """What was reserved for it when it was admitted, in millionths of the unit of account."""
+    cost: int = 0
+    """What it was charged so far: the sum of its ledger rows."""
+    promised_at_ms: Ms | None = None
+    """When its first task was first expected to start; compared with when it did."""
 
 
 class SpecRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="spec"):
@@ -382,6 +490,23 @@ class TaskRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag=
         return self.job_id, self.step, self.task
 
 
+class Choice(Struct, frozen=True, gc=False, kw_only=True):
+    """Why an attempt was placed where it is: the terms of its ranking. The worst rank's, where there are several."""
+
+    among: int
+    """Providers that could have taken it."""
+    run_ms: Ms
+    """How long it was taken to run."""
+    loss_ms: Ms
+    """Work that is expected to be lost there with the provider, of a run of `run_ms`."""
+    fit: float
+    """0: fills what is free there completely, 1: leaves all of it; the other way round where work is spread."""
+    basis: str = ""
+    """What the forecast rests on: `provider`, `age`, `none`."""
+    backfilled: bool = False
+    """It started before one that stands ahead of it, without delaying that one's planned start."""
+
+
 class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="attempt"):
     """One try of a task, and its lease. Key: (`job_id`, `step`, `task`, `attempt`)."""
 
@@ -405,6 +530,12 @@ class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
     unblocked_by: str = ""
     forecast: float | None = None
     """P(its provider stays for the expected run time) when it was placed; the lowest of several ranks."""
+    choice: Choice | None = None
+    prefetched: bool = False
+    """Granted behind others that run there: it holds nothing of its own until its agent, which starts prefetched ones in
+    the order of their tokens as room comes free, says that it runs, or until one of those before it has ended."""
+    metered_ms: Ms | None = None
+    """Until when it was charged; None: not yet."""
 
     @property
     def attempt_id(self) -> AttemptId:
@@ -447,6 +578,9 @@ Row = (
     | OutageRow
     | TokenRow
     | PoolRow
+    | TenantRow
+    | AccountRow
+    | LedgerRow
     | MetaRow
     | JobRow
     | SpecRow
@@ -463,6 +597,9 @@ _KEYS: Mapping[type, tuple[str, Callable[[Any], object]]] = MappingProxyType({
     OutageRow: ("outage", attrgetter("coordinator_id", "began_at_ms")),
     TokenRow: ("token", attrgetter("token_id")),
     PoolRow: ("pool", attrgetter("name")),
+    TenantRow: ("tenant", attrgetter("name")),
+    AccountRow: ("account", attrgetter("tenant")),
+    LedgerRow: ("ledger", attrgetter("seq")),
     MetaRow: ("meta", attrgetter("name")),
     JobRow: ("job", attrgetter("job_id")),
     SpecRow: ("spec", attrgetter("job_id")),
