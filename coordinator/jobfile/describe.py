@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.api_types import StepPlan
-from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.amounts import UNIT, Ask, decimal_text
 from coordinator.core.jobspec import JobSpec, RetryRule, StepSpec, task_values
 from coordinator.runtimes.placeholders import fill
 from coordinator.timetext import duration_text
@@ -47,7 +47,7 @@ def ask_text(ask: Ask) -> str:
 
 
 def _amount(amount: int, one: str, many: str) -> str:
-    return f"{amount / UNIT:g} {one if amount == UNIT else many}"
+    return f"{decimal_text(amount)} {one if amount == UNIT else many}"
 
 
 def size_text(size: int) -> str:
@@ -75,7 +75,7 @@ def _settings(step: StepSpec) -> dict[str, str]:
         said["pools"] = ", ".join(step.pools)
     if step.labels:
         said["labels"] = ", ".join(f"{name}={value}" for name, value in step.labels)
-    for key in ("isolation", "overlap", "log_full"):
+    for key in ("isolation", "overlap", "log_full", "arrangement"):
         if getattr(step, key) != getattr(plain, key):
             said[key] = getattr(step, key).value
     for key in ("min_score", "min_forecast", "max_fails", "max_running"):

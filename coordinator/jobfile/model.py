@@ -10,6 +10,8 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from coordinator.core.jobspec import PRIORITY_MAX, PRIORITY_MIN
+
 Length = Annotated[str, Meta(description="a length of time: 90s, 2h, 1h30m", examples=["1h30m"])]
 Size = Annotated[str, Meta(description="bytes with a unit: 512MiB, 16GiB, 4GB", examples=["16GiB"])]
 
@@ -35,6 +37,18 @@ class RetryModel(Struct, frozen=True, kw_only=True):
     on: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     elsewhere: bool = False
+
+
+class EstimateModel(Struct, frozen=True, kw_only=True):
+    """What all tasks of a job together are declared to use. It is reserved under the tenant's quotas until they end."""
+
+    cost: Annotated[
+        str | float, Meta(description='units of account, exact to a millionth: 12.5 or "12.5"; else made from prices')
+    ] | UnsetType = UNSET  # fmt: skip
+    storage: Size | UnsetType = UNSET
+    """Bytes that stay; the next two travel to and from providers."""
+    ingress: Size | UnsetType = UNSET
+    egress: Size | UnsetType = UNSET
 
 
 class StepFields(Struct, frozen=True, kw_only=True):
@@ -68,6 +82,7 @@ class StepFields(Struct, frozen=True, kw_only=True):
     max_fails: Annotated[int, Meta(ge=0)] | UnsetType = UNSET
     max_running: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     runtime: str = "plain"
+    arrangement: str = "pack"
 
 
 class StepModel(StepFields, frozen=True, kw_only=True):
@@ -85,6 +100,8 @@ class JobFile(StepFields, frozen=True, kw_only=True):
     tenant: str | UnsetType = UNSET
     deadline: str | UnsetType = UNSET
     """A time, or a length from now."""
+    priority: Annotated[int, Meta(ge=PRIORITY_MIN, le=PRIORITY_MAX)] = 0
+    estimate: EstimateModel | UnsetType = UNSET
     defaults: StepFields | UnsetType = UNSET
     """What holds for every step that does not say otherwise."""
     step: tuple[StepModel, ...] | UnsetType = UNSET
@@ -93,16 +110,15 @@ class JobFile(StepFields, frozen=True, kw_only=True):
 SHARED = frozenset(StepFields.__struct_fields__)
 """Fields of a step that `defaults` may hold, too."""
 STEP = frozenset(StepModel.__struct_fields__)
-JOB = frozenset({"name", "tenant", "deadline", "defaults", "step"})
+JOB = frozenset({"name", "tenant", "deadline", "priority", "estimate", "defaults", "step"})
 RESOURCES = frozenset(ResourcesModel.__struct_fields__)
 RETRY = frozenset(RetryModel.__struct_fields__)
+ESTIMATE = frozenset(EstimateModel.__struct_fields__)
 
 NOT_BUILT = {
     "inputs": "staging of inputs",
     "outputs": "verified outputs",
     "checkpoint": "checkpoints",
-    "priority": "priorities",
-    "estimate": "estimates against a quota",
     "stall_after": "the watch for stalls",
     "attribution": "attribution",
     "progress": "progress reports",

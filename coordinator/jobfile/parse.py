@@ -10,7 +10,8 @@ import msgspec
 
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import Ms, check_name
-from coordinator.core.jobspec import SPEC_BYTES_MAX, STEPS_MAX, JobSpec
+from coordinator.core.jobspec import PRIORITY_MAX, PRIORITY_MIN, SPEC_BYTES_MAX, STEPS_MAX, JobSpec
+from coordinator.jobfile.estimate import estimate
 from coordinator.jobfile.graph import ordered
 from coordinator.jobfile.model import JOB, SHARED, STEP
 from coordinator.jobfile.problems import Problems, shown
@@ -37,9 +38,11 @@ def parse_job(data: Mapping[str, Any] | object, *, now_ms: Ms) -> JobSpec:
     name = _job_name(top, drafts)
     tenant_name(top)
     deadline_ms = moment(top, "deadline", now_ms)
+    priority = top.integer("priority", PRIORITY_MIN, PRIORITY_MAX, "a priority") or 0
+    declared = estimate(top)
     steps = ordered(drafts, problems)
     problems.check()
-    spec = JobSpec(name=name, steps=steps, deadline_ms=deadline_ms)
+    spec = JobSpec(name=name, steps=steps, deadline_ms=deadline_ms, priority=priority, estimate=declared)
     size = len(msgspec.json.encode(spec))
     if size > SPEC_BYTES_MAX:
         problems.add("", f"the job is {size} bytes long", f"at most {SPEC_BYTES_MAX}: keep data in files")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import PoolName, check_name
-from coordinator.core.jobspec import Isolation, LogFull, OnLost, Overlap, RetryRule, StepSpec, When
+from coordinator.core.jobspec import Arrangement, Isolation, LogFull, OnLost, Overlap, RetryRule, StepSpec, When
 from coordinator.jobfile import arrays, resources
 from coordinator.jobfile.model import RETRY
 from coordinator.jobfile.problems import shown
@@ -89,6 +89,7 @@ def draft(table: Table, name: str, graph: bool) -> Draft:
         max_fails=table.integer("max_fails", 0, 10**9, "a number of tasks"),
         max_running=table.integer("max_running", 1, 10**9, "a number of tasks"),
         runtime=_runtime(table),
+        arrangement=table.choice("arrangement", Arrangement) or Arrangement.PACK,
     )
     if spec.when is not When.SUCCEEDED and not needs:
         table.problems.add(table.at("when"), f"{spec.when} of which steps?", "name them in needs")

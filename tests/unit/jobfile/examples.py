@@ -6,6 +6,8 @@ EVERYTHING = """
 name = "nightly"
 tenant = "physics"
 deadline = "6h"
+priority = 20
+estimate = { cost = 12.5, storage = "2GiB", ingress = "10GB", egress = "1MB" }
 
 [defaults]
 retry = { limit = 2, delay = "1s" }
@@ -39,6 +41,7 @@ log_max = "1GB"
 max_fails = 3
 max_running = 10
 runtime = "plain"
+arrangement = "spread"
 
 [step.retry]
 losses = 4

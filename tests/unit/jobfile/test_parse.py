@@ -11,6 +11,8 @@ import pytest
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import Ms
 from coordinator.core.jobspec import (
+    Arrangement,
+    Estimate,
     Isolation,
     JobSpec,
     LogFull,
@@ -22,7 +24,7 @@ from coordinator.core.jobspec import (
     task_values,
 )
 from coordinator.jobfile import describe, parse_job, tenant_of
-from coordinator.jobfile.model import RETRY, STEP, JobFile, ResourcesModel, StepFields
+from coordinator.jobfile.model import ESTIMATE, RETRY, STEP, JobFile, ResourcesModel, StepFields
 from tests.unit.jobfile.examples import EVERYTHING
 
 NOW: Ms = 1_800_000_000_000
@@ -106,9 +108,13 @@ def test_every_field_of_a_file_arrives_in_the_specification() -> None:
             log_bytes_max=1_000_000_000,
             max_fails=3,
             max_running=10,
+            arrangement=Arrangement.SPREAD,
         )
         == train
     )
+    job = everything()
+    assert Estimate(cost=12_500_000, storage=2 * GIB, ingress=10**10, egress=10**6) == job.estimate
+    assert 20 == job.priority
     assert ("nightly", NOW + 6 * 3_600_000) == (everything().name, everything().deadline_ms)
     assert "physics" == tenant_of(tomllib.loads(EVERYTHING))
 
@@ -128,6 +134,7 @@ def test_the_example_has_every_field_and_moves_every_field_of_the_specification(
     assert STEP == said
     assert set(JobFile.__struct_fields__) - set(StepFields.__struct_fields__) == set(file)
     assert RETRY == {key for step in file["step"] for key in step.get("retry", {})} | set(file["defaults"]["retry"])
+    assert ESTIMATE == set(file["estimate"]) == set(Estimate.__struct_fields__)
     assert set(ResourcesModel.__struct_fields__) == set(file["step"][0]["resources"][0])
 
 
@@ -214,6 +221,24 @@ def test_a_deadline_is_a_time_or_a_length_from_now() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("cost", "millionths"),
+    [
+        (12, 12_000_000), (0.1, 100_000), ("0.1", 100_000), (1e-6, 1), (0, 0), (1e6, 10**12),
+        ("999999999999.999999", 999_999_999_999_999_999),
+    ],
+)  # fmt: skip
+def test_money_is_exact_however_it_is_written(cost: Any, millionths: int) -> None:
+    """No sum of tenths is a hair off: what was written is what is reserved."""
+    assert millionths == a_job(estimate={"cost": cost}).estimate.cost
+
+
+def test_what_is_not_declared_is_made_from_prices_or_nothing() -> None:
+    """Without a cost the coordinator makes one; sizes are 0."""
+    assert Estimate() == a_job().estimate == a_job(estimate={}).estimate
+    assert 0 == a_job().priority and -100 == a_job(priority=-100).priority
+
+
 def test_a_little_of_something_is_never_nothing() -> None:
     """Amounts are whole millionths; what was asked for above 0 stays above 0."""
     assert 1 == the_step(resources={"cpus": 1e-9}).asks[0].cpus
@@ -228,5 +253,6 @@ def test_a_dry_run_shows_the_graph_and_hides_values_of_the_environment() -> None
     assert ("python", "train.py", "--lr", "0.1", "--opt=sgd", "0/0/0/2", "{lr} ${HOME}") == train.commands[1]
     assert "A, B, SEED" == train.settings["env"]
     assert "wait:20m" == train.settings["on_lost"]
+    assert "spread" == train.settings["arrangement"]
     assert 204 == train.tasks and 3 == len(train.commands)
     assert {} == describe(a_job())[0].settings
