@@ -12,7 +12,15 @@ import msgspec
 from coordinator.core.errors import Code
 from coordinator.core.snapshot import Liveness
 from coordinator.jobfile import parse_job
-from coordinator.jobfile.model import NOT_BUILT, JobFile, ResourcesModel, RetryModel, StepFields, StepModel
+from coordinator.jobfile.model import (
+    NOT_BUILT,
+    EstimateModel,
+    JobFile,
+    ResourcesModel,
+    RetryModel,
+    StepFields,
+    StepModel,
+)
 from coordinator.service import metrics
 from coordinator.service.api.openapi import ROUTES, openapi
 from coordinator.service.api.problems import STATUS
@@ -21,7 +29,7 @@ from coordinator.service.api.route import PUBLIC, AnyRoute, NoBody
 from coordinator.service.api.uploads import Upload
 from tests.unit.api.rig import READER, Rig, served
 
-JOB_MODELS = (JobFile, StepModel, StepFields, RetryModel, ResourcesModel)
+JOB_MODELS = (JobFile, StepModel, StepFields, RetryModel, ResourcesModel, EstimateModel)
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
@@ -89,6 +97,7 @@ def test_every_field_of_a_job_file_has_its_line_with_type_default_meaning_and_ex
     known = set(JobFile.__struct_fields__) | set(StepModel.__struct_fields__)
     known |= {f"retry.{name}" for name in RetryModel.__struct_fields__}
     known |= {f"resources.{name}" for name in ResourcesModel.__struct_fields__}
+    known |= {f"estimate.{name}" for name in EstimateModel.__struct_fields__}
     assert known == said
     for name, kind, meaning, example in rows:
         assert kind and len(meaning) > 10, name
