@@ -10,9 +10,25 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from coordinator.api_tenants import DimensionEntry as DimensionEntry
+from coordinator.api_tenants import Ledger as Ledger
+from coordinator.api_tenants import LedgerEntry as LedgerEntry
+from coordinator.api_tenants import PriceEntry as PriceEntry
+from coordinator.api_tenants import PriceRequest as PriceRequest
+from coordinator.api_tenants import RefusalEntry as RefusalEntry
+from coordinator.api_tenants import TenantChange as TenantChange
+from coordinator.api_tenants import TenantEntry as TenantEntry
+from coordinator.api_tenants import TenantRequest as TenantRequest
+from coordinator.api_tenants import Tenants as Tenants
+from coordinator.api_tenants import UsageBy as UsageBy
+from coordinator.api_tenants import UsageEntry as UsageEntry
+from coordinator.api_tenants import UsageLine as UsageLine
+from coordinator.api_tenants import Usages as Usages
 from coordinator.api_work import AttemptEntry as AttemptEntry
 from coordinator.api_work import Audit as Audit
+from coordinator.api_work import ChoiceEntry as ChoiceEntry
 from coordinator.api_work import Counts as Counts
+from coordinator.api_work import DimensionAsk as DimensionAsk
 from coordinator.api_work import EventEntry as EventEntry
 from coordinator.api_work import ExitEntry as ExitEntry
 from coordinator.api_work import JobDetails as JobDetails
@@ -52,6 +68,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     instance: str = ""
     errors: tuple[ProblemPart, ...] = ()
     """Each thing that is wrong with a job."""
+    refusals: tuple[RefusalEntry, ...] = ()
+    """Of `quota`: every dimension that the request does not fit under."""
 
 
 class ProblemPart(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -403,6 +421,7 @@ class PoolEntry(Struct, frozen=True, kw_only=True):
     created_at: Timestamp | None
     """Null for the pool that is always there."""
     providers: int
+    price: PriceEntry = PriceEntry()
 
 
 class Pools(Struct, frozen=True, kw_only=True):
@@ -431,6 +450,11 @@ class AlertEntry(Struct, frozen=True, kw_only=True):
     text: str
     hint: str
     resolved_at: Timestamp | None
+    id: str = ""
+    """Of this one, since it began: what an acknowledgement names."""
+    acknowledged_at: Timestamp | None = None
+    """Somebody looks after it. It stands until its cause is gone all the same."""
+    acknowledged_by: str = ""
 
 
 class Alerts(Struct, frozen=True, kw_only=True):

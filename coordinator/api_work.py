@@ -42,6 +42,15 @@ class JobEntry(Struct, frozen=True, kw_only=True):
     retries: int
     """Manual ones."""
     counts: Counts
+    priority: int = 0
+    estimate: int = 0
+    """What was reserved for it when it was admitted, in millionths of the unit of account."""
+    estimate_text: str = "0"
+    cost: int = 0
+    """What it was charged so far."""
+    cost_text: str = "0"
+    promised_at: Timestamp | None = None
+    """When its first task was first expected to start."""
 
 
 class Jobs(Struct, frozen=True, kw_only=True):
@@ -95,6 +104,23 @@ class RankEntry(Struct, frozen=True, kw_only=True):
     exit: ExitEntry | None
 
 
+class ChoiceEntry(Struct, frozen=True, kw_only=True):
+    """Why an attempt was placed where it is: the terms of its ranking, the worst rank's where there are several."""
+
+    among: int
+    """Providers that could have taken it."""
+    run_ms: int
+    """How long it was taken to run."""
+    loss_ms: int
+    """Work that was expected to be lost there with the provider."""
+    fit: float
+    """0: fills what was free there completely, 1: leaves all of it; the other way round where work is spread."""
+    basis: str
+    """What the forecast rests on: provider, age or none."""
+    backfilled: bool
+    """It started before one that stands ahead of it, without delaying that one's planned start."""
+
+
 class AttemptEntry(Struct, frozen=True, kw_only=True):
     """One try of a task."""
 
@@ -114,6 +140,9 @@ class AttemptEntry(Struct, frozen=True, kw_only=True):
     forecast: float | None
     """P(its provider stays for the expected run time) when it was placed."""
     ranks: tuple[RankEntry, ...]
+    choice: ChoiceEntry | None = None
+    prefetched: bool = False
+    """Granted behind others that run there: it starts when its agent has room."""
 
 
 class TaskEntry(Struct, frozen=True, kw_only=True):
@@ -191,8 +220,10 @@ class StepWhy(Struct, frozen=True, kw_only=True):
     able_ever: int
     """Providers that could with nothing else on them."""
     eta: Timestamp | None
-    """When capacity is expected to be free, where run times or limits tell."""
+    """When it is expected to start, those ahead of it in the queue counted, where run times or limits tell."""
     obstacles: tuple[Obstacle, ...]
+    ahead: int = 0
+    """Places in the queue before it."""
 
 
 class JobWhy(Struct, frozen=True, kw_only=True):
@@ -223,6 +254,18 @@ class StepPlan(Struct, frozen=True, kw_only=True):
     """Whatever was not left at its default, in words."""
 
 
+class DimensionAsk(Struct, frozen=True, kw_only=True):
+    """A limited dimension of a tenant's quota, and what a job would ask of it. Units as in `api_tenants`."""
+
+    name: str
+    used: int
+    reserved: int
+    request: int
+    limit: int
+    guardrail: int
+    fits: bool
+
+
 class Preview(Struct, frozen=True, kw_only=True):
     """A job that was not submitted: what it consists of, and who could run it now."""
 
@@ -234,6 +277,11 @@ class Preview(Struct, frozen=True, kw_only=True):
     providers: int
     """Enrolled ones."""
     why: tuple[StepWhy, ...]
+    estimate: int = 0
+    """What would be reserved for it, in millionths of the unit of account."""
+    estimate_text: str = "0"
+    dimensions: tuple[DimensionAsk, ...] = ()
+    """The tenant's limited dimensions."""
 
 
 class EventEntry(Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from coordinator import api_types as t
 from coordinator.client.jobs import Jobs
 from coordinator.client.requests import Query, Requests, decoded, of_provider, segment
 from coordinator.client.stream import follow
+from coordinator.client.tenants import Tenants
 from coordinator.client.transport import CHUNK, Transport
 
 Progress = Callable[[int], None]
@@ -64,6 +65,7 @@ class Client:
     ) -> None:
         self._requests = Requests(Transport(url, token, ca=ca, pin=pin, timeout_s=timeout_s))
         self.jobs = Jobs(self._requests)
+        self.tenants = Tenants(self._requests)
 
     def __enter__(self) -> Client:
         return self
@@ -261,6 +263,11 @@ class Client:
         """Make a pool."""
         return self._requests.post("/v1/pools", t.PoolRequest(name=name, note=note), t.PoolEntry)
 
+    def price_pool(self, name: str, *, cpu: int = 0, gpu: int = 0, memory: int = 0) -> t.PoolEntry:
+        """What is granted there from now on costs this: of an hour, in millionths of the unit of account."""
+        request = t.PriceRequest(price=t.PriceEntry(cpu=cpu, gpu=gpu, memory=memory))
+        return self._requests.patch(f"/v1/pools/{segment(name)}", request, t.PoolEntry)
+
     def delete_pool(self, name: str) -> None:
         """Delete an unused pool."""
         self._requests.delete(f"/v1/pools/{segment(name)}")
@@ -295,6 +302,10 @@ class Client:
     def alerts(self) -> t.Alerts:
         """What an operator should look at."""
         return self._requests.get("/v1/alerts", t.Alerts)
+
+    def acknowledge(self, alert_id: str) -> t.AlertEntry:
+        """Say that somebody looks after it; it stands until its cause is gone all the same."""
+        return self._requests.post(f"/v1/alerts/{segment(alert_id)}/ack", None, t.AlertEntry)
 
     def backup(self, name: str | None = None) -> t.BackupAnswer:
         """Have the coordinator write a consistent copy of everything."""

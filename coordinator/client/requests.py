@@ -37,9 +37,25 @@ class Requests:
         query: Query | None = None,
         key: str | None = None,
     ) -> T:
+        return self._with_body("POST", path, request, into, timeout_s, query, key)
+
+    def patch(self, path: str, request: object, into: type[T]) -> T:
+        """Changes that are the same when they are made twice."""
+        return self._with_body("PATCH", path, request, into, None, None, None)
+
+    def _with_body(
+        self,
+        method: str,
+        path: str,
+        request: object | None,
+        into: type[T],
+        timeout_s: float | None,
+        query: Query | None,
+        key: str | None,
+    ) -> T:
         body = msgspec.json.encode(request) if request is not None else b""
         sent = self.transport.send(
-            "POST",
+            method,
             with_query(path, query),
             lambda: iter((body,)),
             len(body),

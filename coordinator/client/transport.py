@@ -18,9 +18,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import structs
 
 from coordinator.api_types import Problem
-from coordinator.core.errors import Code, CoordError
+from coordinator.core.errors import Code, CoordError, Refusal
 
 Pieces = Callable[[], Iterator[bytes]]
 """Makes a body anew."""
@@ -292,7 +293,12 @@ def _refusal(status: int, media_type: str, body: bytes, url: str) -> CoordError:
         except msgspec.MsgspecError:
             pass
         else:
-            return CoordError(_CODES.get(problem.code, Code.INTERNAL), problem.detail, problem.hint)
+            return CoordError(
+                _CODES.get(problem.code, Code.INTERNAL),
+                problem.detail,
+                problem.hint,
+                tuple(Refusal(**structs.asdict(one)) for one in problem.refusals),
+            )
     return CoordError(
         Code.UNREACHABLE, f"{url} answered {status}, and not as a coordinator does", "is this the address of one?"
     )

@@ -94,6 +94,19 @@ class StepExplanation(Struct, frozen=True, gc=False, kw_only=True):
     """Places in the queue before it."""
 
 
+class QuotaAsk(Struct, frozen=True, gc=False, kw_only=True):
+    """A limited dimension of a tenant's quota and what a job would ask of it, in the units of rows.Quota."""
+
+    name: str
+    used: int
+    reserved: int
+    request: int
+    limit: int
+    guardrail: int
+    fits: bool
+    """Whether it would be admitted now, as far as this dimension goes."""
+
+
 class Explanation(Struct, frozen=True, gc=False, kw_only=True):
     """Why a job is not running, step by step."""
 
@@ -101,6 +114,10 @@ class Explanation(Struct, frozen=True, gc=False, kw_only=True):
     providers: int
     """Enrolled ones."""
     steps: tuple[StepExplanation, ...]
+    estimate: int = 0
+    """Of a preview: what would be reserved for it, in millionths of the unit of account."""
+    quota: tuple[QuotaAsk, ...] = ()
+    """Of a preview: its tenant's limited dimensions."""
 
 
 class Dimension(Struct, frozen=True, gc=False, kw_only=True):

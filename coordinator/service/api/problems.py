@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 import msgspec
 from aiohttp import web
+from msgspec import structs
 
-from coordinator.api_types import Problem
+from coordinator.api_types import Problem, RefusalEntry
 from coordinator.core.errors import Code, CoordError
 from coordinator.jobfile import JobError
 
@@ -33,6 +34,7 @@ STATUS: Mapping[Code, int] = {
     Code.VERSION_UNSUPPORTED: 426,
     Code.TOO_LARGE: 413,
     Code.TOO_MANY: 429,
+    Code.QUOTA: 403,
     Code.TIMEOUT: 504,
     Code.STORE_FULL: 507,
     Code.STORE_BROKEN: 500,
@@ -80,6 +82,7 @@ def problem_of(error: CoordError, instance: str = "") -> Problem:
         hint=error.hint,
         instance=instance,
         errors=error.problems if isinstance(error, JobError) else (),
+        refusals=tuple(RefusalEntry(**structs.asdict(one)) for one in error.refusals),
     )
 
 
