@@ -31,6 +31,7 @@ BENCHES = (
     "log_store",
     "restart",
     "logs",
+    "true_tasks",
 )
 PART_S_MAX = 20 * 60
 LONG_PART_S_MAX = 25 * 60
