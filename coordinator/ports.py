@@ -12,7 +12,19 @@ from coordinator.core.commands import Write
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
 from coordinator.core.jobspec import JobSpec
-from coordinator.core.rows import AttemptRow, AuditRow, EndReason, JobRow, Row, SessionRow, StepRow, TaskRow, WorkState
+from coordinator.core.rows import (
+    AccountRow,
+    AttemptRow,
+    AuditRow,
+    EndReason,
+    JobRow,
+    LedgerRow,
+    Row,
+    SessionRow,
+    StepRow,
+    TaskRow,
+    WorkState,
+)
 
 
 class Clock(Protocol):
@@ -79,8 +91,9 @@ class Loaded(Struct, kw_only=True):
     """What a coordinator starts from."""
 
     rows: list[Row]
-    """Providers, tokens, pools, meta, the open sessions of this coordinator_id; jobs that have not ended with their
-    specs, steps and the tasks of theirs that have not ended; attempts that are live or still hold capacity."""
+    """Providers, tokens, pools, tenants, accounts, meta, the open sessions of this coordinator_id; jobs that have not
+    ended with their specs, steps and the tasks of theirs that have not ended; attempts that are live or still hold
+    capacity."""
     next_session_id: int
     next_key: int
     last_beats: tuple[LastBeat, ...]
@@ -88,6 +101,24 @@ class Loaded(Struct, kw_only=True):
     next_job_id: int = 1
     next_token: int = 1
     next_audit: int = 1
+    next_ledger: int = 1
+
+
+SUMMED_BY = ("tenant", "month", "pool", "job", "provider", "day")
+"""What charges can be summed by."""
+
+
+class UsageSum(NamedTuple):
+    """Charges with one key: a tenant, `202611`, a pool, a job's number, a provider, or `2026-11-22` (UTC)."""
+
+    key: str
+    cost: int
+    """Millionths of the unit of account."""
+    ran_ms: int
+    cpu_ms: int
+    """Of one CPU: each charge's length times its CPUs, in whole milliseconds."""
+    gpu_ms: int
+    charges: int
 
 
 class ImportedSession(NamedTuple):
@@ -222,6 +253,35 @@ class Store(Protocol):
         after: int | None = None,
     ) -> list[AuditRow]:
         """Newest first, those before seq `before`; with `after`: oldest first, those after it."""
+        ...
+
+    # ---- what was used
+
+    async def accounts(self) -> list[AccountRow]:
+        """By tenant. One whose month is over stands as it ended."""
+        ...
+
+    async def ledger(
+        self,
+        limit: int,
+        tenant: TenantName | None = None,
+        month: int | None = None,
+        job_id: JobId | None = None,
+        before: int | None = None,
+    ) -> list[LedgerRow]:
+        """Charges newest first, those before seq `before`."""
+        ...
+
+    async def usage_by(
+        self,
+        by: str,
+        limit: int,
+        tenant: TenantName | None = None,
+        month: int | None = None,
+        job_id: JobId | None = None,
+    ) -> list[UsageSum]:
+        """Sums of the ledger by one of SUMMED_BY, the costliest first. Walks the charges that match: about a second
+        for a million."""
         ...
 
     async def maintain(self, now_ms: Ms) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from coordinator.core.ids import JobId
-from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, AttemptState, LeaseToken, RankRow
+from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, AttemptState, Choice, LeaseToken, RankRow
 from store.table import Columns, Table, several_columns, upsert
 
 COLUMNS = (
@@ -27,6 +27,9 @@ COLUMNS = (
     "unblocked_by",
     "forecast",
     "held",
+    "choice",
+    "prefetched",
+    "metered_ms",
 )
 _NAMES = ", ".join(COLUMNS)
 ALL_HELD = f"SELECT {_NAMES} FROM attempt WHERE held = 1"  # noqa: S608
@@ -58,6 +61,7 @@ def of_tasks(tasks: int) -> str:
 
 _json = msgspec.json.Encoder()
 _ranks = msgspec.json.Decoder(tuple[RankRow, ...])
+_choice = msgspec.json.Decoder(Choice)
 
 
 def is_held(row: AttemptRow) -> bool:
@@ -85,6 +89,9 @@ def to_columns(row: AttemptRow) -> Columns:
         row.unblocked_by,
         row.forecast,
         int(is_held(row)),
+        _json.encode(row.choice).decode() if row.choice is not None else None,
+        int(row.prefetched),
+        row.metered_ms,
     )
 
 
@@ -107,6 +114,9 @@ def from_columns(c: Columns) -> AttemptRow:
         reason=c[14],
         unblocked_by=c[15],
         forecast=c[16],
+        choice=_choice.decode(c[18]) if c[18] is not None else None,
+        prefetched=bool(c[19]),
+        metered_ms=c[20],
     )
 
 

@@ -17,8 +17,18 @@ from coordinator.core.commands import Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
 from coordinator.core.jobspec import JobSpec
-from coordinator.core.rows import AttemptRow, AuditRow, JobRow, SessionRow, StepRow, TaskRow, WorkState
-from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded
+from coordinator.core.rows import (
+    AccountRow,
+    AttemptRow,
+    AuditRow,
+    JobRow,
+    LedgerRow,
+    SessionRow,
+    StepRow,
+    TaskRow,
+    WorkState,
+)
+from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
 from store import heartbeats, loading, sessions
 from store.backup import back_up
 from store.ballast import Ballast
@@ -221,6 +231,29 @@ class DiskStore:
         after: int | None = None,
     ) -> list[AuditRow]:
         return await self._work.audit(limit, tenant, job_id, entity, subject, before, after)
+
+    async def accounts(self) -> list[AccountRow]:
+        return await self._work.accounts()
+
+    async def ledger(
+        self,
+        limit: int,
+        tenant: TenantName | None = None,
+        month: int | None = None,
+        job_id: JobId | None = None,
+        before: int | None = None,
+    ) -> list[LedgerRow]:
+        return await self._work.ledger(limit, tenant, month, job_id, before)
+
+    async def usage_by(
+        self,
+        by: str,
+        limit: int,
+        tenant: TenantName | None = None,
+        month: int | None = None,
+        job_id: JobId | None = None,
+    ) -> list[UsageSum]:
+        return await self._work.usage_by(by, limit, tenant, month, job_id)
 
     # ---- upkeep
 

@@ -27,6 +27,10 @@ COLUMNS = (
     "retries",
     "idempotency_key",
     "body_digest",
+    "priority",
+    "estimate",
+    "cost",
+    "promised_at_ms",
 )
 _NAMES = ", ".join(COLUMNS)
 LIVE = "state IN ('pending', 'staging', 'running')"
@@ -85,6 +89,10 @@ def to_columns(row: JobRow) -> Columns:
         row.retries,
         row.idempotency_key,
         row.body_digest,
+        row.priority,
+        row.estimate,
+        row.cost,
+        row.promised_at_ms,
     )
 
 
@@ -108,6 +116,10 @@ def from_columns(c: Columns) -> JobRow:
         retries=c[14],
         idempotency_key=c[15],
         body_digest=c[16],
+        priority=c[17],
+        estimate=c[18],
+        cost=c[19],
+        promised_at_ms=c[20],
     )
 
 

@@ -6,7 +6,7 @@ from coordinator.core.events import LastBeat
 from coordinator.core.ids import Ms, ProviderKey
 from coordinator.core.rows import Meta, MetaRow, ProviderRow, Row, SessionRow
 from coordinator.ports import Loaded
-from store import heartbeats, meta, pools, providers, sessions, tokens
+from store import accounts, heartbeats, meta, pools, providers, sessions, tenants, tokens
 from store.heartbeats import hour_of
 from store.live_work import live_work
 from store.row_reading import read_row
@@ -26,6 +26,8 @@ def load_truth(
     for table, sql, parameters in (
         ("meta", meta.ALL, ()),
         ("pool", pools.ALL, ()),
+        ("tenant", tenants.ALL, ()),
+        ("account", accounts.ALL, ()),
         ("token", tokens.ALL, ()),
         ("provider", providers.ALL, ()),
         ("session", sessions.OPEN, (coordinator_id,)),
@@ -43,6 +45,7 @@ def load_truth(
         next_job_id=counters["job_id"] + 1,
         next_token=counters["token"] + 1,
         next_audit=counters["audit"] + 1,
+        next_ledger=counters["ledger"] + 1,
     )
     return loaded, set_aside
 

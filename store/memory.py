@@ -16,10 +16,12 @@ from coordinator.core.events import LastBeat
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, SessionId, TenantName
 from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import (
+    AccountRow,
     AttemptRow,
     AuditRow,
     EndReason,
     JobRow,
+    LedgerRow,
     OutageRow,
     ProviderRow,
     Row,
@@ -30,7 +32,7 @@ from coordinator.core.rows import (
     WorkState,
     row_key,
 )
-from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded
+from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
 from store import memory_work
 from store.heartbeats import HOUR_MS, hour_of
 from store.history import END_OF_TIME_MS
@@ -58,6 +60,7 @@ class MemoryStore:
         self._last_job_id = 0
         self._last_token = 0
         self._last_audit = 0
+        self._last_ledger = 0
 
     # ---- live
 
@@ -79,6 +82,7 @@ class MemoryStore:
             next_job_id=self._last_job_id + 1,
             next_token=self._last_token + 1,
             next_audit=self._last_audit + 1,
+            next_ledger=self._last_ledger + 1,
         )
 
     async def commit(self, writes: Sequence[Write]) -> None:
@@ -101,6 +105,8 @@ class MemoryStore:
                     self._last_token = max(self._last_token, token.number)
                 case AuditRow(seq=seq):
                     self._last_audit = max(self._last_audit, seq)
+                case LedgerRow(seq=seq):
+                    self._last_ledger = max(self._last_ledger, seq)
                 case _:
                     pass
 
@@ -272,6 +278,29 @@ class MemoryStore:
         after: int | None = None,
     ) -> list[AuditRow]:
         return memory_work.audit(self._rows.values(), limit, tenant, job_id, entity, subject, before, after)
+
+    async def accounts(self) -> list[AccountRow]:
+        return sorted((row for row in self._rows.values() if isinstance(row, AccountRow)), key=lambda row: row.tenant)
+
+    async def ledger(
+        self,
+        limit: int,
+        tenant: TenantName | None = None,
+        month: int | None = None,
+        job_id: JobId | None = None,
+        before: int | None = None,
+    ) -> list[LedgerRow]:
+        return memory_work.ledger(self._rows.values(), limit, tenant, month, job_id, before)
+
+    async def usage_by(
+        self,
+        by: str,
+        limit: int,
+        tenant: TenantName | None = None,
+        month: int | None = None,
+        job_id: JobId | None = None,
+    ) -> list[UsageSum]:
+        return memory_work.usage_by(self._rows.values(), by, limit, tenant, month, job_id)
 
     # ---- upkeep
 

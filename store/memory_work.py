@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
+from coordinator.core.amounts import UNIT
 from coordinator.core.ids import JobId, Ms, TenantName
 from coordinator.core.rows import (
     ENDED,
     AttemptRow,
     AuditRow,
     JobRow,
+    LedgerRow,
     OutageRow,
     Row,
     SessionRow,
@@ -19,6 +23,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
+from coordinator.ports import UsageSum
 from store.attempts import is_held
 from store.jobs import pattern
 from store.settings import StoreSettings
@@ -32,7 +37,7 @@ def of_a_start(rows: Iterable[Row]) -> Iterator[Row]:
     live = {row.job_id for row in rows if isinstance(row, JobRow) and row.state not in ENDED}
     for row in rows:
         match row:
-            case SessionRow() | OutageRow() | AuditRow():
+            case SessionRow() | OutageRow() | AuditRow() | LedgerRow():
                 continue
             case JobRow(job_id=job_id) | SpecRow(job_id=job_id) | StepRow(job_id=job_id) if job_id not in live:
                 continue
@@ -58,14 +63,19 @@ def prunable(rows: Iterable[Row], now_ms: Ms, settings: StoreSettings) -> tuple[
     }
     gone: list[Row] = []
     old_ns = (now_ms - settings.audit_keep_ms) * 1_000_000
-    audit_goes_on = True
-    for row in sorted(rows, key=lambda row: row.seq if isinstance(row, AuditRow) else 0):
+    old_ms = now_ms - settings.ledger_keep_ms
+    audit_goes_on = ledger_goes_on = True
+    for row in sorted(rows, key=lambda row: row.seq if isinstance(row, AuditRow | LedgerRow) else 0):
         match row:
             case JobRow() | SpecRow() | StepRow() | TaskRow() | AttemptRow() if row.job_id in old:
                 gone.append(row)
             case AuditRow():
                 audit_goes_on = audit_goes_on and row.wall_ns < old_ns
                 if audit_goes_on:
+                    gone.append(row)
+            case LedgerRow():
+                ledger_goes_on = ledger_goes_on and row.at_ms < old_ms
+                if ledger_goes_on:
                     gone.append(row)
             case _:
                 pass
@@ -165,3 +175,52 @@ def audit(
         and (row.seq > after if after is not None else row.seq < (before if before is not None else LAST_ID))
     ]
     return sorted(found, key=lambda row: row.seq, reverse=not rising)[:limit]
+
+
+def ledger(
+    rows: Iterable[Row],
+    limit: int,
+    tenant: TenantName | None,
+    month: int | None,
+    job_id: JobId | None,
+    before: int | None,
+) -> list[LedgerRow]:
+    """See ports.Store.ledger."""
+    found = [row for row in _charges(rows, tenant, month, job_id) if before is None or row.seq < before]
+    return sorted(found, key=lambda row: row.seq, reverse=True)[:limit]
+
+
+def usage_by(
+    rows: Iterable[Row], by: str, limit: int, tenant: TenantName | None, month: int | None, job_id: JobId | None
+) -> list[UsageSum]:
+    """See ports.Store.usage_by."""
+    sums: dict[str, list[int]] = {}
+    for row in _charges(rows, tenant, month, job_id):
+        sum_ = sums.setdefault(_KEYS[by](row), [0] * 5)
+        charged = (row.cost, row.ran_ms, row.cpus * row.ran_ms // UNIT, row.gpus * row.ran_ms // UNIT, 1)
+        sum_[:] = map(operator.add, sum_, charged)
+    found = [UsageSum(key, *sum_) for key, sum_ in sums.items()]
+    return sorted(found, key=lambda sum_: (-sum_.cost, sum_.key))[:limit]
+
+
+_KEYS: Mapping[str, Callable[[LedgerRow], str]] = {
+    "tenant": lambda row: row.tenant,
+    "month": lambda row: str(row.month),
+    "pool": lambda row: row.pool,
+    "job": lambda row: str(row.job_id),
+    "provider": lambda row: row.provider_id,
+    "day": lambda row: datetime.fromtimestamp(row.at_ms // 1_000, UTC).date().isoformat(),
+}
+
+
+def _charges(
+    rows: Iterable[Row], tenant: TenantName | None, month: int | None, job_id: JobId | None
+) -> Iterator[LedgerRow]:
+    for row in rows:
+        if (
+            isinstance(row, LedgerRow)
+            and tenant in (None, row.tenant)
+            and month in (None, row.month)
+            and job_id in (None, row.job_id)
+        ):
+            yield row

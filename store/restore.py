@@ -19,17 +19,17 @@ from store.migrate import migrate
 from store.sqlite import Durability, open_reader, open_writer, sqlite3, translated
 from store.writer import in_transaction
 
-UNKNOWN_AFTER = {"job_id": 10_000, "audit": 10_000_000}
+UNKNOWN_AFTER = {"job_id": 10_000, "audit": 10_000_000, "ledger": 1_000_000}
 """So many numbers are taken as given after the backup where the store of before cannot be asked."""
 
 
 def restore(backup_dir: Path, data_dir: Path, failpoint: str = "") -> Path | None:
     """Verify a backup and make it the store of `data_dir`; returns where the files before it were put, if any.
 
-    The generation rises by one, so that agents refuse leases of before; numbers of jobs and of audit rows that were
-    given after the backup stay used; the epoch is new, so that everything derived is computed anew. Interrupted, it
-    is to be run again: the coordinator's id is the first file to go and the last to come, and without it a directory
-    with a restore on its way is refused at start.
+    The generation rises by one, so that agents refuse leases of before; numbers of jobs, of audit rows and of charges
+    that were given after the backup stay used; the epoch is new, so that everything derived is computed anew.
+    Interrupted, it is to be run again: the coordinator's id is the first file to go and the last to come, and without
+    it a directory with a restore on its way is refused at start.
 
     Raises CoordError: BAD_REQUEST for a backup that is not whole, DATA_LOCKED for a directory in use,
     STORE_FULL, SCHEMA_NEWER.
@@ -79,7 +79,7 @@ def restore(backup_dir: Path, data_dir: Path, failpoint: str = "") -> Path | Non
 
 
 def _raise_numbers(staged: DataDir, data: DataDir) -> None:
-    """No number that was given after the backup is given again: to a lease, a job, or a row of the audit."""
+    """No number that was given after the backup is given again: to a lease, a job, a row of the audit or a charge."""
     given = _numbers_given(data)
     connection = open_writer(staged.truth, Durability.FULL)
     try:

@@ -22,6 +22,8 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     """Logs of jobs that ended longer ago are removed."""
     audit_keep_ms: Ms = 400 * DAY_MS
     """Older rows of the audit are removed."""
+    ledger_keep_ms: Ms = 400 * DAY_MS
+    """Older charges are removed."""
     logs_open: int = 256
     """Ranks whose log files are held open, three files each; the one not written for longest is closed."""
     logs_leave_bytes: int = 64 * 1024 * 1024

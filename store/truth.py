@@ -15,6 +15,7 @@ from coordinator.core.rows import (
     AttemptRow,
     AuditRow,
     JobRow,
+    LedgerRow,
     OutageRow,
     ProviderRow,
     SessionRow,
@@ -22,7 +23,22 @@ from coordinator.core.rows import (
     TaskRow,
     row_key,
 )
-from store import attempts, audit, jobs, meta, outages, pools, providers, sessions, steps, tasks, tokens
+from store import (
+    accounts,
+    attempts,
+    audit,
+    jobs,
+    ledger,
+    meta,
+    outages,
+    pools,
+    providers,
+    sessions,
+    steps,
+    tasks,
+    tenants,
+    tokens,
+)
 from store.ballast import Ballast
 from store.failpoints import FailPoints
 from store.sqlite import sqlite3, translated
@@ -37,6 +53,9 @@ TABLES: dict[str, Table] = {
         outages.TABLE,
         tokens.TABLE,
         pools.TABLE,
+        tenants.TABLE,
+        accounts.TABLE,
+        ledger.TABLE,
         meta.TABLE,
         jobs.TABLE,
         jobs.SPEC_TABLE,
@@ -123,6 +142,8 @@ class Truth:
                     counters["token"] = max(counters["token"], token.number)
                 case AuditRow(seq=seq):
                     counters["audit"] = max(counters["audit"], seq)
+                case LedgerRow(seq=seq):
+                    counters["ledger"] = max(counters["ledger"], seq)
             puts.setdefault(name, []).append(columns)
         # Removals first: what one of them held uniquely (a digest, a key) may be in a row that is put.
         for name, some in deletes.items():

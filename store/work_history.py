@@ -8,8 +8,9 @@ from typing import Any
 
 from coordinator.core.ids import AttemptId, JobId, TenantName
 from coordinator.core.jobspec import JobSpec
-from coordinator.core.rows import AttemptRow, AuditRow, JobRow, StepRow, TaskRow, WorkState
-from store import attempts, audit, jobs, steps, tasks
+from coordinator.core.rows import AccountRow, AttemptRow, AuditRow, JobRow, LedgerRow, StepRow, TaskRow, WorkState
+from coordinator.ports import UsageSum
+from store import accounts, attempts, audit, jobs, ledger, steps, tasks
 from store.history import END_OF_TIME_MS
 from store.readers import Readers, fetch
 from store.row_reading import read_rows
@@ -107,6 +108,27 @@ class WorkHistory:
         asked = [value for value in (subject or None, job_id, entity or None, tenant) if value is not None]
         start = after if after is not None else before if before is not None else LAST_ID
         return await self._many("audit", sql, (*asked, start, limit))
+
+    async def accounts(self) -> list[AccountRow]:
+        rows: list[AccountRow] = await self._many("account", accounts.ALL, ())
+        return sorted(rows, key=lambda row: row.tenant)
+
+    async def ledger(
+        self, limit: int, tenant: TenantName | None, month: int | None, job_id: JobId | None, before: int | None
+    ) -> list[LedgerRow]:
+        sql = ledger.listing(tenant=tenant is not None, month=month is not None, job=job_id is not None)
+        return await self._many(
+            "ledger", sql, (*ledger.asked(tenant, month, job_id), before if before is not None else LAST_ID, limit)
+        )
+
+    async def usage_by(
+        self, by: str, limit: int, tenant: TenantName | None, month: int | None, job_id: JobId | None
+    ) -> list[UsageSum]:
+        sql = ledger.sums(by, tenant=tenant is not None, month=month is not None, job=job_id is not None)
+        return [
+            UsageSum(*columns)
+            for columns in await self._readers.rows(sql, (*ledger.asked(tenant, month, job_id), limit))
+        ]
 
     async def _one(self, table: str, sql: str, parameters: tuple[Any, ...]) -> Any:
         rows = await self._many(table, sql, parameters)

@@ -1,9 +1,9 @@
-"""Ended work that is old enough: logs first, then jobs with all that they have, then the audit."""
+"""Ended work that is old enough: logs first, then jobs with all that they have, then the audit and the ledger."""
 
 from __future__ import annotations
 
 from coordinator.core.ids import JobId, Ms
-from store import attempts, audit, jobs, meta, steps, tasks
+from store import attempts, audit, jobs, ledger, meta, steps, tasks
 from store.logs import DiskLogs
 from store.settings import StoreSettings
 from store.sqlite import sqlite3
@@ -17,7 +17,7 @@ _END = tuple[Ms, int]
 
 
 class WorkRetention:
-    """Prunes jobs, their logs and the audit. Idempotent; interrupted, it goes on where it was."""
+    """Prunes jobs, their logs, the audit and the ledger. Idempotent; interrupted, it goes on where it was."""
 
     def __init__(self, truth: Writer, logs: DiskLogs, settings: StoreSettings) -> None:
         self._truth = truth
@@ -34,6 +34,11 @@ class WorkRetention:
                 await self._logs.remove(job_id)  # what an agent sent later than anybody waited for
         old_ns = (now_ms - self._settings.audit_keep_ms) * 1_000_000
         while await self._truth.transact(lambda c: c.execute(audit.PRUNE, (old_ns, BATCH_ROWS)).rowcount) == BATCH_ROWS:
+            pass
+        old_ms = now_ms - self._settings.ledger_keep_ms
+        while (
+            await self._truth.transact(lambda c: c.execute(ledger.PRUNE, (old_ms, BATCH_ROWS)).rowcount) == BATCH_ROWS
+        ):
             pass
 
     async def _remove_logs(self, before_ms: Ms) -> None:
