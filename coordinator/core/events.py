@@ -314,6 +314,8 @@ class JobSubmit(Event, frozen=True, kw_only=True, tag="job_submit"):
     """SHA-256 of what was asked for: another body under one key is refused (CONFLICT)."""
     known: JobRow | None = None
     """What the store has under this tenant's key."""
+    any_priority: bool = False
+    """An admin asks: the tenant's own bound of the priority does not count."""
 
 
 class JobCancel(Event, frozen=True, kw_only=True, tag="job_cancel"):

@@ -456,6 +456,8 @@ class StepRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag=
     cancelled: int = 0
     """Those that never got a row included."""
     reason: str = ""
+    task_estimate: int = 0
+    """What is reserved for each of its tasks until it ends, in millionths of the unit of account."""
 
 
 class TaskRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="task"):

@@ -1,0 +1,52 @@
+"""Quotas: whether a tenant has room for what it asks, and how that is said. O(1) each; changes nothing."""
+
+from __future__ import annotations
+
+from coordinator.core.amounts import Ask
+from coordinator.core.ids import JobId, TenantName
+from coordinator.core.metering import is_broke
+from coordinator.core.policy import Policy
+from coordinator.core.state import ClusterState
+
+CONCURRENT = ("cpus", "gpus", "memory")
+"""What is held at a time: filled up to the guardrail, not beyond."""
+COUNTS = ("running", "queued")
+"""Exact, without a guardrail."""
+CUMULATIVE = ("storage", "ingress", "egress", "budget")
+"""Refused when use and promises and the request together would reach the guardrail."""
+DIMENSIONS = (*CONCURRENT, *COUNTS, *CUMULATIVE)
+
+
+def guardrail(name: str, limit: int, policy: Policy) -> int:
+    """What may not be passed (concurrent ones and counts) or not be reached (cumulative ones)."""
+    if name in COUNTS:
+        return limit
+    share = limit * policy.guardrail_percent
+    return share // 100 if name in CONCURRENT else -(-share // 100)
+
+
+def room_for(
+    state: ClusterState, tenant: TenantName, job_id: JobId, ask: Ask, nodes: int, policy: Policy
+) -> tuple[str, ...]:
+    """The dimensions in which the tenant has no room now for one task of this job with `nodes` ranks of `ask`: of
+    `cpus`, `gpus`, `memory`, `running`, `budget`; nothing when it may be placed.
+
+    Only `running` looks at the job: one that holds something already may go on. `Account.freed` moves when it gets
+    room.
+    """
+    account = state.work.accounts.by_tenant.get(tenant)
+    if account is None or not account.limited:
+        return ()
+    quota, percent = account.tenant.quota, policy.guardrail_percent
+    found: list[str] = []
+    if quota.cpus is not None and ask.cpus and (account.cpus + ask.cpus * nodes) * 100 > quota.cpus * percent:
+        found.append("cpus")
+    if quota.gpus is not None and ask.gpus and (account.gpus + ask.gpus * nodes) * 100 > quota.gpus * percent:
+        found.append("gpus")
+    if quota.memory is not None and ask.memory and (account.memory + ask.memory * nodes) * 100 > quota.memory * percent:
+        found.append("memory")
+    if quota.running is not None and job_id not in account.jobs and len(account.jobs) >= quota.running:
+        found.append("running")
+    if quota.budget is not None and is_broke(account, state.now_ms):
+        found.append("budget")
+    return tuple(found)
