@@ -1,7 +1,7 @@
 """What keeper and daemon say to each other, over a socket pair that keeps messages whole.
 
 The end of the channel is the death of the other one. Nothing here blocks: what does not fit is dropped, and is
-said again, because every message is the whole truth of its kind.
+said again, because every message is the whole truth of its kind. Several that are said at once travel as one array.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import socket
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +21,8 @@ from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import ExitInfo, LeaseToken, Promises
 
 MESSAGE_BYTES_MAX = 128 * 1024
+MANY = 64
+"""Messages that travel together at most: a wake-up of the other process costs what twenty messages do."""
 DAEMON_FD = 3
 """The daemon's end of the channel."""
 ENDPOINT_FD = 4
@@ -155,8 +158,8 @@ class Told(Struct, frozen=True, kw_only=True, tag="told"):
 
 ToDaemon = Start | Leave | Now | No | Told
 ToKeeper = Pulse | Hold | Run | Deadline | End | EndAll | LogStored | Forget
-_TO_DAEMON: msgspec.json.Decoder[ToDaemon] = msgspec.json.Decoder(ToDaemon)
-_TO_KEEPER: msgspec.json.Decoder[ToKeeper] = msgspec.json.Decoder(ToKeeper)
+_TO_DAEMON: msgspec.json.Decoder[ToDaemon | list[ToDaemon]] = msgspec.json.Decoder(ToDaemon | list[ToDaemon])
+_TO_KEEPER: msgspec.json.Decoder[ToKeeper | list[ToKeeper]] = msgspec.json.Decoder(ToKeeper | list[ToKeeper])
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -183,8 +186,27 @@ def endpoint_socket() -> socket.socket:
 
 def say(end: socket.socket, message: ToDaemon | ToKeeper) -> bool:
     """Send if there is room. False: there is none, say it again later. True also when nobody is left to hear it."""
+    return _send(end, _ENCODER.encode(message))
+
+
+def say_many(end: socket.socket, messages: Sequence[ToDaemon | ToKeeper]) -> int:
+    """Send in their order as many of these as there is room for; returns how many. All, when nobody is left."""
+    said = 0
+    while said < len(messages):
+        part = messages[said : said + MANY]
+        data = _ENCODER.encode(part)
+        while len(data) > MESSAGE_BYTES_MAX and len(part) > 1:
+            part = part[: len(part) // 2]
+            data = _ENCODER.encode(part)
+        if not _send(end, data):
+            break
+        said += len(part)
+    return said
+
+
+def _send(end: socket.socket, data: bytes) -> bool:
     try:
-        end.send(_ENCODER.encode(message), socket.MSG_NOSIGNAL)
+        end.send(data, socket.MSG_NOSIGNAL)
     except (BrokenPipeError, ConnectionResetError):
         return True
     except BlockingIOError:
@@ -192,16 +214,22 @@ def say(end: socket.socket, message: ToDaemon | ToKeeper) -> bool:
     return True
 
 
-def hear_keeper(end: socket.socket) -> ToDaemon | None:
-    """The next message; None when the keeper is gone. BlockingIOError when there is none yet."""
+def hear_keeper(end: socket.socket) -> list[ToDaemon] | None:
+    """The next messages; None when the keeper is gone. BlockingIOError when there are none yet."""
     data = _receive(end)
-    return _TO_DAEMON.decode(data) if data else None
+    if not data:
+        return None
+    said = _TO_DAEMON.decode(data)
+    return said if isinstance(said, list) else [said]
 
 
-def hear_daemon(end: socket.socket) -> ToKeeper | None:
-    """The next message; None when the daemon is gone. BlockingIOError when there is none yet."""
+def hear_daemon(end: socket.socket) -> list[ToKeeper] | None:
+    """The next messages; None when the daemon is gone. BlockingIOError when there are none yet."""
     data = _receive(end)
-    return _TO_KEEPER.decode(data) if data else None
+    if not data:
+        return None
+    said = _TO_KEEPER.decode(data)
+    return said if isinstance(said, list) else [said]
 
 
 def _receive(end: socket.socket) -> bytes:

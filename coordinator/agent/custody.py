@@ -11,8 +11,7 @@ import math
 import os
 import resource
 import select
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from coordinator import wire
@@ -40,9 +39,9 @@ Watch = Callable[[int, int, Callable[[], None]], None]
 
 
 class Voice(Protocol):
-    """Says a message to the daemon; False when it has to wait."""
+    """Says messages to the daemon, in their order; how many of them, the rest has to wait."""
 
-    def __call__(self, message: channel.ToDaemon) -> bool: ...
+    def __call__(self, messages: Sequence[channel.ToDaemon]) -> int: ...
 
 
 class Custody:
@@ -69,7 +68,7 @@ class Custody:
         self._grown: dict[str, None] = {}
         """The same for new lengths of streams alone."""
         self._grown_at_s = 0.0
-        self._queue: deque[channel.No | channel.Told | channel.Leave] = deque()
+        self._queue: list[channel.No | channel.Told | channel.Leave] = []
         self._commit_at_s = 0.0
         self._due_to_run: list[Attempt] = []
         self._leaving = ""
@@ -331,25 +330,28 @@ class Custody:
             self._commit_at_s = now_s + COMMIT_AGAIN_S
             return False
         self._commit_at_s = 0.0
-        while self._changed:
-            name = next(iter(self._changed))
-            attempt = self._attempts[name]
-            attempt.saved = attempt.exit is not None
-            if not say(now_of(attempt)):
+        if self._changed:
+            changed = [self._attempts[name] for name in self._changed]
+            for attempt in changed:
+                attempt.saved = attempt.exit is not None
+            said = say([now_of(attempt) for attempt in changed])
+            for attempt in changed[:said]:
+                del self._changed[attempt.name]
+                self._grown.pop(attempt.name, None)
+            if said < len(changed):
                 return True
-            del self._changed[name]
-            self._grown.pop(name, None)
-        while self._queue:
-            if not say(self._queue[0]):
+        if self._queue:
+            said = say(self._queue)
+            del self._queue[:said]
+            if self._queue:
                 return True
-            self._queue.popleft()
         if self._grown and now_s >= self._grown_at_s + LOG_NEWS_S:
             self._grown_at_s = now_s
-            while self._grown:
-                name = next(iter(self._grown))
-                if not say(now_of(self._attempts[name])):
-                    return True
+            grown = list(self._grown)
+            said = say([now_of(self._attempts[name]) for name in grown])
+            for name in grown[:said]:
                 del self._grown[name]
+            return said < len(grown)
         return False
 
 

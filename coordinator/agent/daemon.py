@@ -361,9 +361,10 @@ def main() -> NoReturn:
         for fd in (channel.DAEMON_FD, channel.ENDPOINT_FD):
             os.set_inheritable(fd, False)
         end.setblocking(True)
-        start = channel.hear_keeper(end)
+        heard = channel.hear_keeper(end)
     except OSError:
         sys.exit("the daemon is started by the keeper: coord agent")
+    start = heard[0] if heard else None
     if not isinstance(start, channel.Start):
         os._exit(Exit.FAULT)
     end.setblocking(False)

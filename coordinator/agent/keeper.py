@@ -270,16 +270,19 @@ class _Keeper:
     def _hear(self, daemon: _Daemon, most: int) -> bool:
         """Take what the daemon said. False when it will say no more, or nothing that makes sense."""
         try:
-            for _ in range(most):
-                message = channel.hear_daemon(daemon.end)
-                if message is None:
+            heard = 0
+            while heard < most:
+                messages = channel.hear_daemon(daemon.end)
+                if messages is None:
                     return False
-                if isinstance(message, channel.Pulse):
-                    daemon.silent_s = 0.0
-                    daemon.pulsed = True
-                    self._resume_key = message.resume_key
-                else:
-                    self._custody.hear(message)
+                heard += len(messages)
+                for message in messages:
+                    if isinstance(message, channel.Pulse):
+                        daemon.silent_s = 0.0
+                        daemon.pulsed = True
+                        self._resume_key = message.resume_key
+                    else:
+                        self._custody.hear(message)
         except BlockingIOError:
             return True
         except msgspec.DecodeError:
@@ -291,9 +294,9 @@ class _Keeper:
         """Make durable what was decided; tell the daemon, as far as it takes it now."""
         daemon = self._daemon
         if daemon is None:
-            self._custody.flush(lambda _message: False, boot_s())
+            self._custody.flush(lambda _messages: 0, boot_s())
             return
-        waits = self._custody.flush(lambda message: channel.say(daemon.end, message), boot_s())
+        waits = self._custody.flush(lambda messages: channel.say_many(daemon.end, messages), boot_s())
         mask = select.EPOLLIN | select.EPOLLOUT if waits else select.EPOLLIN
         if mask != daemon.mask:
             daemon.mask = mask

@@ -51,12 +51,15 @@ class KeeperLine:
 
     def _on_readable(self) -> None:
         try:
-            for _ in range(HEARD_AT_ONCE):
-                message = channel.hear_keeper(self._end)
-                if message is None:
+            heard = 0
+            while heard < HEARD_AT_ONCE:
+                messages = channel.hear_keeper(self._end)
+                if messages is None:
                     self._gone()
                     return
-                self._hear(message)
+                heard += len(messages)
+                for message in messages:
+                    self._hear(message)
         except BlockingIOError:
             return
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -71,6 +72,8 @@ class DaemonSide:
         self.now: dict[str, channel.Now] = {}
         """The newest standing of each attempt, as the daemon of the moment was told."""
         self.heard: list[channel.ToDaemon] = []
+        self._ahead: deque[channel.ToDaemon] = deque()
+        """What came together with what was heard last."""
         self._meet = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._meet.bind(str(meeting))
         meeting.chmod(0o777)  # for a keeper of another user
@@ -105,6 +108,7 @@ class DaemonSide:
         self.end = socket.socket(fileno=fds[0])
         self.end.setblocking(False)
         self.now.clear()
+        self._ahead.clear()
         start = self.hear()
         assert isinstance(start, channel.Start)
         self.say(channel.Pulse(resume_key="key"))
@@ -128,10 +132,13 @@ class DaemonSide:
 
     def hear(self, within_s: float = DEADLINE_S) -> channel.ToDaemon:
         assert self.end is not None
-        ready, _, _ = select.select([self.end], [], [], within_s)
-        assert ready, f"nothing was said for {within_s} s; {self.said()}"
-        message = channel.hear_keeper(self.end)
-        assert message is not None, f"the keeper is gone: {self.said()}"
+        if not self._ahead:
+            ready, _, _ = select.select([self.end], [], [], within_s)
+            assert ready, f"nothing was said for {within_s} s; {self.said()}"
+            messages = channel.hear_keeper(self.end)
+            assert messages is not None, f"the keeper is gone: {self.said()}"
+            self._ahead.extend(messages)
+        message = self._ahead.popleft()
         self.heard.append(message)
         if isinstance(message, channel.Now):
             self.now[message.attempt] = message
@@ -144,7 +151,7 @@ class DaemonSide:
             left_s = until_s - time.monotonic()
             assert left_s > 0, f"not within {within_s} s: {self.now}; {self.said()}"
             assert self.end is not None
-            if select.select([self.end], [], [], min(left_s, 0.02))[0]:
+            if self._ahead or select.select([self.end], [], [], min(left_s, 0.02))[0]:
                 self.hear()
         return found
 

@@ -22,10 +22,10 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def heard(keeper: socket.socket) -> list[channel.ToKeeper]:
     """Everything that lies in the channel."""
-    found = []
+    found: list[channel.ToKeeper] = []
     try:
-        while (message := channel.hear_daemon(keeper)) is not None:
-            found.append(message)
+        while (messages := channel.hear_daemon(keeper)) is not None:
+            found += messages
     except BlockingIOError:
         pass
     return found
@@ -78,3 +78,17 @@ def test_the_end_of_the_keeper_is_told(ends: tuple[socket.socket, socket.socket]
         assert said == [channel.Told()]
 
     asyncio.run(go())
+
+
+def test_many_messages_travel_together_as_far_as_there_is_room(ends: tuple[socket.socket, socket.socket]) -> None:
+    """What did not fit is a tail of what was to be said; large ones share no message that would be too large."""
+    keeper, daemon = ends
+    orders = [channel.End(attempt=f"1.0.{n}.1", token=TOKEN, why="x" * 5_000, grace_s=0.0) for n in range(1_000)]
+    found: list[channel.ToKeeper] = []
+    said = channel.say_many(daemon, orders)
+    assert 0 < said < len(orders)
+    while len(found) < len(orders):
+        found += heard(keeper)
+        assert len(found) == said
+        said += channel.say_many(daemon, orders[said:])
+    assert orders == found
