@@ -7,6 +7,7 @@ core says itself when it is over.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 
@@ -14,8 +15,9 @@ from msgspec import Struct
 
 from coordinator.api_types import AlertEntry
 from coordinator.core import commands
+from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
-from coordinator.timetext import to_text
+from coordinator.timetext import optional_text, to_text
 
 log = logging.getLogger("coord.alerts")
 
@@ -59,11 +61,25 @@ KINDS: Mapping[str, Kind] = {
         calmed=True,
     ),
     "pool_exhausted": Kind(severity="warning", hint="work waits for capacity; add a provider, or see coord job why"),
+    "quota_90": Kind(
+        severity="warning",
+        hint="raise the limit (coord tenant set), or let it end what it runs: more than this is refused or waits",
+        calmed=True,
+    ),
+    "budget": Kind(
+        severity="critical",
+        hint="its budget of this month is used up: nothing new of it starts until it is raised or the month is over",
+        calmed=True,
+    ),
+    "usage_drift": Kind(
+        severity="warning",
+        hint="a job cost more, or less, than it was estimated: give its expected_runtime, or its estimate",
+    ),
     "relay_saturated": Kind(
         severity="warning", hint="logs come faster than the disk takes them; none is lost, readers see them late"
     ),
 }
-"""Every kind there is (docs/reference/alerts.md). Those of quotas, budgets and staging come with what they speak of."""
+"""Every kind there is (docs/reference/alerts.md). Those of staging come with what they speak of."""
 
 Probe = Callable[[], str | None]
 """What is wrong right now, or None."""
@@ -88,6 +104,13 @@ class _Alert(Struct):
     last_ms: Ms
     count: int
     resolved_ms: Ms | None = None
+    acked_ms: Ms | None = None
+    acked_by: str = ""
+
+    @property
+    def alert_id(self) -> str:
+        """Names this one, since it began: when it comes back it is another one."""
+        return hashlib.sha256(f"{self.kind}\n{self.subject}\n{self.since_ms}".encode()).hexdigest()[:12]
 
 
 class Alerts:
@@ -138,6 +161,16 @@ class Alerts:
             alert.resolved_ms = self._now_ms()
             log.info("alert %s on %s is over", kind, subject)
             self._tell("resolved", alert)
+
+    def acknowledge(self, alert_id: str, by: str) -> AlertEntry:
+        """Keep who looks after it; the first one stays. CoordError(NOT_FOUND) when there is none of this id."""
+        for alert in self._alerts.values():
+            if alert.alert_id == alert_id:
+                if alert.acked_ms is None:
+                    alert.acked_ms, alert.acked_by = self._now_ms(), by
+                    log.info("alert %s on %s was acknowledged by %s", alert.kind, alert.subject, by)
+                return _entry(alert)
+        raise CoordError(Code.NOT_FOUND, f"there is no alert {alert_id}", "coord alerts shows those there are")
 
     def _tell(self, status: str, alert: _Alert) -> None:
         change = Change(status=status, entry=_entry(alert))
@@ -192,5 +225,8 @@ def _entry(alert: _Alert) -> AlertEntry:
         count=alert.count,
         text=alert.text,
         hint=KINDS[alert.kind].hint,
-        resolved_at=to_text(alert.resolved_ms) if alert.resolved_ms is not None else None,
+        resolved_at=optional_text(alert.resolved_ms),
+        id=alert.alert_id,
+        acknowledged_at=optional_text(alert.acked_ms),
+        acknowledged_by=alert.acked_by,
     )

@@ -27,6 +27,7 @@ def to_wire(message: Plain) -> wire.FromCoordinator:
                 token=message.token,
                 term_s=message.term_ms / 1_000,
                 share=message.share,
+                prefetched=message.prefetched,
             )
         case commands.Launch():
             return wire.Launch(
@@ -41,6 +42,7 @@ def to_wire(message: Plain) -> wire.FromCoordinator:
                 token=message.token,
                 why=message.why,
                 grace_s=message.grace_ms / 1_000,
+                unbegun=message.unbegun,
             )
         case commands.Settled():
             return wire.Settled(attempt=dotted(message.attempt_id), rank=message.rank, token=message.token)

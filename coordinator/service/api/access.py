@@ -6,8 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from coordinator.api_types import PoolEntry, PoolRequest, Pools, TokenMade, TokenRequest, Tokens
+from coordinator.api_types import PoolEntry, PoolRequest, Pools, PriceRequest, TokenMade, TokenRequest, Tokens
 from coordinator.core import events
+from coordinator.core.amounts import Price
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import PoolName, TokenId, check_name
 from coordinator.core.providers import DEFAULT_POOL
@@ -17,6 +18,7 @@ from coordinator.service.api.fleet import short_text
 from coordinator.service.api.pages import Number, page_position, page_token
 from coordinator.service.api.query import NoQuery, nearest, shown
 from coordinator.service.api.route import Call, NoBody
+from coordinator.service.api.scope import who
 from coordinator.service.tokens import digest_of, new_token_id, new_token_text
 
 LIFE_MAX_S = 10 * 365 * 86_400.0
@@ -24,6 +26,7 @@ LIFE_MAX_S = 10 * 365 * 86_400.0
 
 class TokensQuery(Struct, frozen=True, kw_only=True):
     role: Annotated[str, Meta(description="only tokens of this role; agent shows providers' credentials")] | None = None
+    tenant: Annotated[str, Meta(description="only this tenant's")] | None = None
     limit: Annotated[int, Meta(ge=1, le=1000, description="entries on one page")] = 100
     page: Annotated[str, Meta(description="next_page of the answer before")] | None = None
 
@@ -56,6 +59,7 @@ async def list_tokens(call: Call[TokensQuery, NoBody]) -> Tokens:
             row
             for row in call.deps.views.tokens.values()
             if (row.role is role if role is not None else row.role is not Role.AGENT)
+            and query.tenant in (None, row.tenant)
             and (row.created_at_ms, row.token_id) > after
         ),
         key=lambda row: (row.created_at_ms, row.token_id),
@@ -84,6 +88,7 @@ async def create_token(call: Call[NoQuery, TokenRequest]) -> TokenMade:
         lambda request_id: events.TokenCreate(
             at_ms=call.now_ms,
             request_id=request_id,
+            by=who(call),
             token_id=new_token_id(),
             digest=digest_of(text),
             role=role,
@@ -101,7 +106,7 @@ async def revoke_token(call: Call[NoQuery, NoBody]) -> None:
     """From now on it opens nothing, and what it holds open is cut. Idempotent."""
     token_id = TokenId(call.name())
     await call.deps.engine.call(
-        lambda request_id: events.TokenRevoke(at_ms=call.now_ms, request_id=request_id, token_id=token_id)
+        lambda request_id: events.TokenRevoke(at_ms=call.now_ms, request_id=request_id, by=who(call), token_id=token_id)
     )
 
 
@@ -109,8 +114,8 @@ async def list_pools(call: Call[NoQuery, NoBody]) -> Pools:
     """Every pool with how many providers it has; `default` is always there."""
     sizes = call.deps.engine.state.pool_sizes
     made = call.deps.views.pools
-    entries = [PoolEntry(name=DEFAULT_POOL, note="", created_at=None, providers=sizes.get(DEFAULT_POOL, 0))]
-    entries += [pool_entry(made[name], sizes.get(name, 0)) for name in sorted(made)]
+    names = [DEFAULT_POOL, *sorted(name for name in made if name != DEFAULT_POOL)]
+    entries = [pool_entry(name, made.get(name), sizes.get(name, 0)) for name in names]
     return Pools(entries=tuple(entries))
 
 
@@ -118,15 +123,30 @@ async def create_pool(call: Call[NoQuery, PoolRequest]) -> PoolEntry:
     name = PoolName(check_name(call.body.name, "pool"))
     note = short_text(call.body.note, "note")
     result = await call.deps.engine.call(
-        lambda request_id: events.PoolCreate(at_ms=call.now_ms, request_id=request_id, name=name, note=note)
+        lambda request_id: events.PoolCreate(
+            at_ms=call.now_ms, request_id=request_id, by=who(call), name=name, note=note
+        )
     )
     assert isinstance(result, PoolRow)
-    return pool_entry(result, 0)
+    return pool_entry(name, result, 0)
+
+
+async def price_pool(call: Call[NoQuery, PriceRequest]) -> PoolEntry:
+    """What is granted there from now on costs this; a lease keeps the price that it was granted at."""
+    name, asked = PoolName(call.name("name")), call.body.price
+    price = Price(cpu=asked.cpu, gpu=asked.gpu, memory=asked.memory)
+    result = await call.deps.engine.call(
+        lambda request_id: events.PoolPrice(
+            at_ms=call.now_ms, request_id=request_id, by=who(call), name=name, price=price
+        )
+    )
+    assert isinstance(result, PoolRow)
+    return pool_entry(name, result, call.deps.engine.state.pool_sizes.get(name, 0))
 
 
 async def delete_pool(call: Call[NoQuery, NoBody]) -> None:
     """Only an unused pool goes."""
     name = PoolName(call.name("name"))
     await call.deps.engine.call(
-        lambda request_id: events.PoolDelete(at_ms=call.now_ms, request_id=request_id, name=name)
+        lambda request_id: events.PoolDelete(at_ms=call.now_ms, request_id=request_id, by=who(call), name=name)
     )

@@ -23,7 +23,7 @@ from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.problems import SECURITY_HEADERS, from_aiohttp, problem_of, refusal, unexpected
 from coordinator.service.api.query import parse_query
 from coordinator.service.api.replays import REPLAYED, Replays, fingerprint, key_of
-from coordinator.service.api.route import PUBLIC, AnyRoute, Call, NoBody, Ready, Result
+from coordinator.service.api.route import PUBLIC, WITH_BODY, AnyRoute, Call, NoBody, Ready, Result
 from coordinator.service.api.routes import routes
 from coordinator.service.api.streams import OpenStreams
 from coordinator.service.api.uploads import decode_body, read_body, receive_upload
@@ -161,7 +161,7 @@ class _Surface:
                 token = self._admit(request)
                 door.check_role(route, token)
             query = parse_query(request.rel_url.raw_query_string, route.query)
-            if route.method != "POST":
+            if route.method not in WITH_BODY:
                 return await self._carry_out(route, request, token, query, NoBody())
             assert token is not None
             if route.takes_upload:

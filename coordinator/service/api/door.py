@@ -18,7 +18,7 @@ from aiohttp import web
 from coordinator import wire
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
-from coordinator.core.rows import TokenRow
+from coordinator.core.rows import Role, TokenRow
 from coordinator.service.api.route import PUBLIC, AnyRoute
 from coordinator.service.api.settings import ApiSettings
 from coordinator.service.views import LiveViews
@@ -163,9 +163,16 @@ def authenticate(request: web.Request, views: LiveViews, limiter: FailureLimiter
 
 
 def check_role(route: AnyRoute, token: TokenRow) -> None:
-    """CoordError(FORBIDDEN) unless the route names the token's role."""
-    if route.roles == PUBLIC or token.role in route.roles:
+    """CoordError(FORBIDDEN) unless the route names the token's role; a reader of one tenant may read what that tenant
+    may, and nothing of the whole place."""
+    if route.roles == PUBLIC:
         return
+    if token.role in route.roles:
+        if token.role is not Role.READ_ONLY or token.tenant is None or Role.TENANT in route.roles:
+            return
+        raise CoordError(
+            Code.FORBIDDEN, "this token reads what is its tenant's alone", "it takes a read-only token of no tenant"
+        )
     needed = " or ".join(sorted(route.roles))
     raise CoordError(
         Code.FORBIDDEN, f"a token of role {token.role} may not do this", f"it takes a token of role {needed}"

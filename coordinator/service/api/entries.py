@@ -10,14 +10,17 @@ from coordinator.api_types import (
     HourEntry,
     Interval,
     PoolEntry,
+    PriceEntry,
     ProviderEntry,
     ScoreTerms,
     SessionEntry,
     TokenEntry,
 )
-from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.ids import Ms, PoolName, ProviderId
+from coordinator.core.providers import DEFAULT_POOL
 from coordinator.core.rows import PoolRow, Promises, SessionRow, TokenRow
 from coordinator.core.snapshot import ProviderView
+from coordinator.service.api.money import price_entry
 from coordinator.timetext import optional_text, to_text
 
 WINDOW_DAYS = 14.0
@@ -162,9 +165,16 @@ def token_entry(row: TokenRow) -> TokenEntry:
     )
 
 
-def pool_entry(row: PoolRow, providers: int) -> PoolEntry:
-    """A pool that somebody made."""
-    return PoolEntry(name=row.name, note=row.note, created_at=to_text(row.created_at_ms), providers=providers)
+def pool_entry(name: PoolName, row: PoolRow | None, providers: int) -> PoolEntry:
+    """A pool; the default one is there without a row, and nobody made it."""
+    made = row is not None and name != DEFAULT_POOL
+    return PoolEntry(
+        name=name,
+        note=row.note if row is not None else "",
+        created_at=to_text(row.created_at_ms) if row is not None and made else None,
+        providers=providers,
+        price=price_entry(row.price) if row is not None else PriceEntry(),
+    )
 
 
 def never_observed(provider_id: ProviderId, now_ms: Ms) -> Features:

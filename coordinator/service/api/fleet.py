@@ -20,6 +20,7 @@ from coordinator.service.api.entries import provider_entry
 from coordinator.service.api.pages import page_position, page_token
 from coordinator.service.api.query import NoQuery, nearest, shown
 from coordinator.service.api.route import Call, NoBody
+from coordinator.service.api.scope import who
 from coordinator.service.tokens import digest_of, new_token_id, new_token_text
 from coordinator.service.views import LiveViews
 from coordinator.timetext import HOUR_MS, asked_time
@@ -141,7 +142,12 @@ async def drain_provider(call: Call[NoQuery, DrainRequest]) -> ProviderEntry:
     provider_id = call.provider_id
     result = await call.deps.engine.call(
         lambda request_id: events.ProviderDrain(
-            at_ms=call.now_ms, request_id=request_id, provider_id=provider_id, note=note, away_until_ms=away_ms
+            at_ms=call.now_ms,
+            request_id=request_id,
+            by=who(call),
+            provider_id=provider_id,
+            note=note,
+            away_until_ms=away_ms,
         )
     )
     assert isinstance(result, ProviderView)
@@ -152,7 +158,9 @@ async def resume_provider(call: Call[NoQuery, NoBody]) -> ProviderEntry:
     """The drain is over. Idempotent."""
     provider_id = call.provider_id
     result = await call.deps.engine.call(
-        lambda request_id: events.ProviderResume(at_ms=call.now_ms, request_id=request_id, provider_id=provider_id)
+        lambda request_id: events.ProviderResume(
+            at_ms=call.now_ms, request_id=request_id, by=who(call), provider_id=provider_id
+        )
     )
     assert isinstance(result, ProviderView)
     return entry_of(call.deps, result)
@@ -162,7 +170,9 @@ async def forget_provider(call: Call[NoQuery, NoBody]) -> None:
     """Remove enrolment and credential; history stays until its retention."""
     provider_id = call.provider_id
     await call.deps.engine.call(
-        lambda request_id: events.ProviderForget(at_ms=call.now_ms, request_id=request_id, provider_id=provider_id)
+        lambda request_id: events.ProviderForget(
+            at_ms=call.now_ms, request_id=request_id, by=who(call), provider_id=provider_id
+        )
     )
 
 

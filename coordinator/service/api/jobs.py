@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from coordinator import api_types as t
 from coordinator.core import commands, events
+from coordinator.core.amounts import decimal_text
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TaskId, TenantName
 from coordinator.core.jobspec import JobSpec
@@ -164,6 +165,9 @@ async def preview_job(call: Call[SubmitQuery, Body]) -> t.Preview:
         steps=describe(spec),
         providers=result.providers,
         why=tuple(step_why(one) for one in result.steps),
+        estimate=result.estimate,
+        estimate_text=decimal_text(result.estimate),
+        dimensions=tuple(t.DimensionAsk(**structs.asdict(one)) for one in result.quota),
     )
 
 

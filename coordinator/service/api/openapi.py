@@ -145,8 +145,9 @@ def _answer(route: AnyRoute, by_type: dict[int, Json]) -> Json:
     if route.nullable:
         schema = {"anyOf": [schema, {"type": "null"}]}
     content: Json = {"application/json": {"schema": schema}}
-    if route.streams:
-        content[EVENT_STREAM] = {"schema": {"type": "string"}}
+    for other, given in ((EVENT_STREAM, route.streams), ("text/csv", route.csv)):
+        if given:
+            content[other] = {"schema": {"type": "string"}}
     return {"description": (route.answer.__doc__ or "").split("\n")[0], "content": content}
 
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import msgspec
 
 from coordinator.api_types import (
+    AlertEntry,
     Alerts,
     Alive,
     BackupAnswer,
@@ -26,6 +27,7 @@ from coordinator.service import metrics as m
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody, Ready
+from coordinator.service.api.scope import who
 from coordinator.service.api.session_csv import Limits, parse_sessions
 from coordinator.service.api.uploads import Upload
 from coordinator.timetext import optional_text, to_text
@@ -118,6 +120,11 @@ async def check(call: Call[NoQuery, NoBody], alone: OneAtATime) -> CheckAnswer:
 async def list_alerts(call: Call[NoQuery, NoBody]) -> Alerts:
     """Standing ones first, then the newest."""
     return Alerts(entries=tuple(call.deps.alerts.entries()))
+
+
+async def acknowledge_alert(call: Call[NoQuery, NoBody]) -> AlertEntry:
+    """Somebody looks after it. It stands until its cause is gone all the same. Idempotent: the first one counts."""
+    return call.deps.alerts.acknowledge(call.name(), who(call))
 
 
 async def healthz(call: Call[NoQuery, NoBody]) -> Alive:

@@ -36,6 +36,9 @@ ONLOOKERS = READERS | TENANTS
 ADMINS = frozenset({Role.ADMIN})
 
 
+WITH_BODY = frozenset({"POST", "PATCH"})
+
+
 class NoBody(msgspec.Struct, frozen=True, kw_only=True):
     """A route without a body."""
 
@@ -83,7 +86,7 @@ Answers = type[msgspec.Struct] | Literal["text/plain", "text/event-stream", "web
 class Route(Generic[Q, B]):
     """One method on one path. `answer` None: 204 without a body."""
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
     roles: frozenset[Role] | Literal["public"]
     handler: Handler[Q, B]
@@ -98,6 +101,8 @@ class Route(Generic[Q, B]):
     """Asked with `Accept: text/event-stream` it answers an event stream."""
     model: type[msgspec.Struct] | None = None
     """What a body that its handler takes apart itself looks like."""
+    csv: bool = False
+    """Asked with `Accept: text/csv` it answers that."""
     durable_keys: bool = False
     """The handler sees to Idempotency-Key itself, beyond a restart."""
 
@@ -106,7 +111,7 @@ class Route(Generic[Q, B]):
             raise ValueError(f"{self.method} {self.path} names no role: nobody could be meant")
         if self.roles == PUBLIC and self.path not in PUBLIC_PATHS:
             raise ValueError(f"{self.method} {self.path} may not be public")
-        if self.body is not NoBody and self.method != "POST":
+        if self.body is not NoBody and self.method not in WITH_BODY:
             raise ValueError(f"{self.method} {self.path} takes no body")
 
     @property
@@ -137,6 +142,7 @@ def get(
     *,
     nullable: bool = False,
     streams: bool = False,
+    csv: bool = False,
 ) -> AnyRoute:
     """A GET route; its handler's types are checked against `query`."""
     return Route(
@@ -150,6 +156,28 @@ def get(
         answer=answer,
         nullable=nullable,
         streams=streams,
+        csv=csv,
+    )
+
+
+def patch(
+    path: str,
+    roles: frozenset[Role],
+    handler: Handler[NoQuery, B],
+    answer: Answers,
+    summary: str,
+    body: type[B],
+) -> AnyRoute:
+    """A PATCH route: what its body does not name stays, and twice is once."""
+    return Route(
+        method="PATCH",
+        path=path,
+        roles=roles,
+        handler=handler,
+        summary=summary,
+        query=NoQuery,
+        body=body,
+        answer=answer,
     )
 
 

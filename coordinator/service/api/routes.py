@@ -19,10 +19,12 @@ from coordinator.service.api import (
     history,
     job_logs,
     jobs,
+    ledger,
     log_selection,
     nodepools,
     operations,
     reliability,
+    tenants,
     waiting,
 )
 from coordinator.service.api.agents_door import connect_agent
@@ -40,6 +42,7 @@ from coordinator.service.api.route import (
     delete,
     delete_with,
     get,
+    patch,
     post,
     post_model,
 )
@@ -57,7 +60,36 @@ def _with(handler: Any, *parts: object, **named: object) -> Any:
 
 def routes(deps: ApiDeps, streams: OpenStreams) -> tuple[AnyRoute, ...]:
     """Every route of the coordinator."""
-    return (*_fleet_routes(deps), *_work_routes(streams))
+    return (*_fleet_routes(deps), *_work_routes(streams), *_tenant_routes(streams))
+
+
+def _tenant_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
+    """Who submits and pays: limits, use and charges."""
+    return (
+        get("/v1/tenants", READERS, tenants.list_tenants, t.Tenants, "Tenants by name", tenants.TenantsQuery),
+        post("/v1/tenants", ADMINS, tenants.create_tenant, t.TenantEntry, "Make a tenant", t.TenantRequest, status=201),
+        get("/v1/tenants/{name}", ONLOOKERS, tenants.show_tenant, t.TenantEntry, "A tenant and its limits", NoQuery),
+        patch("/v1/tenants/{name}", ADMINS, tenants.change_tenant, t.TenantEntry, "Change a tenant", t.TenantChange),
+        delete("/v1/tenants/{name}", ADMINS, tenants.delete_tenant, "Delete a tenant that nothing stands on"),
+        get(
+            "/v1/usage",
+            ONLOOKERS,
+            tenants.read_usage,
+            t.Usages,
+            "What tenants use, reserve and have left, as it is decided by",
+            tenants.UsageQuery,
+        ),
+        get("/v1/usage/by", ONLOOKERS, ledger.sum_ledger, t.UsageBy, "Charges summed", ledger.SumsQuery),
+        get(
+            "/v1/ledger",
+            ONLOOKERS,
+            _with(ledger.list_ledger, streams=streams),
+            t.Ledger,
+            "Charges, newest first",
+            ledger.LedgerQuery,
+            csv=True,
+        ),
+    )
 
 
 def _work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
@@ -301,6 +333,9 @@ def _fleet_routes(deps: ApiDeps) -> tuple[AnyRoute, ...]:
         delete("/v1/tokens/{id}", ADMINS, access.revoke_token, "Revoke a token and cut what stands on it"),
         get("/v1/pools", READERS, access.list_pools, t.Pools, "Pools and how many providers they have", NoQuery),
         post("/v1/pools", ADMINS, access.create_pool, t.PoolEntry, "Make a pool", t.PoolRequest, status=201),
+        patch(
+            "/v1/pools/{name}", ADMINS, access.price_pool, t.PoolEntry, "What a pool costs from now on", t.PriceRequest
+        ),
         delete("/v1/pools/{name}", ADMINS, access.delete_pool, "Delete an unused pool"),
         # ---- operations
         post(
@@ -312,6 +347,14 @@ def _fleet_routes(deps: ApiDeps) -> tuple[AnyRoute, ...]:
             Upload,
         ),
         get("/v1/alerts", READERS, operations.list_alerts, t.Alerts, "What an operator should look at", NoQuery),
+        post(
+            "/v1/alerts/{id}/ack",
+            ADMINS,
+            operations.acknowledge_alert,
+            t.AlertEntry,
+            "Say that somebody looks after an alert",
+            NoBody,
+        ),
         post(
             "/v1/db/backup",
             ADMINS,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from coordinator import api_types as t
 from coordinator.core import commands
-from coordinator.core.amounts import UNIT
+from coordinator.core.amounts import UNIT, decimal_text
 from coordinator.core.ids import dotted
 from coordinator.core.jobspec import JobSpec, StepSpec, task_values
-from coordinator.core.rows import AttemptRow, AuditRow, ExitInfo, JobRow, StepRow, TaskRow, WorkState
+from coordinator.core.rows import AttemptRow, AuditRow, Choice, ExitInfo, JobRow, StepRow, TaskRow, WorkState
 from coordinator.timetext import optional_text, to_text
 
 
@@ -28,6 +28,12 @@ def job_entry(row: JobRow, running: int) -> t.JobEntry:
         cancelling=row.cancelling,
         retries=row.retries,
         counts=_counts(row.tasks, running, row.completed, row.failed, row.cancelled),
+        priority=row.priority,
+        estimate=row.estimate,
+        estimate_text=decimal_text(row.estimate),
+        cost=row.cost,
+        cost_text=decimal_text(row.cost),
+        promised_at=optional_text(row.promised_at_ms),
     )
 
 
@@ -113,6 +119,19 @@ def attempt_entry(row: AttemptRow) -> t.AttemptEntry:
             )
             for number, rank in enumerate(row.ranks)
         ),
+        choice=_choice(row.choice) if row.choice is not None else None,
+        prefetched=row.prefetched,
+    )
+
+
+def _choice(choice: Choice) -> t.ChoiceEntry:
+    return t.ChoiceEntry(
+        among=choice.among,
+        run_ms=choice.run_ms,
+        loss_ms=choice.loss_ms,
+        fit=choice.fit,
+        basis=choice.basis,
+        backfilled=choice.backfilled,
     )
 
 
@@ -148,6 +167,7 @@ def step_why(found: commands.StepExplanation) -> t.StepWhy:
             t.Obstacle(constraint=one.constraint, providers=one.providers, text=one.text, ever=one.ever)
             for one in found.obstacles
         ),
+        ahead=found.ahead,
     )
 
 

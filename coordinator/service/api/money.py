@@ -1,0 +1,94 @@
+"""Tenants, use, prices and charges as the structs of answers. Pure; whole numbers all the way."""
+
+from __future__ import annotations
+
+from msgspec import structs
+
+from coordinator import api_types as t
+from coordinator import ports
+from coordinator.core import commands
+from coordinator.core.amounts import Price, decimal_text
+from coordinator.core.ids import dotted
+from coordinator.core.rows import LedgerRow, TenantRow
+from coordinator.timetext import optional_text, to_text
+
+COUNTS = frozenset({"running", "queued"})
+"""Exact: their guardrail is the limit itself."""
+
+
+def price_entry(price: Price) -> t.PriceEntry:
+    return t.PriceEntry(cpu=price.cpu, gpu=price.gpu, memory=price.memory)
+
+
+def tenant_entry(row: TenantRow) -> t.TenantEntry:
+    return t.TenantEntry(
+        name=row.name,
+        created_at=optional_text(row.created_at_ms or None),
+        note=row.note,
+        weight=row.weight,
+        priority_max=row.priority_max,
+        on_full=row.on_full.value,
+        on_budget=row.on_budget.value,
+        runtime_ms=row.runtime_ms,
+        quota=structs.asdict(row.quota),
+    )
+
+
+def usage_entry(found: commands.Usage, guardrail_percent: int) -> t.UsageEntry:
+    return t.UsageEntry(
+        tenant=found.tenant.name,
+        month=found.month,
+        dimensions=tuple(
+            t.DimensionEntry(
+                name=one.name,
+                used=one.used,
+                reserved=one.reserved,
+                limit=one.limit,
+                guardrail=_guardrail(one, guardrail_percent),
+            )
+            for one in found.dimensions
+        ),
+        share=found.share,
+        share_decayed=found.share_decayed,
+        weight=found.tenant.weight,
+        live_jobs=found.live_jobs,
+    )
+
+
+def _guardrail(one: commands.Dimension, percent: int) -> int | None:
+    if one.limit is None or one.name in COUNTS:
+        return one.limit
+    return one.limit * percent // 100
+
+
+def ledger_entry(row: LedgerRow) -> t.LedgerEntry:
+    return t.LedgerEntry(
+        seq=row.seq,
+        at=to_text(row.at_ms),
+        month=row.month,
+        tenant=row.tenant,
+        job_id=row.job_id,
+        attempt=dotted((row.job_id, row.step, row.task, row.attempt)),
+        rank=row.rank,
+        provider_id=row.provider_id,
+        pool=row.pool,
+        cpus=row.cpus,
+        gpus=row.gpus,
+        memory=row.memory,
+        price=price_entry(row.price),
+        ran_ms=row.ran_ms,
+        cost=row.cost,
+        cost_text=decimal_text(row.cost),
+    )
+
+
+def usage_line(row: ports.UsageSum) -> t.UsageLine:
+    return t.UsageLine(
+        key=row.key,
+        cost=row.cost,
+        cost_text=decimal_text(row.cost),
+        ran_ms=row.ran_ms,
+        cpu_ms=row.cpu_ms,
+        gpu_ms=row.gpu_ms,
+        charges=row.charges,
+    )
