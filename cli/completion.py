@@ -25,7 +25,7 @@ PROVIDERS_MAX = 1000
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of SHELL. It completes commands, options, live job numbers and provider ids.
+    """Print the completion script of SHELL. It completes commands, options, and names of what is there.
 
     \b
     eval "$(coord completion bash)"
@@ -51,6 +51,30 @@ def live_providers(ctx: click.Context, param: click.Parameter, incomplete: str) 
     except CoordError:
         return []
     return [CompletionItem(e.provider_id, help=e.liveness) for e in entries if e.provider_id.startswith(incomplete)]
+
+
+def live_tenants(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of tenants that begin like this. Silence when nobody answers at once."""
+    from click.shell_completion import CompletionItem
+
+    try:
+        with quick_client(ctx) as client:
+            entries = client.tenants.list(limit=PROVIDERS_MAX).entries
+    except CoordError:
+        return []
+    return [CompletionItem(one.name) for one in entries if one.name.startswith(incomplete)]
+
+
+def live_pools(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of pools that begin like this. Silence when nobody answers at once."""
+    from click.shell_completion import CompletionItem
+
+    try:
+        with quick_client(ctx) as client:
+            entries = client.pools().entries
+    except CoordError:
+        return []
+    return [CompletionItem(one.name) for one in entries if one.name.startswith(incomplete)]
 
 
 def quick_client(ctx: click.Context) -> Client:

@@ -52,6 +52,7 @@ BY_CODE: dict[Code, int] = {
     Code.UNAUTHENTICATED: 77,
     Code.FORBIDDEN: 77,
     Code.BAD_CONFIG: 78,
+    Code.QUOTA: 79,
 }
 
 MEANING: dict[int, str] = {
@@ -70,6 +71,7 @@ MEANING: dict[int, str] = {
     76: "the other side speaks another protocol",
     77: "the token is missing, wrong, or not allowed to",
     78: "a setting is wrong",
+    79: "the tenant's quota or budget has no room for it: nothing was taken; each dimension is named",
     JOB_TIMED_OUT: "`submit --wait`, `job wait`: the job was ended at its time limit",
     JOB_UNFINISHED: "`submit --wait`, `job wait`: it was cancelled, or failed without an exit status of its own",
     INTERRUPTED: "interrupted (Ctrl-C); `submit --wait` has detached, and the job goes on",

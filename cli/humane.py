@@ -6,6 +6,7 @@ import math
 import re
 from datetime import UTC, datetime
 
+from coordinator.core.amounts import UNIT, millionths
 from coordinator.core.errors import Code, CoordError
 
 _SIZE = r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?"
@@ -18,9 +19,23 @@ _UNIT_B = {
 def size(text: str) -> int:
     """`512`, `64MB`, `1.5GiB` in bytes. CoordError(BAD_REQUEST) for anything else."""
     found = re.fullmatch(_SIZE, text.strip())
-    if found is None:
+    amount = millionths(found[1]) if found is not None else None
+    if found is None or amount is None:
         raise CoordError(Code.BAD_REQUEST, f"{text!a} is not a size", "write it like 512, 64MB or 1.5GiB")
-    return int(float(found[1]) * _UNIT_B[found[2]])
+    return amount * _UNIT_B[found[2]] // UNIT
+
+
+def size_text(size_bytes: int) -> str:
+    """Bytes in the unit that shows them exactly where there is one: `512 GiB`, `5 GB`; else to four digits."""
+    for base, units in ((1024, ("TiB", "GiB", "MiB", "KiB")), (1000, ("TB", "GB", "MB", "kB"))):
+        for power, unit in zip((4, 3, 2, 1), units, strict=True):
+            if size_bytes and size_bytes % base**power == 0:
+                return f"{size_bytes // base**power} {unit}"
+    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size_bytes >= 1024**power:
+            value = size_bytes / 1024**power
+            return f"{value:.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}"
+    return f"{size_bytes} B"
 
 
 def length(value_s: float | None) -> str:
@@ -73,6 +88,11 @@ def between(start: str | None, end: str | None, now: datetime | None = None) -> 
 def clock(text: str | None) -> str:
     """A time of an answer to the second, in UTC: `2026-11-22 04:31:05`."""
     return "-" if text is None else moment(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def when(text: str | None) -> str:
+    """A time of an answer and how long ago it was; `-` for none."""
+    return "-" if text is None else f"{clock(text)} UTC ({ago(text)})"
 
 
 def share(value: float | None, digits: int = 1) -> str:

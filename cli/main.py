@@ -48,12 +48,14 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     LOOK: {
         "providers": Entry("cli.providers:providers", "The fleet now; drain, resume or forget a provider."),
         "query": Entry("cli.query:query", "Reliability, forecasts, history, and SQL over all of it."),
+        "usage": Entry("cli.usage:usage", "What tenants use now, and what they were charged for."),
         "alerts": Entry("cli.alerts:alerts", "What needs attention now."),
     },
     OPERATE: {
         "import": Entry("cli.history:history", "Take in history from elsewhere."),
+        "tenant": Entry("cli.tenant:tenant", "Tenants: who submits and pays, and how much each may use."),
         "token": Entry("cli.access:token", "Make, list and revoke tokens."),
-        "pool": Entry("cli.access:pool", "Make, list and delete pools; what is free in them."),
+        "pool": Entry("cli.pool:pool", "Pools: make, list, price and delete them; what is free."),
         "db": Entry("cli.db:db", "Back up, restore and check the data directory."),
         "config": Entry("cli.show:config", "Show the settings and where each came from."),
         "doctor": Entry("cli.doctor:doctor", "Check this machine, and say what to do."),
@@ -160,6 +162,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else exits.OK
     except CoordError as refused:
         terminal.complain(refused.message, refused.hint)
+        if refused.refusals:
+            from cli import refusals
+
+            refusals.tell(refused)
         return exits.of(refused.code)
     except click.exceptions.NoArgsIsHelpError as nothing:
         click.echo(nothing.ctx.get_help() if nothing.ctx else "", err=True)

@@ -118,8 +118,8 @@ def print_provider(entry: ProviderEntry, form: output.Format) -> None:
         ("state", _state(entry)),
         ("pool", entry.pool),
         ("stay", f"{humane.length(entry.stay_seconds)}" if entry.stay_seconds is not None else "-"),
-        ("connected", _when(entry.connected_at)),
-        ("last heartbeat", _when(entry.last_heartbeat_at)),
+        ("connected", humane.when(entry.connected_at)),
+        ("last heartbeat", humane.when(entry.last_heartbeat_at)),
         ("score", humane.number(entry.score, 3)),
         ("stays 8 h from now", humane.share(entry.forecast_8h)),
         ("cpus", f"{entry.cpus:g}"),
@@ -127,20 +127,20 @@ def print_provider(entry: ProviderEntry, form: output.Format) -> None:
         ("gpus", ", ".join(entry.gpus)),
         ("labels", ", ".join(f"{k}={v}" for k, v in sorted(entry.labels.items()))),
         ("drain note", entry.drain_note),
-        ("away until", _when(entry.away_until)),
+        ("away until", humane.when(entry.away_until)),
         ("quarantined", _quarantine(entry)),
         ("isolation", entry.isolation or "-"),
         ("promises", ", ".join(name.replace("_", " ") for name in entry.promises) or "-"),
         ("peer", entry.peer),
         ("agent", entry.agent_version),
         ("machine", entry.machine_id),
-        ("enrolled", _when(entry.enrolled_at)),
+        ("enrolled", humane.when(entry.enrolled_at)),
         ("clock", _clock(entry)),
         *_beat(entry.heartbeat),
     ]
     if entry.duplicate is not None:
         twin = entry.duplicate
-        facts.append(("duplicate", f"refused {_when(twin.at)} from {twin.peer}, held by {twin.holder_peer}"))
+        facts.append(("duplicate", f"refused {humane.when(twin.at)} from {twin.peer}, held by {twin.holder_peer}"))
     output.print_facts(facts)
 
 
@@ -170,10 +170,6 @@ def _clock(entry: ProviderEntry) -> str:
         return "-"
     bound = f" ± {entry.clock_bound_ms:.1f}" if entry.clock_bound_ms is not None else ""
     return f"{entry.clock_offset_ms:+.1f}{bound} ms"
-
-
-def _when(text: str | None) -> str:
-    return "-" if text is None else f"{humane.clock(text)} UTC ({humane.ago(text)})"
 
 
 @providers.command()

@@ -103,6 +103,7 @@ lost_after_ms = "45s"
 
 IN_WORDS = {
     "policy.pools_max": "Pools; further ones are refused.",
+    "policy.tenants_max": "Tenants; further ones are refused.",
     "policy.quarantine_jobs": "Those failures are of so many jobs at least.",
     "policy.quarantine_max_ms": "The longest quarantine.",
     "policy.storm_ms": "The time within which those retries count.",
