@@ -254,6 +254,9 @@ class Grant(Message, frozen=True, kw_only=True, tag="grant"):
     token: LeaseToken
     term_s: float
     share: Held
+    prefetched: bool = False
+    """It has no room of its own: once ordered to launch, start it when what you run leaves room for its share, in the
+    order of tokens among those that were granted so."""
 
 
 class Launch(Message, frozen=True, kw_only=True, tag="launch"):
@@ -272,6 +275,8 @@ class Stop(Message, frozen=True, kw_only=True, tag="stop"):
     token: LeaseToken
     why: str
     grace_s: float = 10.0
+    unbegun: bool = False
+    """Only if it was not started: else say its phase."""
 
 
 class Settled(Message, frozen=True, kw_only=True, tag="settled"):

@@ -7,6 +7,7 @@ ended with an agent or a machine, or its grant never arrived.
 from __future__ import annotations
 
 from coordinator.core.attempts import acknowledge, end_rank, may_revive, revive, take_exit, take_phase, unanswered
+from coordinator.core.capacity import promote
 from coordinator.core.commands import Decision, Renew, Send, Settled, StopAttempt, Term
 from coordinator.core.endings import rank_freed
 from coordinator.core.events import AgentHello, HeldAttempt
@@ -29,11 +30,13 @@ def on_arrival(
     state.work.better(provider.row.provider_id)
     state.work.freed_by = f"provider {provider.row.provider_id}"
     named = {(held.attempt_id, held.rank): held for held in hello.attempts}
+    promote(state.work, provider.row.provider_id, provider.offer)  # it may offer more than before
     why = "the machine was started anew" if rebooted else "its agent came back without it"
     for key in held_by(state.work, provider.row.provider_id):
         if key not in named:
             _missing(state, *key, why, policy, out)
-    terms = [term for held in hello.attempts if (term := _held(state, provider, hello, held, policy, out)) is not None]
+    ends_first = sorted(hello.attempts, key=lambda held: held.phase != "exited")  # those behind them may run already
+    terms = [term for held in ends_first if (term := _held(state, provider, hello, held, policy, out)) is not None]
     if terms:
         out.sends.append(Send(hello.conn_id, Renew(seq=0, terms=tuple(terms))))
 

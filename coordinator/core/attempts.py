@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from coordinator.core.capacity import take_turn
+from coordinator.core.account import hold_for, let_go
 from coordinator.core.commands import Decision, Send, Settled, StopAttempt
 from coordinator.core.endings import end_task, rank_freed, stop, take_back
 from coordinator.core.events import AgentGranted, AgentRefused, AttemptExited, AttemptPhase
@@ -14,6 +16,7 @@ from coordinator.core.ids import AttemptId, ConnId, dotted
 from coordinator.core.leases import (
     drop_if_free,
     free_rank,
+    has_not_begun,
     home_of,
     is_over,
     launch,
@@ -146,6 +149,8 @@ def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, pol
     by = f"agent:{row.ranks[rank].provider_id}"
     if not row.ranks[rank].running:
         attempt.row = row = set_rank(row, rank, running=True)
+        _take_turn(state, attempt, rank)
+        row = attempt.row
         begins = row.state is AttemptState.STAGING and phase != "frozen"
         if not (begins and all(r.running or r.exit is not None for r in row.ranks)):
             put_attempt(attempt, out)  # else it is written as it begins
@@ -156,6 +161,16 @@ def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, pol
         move_attempt(state, attempt, AttemptState.RUNNING, out, why="thawed", by=by)
     elif row.state is AttemptState.STAGING and all(r.running or r.exit is not None for r in row.ranks):
         begin(state, attempt, by, out)
+
+
+def _take_turn(state: ClusterState, attempt: Attempt, rank: int) -> None:
+    """A prefetched one runs: it holds its share. Where the end of the one before it was not heard of, there is no room
+    yet: it stays in line and is the next to hold some, and nothing else is placed there until then."""
+    who = attempt.row.ranks[rank].provider_id
+    provider = state.providers.get(who)
+    if attempt.row.prefetched and provider is not None:
+        if take_turn(state.work, who, attempt.row.attempt_id, rank, provider.offer):
+            attempt.row = replace(attempt.row, prefetched=False)
 
 
 def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None:
@@ -282,13 +297,18 @@ def _unsuccessful(
     policy: Policy,
     out: Decision,
 ) -> None:
-    """It failed by itself, or was lost: by the first rank whose end was its own."""
+    """It failed by itself, or was lost: by the first rank whose end was its own. A prefetched one that never began is
+    as if it had not been granted."""
     for rank, exit in enumerate(exits):
         if exit is not None and exit.cause in OWN_FAULTS and not is_success(exit):
             _close(state, attempt, AttemptState.FAILED, told(exit), by, out)
             failed(state, job, step, task, attempt, rank, exit, policy, out)
             return
     why = _loss(attempt, exits)
+    if has_not_begun(attempt) and all(row.released for row in attempt.row.ranks):
+        _close(state, attempt, AttemptState.TAKEN_BACK, why, by, out)
+        again(state, job, step, task, out, why=why, waits_for=f"lease {dotted(attempt.row.attempt_id)}")
+        return
     _close(state, attempt, AttemptState.LOST, why, by, out)
     lost(state, job, step, task, attempt, why, policy, out)
 
@@ -308,6 +328,7 @@ def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by
         if row.orphaned or row.provider_id not in state.providers:  # nobody will ever say that it is free
             free_rank(state, attempt, rank)
     silent = any(not row.released for row in attempt.row.ranks)
+    let_go(state.work.accounts, attempt.tenant, attempt.row)
     move_attempt(state, attempt, to, out, why=why, by=by, fenced=silent, ended_at_ms=state.now_ms)
     state.work.wheel.drop(attempt.row.attempt_id)
     drop_if_free(state.work, attempt)
@@ -360,6 +381,7 @@ def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> No
     for other in list(task.attempts.values()):
         take_back(state, other, "not needed any more", out)
     task.attempts[attempt.row.attempt] = attempt
+    charged = 0 if has_not_begun(attempt) else 1
     attempt.stopping = ""
     attempt.silent.clear()
     was_open = has_room(step)
@@ -367,10 +389,11 @@ def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> No
     if task.row.task in step.retry:
         step.retry.remove(task.row.task)
     work.wheel.drop(task.row.task_id)
-    task.row = replace(task.row, losses=max(0, task.row.losses - 1), not_before_ms=None)
+    task.row = replace(task.row, losses=max(0, task.row.losses - charged), not_before_ms=None)
     move_attempt(
         state, attempt, AttemptState.RUNNING, out, why=why, ended_at_ms=None, doubted_at_ms=None, lease_over_ms=None
     )
+    hold_for(work.accounts, attempt.tenant, attempt.row)
     move_task(state, job, task, WorkState.RUNNING, out, why=why)
     fit_task(state.work, job, step, task)
     if was_open and not has_room(step):

@@ -102,13 +102,70 @@ def hold(
     _add(load, share, 1)
 
 
-def release(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: int, share: Share) -> None:
-    """Nothing of this rank holds anything there any more."""
+def line_up(
+    work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: int, share: Share, tenant: TenantName
+) -> None:
+    """From now on this rank stands behind those that hold something there. Its token is above all of theirs in line."""
+    load = work.load_of(provider_id)
+    assert (attempt_id, rank) not in load.attempts, f"{attempt_id} stands in line at {provider_id} twice"
+    load.attempts[attempt_id, rank] = tenant
+    load.behind[attempt_id, rank] = share
+    _await(work, tenant, share, 1)
+
+
+def promote(work: Work, provider_id: ProviderId, offer: Offer) -> None:
+    """Those in line hold their shares from now on, one after the other, as far as they fit. O(those).
+
+    Which ones do follows from the rows alone: it is not written.
+    """
+    load = work.loads.get(provider_id)
+    while load is not None and load.behind:
+        attempt_id, rank = next(iter(load.behind))
+        if not take_turn(work, provider_id, attempt_id, rank, offer):
+            return
+
+
+def take_turn(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: int, offer: Offer) -> bool:
+    """This one holds its share from now on, if there is room. True also when it did already."""
     load = work.loads[provider_id]
-    del load.attempts[attempt_id, rank]
-    _add(load, share, -1)
+    share = load.behind.get((attempt_id, rank))
+    if share is None:
+        return True
+    if share_of(offer, load, share.ask) is None:
+        return False
+    del load.behind[attempt_id, rank]
+    _await(work, load.attempts[attempt_id, rank], share, -1)
+    _add(load, share, 1)
+    return True
+
+
+def release(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: int, share: Share) -> None:
+    """Nothing of this rank holds anything there any more. `promote` follows."""
+    load = work.loads[provider_id]
+    tenant = load.attempts.pop((attempt_id, rank))
+    if load.behind.pop((attempt_id, rank), None) is not None:
+        _await(work, tenant, share, -1)
+    else:
+        _add(load, share, -1)
     work.drop_empty_load(provider_id)
     work.better(provider_id)
+
+
+def count_behind(work: Work) -> None:
+    """Count anew what those in line will hold. O(those)."""
+    work.behind.clear()
+    for load in work.loads.values():
+        for key, share in load.behind.items():
+            _await(work, load.attempts[key], share, 1)
+
+
+def _await(work: Work, tenant: TenantName, share: Share, sign: int) -> None:
+    cpus, memory = work.behind.get(tenant, (0, 0))
+    cpus, memory = cpus + sign * share.ask.cpus, memory + sign * share.ask.memory
+    if cpus or memory:
+        work.behind[tenant] = cpus, memory
+    else:
+        work.behind.pop(tenant, None)
 
 
 def _add(load: Load, share: Share, sign: int) -> None:

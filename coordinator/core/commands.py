@@ -244,6 +244,8 @@ class StopAttempt(Struct, frozen=True, gc=False, kw_only=True):
     token: LeaseToken
     why: str
     grace_ms: Ms
+    unbegun: bool = False
+    """Only if it was not started yet; one that was goes on."""
 
 
 class Settled(Struct, frozen=True, gc=False, kw_only=True):

@@ -9,8 +9,17 @@ from bisect import bisect_left
 
 from coordinator.core import graph
 from coordinator.core.commands import Calmed, Decision
-from coordinator.core.ids import Ms, dotted
-from coordinator.core.leases import drop_if_free, free_rank, is_over, lease_over_ms, part, send_stop
+from coordinator.core.ids import Ms, ProviderId, dotted
+from coordinator.core.leases import (
+    drop_if_free,
+    free_rank,
+    has_not_begun,
+    held_by,
+    is_over,
+    lease_over_ms,
+    part,
+    send_stop,
+)
 from coordinator.core.queue import fit_fresh, fit_step, leave
 from coordinator.core.rows import AttemptState, WorkState
 from coordinator.core.state import ClusterState
@@ -23,7 +32,7 @@ from coordinator.core.transitions import (
     touch_job,
     touch_step,
 )
-from coordinator.core.work import RECENT_MAX, Attempt, Job, Step, Task
+from coordinator.core.work import RECENT_MAX, Attempt, Job, Step, Task, is_live
 
 STOP_AGAIN_MS: Ms = 20_000
 """An agent that has not said for so long beyond the grace that an attempt ended is told again."""
@@ -44,6 +53,26 @@ def stop(state: ClusterState, job: Job, step: Step, attempt: Attempt, why: str, 
             state.work.wheel.hasten(attempt.row.attempt_id, state.now_ms + step.spec.grace_ms + STOP_AGAIN_MS)
     else:
         take_back(state, attempt, why, out)
+
+
+def recall(state: ClusterState, attempt: Attempt, why: str, out: Decision) -> None:
+    """Have a prefetched one that was not begun given back: its task goes into the queue again, uncharged. One that its
+    agent has begun meanwhile goes on, and says so."""
+    if not is_live(attempt) or not has_not_begun(attempt):
+        return
+    for rank, row in enumerate(attempt.row.ranks):
+        if not row.released:
+            send_stop(state, attempt, rank, why, 0, out, unbegun=True)
+    if not attempt.silent:
+        state.work.wheel.hasten(attempt.row.attempt_id, state.now_ms + STOP_AGAIN_MS)
+
+
+def recall_all(state: ClusterState, provider_id: ProviderId, why: str, out: Decision) -> None:
+    """The same of all that this provider was given ahead. O(its attempts)."""
+    for attempt_id, _ in held_by(state.work, provider_id):
+        attempt = state.work.attempts.get(attempt_id)
+        if attempt is not None:
+            recall(state, attempt, why, out)
 
 
 def take_back(state: ClusterState, attempt: Attempt, why: str, out: Decision) -> None:

@@ -61,6 +61,8 @@ def crowded(provider: Provider, load: Load, want: Want, policy: Policy) -> Itera
         yield "tenant"
     if len(load.attempts) >= policy.attempts_per_provider_max:
         yield "attempts"
+    if load.behind:
+        yield "lined_up"
 
 
 def score(state: ClusterState, provider_id: ProviderId) -> float:

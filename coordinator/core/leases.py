@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from coordinator.core.account import hold_for, rank_let_go
 from coordinator.core.amounts import Share
-from coordinator.core.capacity import hold, release
+from coordinator.core.capacity import hold, line_up, promote, release
 from coordinator.core.commands import Decision, Grant, Launch, Message, Send, StopAttempt
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, dotted
 from coordinator.core.jobspec import StepSpec
@@ -55,6 +56,12 @@ def is_over(state: ClusterState, attempt: Attempt, rank: int) -> bool:
     row = attempt.row.ranks[rank]
     ended = row.exit is not None or row.released or not row.launched
     return ended or (rank in attempt.silent and over_ms(attempt, rank) <= state.now_ms)
+
+
+def has_not_begun(attempt: Attempt) -> bool:
+    """A prefetched one that, as far as its agent told, was never started: whatever ends it, nothing is lost."""
+    ran = any(rank.running or (rank.exit is not None and rank.exit.ran_ms) for rank in attempt.row.ranks)
+    return attempt.row.prefetched and not ran
 
 
 def home_of(work: Work, attempt: Attempt) -> tuple[Job, Step, Task] | None:
@@ -103,8 +110,10 @@ def new_attempt(
     shares: list[tuple[ProviderId, Share]],
     forecast: float | None,
     unblocked_by: str,
+    prefetched: bool = False,
 ) -> Attempt:
-    """Reserve: hold the capacity. Nobody is told, and it has no token yet. The task's row counts it already."""
+    """Reserve: hold the capacity, or stand in line for it. Nobody is told, and it has no token yet. The task's row
+    counts it already."""
     row = AttemptRow(
         job_id=task.row.job_id,
         step=task.row.step,
@@ -115,6 +124,7 @@ def new_attempt(
         ranks=tuple(RankRow(provider_id=provider_id, share=share) for provider_id, share in shares),
         unblocked_by=unblocked_by,
         forecast=forecast,
+        prefetched=prefetched,
     )
     attempt = Attempt(
         row=row,
@@ -124,8 +134,10 @@ def new_attempt(
     )
     state.work.attempts[row.attempt_id] = attempt
     task.attempts[row.attempt] = attempt
+    hold_for(state.work.accounts, job.row.tenant, row)
     for rank, (provider_id, share) in enumerate(shares):
-        hold(state.work, provider_id, row.attempt_id, rank, share, job.row.tenant)
+        begin = line_up if prefetched else hold
+        begin(state.work, provider_id, row.attempt_id, rank, share, job.row.tenant)
     return attempt
 
 
@@ -153,7 +165,14 @@ def grant(
     for rank, row in enumerate(attempt.row.ranks):
         conn_id = connection(state, row.provider_id)
         if conn_id is not None:
-            order = Grant(attempt_id=attempt.row.attempt_id, rank=rank, token=token, term_ms=term_ms, share=row.share)
+            order = Grant(
+                attempt_id=attempt.row.attempt_id,
+                rank=rank,
+                token=token,
+                term_ms=term_ms,
+                share=row.share,
+                prefetched=attempt.row.prefetched,
+            )
             out.sends.append(Send(conn_id, order))
     work.wheel.put(attempt.row.attempt_id, state.now_ms + policy.grant_ms)
     step.running += 1
@@ -173,7 +192,8 @@ def launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, policy: 
     move_attempt(state, attempt, AttemptState.STAGING, out, why="its agents hold the lease", ranks=ranks)
     for rank in range(len(ranks)):
         send_launch(state, job, step, attempt, rank, out)
-    state.work.wheel.put(attempt.row.attempt_id, state.now_ms + policy.launch_ms)
+    patience_ms = policy.prefetch_wait_ms if attempt.row.prefetched else policy.launch_ms
+    state.work.wheel.put(attempt.row.attempt_id, state.now_ms + patience_ms)
 
 
 def send_launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, rank: int, out: Decision) -> None:
@@ -201,9 +221,11 @@ def tell(state: ClusterState, provider_id: ProviderId, message: Message, out: De
 # ---- ending
 
 
-def send_stop(state: ClusterState, attempt: Attempt, rank: int, why: str, grace_ms: Ms, out: Decision) -> None:
+def send_stop(
+    state: ClusterState, attempt: Attempt, rank: int, why: str, grace_ms: Ms, out: Decision, unbegun: bool = False
+) -> None:
     row = attempt.row
-    order = StopAttempt(attempt_id=row.attempt_id, token=row.token, why=why, grace_ms=grace_ms)
+    order = StopAttempt(attempt_id=row.attempt_id, token=row.token, why=why, grace_ms=grace_ms, unbegun=unbegun)
     tell(state, row.ranks[rank].provider_id, order, out)
 
 
@@ -213,8 +235,12 @@ def free_rank(state: ClusterState, attempt: Attempt, rank: int) -> None:
     held = row.ranks[rank]
     if not held.released:
         release(work, held.provider_id, row.attempt_id, rank, held.share)
+        rank_let_go(work.accounts, attempt.tenant, row, rank)
         attempt.row = set_rank(row, rank, released=True)
         work.freed_by = f"slot {dotted(row.attempt_id)}"
+        provider = state.providers.get(held.provider_id)
+        if provider is not None:
+            promote(work, held.provider_id, provider.offer)
 
 
 def part(state: ClusterState, attempt: Attempt) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from coordinator.core.attempts import finish, unanswered
 from coordinator.core.commands import Decision
-from coordinator.core.endings import STOP_AGAIN_MS, rank_freed, stop, take_back
+from coordinator.core.endings import STOP_AGAIN_MS, rank_freed, recall, stop, take_back
 from coordinator.core.forecast import returns
 from coordinator.core.ids import AttemptId, ProviderId
 from coordinator.core.leases import (
     drop_if_free,
     free_rank,
+    has_not_begun,
     held_by,
     home_of,
     lease_over_ms,
@@ -193,6 +194,8 @@ def _review_live(state: ClusterState, attempt: Attempt, policy: Policy, out: Dec
     row = attempt.row
     if row.state is AttemptState.LEASED:
         _review_grant(state, attempt, policy, out)
+    elif row.state is AttemptState.STAGING and not attempt.stopping and has_not_begun(attempt):
+        recall(state, attempt, "those before it last longer than expected", out)
     elif row.state is AttemptState.STAGING and not attempt.stopping:
         since_ms = attempt.renewed_ms[0]
         audit_attempt(state, attempt, out, "slow", row.state.value, "ordered to launch, and slow to begin")

@@ -52,6 +52,9 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """A job that was charged so much more or less than its estimate is an alert."""
     share_half_life_ms: Ms = 24 * 3_600_000
     """What a tenant used counts half as much after so long: a burst of yesterday is not paid for for ever."""
+    share_ahead_ms: Ms = 3_600_000
+    """What a tenant holds counts beside what it used as if it went on for so long: tenants take turns within one moment,
+    and over a window of some hours a burst gets what it was owed."""
     aging_ms: Ms = 1_800_000
     """A line that got nothing for so long while it could be served counts as one priority higher, and so on."""
     plans_max: int = 16
@@ -68,6 +71,9 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     prefetch_ms: Ms = 500
     """Work that a provider may have lined up behind what it runs, of steps whose tasks are shorter than this: short
     tasks wait for no round trip, and nobody waits much longer for its turn."""
+    prefetch_wait_ms: Ms = 5_000
+    """A prefetched one that was not begun by then is called back: those before it last longer than they were taken to,
+    and another provider may be free."""
     attempts_per_provider_max: int = 1_000
     """A heartbeat names every one of them."""
     term_ms: Ms = 30_000

@@ -18,7 +18,7 @@ from coordinator.core.endings import end_task, take_back
 from coordinator.core.feasible import could_ever
 from coordinator.core.ids import JobId, Ms, ProviderId, dotted
 from coordinator.core.jobspec import RetryRule
-from coordinator.core.leases import grant
+from coordinator.core.leases import grant, has_not_begun
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
 from coordinator.core.queue import fit_task
@@ -195,9 +195,11 @@ def _no_more(state: ClusterState, job: Job, step: Step, task: Task, cause: str, 
 def lost(
     state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, why: str, policy: Policy, out: Decision
 ) -> None:
-    """A loss of the provider: charged to `retry.losses`, without a backoff. A reserved replacement is launched."""
+    """A loss of the provider: charged to `retry.losses`, unless it had not begun, without a backoff. A reserved
+    replacement is launched."""
     rule = step.spec.retry
-    put_task(task, out, losses=task.row.losses + 1)
+    charged = 0 if has_not_begun(attempt) else 1
+    put_task(task, out, losses=task.row.losses + charged)
     task.wanted = False
     if task.cancelling:
         end_task(state, job, step, task, WorkState.CANCELLED, out, why=attempt.stopping or job.row.cancelling or why)
@@ -206,7 +208,8 @@ def lost(
         why = f"{why}; lost {task.row.losses} times, {rule.losses} were allowed"
         end_task(state, job, step, task, WorkState.FAILED, out, why=why)
         return
-    _count_retry(state, job, policy, out)
+    if charged:
+        _count_retry(state, job, policy, out)
     waits_for = f"lease {dotted(attempt.row.attempt_id)}"
     for other in task.attempts.values():
         if other.row.state is AttemptState.RESERVED:

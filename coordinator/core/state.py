@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from coordinator.core.capacity import Offer, offer_of
+from coordinator.core.capacity import Offer, offer_of, promote
 from coordinator.core.events import AgentHello, FiguresPublished, ProviderFigures
 from coordinator.core.ids import ConnId, JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
 from coordinator.core.rows import (
@@ -175,6 +175,7 @@ class ClusterState:
                 case _:
                     pass
         load_work(state.work, rows)
+        state.promote_all()
         for session in sessions:
             provider = state.providers.get(session.provider_id)
             if provider is None:
@@ -189,6 +190,13 @@ class ClusterState:
                     saved_beat_ms=session.last_heartbeat_at_ms,
                 )
         return state
+
+    def promote_all(self) -> None:
+        """Of those in line hold their shares who did before: the rows do not say it, what is offered does."""
+        for provider_id, load in self.work.loads.items():
+            provider = self.providers.get(provider_id) if load.behind else None
+            if provider is not None:
+                promote(self.work, provider_id, provider.offer)
 
     # ---- providers, tokens
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
-from coordinator.core.amounts import Ask
+from coordinator.core.account import Accounts
+from coordinator.core.amounts import Ask, Share
 from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TaskId, TenantName
 from coordinator.core.jobspec import Isolation, JobSpec, StepSpec
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, JobRow, LeaseToken, StepRow, TaskRow
@@ -139,7 +140,10 @@ class Load(Struct, kw_only=True):
     """Held of each GPU, by index."""
     named: dict[str, int] = field(default_factory=dict)
     attempts: dict[tuple[AttemptId, int], TenantName] = field(default_factory=dict)
-    """(attempt, rank) of all that hold something here, and whose they are."""
+    """(attempt, rank) of all that hold something here or stand in line, and whose they are."""
+    behind: dict[tuple[AttemptId, int], Share] = field(default_factory=dict)
+    """Of these the prefetched ones that hold nothing yet, in the order of their tokens. While there are any, the first
+    of them does not fit, and nothing else is placed here."""
     failures: list[tuple[JobId, Ms]] = field(default_factory=list)
     """Failures in a row, oldest first. Memory only."""
 
@@ -151,6 +155,8 @@ class Work:
         self.jobs: dict[JobId, Job] = {}
         """In the order of submission, which is the order of the queue."""
         self.attempts: dict[AttemptId, Attempt] = {}
+        self.behind: dict[TenantName, tuple[int, int]] = {}
+        """CPUs and memory that prefetched ones of a tenant will hold when it is their turn; absent: nothing."""
         self.loads: dict[ProviderId, Load] = {}
         """Of providers that hold something or failed lately; absent: nothing."""
         self.by_key: dict[tuple[TenantName, str], JobId] = {}
@@ -161,6 +167,8 @@ class Work:
         """Idempotency keys of the recent ones."""
         self.queue: dict[Want, Line] = {}
         """Everything that could be placed at once if there were room."""
+        self.accounts = Accounts()
+        """Of tenants."""
         self.wheel: Wheel[tuple[int, ...]] = Wheel()
         """(job): its deadline. (job, step): the look for stragglers. TaskId: the end of a backoff. AttemptId: a look
         at its lease."""

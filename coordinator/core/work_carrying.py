@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from coordinator.core.capacity import count_behind
 from coordinator.core.ids import JobId, Ms
 from coordinator.core.rows import AttemptState
 from coordinator.core.work import Attempt, Job, Work
@@ -25,6 +26,7 @@ def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozense
         for rank, row in enumerate(attempt.row.ranks):
             if not row.released:
                 fresh.loads[row.provider_id].attempts[attempt_id, rank] = attempt.tenant
+    count_behind(fresh)
     for job_id, job in fresh.jobs.items():
         before = old.jobs.get(job_id)
         if before is not None:

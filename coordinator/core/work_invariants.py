@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.core import graph
 from coordinator.core.amounts import UNIT
-from coordinator.core.capacity import hold
+from coordinator.core.capacity import count_behind, hold
 from coordinator.core.ids import ProviderId, dotted
 from coordinator.core.queue import has_room
 from coordinator.core.rows import ENDED, AttemptState, LeaseToken, WorkState
@@ -53,7 +53,13 @@ def _check_loads(work: Work, offers: dict[ProviderId, tuple[int, int]]) -> None:
     alone = Work()
     for attempt_id, attempt in work.attempts.items():
         for number, rank in enumerate(attempt.row.ranks):
-            if not rank.released:
+            if rank.released:
+                continue
+            in_line = work.loads[rank.provider_id].behind.get((attempt_id, number))
+            if in_line is not None:
+                assert attempt.row.prefetched and in_line == rank.share, f"{dotted(attempt_id)} stands in line"
+                alone.load_of(rank.provider_id).attempts[attempt_id, number] = attempt.tenant
+            else:
                 hold(alone, rank.provider_id, attempt_id, number, rank.share, attempt.tenant)
     for provider_id, load in work.loads.items():
         own = alone.loads.pop(provider_id, Load())
@@ -64,7 +70,12 @@ def _check_loads(work: Work, offers: dict[ProviderId, tuple[int, int]]) -> None:
         cpus, memory = offers.get(provider_id, (load.cpus, load.memory))
         assert load.cpus <= cpus and load.memory <= memory, f"{provider_id} holds more than it offers"
         assert load.attempts or load.failures, f"{provider_id}: an empty load is kept"
+        tokens = [work.attempts[attempt_id].row.token for attempt_id, _ in load.behind]
+        assert tokens == sorted(tokens), f"{provider_id}: those in line are out of their order"
     assert not alone.loads, f"{next(iter(alone.loads))}: what it holds was forgotten"
+    counted = dict(work.behind)
+    count_behind(work)
+    assert counted == work.behind, "what stands in line is counted wrong"
 
 
 def _check_job(work: Work, job: Job) -> None:

@@ -6,7 +6,8 @@ from bisect import insort
 from collections.abc import Iterable, Mapping
 
 from coordinator.core import graph
-from coordinator.core.capacity import hold
+from coordinator.core.account import counted, hold_for
+from coordinator.core.capacity import hold, line_up
 from coordinator.core.ids import AttemptId, JobId, Ms, TenantName
 from coordinator.core.jobspec import JobSpec
 from coordinator.core.queue import fit_step, want_of
@@ -28,8 +29,8 @@ from coordinator.core.work import NO_TOKEN, Attempt, Job, Step, Task, Work, is_l
 
 def load_work(work: Work, rows: Iterable[Row], tenants: Mapping[AttemptId, TenantName] | None = None) -> None:
     """Fill an empty Work; rows of what has ended are skipped. Memory of what is not in the rows begins anew: nobody has
-    renewed anything. `tenants` tells
-    whose the attempts of ended jobs are, where that is known."""
+    renewed anything. `tenants` tells whose the attempts of ended jobs are, where that is known. Prefetched ones stand in
+    line, all of them: whose turn it is already follows from what is offered (`ClusterState.promote_all`)."""
     jobs: dict[JobId, JobRow] = {}
     specs: dict[JobId, SpecRow] = {}
     steps: dict[JobId, list[StepRow]] = {}
@@ -56,8 +57,8 @@ def load_work(work: Work, rows: Iterable[Row], tenants: Mapping[AttemptId, Tenan
     for row in tasks:
         if row.job_id in work.jobs:
             _load_task(work, row)
-    for row in sorted(attempts, key=lambda row: row.attempt_id):
-        _load_attempt(work, row, (tenants or {}).get(row.attempt_id))
+    for row in sorted(attempts, key=lambda row: (row.prefetched, row.token if row.prefetched else row.attempt_id)):
+        _load_attempt(work, row, (tenants or {}).get(row.attempt_id))  # those in line in the order of their tokens
     for job in work.jobs.values():
         _settle(work, job)
     highest = max(jobs, default=JobId(0))
@@ -86,9 +87,12 @@ def _load_attempt(work: Work, row: AttemptRow, tenant: TenantName | None) -> Non
         tenant=tenant,
     )
     work.attempts[row.attempt_id] = attempt
+    if counted(row):
+        hold_for(work.accounts, tenant, row)
     for rank, ranked in enumerate(row.ranks):
         if not ranked.released:
-            hold(work, ranked.provider_id, row.attempt_id, rank, ranked.share, attempt.tenant)
+            begin = line_up if row.prefetched else hold
+            begin(work, ranked.provider_id, row.attempt_id, rank, ranked.share, attempt.tenant)
     task = work.task(row.task_id)
     if task is None:
         return
