@@ -234,9 +234,12 @@ class Client:
 
     # ---- access
 
-    def tokens(self, *, role: str | None = None, limit: int = 100, page: str | None = None) -> t.Tokens:
+    def tokens(
+        self, *, role: str | None = None, tenant: str | None = None, limit: int = 100, page: str | None = None
+    ) -> t.Tokens:
         """One page of the tokens, without their texts."""
-        return self._requests.get("/v1/tokens", t.Tokens, {"role": role, "limit": limit, "page": page})
+        query: Query = {"role": role, "tenant": tenant, "limit": limit, "page": page}
+        return self._requests.get("/v1/tokens", t.Tokens, query)
 
     def create_token(
         self,

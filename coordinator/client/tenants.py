@@ -80,10 +80,16 @@ class Tenants:
         return self._requests.get("/v1/usage", t.Usages, {"tenant": tenant})
 
     def usage_by(
-        self, by: str, *, tenant: str | None = None, month: int | None = None, job_id: int | None = None
+        self,
+        by: str,
+        *,
+        tenant: str | None = None,
+        month: int | None = None,
+        job_id: int | None = None,
+        limit: int = 1_000,
     ) -> t.UsageBy:
-        """Charges summed by `job`, `pool`, `day`, `month` or `tenant`. `month` as 202611."""
-        query: Query = {"by": by, "tenant": tenant, "month": month, "job": job_id}
+        """Charges summed by `tenant`, `month`, `pool`, `job`, `provider` or `day`. `month` as 202611."""
+        query: Query = {"by": by, "tenant": tenant, "month": month, "job": job_id, "limit": limit}
         return self._requests.get("/v1/usage/by", t.UsageBy, query)
 
     def ledger(

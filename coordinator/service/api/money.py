@@ -9,11 +9,10 @@ from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.amounts import Price, decimal_text
 from coordinator.core.ids import dotted
+from coordinator.core.policy import Policy
+from coordinator.core.quotas import guardrail
 from coordinator.core.rows import LedgerRow, TenantRow
 from coordinator.timetext import optional_text, to_text
-
-COUNTS = frozenset({"running", "queued"})
-"""Exact: their guardrail is the limit itself."""
 
 
 def price_entry(price: Price) -> t.PriceEntry:
@@ -34,7 +33,7 @@ def tenant_entry(row: TenantRow) -> t.TenantEntry:
     )
 
 
-def usage_entry(found: commands.Usage, guardrail_percent: int) -> t.UsageEntry:
+def usage_entry(found: commands.Usage, policy: Policy) -> t.UsageEntry:
     return t.UsageEntry(
         tenant=found.tenant.name,
         month=found.month,
@@ -44,7 +43,7 @@ def usage_entry(found: commands.Usage, guardrail_percent: int) -> t.UsageEntry:
                 used=one.used,
                 reserved=one.reserved,
                 limit=one.limit,
-                guardrail=_guardrail(one, guardrail_percent),
+                guardrail=guardrail(one.name, one.limit, policy) if one.limit is not None else None,
             )
             for one in found.dimensions
         ),
@@ -53,12 +52,6 @@ def usage_entry(found: commands.Usage, guardrail_percent: int) -> t.UsageEntry:
         weight=found.tenant.weight,
         live_jobs=found.live_jobs,
     )
-
-
-def _guardrail(one: commands.Dimension, percent: int) -> int | None:
-    if one.limit is None or one.name in COUNTS:
-        return one.limit
-    return one.limit * percent // 100
 
 
 def ledger_entry(row: LedgerRow) -> t.LedgerEntry:

@@ -151,6 +151,6 @@ async def delete_tenant(call: Call[NoQuery, NoBody]) -> None:
 async def read_usage(call: Call[UsageQuery, NoBody]) -> t.Usages:
     """What is used, reserved and left, exactly: of one tenant, or of every one that the token may see."""
     found = await usages(call, scope_of(call, call.query.tenant))
-    percent = call.deps.engine.policy.guardrail_percent
+    policy = call.deps.engine.policy
     entries = sorted(found.entries, key=lambda one: one.tenant.name)
-    return t.Usages(entries=tuple(usage_entry(one, percent) for one in entries))
+    return t.Usages(entries=tuple(usage_entry(one, policy) for one in entries))
