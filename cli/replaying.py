@@ -1,0 +1,210 @@
+"""What `coord simulate --fleet --workload` is given: files into a fleet and jobs, analytics beside the scheduler."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import lzma
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from typing import IO, NamedTuple
+
+from analytics.past import PastFigures, PastSession
+from cli import progress
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import Ms, ProviderId, TenantName
+from coordinator.core.rows import Resources, TenantRow
+from coordinator.service.api.session_csv import Limits, parse_sessions
+from coordinator.simulator.history import openb, workload
+from coordinator.simulator.history.books import Books
+from coordinator.simulator.history.compare import compare
+from coordinator.simulator.history.fleet import Fleet, Session, alike, of_sessions
+from coordinator.simulator.history.report import Report
+from coordinator.simulator.history.swf import Gather, read_swf
+from coordinator.simulator.history.workload import Job, Made, Workload
+from coordinator.timetext import parse_duration
+
+BYTES_MAX = 2 * 1024**3
+ROWS_MAX = 20_000_000
+FAR_MS: Ms = 253_402_300_799_999
+"""A history may be of any time: the future is no mistake here."""
+WARM_UP_MS: Ms = 14 * 86_400_000
+"""The window of the figures: from then on they are what they are for a fleet that has been watched for long."""
+WARM_UP_SHARE = 3
+"""Of a short history at most one part in so many."""
+_MADE = re.compile(r"([0-9a-z.]+(?:\+[0-9a-z.]+)*)@([0-9]+(?:\.[0-9]+)?)(%?)")
+
+
+class Asked(NamedTuple):
+    """The options, as they were given."""
+
+    fleet: str
+    workload: str
+    policies: Sequence[str]
+    seed: int
+    load: float | None
+    warm_up_ms: Ms | None
+    figures_every_ms: Ms
+    cpus: float
+    told: float | None
+    """Time limits are so many times the run time; None: as the workload has them."""
+    gather: Gather
+    weights: dict[str, int]
+    first: int | None
+
+
+class Replayed(NamedTuple):
+    """What was replayed, and what came of it."""
+
+    fleet: Fleet
+    workload: Workload
+    dropped: dict[str, int]
+    """Jobs of the file that were not replayed, by reason."""
+    runs: list[tuple[Report, Books]]
+
+
+def replayed(asked: Asked) -> Replayed:
+    """Read, fit, run. Raises CoordError where a file or an option is wrong."""
+    fleet, past = read_fleet(asked.fleet, asked.cpus)
+    work = read_workload(asked, fleet)
+    jobs, dropped = _fitting(work, fleet)
+    if asked.first is not None:
+        jobs = jobs[: asked.first]
+    if not jobs:
+        raise CoordError(Code.BAD_REQUEST, "no job is left to be replayed", _told(dropped))
+    tenants = [
+        TenantRow(name=TenantName(name), created_at_ms=fleet.from_ms, weight=weight)
+        for name, weight in asked.weights.items()
+    ]
+    with progress.Bar("replaying", jobs[-1].at_ms - jobs[0].at_ms, sys.stderr) as bar:
+        figures = past.at if past is not None else None
+        told: Callable[[int, int], None] = lambda done, of: bar.at(done)  # noqa: E731
+        runs = compare(fleet, jobs, asked.policies, figures, asked.figures_every_ms, tenants, told)
+    return Replayed(fleet, work, {**work.left_out, **dropped}, runs)
+
+
+# ---- the fleet
+
+
+def read_fleet(text: str, cpus: float) -> tuple[Fleet, PastFigures | None]:
+    """The fleet that `text` makes up or names, and what was known of it at any moment (nothing of one that stays)."""
+    made = alike(text)
+    if made is not None:
+        return made, None
+    with _unpacked(text, "fleet") as file:
+        header = file.readline(4_096).strip()
+    if header.startswith("sn,"):
+        with _unpacked(text, "fleet") as file:
+            return openb.read_nodes(csv.DictReader(file)), None
+    with Path(text).open("rb") as raw:
+        rows = parse_sessions(raw, Limits(bytes_max=BYTES_MAX, rows_max=ROWS_MAX, now_ms=FAR_MS))
+    sessions = [
+        Session(
+            provider_id=ProviderId(row.provider_id),
+            began_ms=row.connected_at_ms,
+            ended_ms=row.disconnected_at_ms,
+            reason=row.disconnect_reason,
+        )
+        for row in rows
+    ]
+    fleet = of_sessions(sessions, Resources(cpus=cpus, memory_gb=4 * cpus))
+    past = PastFigures(
+        PastSession(s.provider_id, s.began_ms, s.ended_ms, s.reason.value if s.reason is not None else "")
+        for s in sessions
+    )
+    return fleet, past
+
+
+def _unpacked(text: str, what: str) -> IO[str]:
+    """The lines of a file, plain or packed by gzip or xz."""
+    path = Path(text)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(6)
+        if magic.startswith(b"\x1f\x8b"):
+            return gzip.open(path, "rt", encoding="utf-8", errors="replace")
+        if magic.startswith(b"\xfd7zXZ"):
+            return lzma.open(path, "rt", encoding="utf-8", errors="replace")
+        return path.open(encoding="utf-8", errors="replace")
+    except OSError as wrong:
+        code = Code.NOT_FOUND if isinstance(wrong, FileNotFoundError) else Code.BAD_REQUEST
+        raise CoordError(code, f"the {what} {text} cannot be read: {wrong.strerror}", "name a file") from wrong
+
+
+# ---- the workload
+
+
+def read_workload(asked: Asked, fleet: Fleet) -> Workload:
+    """The jobs that `asked.workload` makes up or names, from the end of the warm-up on, fitted to the load."""
+    from_ms = fleet.from_ms + _warm_up_ms(asked, fleet)
+    made = made_up(asked.workload)
+    if made is not None:
+        to_ms = fleet.to_ms if fleet.to_ms is not None else from_ms + 100 * max(made.lengths_ms)
+        load = asked.load if asked.load is not None else made.load
+        slots = fleet.capacity(from_ms, to_ms)[0] / ((to_ms - from_ms) / workload.HOUR_MS)
+        dice = Random(asked.seed)  # noqa: S311 - a workload to be made again, no secret
+        return workload.make(Made(lengths_ms=made.lengths_ms, load=load), slots, from_ms, to_ms, dice)
+    with _unpacked(asked.workload, "workload") as file:
+        header = file.readline(4_096).strip()
+    with _unpacked(asked.workload, "workload") as file:
+        if header.startswith("name,cpu_milli"):
+            found = openb.read_pods(csv.DictReader(file))
+        else:
+            found = read_swf(file, fleet.usual_cpus(), asked.gather)
+    if asked.told is not None:
+        found = workload.told(found, asked.told)
+    return _loaded(workload.moved(found, from_ms), fleet, from_ms, asked.load)
+
+
+def _warm_up_ms(asked: Asked, fleet: Fleet) -> Ms:
+    if asked.warm_up_ms is not None:
+        return asked.warm_up_ms
+    return min(WARM_UP_MS, (fleet.to_ms - fleet.from_ms) // WARM_UP_SHARE) if fleet.to_ms is not None else 0
+
+
+def _loaded(work: Workload, fleet: Fleet, from_ms: Ms, load: float | None) -> Workload:
+    """The same jobs, closer together or further apart, so that they ask for `load` of the CPU hours that are there."""
+    if load is None:
+        return work
+    last_ms = max(work.jobs[-1].at_ms, from_ms + 1)
+    until_ms = min(last_ms, fleet.to_ms) if fleet.to_ms is not None else last_ms
+    slots = fleet.capacity(from_ms, until_ms)[0] / ((until_ms - from_ms) / workload.HOUR_MS)
+    hours = work.hours() / (load * slots)
+    return workload.moved(work, from_ms, hours * workload.HOUR_MS / (last_ms - from_ms))
+
+
+def made_up(text: str) -> Made | None:
+    """`8h@30%`, `1h+24h@0.5`; None when `text` is not of that form."""
+    found = _MADE.fullmatch(text)
+    if found is None:
+        return None
+    load = float(found[2]) / (100.0 if found[3] else 1.0)
+    try:
+        lengths = tuple(parse_duration(length) for length in found[1].split("+"))
+    except ValueError as error:
+        raise CoordError(Code.BAD_REQUEST, f"{text}: {error}", "for example 8h@30% or 1h+24h@50%") from None
+    if not 0.0 < load <= 10.0 or min(lengths) < 1_000:
+        raise CoordError(Code.BAD_REQUEST, f"{text} is no workload that can be made", "for example 8h@30%")
+    return Made(lengths_ms=lengths, load=load)
+
+
+def _fitting(work: Workload, fleet: Fleet) -> tuple[tuple[Job, ...], dict[str, int]]:
+    """The jobs that this fleet could run within its history, and how many could not."""
+    late = wide = 0
+    kept = []
+    for job in work.jobs:
+        if fleet.to_ms is not None and job.at_ms >= fleet.to_ms:
+            late += 1
+        elif job.nodes > len(fleet.machines):
+            wide += 1
+        else:
+            kept.append(job)
+    reasons = {"submitted after the fleet's history ended": late, "on more nodes than there are": wide}
+    return tuple(kept), {reason: count for reason, count in reasons.items() if count}
+
+
+def _told(dropped: dict[str, int]) -> str:
+    return "; ".join(f"{count} {reason}" for reason, count in dropped.items()) or "the workload is empty"

@@ -1,0 +1,354 @@
+"""The real scheduler on a virtual clock: `decide` with the events that a coordinator sees, and agents that do as told.
+
+A machine that goes has sent its last heartbeat that moment. It is found silent SUSPECT_MS later, and what it ran is
+lost when its lease is over. Heartbeats between are left out: nothing that is decided depends on them while they come.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from heapq import heappop, heappush
+
+from msgspec.structs import replace
+
+from coordinator.core import events
+from coordinator.core.commands import Decision, Enrolled, Grant, JobChanged, Launch, Message, Put, StopAttempt
+from coordinator.core.decide import decide
+from coordinator.core.errors import CoordError
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, RequestId, TokenId
+from coordinator.core.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec
+from coordinator.core.policy import Policy
+from coordinator.core.rows import (
+    ENDED,
+    AttemptRow,
+    AttemptState,
+    EndCause,
+    ExitInfo,
+    JobRow,
+    LeaseToken,
+    Promises,
+    Role,
+    Row,
+    TaskRow,
+    TenantRow,
+    TokenRow,
+    WorkState,
+)
+from coordinator.core.state import ClusterState
+from coordinator.simulator.history.books import Books
+from coordinator.simulator.history.fleet import Fleet, Stay
+from coordinator.simulator.history.workload import Job, tenants_of
+
+SUSPECT_MS: Ms = 10_000
+"""From a machine's last heartbeat to the moment from which it is given no new work."""
+LOOK_MS: Ms = 300_000
+"""How often time alone is told while something waits."""
+IDLE_LOOK_MS: Ms = 3_600_000
+"""How often while nothing does."""
+NEVER_MS: Ms = 100 * 366 * 86_400_000
+PLACES_MAX = 10_000
+"""Place events in a row: more is a scheduler that never comes to rest."""
+ADMIN = "admin"
+PROMISES = Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True)
+EXITS, DIES, CLOSES, ARRIVES, SUBMITS, TICKS = range(6)
+"""What comes first of what happens in the same millisecond."""
+
+
+def policy_of(rank: str, forecast_stale_ms: Ms) -> Policy:
+    """The usual policy, but that silence alone means nothing: who is gone is told by its history."""
+    return Policy(
+        rank=rank,
+        heartbeat_interval_ms=NEVER_MS,
+        heartbeat_budget_per_s=1e12,
+        lost_after_ms=NEVER_MS,
+        beat_save_every_ms=NEVER_MS,
+        alive_every_ms=NEVER_MS,
+        stall_ms=NEVER_MS,
+        outage_ms=NEVER_MS,
+        forecast_stale_ms=forecast_stale_ms,
+    )
+
+
+def spec_of(job: Job) -> JobSpec:
+    """One step of one task. What is lost is begun anew, as often as it takes."""
+    step = StepSpec(
+        name="run",
+        command=("true",),
+        asks=(job.ask,),
+        nodes=job.nodes,
+        pools=job.pools,
+        time_limit_ms=job.limit_ms,
+        expected_ms=job.told_ms,
+        retry=RetryRule(losses=1_000_000),
+        on_lost=OnLost(mode="retry"),
+    )
+    return JobSpec(name="job", steps=(step,))
+
+
+class Node:
+    """One machine's agent. It does what it is told at once, while its machine is there."""
+
+    def __init__(self) -> None:
+        self.conn_id = ConnId(0)
+        self.alive = False
+        self.connected = False
+        self.runs: dict[tuple[AttemptId, int], LeaseToken] = {}
+
+
+class Replay:
+    """One policy's run. `advance` moves the clock, `tell` gives it figures. Deterministic."""
+
+    def __init__(
+        self, fleet: Fleet, jobs: Sequence[Job], policy: Policy, end_ms: Ms, tenants: Sequence[TenantRow] = ()
+    ) -> None:
+        """`jobs` by the time of their submission. Nothing happens from `end_ms` on. O(stays + jobs)."""
+        self.books = Books()
+        self.now_ms: Ms = fleet.from_ms
+        self.decisions = 0
+        self.settled: dict[WorkState, int] = {}
+        """Jobs that ended, as the scheduler has it."""
+        self._fleet, self._jobs, self._policy, self._end_ms = fleet, jobs, policy, end_ms
+        self._nodes: dict[ProviderId, Node] = {}
+        self._by_conn: dict[ConnId, Node] = {}
+        self._agenda: list[tuple[Ms, int, int, Callable[[], None]]] = []
+        self._posted = self._requests = self._boots = self._next_job = 0
+        self._inbox: deque[events.AnyEvent] = deque()
+        self._state = ClusterState.load("replay", self._rows(tenants), 1, 1)
+        self._tell(events.Boot(at_ms=self.now_ms))
+        for stay in fleet.stays:
+            self._at(stay.began_ms, ARRIVES, partial(self._arrive, stay))
+        if jobs:
+            self._at(jobs[0].at_ms, SUBMITS, self._submit)
+        self._at(self.now_ms, TICKS, self._look)
+
+    def _rows(self, tenants: Sequence[TenantRow]) -> list[Row]:
+        at_ms = self._fleet.from_ms
+        rows: list[Row] = [TokenRow(token_id=TokenId(ADMIN), role=Role.ADMIN, digest=ADMIN, created_at_ms=at_ms)]
+        rows += tenants
+        known = {"default", *(row.name for row in tenants)}
+        rows += [TenantRow(name=name, created_at_ms=at_ms) for name in tenants_of(self._jobs) if name not in known]
+        return rows
+
+    # ---- the clock
+
+    def tell(self, figures: events.FiguresPublished) -> None:
+        """What analytics knows by now."""
+        self._tell(replace(figures, at_ms=self.now_ms))
+
+    @property
+    def idle(self) -> bool:
+        """Everything was submitted and has ended."""
+        return self._next_job >= len(self._jobs) and not self._state.work.jobs
+
+    def advance(self, to_ms: Ms) -> None:
+        """Let everything happen that happens before `to_ms`, or until nothing is left to be done."""
+        to_ms = min(to_ms, self._end_ms)
+        while self._agenda and self._agenda[0][0] < to_ms and not self.idle:
+            at_ms, _, _, happens = heappop(self._agenda)
+            self.now_ms = max(self.now_ms, at_ms)
+            happens()
+        if not self.idle:
+            self.now_ms = max(self.now_ms, to_ms)
+
+    def _at(self, at_ms: Ms, kind: int, happens: Callable[[], None]) -> None:
+        self._posted += 1
+        heappush(self._agenda, (at_ms, kind, self._posted, happens))
+
+    def _request(self) -> RequestId:
+        self._requests += 1
+        return RequestId(self._requests)
+
+    # ---- what happens to machines
+
+    def _arrive(self, stay: Stay) -> None:
+        name = stay.provider_id
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._nodes[name] = Node()
+            self._enrol(name)
+        self._close(node, node.conn_id)
+        self._boots += 1
+        node.conn_id, node.alive, node.connected = ConnId(self._boots), True, True
+        self._by_conn[node.conn_id] = node
+        if stay.ended_ms is not None:
+            self._at(stay.ended_ms, DIES, partial(self._die, node, node.conn_id))
+        self._tell(
+            events.AgentHello(
+                at_ms=self.now_ms,
+                conn_id=node.conn_id,
+                provider_id=name,
+                machine_id=name,
+                boot_id=f"boot-{self._boots}",
+                process_id=f"process-{self._boots}",
+                agent_version="replay",
+                peer="",
+                fresh_resume_digest="",
+                resources=self._fleet.machines[name].resources,
+                promises=PROMISES,
+            )
+        )
+
+    def _enrol(self, name: ProviderId) -> None:
+        pool = self._fleet.machines[name].pool
+        if pool not in self._state.pools and pool != "default":
+            self._tell(events.PoolCreate(at_ms=self.now_ms, request_id=self._request(), name=pool))
+        enrol = events.ProviderEnrol(
+            at_ms=self.now_ms,
+            request_id=self._request(),
+            provider_id=name,
+            machine_id=name,
+            token_digest=ADMIN,
+            credential_digest=f"credential of {name}",
+            credential_id=TokenId(f"credential-{name}"),
+            pool=pool,
+        )
+        granted = self._tell(enrol).replies[0].result
+        assert isinstance(granted, Enrolled), f"{name} is not enrolled: {granted}"
+
+    def _die(self, node: Node, conn_id: ConnId) -> None:
+        """Its last heartbeat, and what it ran is gone. Nobody knows yet."""
+        if node.conn_id != conn_id:
+            return
+        if node.runs:
+            held = tuple(dict.fromkeys(attempt_id for attempt_id, _ in node.runs))
+            beat = events.Beat(conn_id=conn_id, received_ms=self.now_ms, attempts=held, seq=1)
+            self._tell(events.Heartbeats(at_ms=self.now_ms, beats=(beat,)))
+        node.alive = False
+        for attempt_id, rank in node.runs:
+            self.books.ended(attempt_id, rank, self.now_ms, well=False)
+        node.runs.clear()
+        self._at(self.now_ms + SUSPECT_MS, CLOSES, partial(self._close, node, conn_id))
+
+    def _close(self, node: Node, conn_id: ConnId) -> None:
+        """Its silence is noticed."""
+        if node.conn_id != conn_id or not node.connected:
+            return
+        node.connected = False
+        del self._by_conn[conn_id]
+        self._tell(events.LinkClosed(at_ms=self.now_ms, conn_id=conn_id))
+
+    # ---- what happens to work
+
+    def _submit(self) -> None:
+        job = self._jobs[self._next_job]
+        self._next_job += 1
+        if self._next_job < len(self._jobs):
+            self._at(self._jobs[self._next_job].at_ms, SUBMITS, self._submit)
+        submit = events.JobSubmit(
+            at_ms=self.now_ms, request_id=self._request(), tenant=job.tenant, by="replay", spec=spec_of(job)
+        )
+        answer = self._decide(submit).replies[0].result
+        if isinstance(answer, JobRow):
+            self.books.submitted(answer.job_id, job)
+        else:
+            assert isinstance(answer, CoordError)
+            self.books.refusals.append(answer.message)
+        self._come_to_rest()
+
+    def _exit(self, node: Node, attempt_id: AttemptId, rank: int, token: LeaseToken) -> None:
+        """It came to its end, if it still runs there."""
+        if node.runs.get((attempt_id, rank)) == token:
+            self._ends(node, attempt_id, rank, token, well=True)
+            self._come_to_rest()
+
+    def _ends(self, node: Node, attempt_id: AttemptId, rank: int, token: LeaseToken, *, well: bool) -> None:
+        ran_ms: Ms = 0
+        if node.runs.pop((attempt_id, rank), None) is not None:
+            ran_ms = self.now_ms - self.books.records[attempt_id[0]].running[rank]
+            self.books.ended(attempt_id, rank, self.now_ms, well=well)
+        cause = EndCause.EXITED if well else EndCause.STOPPED
+        self._inbox.append(
+            events.AttemptExited(
+                at_ms=self.now_ms,
+                conn_id=node.conn_id,
+                attempt_id=attempt_id,
+                rank=rank,
+                token=token,
+                exit=ExitInfo(cause=cause, code=0 if well else None, ran_ms=ran_ms),
+            )
+        )
+
+    def _look(self) -> None:
+        """Time goes by: the next look is soon while something waits."""
+        self._tell(events.Tick(at_ms=self.now_ms))
+        self._at(self.now_ms + (LOOK_MS if self._state.work.queue else IDLE_LOOK_MS), TICKS, self._look)
+
+    def _tick(self) -> None:
+        self._tell(events.Tick(at_ms=self.now_ms))
+
+    # ---- the engine
+
+    def _tell(self, event: events.AnyEvent) -> Decision:
+        decision = self._decide(event)
+        self._come_to_rest()
+        return decision
+
+    def _come_to_rest(self) -> None:
+        """Agents answer, whoever waits is placed, until nobody has anything more to say in this moment."""
+        for _ in range(PLACES_MAX):
+            while self._inbox:
+                self._decide(self._inbox.popleft())
+            if not self._state.work.place_due:
+                return
+            self._decide(events.Place(at_ms=self.now_ms))
+        raise AssertionError(f"the scheduler asks for a place for ever at {self.now_ms}")
+
+    def _decide(self, event: events.AnyEvent) -> Decision:
+        self.decisions += 1
+        decision = decide(self._state, event, self._policy)
+        for write in decision.writes:
+            if isinstance(write, Put):
+                self._appoint(write.row)
+        for send in decision.sends:
+            node = self._by_conn.get(send.conn_id)
+            if node is not None and node.alive:
+                self._told(node, send.message)
+        for note in decision.notes:
+            if isinstance(note, JobChanged) and note.row.state in ENDED:
+                self.settled[note.row.state] = self.settled.get(note.row.state, 0) + 1
+        return decision
+
+    def _appoint(self, row: Row) -> None:
+        """Something is due at a moment that the scheduler wrote down: it is told of the time then."""
+        due_ms: Ms | None = None
+        match row:
+            case AttemptRow(state=AttemptState.IN_DOUBT):
+                due_ms = row.lease_over_ms
+            case AttemptRow(state=AttemptState.LEASED):
+                due_ms = None if all(rank.acked for rank in row.ranks) else self.now_ms + self._policy.grant_ms
+            case TaskRow():
+                due_ms = row.not_before_ms
+            case _:
+                pass
+        if due_ms is not None:
+            self._at(max(due_ms, self.now_ms), TICKS, self._tick)
+
+    def _told(self, node: Node, message: Message) -> None:
+        """The agent answers in the same moment."""
+        match message:
+            case Grant(attempt_id=attempt_id, rank=rank, token=token):
+                answer: events.AnyEvent = events.AgentGranted(
+                    at_ms=self.now_ms, conn_id=node.conn_id, attempt_id=attempt_id, rank=rank, token=token
+                )
+                self._inbox.append(answer)
+            case Launch(attempt_id=attempt_id, rank=rank, token=token):
+                self._launch(node, attempt_id, rank, token)
+            case StopAttempt(attempt_id=attempt_id, token=token):
+                for held, rank in [key for key in node.runs if key[0] == attempt_id] or [(attempt_id, 0)]:
+                    self._ends(node, held, rank, token, well=False)
+            case _:
+                pass
+
+    def _launch(self, node: Node, attempt_id: AttemptId, rank: int, token: LeaseToken) -> None:
+        if (attempt_id, rank) in node.runs:
+            return
+        node.runs[attempt_id, rank] = token
+        self.books.began(attempt_id, rank, self.now_ms)
+        run_ms = self.books.records[attempt_id[0]].job.run_ms
+        self._at(self.now_ms + run_ms, EXITS, partial(self._exit, node, attempt_id, rank, token))
+        phase = events.AttemptPhase(
+            at_ms=self.now_ms, conn_id=node.conn_id, attempt_id=attempt_id, rank=rank, token=token, phase="running"
+        )
+        self._inbox.append(phase)
