@@ -59,7 +59,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "db": Entry("cli.db:db", "Back up, restore and check the data directory."),
         "config": Entry("cli.show:config", "Show the settings and where each came from."),
         "doctor": Entry("cli.doctor:doctor", "Check this machine, and say what to do."),
-        "simulate": Entry("cli.simulate:simulate", "Replay a fleet's past under other policies; or a world of failures."),
+        "simulate": Entry(
+            "cli.simulate:simulate", "Replay a fleet's past under a policy; or a world of failures."
+        ),
         "completion": Entry("cli.completion:completion", "Print the completion script of a shell."),
     },
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 POLICIES = ("forecast", "fit", "score", "random")
 
 
-@click.command(short_help="Replay a fleet's past under other policies; or a world of failures.")
+@click.command(short_help="Replay a fleet's past under a policy; or a world of failures.")
 @click.option("--fleet", help="A history (CSV of `coord import sessions`), a list of nodes (CSV), or 128x1.")
 @click.option("--workload", help="A log (SWF), pods (CSV), or made up: 8h@30%, 1h+24h@50%.")
 @click.option(
