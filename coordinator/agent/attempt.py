@@ -20,11 +20,13 @@ from coordinator.agent.journal import Held
 from coordinator.agent.places import Place
 from coordinator.agent.pump import Pump
 from coordinator.agent.tree import Tree
+from coordinator.core.amounts import Ask, Share
 from coordinator.core.jobspec import LogFull
 from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause, ExitInfo
 
 NOT_RENEWED = "the lease was not renewed for a day"
+NOTHING = Share(ask=Ask(cpus=0))
 NEAR = 0.75
 """Of its memory: a program that had so much and failed may have asked for more."""
 AGAIN_S = 0.05
@@ -42,6 +44,10 @@ class Attempt:
         self.phase = "leased"
         self.wanted = False
         """It is to run as soon as its lease holds again."""
+        self.share = NOTHING
+        """What of this machine it uses, or will use."""
+        self.in_line = False
+        """It was leased ahead, and waits for room."""
         self.plan: LaunchPlan | None = None
         self.tree: Tree | None = None
         self.pumps: tuple[Pump, ...] = ()

@@ -128,6 +128,7 @@ class Attempts:
                 token=grant.token,
                 share=grant.share,
                 freeze_at_s=freeze_at_s(self.clock.heard_s(), grant.term_s),
+                prefetched=grant.prefetched,
             )
         )
 
@@ -158,10 +159,13 @@ class Attempts:
             return
         for held in ranks:
             held.answered = True
-            if held.now.phase == "exited":
+            if held.now.phase == "exited" or (stop.unbegun and held.now.phase != "leased"):
                 self._tell(held)
         token = ranks[0].now.token if ranks else stop.token
-        self._to_keeper(channel.End(attempt=stop.attempt, token=token, why=stop.why, grace_s=max(0.0, stop.grace_s)))
+        end = channel.End(
+            attempt=stop.attempt, token=token, why=stop.why, grace_s=max(0.0, stop.grace_s), unbegun=stop.unbegun
+        )
+        self._to_keeper(end)
 
     def _on_settled(self, settled: wire.Settled) -> None:
         held = self._held.get((settled.attempt, settled.rank))

@@ -67,6 +67,8 @@ class Hold(Struct, frozen=True, kw_only=True, tag="hold"):
     share: Share
     freeze_at_s: float
     """On CLOCK_BOOTTIME: when it is to be frozen unless a `Deadline` comes."""
+    prefetched: bool = False
+    """It is started when what runs leaves room for it, in the order of tokens, once it was ordered to run."""
 
 
 class Run(Struct, frozen=True, kw_only=True, tag="run"):
@@ -94,6 +96,8 @@ class End(Struct, frozen=True, kw_only=True, tag="end"):
     token: LeaseToken
     why: str
     grace_s: float
+    unbegun: bool = False
+    """Only if it was not started yet."""
 
 
 class EndAll(Struct, frozen=True, kw_only=True, tag="end_all"):

@@ -22,11 +22,12 @@ from coordinator.agent.clock import boot_s
 from coordinator.agent.guard import Guard
 from coordinator.agent.journal import Ended, Forgotten, Held, Journal
 from coordinator.agent.launching import Launcher
+from coordinator.agent.lineup import LineUp
 from coordinator.agent.log import logger
 from coordinator.agent.places import Places
 from coordinator.agent.pump import Pump
 from coordinator.agent.spawn import CannotStart
-from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
+from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 
 LOG_NEWS_S = 0.004
 """New lengths of a stream are told at once, but not more often than this: a program that writes byte by byte would
@@ -52,6 +53,7 @@ class Custody:
         places: Places,
         guard: Guard,
         watch: Watch,
+        offer: Resources,
         kept_frozen_s: float = wire.KEPT_FROZEN_S,
     ) -> None:
         self._launcher = launcher
@@ -72,6 +74,7 @@ class Custody:
         self._commit_at_s = 0.0
         self._due_to_run: list[Attempt] = []
         self._leaving = ""
+        self._line = LineUp(offer)
         for name, held in journal.held.items():
             attempt = Attempt(held, places.used(held.place), 0.0, kept_frozen_s)
             attempt.exit, attempt.phase, attempt.saved = journal.exits[name], "exited", True
@@ -112,17 +115,19 @@ class Custody:
             case channel.Run():
                 if attempt := self._current(message.attempt, message.token):
                     attempt.wanted, attempt.plan = attempt.phase == "leased", attempt.plan or message.plan
-                    self._due_to_run.append(attempt)
+                    if not attempt.in_line:
+                        self._due_to_run.append(attempt)
             case channel.Deadline():
                 if attempt := self._current(message.attempt, message.token):
                     before = attempt.phase
                     with self._guard.lock:
                         attempt.renew(message.freeze_at_s, now_s)
-                    if attempt.wanted:
+                    if attempt.wanted and not attempt.in_line:
                         self._due_to_run.append(attempt)
                     self._after(attempt, before)
             case channel.End():
-                if attempt := self._current(message.attempt, message.token):
+                attempt = self._current(message.attempt, message.token)
+                if attempt is not None and (attempt.in_line or not message.unbegun):
                     self._end(attempt, EndCause.STOPPED, message.why, message.grace_s, now_s)
             case channel.EndAll():
                 self.end_all(message.why, message.grace_s, refuse=False)
@@ -173,10 +178,14 @@ class Custody:
         held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token, place=place.number, user=user)
         self._journal.add(held)
         self._attempts[hold.attempt] = attempt = Attempt(held, place, hold.freeze_at_s, self._kept_frozen_s)
+        self._line.hold(attempt, hold.share, hold.prefetched)
         self._after(attempt, "")
 
     def run_due(self) -> None:
-        """Start what was ordered in this turn, in its order."""
+        """Start what was ordered in this turn, in its order, and those whose turn it is now that others have ended."""
+        now_s = boot_s()
+        while (first := self._line.next(now_s)) is not None:
+            self._due_to_run.append(first)
         if not self._due_to_run:
             return
         due, self._due_to_run = self._due_to_run, []
@@ -262,6 +271,7 @@ class Custody:
             self._changed[attempt.name] = None
             if attempt.exit is not None and not attempt.saved:
                 self._guard.forget(attempt)
+                self._line.over(attempt)
                 self._journal.add(Ended(attempt=attempt.name, exit=attempt.exit))
         due_s = attempt.due_s()
         if due_s < math.inf and attempt.due_told_s != due_s:

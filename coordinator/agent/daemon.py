@@ -50,6 +50,9 @@ from coordinator.agent.tls import (
 )
 from coordinator.agent.vitals import Vitals
 
+PREFETCH = 512
+"""Leases that are taken ahead at a time: what is on its way between us and the coordinator's disk at 5,000 tasks a
+second and 100 ms; half of what an agent may hold."""
 AWAY_LOOK_S = 30.0
 """How often the wall clock is looked at while away: it may be set."""
 
@@ -218,7 +221,7 @@ class Daemon:
             process_id=self.standing.process_id,
             agent_version=f"coord {metadata.version('coord')}",
             resources=self.attempts.offered,
-            promises=self._promises,
+            promises=msgspec.structs.replace(self._promises, prefetch=PREFETCH),
             labels=config.labels,
         )
 

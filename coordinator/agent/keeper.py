@@ -35,6 +35,7 @@ from coordinator.agent.guard import Guard
 from coordinator.agent.journal import Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
+from coordinator.agent.offer import offered
 from coordinator.agent.places import Places
 from coordinator.agent.probing import caps_cpu, isolation_of
 from coordinator.agent.state_dir import StateDir
@@ -149,7 +150,13 @@ class _Keeper:
         self._journal = journal
         self._guard = Guard()
         self._custody = Custody(
-            self._launcher, journal, self._places, self._guard, self._watched.watch, patience.kept_frozen_s
+            self._launcher,
+            journal,
+            self._places,
+            self._guard,
+            self._watched.watch,
+            offered(config, ()),  # who asks for GPUs never waits in line
+            patience.kept_frozen_s,
         )
         self._endpoint = channel.endpoint_socket()
 
@@ -197,6 +204,7 @@ class _Keeper:
         self._custody.run_due()
         self._reap()
         self._custody.look(boot_s())
+        self._custody.run_due()  # in the room of those that have ended
         self._obey_signals()
         self._watch(boot_s() - began_s)
         self._start_if_due()

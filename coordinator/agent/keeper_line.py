@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 from collections.abc import Callable
 
@@ -32,22 +33,28 @@ class KeeperLine:
     def close(self) -> None:
         self._loop.remove_reader(self._end)
         self._loop.remove_writer(self._end)
+        self._say_waiting()
 
     def send(self, message: channel.ToKeeper) -> None:
-        """Say it, now or as soon as there is room."""
+        """Say it at the end of this turn of the loop, with all else of that turn, or as soon as there is room."""
         if not self._waiting:
-            if channel.say(self._end, message):
-                return
-            self._loop.add_writer(self._end, self._on_writable)
+            self._loop.call_soon(self._speak)
         self._waiting[_subject(message)] = message
 
+    def _speak(self) -> None:
+        if not self._say_waiting():
+            self._loop.add_writer(self._end, self._on_writable)
+
     def _on_writable(self) -> None:
-        while self._waiting:
-            subject = next(iter(self._waiting))
-            if not channel.say(self._end, self._waiting[subject]):
-                return
+        if self._say_waiting():
+            self._loop.remove_writer(self._end)
+
+    def _say_waiting(self) -> bool:
+        """Whether all of it was said."""
+        said = channel.say_many(self._end, list(self._waiting.values()))
+        for subject in list(itertools.islice(self._waiting, said)):
             del self._waiting[subject]
-        self._loop.remove_writer(self._end)
+        return not self._waiting
 
     def _on_readable(self) -> None:
         try:
