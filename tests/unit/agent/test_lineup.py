@@ -1,4 +1,4 @@
-"""Leases that were taken ahead: a real keeper starts them by itself, in the order of their tokens, as room comes free."""
+"""Leases taken ahead: a real keeper starts them by itself, in the order of their tokens, as room comes free."""
 
 from __future__ import annotations
 
