@@ -94,7 +94,7 @@ def create(
     expires_in_s = asked_duration(expires, "--expires", SECOND_MS, CENTURY_MS) / SECOND_MS if expires else None
     with private(out) if out is not None else nullcontext() as file:
         made = client.create_token(role=role, note=note, expires_in_s=expires_in_s, pool=pool, tenant=tenant)
-        print_made(made, output, file)
+        print_made(made, output, file, out)
 
 
 @contextmanager
@@ -119,8 +119,8 @@ def private(path: Path) -> Iterator[IO[str]]:
         raise
 
 
-def print_made(made: TokenMade, form: str, file: IO[str] | None = None) -> None:
-    """The token's text into `file`, else on stdout; what it is on stderr."""
+def print_made(made: TokenMade, form: str, file: IO[str] | None = None, path: Path | None = None) -> None:
+    """The token's text into `file`, which is at `path`, else on stdout; what it is on stderr."""
     if form == "json" and file is None:
         output.print_json(made)
         return
@@ -128,7 +128,7 @@ def print_made(made: TokenMade, form: str, file: IO[str] | None = None) -> None:
     entry = made.entry
     until = f", until {humane.clock(entry.expires_at)} UTC" if entry.expires_at else ""
     whose = f" of tenant {terminal.safe(entry.tenant)}" if entry.tenant else ""
-    where = f"in {terminal.safe(file.name)}" if file is not None else "keep it now, it is shown this once"
+    where = f"in {terminal.safe(str(path))}" if path is not None else "keep it now, it is shown this once"
     if form == "json":
         output.print_json(entry)
     terminal.say(f"{entry.role} token {entry.token_id}{whose}{until}: {where}")

@@ -16,7 +16,7 @@ ONLY_A_COMMAND = {
     "expected": "expected_runtime", "pools": "pools", "labels": "labels", "directory": "directory", "stdin": "stdin",
     "max_running": "max_running", "retry": "retry.limit", "on_lost": "on_lost",
     "isolation": "isolation", "nodes": "nodes", "max_fails": "max_fails",
-    "min_forecast": "min_forecast",
+    "min_forecast": "min_forecast", "min_score": "min_score", "spread": "arrangement",
 }  # fmt: skip
 """Flags that describe the one step of a command -> where a job file says the same."""
 
@@ -45,6 +45,8 @@ def body_of(command: tuple[str, ...], flags: dict[str, Any]) -> Body:
         "retry": {"limit": flags["retry"]} if flags["retry"] is not None else None,
         "on_lost": flags["on_lost"], "isolation": flags["isolation"], "nodes": flags["nodes"],
         "max_fails": flags["max_fails"], "max_running": flags["max_running"], "min_forecast": flags["min_forecast"],
+        "min_score": flags["min_score"], "arrangement": "spread" if flags["spread"] else None,
+        "priority": flags["priority"], "estimate": _estimate({}, flags),
     })  # fmt: skip
     return asked
 
@@ -57,13 +59,23 @@ def over_a_file(body: Body, flags: dict[str, Any]) -> Body:
             raise click.UsageError(
                 f"--{option.replace('_', '-')} describes a command; a job file says it itself: {field} = ..."
             )
-    changed = body | _present({"name": flags["name"], "deadline": flags["deadline"]})
+    changed = body | _present({
+        "name": flags["name"], "deadline": flags["deadline"], "priority": flags["priority"],
+        "estimate": _estimate(body.get("estimate"), flags),
+    })  # fmt: skip
     if extra := environment(flags):
         defaults = changed.get("defaults", {})
         before = defaults.get("env", {}) if isinstance(defaults, dict) else {}
         if isinstance(defaults, dict) and isinstance(before, dict):
             changed["defaults"] = defaults | {"env": before | extra}
     return changed
+
+
+def _estimate(before: object, flags: dict[str, Any]) -> Body | None:
+    """The declaration with what a flag says of it; None where no flag does. Text keeps money exact."""
+    if flags["estimate_cost"] is None:
+        return None
+    return (before if isinstance(before, dict) else {}) | {"cost": flags["estimate_cost"]}
 
 
 def environment(flags: dict[str, Any]) -> dict[str, str]:

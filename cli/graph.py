@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from cli import humane, terminal
+from cli.quantities import amount_text
 from coordinator.api_types import Preview, StepPlan, StepWhy
 
 COMMANDS_SHOWN = 3
@@ -17,10 +18,27 @@ def picture(answer: Preview) -> str:
     steps = humane.count(len(answer.steps), "step")
     lines = [f"{answer.name}: {steps}, {humane.count(answer.tasks, 'task')}, for tenant {answer.tenant}{until}", ""]
     lines += tree(answer.steps)
+    lines += _against_the_quota(answer)
     for step, why in zip(answer.steps, answer.why, strict=True):
         lines += ["", *_step(step, why, answer.providers)]
     lines += ["", "nothing was submitted"]
     return "".join(terminal.safe(line) + "\n" for line in lines)
+
+
+def _against_the_quota(answer: Preview) -> Iterator[str]:
+    """What it would reserve, and whether each limit of its tenant has room for it."""
+    if answer.estimate:
+        yield ""
+        yield f"  it would reserve {answer.estimate_text} units of account"
+    for one in answer.dimensions:
+        if not one.request and one.fits:
+            continue
+        has = f"{amount_text(one.name, one.used)} used"
+        if one.reserved:
+            has += f", {amount_text(one.name, one.reserved)} reserved"
+        verdict = "fits" if one.fits else "REFUSED"
+        asked = amount_text(one.name, one.request)
+        yield f"  {one.name}: {asked} asked, {has} of {amount_text(one.name, one.limit)}: {verdict}"
 
 
 def tree(steps: tuple[StepPlan, ...]) -> list[str]:

@@ -14,6 +14,8 @@ _UNIT_B = {
     None: 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
 }  # fmt: skip
+EXACT_MAX = 100_000
+"""A number with more digits says nothing to people: a larger unit with a fraction does."""
 
 
 def size(text: str) -> int:
@@ -27,14 +29,19 @@ def size(text: str) -> int:
 
 def size_text(size_bytes: int) -> str:
     """Bytes in the unit that shows them exactly where there is one: `512 GiB`, `5 GB`; else to four digits."""
-    for base, units in ((1024, ("TiB", "GiB", "MiB", "KiB")), (1000, ("TB", "GB", "MB", "kB"))):
-        for power, unit in zip((4, 3, 2, 1), units, strict=True):
-            if size_bytes and size_bytes % base**power == 0:
-                return f"{size_bytes // base**power} {unit}"
-    for power, unit in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
+    exact = [
+        (size_bytes // one, unit)
+        for unit, one in _UNIT_B.items()
+        if unit not in (None, "B", "KB") and size_bytes % one == 0
+        if size_bytes // one < EXACT_MAX or unit in ("TB", "TiB")
+    ]
+    if size_bytes and exact:
+        number, unit = min(exact)
+        return f"{number} {unit}"
+    for power, binary in ((4, "TiB"), (3, "GiB"), (2, "MiB"), (1, "KiB")):
         if size_bytes >= 1024**power:
             value = size_bytes / 1024**power
-            return f"{value:.0f} {unit}" if value >= 1000 else f"{value:.4g} {unit}"
+            return f"{value:.0f} {binary}" if value >= 1000 else f"{value:.4g} {binary}"
     return f"{size_bytes} B"
 
 

@@ -32,6 +32,9 @@ COLUMNS = (
     output.Column("TOOK", took, right=True, explained="SINCE ITS START"),
     output.Column("REASON", lambda j: j.reason),
     output.Column("TENANT", lambda j: j.tenant, wide=True),
+    output.Column("PRIORITY", lambda j: str(j.priority), right=True, wide=True),
+    output.Column("COST", lambda j: j.cost_text, right=True, wide=True),
+    output.Column("ESTIMATE", lambda j: j.estimate_text, right=True, wide=True),
     output.Column("BY", lambda j: j.submitted_by, wide=True),
     output.Column("MANUAL RETRIES", lambda j: str(j.retries), right=True, wide=True),
 )
@@ -103,7 +106,9 @@ def show(client: Client, job: str, tasks: bool, output: output.Format) -> None:
     if tasks or found.task is not None:
         jobview.print_tasks(jobview.tasks_of(client, found), output)
     else:
-        jobview.print_job(client.jobs.show(found.job_id), output)
+        answer = client.jobs.show(found.job_id)
+        waits = answer.job.state == "pending" and output in ("table", "wide")
+        jobview.print_job(answer, output, client.jobs.why(found.job_id) if waits else None)
 
 
 @job.command(short_help="Why a job does not run, and what would help.")
@@ -119,14 +124,17 @@ def why(client: Client, job: str, output: str) -> None:
     coord job why 12
     coord job why last -o json
     """
-    from cli import jobview
+    from cli import waiting
 
     job_id = named(client, job).job_id
     answer = client.jobs.why(job_id)
     live = (
         client.jobs.tasks(job_id, state="pending,staging,running", attempts=True).entries if output == "table" else ()
     )
-    jobview.print_why(answer, output, live)
+    waiting.print_why(answer, output, live)
+    if output == "table" and (full := waiting.full_quotas(answer)):
+        usage = client.tenants.usage(client.jobs.show(job_id).job.tenant)
+        waiting.print_quotas(usage.entries[0], full)
 
 
 @job.command(short_help="Wait until they have ended; the exit status is theirs.")

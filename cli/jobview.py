@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import signal
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from cli import humane, output, terminal
 from cli.paging import collect
+from cli.placing import placed, where, why_there
 from cli.standing import COLOURS, PAGE_MAX, progress, standing, took
-from coordinator.api_types import AttemptEntry, ExitEntry, JobDetails, JobWhy, Obstacle, StepWhy, TaskEntry, Tasks
+from cli.waiting import place
+from coordinator.api_types import (
+    AttemptEntry,
+    ExitEntry,
+    JobDetails,
+    JobEntry,
+    JobWhy,
+    TaskEntry,
+    Tasks,
+)
 
 if TYPE_CHECKING:
     from cli.jobids import Named
@@ -45,16 +54,12 @@ TRIES = (
     output.Column("STEP", lambda r: r.task.step if r.first else "", spare=True),
     output.Column("TRY", lambda r: str(r.attempt.number) if r.attempt else "-", right=True),
     output.Column("STATE", lambda r: _state(r), colour=lambda r: _TRY_COLOURS.get(_state(r), "")),
-    output.Column("WHERE", lambda r: _where(r.attempt)),
+    output.Column("WHERE", lambda r: where(r.attempt)),
     output.Column("RAN", lambda r: _ran(r.attempt), right=True),
     output.Column("END", lambda r: _end(r.attempt)),
     output.Column("REASON", lambda r: (r.attempt.reason if r.attempt else "") or r.task.reason),
+    output.Column("WHY THERE", lambda r: why_there(r.attempt) if r.attempt else "", wide=True, whole=True),
 )  # fmt: skip
-OBSTACLES = (
-    output.Column("CONSTRAINT", lambda o: o.constraint),
-    output.Column("RULES OUT", lambda o: str(o.providers), right=True),
-    output.Column("WHAT", lambda o: o.text, whole=True),
-)
 
 
 def tasks_of(client: Client, found: Named) -> Tasks:
@@ -69,8 +74,8 @@ def tasks_of(client: Client, found: Named) -> Tasks:
     return Tasks(entries=tuple(task for task in answer.entries if task.task == whole))
 
 
-def print_job(answer: JobDetails, form: output.Format) -> None:
-    """A job: facts, steps, and its tasks where they are few."""
+def print_job(answer: JobDetails, form: output.Format, why: JobWhy | None = None) -> None:
+    """A job: facts, steps, and its tasks where they are few. `why`: of one that waits, for its place in the queue."""
     if form not in ("table", "wide"):
         if form == "json":
             output.print_json(answer)
@@ -85,6 +90,10 @@ def print_job(answer: JobDetails, form: output.Format) -> None:
         ("tasks", progress(entry)),
         ("submitted", f"{_when(entry.submitted_at)} by {entry.submitted_by}"),
         ("tenant", entry.tenant),
+        ("priority", str(entry.priority) if entry.priority else ""),
+        ("cost", cost(entry)),
+        ("queue", place(why) if why is not None else ""),
+        ("promised", promised(entry)),
         ("began", _when(entry.started_at)),
         ("ended", _when(entry.ended_at)),
         ("took", took(entry)),
@@ -97,7 +106,7 @@ def print_job(answer: JobDetails, form: output.Format) -> None:
         output.print_table(answer.steps, STEPS, sys.stdout, fit=fit)
     if answer.tasks:
         sys.stdout.write("\n")
-        output.print_table(lines(answer.tasks[:TASKS_SHOWN]), TRIES, sys.stdout, fit=fit)
+        _print_tries(answer.tasks[:TASKS_SHOWN], form)
     if answer.next_page is not None or len(answer.tasks) > TASKS_SHOWN:
         sys.stdout.flush()
         terminal.say(f"the first {TASKS_SHOWN} of them; all: coord job show {entry.job_id} --tasks")
@@ -106,10 +115,37 @@ def print_job(answer: JobDetails, form: output.Format) -> None:
 def print_tasks(answer: Tasks, form: output.Format) -> None:
     """Tasks with their attempts, a row each."""
     if form in ("table", "wide") and answer.entries:
-        fit = terminal.width(sys.stdout) if sys.stdout.isatty() and form == "table" else None
-        output.print_table(lines(answer.entries), TRIES, sys.stdout, fit=fit)
+        _print_tries(answer.entries, form)
     else:
         output.listing(answer, (), form, name=lambda task: str(task.task), empty="no task of it was launched yet")
+
+
+def _print_tries(tasks: tuple[TaskEntry, ...], form: output.Format) -> None:
+    fit = terminal.width(sys.stdout) if sys.stdout.isatty() and form == "table" else None
+    columns = [column for column in TRIES if form == "wide" or not column.wide]
+    output.print_table(lines(tasks), columns, sys.stdout, fit=fit)
+    if form == "table" and (said := placed(tasks)):
+        sys.stdout.write("\n")
+        for line in said:
+            print(terminal.safe(line))
+
+
+def cost(entry: JobEntry) -> str:
+    """`3.2 so far, 12.5 estimated`; empty where nothing costs anything."""
+    if not entry.cost and not entry.estimate:
+        return ""
+    return f"{entry.cost_text}{'' if entry.ended_at else ' so far'}, {entry.estimate_text} estimated"
+
+
+def promised(entry: JobEntry) -> str:
+    """When it was first expected to start, and how far off that was."""
+    if entry.promised_at is None:
+        return ""
+    if entry.started_at is None:
+        return f"to start {_when(entry.promised_at)}"
+    off_s = (humane.moment(entry.started_at) - humane.moment(entry.promised_at)).total_seconds()
+    how = "as promised" if abs(off_s) < 1 else f"{humane.length(abs(off_s))} {'later' if off_s > 0 else 'earlier'}"
+    return f"to start {humane.clock(entry.promised_at)} UTC; it began {how}"
 
 
 def lines(tasks: tuple[TaskEntry, ...]) -> list[Line]:
@@ -119,57 +155,6 @@ def lines(tasks: tuple[TaskEntry, ...]) -> list[Line]:
         tries = task.tries or (None,)
         rows += [Line(task, attempt, attempt is tries[0]) for attempt in tries]
     return rows
-
-
-def print_why(answer: JobWhy, form: str, tasks: tuple[TaskEntry, ...] = ()) -> None:
-    """Why it stands as it does, step by step; `tasks`: those of which it is told what holds them up."""
-    if form == "json":
-        output.print_json(answer)
-        return
-    print(terminal.safe(f"job {answer.job_id} is {standing(answer.state, answer.reason)}"))
-    for step in answer.steps:
-        if step.verdict != "ended":
-            sys.stdout.write("\n")
-            _print_step(step)
-    if held := [line for task in tasks for line in held_up(task)]:
-        sys.stdout.write("\n")
-        for line in held:
-            print(terminal.safe(line))
-
-
-def held_up(task: TaskEntry) -> list[str]:
-    """What keeps a task that was launched already from going on; nothing where nothing does."""
-    if task.not_before is not None and humane.moment(task.not_before) > datetime.now(UTC):
-        return [f"{task.task} is tried again {humane.left(task.not_before)}: {task.reason}"]
-    said = []
-    for attempt in task.tries:
-        where = _where(attempt)
-        over = f", not before its lease is over {humane.left(attempt.lease_over_at)}" if attempt.lease_over_at else ""
-        match attempt.state:
-            case "in_doubt":
-                said.append(f"{attempt.attempt} on {where} is in doubt ({attempt.reason}): replaced{over}")
-            case "frozen":
-                said.append(f"{attempt.attempt} on {where} is frozen: {attempt.reason}")
-            case "reserved":
-                said.append(f"{attempt.attempt} has its place reserved on {where}")
-    return said
-
-
-def _print_step(step: StepWhy) -> None:
-    counts = f"{step.waiting} waiting, {step.running} running of {humane.count(step.tasks, 'task')}"
-    print(terminal.safe(f"{step.name}: {counts}. {step.text}".rstrip()))
-    if not step.waiting:
-        return
-    if step.eta is not None:
-        soon = humane.moment(step.eta) <= datetime.now(UTC)
-        print(f"  room is expected {'at any moment' if soon else humane.left(step.eta)}")
-    against: list[Obstacle] = [one for one in step.obstacles if one.providers]
-    if against and step.able_now == 0:
-        sys.stdout.write("\n")
-        output.print_table(against, OBSTACLES, sys.stdout)
-        sys.stdout.write("\n")
-    if step.hint:
-        print(terminal.safe(f"  what would help: {step.hint}"))
 
 
 def ended_how(end: ExitEntry) -> str:
@@ -195,10 +180,6 @@ def signal_name(number: int | None) -> str:
 
 def _state(row: Line) -> str:
     return (row.attempt.state if row.attempt else row.task.state) + (" (slow)" if row.task.straggler else "")
-
-
-def _where(attempt: AttemptEntry | None) -> str:
-    return ",".join(rank.provider_id for rank in attempt.ranks) if attempt else "-"
 
 
 def _ran(attempt: AttemptEntry | None) -> str:

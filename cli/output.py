@@ -162,7 +162,14 @@ def _csv(rows: Sequence[Struct], out: TextIO) -> None:
     writer.writerow(fields)
     show = terminal.safe if out.isatty() else str
     for row in rows:
-        writer.writerow([show(text_of(getattr(row, field))) for field in fields])
+        writer.writerow([show(_cell(getattr(row, field))) for field in fields])
+
+
+def _cell(value: object) -> str:
+    """A value of a CSV file: no text from outside becomes a formula of whoever opens it in a spreadsheet."""
+    from coordinator.csvtext import cell
+
+    return cell(value) if isinstance(value, str) else text_of(value)
 
 
 def print_dicts(fields: Sequence[str], rows: Sequence[dict[str, Any]], output: Format) -> None:
@@ -181,7 +188,7 @@ def print_dicts(fields: Sequence[str], rows: Sequence[dict[str, Any]], output: F
         show = terminal.safe if out.isatty() else str
         writer.writerow([show(field) for field in fields])
         for row in rows:
-            writer.writerow([show(text_of(row[field])) for field in fields])
+            writer.writerow([show(_cell(row[field])) for field in fields])
 
 
 def text_of(value: object) -> str:

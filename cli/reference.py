@@ -43,7 +43,7 @@ Listings take `-o`:
 | `wide` | the same with more columns, under titles that explain themselves; never cut |
 | `json` | the HTTP answer: `{"entries": [...], ...}`, field names as in [http.md](http.md) |
 | `jsonl` | one entry a line |
-| `csv` | every field of the entries |
+| `csv` | every field of the entries; an apostrophe stands before text that a spreadsheet would calculate (`= + - @`) |
 | `name` | ids alone, one a line |
 
 On a terminal that is too narrow a table leaves CPUS and MEMORY away, then cuts its longest texts (`…`); sentences

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import humane, output, terminal
+from cli.completion import live_tenants
 from cli.options import Reach, reaches
 from coordinator.core.errors import Code, CoordError
 
@@ -57,10 +58,16 @@ def flags_of_a_command(command: Any) -> Any:
         click.option("--time-limit", metavar="LENGTH", help="A try is ended after so long, like 6h."),
         click.option("--expected", metavar="LENGTH", help="How long it should run; placement looks so far ahead."),
         click.option("--deadline", metavar="TIME", help="Cancelled when unfinished by then: a time, or 8h from now."),
+        click.option("--priority", type=click.IntRange(-100, 100), help="Higher goes first, as the tenant may. [0]"),
+        click.option(
+            "--estimate-cost", metavar="AMOUNT", help="What it will be charged in all; reserved. [made from prices]"
+        ),
         click.option("--pool", "pools", multiple=True, metavar="NAME", help="Only providers of this pool; repeatable."),
         click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only so labelled; repeatable."),
+        click.option("--spread", is_flag=True, default=None, help="Of equally good ones the emptiest. [fullest]"),
         click.option("--isolation", type=click.Choice(("none", "uid", "sandbox")), help="At least so much. [none]"),
         click.option("--min-forecast", type=click.FloatRange(0, 1), help="Only where staying is at least so likely."),
+        click.option("--min-score", type=click.FloatRange(0, 1), help="Only providers with at least this score."),
         click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Alone: its value here; repeatable."),
         click.option(
             "--env-file", "env_files", multiple=True, metavar="FILE", help="NAME=VALUE a line: the place for secrets."
@@ -78,7 +85,7 @@ def flags_of_a_command(command: Any) -> Any:
 @click.argument("file", required=False, type=click.Path(allow_dash=True), metavar="[FILE | -- COMMAND...]")
 @flags_of_a_command
 @click.option("--idempotency-key", metavar="KEY", help="The same key makes one job, however often it is said.")
-@click.option("--tenant", help="For this tenant (an admin may).")
+@click.option("--tenant", shell_complete=live_tenants, help="For this tenant (an admin may).")
 @click.option("--wait", is_flag=True, help="Stay: show phases and logs, end with its exit status. Ctrl-C detaches.")
 @click.option("--dry-run", is_flag=True, help="Show what it consists of and who could run it; submit nothing.")
 @click.option(
@@ -142,14 +149,17 @@ def submit(
 
 
 def preview(answer: Any, form: str) -> int:
-    """The dry run: what it consists of, and whether anybody could run it (exit status 1 when nobody ever could)."""
+    """The dry run: what it consists of, whether its tenant's quota has room for it, and whether anybody could run it
+    (exit status 1 when it would be refused, or nobody ever could)."""
     from cli import exits, graph
 
     if form == "json":
         output.print_json(answer)
     else:
         sys.stdout.write(graph.picture(answer))
-    return exits.FOUND_PROBLEMS if any(step.verdict == "never" for step in answer.why) else exits.OK
+    refused = any(not one.fits for one in answer.dimensions)
+    never = any(step.verdict == "never" for step in answer.why)
+    return exits.FOUND_PROBLEMS if refused or never else exits.OK
 
 
 def warn_of_never(answer: JobWhy) -> None:

@@ -19,7 +19,7 @@ from coordinator.jobfile import parse_job
 def flags(*argv: str) -> dict[str, Any]:
     """As the command gets them."""
     context = submit.make_context("submit", [*argv, "--", "true"])
-    wanted = set(ONLY_A_COMMAND) | {"name", "deadline", "env", "env_files"}
+    wanted = set(ONLY_A_COMMAND) | {"name", "deadline", "env", "env_files", "priority", "estimate_cost"}
     return {name: value for name, value in context.params.items() if name in wanted}
 
 
@@ -35,7 +35,7 @@ def test_every_flag_reaches_the_job(tmp_path: Path) -> None:
             "--pool", "lab", "--pool", "hall", "--label", "gpu=a100", "--env-file", str(tmp_path / "env"), "--env",
             "A=1", "--dir", "/data", "--stdin", str(tmp_path / "in"), "--retry", "0", "--on-lost", "wait:20m",
             "--isolation", "uid", "--nodes", "2", "--max-fails", "5", "--max-running", "7", "--min-forecast", "0.8",
-            "--deadline", "8h",
+            "--deadline", "8h", "--priority", "7", "--estimate-cost", "0.3", "--spread", "--min-score", "0.4",
         ),
     )  # fmt: skip
     spec = parse_job(body, now_ms=0)
@@ -48,6 +48,8 @@ def test_every_flag_reaches_the_job(tmp_path: Path) -> None:
     assert (step.time_limit_ms, step.expected_ms) == (6 * 3_600_000, 2 * 3_600_000)
     assert (step.pools, dict(step.labels)) == (("lab", "hall"), {"gpu": "a100"})
     assert (dict(step.env), step.directory, step.stdin) == ({"A": "1", "SECRET": "s"}, "/data", "hello")
+    assert (spec.priority, spec.estimate.cost) == (7, 300_000)
+    assert (step.arrangement, step.min_score) == ("spread", 0.4)
     assert (step.retry.limit, step.on_lost) == (0, OnLost(mode="wait", wait_ms=1_200_000))
     assert (step.isolation, step.nodes, step.max_fails, step.max_running, step.min_forecast) == ("uid", 2, 5, 7, 0.8)
 
@@ -86,11 +88,14 @@ def test_a_malformed_pair_is_refused(argv: tuple[str, ...]) -> None:
 def test_beside_a_file_only_what_is_about_the_whole_job_is_taken() -> None:
     """The rest would contradict it, step by step; the environment goes to all steps."""
     job = {"name": "a", "defaults": {"env": {"A": "1", "B": "1"}}, "step": []}
-    changed = over_a_file(job, flags("--name", "b", "--env", "B=2", "--deadline", "8h"))
-    assert changed == job | {"name": "b", "deadline": "8h", "defaults": {"env": {"A": "1", "B": "2"}}}
+    changed = over_a_file(job, flags("--name", "b", "--env", "B=2", "--deadline", "8h", "--priority", "3"))
+    assert changed == job | {"name": "b", "deadline": "8h", "priority": 3, "defaults": {"env": {"A": "1", "B": "2"}}}
+    declared = over_a_file({"estimate": {"cost": 1, "storage": "1GB"}}, flags("--estimate-cost", "2.5"))
+    assert declared == {"estimate": {"cost": "2.5", "storage": "1GB"}}
     given = {
         "needs": ("--need", "a=1"), "pools": ("--pool", "a"), "labels": ("--label", "a=1"), "directory": ("--dir", "/"),
         "matrix": ("--matrix", "a=1"), "isolation": ("--isolation", "uid"), "array_file": ("--array-file", "f"),
+        "spread": ("--spread",),
     }  # fmt: skip
     for name in ONLY_A_COMMAND:
         option = given.get(name, (f"--{name.replace('_', '-')}", "1"))

@@ -18,9 +18,10 @@ from cli.graph import picture, tree
 from cli.jobids import Named, named, newest, whole_job
 from cli.joblogs import Writer, has_several
 from cli.jobs import print_jobs
-from cli.jobview import lines, print_job, print_tasks, print_why, tasks_of
+from cli.jobview import lines, print_job, print_tasks, tasks_of
 from cli.phases import Phases
 from cli.standing import standing
+from cli.waiting import print_why
 from coordinator import api_types as t
 from coordinator.client import Client
 from coordinator.core.errors import CoordError
@@ -177,7 +178,7 @@ def test_why_tells_what_rules_out_how_many_and_what_would_help(capsys: pytest.Ca
 def test_a_time_that_has_passed_is_at_any_moment_and_a_state_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     why = a_why("train", text="1 busy", able_now=0, able_ever=1, eta="2020-01-01T00:00:00.000Z")
     print_why(t.JobWhy(job_id=12, state="pending", reason="it waits", providers=1, steps=(why,)), "table")
-    assert "room is expected at any moment" in capsys.readouterr().out
+    assert "expected to start at any moment" in capsys.readouterr().out
     assert standing("cancelled", "cancelled by ann") == "cancelled by ann"
     assert (standing("failed", "exit 3"), standing("completed", "")) == ("failed: exit 3", "completed")
 
