@@ -7,22 +7,9 @@ bytes, running and queued in jobs, money in millionths of the unit of account, w
 
 from __future__ import annotations
 
-from typing import Annotated
+from msgspec import Struct
 
-from msgspec import Meta, Struct
-
-from coordinator.api_work import Timestamp
-
-Amount = Annotated[int, Meta(ge=0, le=2**53)]
-"""Beyond this JSON's numbers are not exact everywhere."""
-
-
-class PriceEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of an hour, in millionths of the unit of account: of one CPU, of one GPU, of 10^9 bytes of memory."""
-
-    cpu: Amount = 0
-    gpu: Amount = 0
-    memory: Amount = 0
+from coordinator.api_work import Amount, PriceEntry, Timestamp
 
 
 class PriceRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,6 @@ from msgspec import Meta, Struct
 from coordinator.api_tenants import DimensionEntry as DimensionEntry
 from coordinator.api_tenants import Ledger as Ledger
 from coordinator.api_tenants import LedgerEntry as LedgerEntry
-from coordinator.api_tenants import PriceEntry as PriceEntry
 from coordinator.api_tenants import PriceRequest as PriceRequest
 from coordinator.api_tenants import RefusalEntry as RefusalEntry
 from coordinator.api_tenants import TenantChange as TenantChange
@@ -40,6 +39,7 @@ from coordinator.api_work import NodePool as NodePool
 from coordinator.api_work import NodePools as NodePools
 from coordinator.api_work import Obstacle as Obstacle
 from coordinator.api_work import Preview as Preview
+from coordinator.api_work import PriceEntry as PriceEntry
 from coordinator.api_work import RankEntry as RankEntry
 from coordinator.api_work import StepEntry as StepEntry
 from coordinator.api_work import StepPlan as StepPlan

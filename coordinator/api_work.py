@@ -5,10 +5,22 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 Timestamp = str
 """RFC 3339, UTC, milliseconds."""
+Amount = Annotated[int, Meta(ge=0, le=2**53)]
+"""Beyond this JSON's numbers are not exact everywhere."""
+
+
+class PriceEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of an hour, in millionths of the unit of account: of one CPU, of one GPU, of 10^9 bytes of memory."""
+
+    cpu: Amount = 0
+    gpu: Amount = 0
+    memory: Amount = 0
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -351,7 +363,14 @@ class NodePool(Struct, frozen=True, kw_only=True):
     next_free_at: Timestamp | None
     """When the first of its attempts should end, where run times or limits tell; null: not known, or nothing runs."""
     eta: Timestamp | None
-    """When a task that is queued now should start: now where there is room, else where run times tell."""
+    """When a task that is queued now should start: now where there is room, else where plans or run times tell."""
+    waits_since: Timestamp | None = None
+    """When the oldest job with a task among those was submitted."""
+    cpus_held: float = 0.0
+    """Held there by whose things the token may see; likewise the next two."""
+    gpus_held: float = 0.0
+    memory_held: int = 0
+    price: PriceEntry = PriceEntry()
 
 
 class NodePools(Struct, frozen=True, kw_only=True):
