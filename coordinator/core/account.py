@@ -7,8 +7,10 @@ the rows of live jobs and attempts and is made anew at every start, so it is exa
 from __future__ import annotations
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from coordinator.core.amounts import Ask, Price
+from coordinator.core.fair_share import HALF_LIFE_MS, NO_FLEET, settle
 from coordinator.core.ids import AttemptId, JobId, Ms, TenantName
 from coordinator.core.jobspec import PRIORITY_MAX
 from coordinator.core.rows import LIVE_ATTEMPT, AccountRow, AttemptRow, AttemptState, Quota, TenantRow
@@ -74,6 +76,9 @@ class Account(Struct, kw_only=True):
     """A heap: when a meter will have accrued what was reserved. Outdated entries are dropped when they come up."""
 
     # ---- remembered
+    share: float = 0.0
+    """Its dominant share of the fleet, decayed: what fair share remembers as of `share_at_ms`."""
+    share_at_ms: Ms = 0
     freed: int = 0
     """How often it got room: what was blocked by its quota is to be looked at again when this has moved."""
     grace: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -91,8 +96,17 @@ class Accounts:
     """Tenants, their accounts and what pools cost."""
 
     def __init__(self) -> None:
+        self.now_ms: Ms = 0
+        """Of the event that is decided."""
+        self.fleet = NO_FLEET
+        """CPUs, GPUs and memory that fair share counts by: all that was enrolled when it was looked at last."""
+        self.half_life_ms = HALF_LIFE_MS
+        self.behind: dict[TenantName, tuple[int, int]] = {}
+        """CPUs and memory of what stands in line: `Work.behind`."""
         self.tenants: dict[TenantName, TenantRow] = {}
         """Those that have a row."""
+        self.rows: dict[TenantName, AccountRow] = {}
+        """As they were read, of those whose account was not made yet. Empty when all is loaded."""
         self.by_tenant: dict[TenantName, Account] = {}
         self.prices: tuple[Price, ...] = ()
         """Of all pools, each once, free ones left away."""
@@ -112,8 +126,14 @@ class Accounts:
         account = self.by_tenant.get(name)
         if account is None:
             tenant = self.tenants.get(name) or implied(name)
-            row = AccountRow(tenant=name, month=self.month)
-            account = Account(tenant=tenant, row=row, limited=tenant.quota != NO_QUOTA)
+            row = self.rows.pop(name, None) or AccountRow(tenant=name, month=self.month)
+            account = Account(
+                tenant=tenant,
+                row=row,
+                limited=tenant.quota != NO_QUOTA,
+                share=row.share,
+                share_at_ms=row.share_at_ms,
+            )
             self.by_tenant[name] = account
         return account
 
@@ -129,6 +149,15 @@ class Accounts:
         """What it holds, has used or has promised changed."""
         if account.limited:
             self.unsettled[account.tenant.name] = account
+
+
+def durable(account: Account) -> AccountRow:
+    """Its row, with what fair share remembers now."""
+    return replace(account.row, share=account.share, share_at_ms=account.share_at_ms)
+
+
+def remember_held(account: Account) -> None:
+    account.grace = account.cpus, account.gpus, account.memory, len(account.jobs)
 
 
 def implied(name: TenantName) -> TenantRow:
@@ -170,6 +199,7 @@ def rank_let_go(accounts: Accounts, tenant: TenantName, row: AttemptRow, rank: i
 
 
 def _add(accounts: Accounts, account: Account, job_id: JobId, ask: Ask, sign: int) -> None:
+    settle(accounts, account)
     account.cpus += sign * ask.cpus
     account.gpus += sign * ask.gpus
     account.memory += sign * ask.memory

@@ -27,7 +27,7 @@ def on_arrival(
     state: ClusterState, provider: Provider, hello: AgentHello, rebooted: bool, policy: Policy, out: Decision
 ) -> None:
     """After the welcome. Renewals are of the hello: seq 0."""
-    state.work.better(provider.row.provider_id)
+    state.work.able(provider.row.provider_id)
     state.work.freed_by = f"provider {provider.row.provider_id}"
     named = {(held.attempt_id, held.rank): held for held in hello.attempts}
     promote(state.work, provider.row.provider_id, provider.offer)  # it may offer more than before

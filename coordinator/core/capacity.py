@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from coordinator.core.amounts import UNIT, Ask, Share
+from coordinator.core.fair_share import settle
 from coordinator.core.ids import AttemptId, ProviderId, TenantName
 from coordinator.core.rows import Resources
 from coordinator.core.work import Load, Work
@@ -99,7 +100,7 @@ def hold(
     load = work.load_of(provider_id)
     assert (attempt_id, rank) not in load.attempts, f"{attempt_id} holds its share of {provider_id} twice"
     load.attempts[attempt_id, rank] = tenant
-    _add(load, share, 1)
+    add_share(load, share, 1)
 
 
 def line_up(
@@ -134,8 +135,9 @@ def take_turn(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: 
     if share_of(offer, load, share.ask) is None:
         return False
     del load.behind[attempt_id, rank]
+    work.move(provider_id)
     _await(work, load.attempts[attempt_id, rank], share, -1)
-    _add(load, share, 1)
+    add_share(load, share, 1)
     return True
 
 
@@ -146,7 +148,7 @@ def release(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: in
     if load.behind.pop((attempt_id, rank), None) is not None:
         _await(work, tenant, share, -1)
     else:
-        _add(load, share, -1)
+        add_share(load, share, -1)
     work.drop_empty_load(provider_id)
     work.better(provider_id)
 
@@ -160,6 +162,7 @@ def count_behind(work: Work) -> None:
 
 
 def _await(work: Work, tenant: TenantName, share: Share, sign: int) -> None:
+    settle(work.accounts, work.accounts.of(tenant))
     cpus, memory = work.behind.get(tenant, (0, 0))
     cpus, memory = cpus + sign * share.ask.cpus, memory + sign * share.ask.memory
     if cpus or memory:
@@ -168,7 +171,8 @@ def _await(work: Work, tenant: TenantName, share: Share, sign: int) -> None:
         work.behind.pop(tenant, None)
 
 
-def _add(load: Load, share: Share, sign: int) -> None:
+def add_share(load: Load, share: Share, sign: int) -> None:
+    """Count a share in, or out again with `sign` -1."""
     load.cpus += sign * share.ask.cpus
     load.memory += sign * share.ask.memory
     for index, amount in share.gpus:

@@ -36,14 +36,14 @@ def free_at_ms(state: ClusterState, want: Want, policy: Policy) -> Ms | None:
     """
     found = []
     for provider in state.providers.values():
-        if any(as_enrolled(state, provider, want)) or not _UNTOLD.isdisjoint(
+        if any(as_enrolled(provider, want.shape)) or not _UNTOLD.isdisjoint(
             as_it_stands(state, provider, want, policy)
         ):
             continue
         when_ms = _of_provider(state, provider, want)
         if when_ms is not None:
             found.append(max(when_ms, provider.row.quarantined_until_ms or 0))
-    return sorted(found)[want.nodes - 1] if len(found) >= want.nodes else None
+    return sorted(found)[want.shape.nodes - 1] if len(found) >= want.shape.nodes else None
 
 
 def _of_provider(state: ClusterState, provider: Provider, want: Want) -> Ms | None:
@@ -62,7 +62,7 @@ def _of_provider(state: ClusterState, provider: Provider, want: Want) -> Ms | No
             ends.append((end_ms, attempt, rank, share))
     ends.sort(key=lambda end: (end[0], end[1].row.attempt_id))
     when_ms = state.now_ms
-    while not any(share_of(provider.offer, then.load_of(who), ask) is not None for ask in want.asks):
+    while not any(share_of(provider.offer, then.load_of(who), ask) is not None for ask in want.shape.asks):
         if not ends:
             return None
         when_ms, attempt, rank, share = ends.pop(0)

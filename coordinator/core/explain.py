@@ -47,7 +47,7 @@ def on_explain(state: ClusterState, event: JobExplain, policy: Policy, out: Deci
 def on_preview(state: ClusterState, event: JobPreview, policy: Policy, out: Decision) -> None:
     steps = []
     for number, spec in enumerate(event.spec.steps):
-        judged = Judged(state, want_of(event.tenant, spec), policy)
+        judged = Judged(state, want_of(event.tenant, event.spec.priority, spec), policy)
         steps.append(judged.explain(number, spec, waiting=spec.tasks, running=0, first=""))
     found = Explanation(job_id=None, providers=len(state.providers), steps=tuple(steps))
     out.replies.append(Reply(event.request_id, found))
@@ -88,11 +88,11 @@ class Judged:
             self._judge(provider, policy)
 
     def _judge(self, provider: Provider, policy: Policy) -> None:
-        fixed = list(as_enrolled(self._state, provider, self._want))
+        fixed = list(as_enrolled(provider, self._want.shape))
         passing = list(as_it_stands(self._state, provider, self._want, policy))
         if not fixed:
             load = self._state.work.loads.get(provider.row.provider_id, NOTHING)
-            lacking = [lacks(provider.offer, load, ask) for ask in self._want.asks]
+            lacking = [lacks(provider.offer, load, ask) for ask in self._want.shape.asks]
             if all(lacking):
                 passing += [f"{name}" for name in lacking[0]]
             self.able_ever += 1
@@ -108,7 +108,7 @@ class Judged:
         self._ever[name] = self._ever.get(name, False) or ever
 
     def explain(self, number: int, spec: StepSpec, waiting: int, running: int, first: str) -> StepExplanation:
-        nodes, total = self._want.nodes, len(self._state.providers)
+        nodes, total = self._want.shape.nodes, len(self._state.providers)
         if self.able_ever < nodes:
             verdict, text = "never", f"{first}no provider that is enrolled could run it"
             if nodes > 1:
@@ -151,7 +151,7 @@ class Judged:
         return tuple(sorted(found, key=lambda obstacle: (-obstacle.providers, obstacle.constraint)))
 
     def _asked(self, name: str) -> str:
-        want, ask = self._want, self._want.asks[0]
+        want, ask = self._want.shape, self._want.shape.asks[0]
         asked = {
             "work": "its agent runs no attempts",
             "online": "not connected now",
@@ -164,7 +164,7 @@ class Judged:
             "labels": f"asked for labels {', '.join(f'{k}={v}' for k, v in want.labels)}",
             "isolation": f"asked for isolation {want.isolation.value}",
             "min_score": f"asked for a score of {want.min_score} at least",
-            "min_forecast": f"asked to stay {_length(want.horizon_ms)} with {want.min_forecast or 0:.0%} at least",
+            "min_forecast": f"asked to stay {_length(want.run_ms)} with {want.min_forecast or 0:.0%} at least",
             "cpus": f"asked for {ask.cpus / 1e6:g} CPUs",
             "gpus": f"asked for {ask.gpus / 1e6:g} GPUs",
             "memory": f"asked for {_size(ask.memory)} of memory",
@@ -199,7 +199,7 @@ class Judged:
 
     def _most(self, constraint: str) -> str:
         """The most of it that any provider of a pool that is asked for has."""
-        pools = self._want.pools
+        pools = self._want.shape.pools
         offers = [p.offer for p in self._state.providers.values() if not pools or p.row.pool in pools]
         name = constraint.removeprefix("named:")
         match constraint:

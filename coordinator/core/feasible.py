@@ -5,38 +5,50 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.core.capacity import NOTHING, lacks, serves
-from coordinator.core.forecast import stays
-from coordinator.core.ids import ProviderId
+from coordinator.core.forecast import curve_of, stays_on
+from coordinator.core.ids import Ms, ProviderId, TenantName
 from coordinator.core.jobspec import Isolation
 from coordinator.core.policy import Policy
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
-from coordinator.core.work import Load, Step, Want
+from coordinator.core.work import Load, Shape, Step, Want
 
 LEVELS = (Isolation.NONE, Isolation.UID, Isolation.SANDBOX)
 """Each includes those before it."""
 
 
-def as_enrolled(state: ClusterState, provider: Provider, want: Want) -> Iterator[str]:
+def as_enrolled(provider: Provider, shape: Shape) -> Iterator[str]:
     """Constraints that it does not meet and that no waiting would change."""
     row = provider.row
     if not row.promises.work and row.last_seen_ms is not None:
         yield "work"
-    if want.pools and row.pool not in want.pools:
+    if shape.pools and row.pool not in shape.pools:
         yield "pool"
-    if any(row.labels.get(name) != value for name, value in want.labels):
+    if any(row.labels.get(name) != value for name, value in shape.labels):
         yield "labels"
-    if LEVELS.index(row.promises.isolation) < LEVELS.index(want.isolation):
+    if LEVELS.index(row.promises.isolation) < LEVELS.index(shape.isolation):
         yield "isolation"
-    if row.provider_id in want.avoid:
+    if row.provider_id in shape.avoid:
         yield "elsewhere"
-    missing = [lacks(provider.offer, NOTHING, ask) for ask in want.asks]
+    missing = [lacks(provider.offer, NOTHING, ask) for ask in shape.asks]
     if all(missing):
         yield from missing[0]
 
 
 def as_it_stands(state: ClusterState, provider: Provider, want: Want, policy: Policy) -> Iterator[str]:
-    """Constraints that it does not meet now, and may meet later."""
+    """Constraints that it does not meet now, and may meet later; but for free capacity and the plans of others."""
+    yield from out_of_reach(state, provider, want.shape, policy)
+    load = state.work.loads.get(provider.row.provider_id)
+    if load is not None:
+        if bound_to_others(provider, load, want.tenant):
+            yield "tenant"
+        yield from crowded(load, policy)
+
+
+def out_of_reach(
+    state: ClusterState, provider: Provider, shape: Shape, policy: Policy, at_ms: Ms | None = None
+) -> Iterator[str]:
+    """Those of the constraints as it stands that no placement changes. Forecasts are as of `at_ms`, or of now."""
     row = provider.row
     if provider.phase is not Liveness.ONLINE:
         yield "online"
@@ -44,21 +56,21 @@ def as_it_stands(state: ClusterState, provider: Provider, want: Want, policy: Po
         yield "drained"
     if row.quarantined_until_ms is not None:
         yield "quarantined"
-    if want.min_score is not None and score(state, row.provider_id) < want.min_score:
+    if shape.min_score is not None and score(state, row.provider_id) < shape.min_score:
         yield "min_score"
-    if want.min_forecast is not None:
-        forecast = stays(state, provider, want.horizon_ms, policy)
-        if forecast is None or forecast.probability < want.min_forecast:
+    if shape.min_forecast is not None:
+        curve = curve_of(state, provider, policy, at_ms)
+        if curve is None or stays_on(curve, shape.run_ms).probability < shape.min_forecast:
             yield "min_forecast"
-    load = state.work.loads.get(row.provider_id)
-    if load is not None:
-        yield from crowded(provider, load, want, policy)
 
 
-def crowded(provider: Provider, load: Load, want: Want, policy: Policy) -> Iterator[str]:
-    """Those of the constraints as it stands that a placement changes."""
-    if provider.row.promises.isolation is Isolation.NONE and not serves(load, want.tenant):
-        yield "tenant"
+def bound_to_others(provider: Provider, load: Load, tenant: TenantName) -> bool:
+    """Without isolation a provider serves one tenant at a time."""
+    return provider.row.promises.isolation is Isolation.NONE and not serves(load, tenant)
+
+
+def crowded(load: Load, policy: Policy) -> Iterator[str]:
+    """Those of the constraints as it stands that a placement changes, for whoever comes."""
     if len(load.attempts) >= policy.attempts_per_provider_max:
         yield "attempts"
     if load.behind:
@@ -76,6 +88,6 @@ def could_ever(state: ClusterState, step: Step, policy: Policy, avoid: tuple[Pro
     for provider in state.providers.values():
         if provider.row.provider_id in avoid or provider.phase is not Liveness.ONLINE:
             continue
-        if provider.row.drained_at_ms is None and not any(as_enrolled(state, provider, step.want)):
+        if provider.row.drained_at_ms is None and not any(as_enrolled(provider, step.want.shape)):
             return True
     return False

@@ -28,6 +28,8 @@ class Stays(Struct, frozen=True, gc=False, kw_only=True):
 def on_figures(state: ClusterState, event: FiguresPublished) -> None:
     """Newer figures replace the older as a whole."""
     if state.figures is None or event.computed_at_ms >= state.figures.published.computed_at_ms:
+        if state.figures is not None and event.computed_at_ms == state.figures.published.computed_at_ms:
+            state.work.candidates.clear()  # they know which figures they rest on by that time alone
         state.figures = Figures(published=event, by_provider={f.provider_id: f for f in event.providers})
 
 
@@ -43,29 +45,86 @@ def survival_at(at_ms: tuple[Ms, ...], p: tuple[float, ...], when_ms: float) -> 
     return s0 * math.exp(math.log(s1 / s0) * (when_ms - t0) / (t1 - t0))
 
 
-def stays(state: ClusterState, provider: Provider, horizon_ms: Ms, policy: Policy) -> Stays | None:
-    """The forecast for a connected provider; None for one that is not."""
+class Curves(Struct, frozen=True, gc=False, kw_only=True):
+    """Which curve tells how long a connected provider stays, and from where on it."""
+
+    at_ms: tuple[Ms, ...]
+    p: tuple[float, ...]
+    from_ms: Ms
+    """Of the curve: this moment."""
+    basis: str
+
+
+NO_CURVE = Curves(at_ms=(), p=(), from_ms=0, basis="none")
+WITHOUT_HISTORY = 0.5
+"""P(a stay goes on) where nothing at all is known: as likely as not."""
+
+
+def curve_of(state: ClusterState, provider: Provider, policy: Policy, at_ms: Ms | None = None) -> Curves | None:
+    """The provider's own curve while it is fresh, else the fleet's at its age; None for one that is not connected.
+
+    As of `at_ms`, or of now.
+    """
     session = provider.session
     if session is None or session.conn_id is None:
         return None
     figures = state.figures
     if figures is None:
-        return Stays(probability=0.5, basis="none")
+        return NO_CURVE
     published = figures.published
-    ahead_ms = state.now_ms - published.computed_at_ms
+    at_ms = state.now_ms if at_ms is None else at_ms
+    ahead_ms = at_ms - published.computed_at_ms
     own = figures.by_provider.get(provider.row.provider_id)
     began_ms = provider.row.stay_began_ms or session.row.connected_at_ms
     if own is not None and own.stays and ahead_ms <= policy.forecast_stale_ms and began_ms <= published.computed_at_ms:
-        now = survival_at(published.horizons_ms, own.stays, ahead_ms)
-        then = survival_at(published.horizons_ms, own.stays, ahead_ms + horizon_ms)
-        return Stays(probability=then / now if now > 0 else 0.0, basis="provider")
-    curve = published.fleet_stays
+        return Curves(at_ms=published.horizons_ms, p=own.stays, from_ms=ahead_ms, basis="provider")
+    fleet = published.fleet_stays
+    if not fleet.at_ms:
+        return NO_CURVE
+    return Curves(at_ms=fleet.at_ms, p=fleet.p, from_ms=at_ms - began_ms, basis="age")
+
+
+def stays(state: ClusterState, provider: Provider, horizon_ms: Ms, policy: Policy) -> Stays | None:
+    """The forecast for a connected provider; None for one that is not."""
+    curve = curve_of(state, provider, policy)
+    return stays_on(curve, horizon_ms) if curve is not None else None
+
+
+def stays_on(curve: Curves, horizon_ms: Ms) -> Stays:
     if not curve.at_ms:
-        return Stays(probability=0.5, basis="none")
-    age_ms = state.now_ms - began_ms
-    now = survival_at(curve.at_ms, curve.p, age_ms)
-    then = survival_at(curve.at_ms, curve.p, age_ms + horizon_ms)
-    return Stays(probability=then / now if now > 0 else 0.0, basis="age")
+        return Stays(probability=WITHOUT_HISTORY, basis="none")
+    now = survival_at(curve.at_ms, curve.p, curve.from_ms)
+    then = survival_at(curve.at_ms, curve.p, curve.from_ms + horizon_ms)
+    return Stays(probability=then / now if now > 0 else 0.0, basis=curve.basis)
+
+
+def expected_loss(curve: Curves, run_ms: Ms) -> float:
+    """Work, in ms, that is expected to be lost with the provider of a run of `run_ms` that begins now and saves nothing:
+    E[T; T < run] of the rest T of the stay = integral of S over the run - run x S(run), S given that it is here.
+
+    The integral is exact: between two points the hazard is constant. O(points of the curve).
+    """
+    if not curve.at_ms:
+        return run_ms * (1 - WITHOUT_HISTORY) / 2
+    begin, end = max(0, curve.from_ms), max(0, curve.from_ms) + run_ms
+    s0 = survival_at(curve.at_ms, curve.p, begin)
+    if s0 <= 0.0:
+        return float(run_ms)
+    area, t, s = 0.0, begin, s0
+    first = bisect_left(curve.at_ms, begin + 1)
+    for point in (*curve.at_ms[first:], end):
+        if point >= end:
+            point = end
+        then = survival_at(curve.at_ms, curve.p, point)
+        if then <= 0.0:
+            area += s * (point - t) if s > 0.0 else 0.0
+        else:
+            fall = math.log(s / then)
+            area += (s - then) / fall * (point - t) if fall > 1e-12 else s * (point - t)
+        t, s = point, then
+        if point == end or s <= 0.0:
+            break
+    return max(0.0, area - run_ms * s) / s0
 
 
 def returns(state: ClusterState, provider: Provider, gone_ms: Ms, within_ms: Ms, policy: Policy) -> float:

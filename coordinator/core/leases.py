@@ -17,7 +17,7 @@ from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, dotte
 from coordinator.core.jobspec import StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.queue import fit_step, has_room
-from coordinator.core.rows import AttemptRow, AttemptState, LeaseToken, RankRow, WorkState
+from coordinator.core.rows import AttemptRow, AttemptState, Choice, LeaseToken, RankRow, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import (
     audit_attempt,
@@ -112,6 +112,7 @@ def new_attempt(
     unblocked_by: str,
     prefetched: bool = False,
 ) -> Attempt:
+    choice: Choice | None = None,
     """Reserve: hold the capacity, or stand in line for it. Nobody is told, and it has no token yet. The task's row
     counts it already."""
     row = AttemptRow(
@@ -125,6 +126,7 @@ def new_attempt(
         unblocked_by=unblocked_by,
         forecast=forecast,
         prefetched=prefetched,
+        choice=choice,
     )
     attempt = Attempt(
         row=row,

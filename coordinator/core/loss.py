@@ -31,6 +31,7 @@ from coordinator.core.work import Attempt, Step, is_live
 
 def silence(state: ClusterState, provider: Provider, policy: Policy, out: Decision) -> None:
     """Nothing is heard of this provider: what it runs is in doubt, what it was only offered goes elsewhere."""
+    state.work.changed(provider.row.provider_id)
     why = f"{provider.row.provider_id} is {provider.phase.value}"
     for attempt_id, rank in held_by(state.work, provider.row.provider_id):
         attempt = state.work.attempts.get(attempt_id)
@@ -271,7 +272,7 @@ def forgotten(state: ClusterState, provider_id: ProviderId, policy: Policy, out:
     if load is not None:
         load.failures = []
         work.drop_empty_load(provider_id)
-    work.bettered.pop(provider_id, None)
+    work.forget(provider_id)
 
 
 def orphan(state: ClusterState, provider_id: ProviderId, why: str, policy: Policy, out: Decision) -> None:

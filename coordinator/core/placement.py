@@ -1,177 +1,261 @@
-"""Placement: who of those that wait is given which provider. Feasible, then ranked, then chosen.
+"""Placement: who of those that wait is given which provider. Feasible, then ranked, then chosen, in the order of the queue.
 
-First come first served, class by class: equal wants are judged once, and who fits nowhere holds up nobody else. The
-cost of a Place grows with the lines, with the providers that got better since a line was judged, and with the leases
-granted; not with the tasks that wait.
+The cost of a Place grows with the bands and with the shapes that wait, with the providers that changed since a shape was
+asked for, and with the leases granted; not with the tasks that wait.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from heapq import heapify, heappop, heappush
 
-from coordinator.core.amounts import Ask, Share
+from msgspec.structs import replace
+
+from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.attempts import give_up
-from coordinator.core.capacity import NOTHING, left_over, share_of
+from coordinator.core.candidates import Candidates, Found, is_fresh
 from coordinator.core.commands import Decision
 from coordinator.core.endings import skip_doomed
 from coordinator.core.events import Place
-from coordinator.core.feasible import as_enrolled, as_it_stands, crowded
-from coordinator.core.forecast import stays
-from coordinator.core.ids import ProviderId, dotted
+from coordinator.core.ids import JobId, Ms, dotted
 from coordinator.core.jobspec import Overlap
 from coordinator.core.leases import grant, new_attempt, reserve
+from coordinator.core.order import Order, age
+from coordinator.core.plans import ends_before, let_in, make, still_stands
 from coordinator.core.policy import Policy
-from coordinator.core.queue import fit_fresh, fit_task, head, job_of
+from coordinator.core.prefetch import Prefetch
+from coordinator.core.queue import fit_fresh, fit_task, job_of
+from coordinator.core.quotas import room_for
 from coordinator.core.rows import AttemptState, TaskRow, WorkState
-from coordinator.core.state import ClusterState, Provider
+from coordinator.core.state import ClusterState
 from coordinator.core.transitions import new_task, put_task, touch_step
-from coordinator.core.work import Job, Line, Step, Task, Want
+from coordinator.core.work import Job, Kept, Line, Plan, Shape, Step, Task, Want
 from coordinator.core.work import Place as Spot
 
-TIERS = 20
-"""Forecasts are rounded to 0.05: below that the better fit is worth more."""
-
-Key = tuple[int, tuple[int, int, int], ProviderId]
-"""How good a provider is for an ask, the smallest first: the tier of its forecast, what would be left over, its id."""
-
-
 JUDGED_MAX = 10_000
-"""Providers that one Place judges for wants it has not judged yet: some 50 ms. The next one goes on."""
-
-
-class Candidates:
-    """The providers that could serve one want, by how good they are. Only valid within one Place.
-
-    What is free only shrinks within a Place: an entry whose provider has changed is judged again when it comes up.
-    """
-
-    def __init__(self, state: ClusterState, want: Want, among: Collection[Provider], policy: Policy) -> None:
-        self._state, self._want, self._policy = state, want, policy
-        self.judged = state.work.betters
-        """Who gets better after this is not known here."""
-        self.forecasts: dict[ProviderId, float] = {}
-        self._feasible: list[Provider] = []
-        for provider in among:
-            if not any(as_it_stands(state, provider, want, policy)) and not any(as_enrolled(state, provider, want)):
-                forecast = stays(state, provider, want.horizon_ms, policy)
-                self.forecasts[provider.row.provider_id] = forecast.probability if forecast is not None else 0.0
-                self._feasible.append(provider)
-        self._heaps: dict[Ask, list[Key]] = {}
-
-    def choose(self) -> list[tuple[ProviderId, Share]] | None:
-        """A share on as many different providers as the want has nodes, by the first of its asks that finds them."""
-        if len(self._feasible) < self._want.nodes:
-            return None
-        for ask in self._want.asks:
-            found = self._by(ask)
-            if found is not None:
-                return found
-        return None
-
-    def _by(self, ask: Ask) -> list[tuple[ProviderId, Share]] | None:
-        heap = self._heaps.get(ask)
-        if heap is None:
-            heap = [key for provider in self._feasible if (key := self._key(provider, ask)) is not None]
-            heapify(heap)
-            self._heaps[ask] = heap
-        chosen: list[tuple[ProviderId, Share]] = []
-        taken: list[Key] = []
-        while heap and len(chosen) < self._want.nodes:
-            key = heappop(heap)
-            provider = self._state.providers[key[2]]
-            fresh = self._key(provider, ask)
-            if fresh is None:
-                continue
-            if fresh != key:
-                heappush(heap, fresh)
-                continue
-            share = share_of(provider.offer, self._state.work.loads.get(key[2], NOTHING), ask)
-            assert share is not None
-            chosen.append((key[2], share))
-            taken.append(key)
-        for key in taken:
-            heappush(heap, key)
-        return chosen if len(chosen) == self._want.nodes else None
-
-    def _key(self, provider: Provider, ask: Ask) -> Key | None:
-        who = provider.row.provider_id
-        load = self._state.work.loads.get(who, NOTHING)
-        if share_of(provider.offer, load, ask) is None:
-            return None
-        if load.attempts and any(crowded(provider, load, self._want, self._policy)):
-            return None
-        return -round(self.forecasts[who] * TIERS), left_over(provider.offer, load, ask), who
+"""Providers that one Place judges for shapes it has not judged yet: some 50 ms. The next one goes on."""
+PLANNED_MAX = 4
+"""Planned starts that one Place looks for."""
+LOOK_EVERY_MS: Ms = 5_000
+"""How often bands are aged, the fleet is measured, and candidates that nobody asks for are dropped."""
+UNUSED_MS: Ms = 600_000
+"""Candidates that nobody asked for so long are not kept."""
+KEPT_MAX = 2_000_000
+"""Providers times shapes that are kept (about 500 bytes each): those asked for last stay."""
 
 
 def on_place(state: ClusterState, event: Place, policy: Policy, out: Decision) -> None:
     """Grant what fits, in the order of the queue, `placements_max` leases at most; ask to go on with the rest."""
     work = state.work
     work.place_due = False
-    if state.stopping:
+    if state.stopping or not work.queue:
         return
-    heads: list[tuple[Spot, int]] = []
-    wants = list(work.queue)
-    for number, want in enumerate(wants):
-        first = head(work, want)
-        if first is not None:
-            heads.append((first, number))
-    heapify(heads)
-    judged: dict[Want, Candidates] = {}
-    left, to_judge, began = policy.placements_max, JUDGED_MAX, work.betters
-    while heads and left > 0 and to_judge > 0:
-        spot, number = heappop(heads)
-        want = wants[number]
-        line = work.queue.get(want)
-        if line is None or head(work, want) != spot:
-            _requeue_head(state, want, number, heads)
-            continue
-        if want not in judged:
-            among = _who_is_new(state, want, line)
-            to_judge -= len(among)
-            judged[want] = Candidates(state, want, among, policy)
-        shares = judged[want].choose()
-        if shares is None:
-            line.blocked, line.judged, line.looked_ms = True, judged[want].judged, work.looked_ms
-            continue
-        _give(state, spot, shares, judged[want], line.blocked, policy, out)
-        left -= 1
-        _requeue_head(state, want, number, heads)
-    work.place_due = bool(heads) or work.betters != began
+    began = work.betters
+    if work.fleet_ms is None or state.now_ms - work.fleet_ms >= LOOK_EVERY_MS:
+        _look(state, policy)
+    through = Pass(state, policy, out)
+    through.run()
+    work.place_due = through.unfinished or work.betters != began
 
 
-def _who_is_new(state: ClusterState, want: Want, line: Line) -> Collection[Provider]:
-    """The providers that may have become something for a want: all, or, where a Place found nothing for it, those that
-    got better since. O(these)."""
+def _look(state: ClusterState, policy: Policy) -> None:
+    """Now and then: what fair share counts by, who ages, which candidates are kept. O(providers + lines)."""
     work = state.work
-    if not line.blocked:
-        return state.providers.values()
-    moves = want.min_score is not None or want.min_forecast is not None
-    if moves and line.looked_ms != work.looked_ms:
-        return state.providers.values()
-    better = [state.providers[who] for who in work.better_since(line.judged) if who in state.providers]
-    return state.providers.values() if better and want.nodes > 1 else better
+    work.fleet_ms = state.now_ms
+    offers = [provider.offer for provider in state.providers.values()]
+    work.accounts.fleet = (
+        sum(offer.cpus for offer in offers),
+        sum(offer.gpus for offer in offers) * UNIT,
+        sum(offer.memory for offer in offers),
+    )
+    work.accounts.half_life_ms = policy.share_half_life_ms
+    age(state)
+    most = max(1, KEPT_MAX // max(1, len(state.providers)))
+    for shape, candidates in list(work.candidates.items()):
+        if candidates.used_ms + UNUSED_MS <= state.now_ms or len(work.candidates) > most:
+            del work.candidates[shape]
 
 
-def _requeue_head(state: ClusterState, want: Want, number: int, heads: list[tuple[Spot, int]]) -> None:
-    first = head(state.work, want)
-    if first is not None:
-        heappush(heads, (first, number))
+class Pass:
+    """One way through the queue: whoever comes to its turn is placed, or stands ahead of those who come after it."""
+
+    def __init__(self, state: ClusterState, policy: Policy, out: Decision) -> None:
+        self._state, self._policy, self._out = state, policy, out
+        self._left, self._to_judge, self._to_plan = policy.placements_max, JUDGED_MAX, PLANNED_MAX
+        self._order = Order(state, policy)
+        self._prefetch = Prefetch(state, policy)
+        self._empty: set[Shape] = set()
+        """Nobody has room for these, whoever asks."""
+        self._ahead: dict[Want, Plan | None] = {}
+        """Lines that have no room, and what is planned for them: those who come after must not delay it."""
+        self.unfinished = False
+
+    def run(self) -> None:
+        work = self._state.work
+        while (turn := self._order.next()) is not None:
+            if self._left <= 0 or self._to_judge <= 0:
+                self.unfinished = True
+                break
+            if len(self._empty) == len(work.shapes) and len(self._ahead) >= self._policy.plans_max:
+                work.blocked_to = work.lines
+                break
+            want, spot = turn
+            held_by = self._serve(want, spot)
+            if held_by:
+                if held_by != "judging":
+                    work.queue[want].held_by = held_by
+                self._order.passed()
+        else:
+            self._prefetch.close()
+        self._order.close()
+
+    def _serve(self, want: Want, spot: Spot) -> str:
+        """Place the head of this line; else say what it is held by."""
+        state, line = self._state, self._state.work.queue[want]
+        asks = self._affordable(want, spot)
+        if not asks:
+            return "quota"
+        candidates = self._candidates(want.shape)
+        if candidates is None:
+            self.unfinished = True
+            return "judging"
+        candidates.catch_up(state)
+        if len(candidates.able) < want.shape.nodes:
+            state.work.drop_plan(want)
+            return "nobody"
+        found = None
+        if want.shape not in self._empty:
+            if candidates.is_empty(state):
+                self._empty.add(want.shape)
+            else:
+                open_to, closed = self._plans_for(want)
+                found = candidates.choose(state, want, asks, closed, open_to)
+        prefetched = False
+        if found is None:
+            found = self._in_line(want, spot, candidates, asks)
+            prefetched = found is not None
+        if found is None:
+            self._stands_ahead(want, line, candidates, asks)
+            return "capacity"
+        self._left -= 1
+        waited = bool(line.held_by) or line.number <= state.work.blocked_to
+        self._take(want, found)
+        if self._ahead:
+            found = found._replace(choice=replace(found.choice, backfilled=True))
+        _give(state, spot, found, waited, self._policy, self._out, prefetched)
+        self._order.served(want)
+        return ""
+
+    def _in_line(self, want: Want, spot: Spot, candidates: Candidates, asks: Collection[Ask]) -> Found | None:
+        """A place in line where there is no room now, for a short task; not where somebody ahead has a planned start."""
+        _, step, task = job_of(self._state.work, spot)
+        if want.shape.asks[0] not in asks or (task is not None and task.attempts):
+            return None
+        closed = self._plans_for(want)[1] if self._state.work.plans else ()
+        kept = {who for plan in closed for who in plan.providers}
+        return self._prefetch.choose(want, step, candidates, kept)
+
+    def _affordable(self, want: Want, spot: Spot) -> tuple[Ask, ...]:
+        """The alternatives for which its tenant has room."""
+        work, policy = self._state.work, self._policy
+        if not work.accounts.of(want.tenant).limited:
+            return want.shape.asks
+        job_id, nodes = JobId(spot[0]), want.shape.nodes
+        return tuple(
+            ask
+            for ask in want.shape.asks
+            if not room_for(self._state, want.tenant, job_id, ask, nodes, policy)
+        )
+
+    def _candidates(self, shape: Shape) -> Candidates | None:
+        """Those of this shape, judged anew where that is due. None: this Place has judged enough."""
+        state, kept, policy = self._state, self._state.work.candidates, self._policy
+        found = kept.get(shape)
+        fresh = found is not None and is_fresh(state, found, shape, policy)
+        if not fresh:
+            if self._to_judge <= 0:
+                return None
+            self._to_judge -= len(state.providers)
+        kept.pop(shape, None)
+        if not fresh or isinstance(found, Kept):
+            found = Candidates(state, shape, policy)
+        assert isinstance(found, Candidates)
+        found.used_ms = state.now_ms
+        kept[shape] = found
+        return found
+
+    # ---- planned starts
+
+    def _plans_for(self, want: Want) -> tuple[list[int], list[Plan]]:
+        """The plans that are open to this line (its own, those of lines behind it, those that start when it has ended),
+        and those that it must leave room for."""
+        open_to: list[int] = []
+        closed: list[Plan] = []
+        for planned, plan in self._state.work.plans.items():
+            binds = planned in self._ahead and planned is not want
+            if binds and not ends_before(want, plan, self._state.now_ms):
+                closed.append(plan)
+            else:
+                open_to.append(plan.number)
+        return open_to, closed
+
+    def _take(self, want: Want, found: Found) -> None:
+        """What is planned counts with this placement."""
+        work = self._state.work
+        if not work.plans:
+            return
+        work.drop_plan(want)
+        for plan in work.plans.values():
+            for who, share in found.shares:
+                if who in plan.then:
+                    if plan.want not in self._ahead:
+                        plan.stale = True
+                    elif not ends_before(want, plan, self._state.now_ms):
+                        let_in(self._state.providers[who], plan.then[who], share.ask)
+
+    def _stands_ahead(self, want: Want, line: Line, candidates: Candidates, asks: Collection[Ask]) -> None:
+        """It has no room: have its start planned, as far as starts are planned."""
+        state, work, policy = self._state, self._state.work, self._policy
+        if len(self._ahead) >= policy.plans_max:
+            return
+        self._ahead[want] = plan = work.plans.get(want)
+        if plan is not None and (still_stands(state, plan, candidates, policy) or self._to_plan <= 0):
+            return
+        if plan is None:
+            tried = line.tried_ms is not None and state.now_ms < line.tried_ms + policy.plan_every_ms
+            if tried or self._to_plan <= 0 or not self._room_for_plan():
+                return
+        self._to_plan -= 1
+        line.tried_ms = state.now_ms
+        made = make(state, want, asks, candidates, plan)
+        if made is not None:
+            work.put_plan(made)
+        else:
+            work.drop_plan(want)
+        self._ahead[want] = made
+
+    def _room_for_plan(self) -> bool:
+        """One more may be planned: what was planned for a line that stands behind all of these gives way."""
+        work = self._state.work
+        if len(work.plans) < self._policy.plans_max:
+            return True
+        behind = next((want for want in reversed(work.plans) if want not in self._ahead), None)
+        if behind is not None:
+            work.drop_plan(behind)
+        return behind is not None
 
 
 def _give(
     state: ClusterState,
     spot: Spot,
-    shares: list[tuple[ProviderId, Share]],
-    candidates: Candidates,
+    found: Found,
     waited: bool,
     policy: Policy,
     out: Decision,
+    prefetched: bool = False,
 ) -> None:
     """These shares are for who stands in this place: a lease, or a reservation while its attempt is in doubt."""
-    work = state.work
+    work, shares = state.work, found.shares
     job, step, task = job_of(work, spot)
-    forecast = min(candidates.forecasts[who] for who, _ in shares)
     where = ", ".join(who for who, _ in shares)
     if task is None:
         cause = work.freed_by if waited and work.freed_by else step.unblocked_by
@@ -181,7 +265,7 @@ def _give(
         doubted = next(iter(task.attempts.values()), None)
         if doubted is not None:
             if step.spec.overlap is Overlap.FORBID:
-                _reserve(state, job, step, task, shares, forecast, out)
+                _reserve(state, job, step, task, found, out)
                 return
             cause = f"lease {dotted(doubted.row.attempt_id)}"
             give_up(state, doubted, "overlap is allowed: another one starts now", policy, out)
@@ -190,7 +274,9 @@ def _give(
         if task.row.task in step.retry:
             step.retry.remove(task.row.task)
         put_task(task, out, attempts=task.row.attempts + 1, not_before_ms=None)
-    attempt = new_attempt(state, job, step, task, shares, forecast, cause)
+    attempt = new_attempt(
+        state, job, step, task, shares, found.forecast, cause, choice=found.choice, prefetched=prefetched
+    )
     grant(state, job, step, task, attempt, f"placed on {where}", policy, out)
     fit_task(work, job, step, task)
     fit_fresh(work, job, step)
@@ -214,15 +300,14 @@ def _reserve(
     job: Job,
     step: Step,
     task: Task,
-    shares: list[tuple[ProviderId, Share]],
-    forecast: float,
+    found: Found,
     out: Decision,
 ) -> None:
     """Capacity is held for the replacement; its token is issued when the one in doubt cannot be running any more."""
     old = next(iter(task.attempts.values()))
     put_task(task, out, attempts=task.row.attempts + 1)
     cause = f"lease {dotted(old.row.attempt_id)}"
-    attempt = new_attempt(state, job, step, task, shares, forecast, cause)
+    attempt = new_attempt(state, job, step, task, found.shares, found.forecast, cause, choice=found.choice)
     assert attempt.row.state is AttemptState.RESERVED
     reserve(state, attempt, f"replaces {dotted(old.row.attempt_id)} when its lease is over", out)
     task.wanted = False

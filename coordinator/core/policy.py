@@ -63,6 +63,14 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """How feasible providers are ranked: `forecast` (expected loss and fit), `fit`, `score`, `random` (by a hash). The
     others are there to be compared with."""
 
+    rank_fit_weight: float = 0.05
+    """What a provider that would be left empty but for the run counts, beside the share of the run that is expected to
+    be lost there: a twentieth of the run. Fit decides among those that stay about as well."""
+    rank_every_ms: Ms = 60_000
+    """How old the forecasts may be by which providers are ranked."""
+    plan_every_ms: Ms = 5_000
+    """How often a planned start is looked at anew while it stands, and looked for where there is none."""
+
     # ---- work
     jobs_max: int = 200_000
     """Live jobs held in memory; further ones are refused."""

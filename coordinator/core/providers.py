@@ -80,7 +80,7 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
         state.remove_provider(provider)
         provider.row = replace(provider.row, machine_id=event.machine_id, pool=pool, credential_id=event.credential_id)
     state.add_provider(provider)
-    state.work.better(event.provider_id)  # it may be in another pool now
+    state.work.able(event.provider_id)  # it may be in another pool now
     state.put_token(credential)
     out.writes.append(Put(credential))
     out.writes.append(Put(provider.row))
@@ -194,6 +194,7 @@ def on_drain(state: ClusterState, event: ProviderDrain, out: Decision) -> None:
         away_until_ms=event.away_until_ms,
     )
     who = event.provider_id
+    state.work.changed(who)
     audit.record(state, out, "provider", who, "drained", why=event.note, by=event.by, provider_id=who)
     _tell_drain(provider, out)
     recall_all(state, who, "its provider is drained", out)
@@ -208,7 +209,7 @@ def on_resume(state: ClusterState, event: ProviderResume, out: Decision) -> None
     who = event.provider_id
     audit.record(state, out, "provider", who, "resumed", by=event.by, provider_id=who)
     _tell_drain(provider, out)
-    state.work.better(who)
+    state.work.able(who)
     out.replies.append(Reply(event.request_id, view_of(provider)))
 
 

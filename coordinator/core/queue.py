@@ -1,4 +1,4 @@
-"""The queue: who waits for capacity, in one line for each kind of want, first come first served.
+"""The queue: who waits for capacity, in one line for each kind of want. `order` says whose turn it is.
 
 Whether something stands in a line follows from the state alone: `fit_task` and `fit_fresh` put it in or take it out.
 """
@@ -10,14 +10,18 @@ from heapq import heapify, heappop, heappush
 
 from msgspec.structs import replace
 
-from coordinator.core.ids import JobId, TenantName
+from coordinator.core.ids import JobId, Ms, TenantName
 from coordinator.core.jobspec import StepSpec
-from coordinator.core.work import FRESH, Job, Line, Place, Step, Task, Want, Work
+from coordinator.core.work import FRESH, Band, Job, Line, Place, Shape, Step, Task, Want, Work
 
 HORIZON_MS = 3_600_000
 """How long a task is taken to run that says neither how long it will nor how long it may."""
 LEFT_MAX = 64
 """Places of those who left that a line may hold beyond as many as wait."""
+RUN_STEPS, LIMIT_STEPS = 2, 8
+"""Classes of lengths in each doubling: of run times, which are guesses, and of time limits, which are kept."""
+SHORTEST_MS = 60_000
+"""Shorter ones are one class."""
 
 
 def horizon_ms(spec: StepSpec) -> int:
@@ -25,9 +29,17 @@ def horizon_ms(spec: StepSpec) -> int:
     return spec.expected_ms or spec.time_limit_ms or HORIZON_MS
 
 
-def want_of(tenant: TenantName, spec: StepSpec) -> Want:
-    return Want(
-        tenant=tenant,
+def rounded_up(length_ms: Ms, steps: int) -> Ms:
+    """The next of `steps` even classes in each doubling of SHORTEST_MS."""
+    low = SHORTEST_MS
+    while length_ms > 2 * low:
+        low *= 2
+    return low if length_ms <= low else low + -(-(length_ms - low) * steps // low) * low // steps
+
+
+def shape_of(spec: StepSpec) -> Shape:
+    run_ms = horizon_ms(spec)
+    return Shape(
         asks=spec.asks,
         nodes=spec.nodes,
         pools=spec.pools,
@@ -35,15 +47,21 @@ def want_of(tenant: TenantName, spec: StepSpec) -> Want:
         isolation=spec.isolation,
         min_score=spec.min_score,
         min_forecast=spec.min_forecast,
-        horizon_ms=horizon_ms(spec),
+        run_ms=rounded_up(run_ms, RUN_STEPS) if spec.min_forecast is None else run_ms,
+        arrangement=spec.arrangement,
     )
+
+
+def want_of(tenant: TenantName, priority: int, spec: StepSpec) -> Want:
+    limit_ms = rounded_up(spec.time_limit_ms, LIMIT_STEPS) if spec.time_limit_ms is not None else None
+    return Want(tenant=tenant, priority=priority, limit_ms=limit_ms, shape=shape_of(spec))
 
 
 def want_of_task(step: Step, task: Task) -> Want:
     """Its step's, without the providers that it must not go to again."""
     row = task.row
     if row.failed_on and (step.spec.retry.elsewhere or row.exit_code in (126, 127)):
-        return replace(step.want, avoid=tuple(sorted(row.failed_on)))
+        return replace(step.want, shape=replace(step.want.shape, avoid=tuple(sorted(row.failed_on))))
     return step.want
 
 
@@ -103,15 +121,45 @@ def _move(work: Work, place: Place, before: Want | None, after: Want | None) -> 
         line = work.queue[before]
         line.waiting -= 1
         if not line.waiting:
-            del work.queue[before]
+            _drop(work, before)
         elif len(line.heap) > 2 * line.waiting + LEFT_MAX:
             line.heap = [p for p in line.heap if p != place and _stands(work, p, before)]
             heapify(line.heap)
     if after is not None:
-        line = work.queue.get(after) or work.queue.setdefault(after, Line())
+        line = work.queue.get(after) or _open(work, after)
         heappush(line.heap, place)
         line.waiting += 1
+        if line.heap[0] == place:
+            put_head(work, place, after)
         work.place_due = True
+
+
+def _open(work: Work, want: Want) -> Line:
+    work.lines += 1
+    line = work.queue[want] = Line(number=work.lines)
+    work.shapes[want.shape] = work.shapes.get(want.shape, 0) + 1
+    band = work.bands.setdefault((want.tenant, want.priority), Band())
+    band.wants[want] = None
+    return line
+
+
+def put_head(work: Work, place: Place, want: Want) -> None:
+    """This place is the first of its line."""
+    work.arrivals += 1
+    heappush(work.bands[want.tenant, want.priority].heads, (place, work.arrivals, want))
+
+
+def _drop(work: Work, want: Want) -> None:
+    """Nobody stands in this line any more."""
+    del work.queue[want]
+    work.drop_plan(want)
+    left = work.shapes.pop(want.shape) - 1
+    if left:
+        work.shapes[want.shape] = left
+    band = work.bands[want.tenant, want.priority]
+    del band.wants[want]
+    if not band.wants:
+        del work.bands[want.tenant, want.priority]
 
 
 def _stands(work: Work, place: Place, want: Want) -> bool:

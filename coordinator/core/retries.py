@@ -255,6 +255,7 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     state.work.drop_empty_load(provider_id)
     provider.row = replace(provider.row, quarantined_until_ms=until_ms, quarantine_why=why, quarantines=times + 1)
     state.work.quarantined[provider_id] = until_ms
+    state.work.changed(provider_id)
     out.writes.append(Put(provider.row))
     audit.record(state, out, "provider", provider_id, "quarantined", why=why, provider_id=provider_id)
     text = f"{provider_id} gets no new work for {length_ms // 60_000} min: {why}"
@@ -300,4 +301,4 @@ def end_quarantine(state: ClusterState, provider_id: ProviderId, out: Decision, 
         changed(out, provider)
     out.notes.append(Calmed(kind="provider_quarantined", subject=provider_id))
     work.freed_by = f"provider {provider_id}"
-    work.better(provider_id)
+    work.able(provider_id)

@@ -6,14 +6,19 @@ never launched are a range, tasks that ended are counts, an attempt goes when no
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct, field
 
 from coordinator.core.account import Accounts
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TaskId, TenantName
-from coordinator.core.jobspec import Isolation, JobSpec, StepSpec
+from coordinator.core.jobspec import Arrangement, Isolation, JobSpec, StepSpec
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, JobRow, LeaseToken, StepRow, TaskRow
 from coordinator.core.wheel import Wheel
+
+if TYPE_CHECKING:
+    from coordinator.core.candidates import Candidates
 
 NO_TOKEN = LeaseToken(0, 0)
 """Of an attempt that was not granted yet."""
@@ -23,10 +28,9 @@ RECENT_MAX = 4_096
 """Jobs that ended lately and are remembered (about 2 MB): a look into the store may have missed their end."""
 
 
-class Want(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
-    """What a task needs of a provider. Tasks with equal wants stand in one line and are judged once."""
+class Shape(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
+    """What a task needs of providers, whoever wants it: providers are judged once for each of these."""
 
-    tenant: TenantName
     asks: tuple[Ask, ...]
     nodes: int
     pools: tuple[PoolName, ...]
@@ -34,28 +38,75 @@ class Want(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
     isolation: Isolation
     min_score: float | None
     min_forecast: float | None
-    horizon_ms: Ms
-    """How long it is expected to run."""
+    run_ms: Ms
+    """How long it is taken to run; rounded up, so that shapes are few, where no `min_forecast` rests on it."""
+    arrangement: Arrangement = Arrangement.PACK
     avoid: tuple[ProviderId, ...] = ()
     """Where it must not be placed again."""
 
 
+class Want(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
+    """Who wants what: tasks with equal wants stand in one line."""
+
+    tenant: TenantName
+    priority: int
+    limit_ms: Ms | None
+    """Its time limit, rounded up: when it is over for certain, for those that it is let past. None: it has none."""
+    shape: Shape
+
+
 Place = tuple[JobId, int, int]
-"""A place in a line: (job, step, task), or FRESH as the task. Their order is that of the queue."""
+"""A place in a line: (job, step, task), or FRESH as the task. Their order is that of submission."""
 
 
 class Line(Struct, kw_only=True):
     """Those who wait for the same."""
 
+    number: int = 0
+    """Lines are numbered as they come."""
     heap: list[Place] = field(default_factory=list)
     """Who left the line stays in here until it is its turn."""
     waiting: int = 0
-    blocked: bool = False
-    """A Place found nothing for it."""
-    judged: int = 0
-    """Of one that is blocked: `Work.betters` when nothing was found. Only who got better since can be something."""
-    looked_ms: Ms = 0
-    """`Work.looked_ms` then: forecasts and scores move with the time."""
+    held_by: str = ""
+    """Why the last Place that came to it placed nobody: `capacity`, `quota`, `nobody` (none can as it stands). Empty:
+    it was not blocked."""
+    tried_ms: Ms | None = None
+    """When a planned start was looked for last."""
+
+
+class Band(Struct, kw_only=True):
+    """The lines of one tenant with one priority. They age together."""
+
+    wants: dict[Want, None] = field(default_factory=dict)
+    heads: list[tuple[Place, int, Want]] = field(default_factory=list)
+    """A heap: who is first in each line. What has changed is dropped when it comes up."""
+    since_ms: Ms | None = None
+    """Since when it got nothing though it could be served; None: it has just come."""
+
+
+class Kept(Struct, frozen=True, gc=False, kw_only=True):
+    """Candidates that an image tells of: made when they are asked for."""
+
+    at_ms: Ms
+    figures_ms: Ms | None
+    used_ms: Ms
+
+
+class Plan(Struct, kw_only=True):
+    """Where and when the head of a line that has no room is expected to start."""
+
+    number: int
+    want: Want
+    ask: Ask
+    providers: tuple[ProviderId, ...]
+    start_ms: Ms
+    then: dict[ProviderId, Load]
+    """What they will hold then: what has not ended by that time, this task, and who was let in beside it."""
+    made_ms: Ms
+    betters: int
+    """`Work.betters` then."""
+    stale: bool = False
+    """Somebody who stands ahead of it took room there."""
 
 
 class Task(Struct, kw_only=True):
@@ -124,6 +175,8 @@ class Job(Struct, kw_only=True):
     row: JobRow
     spec: JobSpec
     steps: list[Step]
+    reserved: int = 0
+    """What is set aside for its tasks that have not ended, in millionths of the unit of account; follows from rows."""
     retried_ms: list[Ms] = field(default_factory=list)
     """When its last retries were, as many as a storm needs. Memory only."""
     stormed: bool = False
@@ -167,7 +220,14 @@ class Work:
         """Idempotency keys of the recent ones."""
         self.queue: dict[Want, Line] = {}
         """Everything that could be placed at once if there were room."""
+        self.bands: dict[tuple[TenantName, int], Band] = {}
+        """The same by tenant and priority."""
+        self.arrivals = 0
+        """Heads of lines that were put into a band's heap: tells equal ones apart."""
+        self.lines = 0
+        """Lines that ever were."""
         self.accounts = Accounts()
+        self.accounts.behind = self.behind
         """Of tenants."""
         self.wheel: Wheel[tuple[int, ...]] = Wheel()
         """(job): its deadline. (job, step): the look for stragglers. TaskId: the end of a backoff. AttemptId: a look
@@ -179,10 +239,29 @@ class Work:
         self.touched_steps: dict[tuple[JobId, int], Step] = {}
         """Counts that changed in this decision; written at its end. Empty between decisions, like the next one."""
         self.touched_jobs: dict[JobId, Job] = {}
+        self.moves = 0
+        """How often what a provider holds or can take has changed."""
+        self.moved: dict[ProviderId, int] = {}
+        """Which of these times was the last one of each provider; the latest stands last."""
+        self.lined_up_to = 0
+        """`moves` when a Place last gave everybody all that may be lined up there."""
+        self.judged_anew: dict[ProviderId, int] = {}
+        """The same of those of which more has changed than what they hold."""
         self.betters = 0
         """How often a provider became able to take what it could not before."""
-        self.bettered: dict[ProviderId, int] = {}
-        """Which of these times was the last one of each provider; the latest stands last."""
+        self.candidates: dict[Shape, Candidates | Kept] = {}
+        """Kept from one Place to the next, those used last at the end."""
+        self.plans: dict[Want, Plan] = {}
+        """Planned starts of those who stand ahead and have no room."""
+        self.planned: dict[ProviderId, int] = {}
+        """The number of the plan that a provider is kept for."""
+        self.next_plan = 1
+        self.shapes: dict[Shape, int] = {}
+        """How many lines there are of each."""
+        self.blocked_to = 0
+        """Lines up to this number have seen a Place at whose end nobody had room for anything."""
+        self.fleet_ms: Ms | None = None
+        """When `accounts.fleet` was measured."""
         self.place_due = False
         """The queue or capacity changed: the engine posts a Place."""
         self.freed_by: str = ""
@@ -193,6 +272,7 @@ class Work:
 
     def load_of(self, provider_id: ProviderId) -> Load:
         """What it holds, to be changed."""
+        self.move(provider_id)
         load = self.loads.get(provider_id)
         if load is None:
             load = self.loads[provider_id] = Load()
@@ -204,21 +284,60 @@ class Work:
         if load is not None and not load.attempts and not load.failures:
             del self.loads[provider_id]
 
+    def move(self, provider_id: ProviderId) -> None:
+        """What this provider holds has changed."""
+        self.moves += 1
+        self.moved.pop(provider_id, None)
+        self.moved[provider_id] = self.moves
+
     def better(self, provider_id: ProviderId) -> None:
-        """This provider may be able to take what it could not before."""
+        """This provider holds less than before."""
         self.betters += 1
-        self.bettered.pop(provider_id, None)
-        self.bettered[provider_id] = self.betters
+        self.move(provider_id)
         self.ask_place()
 
-    def better_since(self, then: int) -> list[ProviderId]:
-        """Who became better after `betters` was `then`. O(those)."""
-        found = []
-        for provider_id in reversed(self.bettered):
-            if self.bettered[provider_id] <= then:
-                break
-            found.append(provider_id)
-        return found
+    def changed(self, provider_id: ProviderId) -> None:
+        """Whether this provider takes work, or which, has changed: it went, was drained, is quarantined."""
+        self.move(provider_id)
+        self.judged_anew.pop(provider_id, None)
+        self.judged_anew[provider_id] = self.moves
+
+    def able(self, provider_id: ProviderId) -> None:
+        """This provider may be able to take what it never could: it came, or is another one now."""
+        self.better(provider_id)
+        self.changed(provider_id)
+
+    def forget(self, provider_id: ProviderId) -> None:
+        """This provider is not enrolled any more."""
+        self.moved.pop(provider_id, None)
+        self.judged_anew.pop(provider_id, None)
+        for candidates in self.candidates.values():
+            if not isinstance(candidates, Kept):
+                candidates.forget(provider_id)
+        for want in [want for want, plan in self.plans.items() if provider_id in plan.providers]:
+            self.drop_plan(want)
+
+    def drop_plan(self, want: Want) -> None:
+        """Nothing is kept for the head of this line any more."""
+        plan = self.plans.pop(want, None)
+        for provider_id in plan.providers if plan is not None else ():
+            del self.planned[provider_id]
+            self.move(provider_id)
+
+    def put_plan(self, plan: Plan) -> None:
+        """These providers are kept for the head of this line. They are in no other plan."""
+        self.drop_plan(plan.want)
+        self.plans[plan.want] = plan
+        for provider_id in plan.providers:
+            self.planned[provider_id] = plan.number
+            self.move(provider_id)
+
+    def moved_since(self, then: int) -> list[ProviderId]:
+        """Whose holdings or abilities changed after `moves` was `then`. O(those)."""
+        return _since(self.moved, then)
+
+    def judged_anew_since(self, then: int) -> list[ProviderId]:
+        return _since(self.judged_anew, then)
 
     def ask_place(self) -> None:
         """Capacity or the queue changed: whoever waits should be looked at."""
@@ -231,6 +350,15 @@ class Work:
         if job is None or not 0 <= task_id[1] < len(job.steps):
             return None
         return job.steps[task_id[1]].tasks.get(task_id[2])
+
+
+def _since(log: dict[ProviderId, int], then: int) -> list[ProviderId]:
+    found = []
+    for provider_id in reversed(log):
+        if log[provider_id] <= then:
+            break
+        found.append(provider_id)
+    return found
 
 
 def is_live(attempt: Attempt) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Set
 
 from coordinator.core.capacity import count_behind
 from coordinator.core.ids import JobId, Ms
+from coordinator.core.queue_image import carry_queue
 from coordinator.core.rows import AttemptState
 from coordinator.core.work import Attempt, Job, Work
 
@@ -38,6 +39,7 @@ def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozense
         job_id: row for job_id, row in old.recent.items() if job_id not in fresh.jobs and job_id not in undone
     }
     fresh.recent_keys = {key: job_id for key, job_id in old.recent_keys.items() if job_id in fresh.recent}
+    carry_queue(old, fresh)
     fresh.ask_place()
 
 

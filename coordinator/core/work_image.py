@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TaskId, TenantName
 from coordinator.core.queue import fit_step, fit_task
+from coordinator.core.queue_image import QueueImage, queue_image, restore_queue
 from coordinator.core.rows import AttemptRow, JobRow, LeaseToken, SpecRow, StepRow, TaskRow
-from coordinator.core.work import Attempt, Job, Step, Task, Want, Work
+from coordinator.core.work import Attempt, Job, Step, Task, Work
 from coordinator.core.work_loading import load_work
 
 WorkRow = JobRow | SpecRow | StepRow | TaskRow | AttemptRow
@@ -64,9 +65,7 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     attempts: tuple[AttemptMemory, ...]
     loads: tuple[LoadMemory, ...]
     recent: tuple[JobRow, ...]
-    blocked: tuple[tuple[Want, int, Ms], ...]
-    bettered: tuple[tuple[ProviderId, int], ...]
-    betters: int
+    queue: QueueImage
     quarantined: tuple[tuple[ProviderId, Ms], ...]
     wheel: tuple[tuple[int, tuple[int, ...]], ...]
     wheel_next: int
@@ -105,11 +104,7 @@ def work_image(work: Work) -> WorkImage:
             if load.failures
         ),
         recent=tuple(work.recent.values()),
-        blocked=tuple(
-            sorted(((want, at.judged, at.looked_ms) for want, at in work.queue.items() if at.blocked), key=repr)
-        ),
-        bettered=tuple(work.bettered.items()),
-        betters=work.betters,
+        queue=queue_image(work),
         quarantined=tuple(sorted(work.quarantined.items())),
         wheel=wheel,
         wheel_next=wheel_next,
@@ -176,10 +171,7 @@ def restore_work(work: Work, image: WorkImage) -> None:
             fit_step(work, job_, step_)
             for task_ in step_.tasks.values():
                 fit_task(work, job_, step_, task_)
-    for want, judged, looked_ms in image.blocked:
-        line = work.queue[want]
-        line.blocked, line.judged, line.looked_ms = True, judged, looked_ms
-    work.betters, work.bettered = image.betters, dict(image.bettered)
+    restore_queue(work, image.queue)
     work.place_due, work.freed_by, work.looked_ms = image.place_due, image.freed_by, image.looked_ms
     work.next_job_id, work.next_token, work.next_audit = image.next_job_id, image.next_token, image.next_audit
 

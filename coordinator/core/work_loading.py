@@ -149,7 +149,7 @@ def add_job(work: Work, row: JobRow, spec: JobSpec, steps: list[StepRow]) -> Job
         row=row,
         spec=spec,
         steps=[
-            Step(row=step, spec=spec.steps[step.step], want=want_of(row.tenant, spec.steps[step.step]))
+            Step(row=step, spec=spec.steps[step.step], want=want_of(row.tenant, row.priority, spec.steps[step.step]))
             for step in steps
         ],
     )

@@ -62,8 +62,8 @@ class Pressure:
             if now_ms - self._since[want] < WAITED_MS:
                 continue
             judged = Judged(state, want, self._policy)
-            if judged.able_ever >= want.nodes > judged.able_now:
-                for subject in want.pools or (ANY,):
+            if judged.able_ever >= want.shape.nodes > judged.able_now:
+                for subject in want.shape.pools or (ANY,):
                     told = found.get(subject) or self._standing.get(subject)
                     if told is None or now_ms - told[1] > TEXT_MS:
                         told = self._text(state, want, judged, now_ms), now_ms

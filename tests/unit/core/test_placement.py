@@ -33,15 +33,15 @@ def joins(site: Site, name: str, offer: Resources = OFFER, pool: str | None = No
 
 
 def figures(site: Site, stays: dict[str, float]) -> None:
-    """P(still here) the same at every horizon; the score is the same number."""
+    """P(still here) after an hour, with the same hazard ever after; the score is the same number."""
     site.decide(
         FiguresPublished(
             at_ms=site.now_ms,
             computed_at_ms=site.now_ms,
-            horizons_ms=(60_000, 36_000_000),
+            horizons_ms=(3_600_000, 36_000_000),
             delays_ms=(),
             providers=tuple(
-                ProviderFigures(provider_id=ProviderId(n), score=p, stays=(p, p)) for n, p in stays.items()
+                ProviderFigures(provider_id=ProviderId(n), score=p, stays=(p, p**10)) for n, p in stays.items()
             ),
             fleet_stays=Curve(),
             fleet_returns=Curve(),
@@ -159,6 +159,10 @@ def test_at_isolation_none_a_provider_serves_one_tenant_at_a_time() -> None:
     site = Site("a")
     joins(site, "b", isolation=Isolation.UID)
     site.submit(a_job(nodes=2))
+
+    site.decide(
+        events.TenantSet(at_ms=site.now_ms, request_id=site.request(), name=TenantName("other"), create=True)
+    )
 
     def other(spec: JobSpec) -> JobRow:
         event = events.JobSubmit(

@@ -1,0 +1,123 @@
+"""The order of the queue: priority with what a band has aged, then fair share between tenants, then submission.
+
+Two levels: bands (a tenant's lines of one priority), and in each its lines by who stands first. Nothing that could run
+waits for ever: a band that could be served and got nothing counts one priority higher after each `aging_ms`, so within
+(priorities above it + 1) x `aging_ms` it stands before all others, and what its head needs is planned for it then.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush, heapreplace
+
+from coordinator.core.fair_share import standing
+from coordinator.core.ids import Ms, TenantName
+from coordinator.core.policy import Policy
+from coordinator.core.queue import head, put_head
+from coordinator.core.state import ClusterState
+from coordinator.core.work import Band, Place, Want, Work
+
+BandKey = tuple[TenantName, int]
+Turn = tuple[int, float, Place, BandKey]
+"""When a band's turn is, the smallest first: its priority, negated; where its tenant stands; who is first."""
+HELD = frozenset({"quota", "nobody"})
+"""Why a line is not served that nobody else can help: it does not age."""
+
+
+class Order:
+    """One Place's way through the queue. What it gave out and was not served stands aside until `close`."""
+
+    def __init__(self, state: ClusterState, policy: Policy) -> None:
+        """O(bands)."""
+        self._state, self._policy = state, policy
+        self._aside: list[tuple[BandKey, tuple[Place, int, Want]]] = []
+        self._standing: dict[TenantName, float] = {}
+        self._turns: list[Turn] = []
+        for key, band in state.work.bands.items():
+            if band.since_ms is None:
+                band.since_ms = state.now_ms
+            turn = self._turn(key, band)
+            if turn is not None:
+                self._turns.append(turn)
+        heapify(self._turns)
+
+    def __bool__(self) -> bool:
+        """Somebody's turn is still to come."""
+        return bool(self._turns)
+
+    def next(self) -> tuple[Want, Place] | None:
+        """Whose turn it is, in which line; it is to be followed by `served` or `passed`."""
+        work = self._state.work
+        while self._turns:
+            key = self._turns[0][3]
+            band = work.bands.get(key)
+            turn = self._turn(key, band) if band is not None else None
+            if band is None or turn is None:
+                heappop(self._turns)
+            elif turn > self._turns[0]:
+                heapreplace(self._turns, turn)
+            else:
+                return band.heads[0][2], band.heads[0][0]
+        return None
+
+    def passed(self) -> None:
+        """Nothing for this line: the next one of its band is asked."""
+        key = self._turns[0][3]
+        self._aside.append((key, heappop(self._state.work.bands[key].heads)))
+
+    def served(self, want: Want) -> None:
+        """The head of this line got something: it does not stand there any more."""
+        work = self._state.work
+        band = work.bands.get((want.tenant, want.priority))
+        if band is not None:
+            band.since_ms = self._state.now_ms
+        self._standing.pop(want.tenant, None)
+        place = head(work, want)
+        if place is not None:
+            put_head(work, place, want)
+
+    def close(self) -> None:
+        """Who stood aside stands in line again."""
+        bands = self._state.work.bands
+        for key, entry in self._aside:
+            if key in bands:
+                heappush(bands[key].heads, entry)
+
+    def _turn(self, key: BandKey, band: Band) -> Turn | None:
+        """None: nobody of this band is left in this Place."""
+        first = first_place(self._state.work, band)
+        if first is None:
+            return None
+        return -effective(band, key[1], self._state.now_ms, self._policy), self._stands(key[0]), first, key
+
+    def _stands(self, tenant: TenantName) -> float:
+        found = self._standing.get(tenant)
+        if found is None:
+            accounts = self._state.work.accounts
+            found = self._standing[tenant] = standing(accounts, accounts.of(tenant), self._policy)
+        return found
+
+
+def effective(band: Band, priority: int, now_ms: Ms, policy: Policy) -> int:
+    """The priority of a band with what it has aged."""
+    return priority + ((now_ms - band.since_ms) // policy.aging_ms if band.since_ms is not None else 0)
+
+
+def first_place(work: Work, band: Band) -> Place | None:
+    """Who stands first in this band; heads of lines that are others now are dropped on the way."""
+    while band.heads:
+        place, _, want = band.heads[0]
+        now = head(work, want)
+        if now == place:
+            return place
+        heappop(band.heads)
+        if now is not None and now > place:
+            put_head(work, now, want)
+    return None
+
+
+def age(state: ClusterState) -> None:
+    """Bands that nobody but their own tenant or a new provider can help do not age. O(lines); every few seconds."""
+    work = state.work
+    for band in work.bands.values():
+        if all(work.queue[want].held_by in HELD for want in band.wants):
+            band.since_ms = state.now_ms

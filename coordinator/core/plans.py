@@ -1,0 +1,152 @@
+"""Planned starts: when and where the head of a line that has no room is expected to start, and who may pass it.
+
+Backfill with several reservations (Mu'alem and Feitelson 2001 call one of them EASY): whoever stands behind may be
+placed on a planned provider only if its time limit ends before, or if there is room for both even then. Plans stand until
+what they rest on has changed; they are made by time limits, else expected run times, else an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from heapq import nsmallest
+from itertools import islice
+
+from coordinator.core.amounts import Ask, Share
+from coordinator.core.candidates import Candidates, has_room
+from coordinator.core.capacity import NOTHING, add_share, share_of
+from coordinator.core.feasible import bound_to_others
+from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
+from coordinator.core.leases import home_of, lease_over_ms
+from coordinator.core.policy import Policy
+from coordinator.core.queue import horizon_ms
+from coordinator.core.rows import AttemptState
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.work import Attempt, Load, Plan, Want
+
+SLACK_MS: Ms = 15_000
+"""From a placement to the start of its limit, and from that limit to the last process."""
+LOOKED_AT_MAX = 2_000
+"""Providers that a plan is looked for among: the first that could serve it."""
+
+
+def over_by_ms(state: ClusterState, attempt: Attempt) -> Ms:
+    """When what it holds is planned to be free. One that lasts longer than it was taken to is given twice as long again
+    and again, so that a plan stands for a while; a time limit is kept."""
+    now, row = state.now_ms, attempt.row
+    home = home_of(state.work, attempt)
+    if home is None or row.state in (AttemptState.TAKEN_BACK, AttemptState.LOST):
+        return max(now + SLACK_MS, lease_over_ms(attempt))
+    spec = home[1].spec
+    began_ms = row.started_at_ms or row.created_at_ms
+    if spec.time_limit_ms is not None:
+        return max(now, began_ms + spec.time_limit_ms) + SLACK_MS
+    lasts_ms = horizon_ms(spec)
+    while began_ms + lasts_ms <= now:
+        lasts_ms *= 2
+    return began_ms + lasts_ms
+
+
+def ends_of(state: ClusterState, who: ProviderId) -> list[tuple[Ms, AttemptId, int, Share]]:
+    """When each of those that hold something there is planned to have ended, soonest first."""
+    work, load, found = state.work, state.work.loads.get(who, NOTHING), []
+    for attempt_id, rank in load.attempts:
+        attempt = work.attempts[attempt_id]
+        found.append((over_by_ms(state, attempt), attempt_id, rank, attempt.row.ranks[rank].share))
+    found.sort(key=lambda end: end[:3])
+    return found
+
+
+def copy_of(load: Load) -> Load:
+    return Load(
+        cpus=load.cpus,
+        memory=load.memory,
+        gpus=list(load.gpus),
+        named=dict(load.named),
+        attempts=dict(load.attempts),
+        behind=dict(load.behind),
+    )
+
+
+def free_at(state: ClusterState, provider: Provider, tenant: TenantName, ask: Ask) -> tuple[Ms, Load]:
+    """When this provider has room for `ask`, with nothing else on it at the latest, and what it holds then."""
+    who = provider.row.provider_id
+    load = copy_of(state.work.loads.get(who, NOTHING))
+    when_ms = state.now_ms
+    for end_ms, attempt_id, rank, share in ends_of(state, who):
+        if has_room(provider, load, ask) and not bound_to_others(provider, load, tenant):
+            break
+        del load.attempts[attempt_id, rank]
+        if load.behind.pop((attempt_id, rank), None) is None:
+            add_share(load, share, -1)
+        when_ms = end_ms
+    return when_ms, load
+
+
+def make(
+    state: ClusterState, want: Want, asks: Collection[Ask], candidates: Candidates, before: Plan | None
+) -> Plan | None:
+    """The earliest start on providers that are kept for nobody else, by the alternative that can start first. None: too
+    few are left. O(providers looked at x their attempts)."""
+    work, nodes, own = state.work, want.shape.nodes, before.number if before is not None else 0
+    best: tuple[Ms, Ask, list[tuple[Ms, int, float, ProviderId]], dict[ProviderId, Load]] | None = None
+    able = sorted(candidates.able) if len(candidates.able) > LOOKED_AT_MAX else candidates.able
+    free = [who for who in islice(able, LOOKED_AT_MAX) if work.planned.get(who, own) == own]
+    if len(free) < nodes:
+        return None
+    for ask in asks:
+        times, loads = [], {}
+        for who in free:
+            provider = state.providers[who]
+            if not has_room(provider, NOTHING, ask):
+                continue
+            when_ms, loads[who] = free_at(state, provider, want.tenant, ask)
+            times.append((when_ms, int(who not in work.planned), candidates.able[who].term, who))
+        chosen = nsmallest(nodes, times)
+        if len(chosen) == nodes and (best is None or chosen[-1][0] < best[0]):
+            best = chosen[-1][0], ask, chosen, loads
+    if best is None:
+        return None
+    start_ms, ask, chosen, loads = best
+    providers = tuple(who for *_, who in chosen)
+    then = {who: _then(state, state.providers[who], loads[who], start_ms, ask) for who in providers}
+    work.next_plan += 1
+    return Plan(
+        number=work.next_plan,
+        want=want,
+        ask=ask,
+        providers=providers,
+        start_ms=start_ms,
+        then=then,
+        made_ms=state.now_ms,
+        betters=work.betters,
+    )
+
+
+def _then(state: ClusterState, provider: Provider, load: Load, start_ms: Ms, ask: Ask) -> Load:
+    """What it will hold at the start: who has not ended, and the planned one."""
+    for end_ms, attempt_id, rank, share in ends_of(state, provider.row.provider_id):
+        if end_ms <= start_ms and load.attempts.pop((attempt_id, rank), None) is not None:
+            if load.behind.pop((attempt_id, rank), None) is None:
+                add_share(load, share, -1)
+    let_in(provider, load, ask)
+    load.attempts, load.behind = {}, {}
+    return load
+
+
+def let_in(provider: Provider, load: Load, ask: Ask) -> None:
+    """One more will hold its share there."""
+    share = share_of(provider.offer, load, ask)
+    if share is not None:
+        add_share(load, share, 1)
+
+
+def still_stands(state: ClusterState, plan: Plan, candidates: Candidates, policy: Policy) -> bool:
+    """Whether it need not be looked at anew."""
+    if plan.stale or state.now_ms >= plan.start_ms or any(who not in candidates.able for who in plan.providers):
+        return False
+    return plan.betters == state.work.betters or state.now_ms < plan.made_ms + policy.plan_every_ms
+
+
+def ends_before(want: Want, plan: Plan, now_ms: Ms) -> bool:
+    """Whoever stands in this line has certainly ended when the planned one starts."""
+    return want.limit_ms is not None and now_ms + want.limit_ms + SLACK_MS <= plan.start_ms

@@ -1,0 +1,81 @@
+"""Ranking: how good a provider is for a run of some length, the smallest first, and which terms that is made of.
+
+The work that is expected to be lost there with the provider, as a share of the run, together with how badly it fits. A
+pure function of the state, the shape and a moment: who keeps it gets what who makes it anew gets.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from msgspec import Struct
+
+from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.capacity import Offer
+from coordinator.core.feasible import score
+from coordinator.core.forecast import curve_of, expected_loss, stays_on
+from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.jobspec import Arrangement
+from coordinator.core.policy import Policy
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.work import Load, Shape
+
+GPU_WEIGHT, CPU_WEIGHT, MEMORY_WEIGHT = 4, 2, 1
+"""What is left idle of each: free GPUs are kept for those who need them."""
+
+
+class Terms(Struct, frozen=True, gc=False):
+    """What is known of a provider for runs of one length, whatever it holds."""
+
+    term: float
+    """What it is ranked by before its fit."""
+    loss_ms: Ms
+    forecast: float
+    basis: str
+
+
+def terms_of(state: ClusterState, provider: Provider, shape: Shape, at_ms: Ms, policy: Policy) -> Terms:
+    """Of a connected provider, as of `at_ms`."""
+    curve = curve_of(state, provider, policy, at_ms)
+    assert curve is not None, f"{provider.row.provider_id} is not connected"
+    loss_ms = expected_loss(curve, shape.run_ms)
+    match policy.rank:
+        case "forecast":
+            term = loss_ms / shape.run_ms
+        case "score":
+            term = 1.0 - score(state, provider.row.provider_id)
+        case _:
+            term = 0.0
+    stays = stays_on(curve, shape.run_ms)
+    return Terms(term, round(loss_ms), stays.probability, stays.basis)
+
+
+def left_idle(offer: Offer, load: Load, ask: Ask) -> float:
+    """How much of what the provider offers stays free behind `ask`, 0..1."""
+    idle = weights = 0.0
+    if offer.gpus:
+        idle += GPU_WEIGHT * (1.0 - (sum(load.gpus) + ask.gpus) / (offer.gpus * UNIT))
+        weights += GPU_WEIGHT
+    if offer.cpus:
+        idle += CPU_WEIGHT * (1.0 - (load.cpus + ask.cpus) / offer.cpus)
+        weights += CPU_WEIGHT
+    if offer.memory:
+        idle += MEMORY_WEIGHT * (1.0 - (load.memory + ask.memory) / offer.memory)
+        weights += MEMORY_WEIGHT
+    return idle / (GPU_WEIGHT + CPU_WEIGHT + MEMORY_WEIGHT) if weights else 0.0
+
+
+def unfit(offer: Offer, load: Load, ask: Ask, arrangement: Arrangement) -> float:
+    """0: the best fit. To pack is to leave little idle, to spread is to leave much."""
+    idle = left_idle(offer, load, ask)
+    return idle if arrangement is Arrangement.PACK else 1.0 - idle
+
+
+def fit_weight(policy: Policy) -> float:
+    """Beside a score it tells equal ones apart."""
+    return {"forecast": policy.rank_fit_weight, "fit": 1.0, "score": 1e-6}.get(policy.rank, 0.0)
+
+
+def dice(provider_id: ProviderId, number: int) -> int:
+    """For `random`: another order for each number, the same at each replay."""
+    return zlib.crc32(f"{provider_id}/{number}".encode())
