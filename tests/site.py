@@ -41,9 +41,9 @@ def a_step(name: str = "s", **more: Any) -> StepSpec:
     return StepSpec(**{"name": name, "command": ("true",), **more})
 
 
-def a_job(*steps: StepSpec, name: str = "j", deadline_ms: Ms | None = None, **more: Any) -> JobSpec:
+def a_job(*steps: StepSpec, name: str = "j", deadline_ms: Ms | None = None, priority: int = 0, **more: Any) -> JobSpec:
     """A job of these steps, or of one: `a_job(tasks=3)`."""
-    return JobSpec(name=name, steps=steps or (a_step(**more),), deadline_ms=deadline_ms)
+    return JobSpec(name=name, steps=steps or (a_step(**more),), deadline_ms=deadline_ms, priority=priority)
 
 
 class Held(Struct):

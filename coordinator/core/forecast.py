@@ -99,7 +99,7 @@ def stays_on(curve: Curves, horizon_ms: Ms) -> Stays:
 
 
 def expected_loss(curve: Curves, run_ms: Ms) -> float:
-    """Work, in ms, that is expected to be lost with the provider of a run of `run_ms` that begins now and saves nothing:
+    """Work, in ms, that is expected to be lost with the provider, of a run of `run_ms` that begins now and saves none:
     E[T; T < run] of the rest T of the stay = integral of S over the run - run x S(run), S given that it is here.
 
     The integral is exact: between two points the hazard is constant. O(points of the curve).

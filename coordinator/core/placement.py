@@ -1,7 +1,7 @@
-"""Placement: who of those that wait is given which provider. Feasible, then ranked, then chosen, in the order of the queue.
+"""Placement: who of those that wait is given which provider. Feasible, ranked, chosen, in the order of the queue.
 
-The cost of a Place grows with the bands and with the shapes that wait, with the providers that changed since a shape was
-asked for, and with the leases granted; not with the tasks that wait.
+The cost of a Place grows with the bands and with the shapes that wait, with the providers that changed since a shape
+was asked for, and with the leases granted; not with the tasks that wait.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Pass:
         return ""
 
     def _in_line(self, want: Want, spot: Spot, candidates: Candidates, asks: Collection[Ask]) -> Found | None:
-        """A place in line where there is no room now, for a short task; not where somebody ahead has a planned start."""
+        """A place in line where there is no room now, for a short task; not where a start is planned for another."""
         _, step, task = job_of(self._state.work, spot)
         if want.shape.asks[0] not in asks or (task is not None and task.attempts):
             return None
@@ -161,9 +161,7 @@ class Pass:
             return want.shape.asks
         job_id, nodes = JobId(spot[0]), want.shape.nodes
         return tuple(
-            ask
-            for ask in want.shape.asks
-            if not room_for(self._state, want.tenant, job_id, ask, nodes, policy)
+            ask for ask in want.shape.asks if not room_for(self._state, want.tenant, job_id, ask, nodes, policy)
         )
 
     def _candidates(self, shape: Shape) -> Candidates | None:

@@ -1,8 +1,8 @@
 """Planned starts: when and where the head of a line that has no room is expected to start, and who may pass it.
 
 Backfill with several reservations (Mu'alem and Feitelson 2001 call one of them EASY): whoever stands behind may be
-placed on a planned provider only if its time limit ends before, or if there is room for both even then. Plans stand until
-what they rest on has changed; they are made by time limits, else expected run times, else an hour.
+placed on a planned provider only if its time limit ends before, or if there is room for both even then. Plans stand
+until what they rest on has changed; they are made by time limits, else expected run times, else an hour.
 """
 
 from __future__ import annotations
@@ -125,9 +125,9 @@ def make(
 def _then(state: ClusterState, provider: Provider, load: Load, start_ms: Ms, ask: Ask) -> Load:
     """What it will hold at the start: who has not ended, and the planned one."""
     for end_ms, attempt_id, rank, share in ends_of(state, provider.row.provider_id):
-        if end_ms <= start_ms and load.attempts.pop((attempt_id, rank), None) is not None:
-            if load.behind.pop((attempt_id, rank), None) is None:
-                add_share(load, share, -1)
+        held = end_ms <= start_ms and load.attempts.pop((attempt_id, rank), None) is not None
+        if held and load.behind.pop((attempt_id, rank), None) is None:
+            add_share(load, share, -1)
     let_in(provider, load, ask)
     load.attempts, load.behind = {}, {}
     return load

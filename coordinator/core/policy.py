@@ -53,8 +53,8 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     share_half_life_ms: Ms = 24 * 3_600_000
     """What a tenant used counts half as much after so long: a burst of yesterday is not paid for for ever."""
     share_ahead_ms: Ms = 3_600_000
-    """What a tenant holds counts beside what it used as if it went on for so long: tenants take turns within one moment,
-    and over a window of some hours a burst gets what it was owed."""
+    """What a tenant holds counts beside what it used as if it went on for so long: tenants take turns within one
+    moment, and over a window of some hours a burst gets what it was owed."""
     aging_ms: Ms = 1_800_000
     """A line that got nothing for so long while it could be served counts as one priority higher, and so on."""
     plans_max: int = 16

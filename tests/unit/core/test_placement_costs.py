@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from random import Random
+from typing import Any
 
 import pytest
 
-from coordinator.core import events, feasible, placement, queue
+from coordinator.core import events, placement, queue
 from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.candidates import Candidates
 from coordinator.core.commands import Decision, Grant
 from coordinator.core.decide import decide
 from coordinator.core.ids import JobId, ProviderId, dotted
-from coordinator.core.image import image_of, state_of
-from coordinator.core.jobspec import RetryRule
+from coordinator.core.image import StateImage, image_of, state_of
+from coordinator.core.jobspec import Arrangement, RetryRule
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Resources
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.work import Place, Want, Work
 from tests.site import Site, a_job
+from tests.unit.core.test_placement import figures
 
 NAMES = "abcdef"
 
@@ -29,29 +31,40 @@ def granted(decision: Decision) -> list[tuple[str, int]]:
 
 
 class Walk(Site):
-    """Every Place is decided beside one that remembers nothing: both grant the same."""
+    """Every Place is decided beside one that goes on from an image, without candidates: both do the same."""
+
+    expected: tuple[Decision, StateImage] | None = None
 
     def decide(self, event: events.AnyEvent, durable: bool = True) -> Decision:
         if not isinstance(event, events.Place):
             return super().decide(event, durable)
         fresh = state_of(image_of(self.state))
-        for line in fresh.work.queue.values():
-            line.blocked = False
-        expected = granted(decide(fresh, event, self.policy))
-        decision = super().decide(event, durable)
-        assert expected == granted(decision)
-        return decision
+        expected = decide(fresh, event, self.policy)
+        self.expected = (expected, image_of(fresh))
+        return super().decide(event, durable)
+
+    def write(self, decision: Decision) -> None:
+        """Right after the decision, before anybody answers."""
+        if self.expected is not None:
+            (expected, image), self.expected = self.expected, None
+            assert granted(expected) == granted(decision)
+            assert expected.writes == decision.writes
+            assert image == image_of(self.state)
+        super().write(decision)
 
 
 def step(walk: Walk, dice: Random) -> None:
     name = dice.choice(NAMES)
     agent = walk.agents[name]
-    match dice.randrange(9):
+    match dice.randrange(10):
         case 0 | 1:
             ask = Ask(cpus=dice.choice((1, 2, 3, 4)) * UNIT, memory=dice.choice((0, 4, 9)) * 10**9)
             nodes, limit = dice.choice((1, 1, 1, 2, 3)), dice.choice((None, 60_000, 90_000))
             rule = RetryRule(delay_ms=1_000, elsewhere=dice.random() < 0.5)
-            walk.submit(a_job(asks=(ask,), nodes=nodes, tasks=dice.choice((1, 3)), time_limit_ms=limit, retry=rule))
+            more: dict[str, Any] = {"arrangement": dice.choice(list(Arrangement)), "priority": dice.choice((0, 0, 5))}
+            walk.submit(
+                a_job(asks=(ask,), nodes=nodes, tasks=dice.choice((1, 3)), time_limit_ms=limit, retry=rule, **more)
+            )
         case 2 | 3 | 4:
             running = walk.running(name)
             if running and agent.conn is not None:
@@ -68,6 +81,9 @@ def step(walk: Walk, dice: Random) -> None:
         case 7:
             kind = dice.choice((events.ProviderDrain, events.ProviderResume))
             walk.decide(kind(at_ms=walk.now_ms, request_id=walk.request(), provider_id=ProviderId(name)))
+        case 8:
+            hazards = {name: dice.choice((0.3, 0.8, 0.9)) for name in NAMES if dice.random() < 0.8}
+            figures(walk, hazards)
         case _:
             walk.run_to(walk.now_s + dice.choice((1, 5, 12)))
 
@@ -82,25 +98,33 @@ def test_whoever_is_not_looked_at_again_would_not_have_been_chosen(seed: int, mo
     assert walk.state.work.next_token > 8
 
 
-def test_capacity_that_is_freed_is_shown_to_who_waits_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 40 wants that fit nowhere and 6 providers, one that is freed costs 40 looks, not 240."""
+def test_capacity_that_is_freed_is_ranked_once_for_each_shape_and_nobody_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 40 shapes that fit nowhere and 6 providers, one that is freed costs 40 looks, not 240."""
     site = Site(*NAMES)
     for _ in NAMES:
         site.submit(a_job(asks=(Ask(cpus=2 * UNIT),)))
     for number in range(40):
-        site.submit(a_job(asks=(Ask(cpus=3 * UNIT),), time_limit_ms=60_000 + number))
-    looked: list[ProviderId] = []
-    real = feasible.as_it_stands
+        site.submit(a_job(asks=(Ask(cpus=2 * UNIT + number),)))
+    ranked: list[ProviderId] = []
+    judged: list[ProviderId] = []
+    real_key, real_judge = Candidates._key, Candidates._judge
 
-    def looks(state: ClusterState, provider: Provider, want: Want, policy: Policy) -> Iterator[str]:
-        looked.append(provider.row.provider_id)
-        return real(state, provider, want, policy)
+    def keys(self: Candidates, state: ClusterState, provider: Provider, ask: Ask) -> object:
+        ranked.append(provider.row.provider_id)
+        return real_key(self, state, provider, ask)
 
-    monkeypatch.setattr(placement, "as_it_stands", looks)
+    def judges(self: Candidates, state: ClusterState, provider: Provider) -> None:
+        judged.append(provider.row.provider_id)
+        real_judge(self, state, provider)
+
+    monkeypatch.setattr(Candidates, "_key", keys)
+    monkeypatch.setattr(Candidates, "_judge", judges)
     site.exits("1.0.0.1")
-    assert 40 == len(looked) and 1 == len(set(looked))
+    assert 41 >= len(ranked) and 1 == len(set(ranked)) and not judged
     site.submit(a_job(asks=(Ask(cpus=3 * UNIT),)))
-    assert 40 + len(NAMES) == len(looked), "those that were judged were judged again"
+    assert len(NAMES) == len(judged), "those that were judged were judged again"
 
 
 def test_many_wants_at_once_are_judged_in_several_places(monkeypatch: pytest.MonkeyPatch) -> None:
