@@ -107,7 +107,7 @@ def problem_of(hello: wire.Hello) -> str:
 
 def event_of(
     message: wire.Granted | wire.Refused | wire.Phase | wire.Exited, conn_id: ConnId, at_ms: Ms
-) -> AttemptEvent:
+) -> events.AttemptEvent:
     """What the core is told. The message's types were checked; `token_is_sane` is asked before."""
     attempt_id = attempt_of(message.attempt)
     rank, token = message.rank, message.token
@@ -126,9 +126,6 @@ def event_of(
             return events.AttemptExited(
                 at_ms=at_ms, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, exit=_exit(message.exit)
             )
-
-
-AttemptEvent = events.AgentGranted | events.AgentRefused | events.AttemptPhase | events.AttemptExited
 
 
 def held_of(held: wire.HeldAttempt) -> events.HeldAttempt:

@@ -45,6 +45,9 @@ from coordinator.service.tokens import digest_of, new_resume_key
 
 IGNORED_MAX = 1_000
 """Frames of a peer that was told why it is closed; one that sends more has not listened and is cut."""
+OF_ATTEMPTS = (wire.Granted, wire.Refused, wire.Phase, wire.Exited)
+SAID_MAX = 512
+"""Words about attempts that are one event: some 20 ms of deciding."""
 WORK_VERSION = 2
 """From this protocol version on an agent runs attempts."""
 TOO_BIG = 1009
@@ -122,6 +125,7 @@ class Link:
         "_names",
         "_peer",
         "_resume_key",
+        "_said",
         "_slowed",
         "_version",
         "ack_waits",
@@ -156,6 +160,7 @@ class Link:
         self._around = around
         self._bad_frames = 0
         self._ids: tuple[AttemptId, ...] = ()
+        self._said: list[events.AttemptEvent] = []
         self._ignored = 0
         self._names: tuple[str, ...] = ()
         self._resume_key = ""
@@ -228,6 +233,8 @@ class Link:
                 self._control(kind, data)
         if beats:
             self._beat(beats)
+        if self._said:
+            self._pass_on()
 
     def _beat(self, beats: list[wire.Heartbeat]) -> None:
         """Heartbeats, in order. Empties the list."""
@@ -345,7 +352,11 @@ class Link:
         if self._peer.closed or not self._allow(1):
             return
         around = self._around
+        if self._said and not isinstance(message, OF_ATTEMPTS):
+            self._pass_on()
         match message:
+            case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited():
+                self._work(message)
             case wire.Hello():
                 self._hello(message)
             case wire.Pong():
@@ -362,8 +373,6 @@ class Link:
                 )
             case wire.Bye():
                 self.close(CloseCode.GOING_AWAY, "good bye")
-            case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited():
-                self._work(message)
 
     def _work(self, message: wire.Granted | wire.Refused | wire.Phase | wire.Exited) -> None:
         """Something about an attempt."""
@@ -372,7 +381,14 @@ class Link:
         elif not token_is_sane(message.token):
             self._refuse("a token beyond its bounds")
         else:
-            self._around.post(event_of(message, self.conn_id, self._around.clock.now_ms()))
+            self._said.append(event_of(message, self.conn_id, self._around.clock.now_ms()))
+            if len(self._said) >= SAID_MAX:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """All that was said of attempts, as one event."""
+        said, self._said = self._said, []
+        self._around.post(said[0] if len(said) == 1 else events.AgentSaid(at_ms=said[-1].at_ms, said=tuple(said)))
 
     def _hello(self, hello: wire.Hello) -> None:
         if self.phase is not Phase.GREETING:

@@ -9,6 +9,7 @@ import psutil
 
 from coordinator import ports
 from coordinator.core import commands
+from coordinator.core.providers import DEFAULT_POOL
 from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptState, WorkState
 from coordinator.core.snapshot import Liveness
 from coordinator.service import metrics as m
@@ -52,7 +53,7 @@ def fleet_source(views: LiveViews, alerts: Alerts) -> m.Source:
         for liveness, n in counts.items():
             metrics.put(m.PROVIDERS, n, liveness.value)
         metrics.put(m.TOKENS, len(views.tokens))
-        metrics.put(m.POOLS, len(views.pools))
+        metrics.put(m.POOLS, len(views.pools.keys() - {DEFAULT_POOL}))
         for kind, n in alerts.active().items():
             metrics.put(m.ALERTS, n, kind)
 

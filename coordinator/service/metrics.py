@@ -14,11 +14,15 @@ from typing import Literal
 
 SERIES_MAX = 1_000
 OTHER = "other"
+TENANTS_MAX = 100
+"""Tenants with series of their own in what is kept by tenant: the others are one, `other`."""
 FAST_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds of the seconds that a request may take."""
 
 PLACE_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Bounds of the seconds that a placement may take: engine.PLACE_BOUNDS_S, which counts by them."""
+WAIT_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 604_800.0)
+"""Bounds of the seconds that a job may wait, or a planned start be wrong."""
 FLUSH_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Bounds of the seconds that a flush may take: heartbeats.FLUSH_BOUNDS_S, which counts by them."""
 
@@ -32,6 +36,7 @@ class Metric:
     help: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
+    series_max: int = SERIES_MAX
 
 
 _table: dict[str, Metric] = {}
@@ -52,8 +57,8 @@ def _gauge(name: str, text: str, *labels: str) -> Metric:
     return _declare(Metric(name, "gauge", text, labels))
 
 
-def _histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str) -> Metric:
-    return _declare(Metric(name, "histogram", text, labels, bounds))
+def _histogram(name: str, text: str, bounds: tuple[float, ...], *labels: str, series_max: int = SERIES_MAX) -> Metric:
+    return _declare(Metric(name, "histogram", text, labels, bounds, series_max))
 
 
 INFO = _gauge("coord_info", "1; version and id of this coordinator are its labels", "version", "coordinator_id")
@@ -104,6 +109,40 @@ TRANSITIONS = _counter(
     "entity",
     "after",
 )
+PLACED = _counter(
+    "coord_placements_total",
+    "Leases granted: of those that stood first (ranked), before one that stood ahead (backfilled), behind what runs "
+    "there (prefetched)",
+    "how",
+)
+LINED_UP = _gauge("coord_attempts_prefetched", "Attempts whose agents hold them behind others that run there")
+QUEUE_WAIT = _histogram(
+    "coord_queue_wait_seconds", "From a job's submission to its first start", WAIT_S, "tenant", series_max=TENANTS_MAX
+)
+START_ERROR = _histogram(
+    "coord_start_error_seconds",
+    "How far a job started from when it was first promised to, before (early) or after that (late)",
+    WAIT_S,
+    "side",
+)
+
+TENANTS = _gauge("coord_tenants", "Tenants that were made")
+TENANT_USED = _gauge(
+    "coord_tenant_used",
+    "What tenants hold, or have used of a month, in CPUs, GPUs, bytes, jobs and units",
+    "tenant",
+    "dimension",
+)
+TENANT_RESERVED = _gauge(
+    "coord_tenant_reserved", "What their live jobs are promised beyond that", "tenant", "dimension"
+)
+TENANT_LIMIT = _gauge("coord_tenant_limit", "What they may; absent without a limit", "tenant", "dimension")
+TENANT_SHARE = _gauge("coord_tenant_share", "Dominant share of the fleet that tenants hold now, 0 to 1", "tenant")
+TENANT_SHARE_DECAYED = _gauge("coord_tenant_share_decayed", "The same as fair share remembers it", "tenant")
+QUOTA_REFUSED = _counter(
+    "coord_quota_refusals_total", "Jobs refused by their tenant's quota, once for each dimension", "dimension"
+)
+
 ORDERS = _counter("coord_agent_orders_total", "What agents were told about attempts; `renew` counts leases", "order")
 PLANS_FAILED = _counter("coord_launch_plans_failed_total", "Launches that no plan could be made of")
 FEED_FOLLOWERS = _gauge("coord_feed_followers", "Readers that follow the feed of events")
@@ -261,7 +300,7 @@ class Metrics:
         self, metric: Metric, labels: Labels, present: dict[Labels, float] | dict[Labels, _Distribution]
     ) -> Labels:
         assert len(labels) == len(metric.labels), f"{metric.name} has the labels {metric.labels}"
-        if labels in present or len(present) < SERIES_MAX:
+        if labels in present or len(present) < metric.series_max:
             return labels
         return tuple(OTHER for _ in labels)
 

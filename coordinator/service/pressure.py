@@ -14,6 +14,7 @@ from coordinator.core.eta import free_at_ms
 from coordinator.core.explain import Judged
 from coordinator.core.ids import Ms
 from coordinator.core.policy import Policy
+from coordinator.core.quotas import room_for
 from coordinator.core.state import ClusterState
 from coordinator.core.work import Want
 from coordinator.service.alerts import Alerts
@@ -73,6 +74,11 @@ class Pressure:
         for subject in set(self._standing) - set(found):
             self._alerts.resolve(KIND, subject)
         self._standing = found
+
+    def _waits_for_its_quota(self, state: ClusterState, want: Want) -> bool:
+        """More capacity would not help it."""
+        head = state.work.queue[want].heap[0][0]
+        return all(room_for(state, want.tenant, head, ask, want.shape.nodes, self._policy) for ask in want.shape.asks)
 
     def _text(self, state: ClusterState, want: Want, judged: Judged, now_ms: Ms) -> str:
         since = to_text(self._since[want])

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.rows import TokenRow
-from coordinator.service import measures
+from coordinator.service import measures, tenant_measures
 from coordinator.service import metrics as m
 from coordinator.service.api import door
 from coordinator.service.api.deps import ApiDeps
@@ -50,11 +50,13 @@ def build_app(deps: ApiDeps) -> web.Application:
 def _measure(deps: ApiDeps) -> None:
     clock, metrics = deps.engine.clock, deps.metrics
     measures.count_notes(metrics, deps.views)
+    tenant_measures.count_waits(metrics, deps.views)
     metrics.source(measures.fleet_source(deps.views, deps.alerts))
     metrics.source(measures.engine_source(deps.engine))
     metrics.source(measures.links_source(deps.links))
     metrics.source(measures.heartbeats_source(deps.heartbeats))
     metrics.source(measures.work_source(deps.engine, deps.views, deps.feed))
+    metrics.source(tenant_measures.tenants_source(deps.engine))
     metrics.source(measures.relay_source(deps.relay))
     metrics.source(measures.analytics_source(deps.analytics, clock))
     metrics.source(measures.process_source(clock, deps.loop_lag, deps.version, deps.coordinator_id))
@@ -139,6 +141,8 @@ class _Surface:
     def _refuse(self, error: CoordError, headers: dict[str, str] | None = None) -> web.Response:
         metrics = self._deps.metrics
         metrics.add(m.HTTP_PROBLEMS, 1, error.code.value)
+        for one in error.refusals:
+            metrics.add(m.QUOTA_REFUSED, 1, one.dimension)
         if problem_of(error).status >= 500:
             log.warning("refused with %s: %s", error.code.value, error)
         return refusal(error, headers=headers)

@@ -22,9 +22,9 @@ from coordinator.service.api.scope import scope_of
 from coordinator.service.api.streams import EVENT_STREAM, HERE, LAST_ID, OpenStreams, ServerEvent, answer_stream
 from coordinator.service.api.work_entries import event_entry
 
-ENTITIES = ("job", "step", "task", "attempt", "provider", "token", "pool")
+ENTITIES = ("job", "step", "task", "attempt", "provider", "token", "pool", "tenant")
 JobNumber = Annotated[int, Meta(ge=0, le=10**15, description="only what happens to this job")]
-Entity = Annotated[str, Meta(description="only one of job, step, task, attempt, provider, token, pool")]
+Entity = Annotated[str, Meta(description="only one of job, step, task, attempt, provider, token, pool, tenant")]
 
 
 class AuditQuery(Struct, frozen=True, kw_only=True):

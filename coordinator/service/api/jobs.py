@@ -17,7 +17,7 @@ from coordinator.core.amounts import decimal_text
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TaskId, TenantName
 from coordinator.core.jobspec import JobSpec
-from coordinator.core.rows import ENDED, AttemptRow, JobRow, StepRow, TaskRow, WorkState
+from coordinator.core.rows import ENDED, AttemptRow, JobRow, Role, StepRow, TaskRow, WorkState
 from coordinator.jobfile import describe, parse_job, tenant_of
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.pages import Number, page_position, page_token
@@ -25,6 +25,7 @@ from coordinator.service.api.query import NoQuery, nearest, shown
 from coordinator.service.api.replays import key_of
 from coordinator.service.api.route import Call, NoBody, Ready
 from coordinator.service.api.scope import job_id_of, owner_of, scope_of, task_of, the_job, who
+from coordinator.service.api.standing import reason_of
 from coordinator.service.api.work_entries import ended_why, job_entry, step_entry, step_why, task_entry, unbegun_step
 from coordinator.service.tokens import digest_of
 from coordinator.timetext import optional_text
@@ -142,6 +143,7 @@ async def _submit(call: Call[SubmitQuery, Body], tenant: TenantName, spec: JobSp
             idempotency_key=key,
             body_digest=asked,
             known=known,
+            any_priority=call.token is not None and call.token.role is Role.ADMIN,
         )
     )
     assert isinstance(result, JobRow)
@@ -182,8 +184,10 @@ def running_of(deps: ApiDeps, job_id: JobId) -> dict[int, int]:
 
 def entry_of(deps: ApiDeps, row: JobRow) -> t.JobEntry:
     """The job as it durably stands."""
-    running = sum(running_of(deps, row.job_id).values()) if row.state not in ENDED else 0
-    return job_entry(row, running)
+    if row.state in ENDED:
+        return job_entry(row, 0)
+    row = structs.replace(row, reason=reason_of(deps.engine.state, row, deps.engine.policy))
+    return job_entry(row, sum(running_of(deps, row.job_id).values()))
 
 
 async def spec_of(deps: ApiDeps, job_id: JobId) -> JobSpec:

@@ -1,10 +1,15 @@
-"""GET /v1/nodepools: what each pool offers, what is free, what waits for it, and until when."""
+"""GET /v1/nodepools: what each pool offers and costs, what is free, what waits for it, since when and until when.
+
+Capacity is everybody's to see. What is held and what waits is told of the asking tenant alone, and nothing that tells
+one of the others from the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Iterable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from coordinator import api_types as t
 from coordinator.core.amounts import UNIT
@@ -12,13 +17,18 @@ from coordinator.core.capacity import NOTHING, offer_of
 from coordinator.core.graph import fresh_tasks
 from coordinator.core.ids import Ms, PoolName, TenantName
 from coordinator.core.providers import DEFAULT_POOL
+from coordinator.core.rows import PoolRow
 from coordinator.core.snapshot import Liveness, ProviderView
 from coordinator.core.work import Job, Step
 from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.money import price_entry
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody
 from coordinator.service.api.scope import scope_of
-from coordinator.timetext import optional_text, to_text
+from coordinator.timetext import optional_text
+
+AT_ONCE = 4_096
+"""Jobs that are looked at before the loop gets its turn: a millisecond or two."""
 
 
 class _Sum(Struct):
@@ -36,18 +46,22 @@ class _Sum(Struct):
     gpus_free: int = 0
     attempts: int = 0
     queued: int = 0
+    since_ms: Ms | None = None
+    planned_ms: Ms | None = None
     ends_ms: Ms | None = None
+    held: list[int] = field(default_factory=lambda: [0, 0, 0])
+    """CPUs, GPUs and memory of those whose things may be told."""
 
 
 async def list_nodepools(call: Call[NoQuery, NoBody]) -> t.NodePools:
-    """Every pool. A tenant sees the whole capacity, and its own tasks among those that wait."""
-    deps = call.deps
+    """Every pool. O(providers, live attempts, live jobs)."""
+    deps, tenant = call.deps, scope_of(call)
     sums: dict[str, _Sum] = {DEFAULT_POOL: _Sum(), **{name: _Sum() for name in sorted(deps.views.pools)}}
     for view in deps.views.providers.values():
         _add_provider(deps, sums.setdefault(view.pool, _Sum()), view, call.now_ms)
-    _add_queue(deps, sums, scope_of(call))
-    _add_ends(deps, sums)
-    return t.NodePools(entries=tuple(_entry(name, one, call.now_ms) for name, one in sums.items()))
+    _add_attempts(deps, sums, tenant)
+    await _add_queue(deps, sums, tenant)
+    return t.NodePools(entries=tuple(_entry(name, one, deps.views.pools, call.now_ms) for name, one in sums.items()))
 
 
 def _add_provider(deps: ApiDeps, total: _Sum, view: ProviderView, now_ms: Ms) -> None:
@@ -71,6 +85,26 @@ def _add_provider(deps: ApiDeps, total: _Sum, view: ProviderView, now_ms: Ms) ->
         total.gpus_free += max(0, offer.gpus * UNIT - sum(load.gpus))
 
 
+async def _add_queue(deps: ApiDeps, sums: dict[str, _Sum], tenant: TenantName | None) -> None:
+    """A task that may go to several pools is counted in each. The loop gets its turn between some thousand jobs: while
+    that goes on the queue moves, and what is counted is as good as of one moment."""
+    work = deps.engine.state.work
+    for want, plan in work.plans.items():
+        if tenant in (None, want.tenant):
+            for name in _pools_of(want.shape.pools, sums):
+                sums[name].planned_ms = _first(sums[name].planned_ms, plan.start_ms)
+    for number, job in enumerate(list(work.jobs.values()), start=1):
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)
+        if tenant not in (None, job.row.tenant):
+            continue
+        for step in job.steps:
+            waiting = waiting_of(step)
+            for name in _pools_of(step.spec.pools, sums) if waiting > 0 else ():
+                sums[name].queued += waiting
+                sums[name].since_ms = _first(sums[name].since_ms, job.row.submitted_at_ms)
+
+
 def waiting_of(step: Step) -> int:
     """Tasks of a step that could be placed if there were room."""
     if not step.ready or step.closed:
@@ -78,39 +112,33 @@ def waiting_of(step: Step) -> int:
     return fresh_tasks(step) + len(step.retry)
 
 
-def _add_queue(deps: ApiDeps, sums: dict[str, _Sum], tenant: TenantName | None) -> None:
-    """A task that may go to several pools is counted in each."""
-    for job in deps.engine.state.work.jobs.values():
-        if tenant not in (None, job.row.tenant):
-            continue
-        for step in job.steps:
-            waiting = waiting_of(step)
-            if waiting > 0:
-                for name in _pools_of(step.spec.pools, sums):
-                    sums[name].queued += waiting
+def _first(one: Ms | None, other: Ms | None) -> Ms | None:
+    return min((ms for ms in (one, other) if ms is not None), default=None)
 
 
 def _pools_of(pools: tuple[PoolName, ...], sums: dict[str, _Sum]) -> Iterable[str]:
     return [name for name in pools if name in sums] if pools else sums
 
 
-def _add_ends(deps: ApiDeps, sums: dict[str, _Sum]) -> None:
-    """When the first attempt of each pool should end, where its run time or its limit tells."""
+def _add_attempts(deps: ApiDeps, sums: dict[str, _Sum], tenant: TenantName | None) -> None:
+    """What is held, and when the first attempt of each pool should end, where its run time or its limit tells."""
     work, providers = deps.engine.state.work, deps.views.providers
     for attempt in work.attempts.values():
         row = attempt.row
         job = work.jobs.get(row.job_id)
-        if job is None or row.started_at_ms is None:
-            continue
-        lasts_ms = _lasts_ms(job, row.step)
-        if lasts_ms is None:
-            continue
-        for rank in row.ranks:
+        lasts_ms = _lasts_ms(job, row.step) if job is not None and row.started_at_ms is not None else None
+        for number, rank in enumerate(row.ranks):
             view = providers.get(rank.provider_id)
-            if view is not None and not rank.released:
-                total = sums[view.pool]
-                ends_ms = row.started_at_ms + lasts_ms
-                total.ends_ms = ends_ms if total.ends_ms is None else min(total.ends_ms, ends_ms)
+            if view is None or rank.released:
+                continue
+            total = sums[view.pool]
+            if row.started_at_ms is not None and lasts_ms is not None:
+                total.ends_ms = _first(total.ends_ms, row.started_at_ms + lasts_ms)
+            load = work.loads.get(rank.provider_id, NOTHING)
+            if tenant in (None, attempt.tenant) and (row.attempt_id, number) not in load.behind:
+                ask = rank.share.ask
+                for place, amount in enumerate((ask.cpus, ask.gpus, ask.memory)):
+                    total.held[place] += amount
 
 
 def _lasts_ms(job: Job, number: int) -> Ms | None:
@@ -121,9 +149,13 @@ def _lasts_ms(job: Job, number: int) -> Ms | None:
     return step.spec.expected_ms if step.spec.expected_ms is not None else step.spec.time_limit_ms
 
 
-def _entry(name: str, total: _Sum, now_ms: Ms) -> t.NodePool:
+def _entry(name: str, total: _Sum, pools: Mapping[PoolName, PoolRow], now_ms: Ms) -> t.NodePool:
     ends_ms = max(now_ms, total.ends_ms) if total.ends_ms is not None else None
     room = total.cpus_free >= UNIT and not total.queued
+    eta_ms = now_ms if room else ends_ms
+    if eta_ms is not None and not room and total.planned_ms is not None:  # else the plan rests on nothing but a guess
+        eta_ms = max(now_ms, total.planned_ms)
+    made = pools.get(PoolName(name))
     return t.NodePool(
         name=name,
         providers=total.providers,
@@ -139,5 +171,10 @@ def _entry(name: str, total: _Sum, now_ms: Ms) -> t.NodePool:
         attempts=total.attempts,
         queued=total.queued,
         next_free_at=optional_text(ends_ms),
-        eta=to_text(now_ms) if room else optional_text(ends_ms),
+        eta=optional_text(eta_ms),
+        waits_since=optional_text(total.since_ms),
+        cpus_held=total.held[0] / UNIT,
+        gpus_held=total.held[1] / UNIT,
+        memory_held=total.held[2],
+        price=price_entry(made.price) if made is not None else t.PriceEntry(),
     )

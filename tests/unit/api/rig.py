@@ -17,9 +17,9 @@ from yarl import URL
 
 from coordinator.core import events
 from coordinator.core.commands import Put
-from coordinator.core.ids import Ms, PoolName, ProviderId, RequestId, TokenId
+from coordinator.core.ids import Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
 from coordinator.core.policy import Policy
-from coordinator.core.rows import Role, TokenRow
+from coordinator.core.rows import Role, TenantRow, TokenRow
 from coordinator.core.state import ClusterState
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
@@ -149,6 +149,16 @@ class Rig:
         )
         return credential
 
+    async def make_tenant(self, name: str, **more: Any) -> None:
+        """A tenant, unless it is there already."""
+        got = await self.post("/v1/tenants", {"name": name, **more})
+        assert got.status in (201, 409), got.body
+
+    async def tenant_token(self, tenant: str, role: Role = Role.TENANT) -> str:
+        """A token of a tenant, which is made if it has to be."""
+        await self.make_tenant(tenant)
+        return str((await self.post("/v1/tokens", {"role": role.value, "tenant": tenant})).json["token"])
+
     async def make_pool(self, name: str) -> None:
         await self.call(
             lambda request_id: events.PoolCreate(at_ms=self.clock.now_ms(), request_id=request_id, name=PoolName(name))
@@ -185,7 +195,8 @@ def first_tokens(now_ms: Ms) -> list[TokenRow]:
 async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
     """A served API with one token of each role; everything ends with the block."""
     store, analytics, clock, views, lag_ms = GatedStore("c-test"), FakeAnalytics(), AheadClock(), LiveViews(), [0.0]
-    await store.commit([Put(row) for row in first_tokens(clock.now_ms())])
+    physics = TenantRow(name=TenantName("physics"), created_at_ms=clock.now_ms() - 10_000)
+    await store.commit([Put(physics), *(Put(row) for row in first_tokens(clock.now_ms()))])
     loaded = await store.load()
     state = ClusterState.load("c-test", loaded.rows, loaded.next_session_id, loaded.next_key)
     engine = Engine(store, clock, views, Policy(), EngineSettings(), Recorder(Path(os.devnull), 0), state)

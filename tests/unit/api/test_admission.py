@@ -70,7 +70,7 @@ def test_a_tenants_token_opens_jobs_and_what_happens_to_them_alone() -> None:
             if route.roles == PUBLIC:
                 assert route.path in ("/healthz", "/readyz")
             elif Role.TENANT in route.roles:
-                assert re.match(r"/v1/(jobs|events|audit|nodepools)(/|$)", route.path)
+                assert re.match(r"/v1/(jobs|events|audit|nodepools|usage|ledger|tenants/{name})(/|$)", route.path)
 
     served(test)
 

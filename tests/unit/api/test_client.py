@@ -22,7 +22,7 @@ from aiohttp import web
 from coordinator import api_types as t
 from coordinator import ports, wire
 from coordinator.client import Client, every
-from coordinator.core.errors import Code, CoordError
+from coordinator.core.errors import Code, CoordError, Refusal
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, READER, Got, Rig, served
@@ -98,6 +98,19 @@ def use_jobs(client: Client) -> None:
     assert 2 == client.nodepools().entries[0].queued
 
 
+def use_tenants(client: Client) -> None:
+    """Everything of tenants once."""
+    made = client.tenants.create("lab", quota={"cpus": 5_000_000})
+    assert ("lab", 5_000_000, None) == (made.name, made.quota["cpus"], made.quota["gpus"])
+    changed = client.tenants.change("lab", weight=3, quota={"cpus": None})
+    assert (3, None) == (changed.weight, changed.quota["cpus"]) and changed == client.tenants.show("lab")
+    assert "lab" in {e.name for p in every(lambda page: client.tenants.list(limit=1, page=page)) for e in p.entries}
+    assert ["lab"] == [entry.tenant for entry in client.tenants.usage("lab").entries]
+    assert () == client.tenants.ledger(tenant="lab", month=202701, job_id=1).entries
+    assert ("pool", ()) == ((sums := client.tenants.usage_by("pool", tenant="lab")).by, sums.entries)
+    client.tenants.delete("lab")
+
+
 def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path) -> None:
     """Each call gives its struct; together they take every route of the table."""
 
@@ -131,6 +144,7 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
                 client.revoke_token(made.entry.token_id)
                 assert "gpu" == client.create_pool("gpu", "lab").name
                 assert ["default", "gpu"] == [entry.name for entry in client.pools().entries]
+                assert 7 == client.price_pool("gpu", cpu=7).price.cpu
                 client.delete_pool("gpu")
                 assert 1 == client.import_sessions(io.BytesIO(CSV)).added
                 assert () == client.alerts().entries
@@ -139,6 +153,9 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
                 assert "# TYPE coord_info gauge" in client.metrics()
                 assert "3.1.0" == client.openapi()["openapi"]
                 client.forget("a")
+                rig.alerts.fire("disk", "data", "full")
+                assert "token:t-admin" == client.acknowledge(client.alerts().entries[0].id).acknowledged_by
+                use_tenants(client)
                 use_jobs(client)
 
         await off(use)
@@ -170,6 +187,15 @@ def test_a_refusal_arrives_as_the_coordinator_meant_it() -> None:
             with pytest.raises(CoordError) as caught, Client(rig.url, "") as stranger:
                 stranger.pools()
             assert Code.UNAUTHENTICATED is caught.value.code
+            with pytest.raises(CoordError) as caught, Client(rig.url, ADMIN) as admin:
+                admin.tenants.create("full", quota={"queued": 0, "egress": 1_000})
+                admin.jobs.submit({"command": ["true"], "estimate": {"egress": "2kB"}}, tenant="full")
+            assert Code.QUOTA is caught.value.code
+            figures = {"used": 0, "reserved": 0}
+            assert (
+                Refusal(dimension="queued", request=1, limit=0, guardrail=0, **figures),
+                Refusal(dimension="egress", request=2_000, limit=1_000, guardrail=900, **figures),
+            ) == caught.value.refusals
 
         await off(use)
 

@@ -21,12 +21,6 @@ BODY: dict[str, Any] = {"command": ["true"], "name": "one"}
 KEY = {"Idempotency-Key": "k1"}
 
 
-async def tenant_token(rig: Rig, tenant: str) -> str:
-    """A token of another tenant."""
-    made = await rig.post("/v1/tokens", {"role": "tenant", "tenant": tenant})
-    return str(made.json["token"])
-
-
 def test_a_submission_is_201_and_its_repetition_200_with_the_same_job() -> None:
     """By the key alone: whichever token of the tenant, also when the order of its fields differs."""
 
@@ -35,7 +29,7 @@ def test_a_submission_is_201_and_its_repetition_200_with_the_same_job() -> None:
         assert 201 == got.status and "physics" == got.json["tenant"] and "one" == got.json["name"]
         again = await rig.post("/v1/jobs", dict(reversed(BODY.items())), TENANT, headers=KEY)
         assert (200, got.json["job_id"]) == (again.status, again.json["job_id"])
-        other_token = await tenant_token(rig, "physics")
+        other_token = await rig.tenant_token("physics")
         assert got.json["job_id"] == (await rig.post("/v1/jobs", BODY, other_token, headers=KEY)).json["job_id"]
         changed = await rig.post("/v1/jobs", BODY | {"name": "two"}, TENANT, headers=KEY)
         assert (409, "conflict") == (changed.status, changed.code)
@@ -50,7 +44,7 @@ def test_the_same_key_of_another_tenant_makes_another_job() -> None:
 
     async def test(rig: Rig) -> None:
         mine = await rig.post("/v1/jobs", BODY, TENANT, headers=KEY)
-        theirs = await rig.post("/v1/jobs", BODY, await tenant_token(rig, "chemistry"), headers=KEY)
+        theirs = await rig.post("/v1/jobs", BODY, await rig.tenant_token("chemistry"), headers=KEY)
         assert (201, 201) == (mine.status, theirs.status) and mine.json["job_id"] != theirs.json["job_id"]
 
     served(test)
@@ -95,6 +89,7 @@ def test_whose_a_job_is_comes_from_the_token_and_an_admin_may_name_another() -> 
     """In the query or in the body, not two different ones; a tenant may only name itself."""
 
     async def test(rig: Rig) -> None:
+        await rig.make_tenant("chemistry")
         for token, query, body, tenant in (
             (TENANT, "", BODY, "physics"),
             (TENANT, "?tenant=physics", BODY | {"tenant": "physics"}, "physics"),
@@ -125,6 +120,7 @@ def test_another_tenants_job_does_not_exist_on_any_route_with_any_method() -> No
     """The answers about it and about one that never was are the same, byte for byte but for the number."""
 
     async def test(rig: Rig) -> None:
+        await rig.make_tenant("chemistry")
         work = Work(rig, 1_000, "chemistry")
         await work.begin()
         first = await work.start()
@@ -160,6 +156,7 @@ def test_a_feed_of_one_tenant_never_tells_of_another() -> None:
     """Whatever is filtered for."""
 
     async def test(rig: Rig) -> None:
+        await rig.make_tenant("chemistry")
         theirs = (await rig.post("/v1/jobs?tenant=chemistry", BODY)).json["job_id"]
         mine = (await rig.post("/v1/jobs", BODY, TENANT)).json["job_id"]
         async with listening(rig, "/v1/events?after=0", TENANT) as events:

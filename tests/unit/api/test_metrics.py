@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from coordinator import wire
-from coordinator.core.commands import SessionEnded, SessionOpened, Warned
-from coordinator.core.ids import ProviderId, SessionId
+from coordinator.core.commands import Promised, SessionEnded, SessionOpened, Warned
+from coordinator.core.ids import JobId, ProviderId, SessionId, TenantName
 from coordinator.core.rows import EndReason, SessionRow
 from coordinator.service import heartbeats, metrics
 from coordinator.service.delivery import AlertSettings, Delivery, Program
 from coordinator.service.measures import delivery_source
 from coordinator.service.metrics import FLUSH_S, Metric, Metrics
-from tests.unit.api.rig import PATIENCE_S, READER, Rig, served
+from tests.unit.api.rig import PATIENCE_S, READER, TENANT, Rig, served
+from tests.unit.api.worked import Work
 
 SERVICE = Path(metrics.__file__).parent
 LINE = re.compile(r'(coord_\w+)(?:\{((?:\w+="(?:[^"\\]|\\.)*",?)+)\})? (-?[0-9.e+-]+|\+Inf|NaN)')
@@ -67,8 +68,15 @@ def test_every_metric_shows_up_and_is_well_formed_once_things_happen() -> None:
                 SessionOpened(a_session(1), False),
                 SessionEnded(a_session(1), EndReason.READ_ERROR),
                 Warned(kind="clock_jump", subject="coordinator", text="an hour"),
+                Promised(job_id=JobId(1), tenant=TenantName("physics"), promised_at_ms=90_000, started_at_ms=60_000),
             ]
         )
+        work = Work(rig)
+        await work.begin()
+        await work.queue_left(waited_s=20.0)
+        await rig.ask("PATCH", "/v1/tenants/physics", json={"quota": {"queued": 1, "cpus": 8_000_000}})
+        assert 201 == (await rig.post("/v1/jobs", {"command": ["true"]}, TENANT)).status
+        assert 403 == (await rig.post("/v1/jobs", {"command": ["true"]}, TENANT)).status
         rig.analytics.computed_at_ms = rig.clock.now_ms() - 5_000
         view = rig.views.providers[ProviderId("a")]
         writing = asyncio.ensure_future(rig.writer.run())
@@ -102,6 +110,14 @@ def test_every_metric_shows_up_and_is_well_formed_once_things_happen() -> None:
         assert 2 == samples['coord_http_requests_total{method="POST",route="/v1/pools",status="201"}']
         assert 1 == samples['coord_providers{liveness="never_seen"}']
         assert 5.0 <= samples["coord_figures_age_seconds"] < 30.0
+        assert 1 == samples['coord_start_error_seconds_bucket{side="early",le="60"}']
+        assert 1 == samples['coord_quota_refusals_total{dimension="queued"}']
+        assert 8.0 == samples['coord_tenant_limit{tenant="physics",dimension="cpus"}']
+        assert 1 == samples['coord_tenant_used{tenant="physics",dimension="queued"}']
+        assert 1 == samples['coord_placements_total{how="backfilled"}']
+        assert (0, 1) == tuple(
+            samples[f'coord_queue_wait_seconds_bucket{{tenant="physics",le="{bound}"}}'] for bound in (15, 60)
+        )
         assert samples["coord_process_resident_bytes"] > 1e7
 
     served(test)

@@ -22,6 +22,7 @@ from coordinator.core.rows import (
     AttemptRow,
     AttemptState,
     AuditRow,
+    Choice,
     EndCause,
     ExitInfo,
     JobRow,
@@ -62,6 +63,32 @@ class Work:
         step = StepRow(job_id=self.job.job_id, step=0, state=WorkState.RUNNING)
         await self.rig.store.commit([Put(self.job), Put(SpecRow(job_id=self.job.job_id, spec=self.spec)), Put(step)])
         self.rig.views.apply([JobChanged(self.job)])
+
+    async def queue_left(self, waited_s: float) -> None:
+        """Its first lease is granted before one that stands ahead; it begins to run so long after its submission."""
+        self.seq += 1
+        lease = AttemptRow(
+            job_id=self.job.job_id,
+            step=0,
+            task=9,
+            attempt=1,
+            state=AttemptState.LEASED,
+            created_at_ms=AT,
+            ranks=(RankRow(provider_id=ProviderId("p0")),),
+            choice=Choice(among=2, run_ms=60_000, loss_ms=1_000, fit=0.5, backfilled=True),
+        )
+        began = AuditRow(
+            seq=self.seq,
+            wall_ns=(AT + int(waited_s * 1_000)) * 1_000_000,
+            mono_ns=self.seq,
+            entity="job",
+            subject=str(self.job.job_id),
+            before="pending",
+            after="running",
+            tenant=self.job.tenant,
+            job_id=self.job.job_id,
+        )
+        self.rig.views.apply([AttemptChanged(row=lease, tenant=self.job.tenant), Audited(began)])
 
     async def start(self, task: int = 0, number: int = 1, ranks: int = 1) -> AttemptId:
         """An attempt begins to run."""

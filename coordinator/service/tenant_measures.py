@@ -1,0 +1,95 @@
+"""Metrics by tenant: what is held, used, promised and allowed; who waited, and whether promises were kept.
+
+Bounded: the tenants that hold most of the fleet have series of their own, all others are summed as `other`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from coordinator.core import commands
+from coordinator.core.amounts import UNIT
+from coordinator.core.rows import AttemptState, WorkState
+from coordinator.core.usage import usage_of
+from coordinator.service import metrics as m
+from coordinator.service.engine import Engine
+from coordinator.service.metrics import Metrics
+from coordinator.service.views import LiveViews
+
+MILLIONTHS = frozenset({"cpus", "gpus", "budget"})
+
+
+def count_waits(metrics: Metrics, views: LiveViews) -> None:
+    """Count leases, how long jobs waited, and how far planned starts were wrong, as they become durable."""
+
+    def on_note(note: commands.Note) -> None:
+        match note:
+            case commands.AttemptChanged(row=row) if row.state is AttemptState.LEASED and not row.ranks[0].acked:
+                how = "prefetched" if row.prefetched else "ranked"
+                if row.choice is not None and row.choice.backfilled:
+                    how = "backfilled"
+                metrics.add(m.PLACED, 1, how)
+            case commands.Audited(row=audit) if audit.entity == "job" and audit.after == WorkState.RUNNING:
+                job = views.jobs.get(audit.job_id) if audit.job_id is not None else None
+                if job is not None and not job.retries:  # a retried one waited for a person, too
+                    waited_s = max(0.0, audit.wall_ns / 1e9 - job.submitted_at_ms / 1e3)
+                    metrics.observe(m.QUEUE_WAIT, waited_s, job.tenant)
+            case commands.Promised(promised_at_ms=promised_ms, started_at_ms=started_ms):
+                side = "late" if started_ms > promised_ms else "early"
+                metrics.observe(m.START_ERROR, abs(started_ms - promised_ms) / 1_000, side)
+            case _:
+                pass
+
+    views.listen(on_note)
+
+
+def tenants_source(engine: Engine) -> m.Source:
+    """What tenants use, as it is decided by; of those that had anything since the start, or this month. O(tenants) a
+    rendering."""
+
+    def ask(metrics: Metrics) -> None:
+        accounts = engine.state.work.accounts
+        found = [usage_of(engine.state, name) for name in accounts.by_tenant if accounts.tenant(name) is not None]
+        metrics.put(m.TENANTS, len(accounts.tenants))
+        metrics.put(m.LINED_UP, sum(len(load.behind) for load in engine.state.work.loads.values()))
+        gauges = (m.TENANT_USED, m.TENANT_RESERVED, m.TENANT_LIMIT, m.TENANT_SHARE, m.TENANT_SHARE_DECAYED)
+        for gauge in gauges:
+            metrics.clear(gauge)
+        found.sort(key=lambda one: (-one.share, -one.share_decayed, -one.live_jobs, one.tenant.name))
+        for one in found[: m.TENANTS_MAX - 1]:
+            _put(metrics, one.tenant.name, one)
+        _put_others(metrics, found[m.TENANTS_MAX - 1 :])
+
+    return ask
+
+
+def _put(metrics: Metrics, name: str, one: commands.Usage) -> None:
+    for dimension in one.dimensions:
+        labels = (name, dimension.name)
+        metrics.put(m.TENANT_USED, _shown(dimension.name, dimension.used), *labels)
+        metrics.put(m.TENANT_RESERVED, _shown(dimension.name, dimension.reserved), *labels)
+        if dimension.limit is not None:
+            metrics.put(m.TENANT_LIMIT, _shown(dimension.name, dimension.limit), *labels)
+    metrics.put(m.TENANT_SHARE, one.share, name)
+    metrics.put(m.TENANT_SHARE_DECAYED, one.share_decayed, name)
+
+
+def _put_others(metrics: Metrics, others: list[commands.Usage]) -> None:
+    """Their sums; a sum of limits would say nothing."""
+    if not others:
+        return
+    used: defaultdict[str, int] = defaultdict(int)
+    reserved: defaultdict[str, int] = defaultdict(int)
+    for one in others:
+        for dimension in one.dimensions:
+            used[dimension.name] += dimension.used
+            reserved[dimension.name] += dimension.reserved
+    for name, amount in used.items():
+        metrics.put(m.TENANT_USED, _shown(name, amount), m.OTHER, name)
+        metrics.put(m.TENANT_RESERVED, _shown(name, reserved[name]), m.OTHER, name)
+    metrics.put(m.TENANT_SHARE, sum(one.share for one in others), m.OTHER)
+    metrics.put(m.TENANT_SHARE_DECAYED, sum(one.share_decayed for one in others), m.OTHER)
+
+
+def _shown(dimension: str, amount: int) -> float:
+    return amount / UNIT if dimension in MILLIONTHS else amount
