@@ -59,9 +59,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "db": Entry("cli.db:db", "Back up, restore and check the data directory."),
         "config": Entry("cli.show:config", "Show the settings and where each came from."),
         "doctor": Entry("cli.doctor:doctor", "Check this machine, and say what to do."),
-        "simulate": Entry(
-            "cli.simulate:simulate", "Replay a fleet's past under a policy; or a world of failures."
-        ),
+        "simulate": Entry("cli.simulate:simulate", "Replay a fleet's past under a policy; or a world of failures."),
         "completion": Entry("cli.completion:completion", "Print the completion script of a shell."),
     },
 }
@@ -163,11 +161,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else exits.OK
     except CoordError as refused:
-        terminal.complain(refused.message, refused.hint)
         if refused.refusals:
             from cli import refusals
 
             refusals.tell(refused)
+        else:
+            terminal.complain(refused.message, refused.hint)
         return exits.of(refused.code)
     except click.exceptions.NoArgsIsHelpError as nothing:
         click.echo(nothing.ctx.get_help() if nothing.ctx else "", err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cli import output
+from cli import output, terminal
 from cli.quantities import DIMENSIONS, amount_text
 from coordinator.core.errors import CoordError, Refusal
 
@@ -20,10 +20,10 @@ COLUMNS = (
 
 
 def tell(refused: CoordError) -> None:
-    """Print the table; nothing where nothing was refused for a quota."""
-    if refused.refusals:
-        sys.stderr.write("\n")
-        output.print_table(refused.refusals, COLUMNS, sys.stderr)
+    """What was refused and what to do, then the table: the message says the same of each dimension in a sentence."""
+    terminal.complain(refused.message.partition(": ")[0], refused.hint)
+    sys.stderr.write("\n")
+    output.print_table(refused.refusals, COLUMNS, sys.stderr)
 
 
 def _words(refusal: Refusal) -> str:

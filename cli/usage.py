@@ -68,8 +68,8 @@ SUMMED = (
     output.Column("", lambda u: u.key),
     output.Column("COST", lambda u: u.cost_text, right=True),
     output.Column("RAN", lambda u: humane.length(u.ran_ms / 1000), right=True),
-    output.Column("CPU HOURS", lambda u: f"{u.cpu_ms / HOUR_MS:.2f}", right=True),
-    output.Column("GPU HOURS", lambda u: f"{u.gpu_ms / HOUR_MS:.2f}", right=True),
+    output.Column("CPU HOURS", lambda u: f"{u.cpu_ms / HOUR_MS:.3f}", right=True),
+    output.Column("GPU HOURS", lambda u: f"{u.gpu_ms / HOUR_MS:.3f}", right=True),
     output.Column("CHARGES", lambda u: str(u.charges), right=True),
 )
 LEDGER = (

@@ -44,11 +44,11 @@ class Stage:
         self.running[name] = process
         return process
 
-    def run(self, *arguments: str) -> None:
-        """`coord <arguments>`, its output to ours. CoordError(INTERNAL) if it fails."""
+    def run(self, *arguments: str, status: int = 0) -> None:
+        """`coord <arguments>`, its output to ours. CoordError(INTERNAL) if it ends with another status."""
         sys.stdout.flush()
         code = subprocess.run((*COORD, *arguments), env=self._env, check=False).returncode  # noqa: S603
-        if code != 0:
+        if code != status:
             raise CoordError(Code.INTERNAL, f"coord {' '.join(arguments)} ended with {code}", self.tail())
 
     def pids_of(self, name: str) -> list[int]:

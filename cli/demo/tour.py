@@ -12,6 +12,7 @@ from cli import terminal
 from cli.config import Config
 from cli.demo.history import CHARACTERS, as_csv, generate
 from cli.demo.screen import command, remark, step
+from cli.demo.sharing import show_sharing
 from cli.demo.stage import Stage, stage
 from cli.demo.work import show_work
 from cli.options import client_for
@@ -38,8 +39,8 @@ SHOWN = "office-007"
 @click.option("--seed", type=int, default=SEED, show_default=True, help="Of the made-up history.")
 def demo(keep: bool, history_only: Path | None, seed: int) -> None:
     """Start a coordinator and three agents in a temporary directory, give them 30 days of made-up history of
-    300 nodes, ask who can be relied on, and run a job on them of which one machine dies in the middle. Leaves
-    nothing behind.
+    300 nodes, ask who can be relied on, run a job on them of which one machine dies in the middle, and share them
+    with guests within limits. Leaves nothing behind.
 
     \b
     coord demo
@@ -57,6 +58,7 @@ def demo(keep: bool, history_only: Path | None, seed: int) -> None:
         _ask(place)
         with _client(place) as client:
             show_work(place, client)
+        show_sharing(place)
         _farewell(place, keep, time.monotonic() - began)
 
 
