@@ -406,6 +406,16 @@ class AttemptExited(Event, frozen=True, kw_only=True, tag="attempt_exited"):
     exit: ExitInfo
 
 
+AttemptEvent = AgentGranted | AgentRefused | AttemptPhase | AttemptExited
+
+
+class AgentSaid(Event, frozen=True, kw_only=True, tag="agent_said"):
+    """What one read of an agent's socket brought of its attempts, in its order. One decision: the rows of jobs and steps
+    whose counts all of it changes are written once."""
+
+    said: tuple[AttemptEvent, ...]
+
+
 AnyEvent = (
     Boot
     | Tick
@@ -438,4 +448,5 @@ AnyEvent = (
     | AgentRefused
     | AttemptPhase
     | AttemptExited
+    | AgentSaid
 )
