@@ -6,6 +6,7 @@ from collections import Counter
 from types import MappingProxyType
 
 from coordinator.core import graph
+from coordinator.core.admission import asked, known_tenant, plan_for
 from coordinator.core.amounts import UNIT
 from coordinator.core.capacity import NOTHING, lacks
 from coordinator.core.commands import Decision, Explanation, Obstacle, Reply, StepExplanation
@@ -45,11 +46,16 @@ def on_explain(state: ClusterState, event: JobExplain, policy: Policy, out: Deci
 
 
 def on_preview(state: ClusterState, event: JobPreview, policy: Policy, out: Decision) -> None:
+    tenant = known_tenant(state, event.tenant)
+    plan = plan_for(state, tenant, event.spec)
+    quota = tuple(asked(state, tenant, event.spec, plan.cost, policy))
     steps = []
     for number, spec in enumerate(event.spec.steps):
         judged = Judged(state, want_of(event.tenant, event.spec.priority, spec), policy)
         steps.append(judged.explain(number, spec, waiting=spec.tasks, running=0, first=""))
-    found = Explanation(job_id=None, providers=len(state.providers), steps=tuple(steps))
+    found = Explanation(
+        job_id=None, providers=len(state.providers), steps=tuple(steps), estimate=plan.cost, quota=quota
+    )
     out.replies.append(Reply(event.request_id, found))
 
 
