@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import resource
 import signal
-from pathlib import Path
+from typing import NamedTuple
 
 from coordinator.agent.cgroup import CgroupTree
 from coordinator.agent.isolation import read_status
@@ -33,6 +32,22 @@ AGAIN_S = 0.05
 """How long what was killed may take before it is killed again: it may have forked meanwhile, or wait for a disk."""
 
 
+STARTING_S = 2.0
+"""How long it is waited that a starter answers, of what is to be ended at once."""
+_KILLED = int(signal.SIGKILL)
+
+
+class Usage(NamedTuple):
+    """What the main process had used."""
+
+    cpu_s: float
+    memory_max: int
+    """Bytes; 0: not known."""
+
+
+_NO_USE = Usage(0.0, 0)
+
+
 class Attempt:
     """State alone; what moves it is in the methods, each of which may be called at any time."""
 
@@ -44,6 +59,12 @@ class Attempt:
         self.phase = "leased"
         self.wanted = False
         """It is to run as soon as its lease holds again."""
+        self.starting = False
+        """A starter was told to start it, and has not answered."""
+        self.order = 0
+        """The number of that order."""
+        self.abandoned = False
+        """The starter is killed, since it did not answer in time."""
         self.share = NOTHING
         """What of this machine it uses, or will use."""
         self.in_line = False
@@ -64,7 +85,7 @@ class Attempt:
         self.due_told_s = -1.0
         """The appointment that Custody made for it."""
         self._ended_s = 0.0
-        self._usage: resource.struct_rusage | None = None
+        self._usage: Usage | None = None
         self._why: tuple[EndCause, str] | None = None
         self._kill_at_s = math.inf
         self._limit_at_s = math.inf
@@ -73,6 +94,45 @@ class Attempt:
     @property
     def name(self) -> str:
         return self.held.attempt
+
+    def expect(self, order: int, plan: LaunchPlan, tree: Tree, pumps: tuple[Pump, ...]) -> None:
+        """A starter is told to start it: `began`, `refused` or `lost` will follow. Its phase is `leased` till then."""
+        self.order, self.plan, self.tree, self.pumps, self.starting = order, plan, tree, pumps, True
+
+    def overdue(self, now_s: float) -> bool:
+        """The starter has not answered before the lease was over, or when it is to end: it must not start it later."""
+        return self.starting and not self.abandoned and now_s >= self.due_s()
+
+    def began(self, main: int, now_s: float) -> None:
+        """Its main process was started, by a starter that has left its group. What was asked meanwhile is done now."""
+        assert self.plan is not None
+        assert self.tree is not None
+        self.starting = False
+        self.tree.main = main
+        self.begin(self.plan, self.tree, self.pumps, -1, now_s)
+        if self._why is not None:
+            self.tree.signal_all(signal.SIGTERM)
+        self.look(now_s)
+
+    def refused(self, code: int, text: str) -> None:
+        """It could not be started, and nothing of it runs."""
+        self._close_streams()
+        assert self.tree is not None
+        self.tree.close()
+        cause, text = self._why or (EndCause.START, text)
+        self.starting, self.tree = False, None
+        self.exit = ExitInfo(cause=cause, code=code, text=text)
+        self.phase = "exited"
+
+    def lost(self, text: str, now_s: float) -> None:
+        """Whether it runs, or how it ended, is not known, and will not be: what there is of it is killed."""
+        assert self.tree is not None
+        self._why = self._why or (EndCause.AGENT, text)
+        self.starting, self.began_s = False, self.began_s or now_s
+        self.ended_status, self._usage, self._ended_s = _KILLED, _NO_USE, now_s
+        self.tree.kill()
+        self._kill_at_s = now_s + AGAIN_S
+        self.look(now_s)
 
     def begin(self, plan: LaunchPlan, tree: Tree, pumps: tuple[Pump, ...], status_pipe: int, now_s: float) -> None:
         """Its main process was started. `status_pipe` brings what `isolation.read_status` reads; -1: nothing does."""
@@ -95,6 +155,9 @@ class Attempt:
         if self.ended_status is not None:
             return
         first, self._why = self._why is None, self._why or (cause, text)
+        if self.starting:  # who starts it may be among its processes
+            self._kill_at_s = min(self._kill_at_s, now_s + grace_s)
+            return
         if self.phase == "frozen":
             grace_s = 0.0
         elif first:
@@ -110,15 +173,18 @@ class Attempt:
             self.phase = "exited"
             return
         self._gave_up = True
+        self._close_streams()
+        self._kill_at_s = now_s - STARTING_S if self.starting else now_s
+        with contextlib.suppress(OSError):
+            self.tree.kill()
+
+    def _close_streams(self) -> None:
         self.lengths = self.sizes()
         for pump in self.pumps:
             pump.close()
         self.pumps = ()
-        self._kill_at_s = now_s
-        with contextlib.suppress(OSError):
-            self.tree.kill()
 
-    def on_main_ended(self, status: int, usage: resource.struct_rusage, now_s: float) -> None:
+    def on_main_ended(self, status: int, usage: Usage, now_s: float) -> None:
         """The main process was reaped: what it left behind is killed."""
         assert self.tree is not None
         if self._status_pipe >= 0:
@@ -153,6 +219,8 @@ class Attempt:
             if now_s >= self.freeze_at_s + self._kept_frozen_s:
                 self.end(EndCause.EXPIRED, NOT_RENEWED, 0.0, now_s)
             return
+        if self.starting:
+            return  # see `overdue`
         if self.ended_status is not None and self.tree.empty():
             self._finish()
             return
@@ -177,6 +245,8 @@ class Attempt:
             return math.inf
         if self.tree is None:
             return self.freeze_at_s + self._kept_frozen_s
+        if self.starting:
+            return math.inf if self.abandoned else min(self.freeze_at_s, self._kill_at_s + STARTING_S)
         if self.phase == "frozen":
             return min(self._kill_at_s, self._frozen_at_s + self._kept_frozen_s if self._why is None else math.inf)
         limit_s = self._limit_at_s if self._why is None else math.inf
@@ -210,11 +280,7 @@ class Attempt:
         for pump in self.pumps:
             pump.drain()
         self.lengths = self.sizes()
-        usage = self._usage
-        cpu_ms = int((usage.ru_utime + usage.ru_stime) * 1000)
-        # a process counts what it was copied from as its own: no more than we had means that it is not known
-        ours = own_peak() if self.plan is not None and self.plan.limits.memory else self_peak()
-        memory = usage.ru_maxrss * 1024 if usage.ru_maxrss * 1024 > ours else 0
+        cpu_ms, memory = int(self._usage.cpu_s * 1000), self._usage.memory_max
         if isinstance(self.tree, CgroupTree):
             cpu_ms, memory = max(cpu_ms, self.tree.cpu_ms()), max(memory, self.tree.memory_peak())
         cause, text, code, signum = self._judge(self.ended_status, memory)
@@ -256,19 +322,6 @@ class Attempt:
         if not limit or memory < NEAR * limit or (isinstance(self.tree, CgroupTree) and self.tree.counts_memory):
             return ""
         return f"its memory may have been too small: it had {memory} bytes, each process may have {limit}"
-
-
-def self_peak() -> int:
-    """Bytes that this process had at once, or whoever it was started from: cheap."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def own_peak() -> int:
-    """The same of this process alone."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return self_peak()
 
 
 def signal_name(signum: int) -> str:

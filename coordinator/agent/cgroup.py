@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 
 from coordinator.agent.cpu_cap import CpuCap, quota_us
+from coordinator.agent.group import UNIFIED, Group
 from coordinator.agent.hierarchies import (
     GROUPS,
     figure,
@@ -32,8 +33,12 @@ from coordinator.agent.log import logger
 from coordinator.agent.tree import send
 from coordinator.core.amounts import UNIT
 
-UNIFIED = ""
-"""The name of the unified hierarchy; the older ones are named after their controller."""
+CPUS = (os.cpu_count() or 1) * UNIT
+"""More is no bound."""
+VISITED_QUOTA_US = 10_000
+"""A bound of so much and more is no danger to a starter that is inside for a fraction of a millisecond."""
+STALE_PART = 10
+"""A bound is written anew, which gives its whole quota, when a tenth of it was used since."""
 
 
 class CgroupHome:
@@ -43,23 +48,22 @@ class CgroupHome:
     attempt has a group in each of those that it is bounded by.
     """
 
-    def __init__(self, path: Path, come_back: int, controllers: frozenset[str]) -> None:
+    def __init__(self, path: Path, seat: str, controllers: frozenset[str]) -> None:
         self.path = path
         self.controllers = controllers
         self.v1: dict[str, Path] = {}
-        self._backs = {UNIFIED: come_back}
-        """By hierarchy, the descriptor that leads back to where this process belongs."""
+        self.backs = {UNIFIED: f"{seat}/cgroup.procs"}
+        """By hierarchy, the file that leads back to where the agent belongs."""
+        self._fds = {UNIFIED: os.open(self.backs[UNIFIED], os.O_WRONLY | os.O_CLOEXEC)}
         self._away: set[str] = set()
         self.last_entered: Path | None = None
         """The attempt's group that this process is inside of."""
         self._names = 0
-        self._spare: list[str] = []
+        self._spare: list[Group] = []
         """Groups that are there, and empty."""
         self.cap: CpuCap | None = None
-        self._capped: set[Path] = set()
-        self._to_cap: list[tuple[Path, int]] = []
+        self._to_cap: list[tuple[Group, int]] = []
         """Those that this process has to be out of before."""
-        self._weights: dict[Path, int] = {}
 
     @classmethod
     def find(cls, state_dir: Path, cpu: bool = True) -> CgroupHome | None:
@@ -73,10 +77,9 @@ class CgroupHome:
         path = own / group_name(state_dir)
         try:
             path.mkdir(exist_ok=True)
-            come_back = os.open(seat_of(own) / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+            home = cls(path, str(seat_of(own)), give_down(path, wanted))
         except OSError:
             return None
-        home = cls(path, come_back, give_down(path, wanted))
         for name in wanted:
             if name not in home.controllers:
                 home._find_v1(name, group_name(state_dir))
@@ -85,7 +88,7 @@ class CgroupHome:
         if cpu and ("cpu" in home.controllers or "cpu" in home.v1):
             home.cap = CpuCap(unified="cpu" in home.controllers)
             with contextlib.suppress(OSError):
-                home.cap.weigh(home.v1.get("cpu", path), (os.cpu_count() or 1) * UNIT)
+                home.cap.weigh(home.v1.get("cpu", path), CPUS)
         with contextlib.suppress(OSError):  # a machine with no such bound has another one
             home._bound_processes(processes_all())
         return home
@@ -95,7 +98,8 @@ class CgroupHome:
         if own is not None:
             with contextlib.suppress(OSError):
                 (own / group).mkdir(exist_ok=True)
-                self._backs[name] = os.open(own / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                self._fds[name] = os.open(own / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+                self.backs[name] = f"{own}/cgroup.procs"
                 self.v1[name] = own / group
 
     def _bound_processes(self, most: int) -> None:
@@ -110,60 +114,83 @@ class CgroupHome:
     def limits_processes(self) -> bool:
         return "pids" in self.controllers or "pids" in self.v1
 
-    def group(self, memory: int = 0, processes: int = 0, cpus: int = 0) -> CgroupTree:
-        """One with nothing in it, bounded where it can be; 0: no bound. OSError when there is no room for it."""
-        if not self._spare:
-            self._names += 1
-            self._spare.append(str(self._names))
-        name = self._spare[-1]
-        rooms = {UNIFIED: self.path / name}
-        if cpus >= (os.cpu_count() or 1) * UNIT:
-            cpus = 0  # there is no more than that
-        path = self._made(rooms[UNIFIED])
-        # whoever was in it last may have been frozen, late by the guard or under a keeper that was killed; and we go in
-        write(path / "cgroup.freeze", "0")
-        if memory and "memory" in self.v1:
-            rooms["memory"] = self._made(self.v1["memory"] / name)
-        if processes and self.limits_processes:
-            if "pids" in self.v1:
-                rooms["pids"] = self._made(self.v1["pids"] / name)
-            write(rooms.get("pids", path) / "pids.max", str(processes))
-        if self.cap is not None:
-            room = self.v1["cpu"] / name if "cpu" in self.v1 else path
-            if cpus and room is not path:
-                rooms["cpu"] = self._made(room)
-            if room in self._capped:  # we go in: what holds the program back must not hold us back
-                self.cap.lift(room)
-                self._capped.discard(room)
-            if cpus and self._weights.get(room) != cpus:
-                self.cap.weigh(room, cpus)
-                self._weights[room] = cpus
-        self._spare.pop()
-        return CgroupTree(self, rooms, memory, cpus if self.cap is not None else 0)
+    def group(self, memory: int = 0, processes: int = 0, cpus: int = 0, visited: bool = False) -> CgroupTree:
+        """One with nothing in it, bounded where it can be; 0: no bound. OSError when there is no room for it.
 
-    @staticmethod
-    def _made(path: Path) -> Path:
-        with contextlib.suppress(FileExistsError):
-            path.mkdir()
-        return path
+        `visited`: a starter goes in, who leaves again at once, so that its bound of CPU time may be there already.
+        Otherwise this process does, and the bound comes when it has left.
+        """
+        group = self._spare.pop() if self._spare else self._new()
+        try:
+            return self._bounded(group, memory, processes, cpus if self.cap is not None and cpus < CPUS else 0, visited)
+        except OSError:
+            self._spare.append(group)
+            raise
+
+    def _new(self) -> Group:
+        self._names += 1
+        group = Group(self.path / str(self._names))
+        if group.froze and "cpu" in self.controllers:
+            group.capped = 1  # an earlier agent's: by how much is not known
+        return group
+
+    def _bounded(self, group: Group, memory: int, processes: int, cpus: int, visited: bool) -> CgroupTree:
+        group.thaw_if_needed()
+        uses = [UNIFIED]
+        for name, wanted in (("memory", memory), ("pids", processes), ("cpu", cpus)):
+            if wanted and name in self.v1:
+                group.have(name, self.v1[name])
+                uses.append(name)
+        if processes and self.limits_processes and group.processes != processes:
+            write(group.path_of("pids") / "pids.max", str(processes))
+            group.processes = processes
+        late = self._cap(group, cpus, visited) if self.cap is not None else 0
+        return CgroupTree(self, group, tuple(uses), memory, late)
+
+    def _cap(self, group: Group, cpus: int, visited: bool) -> int:
+        """Have its CPU time bounded. Returns the bound that must wait until whoever enters has left; 0: none."""
+        assert self.cap is not None
+        room = group.path_of("cpu")
+        quota = quota_us(cpus)[0] if cpus else 0
+        if cpus and group.weight != cpus:
+            self.cap.weigh(room, cpus)
+            group.weight = cpus
+        ahead = visited and quota >= VISITED_QUOTA_US
+        fresh = group.capped == cpus and group.used_us - group.capped_at_us < quota // STALE_PART
+        if group.capped and not (ahead and fresh):
+            self.cap.lift(room)  # what holds the program back must not hold back who goes in
+            group.capped = 0
+        if ahead and not group.capped:
+            self._put(group, cpus)
+        return 0 if ahead else cpus
+
+    def _put(self, group: Group, cpus: int) -> None:
+        assert self.cap is not None
+        room = group.path_of("cpu")
+        try:
+            self.cap.put(room, *quota_us(cpus))
+        except OSError as error:
+            # EINVAL: a group above has less to give than this, and gives no more
+            logger.log(10 if error.errno == errno.EINVAL else 30, "%s is not capped: %s", room, error.strerror)
+        group.capped, group.capped_at_us = cpus, group.used_us
 
     # ---- being inside for a moment
 
-    def enter(self, rooms: dict[str, Path], cpus: int) -> None:
+    def enter(self, group: Group, uses: tuple[str, ...], cpus: int) -> None:
         """This process is in these groups now, and so is whatever it starts: nothing can fork before it is inside.
 
         A move is a write, 0.03 ms when there were others lately and a grace period of the kernel's (10 ms and more)
         when not; so the way back is made once, after a row of starts. `cpus` bounds them when this process has left.
         """
-        for name in self._away - rooms.keys():
+        for name in self._away.difference(uses):
             self._return(name)
-        self.last_entered = rooms[UNIFIED]
-        for name, room in rooms.items():
+        self.last_entered = group.path
+        for name in uses:
             self._away.add(name)
-            write(f"{room}/cgroup.procs", "0")
+            write(group.procs[name], "0")
         self._cap_those_left()
         if cpus:
-            self._to_cap.append((rooms.get("cpu", rooms[UNIFIED]), cpus))
+            self._to_cap.append((group, cpus))
 
     def come_back(self) -> None:
         """Out of every attempt's group."""
@@ -173,33 +200,26 @@ class CgroupHome:
         self._cap_those_left()
 
     def _return(self, name: str) -> None:
-        os.write(self._backs[name], b"0")
+        os.write(self._fds[name], b"0")
         self._away.discard(name)
 
     def _cap_those_left(self) -> None:
-        assert self.cap is not None or not self._to_cap
-        for room, cpus in self._to_cap:
-            assert self.cap is not None
-            try:
-                self.cap.put(room, *quota_us(cpus))
-            except OSError as error:
-                # EINVAL: a group above has less to give than this, and gives no more
-                logger.log(10 if error.errno == errno.EINVAL else 30, "%s is not capped: %s", room, error.strerror)
-            self._capped.add(room)
+        for group, cpus in self._to_cap:
+            self._put(group, cpus)
         self._to_cap.clear()
 
-    def forget(self, rooms: dict[str, Path]) -> None:
-        """The groups were removed."""
-        self._capped.difference_update(rooms.values())
-        for room in rooms.values():
-            self._weights.pop(room, None)
+    def cap_late(self, group: Group, cpus: int) -> None:
+        """Whoever entered it has left."""
+        self._put(group, cpus)
 
-    def spare(self, name: str) -> None:
-        """Nobody is in the groups of this name: the next attempt may be."""
-        self._spare.append(name)
+    def spare(self, group: Group) -> None:
+        """Nobody is in it: the next attempt may be."""
+        self._spare.append(group)
 
     def close(self) -> None:
-        for name, back in self._backs.items():
+        for group in self._spare:
+            group.close()
+        for name, back in self._fds.items():
             if name != UNIFIED:
                 os.write(back, b"0")
             os.close(back)
@@ -215,20 +235,23 @@ def processes_all() -> int:
 
 
 class CgroupTree:
-    """The processes of one attempt; `rooms` are its groups by hierarchy. `memory` and `cpus` (millionths) bound it
-    once it runs; 0: no bound."""
+    """The processes of one attempt, in a `Group`; `uses` are the hierarchies that it enters. `memory` and `cpus`
+    (millionths) bound it once it runs; 0: no bound, or one that is there already."""
 
-    def __init__(self, home: CgroupHome, rooms: dict[str, Path], memory: int, cpus: int) -> None:
+    def __init__(self, home: CgroupHome, group: Group, uses: tuple[str, ...], memory: int, cpus: int) -> None:
         self.main = 0
-        self.path = rooms[UNIFIED]
+        self.path = group.path
+        self.group = group
         self._home = home
-        self._rooms = rooms
+        self._uses = uses
         self._cpus = cpus
         self._memory_max = memory
-        self._memory = rooms.get("memory", self.path) if "memory" in rooms or "memory" in home.controllers else None
+        self._memory: Path | None = None
         """Where memory is counted."""
+        if "memory" in uses or "memory" in home.controllers:
+            self._memory = group.path_of("memory")
         self.frozen = False
-        self._cpu_before_us = figure(self.path / "cpu.stat", "usage_usec ")
+        self._cpu_before_us = group.used_us
 
     @property
     def entered(self) -> bool:
@@ -238,17 +261,27 @@ class CgroupTree:
     @property
     def capped_at(self) -> Path:
         """The group that bounds its CPU time."""
-        return self._rooms.get("cpu", self.path)
+        return self.group.path_of("cpu")
 
     def enter(self) -> None:
-        self._home.enter(self._rooms, self._cpus)
+        self._home.enter(self.group, self._uses, self._cpus)
+
+    def entrances(self) -> dict[str, str]:
+        """By hierarchy, the files that a starter goes in by."""
+        return {name: self.group.procs[name] for name in self._uses}
+
+    def left(self) -> None:
+        """The starter is out again: what bounds the program may come."""
+        if self._cpus:
+            self._home.cap_late(self.group, self._cpus)
 
     def bound_memory(self) -> bool:
-        """Bound it, if it is to be, now that the program is inside and this process is not: what happens in a group
+        """Bound it, if it is to be, now that the program is inside and who started it is not: what happens in a group
         that has no memory left is the end of whoever is in it. False: it uses more already."""
         try:
-            if self._memory_max and "memory" in self._rooms:
-                write(self._rooms["memory"] / "memory.limit_in_bytes", str(self._memory_max))
+            if self._memory_max and "memory" in self._uses:
+                assert self._memory is not None
+                write(self._memory / "memory.limit_in_bytes", str(self._memory_max))
             elif self._memory_max and self._memory is not None:
                 write(self.path / "memory.oom.group", "1")
                 with contextlib.suppress(OSError):
@@ -263,7 +296,7 @@ class CgroupTree:
             send(pid, signum)
 
     def freeze(self) -> None:
-        self.frozen = True
+        self.frozen = self.group.froze = True
         write(self.path / "cgroup.freeze", "1")
 
     def thaw(self) -> None:
@@ -274,11 +307,11 @@ class CgroupTree:
         kill_group(self.path)
 
     def main_ended(self) -> None:
-        if populated(self.path):
+        if not self.empty():
             self.kill()
 
     def empty(self) -> bool:
-        return not populated(self.path)
+        return not self.group.populated()
 
     def events(self) -> int:
         """A descriptor that says POLLPRI when the group gets empty. The caller closes it."""
@@ -288,12 +321,11 @@ class CgroupTree:
         """The groups stay for another attempt, unless they count memory or were given groups below them."""
         if self.frozen:
             self.thaw()
-        if self._memory is None and all(room.stat().st_nlink == 2 for room in self._rooms.values()):
-            self._home.spare(self.path.name)
+        if self._memory is None and self.group.has_none_below(self._uses):
+            self._home.spare(self.group)
             return
-        self._home.forget(self._rooms)
-        for path in self._rooms.values():
-            if not remove_group(path):
+        for path in self.group.close():
+            if populated(path) or not remove_group(path):
                 logger.warning("%s is not empty and stays", path)
 
     # ---- what it used
@@ -305,7 +337,7 @@ class CgroupTree:
 
     def cpu_ms(self) -> int:
         """Of all that ran in it."""
-        return (figure(self.path / "cpu.stat", "usage_usec ") - self._cpu_before_us) // 1000
+        return (self.group.read_used_us() - self._cpu_before_us) // 1000
 
     def memory_peak(self) -> int:
         """Bytes; 0 where nothing counted them."""

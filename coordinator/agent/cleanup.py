@@ -72,8 +72,8 @@ def _marked(state_dir: Path) -> list[int]:
     ]
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return Path(path).stat().st_size
     except OSError:
         return 0

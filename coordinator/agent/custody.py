@@ -16,17 +16,20 @@ from typing import Protocol
 
 from coordinator import wire
 from coordinator.agent import channel
-from coordinator.agent.attempt import Attempt
+from coordinator.agent.attempt import Attempt, Usage
 from coordinator.agent.cgroup import CgroupTree
 from coordinator.agent.clock import boot_s
 from coordinator.agent.guard import Guard
 from coordinator.agent.journal import Ended, Forgotten, Held, Journal
-from coordinator.agent.launching import Launcher
+from coordinator.agent.launching import OVER_AT_ONCE, Launcher
 from coordinator.agent.lineup import LineUp
 from coordinator.agent.log import logger
 from coordinator.agent.places import Places
 from coordinator.agent.pump import Pump
 from coordinator.agent.spawn import CannotStart
+from coordinator.agent.starter import own_peak
+from coordinator.agent.starters import Starters
+from coordinator.agent.starting import Ended as ProcessEnded
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 
 LOG_NEWS_S = 0.004
@@ -64,6 +67,10 @@ class Custody:
         self._kept_frozen_s = kept_frozen_s
         self._attempts: dict[str, Attempt] = {}
         self._by_main: dict[int, Attempt] = {}
+        self._starting: dict[int, Attempt] = {}
+        """By the number of the order that a starter was given."""
+        setup = launcher.setup()
+        self._starters = launcher.starters = Starters(setup, watch, self) if setup is not None else None
         self._appointments: list[tuple[float, str]] = []
         self._changed: dict[str, None] = {}
         """Attempts whose standing the daemon does not know yet, in their order."""
@@ -114,7 +121,8 @@ class Custody:
                 self._hold(message)
             case channel.Run():
                 if attempt := self._current(message.attempt, message.token):
-                    attempt.wanted, attempt.plan = attempt.phase == "leased", attempt.plan or message.plan
+                    attempt.wanted = attempt.phase == "leased" and not attempt.starting
+                    attempt.plan = attempt.plan or message.plan
                     if not attempt.in_line:
                         self._due_to_run.append(attempt)
             case channel.Deadline():
@@ -179,6 +187,8 @@ class Custody:
         self._journal.add(held)
         self._attempts[hold.attempt] = attempt = Attempt(held, place, hold.freeze_at_s, self._kept_frozen_s)
         self._line.hold(attempt, hold.share, hold.prefetched)
+        if self._starters is not None:
+            self._starters.warm()
         self._after(attempt, "")
 
     def run_due(self) -> None:
@@ -198,6 +208,8 @@ class Custody:
                     self._fault(attempt, error)
         finally:
             self._launcher.launched()
+            if self._starters is not None:
+                self._starters.flush()
 
     def _run_if_held(self, attempt: Attempt, now_s: float) -> None:
         """Start it, once, unless its lease is over; then the renewal starts it."""
@@ -205,17 +217,69 @@ class Custody:
             return
         attempt.wanted = False
         try:
-            self._launcher.launch(attempt)
+            number = self._launcher.launch(attempt)
         except CannotStart as refused:
             logger.info("attempt %s could not be started: %s", attempt.name, refused.text)
             attempt.exit = ExitInfo(cause=EndCause.START, code=refused.code, text=refused.text[:TEXT_CHARS_MAX])
             attempt.phase = "exited"
         else:
-            assert attempt.tree is not None
-            self._by_main[attempt.tree.main] = attempt
             self._guard.watch(attempt)
-            self._attend_streams(attempt)
+            if number:
+                self._starting[number] = attempt
+            else:
+                assert attempt.tree is not None
+                self._by_main[attempt.tree.main] = attempt
+                self._attend_streams(attempt)
         self._after(attempt, "leased")
+
+    # ---- what starters tell
+
+    def on_started(self, number: int, pid: int) -> None:
+        attempt = self._starting.pop(number)
+        if attempt.exit is not None:
+            assert attempt.tree is not None
+            attempt.tree.kill()  # it was given up meanwhile
+            return
+        self._by_main[pid] = attempt
+        before = attempt.phase
+        try:
+            assert isinstance(attempt.tree, CgroupTree)
+            attempt.tree.left()
+            attempt.began(pid, boot_s())
+            if not attempt.tree.bound_memory():
+                attempt.end(EndCause.OOM, OVER_AT_ONCE, 0.0, boot_s())
+            self._attend_streams(attempt)
+        except Exception as error:
+            self._fault(attempt, error)
+        self._after(attempt, before)
+
+    def on_refused(self, number: int, code: int, text: str) -> None:
+        attempt = self._starting.pop(number)
+        if attempt.exit is not None:
+            return
+        logger.info("attempt %s could not be started: %s", attempt.name, text)
+        before = attempt.phase
+        attempt.refused(code, text[:TEXT_CHARS_MAX])
+        self._after(attempt, before)
+
+    def on_ended(self, ended: ProcessEnded) -> None:
+        self._on_main(ended.pid, ended.status, Usage(ended.cpu_s, ended.memory_max))
+
+    def on_lost(self, numbers: Sequence[int], pids: Sequence[int]) -> None:
+        now_s = boot_s()
+        lost = [self._starting.pop(number) for number in numbers]
+        lost += [self._by_main.pop(pid) for pid in pids if pid in self._by_main and not is_our_child(pid)]
+        for attempt in lost:
+            if attempt.exit is not None:
+                continue
+            before = attempt.phase
+            try:
+                attempt.lost("the process of the agent that started it died", now_s)
+                if attempt.exit is None and isinstance(attempt.tree, CgroupTree):
+                    self._await_empty(attempt, attempt.tree)
+            except Exception as error:
+                self._fault(attempt, error)
+            self._after(attempt, before)
 
     def _end(self, attempt: Attempt, cause: EndCause, why: str, grace_s: float, now_s: float) -> None:
         before = attempt.phase
@@ -233,6 +297,12 @@ class Custody:
 
     def on_child(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
         """A child was reaped; it may be the main process of an attempt."""
+        if pid in self._by_main:
+            # a process counts what it was copied from as its own: no more than we had means that it is not known
+            memory = usage.ru_maxrss * 1024
+            self._on_main(pid, status, Usage(usage.ru_utime + usage.ru_stime, memory if memory > own_peak() else 0))
+
+    def _on_main(self, pid: int, status: int, usage: Usage) -> None:
         attempt = self._by_main.pop(pid, None)
         if attempt is None:
             return
@@ -254,9 +324,20 @@ class Custody:
                 before, attempt.due_told_s = attempt.phase, -1.0
                 try:
                     attempt.look(now_s)
+                    if attempt.overdue(now_s):
+                        self._abandon(attempt)
                 except Exception as error:
                     self._fault(attempt, error)
                 self._after(attempt, before)
+
+    def _abandon(self, attempt: Attempt) -> None:
+        """It must not be started any more: who was told to is killed, if need be, and what may have been started."""
+        assert self._starters is not None
+        assert attempt.tree is not None
+        logger.warning("attempt %s was not started in time", attempt.name)
+        attempt.abandoned = True
+        attempt.tree.kill()
+        self._starters.recall(attempt.order)
 
     def _fault(self, attempt: Attempt, error: Exception) -> None:
         """Something here went wrong with one attempt: it ends, with the reason; the others go on."""
@@ -331,6 +412,11 @@ class Custody:
         if self._leaving:
             self._queue.append(channel.Leave())
 
+    def close(self) -> None:
+        """Nothing is started any more; what runs stays."""
+        if self._starters is not None:
+            self._starters.close()
+
     def leave(self) -> None:
         self._queue.append(channel.Leave())
 
@@ -365,6 +451,15 @@ class Custody:
         return False
 
 
+def is_our_child(pid: int) -> bool:
+    """Whether this process will reap it."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def now_of(attempt: Attempt) -> channel.Now:
     out_bytes, err_bytes = attempt.sizes()
     return channel.Now(
@@ -372,7 +467,7 @@ def now_of(attempt: Attempt) -> channel.Now:
         rank=attempt.held.rank,
         token=attempt.held.token,
         phase=attempt.phase,
-        directory=str(attempt.place.kept),
+        directory=attempt.place.kept_text,
         freeze_at_s=attempt.freeze_at_s,
         out_bytes=out_bytes,
         err_bytes=err_bytes,

@@ -180,6 +180,7 @@ class _Keeper:
                 self._kill(self._daemon)
                 os.waitpid(self._daemon.pid, 0)
                 self._daemon.end.close()
+            self._custody.close()
             if self._custody.alive():
                 cleanup.kill_attempts(Path(self._config.state_dir))
             signal.set_wakeup_fd(old_waker)

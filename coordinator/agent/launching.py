@@ -19,9 +19,11 @@ from coordinator.agent.config import AgentConfig
 from coordinator.agent.devices import gpu_groups
 from coordinator.agent.isolation import Program, Started, Walls, start_isolated
 from coordinator.agent.journal import USERS
-from coordinator.agent.places import CHECKPOINTS, HOME, OUTPUTS, TMP, TRACE, Place
+from coordinator.agent.places import TMP, Place
 from coordinator.agent.pump import Pump
 from coordinator.agent.spawn import NOT_STARTED, PATH, PROCESSES_MAX, CannotStart, start_beside, stdin_of
+from coordinator.agent.starters import Starters
+from coordinator.agent.starting import Order, Setup
 from coordinator.agent.tree import MARK, Tree, Walk
 from coordinator.core.amounts import UNIT
 from coordinator.core.jobspec import Isolation
@@ -29,14 +31,7 @@ from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause, Promises
 
 PLAN_BYTES_MAX = 8 << 20
-VARIABLES = {
-    "HOME": HOME,
-    "TMPDIR": TMP,
-    "COORD_OUTPUT_DIR": OUTPUTS,
-    "COORD_CHECKPOINT_DIR": CHECKPOINTS,
-    "COORD_TRACE_DIR": TRACE,
-}
-"""Of the program, and which part of its place they name."""
+OVER_AT_ONCE = "it used more memory than it was given as it began"
 OURS = ("COORD_OUTPUT_DIR", "COORD_CHECKPOINT_DIR", "COORD_TRACE_DIR")
 """A job cannot say otherwise."""
 USERS_FROM = 1_900_000_000
@@ -64,10 +59,13 @@ class Launcher:
         self._users_from = users_from(state)
         self._hidden = (str(state), str(work), *(str(Path(path).resolve()) for path in config.hide))
         self._user = user_name()
-        self._path = os.environ.get("PATH") or PATH
-        self._lang = os.environ.get("LANG") or "C.UTF-8"
+        self._path = _told(os.environ.get("PATH") or PATH)
+        self._lang = _told(os.environ.get("LANG") or "C.UTF-8")
         self.gives_users = level is not Isolation.NONE and os.geteuid() == 0
         """Whether each attempt is a user of its own."""
+        self.starters: Starters | None = None
+        """Who starts programs; None: this process does."""
+        self._orders = 0
         self.promises = Promises(
             work=True,
             isolation=level,
@@ -82,12 +80,21 @@ class Launcher:
         if self._home is not None:
             self._home.come_back()
 
-    def launch(self, attempt: Attempt) -> None:
-        """Start it. Raises CannotStart, with nothing left running. `launched` has to be called before anything else is
-        done: this process may be inside of the attempt's group."""
+    def setup(self) -> Setup | None:
+        """What starters have to know. None: there are to be none, as programs cannot be found again without groups,
+        and a sandbox is built by a copy of this process."""
+        if self._home is None or self.level is Isolation.SANDBOX:
+            return None
+        return Setup(self._home.backs, self._files, PROCESSES_MAX if self.gives_users else 0)
+
+    def launch(self, attempt: Attempt) -> int:
+        """Start it, or order that: then the number of the order is returned, else 0. Raises CannotStart, with nothing
+        left running. `launched` has to be called before anything else is done: this process may be inside of the
+        attempt's group, and orders are not on their way before."""
         plan = self._plan(attempt)
         place = attempt.place
-        tree = self._tree(place, plan)
+        starters = self.starters if self.starters is not None and self.starters.possible else None
+        tree = self._tree(place, plan, starters is not None)
         pumps: list[Pump] = []
         ends: list[int] = []
         stdin = self._nothing
@@ -99,6 +106,13 @@ class Launcher:
                 pump = Pump(path, plan.limits.log_bytes or self._log_bytes_max, plan.log_full)
                 pumps.append(pump)
                 ends.append(pump.connect())
+            if starters is not None:
+                assert isinstance(tree, CgroupTree)
+                order = self._order(attempt, plan, tree)
+                fds, ends = tuple(ends), []
+                starters.put(order, fds)
+                attempt.expect(order.number, plan, tree, tuple(pumps))
+                return order.number
             tree.enter()
             started = self._start(attempt, plan, stdin, (ends[-2], ends[-1]))
             tree.main = started.pid
@@ -117,12 +131,31 @@ class Launcher:
         if plan.limits.memory and isinstance(tree, CgroupTree):
             self.launched()
             if not tree.bound_memory():
-                attempt.end(EndCause.OOM, "it used more memory than it was given as it began", 0.0, boot_s())
+                attempt.end(EndCause.OOM, OVER_AT_ONCE, 0.0, boot_s())
+        return 0
+
+    def _order(self, attempt: Attempt, plan: LaunchPlan, tree: CgroupTree) -> Order:
+        place, user = attempt.place, self.user_id(attempt.held.user)
+        if user:
+            self._give(place, user)
+        self._orders += 1
+        return Order(
+            number=self._orders,
+            argv=plan.argv,
+            env=self._environment(attempt, plan, user),
+            directory=place.directory(plan.directory),
+            entrances=tree.entrances(),
+            user=user,
+            groups=gpu_groups() if plan.gpus and user else (),
+            limits=self._memory_limits(plan),
+            stdin=bool(plan.stdin),
+            apart=plan.limits.memory > 0,
+        )
 
     def _start(self, attempt: Attempt, plan: LaunchPlan, stdin: int, outputs: tuple[int, int]) -> Started:
         place, user = attempt.place, self.user_id(attempt.held.user)
         env = self._environment(attempt, plan, user)
-        directory = str(place.parts[HOME] / plan.directory)
+        directory = place.directory(plan.directory)
         limits = self._limits(plan, user)
         if self.level is Isolation.NONE:
             pid = start_beside(plan.argv, env, directory, stdin, outputs)
@@ -130,11 +163,7 @@ class Launcher:
                 with contextlib.suppress(OSError):  # it has ended already
                     resource.prlimit(pid, kind, (soft, hard))
             return Started(pid=pid)
-        with contextlib.suppress(FileNotFoundError):  # an agent of another making may give its attempts none
-            shutil.copyfile(place.kept / "token", place.work / "token")
-            (place.work / "token").chmod(0o600)
-        if user:
-            give_to(place, user)
+        self._give(place, user)
         walls = None
         if self.level is Isolation.SANDBOX:
             walls = Walls(work=str(place.work), tmp=str(place.parts[TMP]), hidden=self._hidden)
@@ -151,6 +180,18 @@ class Launcher:
                 walls=walls,
             )
         )
+
+    @staticmethod
+    def _give(place: Place, user: int) -> None:
+        """The program's directories and its token are its own, and nobody else's. 0: it stays who we are."""
+        names = [place.work_text, *place.variables.values()]
+        with contextlib.suppress(FileNotFoundError):  # an agent of another making may give its attempts none
+            token = f"{place.work_text}/token"
+            shutil.copyfile(f"{place.kept_text}/token", token)
+            os.chmod(token, 0o600)  # noqa: PTH101  # strings: a Path for each would cost what the call does
+            names.append(token)
+        for name in names if user else ():
+            os.chown(name, user, user)
 
     def user_id(self, number: int) -> int:
         """The user of the n-th attempt that got one of its own; 0: none."""
@@ -169,14 +210,14 @@ class Launcher:
             raise CannotStart(NOT_STARTED, "the command is empty")
         return plan
 
-    def _tree(self, place: Place, plan: LaunchPlan) -> Tree:
+    def _tree(self, place: Place, plan: LaunchPlan, visited: bool) -> Tree:
         if ORDER.index(plan.isolation) > ORDER.index(self.level):
             raise CannotStart(NOT_STARTED, f"isolation {plan.isolation} is asked for, this agent gives {self.level}")
         if self._home is not None:
             try:
                 # who is a user of its own has the bound of its user; a group beside it would cost a move more
                 processes = 0 if self.gives_users else PROCESSES_MAX
-                return self._home.group(plan.limits.memory, processes, plan.limits.cpus)
+                return self._home.group(plan.limits.memory, processes, plan.limits.cpus, visited)
             except OSError as error:
                 raise CannotStart(NOT_STARTED, f"no cgroup could be made: {error.strerror}") from None
         return Walk(f"{self._mark}/{place.number}")
@@ -185,24 +226,30 @@ class Launcher:
         limits = [(resource.RLIMIT_NOFILE, *self._files)]  # no cores: the keeper has none to hand down
         if user:
             limits.append((resource.RLIMIT_NPROC, PROCESSES_MAX, PROCESSES_MAX))
-        if plan.limits.memory and not self.promises.memory_limit:
-            # of what it may write to, each process by itself: address space alone is no measure, GPUs reserve terabytes
-            limits.append((resource.RLIMIT_DATA, plan.limits.memory, plan.limits.memory))
-        return tuple(limits)
+        return (*limits, *self._memory_limits(plan))
+
+    def _memory_limits(self, plan: LaunchPlan) -> tuple[tuple[int, int, int], ...]:
+        if not plan.limits.memory or self.promises.memory_limit:
+            return ()
+        # of what it may write to, each process by itself: address space alone is no measure, GPUs reserve terabytes
+        return ((resource.RLIMIT_DATA, plan.limits.memory, plan.limits.memory),)
 
     def _environment(self, attempt: Attempt, plan: LaunchPlan, user: int) -> dict[str, str]:
         """From scratch: the agent's own ends here, but for PATH and LANG."""
         name = f"coord{user}" if user else self._user
-        env = {"PATH": self._path, "LANG": self._lang, "USER": name, "LOGNAME": name}
         place = attempt.place
-        env |= {name: str(place.parts[part]) for name, part in VARIABLES.items()}
+        env = {"PATH": self._path, "LANG": self._lang, "USER": name, "LOGNAME": name}
+        env |= place.variables
         if self.level is Isolation.SANDBOX:
             env["TMPDIR"] = "/tmp"  # noqa: S108  # its own
         if plan.limits.cpus:
             env["OMP_NUM_THREADS"] = str(max(1, plan.limits.cpus // UNIT))
         env |= dict(plan.env)
-        env |= {name: str(place.parts[VARIABLES[name]]) for name in OURS}
-        env["COORD_ATTEMPT_TOKEN_FILE"] = str((place.kept if self.level is Isolation.NONE else place.work) / "token")
+        for variable in OURS:
+            env[variable] = place.variables[variable]
+        env["COORD_ATTEMPT_TOKEN_FILE"] = (
+            f"{place.kept_text if self.level is Isolation.NONE else place.work_text}/token"
+        )
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
         env[MARK] = f"{self._mark}/{place.number}"
         return env
@@ -214,10 +261,9 @@ def users_from(state: Path) -> int:
     return USERS_FROM + block * (USERS + 1)  # one is left for `probing`
 
 
-def give_to(place: Place, user: int) -> None:
-    """The program's directories are its own, and nobody else's."""
-    for path in (place.work, *place.work.iterdir()):
-        os.chown(path, user, user)
+def _told(text: str) -> str:
+    """As a starter can be told: what is in another encoding is replaced."""
+    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def user_name() -> str:

@@ -19,6 +19,14 @@ from coordinator.agent.log import logger
 
 TRASH = ".trash"
 HOME, TMP, OUTPUTS, CHECKPOINTS, TRACE = PARTS = ("home", "tmp", "outputs", "checkpoints", "trace")
+VARIABLES = {
+    "HOME": HOME,
+    "TMPDIR": TMP,
+    "COORD_OUTPUT_DIR": OUTPUTS,
+    "COORD_CHECKPOINT_DIR": CHECKPOINTS,
+    "COORD_TRACE_DIR": TRACE,
+}
+"""Of the program, and which part of its place they name."""
 PLAN = "plan.json"
 STREAMS = ("stdout", "stderr")
 SPARE_MAX = 64
@@ -35,8 +43,18 @@ class Place:
         """What the agent keeps: no program reaches it at `uid` and `sandbox`."""
         self.work = work
         self.parts = {name: work / name for name in PARTS}
-        self.streams = tuple(kept / name for name in STREAMS)
+        self.streams = tuple(str(kept / name) for name in STREAMS)
+        # strings: of a short attempt's cost a fifth was making paths
+        self.kept_text, self.work_text = str(kept), str(work)
+        self.variables = {name: f"{self.work_text}/{part}" for name, part in VARIABLES.items()}
+        """What a program is told of its directories."""
+        self._plan = f"{self.kept_text}/{PLAN}"
         self._made: list[int] = []
+
+    def directory(self, name: str) -> str:
+        """The working directory that a plan names: relative to the program's home, or absolute."""
+        home = self.variables["HOME"]
+        return str(Path(home, name)) if name else home
 
     def make(self) -> None:
         """OSError when there is no room."""
@@ -45,7 +63,7 @@ class Place:
         self._made = self._changes()
 
     def _changes(self) -> list[int]:
-        return [path.stat().st_ctime_ns for path in (self.work, *self.parts.values())]
+        return [os.stat(path).st_ctime_ns for path in (self.work_text, *self.variables.values())]  # noqa: PTH116
 
     def is_untouched(self) -> bool:
         """Whether nothing was ever made or removed in the program's directories."""
@@ -56,8 +74,9 @@ class Place:
 
     def empty(self) -> None:
         """Nothing that could be taken for the next attempt's is left; its token will be written over the old one."""
-        for path in (*self.streams, self.kept / PLAN):
-            path.unlink(missing_ok=True)
+        for path in (*self.streams, self._plan):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)  # noqa: PTH108
 
 
 class Places:

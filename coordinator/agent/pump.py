@@ -6,7 +6,6 @@ size of the program's writes; what is beyond it is handled as the job said (`Log
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import fcntl
@@ -24,6 +23,7 @@ TURN_BYTES = 1 << 20
 PIPE_BYTES = 1 << 20
 """A program that filled its pipe gets one of this size, if the system lets us: fewer wake-ups a megabyte."""
 PIPE_FULL_BYTES = 60 * 1024
+_NONE = bytes(4)
 HOLE_BYTES = 16 << 20
 """Room of stored bytes is given back in pieces of this size."""
 
@@ -31,7 +31,7 @@ HOLE_BYTES = 16 << 20
 class Pump:
     """Owns the pipe's reading end and the file, which is made for the first byte."""
 
-    def __init__(self, path: Path, bound: int, policy: LogFull) -> None:
+    def __init__(self, path: str | Path, bound: int, policy: LogFull) -> None:
         """`bound` in bytes, 0: none."""
         self._path = path
         self.bound = bound
@@ -53,7 +53,7 @@ class Pump:
     def connect(self) -> int:
         """Make the pipe; the program's end is returned, and is the caller's to close."""
         self._pipe, theirs = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._pipe, False)
+        fcntl.fcntl(self._pipe, fcntl.F_SETFL, os.O_NONBLOCK)
         self.open = True
         return theirs
 
@@ -61,10 +61,10 @@ class Pump:
         return self._pipe
 
     def close(self) -> None:
-        for name in ("_pipe", "_file", "_sink"):
-            if getattr(self, name) >= 0:
-                os.close(getattr(self, name))
-                setattr(self, name, -1)
+        for fd in (self._pipe, self._file, self._sink):
+            if fd >= 0:
+                os.close(fd)
+        self._pipe = self._file = self._sink = -1
         self.open = False
 
     @property
@@ -99,7 +99,7 @@ class Pump:
         if self.policy is LogFull.BLOCK:
             self.bound = 0
         before = self.length + self.dropped
-        while self.open and self.length + self.dropped - before < 2 * PIPE_BYTES and self.move():
+        while self.open and self.length + self.dropped - before < 2 * PIPE_BYTES and self._waits() and self.move():
             pass
         self.close()
 
@@ -144,11 +144,14 @@ class Pump:
 
     def _has_news(self) -> bool:
         """Whether there is anything to move: False at the end of the stream, BlockingIOError when nothing is there."""
-        count = array.array("i", [0])
-        fcntl.ioctl(self._pipe, termios.FIONREAD, count)
-        if not count[0] and not self._ended():
+        news = self._waits()
+        if not news and not self._ended():
             raise BlockingIOError
-        return bool(count[0])
+        return news
+
+    def _waits(self) -> bool:
+        """Whether bytes are in the pipe."""
+        return fcntl.ioctl(self._pipe, termios.FIONREAD, _NONE) != _NONE
 
     def _ended(self) -> bool:
         poll = select.poll()

@@ -13,8 +13,8 @@ from coordinator.agent.attempts import AGAIN_S, PHASE_AGAIN_S
 from coordinator.agent.config import Patience
 from coordinator.agent.connection import FRAME_BYTES_MAX
 from coordinator.agent.endpoint import CONNECTIONS_MAX, NOT_YET, AttemptAnswer
-from coordinator.agent.launching import VARIABLES
 from coordinator.agent.offset import RESOLUTION_MS, WINDOW
+from coordinator.agent.places import VARIABLES
 from coordinator.agent.plans import NODES, environment
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.commands import CloseCode

@@ -1,0 +1,94 @@
+"""One attempt's group in each hierarchy that it needs, kept for the attempts after it.
+
+What is read at every end stays open: a file of the kernel's is read again from its beginning. What was written stays
+known, so that it is not written twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from coordinator.agent.hierarchies import write
+
+UNIFIED = ""
+"""The name of the unified hierarchy; the older ones are named after their controller."""
+_USED = b"usage_usec "
+
+
+class Group:
+    """Made where `path` is, on the unified hierarchy. OSError when there is no room for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._paths = {UNIFIED: path}
+        self.procs = {UNIFIED: f"{path}/cgroup.procs"}
+        """By hierarchy, the file that leads into it."""
+        self.froze = not _made(path)
+        """It may be frozen: by the guard, late, or under a keeper that was killed."""
+        self.processes = 0
+        self.weight = 0
+        self.capped = 0
+        """Millionths of a CPU; 0: not bounded."""
+        self.capped_at_us = 0
+        """What had been used when the bound was written."""
+        self._events = os.open(path / "cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._stat = os.open(path / "cpu.stat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            os.close(self._events)
+            raise
+        self.used_us = 0
+        self.read_used_us()
+
+    def have(self, name: str, root: Path) -> None:
+        """A group of the same name in an older hierarchy, where this agent's is `root`."""
+        if name not in self._paths:
+            path = root / self.path.name
+            if not _made(path):
+                self.capped = 1 if name == "cpu" else self.capped  # by whom, and how much, is not known
+            self._paths[name] = path
+            self.procs[name] = f"{path}/cgroup.procs"
+
+    def path_of(self, controller: str) -> Path:
+        """Where this controller bounds it."""
+        return self._paths.get(controller, self.path)
+
+    def thaw_if_needed(self) -> None:
+        if self.froze:
+            write(f"{self.path}/cgroup.freeze", "0")
+            self.froze = False
+
+    def populated(self) -> bool:
+        """Whether any process is in it or below."""
+        try:
+            return b"populated 1" in os.pread(self._events, 256, 0)
+        except OSError:
+            return False
+
+    def read_used_us(self) -> int:
+        """CPU time, of all that ever ran in it."""
+        with contextlib.suppress(OSError, ValueError):
+            text = os.pread(self._stat, 1024, 0)
+            start = text.index(_USED) + len(_USED)
+            self.used_us = int(text[start : text.index(b"\n", start)])
+        return self.used_us
+
+    def has_none_below(self, names: tuple[str, ...]) -> bool:
+        return all(os.stat(self._paths[name]).st_nlink == 2 for name in names)  # noqa: PTH116  # a stat is all it needs
+
+    def close(self) -> list[Path]:
+        """It is not used again; these are to be removed."""
+        os.close(self._events)
+        os.close(self._stat)
+        return list(self._paths.values())
+
+
+def _made(path: Path) -> bool:
+    """Make it. False: it was there."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True

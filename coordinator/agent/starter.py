@@ -1,0 +1,236 @@
+"""A starter: a small process of the keeper's that starts programs and reaps them, and does nothing else.
+
+A start waits until the program is executed: half a millisecond, or as long as a disk hangs. Here that holds up neither
+the keeper nor its deadlines. Nothing of a program that begins is known here but its number; what is known is told at
+once. It ends when the keeper is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+from collections import OrderedDict, deque
+from pathlib import Path
+
+from coordinator.agent import starting, syscalls
+from coordinator.agent.spawn import EVERY_SIGNAL, NOT_STARTED, CannotStart, find_program, why
+from coordinator.agent.starting import Ended, Order, Refused, Report, Setup, Started
+
+END_FD = 3
+ENTRANCES_MAX = 256
+"""Files of groups that stay open."""
+TOLD_AT_ONCE = 4
+"""Starts after which what happened is told, though more is to do."""
+PEAK_AGAIN = 512
+"""Ends after which this process looks again how large it is."""
+
+
+class Starter:
+    def __init__(self, end: socket.socket, setup: Setup) -> None:
+        self._end = end
+        self._setup = setup
+        self._nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._entrances: OrderedDict[str, int] = OrderedDict()
+        self._backs = {name: os.open(path, os.O_WRONLY | os.O_CLOEXEC) for name, path in setup.backs.items()}
+        self._away: set[str] = set()
+        self._inside: int | None = None
+        """The program in whose group this process is."""
+        self._held_back: list[Report] = []
+        """Of that one: what is not told before this process has left."""
+        self._reports: list[Report] = []
+        self._todo: deque[tuple[Order, tuple[int, int, int]]] = deque()
+        self._groups: tuple[int, ...] | None = None
+        self._peak = own_peak()
+        self._ends = 0
+
+    def run(self, ended: int) -> None:
+        """Serve until the keeper is gone. `ended`: a pipe that says that a child may have ended."""
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        poll.register(ended, select.POLLIN)
+        while True:
+            ready = {fd for fd, _ in poll.poll()}
+            if ended in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(ended, 512)
+            if self._end.fileno() in ready:
+                orders, fds = starting.hear_orders(self._end)
+                if not orders:
+                    return
+                self._todo.extend((order, starting.order_fds(order, fds)) for order in orders)
+            self._work()
+
+    def _work(self) -> None:
+        """Do what was ordered, then be outside of every group, and tell."""
+        count = 0
+        while self._todo:
+            order, fds = self._todo.popleft()
+            self._start(order, fds)
+            count += 1
+            if order.apart:
+                self._leave()
+            if order.apart or count % TOLD_AT_ONCE == 0:
+                self._reap()
+                self._tell()
+        self._leave()
+        self._reap()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._reports:
+            starting.send_reports(self._end, self._reports)
+            self._reports = []
+
+    # ---- starting
+
+    def _start(self, order: Order, fds: tuple[int, int, int]) -> None:
+        try:
+            self._enter(order)
+            pid = self._spawn(order, fds)
+        except CannotStart as refused:
+            self._reports.append(Refused(order.number, refused.code, refused.text))
+        except OSError as error:
+            text = f"{error.filename or 'no process could be made'}: {error.strerror}"
+            self._reports.append(Refused(order.number, NOT_STARTED, text))
+        else:
+            self._inside = pid
+            self._held_back.append(Started(order.number, pid))
+        finally:
+            for fd in fds:
+                if fd >= 0:
+                    os.close(fd)
+
+    def _spawn(self, order: Order, fds: tuple[int, int, int]) -> int:
+        if self._setup.processes and order.groups != self._groups:
+            os.setgroups(order.groups)
+            self._groups = order.groups
+        if order.user:
+            # the child becomes who we really are (RESETIDS), and with the program nothing is left of who we were
+            os.setresgid(order.user, 0, 0)
+            os.setresuid(order.user, 0, 0)
+        try:
+            try:
+                os.chdir(order.directory)
+                if order.user and not os.access(".", os.X_OK):  # asks for who we really are
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            except OSError as error:
+                raise CannotStart(NOT_STARTED, f"directory {order.directory}: {error.strerror}") from None
+            program = find_program(order.argv[0], order.env.get("PATH", ""), order.directory)
+            try:
+                pid = os.posix_spawn(
+                    program,
+                    order.argv,
+                    order.env,
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, fds[0] if order.stdin else self._nothing, 0),
+                        (os.POSIX_SPAWN_DUP2, fds[1], 1),
+                        (os.POSIX_SPAWN_DUP2, fds[2], 2),
+                    ],
+                    resetids=order.user != 0,
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=EVERY_SIGNAL,
+                )
+            except OSError as error:
+                raise why(error, program) from None
+            except ValueError as error:  # a NUL in an argument
+                raise CannotStart(NOT_STARTED, str(error)) from None
+        finally:
+            if order.user:
+                os.setresuid(0, 0, 0)
+                os.setresgid(0, 0, 0)
+        for kind, soft, hard in order.limits:
+            with contextlib.suppress(OSError):  # it has ended already
+                resource.prlimit(pid, kind, (soft, hard))
+        return pid
+
+    # ---- being in a group for a moment
+
+    def _enter(self, order: Order) -> None:
+        for name in self._away.difference(order.entrances):
+            os.write(self._backs[name], b"0")
+            self._away.discard(name)
+        for name, path in order.entrances.items():
+            self._away.add(name)
+            os.write(self._entrance(path), b"0")
+        self._left()
+
+    def _leave(self) -> None:
+        for name in self._away:
+            os.write(self._backs[name], b"0")
+        self._away.clear()
+        self._left()
+
+    def _left(self) -> None:
+        self._reports += self._held_back
+        self._held_back.clear()
+        self._inside = None
+
+    def _entrance(self, path: str) -> int:
+        fd = self._entrances.get(path)
+        if fd is None:
+            fd = self._entrances[path] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            if len(self._entrances) > ENTRANCES_MAX:
+                os.close(self._entrances.popitem(last=False)[1])
+        return fd
+
+    # ---- reaping
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._ends += 1
+            if self._ends % PEAK_AGAIN == 0:
+                self._peak = own_peak()
+            # a process counts what it was copied from as its own: no more than we had means that it is not known
+            memory = usage.ru_maxrss * 1024
+            ended = Ended(pid, status, usage.ru_utime + usage.ru_stime, memory if memory > self._peak else 0)
+            (self._held_back if pid == self._inside else self._reports).append(ended)
+
+
+def own_peak() -> int:
+    """The most that this process itself had, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    """Be the starter of the keeper at the other end of the inherited channel."""
+    try:
+        end = socket.socket(fileno=END_FD)
+        os.set_inheritable(END_FD, False)
+        end.setblocking(True)
+        setup = starting.hear_setup(end)
+    except OSError:
+        sys.exit("a starter is started by the keeper: coord agent")
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_NOFILE, setup.files)
+    if setup.processes:
+        resource.setrlimit(resource.RLIMIT_NPROC, (setup.processes, setup.processes))
+        os.umask(0o022)
+        syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
+    ended, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        Starter(end, setup).run(ended)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The keeper's starters: who of them starts what, what they tell, and what is made of the death of one.
+
+They are made when there is something to start, and die with the keeper. A few are enough: a start waits, mostly for
+the kernel, so that two of them keep two CPUs busy; more would only take turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from coordinator.agent import channel, starting
+from coordinator.agent.log import logger
+from coordinator.agent.spawn import NOT_STARTED
+from coordinator.agent.starter import END_FD
+from coordinator.agent.starting import Ended, Order, Refused, Report, Setup, Started
+
+COMMAND = (sys.executable, "-P", "-m", "coordinator.agent.starter")
+STARTERS = max(1, min(4, os.cpu_count() or 1))
+AHEAD = 8
+"""Orders that a starter has at once: the others are not behind one that waits for a disk."""
+STILLBORN_MAX = 3
+"""Starters in a row that died before they told anything: there are none on this machine, then."""
+_DEFAULT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class Hearer(Protocol):
+    """Who is told. Numbers are those of orders."""
+
+    def on_started(self, number: int, pid: int) -> None: ...
+
+    def on_refused(self, number: int, code: int, text: str) -> None: ...
+
+    def on_ended(self, ended: Ended) -> None: ...
+
+    def on_lost(self, numbers: Sequence[int], pids: Sequence[int]) -> None:
+        """A starter died: of these orders it is not known whether they were begun, and who has these pids is ours
+        now, unless it ended unseen."""
+
+
+class _One:
+    """A starter that runs."""
+
+    def __init__(self, pid: int, end: socket.socket) -> None:
+        self.pid = pid
+        self.end = end
+        self.ordered: dict[int, None] = {}
+        """What was sent to it and is not answered."""
+        self.running: set[int] = set()
+        """Its children."""
+        self.spoke = False
+        self.dead = False
+
+
+class Starters:
+    """`watch` calls when a descriptor is ready (`keeper._Watched`)."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        watch: Callable[[int, int, Callable[[], None]], None],
+        hearer: Hearer,
+        most: int = STARTERS,
+    ) -> None:
+        self._setup = setup
+        self._watch = watch
+        self._most = most
+        self._all: list[_One] = []
+        self._waiting: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
+        self._stillborn = 0
+        self._hearer = hearer
+
+    @property
+    def possible(self) -> bool:
+        """False: they do not live on this machine."""
+        return self._stillborn < STILLBORN_MAX
+
+    def warm(self) -> None:
+        """Something is to be started soon."""
+        if not self._all:
+            self._make()
+
+    def put(self, order: Order, fds: tuple[int, ...]) -> None:
+        """Have it started. The descriptors are closed here, when they were sent."""
+        self._waiting.append((order.number, starting.encoded(order), fds))
+
+    def flush(self) -> None:
+        """Send what was put, as far as it may be on its way."""
+        while self._waiting:
+            one = min((one for one in self._all if not one.dead), key=lambda one: len(one.ordered), default=None)
+            if (one is None or len(one.ordered) >= 2) and len(self._all) < self._most and self.possible:
+                one = self._make() or one
+            if one is None:
+                numbers = [number for number, _, _ in self._waiting]
+                self._drop_waiting()
+                self._lost(numbers, ())
+                return
+            room = AHEAD - len(one.ordered)
+            if room <= 0 or not self._send(one, min(room, max(1, len(self._waiting) // len(self._all)))):
+                return
+
+    def _send(self, one: _One, count: int) -> bool:
+        some = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        try:
+            sent = starting.send_orders(
+                one.end, [data for _, data, _ in some], [fd for _, _, fds in some for fd in fds]
+            )
+        except OSError:
+            sent, one.dead = False, True  # its end will be heard; until then it is given nothing
+        if not sent:
+            self._waiting.extendleft(reversed(some))
+            return False
+        for number, _, fds in some:
+            one.ordered[number] = None
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def recall(self, number: int) -> None:
+        """This order must not be followed any more: `on_refused`, or the death of who has it."""
+        for place, (waiting, _, fds) in enumerate(self._waiting):
+            if waiting == number:
+                del self._waiting[place]
+                for fd in fds:
+                    os.close(fd)
+                self._hearer.on_refused(number, NOT_STARTED, "it was not started in time")
+                return
+        for one in self._all:
+            if number in one.ordered:
+                os.kill(one.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """They end, and leave whatever they started."""
+        self._drop_waiting()
+        for one in self._all:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(one.pid, 0)
+            one.end.close()
+        self._all.clear()
+
+    def _drop_waiting(self) -> None:
+        for _, _, fds in self._waiting:
+            for fd in fds:
+                os.close(fd)
+        self._waiting.clear()
+
+    # ---- their lives
+
+    def _make(self) -> _One | None:
+        ours, theirs = channel.socket_pair()
+        with theirs:
+            # not the number that it gets: that one would be closed in it
+            given = os.dup(theirs.fileno()) if theirs.fileno() == END_FD else theirs.fileno()
+            try:
+                pid = os.posix_spawn(
+                    COMMAND[0],
+                    COMMAND,
+                    {k: v for k, v in os.environ.items() if not k.startswith("COORD_")},
+                    file_actions=[
+                        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                        (os.POSIX_SPAWN_DUP2, given, END_FD),
+                    ],
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=_DEFAULT,
+                )
+                starting.send_setup(ours, self._setup)
+            except OSError as error:
+                logger.error("a process that starts programs could not be made: %s", error.strerror)
+                ours.close()
+                self._stillborn += 1
+                return None
+            finally:
+                if given != theirs.fileno():
+                    os.close(given)
+        one = _One(pid, ours)
+        self._all.append(one)
+        self._watch(ours.fileno(), select.EPOLLIN, lambda: self._hear(one))
+        return one
+
+    def _hear(self, one: _One) -> None:
+        try:
+            while (reports := starting.hear_reports(one.end)) is not None:
+                one.spoke, self._stillborn = True, 0
+                for report in reports:
+                    self._take(one, report)
+        except BlockingIOError:
+            self.flush()
+            return
+        except msgspec.DecodeError:
+            logger.error("a starter says what the keeper does not understand")
+        self._bury(one)
+
+    def _take(self, one: _One, report: Report) -> None:
+        match report:
+            case Started():
+                one.ordered.pop(report.number, None)
+                one.running.add(report.pid)
+                self._hearer.on_started(report.number, report.pid)
+            case Refused():
+                one.ordered.pop(report.number, None)
+                self._hearer.on_refused(report.number, report.code, report.text)
+            case Ended():
+                one.running.discard(report.pid)
+                self._hearer.on_ended(report)
+
+    def _bury(self, one: _One) -> None:
+        if one not in self._all:
+            return
+        self._all.remove(one)
+        self._watch(one.end.fileno(), 0, lambda: None)
+        one.end.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
+        self._stillborn += not one.spoke
+        logger.warning("a process that starts programs died; %d starts are in doubt", len(one.ordered))
+        self._lost(list(one.ordered), list(one.running))
+        self.flush()
+
+    def _lost(self, numbers: Sequence[int], pids: Sequence[int]) -> None:
+        self._hearer.on_lost(numbers, pids)
