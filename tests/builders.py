@@ -26,6 +26,7 @@ from coordinator.core.rows import (
     AttemptRow,
     AuditRow,
     JobRow,
+    LedgerRow,
     Role,
     Row,
     SessionRow,
@@ -121,6 +122,7 @@ class Fleet:
             next_job_id=max(jobs, default=0) + 1,
             next_token=max(tokens, default=0) + 1,
             next_audit=max(numbers, default=0) + 1,
+            next_ledger=max((row.seq for row in self.rows.values() if isinstance(row, LedgerRow)), default=0) + 1,
         )
 
     # ---- deciding

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from coordinator.core import audit
+from coordinator.core.admission import known_tenant
 from coordinator.core.commands import (
     CloseCode,
     CloseLink,
@@ -17,8 +18,10 @@ from coordinator.core.commands import (
 )
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import PoolCreate, PoolDelete, TokenCreate, TokenRevoke
+from coordinator.core.ids import TenantName
 from coordinator.core.policy import Policy
 from coordinator.core.providers import DEFAULT_POOL, part_from
+from coordinator.core.reservations import note_prices
 from coordinator.core.rows import PoolRow, Role, TokenRow
 from coordinator.core.state import ClusterState
 from coordinator.core.token_room import make_room
@@ -34,10 +37,16 @@ def on_token_create(state: ClusterState, event: TokenCreate, policy: Policy, out
         raise CoordError(Code.BAD_REQUEST, "only a join token is bound to a pool", "leave the pool away")
     if event.pool is not None and event.pool != DEFAULT_POOL and event.pool not in state.pools:
         raise CoordError(Code.NOT_FOUND, f"there is no pool {event.pool}", f"coord pool create {event.pool}")
-    if (event.tenant is not None) != (event.role is Role.TENANT):
-        raise CoordError(
-            Code.BAD_REQUEST, "a tenant is named for tenant tokens, and for those alone", "--role tenant --tenant NAME"
-        )
+    if event.role is Role.TENANT and event.tenant is None:
+        raise CoordError(Code.BAD_REQUEST, "a tenant token speaks for a tenant", "--role tenant --tenant NAME")
+    if event.tenant is not None:
+        if event.role not in (Role.TENANT, Role.READ_ONLY):
+            raise CoordError(
+                Code.BAD_REQUEST,
+                "a tenant is named for tenant tokens and for its readers alone",
+                "--role tenant, or --role read-only",
+            )
+        known_tenant(state, TenantName(event.tenant))
     if event.expires_at_ms is not None and event.expires_at_ms <= state.now_ms:
         raise CoordError(Code.BAD_REQUEST, "the token would have expired already", "give a time in the future")
     if event.token_id in state.tokens or event.digest in state.tokens_by_digest:
@@ -123,6 +132,7 @@ def on_pool_delete(state: ClusterState, event: PoolDelete, out: Decision) -> Non
     if naming:
         raise CoordError(Code.CONFLICT, f"join token {naming[0]} enrols into pool {event.name}", "revoke it first")
     del state.pools[event.name]
+    note_prices(state.work.accounts, state.pools)
     out.writes.append(Delete("pool", event.name))
     out.notes.append(PoolChanged(event.name, None))
     audit.record(state, out, "pool", event.name, "deleted", by=event.by)

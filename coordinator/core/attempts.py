@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from coordinator.core.capacity import take_turn
+from coordinator.core import metering
 from coordinator.core.account import hold_for, let_go
+from coordinator.core.capacity import take_turn
+from coordinator.core.charging import charge_exit, charge_lost
 from coordinator.core.commands import Decision, Send, Settled, StopAttempt
 from coordinator.core.endings import end_task, rank_freed, stop, take_back
 from coordinator.core.events import AgentGranted, AgentRefused, AttemptExited, AttemptPhase
@@ -168,9 +170,10 @@ def _take_turn(state: ClusterState, attempt: Attempt, rank: int) -> None:
     yet: it stays in line and is the next to hold some, and nothing else is placed there until then."""
     who = attempt.row.ranks[rank].provider_id
     provider = state.providers.get(who)
-    if attempt.row.prefetched and provider is not None:
-        if take_turn(state.work, who, attempt.row.attempt_id, rank, provider.offer):
-            attempt.row = replace(attempt.row, prefetched=False)
+    if not attempt.row.prefetched or provider is None:
+        return
+    if take_turn(state.work, who, attempt.row.attempt_id, rank, provider.offer):
+        attempt.row = replace(attempt.row, prefetched=False)
 
 
 def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None:
@@ -183,6 +186,7 @@ def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None
     if home is None:
         return
     job, step, task = home
+    metering.start(state.work.accounts, attempt.tenant, attempt.row, step.row.task_estimate)
     move_task(state, job, task, WorkState.RUNNING, out, by=by, started_at_ms=now)
     if step.row.state is not WorkState.RUNNING:
         move_step(state, job, step, WorkState.RUNNING, out)
@@ -247,6 +251,7 @@ def end_rank(
     state: ClusterState, attempt: Attempt, rank: int, exit: ExitInfo, by: str, policy: Policy, out: Decision
 ) -> None:
     """No process of this rank is left. One that failed ends the whole attempt."""
+    charge_exit(state, attempt, rank, exit, out)
     free_rank(state, attempt, rank)
     attempt.row = set_rank(attempt.row, rank, exit=exit)
     attempt.silent.discard(rank)
@@ -324,12 +329,17 @@ def _loss(attempt: Attempt, exits: list[ExitInfo | None]) -> str:
 
 
 def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by: str, out: Decision) -> None:
+    metered_ms = attempt.row.metered_ms
     for rank, row in enumerate(attempt.row.ranks):
+        if row.exit is None:
+            metered_ms = charge_lost(state, attempt, rank, out) or metered_ms
         if row.orphaned or row.provider_id not in state.providers:  # nobody will ever say that it is free
             free_rank(state, attempt, rank)
     silent = any(not row.released for row in attempt.row.ranks)
     let_go(state.work.accounts, attempt.tenant, attempt.row)
-    move_attempt(state, attempt, to, out, why=why, by=by, fenced=silent, ended_at_ms=state.now_ms)
+    move_attempt(
+        state, attempt, to, out, why=why, by=by, fenced=silent, ended_at_ms=state.now_ms, metered_ms=metered_ms
+    )
     state.work.wheel.drop(attempt.row.attempt_id)
     drop_if_free(state.work, attempt)
 
@@ -394,6 +404,7 @@ def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> No
         state, attempt, AttemptState.RUNNING, out, why=why, ended_at_ms=None, doubted_at_ms=None, lease_over_ms=None
     )
     hold_for(work.accounts, attempt.tenant, attempt.row)
+    metering.start(work.accounts, attempt.tenant, attempt.row, step.row.task_estimate)
     move_task(state, job, task, WorkState.RUNNING, out, why=why)
     fit_task(state.work, job, step, task)
     if was_open and not has_room(step):

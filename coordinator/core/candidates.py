@@ -184,7 +184,7 @@ class Candidates:
         if terms is None:
             return None
         load = state.work.loads.get(who, NOTHING)
-        if not has_room(provider, load, ask) or (load.attempts and any(crowded(load, self._policy))):
+        if (load.attempts and any(crowded(load, self._policy))) or not has_room(provider, load, ask):
             return None
         bound = ANYBODY
         if load.attempts and provider.row.promises.isolation is Isolation.NONE:

@@ -16,7 +16,11 @@ from coordinator.core import (
     providers,
     restart,
     sessions,
+    tenants,
+    usage,
 )
+from coordinator.core.budgets import settle_accounts, write_accounts
+from coordinator.core.charging import turn_month
 from coordinator.core.commands import Decision, Reply
 from coordinator.core.errors import CoordError
 from coordinator.core.policy import Policy
@@ -31,22 +35,39 @@ def decide(state: ClusterState, event: events.AnyEvent, policy: Policy) -> Decis
     request changes nothing and is answered with its CoordError; an event that nobody waits for never raises.
     """
     state.now_ms = max(state.now_ms, event.at_ms)
+    state.work.accounts.now_ms = state.now_ms
     state.wall_ns = event.wall_ns or state.now_ms * 1_000_000
     state.mono_ns = event.mono_ns or state.now_ms * 1_000_000
-    out = Decision()
+    turned = Decision()
+    if state.now_ms >= state.work.accounts.month_ends_ms:
+        turn_month(state, turned)
+    out = Decision(writes=list(turned.writes), notes=list(turned.notes))
     try:
         _dispatch(state, event, policy, out)
     except CoordError as error:
         request_id = getattr(event, "request_id", None)
         if request_id is None:
             raise
-        return Decision(replies=[Reply(request_id, error)])
+        out = Decision(writes=turned.writes, notes=turned.notes, replies=[Reply(request_id, error)])
+    settle_accounts(state, policy, out)
     write_touched(state, out)
+    write_accounts(state, out)
     return out
 
 
 def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: Decision) -> None:
-    match event:
+    match event:  # what comes most often first
+        case events.AgentSaid():
+            for said in event.said:
+                _dispatch(state, said, policy, out)
+        case events.AttemptExited():
+            attempts.on_exited(state, event, policy, out)
+        case events.AgentGranted():
+            attempts.on_granted(state, event, policy, out)
+        case events.AttemptPhase():
+            attempts.on_phase(state, event, policy, out)
+        case events.Place():
+            placement.on_place(state, event, policy, out)
         case events.Heartbeats():
             liveness.on_heartbeats(state, event, policy, out)
         case events.Tick():
@@ -77,6 +98,14 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
             access.on_pool_create(state, event, policy, out)
         case events.PoolDelete():
             access.on_pool_delete(state, event, out)
+        case events.PoolPrice():
+            tenants.on_pool_price(state, event, out)
+        case events.TenantSet():
+            tenants.on_tenant_set(state, event, policy, out)
+        case events.TenantDelete():
+            tenants.on_tenant_delete(state, event, out)
+        case events.UsageRead():
+            usage.on_usage_read(state, event, out)
         case events.Stopping():
             restart.on_stopping(state, policy, out)
         case events.FiguresPublished():
@@ -91,15 +120,7 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
             explain.on_explain(state, event, policy, out)
         case events.JobPreview():
             explain.on_preview(state, event, policy, out)
-        case events.Place():
-            placement.on_place(state, event, policy, out)
-        case events.AgentGranted():
-            attempts.on_granted(state, event, policy, out)
         case events.AgentRefused():
             attempts.on_refused(state, event, policy, out)
-        case events.AttemptPhase():
-            attempts.on_phase(state, event, policy, out)
-        case events.AttemptExited():
-            attempts.on_exited(state, event, policy, out)
         case _:
             assert_never(event)

@@ -21,6 +21,7 @@ from coordinator.core.leases import (
     send_stop,
 )
 from coordinator.core.queue import fit_fresh, fit_step, leave
+from coordinator.core.reservations import give_back, set_aside_again
 from coordinator.core.rows import AttemptState, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import (
@@ -145,6 +146,7 @@ def end_task(
 def count(state: ClusterState, job: Job, step: Step, to: WorkState, tasks: int) -> None:
     """Add ended tasks to the counts of their step and job."""
     name = to.value
+    set_aside_again(state.work.accounts, job, step, -tasks)
     touch_step(state, step, **{name: getattr(step.row, name) + tasks})
     touch_job(state, job, **{name: getattr(job.row, name) + tasks})
 
@@ -244,6 +246,7 @@ def settle_job(state: ClusterState, job: Job, out: Decision, unblocked_by: str) 
         return
     to, why = ended
     del work.jobs[row.job_id]
+    give_back(work.accounts, job)
     work.wheel.drop((row.job_id,))
     move_job(state, job, to, out, why=why, ended_at_ms=state.now_ms)
     if job.stormed:

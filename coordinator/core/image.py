@@ -152,8 +152,7 @@ def state_of(image: StateImage) -> ClusterState:
         _add_provider(state, copied)
     state.conns = dict(image.conns)
     state.restore_wheel(image.wheel, image.wheel_next)
-    restore_work(state.work, image.work)
-    state.promote_all()
+    restore_work(state.work, image.work, state.promote_all)
     if image.figures is not None:
         by_provider = {figures.provider_id: figures for figures in image.figures.providers}
         state.figures = Figures(published=image.figures, by_provider=by_provider)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from bisect import insort
 
+from msgspec.structs import replace
+
 from coordinator.core import graph
+from coordinator.core.admission import admit, known_tenant, plan_for
 from coordinator.core.commands import Decision, Put, Reply
 from coordinator.core.endings import cancel_job, cancel_task, open_steps, settle_job, skip_doomed
 from coordinator.core.errors import Code, CoordError
@@ -12,6 +15,7 @@ from coordinator.core.events import JobCancel, JobRetry, JobSubmit
 from coordinator.core.ids import JobId, TenantName, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue import fit_step
+from coordinator.core.reservations import MONEY_MAX, Plan, leaves_queue, set_aside_again
 from coordinator.core.rows import ENDED, JobRow, LeaseToken, SpecRow, StepRow, TaskRow, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import move_job, move_step, move_task, new_task, put_task, touch_job, touch_step
@@ -39,7 +43,16 @@ def on_submit(state: ClusterState, event: JobSubmit, policy: Policy, out: Decisi
         )
     if event.spec.deadline_ms is not None and event.spec.deadline_ms <= state.now_ms:
         raise CoordError(Code.BAD_JOB, "the job's deadline has passed already", "give a later one")
-    job = _new_job(state, event, out)
+    tenant = known_tenant(state, event.tenant)
+    if not event.any_priority and event.spec.priority > tenant.priority_max:
+        raise CoordError(
+            Code.FORBIDDEN,
+            f"priority {event.spec.priority} is above {tenant.priority_max}, the most that {tenant.name} may ask for",
+            "ask for less, or have an admin submit it",
+        )
+    plan = plan_for(state, tenant, event.spec)
+    admit(state, tenant, event.spec, plan.cost, policy)
+    job = _new_job(state, event, plan, out)
     open_steps(state, job, out, "submit")
     out.replies.append(Reply(event.request_id, job.row))
 
@@ -56,7 +69,7 @@ def _made_before(work: Work, event: JobSubmit) -> JobRow | None:
     return job.row if job is not None else work.recent[job_id]
 
 
-def _new_job(state: ClusterState, event: JobSubmit, out: Decision) -> Job:
+def _new_job(state: ClusterState, event: JobSubmit, plan: Plan, out: Decision) -> Job:
     work, spec = state.work, event.spec
     job_id = work.next_job_id
     work.next_job_id = JobId(job_id + 1)
@@ -70,9 +83,14 @@ def _new_job(state: ClusterState, event: JobSubmit, out: Decision) -> Job:
         tasks=sum(step.tasks for step in spec.steps),
         idempotency_key=event.idempotency_key,
         body_digest=event.body_digest,
+        priority=spec.priority,
+        estimate=plan.cost,
     )
     out.writes.append(Put(SpecRow(job_id=job_id, spec=spec)))
-    steps = [StepRow(job_id=job_id, step=number, state=WorkState.PENDING) for number in range(len(spec.steps))]
+    steps = [
+        StepRow(job_id=job_id, step=number, state=WorkState.PENDING, task_estimate=each)
+        for number, each in enumerate(plan.tasks)
+    ]
     job = add_job(work, row, spec, steps)
     move_job(state, job, WorkState.PENDING, out, why="waits for capacity", by=event.by, unblocked_by="submit")
     for step in job.steps:
@@ -163,12 +181,13 @@ def on_retry(state: ClusterState, event: JobRetry, policy: Policy, out: Decision
             Code.CONFLICT, f"nothing of job {event.job_id} failed or was cancelled", "there is nothing to run again"
         )
     _check_rows(job, event)
+    _admit_again(state, row, job, event, policy)
     if job is None:
         if len(work.jobs) >= policy.jobs_max:
             raise CoordError(
                 Code.TOO_MANY, f"{policy.jobs_max} jobs are live, no more are taken", "wait, or cancel some"
             )
-        job = add_job(work, row, event.spec, sorted(event.steps, key=lambda step: step.step))
+        job = add_job(work, row, event.spec, _steps_again(state, row, event))
         _reorder(work, event.job_id)
         work.recent.pop(event.job_id, None)
         work.recent_keys.pop((row.tenant, row.idempotency_key), None)
@@ -199,6 +218,26 @@ def _check_rows(job: Job | None, event: JobRetry) -> None:
             raise CoordError(Code.CONFLICT, f"job {event.job_id} has changed this moment", "ask again")
 
 
+def _steps_again(state: ClusterState, row: JobRow, event: JobRetry) -> list[StepRow]:
+    """The rows of the steps of a job that had ended: what is set aside for a task is made of the prices of now."""
+    plan = plan_for(state, known_tenant(state, row.tenant), event.spec)
+    rows = sorted(event.steps, key=lambda step: step.step)
+    return [replace(row, task_estimate=each) for row, each in zip(rows, plan.tasks, strict=True)]
+
+
+def _admit_again(state: ClusterState, row: JobRow, job: Job | None, event: JobRetry, policy: Policy) -> None:
+    """What is run again is set aside for again, and admitted as if it were new."""
+    tenant = known_tenant(state, row.tenant)
+    if job is None:
+        plan = plan_for(state, tenant, event.spec)
+        steps = _steps_again(state, row, event)
+        cost = plan.rest + sum(step.task_estimate * (step.failed + step.cancelled) for step in steps)
+        admit(state, tenant, event.spec, cost, policy)
+    else:
+        cost = sum(step.row.task_estimate * (step.row.failed + step.row.cancelled) for step in job.steps)
+        admit(state, tenant, event.spec, cost, policy, anew=False)
+
+
 def _reorder(work: Work, job_id: JobId) -> None:
     """Jobs stand in the order of their submission."""
     later = [other for other in work.jobs if other > job_id]
@@ -208,13 +247,16 @@ def _reorder(work: Work, job_id: JobId) -> None:
 
 def _run_again(state: ClusterState, job: Job, event: JobRetry, out: Decision) -> None:
     touch_job(state, job, retries=job.row.retries + 1, cancelling="", ended_at_ms=None)
+    before = job.reserved if job.row.state not in ENDED else 0
     if job.row.state in ENDED:
+        leaves_queue(state.work.accounts, job, -1)
         move_job(state, job, WorkState.PENDING, out, why="waits for capacity", by=event.by, unblocked_by="submit")
     reopened: list[Step] = []
     for step in job.steps:
         if step.row.failed or step.row.cancelled:
             reopened.append(step)
             _reopen(state, job, step, event, out)
+    touch_job(state, job, estimate=min(job.row.estimate + job.reserved - before, MONEY_MAX))
     _put_back(state, job, event, out)
     open_steps(state, job, out, "submit")
     for step in reopened:
@@ -226,6 +268,7 @@ def _run_again(state: ClusterState, job: Job, event: JobRetry, out: Decision) ->
 def _reopen(state: ClusterState, job: Job, step: Step, event: JobRetry, out: Decision) -> None:
     """Its tasks that failed or were cancelled are open again."""
     ended = graph.has_ended(step)
+    set_aside_again(state.work.accounts, job, step, step.row.failed + step.row.cancelled)
     touch_job(state, job, failed=job.row.failed - step.row.failed, cancelled=job.row.cancelled - step.row.cancelled)
     touch_step(state, step, failed=0, cancelled=0)
     step.closed = False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from coordinator.core.account import hold_for, rank_let_go
+from coordinator.core.account import FREE, hold_for, rank_let_go
 from coordinator.core.amounts import Share
 from coordinator.core.capacity import hold, line_up, promote, release
 from coordinator.core.commands import Decision, Grant, Launch, Message, Send, StopAttempt
@@ -17,6 +17,7 @@ from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, dotte
 from coordinator.core.jobspec import StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.queue import fit_step, has_room
+from coordinator.core.reservations import leaves_queue
 from coordinator.core.rows import AttemptRow, AttemptState, Choice, LeaseToken, RankRow, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import (
@@ -111,8 +112,8 @@ def new_attempt(
     forecast: float | None,
     unblocked_by: str,
     prefetched: bool = False,
-) -> Attempt:
     choice: Choice | None = None,
+) -> Attempt:
     """Reserve: hold the capacity, or stand in line for it. Nobody is told, and it has no token yet. The task's row
     counts it already."""
     row = AttemptRow(
@@ -122,11 +123,11 @@ def new_attempt(
         attempt=task.row.attempts,
         state=AttemptState.RESERVED,
         created_at_ms=state.now_ms,
-        ranks=tuple(RankRow(provider_id=provider_id, share=share) for provider_id, share in shares),
+        ranks=tuple(_rank(state, provider_id, share) for provider_id, share in shares),
         unblocked_by=unblocked_by,
         forecast=forecast,
-        prefetched=prefetched,
         choice=choice,
+        prefetched=prefetched,
     )
     attempt = Attempt(
         row=row,
@@ -141,6 +142,13 @@ def new_attempt(
         begin = line_up if prefetched else hold
         begin(state.work, provider_id, row.attempt_id, rank, share, job.row.tenant)
     return attempt
+
+
+def _rank(state: ClusterState, provider_id: ProviderId, share: Share) -> RankRow:
+    """It keeps the price of its grant."""
+    name = state.providers[provider_id].row.pool
+    pool = state.pools.get(name)
+    return RankRow(provider_id=provider_id, share=share, pool=name, price=pool.price if pool is not None else FREE)
 
 
 def reserve(state: ClusterState, attempt: Attempt, why: str, out: Decision) -> None:
@@ -185,6 +193,7 @@ def grant(
     if step.row.state is WorkState.PENDING:
         move_step(state, job, step, WorkState.STAGING, out, unblocked_by=step.unblocked_by)
     if job.row.state is WorkState.PENDING:
+        leaves_queue(work.accounts, job)
         move_job(state, job, WorkState.STAGING, out)
 
 

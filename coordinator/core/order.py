@@ -56,7 +56,8 @@ class Order:
             elif turn > self._turns[0]:
                 heapreplace(self._turns, turn)
             else:
-                return band.heads[0][2], band.heads[0][0]
+                place, _, want = band.heads[0]
+                return want, place
         return None
 
     def passed(self) -> None:
@@ -71,16 +72,14 @@ class Order:
         if band is not None:
             band.since_ms = self._state.now_ms
         self._standing.pop(want.tenant, None)
-        place = head(work, want)
-        if place is not None:
-            put_head(work, place, want)
 
     def close(self) -> None:
         """Who stood aside stands in line again."""
-        bands = self._state.work.bands
+        work = self._state.work
         for key, entry in self._aside:
-            if key in bands:
-                heappush(bands[key].heads, entry)
+            line = work.queue.get(entry[2])
+            if line is not None and line.entry == entry[1]:
+                heappush(work.bands[key].heads, entry)
 
     def _turn(self, key: BandKey, band: Band) -> Turn | None:
         """None: nobody of this band is left in this Place."""
@@ -105,13 +104,18 @@ def effective(band: Band, priority: int, now_ms: Ms, policy: Policy) -> int:
 def first_place(work: Work, band: Band) -> Place | None:
     """Who stands first in this band; heads of lines that are others now are dropped on the way."""
     while band.heads:
-        place, _, want = band.heads[0]
-        now = head(work, want)
-        if now == place:
-            return place
-        heappop(band.heads)
-        if now is not None and now > place:
-            put_head(work, now, want)
+        place, entry, want = band.heads[0]
+        line = work.queue.get(want)
+        if line is not None and line.entry == entry:
+            now = head(work, want)
+            if now == place:
+                return place
+            line.entry, line.first = 0, None
+            heappop(band.heads)
+            if now is not None:
+                put_head(work, now, want)
+        else:
+            heappop(band.heads)
     return None
 
 

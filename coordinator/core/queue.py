@@ -144,8 +144,12 @@ def _open(work: Work, want: Want) -> Line:
 
 
 def put_head(work: Work, place: Place, want: Want) -> None:
-    """This place is the first of its line."""
+    """This place is the first of its line. Nothing when its band knows that already."""
+    line = work.queue[want]
+    if line.first == place:
+        return
     work.arrivals += 1
+    line.entry, line.first = work.arrivals, place
     heappush(work.bands[want.tenant, want.priority].heads, (place, work.arrivals, want))
 
 

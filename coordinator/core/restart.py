@@ -52,6 +52,8 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
         attempt.granted_ms = state.now_ms
         if attempt.row.state is AttemptState.IN_DOUBT:  # its lease lives for the whole term again
             put_attempt(attempt, out, lease_over_ms=lease_over_ms(attempt))
+    for account in state.work.accounts.by_tenant.values():
+        state.work.accounts.changed(account)  # their alerts are told again, their budgets looked at
     _warn_again(state, out)
     look_at_all(state.work, state.now_ms + int(policy.suspect_after_intervals * state.interval_ms))
     say_alive(state, out)

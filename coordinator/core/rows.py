@@ -534,8 +534,9 @@ class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
     """P(its provider stays for the expected run time) when it was placed; the lowest of several ranks."""
     choice: Choice | None = None
     prefetched: bool = False
-    """Granted behind others that run there: it holds nothing of its own until its agent, which starts prefetched ones in
-    the order of their tokens as room comes free, says that it runs, or until one of those before it has ended."""
+    """Granted ahead, behind others that run there, and not heard to run since. Such ones stand in line there
+    (`Load.behind`), hold nothing, and are started by their agent in the order of their tokens as room comes free. As
+    it does they hold their shares in the same order; that follows from the rows, and is not written."""
     metered_ms: Ms | None = None
     """Until when it was charged; None: not yet."""
 

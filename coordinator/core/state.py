@@ -11,10 +11,13 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from coordinator.core.account import remember_held
 from coordinator.core.capacity import Offer, offer_of, promote
 from coordinator.core.events import AgentHello, FiguresPublished, ProviderFigures
 from coordinator.core.ids import ConnId, JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
+from coordinator.core.reservations import note_prices
 from coordinator.core.rows import (
+    AccountRow,
     EndReason,
     Meta,
     MetaRow,
@@ -24,6 +27,7 @@ from coordinator.core.rows import (
     Resources,
     Row,
     SessionRow,
+    TenantRow,
     TokenRow,
 )
 from coordinator.core.snapshot import Duplicate, Liveness
@@ -147,6 +151,7 @@ class ClusterState:
         next_job_id: int = 1,
         next_token: int = 1,
         next_audit: int = 1,
+        next_ledger: int = 1,
     ) -> ClusterState:
         """The state that these rows tell of: every provider, token, pool, meta row, this coordinator's open sessions
         and the live work. Sessions of others are left alone, their rows are not given here. The counters are above
@@ -156,6 +161,8 @@ class ClusterState:
         state.next_key = ProviderKey(next_key)
         state.work.next_job_id = JobId(next_job_id)
         state.work.next_token, state.work.next_audit = next_token, next_audit
+        accounts = state.work.accounts
+        accounts.next_ledger = next_ledger
         rows = list(rows)
         sessions = []
         for row in rows:
@@ -168,14 +175,23 @@ class ClusterState:
                     state.put_token(row)
                 case PoolRow():
                     state.pools[row.name] = row
+                case TenantRow():
+                    accounts.tenants[row.name] = row
+                case AccountRow():
+                    accounts.rows[row.tenant] = row
                 case MetaRow(name=Meta.ALIVE_AT_MS):
                     state.alive_at_ms = int(row.value)
                 case MetaRow(name=Meta.GENERATION):
                     state.generation = int(row.value)
                 case _:
                     pass
-        load_work(state.work, rows)
-        state.promote_all()
+        note_prices(accounts, state.pools)
+        for tenant in (*accounts.tenants, *accounts.rows):
+            accounts.of(tenant)
+        load_work(state.work, rows, state.promote_all)
+        for account in accounts.by_tenant.values():
+            remember_held(account)
+        accounts.unsettled.clear()
         for session in sessions:
             provider = state.providers.get(session.provider_id)
             if provider is None:

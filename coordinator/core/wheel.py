@@ -46,6 +46,10 @@ class Wheel(Generic[K]):
         if before is None or before > when_ms:
             self.put(key, when_ms)
 
+    def when_ms(self, key: K) -> Ms | None:
+        """When it comes up."""
+        return self._at.get(key)
+
     def drop(self, key: K) -> None:
         self._at.pop(key, None)
 

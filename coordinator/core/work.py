@@ -70,6 +70,10 @@ class Line(Struct, kw_only=True):
     held_by: str = ""
     """Why the last Place that came to it placed nobody: `capacity`, `quota`, `nobody` (none can as it stands). Empty:
     it was not blocked."""
+    entry: int = 0
+    """Which entry among the heads of its band stands for it; 0: none does."""
+    first: Place | None = None
+    """The place that this entry names."""
     tried_ms: Ms | None = None
     """When a planned start was looked for last."""
 

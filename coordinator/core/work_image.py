@@ -5,6 +5,8 @@ What follows from the rows (lines of the queue, what providers hold) is made ane
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TaskId, TenantName
@@ -69,6 +71,8 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     quarantined: tuple[tuple[ProviderId, Ms], ...]
     wheel: tuple[tuple[int, tuple[int, ...]], ...]
     wheel_next: int
+    to_line_up: tuple[ProviderId, ...]
+    """Providers that may be given more ahead, oldest change first."""
     place_due: bool
     freed_by: str
     looked_ms: Ms
@@ -108,6 +112,7 @@ def work_image(work: Work) -> WorkImage:
         quarantined=tuple(sorted(work.quarantined.items())),
         wheel=wheel,
         wheel_next=wheel_next,
+        to_line_up=tuple(reversed(work.moved_since(work.lined_up_to))),
         place_due=work.place_due,
         freed_by=work.freed_by,
         looked_ms=work.looked_ms,
@@ -145,9 +150,10 @@ def _attempt_memory(attempt: Attempt) -> AttemptMemory:
     )
 
 
-def restore_work(work: Work, image: WorkImage) -> None:
+def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) -> None:
     """Fill an empty Work so that it decides as the imaged one would."""
-    load_work(work, image.rows, tenants={memory.attempt_id: memory.tenant for memory in image.attempts})
+    tenants = {memory.attempt_id: memory.tenant for memory in image.attempts}
+    load_work(work, image.rows, promote_all, tenants)
     for job in image.jobs:
         _restore_job(work.jobs[job.job_id], job)
     for step in image.steps:
@@ -172,6 +178,9 @@ def restore_work(work: Work, image: WorkImage) -> None:
             for task_ in step_.tasks.values():
                 fit_task(work, job_, step_, task_)
     restore_queue(work, image.queue)
+    work.lined_up_to = work.moves
+    for provider_id in image.to_line_up:
+        work.move(provider_id)
     work.place_due, work.freed_by, work.looked_ms = image.place_due, image.freed_by, image.looked_ms
     work.next_job_id, work.next_token, work.next_audit = image.next_job_id, image.next_token, image.next_audit
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from coordinator.core import graph
+from coordinator.core import graph, metering
 from coordinator.core.account import counted, hold_for
 from coordinator.core.capacity import hold, line_up
 from coordinator.core.ids import AttemptId, JobId, Ms, TenantName
 from coordinator.core.jobspec import JobSpec
 from coordinator.core.queue import fit_step, want_of
+from coordinator.core.reservations import set_aside
 from coordinator.core.rows import (
     ENDED,
     LIVE_ATTEMPT,
@@ -27,10 +28,15 @@ from coordinator.core.rows import (
 from coordinator.core.work import NO_TOKEN, Attempt, Job, Step, Task, Work, is_live
 
 
-def load_work(work: Work, rows: Iterable[Row], tenants: Mapping[AttemptId, TenantName] | None = None) -> None:
+def load_work(
+    work: Work,
+    rows: Iterable[Row],
+    promote_all: Callable[[], None],
+    tenants: Mapping[AttemptId, TenantName] | None = None,
+) -> None:
     """Fill an empty Work; rows of what has ended are skipped. Memory of what is not in the rows begins anew: nobody has
-    renewed anything. `tenants` tells whose the attempts of ended jobs are, where that is known. Prefetched ones stand in
-    line, all of them: whose turn it is already follows from what is offered (`ClusterState.promote_all`)."""
+    renewed anything. `tenants` tells whose the attempts of ended jobs are, where that is known. Prefetched ones
+    all stand in line: whose turn it is already follows from what is offered (`promote_all`)."""
     jobs: dict[JobId, JobRow] = {}
     specs: dict[JobId, SpecRow] = {}
     steps: dict[JobId, list[StepRow]] = {}
@@ -59,6 +65,7 @@ def load_work(work: Work, rows: Iterable[Row], tenants: Mapping[AttemptId, Tenan
             _load_task(work, row)
     for row in sorted(attempts, key=lambda row: (row.prefetched, row.token if row.prefetched else row.attempt_id)):
         _load_attempt(work, row, (tenants or {}).get(row.attempt_id))  # those in line in the order of their tokens
+    promote_all()
     for job in work.jobs.values():
         _settle(work, job)
     highest = max(jobs, default=JobId(0))
@@ -99,6 +106,7 @@ def _load_attempt(work: Work, row: AttemptRow, tenant: TenantName | None) -> Non
     task.newest = max(task.newest, row.token)
     if is_live(attempt):
         task.attempts[row.attempt] = attempt
+        metering.start(work.accounts, tenant, row, work.jobs[row.job_id].steps[row.step].row.task_estimate)
         if row.token != NO_TOKEN:
             work.jobs[row.job_id].steps[row.step].running += 1
 
@@ -154,6 +162,7 @@ def add_job(work: Work, row: JobRow, spec: JobSpec, steps: list[StepRow]) -> Job
         ],
     )
     work.jobs[row.job_id] = job
+    set_aside(work.accounts, job)
     if row.idempotency_key:
         work.by_key[row.tenant, row.idempotency_key] = row.job_id
     if spec.deadline_ms is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.core.budgets import look_at_due
 from coordinator.core.commands import Decision
 from coordinator.core.ids import JobId, Ms
 from coordinator.core.jobs import on_deadline
@@ -20,6 +21,7 @@ def on_time(state: ClusterState, policy: Policy, out: Decision) -> None:
     work = state.work
     if work.quarantined:
         end_quarantines(state, out)
+    look_at_due(state)
     for key in work.wheel.due(state.now_ms):
         match key:
             case (job_id,):
