@@ -305,7 +305,7 @@ class EventEntry(Struct, frozen=True, kw_only=True):
     mono_ns: int
     """CLOCK_BOOTTIME of the head node."""
     entity: str
-    """job, step, task, attempt, provider, token or pool."""
+    """job, step, task, attempt, provider, token, pool or tenant."""
     subject: str
     before: str
     after: str

@@ -116,6 +116,9 @@ PLACED = _counter(
     "how",
 )
 LINED_UP = _gauge("coord_attempts_prefetched", "Attempts whose agents hold them behind others that run there")
+LINES = _gauge("coord_queue_lines", "Lines of the queue: kinds of requests that wait, by tenant and priority")
+PLANS = _gauge("coord_planned_starts", "Lines whose head has no room now, and a start that is planned and kept free")
+AGED = _gauge("coord_queue_aged", "Tenants' priorities that count as higher ones, for they got nothing for long")
 QUEUE_WAIT = _histogram(
     "coord_queue_wait_seconds", "From a job's submission to its first start", WAIT_S, "tenant", series_max=TENANTS_MAX
 )

@@ -27,6 +27,7 @@ from coordinator.service.api.route import PUBLIC, WITH_BODY, AnyRoute, Call, NoB
 from coordinator.service.api.routes import routes
 from coordinator.service.api.streams import OpenStreams
 from coordinator.service.api.uploads import decode_body, read_body, receive_upload
+from coordinator.service.queue_measures import queue_source
 
 log = logging.getLogger("coord.api")
 
@@ -57,6 +58,7 @@ def _measure(deps: ApiDeps) -> None:
     metrics.source(measures.heartbeats_source(deps.heartbeats))
     metrics.source(measures.work_source(deps.engine, deps.views, deps.feed))
     metrics.source(tenant_measures.tenants_source(deps.engine))
+    metrics.source(queue_source(deps.engine))
     metrics.source(measures.relay_source(deps.relay))
     metrics.source(measures.analytics_source(deps.analytics, clock))
     metrics.source(measures.process_source(clock, deps.loop_lag, deps.version, deps.coordinator_id))
