@@ -1,0 +1,23 @@
+"""Metrics of the queue as it stands. O(bands and plans) a rendering."""
+
+from __future__ import annotations
+
+from coordinator.core.order import effective
+from coordinator.service import metrics as m
+from coordinator.service.engine import Engine
+from coordinator.service.metrics import Metrics
+
+
+def queue_source(engine: Engine) -> m.Source:
+    """Lines, planned starts, and who counts for more than its priority."""
+
+    def ask(metrics: Metrics) -> None:
+        work, now_ms = engine.state.work, engine.clock.now_ms()
+        aged = sum(
+            effective(band, priority, now_ms, engine.policy) > priority for (_, priority), band in work.bands.items()
+        )
+        metrics.put(m.LINES, len(work.queue))
+        metrics.put(m.PLANS, len(work.plans))
+        metrics.put(m.AGED, aged)
+
+    return ask
