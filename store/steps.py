@@ -7,7 +7,7 @@ from coordinator.core.rows import StepRow, WorkState
 from store.jobs import LIVE
 from store.table import Columns, Table, several_columns, upsert
 
-COLUMNS = ("job_id", "step", "state", "cursor", "completed", "failed", "cancelled", "reason")
+COLUMNS = ("job_id", "step", "state", "cursor", "completed", "failed", "cancelled", "reason", "task_estimate")
 _OF_STEP = ", ".join(f"step.{name}" for name in COLUMNS)
 ALL_LIVE = f"""
 SELECT {_OF_STEP} FROM job CROSS JOIN step ON step.job_id = job.job_id WHERE job.{LIVE}
@@ -27,6 +27,7 @@ def to_columns(row: StepRow) -> Columns:
         row.failed,
         row.cancelled,
         row.reason,
+        row.task_estimate,
     )
 
 
@@ -41,6 +42,7 @@ def from_columns(c: Columns) -> StepRow:
         failed=c[5],
         cancelled=c[6],
         reason=c[7],
+        task_estimate=c[8],
     )
 
 

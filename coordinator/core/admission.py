@@ -138,7 +138,7 @@ def admit(
     raise CoordError(
         Code.QUOTA,
         f"tenant {tenant.name} has no room for this: {'; '.join(map(_words, refused))}",
-        f"ask for less, wait for others to end, or have its limits raised: coord usage --tenant {tenant.name}",
+        f"ask for less, wait for others to end, or have its limits raised: coord usage {tenant.name}",
         tuple(
             Refusal(
                 dimension=ask.name,

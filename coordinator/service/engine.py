@@ -12,6 +12,7 @@ import logging
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -98,17 +99,22 @@ class _Group:
     def __init__(self) -> None:
         self.writes: list[commands.Write] = []
         self.decisions: list[commands.Decision] = []
-        self.attempts: set[AttemptId] = set()
-        """Whose rows are among the writes."""
+        self._attempts: set[AttemptId] = set()
+        self._looked_at = 0
         self.renewing: set[ConnId] = set()
         """Connections that are told of renewals with this group."""
 
     def add(self, decision: commands.Decision) -> None:
         self.writes.extend(decision.writes)
         self.decisions.append(decision)
-        for write in decision.writes:
+
+    def attempts(self) -> set[AttemptId]:
+        """Whose rows are among the writes. O(writes since it was asked last)."""
+        for write in islice(self.writes, self._looked_at, None):
             if isinstance(write, commands.Put) and isinstance(write.row, AttemptRow):
-                self.attempts.add(write.row.attempt_id)
+                self._attempts.add(write.row.attempt_id)
+        self._looked_at = len(self.writes)
+        return self._attempts
 
 
 BeatsSource = Callable[[], tuple[events.Beat, ...]]
@@ -302,7 +308,7 @@ class Engine:
             return False
         groups = (self._open, self._in_flight[0]) if self._in_flight is not None else (self._open,)
         named = {term.attempt_id for term in send.message.terms}
-        if any(send.conn_id in group.renewing or not group.attempts.isdisjoint(named) for group in groups):
+        if any(send.conn_id in group.renewing or not group.attempts().isdisjoint(named) for group in groups):
             self._open.renewing.add(send.conn_id)
             return False
         self._links.send(send.conn_id, send.message)
@@ -391,6 +397,8 @@ class Engine:
             next_job_id=loaded.next_job_id,
             next_token=loaded.next_token,
             next_audit=loaded.next_audit,
+            next_ledger=loaded.next_ledger,
+            next_ledger=loaded.next_ledger,
         )
         decision = reloaded(old, fresh, self.policy, undone)
         self._state = fresh

@@ -16,6 +16,7 @@ from coordinator.core.rows import (
     AttemptRow,
     AuditRow,
     JobRow,
+    LedgerRow,
     OutageRow,
     ProviderRow,
     Row,
@@ -42,16 +43,20 @@ class Disk:
         self._next_job_id = 1
         self._next_token = 1
         self._next_audit = 1
+        self._next_ledger = 1
         self._job_ids_by_key: dict[str, JobId] = {}
         self._beats: dict[ProviderId, tuple[Ms, Ms]] = {}
         """Per provider the last heartbeat that is surely stored, and the last one that was received."""
 
     def commit(self, writes: Sequence[Write]) -> None:
-        """Make all of `writes` durable, in order. Audit rows and outages are never read again: they are not kept."""
+        """Make all of `writes` durable, in order. Rows of the audit and the ledger and outages are never
+        read again: they are not kept."""
         for write in writes:
             match write:
                 case Put(row=AuditRow(seq=seq)):
                     self._next_audit = max(self._next_audit, seq + 1)
+                case Put(row=LedgerRow(seq=seq)):
+                    self._next_ledger = max(self._next_ledger, seq + 1)
                 case Put(row=OutageRow()):
                     pass
                 case Put(row=row):
@@ -96,6 +101,7 @@ class Disk:
             next_job_id=self._next_job_id,
             next_token=self._next_token,
             next_audit=self._next_audit,
+            next_ledger=self._next_ledger,
         )
 
     def _of_a_start(self) -> Iterator[Row]:

@@ -9,6 +9,8 @@ ALTER TABLE job ADD COLUMN estimate INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE job ADD COLUMN cost INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE job ADD COLUMN promised_at_ms INTEGER;
 
+ALTER TABLE step ADD COLUMN task_estimate INTEGER NOT NULL DEFAULT 0;  -- what is reserved for each of its tasks
+
 ALTER TABLE attempt ADD COLUMN choice TEXT;                            -- JSON object
 ALTER TABLE attempt ADD COLUMN prefetched INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE attempt ADD COLUMN metered_ms INTEGER;
