@@ -38,7 +38,6 @@ async def recover(store: ports.Store, coordinator_id: str) -> Recovered:
         next_token=loaded.next_token,
         next_audit=loaded.next_audit,
         next_ledger=loaded.next_ledger,
-        next_ledger=loaded.next_ledger,
     )
     stored = (state.alive_at_ms or 0, *(beat.at_ms for beat in loaded.last_beats))
     clock = ObservedClock(floor_ms=max(stored))
