@@ -398,7 +398,6 @@ class Engine:
             next_token=loaded.next_token,
             next_audit=loaded.next_audit,
             next_ledger=loaded.next_ledger,
-            next_ledger=loaded.next_ledger,
         )
         decision = reloaded(old, fresh, self.policy, undone)
         self._state = fresh
