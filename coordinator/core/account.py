@@ -13,7 +13,7 @@ from coordinator.core.amounts import Ask, Price
 from coordinator.core.fair_share import HALF_LIFE_MS, NO_FLEET, settle
 from coordinator.core.ids import AttemptId, JobId, Ms, TenantName
 from coordinator.core.jobspec import PRIORITY_MAX
-from coordinator.core.rows import LIVE_ATTEMPT, AccountRow, AttemptRow, AttemptState, Quota, TenantRow
+from coordinator.core.rows import LIVE_ATTEMPT, AccountRow, AttemptRow, AttemptState, JobRow, Quota, TenantRow
 from coordinator.core.wheel import Wheel
 
 DEFAULT_TENANT = TenantName("default")
@@ -116,6 +116,8 @@ class Accounts:
         self.next_ledger = 1
         self.wheel: Wheel[str] = Wheel()
         """(tenant): the look at its budget, or at an alert that may be over."""
+        self.ended: list[JobRow] = []
+        """Jobs at a price that ended in this decision: what they cost is compared with what was expected."""
         self.touched: dict[TenantName, Account] = {}
         """Rows that changed in this decision; written at its end. Empty between decisions, like the next one."""
         self.unsettled: dict[TenantName, Account] = {}

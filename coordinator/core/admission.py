@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from coordinator.core.account import Account
 from coordinator.core.amounts import UNIT, Ask, decimal_text
 from coordinator.core.commands import QuotaAsk
+from coordinator.core.dimensions import CONCURRENT, COUNTS, CUMULATIVE, DIMENSIONS, guardrail
 from coordinator.core.errors import Code, CoordError, Refusal
 from coordinator.core.ids import TenantName
 from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.metering import committed, spent
 from coordinator.core.policy import Policy
-from coordinator.core.quotas import CONCURRENT, COUNTS, CUMULATIVE, DIMENSIONS, guardrail
 from coordinator.core.reservations import MONEY_MAX, Plan, plan_of, prices_of
 from coordinator.core.rows import OnFull, TenantRow
 from coordinator.core.state import ClusterState

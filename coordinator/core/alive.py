@@ -21,6 +21,9 @@ def say_alive(state: ClusterState, out: Decision) -> None:
 
 def save_beats(state: ClusterState, out: Decision) -> None:
     state.beats_saved_ms = state.now_ms
+    for account in state.work.accounts.by_tenant.values():
+        if account.share != account.row.share:
+            state.work.accounts.touch(account)
     say_alive(state, out)
     for provider_id in state.conns.values():
         session = state.providers[provider_id].session

@@ -15,6 +15,7 @@ from coordinator.core.ids import AttemptId
 from coordinator.core.leases import held_by, home_of, send_launch, send_stop
 from coordinator.core.loss import heard_again
 from coordinator.core.policy import Policy
+from coordinator.core.quotas import room_again
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.transitions import put_attempt, set_rank
@@ -77,7 +78,8 @@ def _held(
         _refuse(hello, held, out)
         return None
     current = held.token == attempt.row.token and not attempt.row.ranks[held.rank].released
-    if current and not is_live(attempt) and may_revive(state, attempt):
+    lost = current and not is_live(attempt)
+    if lost and may_revive(state, attempt) and room_again(state, attempt, policy):
         revive(state, attempt, out, f"{provider.row.provider_id} came back with it before anybody else was given it")
     if not current or not is_live(attempt):
         _refuse(hello, held, out)

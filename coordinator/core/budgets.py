@@ -7,15 +7,16 @@ there: a tenant's burn rate says when. Nobody is polled.
 from __future__ import annotations
 
 from coordinator.core import graph
-from coordinator.core.account import Account, durable
+from coordinator.core.account import Account, Accounts, durable
 from coordinator.core.admission import amount_text, used_and_reserved
+from coordinator.core.amounts import decimal_text
 from coordinator.core.commands import Calmed, Decision, Put, Warned
+from coordinator.core.dimensions import DIMENSIONS, guardrail
 from coordinator.core.endings import cancel_task
 from coordinator.core.ids import Ms, TenantName
 from coordinator.core.metering import SCALE, committed, is_broke, next_crossing_ms, spent, spent_scaled
 from coordinator.core.policy import Policy
-from coordinator.core.quotas import DIMENSIONS, guardrail
-from coordinator.core.rows import OnBudget
+from coordinator.core.rows import JobRow, OnBudget, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import put_task
 from coordinator.core.work import Job, Step, Task
@@ -28,7 +29,10 @@ LOOK_AHEAD_MS: Ms = 600_000
 
 def settle_accounts(state: ClusterState, policy: Policy, out: Decision) -> None:
     """At the end of a decision: alerts, budgets and the next look of the accounts that changed."""
-    unsettled = state.work.accounts.unsettled
+    unsettled, ended = state.work.accounts.unsettled, state.work.accounts.ended
+    for row in ended:
+        _mind_drift(row, policy, out)
+    ended.clear()
     while unsettled:  # a budget that is used up stops work, which changes accounts once more
         name = next(iter(unsettled))
         account = unsettled.pop(name)
@@ -39,11 +43,21 @@ def settle_accounts(state: ClusterState, policy: Policy, out: Decision) -> None:
             _look_at(state, account, when_ms)
 
 
+def _mind_drift(row: JobRow, policy: Policy, out: Decision) -> None:
+    """A job that cost far more than was set aside for it, or completed at far less."""
+    off = row.cost - row.estimate
+    if abs(off) * 100 > row.estimate * policy.drift_percent and (off > 0 or row.state is WorkState.COMPLETED):
+        cost, estimate = decimal_text(row.cost), decimal_text(row.estimate)
+        text = f"job {row.job_id} ({row.name}) of tenant {row.tenant} cost {cost}, it was estimated at {estimate}"
+        out.notes.append(Warned(kind="usage_drift", subject=row.tenant, text=text))
+
+
 def write_accounts(state: ClusterState, out: Decision) -> None:
     """At the end of a decision: the rows of the accounts that changed, each once."""
     touched = state.work.accounts.touched
     for account in touched.values():
-        out.writes.append(Put(durable(account)))
+        account.row = durable(account)
+        out.writes.append(Put(account.row))
     touched.clear()
 
 
@@ -62,6 +76,20 @@ def _look_at(state: ClusterState, account: Account, when_ms: Ms) -> None:
     before_ms = wheel.when_ms(name)
     if before_ms is None or when_ms < before_ms:
         wheel.put(name, when_ms)
+
+
+def tell_again(old: Accounts, fresh: ClusterState, policy: Policy, out: Decision) -> None:
+    """After a full disk: an alert may have been told of what was undone, or not of what stands. Each is told again, or
+    taken back. Budgets wait for the next decision: nothing is stopped here."""
+    for account in fresh.work.accounts.by_tenant.values():
+        before = old.by_tenant.get(account.tenant.name)
+        _mind_guardrails(fresh, account, policy, out)
+        if before is not None and before.told and not account.told:
+            out.notes.append(Calmed(kind="quota_90", subject=account.tenant.name))
+        account.broke = before is not None and before.broke
+        if account.limited and account.tenant.quota.budget is not None:
+            _look_at(fresh, account, fresh.now_ms)
+    fresh.work.accounts.unsettled.clear()
 
 
 # ---- guardrails

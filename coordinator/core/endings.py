@@ -249,6 +249,8 @@ def settle_job(state: ClusterState, job: Job, out: Decision, unblocked_by: str) 
     give_back(work.accounts, job)
     work.wheel.drop((row.job_id,))
     move_job(state, job, to, out, why=why, ended_at_ms=state.now_ms)
+    if job.row.estimate or job.row.cost:
+        work.accounts.ended.append(job.row)
     if job.stormed:
         out.notes.append(Calmed(kind="retry_storm", subject=str(row.job_id)))
     work.recent[row.job_id] = job.row

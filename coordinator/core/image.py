@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from coordinator.core.events import AgentHello, FiguresPublished
 from coordinator.core.ids import ConnId, Ms, ProviderId, ProviderKey, SessionId
+from coordinator.core.reservations import note_prices
 from coordinator.core.rows import OutageRow, PoolRow, ProviderRow, SessionRow, TokenRow
 from coordinator.core.snapshot import Duplicate, Liveness
 from coordinator.core.state import Challenger, ClusterState, Figures, LiveSession, Provider
@@ -148,6 +149,7 @@ def state_of(image: StateImage) -> ClusterState:
     for row in image.tokens:
         state.put_token(row)
     state.pools = {pool.name: pool for pool in image.pools}
+    note_prices(state.work.accounts, state.pools)
     for copied in image.providers:
         _add_provider(state, copied)
     state.conns = dict(image.conns)

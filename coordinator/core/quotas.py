@@ -7,22 +7,7 @@ from coordinator.core.ids import JobId, TenantName
 from coordinator.core.metering import is_broke
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
-
-CONCURRENT = ("cpus", "gpus", "memory")
-"""What is held at a time: filled up to the guardrail, not beyond."""
-COUNTS = ("running", "queued")
-"""Exact, without a guardrail."""
-CUMULATIVE = ("storage", "ingress", "egress", "budget")
-"""Refused when use and promises and the request together would reach the guardrail."""
-DIMENSIONS = (*CONCURRENT, *COUNTS, *CUMULATIVE)
-
-
-def guardrail(name: str, limit: int, policy: Policy) -> int:
-    """What may not be passed (concurrent ones and counts) or not be reached (cumulative ones)."""
-    if name in COUNTS:
-        return limit
-    share = limit * policy.guardrail_percent
-    return share // 100 if name in CONCURRENT else -(-share // 100)
+from coordinator.core.work import Attempt
 
 
 def room_for(
@@ -50,3 +35,11 @@ def room_for(
     if quota.budget is not None and is_broke(account, state.now_ms):
         found.append("budget")
     return tuple(found)
+
+
+def room_again(state: ClusterState, attempt: Attempt, policy: Policy) -> bool:
+    """Whether an attempt of one rank that was given up may go on: others may hold what it held meanwhile. What it costs
+    does not keep it from that: it is not new."""
+    row = attempt.row
+    lacking = room_for(state, attempt.tenant, row.job_id, row.ranks[0].share.ask, 1, policy)
+    return not set(lacking) - {"budget"}

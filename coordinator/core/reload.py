@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from coordinator.core.budgets import tell_again
 from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send
 from coordinator.core.pace import fit_interval
 from coordinator.core.policy import Policy
@@ -55,6 +56,7 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
         carried = fresh.providers[provider_id].session
         renew_all(fresh, fresh.providers[provider_id], carried.seq if carried else 0, conn_id, 0, out)
     look_at_all(fresh.work, fresh.now_ms)
+    tell_again(old.work.accounts, fresh, policy, out)
     fit_interval(fresh, policy, out)
     return out
 

@@ -12,6 +12,7 @@ from coordinator.core.ids import ConnId
 from coordinator.core.leases import due_term_ms, held_by, home_of, send_stop
 from coordinator.core.loss import heard_again, unnamed
 from coordinator.core.policy import Policy
+from coordinator.core.quotas import room_again
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.transitions import put_attempt
 from coordinator.core.work import Attempt, is_live
@@ -28,7 +29,7 @@ def renew_named(state: ClusterState, provider: Provider, beat: Beat, policy: Pol
         rank = rank_of(attempt, provider) if attempt is not None else None
         if attempt is None or rank is None or attempt.row.ranks[rank].released:
             continue
-        if not is_live(attempt) and not _counts_again(state, attempt, rank, provider, out):
+        if not is_live(attempt) and not _counts_again(state, attempt, rank, provider, policy, out):
             continue
         _confirm(attempt, rank, beat.renewed_seq, out)
         terms.append(_renew(state, attempt, rank, beat, policy, out))
@@ -39,9 +40,11 @@ def renew_named(state: ClusterState, provider: Provider, beat: Beat, policy: Pol
         unnamed(state, provider, policy, out)
 
 
-def _counts_again(state: ClusterState, attempt: Attempt, rank: int, provider: Provider, out: Decision) -> bool:
+def _counts_again(
+    state: ClusterState, attempt: Attempt, rank: int, provider: Provider, policy: Policy, out: Decision
+) -> bool:
     """One that was given up: it goes on if nobody else was given its task, else it is to be ended there."""
-    if may_revive(state, attempt):
+    if may_revive(state, attempt) and room_again(state, attempt, policy):
         revive(state, attempt, out, f"{provider.row.provider_id} holds it, and nobody else was given it")
         return True
     if not attempt.stopping:

@@ -7,13 +7,13 @@ from msgspec.structs import asdict, replace
 from coordinator.core import audit
 from coordinator.core.account import DEFAULT_TENANT, NO_QUOTA, Account, Accounts, remember_held
 from coordinator.core.commands import Decision, Delete, PoolChanged, Put, Reply, TenantChanged
+from coordinator.core.dimensions import DIMENSIONS
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import PoolPrice, TenantDelete, TenantSet
 from coordinator.core.ids import PoolName, TenantName, check_name
 from coordinator.core.jobspec import PRIORITY_MAX, PRIORITY_MIN
 from coordinator.core.policy import Policy
 from coordinator.core.providers import DEFAULT_POOL
-from coordinator.core.quotas import DIMENSIONS
 from coordinator.core.reservations import MONEY_MAX, note_prices
 from coordinator.core.rows import PoolRow, Quota, TenantRow
 from coordinator.core.state import ClusterState

@@ -5,10 +5,10 @@ from __future__ import annotations
 from coordinator.core.account import DEFAULT_TENANT
 from coordinator.core.admission import known_tenant, used_and_reserved
 from coordinator.core.commands import Decision, Dimension, Reply, Usage, Usages
+from coordinator.core.dimensions import DIMENSIONS
 from coordinator.core.events import UsageRead
 from coordinator.core.fair_share import dominant, remembered
 from coordinator.core.ids import TenantName
-from coordinator.core.quotas import DIMENSIONS
 from coordinator.core.state import ClusterState
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from coordinator.core.account import Accounts, counted, hold_for, let_go
+from coordinator.core.account_image import carry_accounts
 from coordinator.core.capacity import count_behind
 from coordinator.core.ids import JobId, Ms
 from coordinator.core.queue_image import carry_queue
@@ -23,11 +25,12 @@ def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozense
     fresh.next_token = max(fresh.next_token, old.next_token)
     fresh.freed_by, fresh.looked_ms = old.freed_by, old.looked_ms
     for attempt_id, attempt in fresh.attempts.items():
-        _carry_attempt(old.attempts.get(attempt_id), attempt, now_ms)
+        _carry_attempt(fresh.accounts, old.attempts.get(attempt_id), attempt, now_ms)
         for rank, row in enumerate(attempt.row.ranks):
             if not row.released:
                 fresh.loads[row.provider_id].attempts[attempt_id, rank] = attempt.tenant
     count_behind(fresh)
+    carry_accounts(old.accounts, fresh.accounts)
     for job_id, job in fresh.jobs.items():
         before = old.jobs.get(job_id)
         if before is not None:
@@ -43,7 +46,7 @@ def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozense
     fresh.ask_place()
 
 
-def _carry_attempt(before: Attempt | None, attempt: Attempt, now_ms: Ms) -> None:
+def _carry_attempt(accounts: Accounts, before: Attempt | None, attempt: Attempt, now_ms: Ms) -> None:
     """One that ended here and not on the disk may be held by its agent still: it counts from now."""
     ranks = range(len(attempt.row.ranks))
     if before is None or before.row.token != attempt.row.token:
@@ -55,6 +58,9 @@ def _carry_attempt(before: Attempt | None, attempt: Attempt, now_ms: Ms) -> None
     attempt.granted_ms = before.granted_ms
     if attempt.row.state is AttemptState.IN_DOUBT:  # else the next tick doubts it again
         attempt.silent = set(before.silent)
+    if attempt.tenant != before.tenant and counted(attempt.row):
+        let_go(accounts, attempt.tenant, attempt.row)
+        hold_for(accounts, before.tenant, attempt.row)
     attempt.tenant = before.tenant
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from coordinator.core.account_image import AccountsImage, accounts_image, restore_accounts, restore_memory
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TaskId, TenantName
 from coordinator.core.queue import fit_step, fit_task
 from coordinator.core.queue_image import QueueImage, queue_image, restore_queue
@@ -79,6 +80,7 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     next_job_id: JobId
     next_token: int
     next_audit: int
+    accounts: AccountsImage
 
 
 def work_image(work: Work) -> WorkImage:
@@ -119,6 +121,7 @@ def work_image(work: Work) -> WorkImage:
         next_job_id=work.next_job_id,
         next_token=work.next_token,
         next_audit=work.next_audit,
+        accounts=accounts_image(work.accounts),
     )
 
 
@@ -153,6 +156,7 @@ def _attempt_memory(attempt: Attempt) -> AttemptMemory:
 def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) -> None:
     """Fill an empty Work so that it decides as the imaged one would."""
     tenants = {memory.attempt_id: memory.tenant for memory in image.attempts}
+    restore_accounts(work.accounts, image.accounts)
     load_work(work, image.rows, promote_all, tenants)
     for job in image.jobs:
         _restore_job(work.jobs[job.job_id], job)
@@ -177,6 +181,7 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
             fit_step(work, job_, step_)
             for task_ in step_.tasks.values():
                 fit_task(work, job_, step_, task_)
+    restore_memory(work.accounts, image.accounts)
     restore_queue(work, image.queue)
     work.lined_up_to = work.moves
     for provider_id in image.to_line_up:

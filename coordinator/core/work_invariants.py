@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core import graph
+from coordinator.core.account_invariants import check_accounts
 from coordinator.core.amounts import UNIT
 from coordinator.core.capacity import count_behind, hold
 from coordinator.core.ids import ProviderId, dotted
@@ -22,6 +23,7 @@ def check_work(work: Work, offers: dict[ProviderId, tuple[int, int]]) -> None:
         assert job.row.job_id == job_id and job_id < work.next_job_id
         _check_job(work, job)
     _check_queue(work)
+    check_accounts(work)
     assert list(work.jobs) == sorted(work.jobs), "jobs are out of their order"
 
 
