@@ -229,7 +229,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         lost_after_ms=plan.policy.lost_ms(plan.policy.heartbeat_interval_ms),
     )
     alerts = Alerts(engine.clock.now_ms)
-    views.listen(alerts.on_note)
+    views.listen(alerts.on_note, commands.Warned, commands.Calmed)
     delivery = Delivery(plan.receivers, plan.alerts, coordinator_id)
     alerts.tell(delivery.on_change)
     metrics = Metrics()

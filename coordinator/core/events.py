@@ -410,8 +410,8 @@ AttemptEvent = AgentGranted | AgentRefused | AttemptPhase | AttemptExited
 
 
 class AgentSaid(Event, frozen=True, kw_only=True, tag="agent_said"):
-    """What one read of an agent's socket brought of its attempts, in its order. One decision: the rows of jobs and steps
-    whose counts all of it changes are written once."""
+    """What one read of an agent's socket brought of its attempts, in its order. One decision: the rows of jobs and
+    steps whose counts all of it changes are written once."""
 
     said: tuple[AttemptEvent, ...]
 

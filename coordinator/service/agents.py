@@ -74,7 +74,7 @@ class AgentLinks:
         )
         engine.bind_links(self)
         engine.set_beats_source(self.take_beats)
-        engine.views.listen(self._on_note)
+        engine.views.listen(self._on_note, commands.LinkBound, commands.ProviderForgotten, commands.TokenChanged)
 
     # ---- connections
 

@@ -39,7 +39,7 @@ class Feed:
         self._jobs: WeakValueDictionary[JobId, asyncio.Future[None]] = WeakValueDictionary()
         """Gone by itself with the last who waits for it."""
         self._closed = False
-        views.listen(self._on_note)
+        views.listen(self._on_note, commands.Audited, commands.JobChanged, commands.AttemptChanged)
 
     def close(self) -> None:
         """End every follower and every wait."""

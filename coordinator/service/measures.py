@@ -40,7 +40,7 @@ def count_notes(metrics: Metrics, views: LiveViews) -> None:
             case _:
                 pass
 
-    views.listen(on_note)
+    views.listen(on_note, commands.SessionOpened, commands.SessionEnded, commands.Audited, commands.Warned)
 
 
 def fleet_source(views: LiveViews, alerts: Alerts) -> m.Source:

@@ -40,7 +40,7 @@ def count_waits(metrics: Metrics, views: LiveViews) -> None:
             case _:
                 pass
 
-    views.listen(on_note)
+    views.listen(on_note, commands.AttemptChanged, commands.Audited, commands.Promised)
 
 
 def tenants_source(engine: Engine) -> m.Source:

@@ -100,11 +100,19 @@ class LiveViews:
         self.tokens: dict[TokenId, TokenRow] = {}
         self.pools: dict[PoolName, PoolRow] = {}
         self._by_digest: dict[str, TokenRow] = {}
-        self._listeners: list[Listener] = []
+        self._listeners: list[tuple[Listener, tuple[type, ...]]] = []
+        self._heard: dict[type, tuple[Listener, ...]] = {}
+        """By kind of note: who wants it. A short task leaves twelve notes, and most listeners want none of them."""
 
-    def listen(self, listener: Listener) -> None:
-        """Have `listener` called with each note once it is durable. It must not block, await or raise."""
-        self._listeners.append(listener)
+    def listen(self, listener: Listener, *kinds: type) -> None:
+        """Have `listener` called with each note of these kinds (none named: with each) once it is durable. It must not
+        block, await or raise."""
+        self._listeners.append((listener, kinds))
+        self._heard.clear()
+
+    def _who_hears(self, kind: type) -> tuple[Listener, ...]:
+        found = self._heard[kind] = tuple(who for who, kinds in self._listeners if not kinds or kind in kinds)
+        return found
 
     def load(self, state: ClusterState) -> None:
         """Take over a state that was just loaded: all of it is durable, and shown before anything else happens."""
@@ -122,8 +130,20 @@ class LiveViews:
 
     def apply(self, notes: Iterable[commands.Note]) -> None:
         """Publish what became durable."""
+        heard = self._heard
         for note in notes:
+            kind = type(note)
             match note:
+                case commands.Audited():
+                    pass
+                case commands.AttemptChanged(row=attempt, tenant=tenant, fenced=fenced):
+                    before = self.attempts.get(attempt.attempt_id)
+                    if before is not None and before.row.state is attempt.state:
+                        fenced = fenced or before.fenced  # what changed is something else
+                    known = AttemptView(row=attempt, tenant=tenant, fenced=fenced)
+                    self.attempts.put(attempt.attempt_id, known, attempt.state not in LIVE_ATTEMPT)
+                case commands.JobChanged(row=job):
+                    self.jobs.put(job.job_id, job, job.state in ENDED)
                 case commands.ProviderChanged(view=view):
                     self.providers[view.provider_id] = view
                 case commands.ProviderForgotten(provider_id=provider_id):
@@ -137,17 +157,10 @@ class LiveViews:
                         self.pools.pop(name, None)
                     else:
                         self.pools[name] = pool
-                case commands.JobChanged(row=job):
-                    self.jobs.put(job.job_id, job, job.state in ENDED)
-                case commands.AttemptChanged(row=attempt, tenant=tenant, fenced=fenced):
-                    before = self.attempts.get(attempt.attempt_id)
-                    if before is not None and before.row.state is attempt.state:
-                        fenced = fenced or before.fenced  # what changed is something else
-                    known = AttemptView(row=attempt, tenant=tenant, fenced=fenced)
-                    self.attempts.put(attempt.attempt_id, known, attempt.state not in LIVE_ATTEMPT)
                 case _:
                     pass
-            for listener in self._listeners:
+            listeners = heard.get(kind)
+            for listener in listeners if listeners is not None else self._who_hears(kind):
                 listener(note)
 
     def _put_token(self, row: TokenRow) -> None:

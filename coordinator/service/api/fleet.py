@@ -49,7 +49,7 @@ class ProviderIndex:
     def __init__(self, views: LiveViews) -> None:
         self._views = views
         self._ids: list[ProviderId] = []
-        views.listen(self._on_note)
+        views.listen(self._on_note, commands.ProviderForgotten)
 
     def _on_note(self, note: commands.Note) -> None:
         if isinstance(note, commands.ProviderForgotten):

@@ -67,7 +67,7 @@ class OpenStreams:
         self._open: dict[TokenId, set[_Open]] = {}
         self._count = 0
         self._stopping = False
-        views.listen(self._on_note)
+        views.listen(self._on_note, commands.TokenChanged, commands.TokenForgotten)
 
     def __len__(self) -> int:
         return self._count

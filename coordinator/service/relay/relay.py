@@ -120,7 +120,7 @@ class Relay:
         self._closing = False
         self._running = False
         self._ended = asyncio.Event()
-        views.listen(self._on_note)
+        views.listen(self._on_note, commands.AttemptChanged)
 
     # ---- taking
 
@@ -402,5 +402,5 @@ class Relay:
             self._custody.forget(note.row.attempt_id)
             for rank in range(len(note.row.ranks)):
                 self._reader.wake(note.row.attempt_id, rank)
-                for stream in range(len(wire.STREAMS)):
+                for stream in range(len(wire.STREAMS)) if self._streams else ():
                     self._drop_if_over(LogKey(note.row.attempt_id, rank, stream))

@@ -32,9 +32,11 @@ class Heard:
         rig.links._around.post = self._hear
 
     def _hear(self, event: events.AnyEvent) -> None:
+        if isinstance(event, events.AgentSaid):
+            self.events.extend(event.said)
+            return
         self.events.append(event)
-        work = events.AgentGranted | events.AgentRefused | events.AttemptPhase | events.AttemptExited
-        if not isinstance(event, work):
+        if not isinstance(event, events.AttemptEvent):
             self._post(event)
 
     async def next_of(self, kind: type[Any]) -> Any:
@@ -120,7 +122,7 @@ def test_what_the_core_orders_is_what_the_agent_hears() -> None:
 
 
 def test_what_an_agent_says_of_an_attempt_becomes_an_event() -> None:
-    """Once each, with its token: the core judges it."""
+    """Once each, in its order, with its token: the core judges it. What came together may be one event."""
 
     async def main() -> None:
         async with a_rig() as rig:
