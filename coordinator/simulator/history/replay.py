@@ -43,10 +43,14 @@ from coordinator.simulator.history.workload import Job, tenants_of
 
 SUSPECT_MS: Ms = 10_000
 """From a machine's last heartbeat to the moment from which it is given no new work."""
+RANK_MS: Ms = 600_000
+"""How often forecasts are taken anew between two figures: they are those of the hour in any case."""
 LOOK_MS: Ms = 300_000
 """How often time alone is told while something waits."""
 IDLE_LOOK_MS: Ms = 3_600_000
 """How often while nothing does."""
+FORGET_MS: Ms = 120_000
+"""A machine that is gone for so long, with everything that it ran long lost, is not kept in the tables."""
 NEVER_MS: Ms = 100 * 366 * 86_400_000
 PLACES_MAX = 10_000
 """Place events in a row: more is a scheduler that never comes to rest."""
@@ -68,6 +72,7 @@ def policy_of(rank: str, forecast_stale_ms: Ms) -> Policy:
         stall_ms=NEVER_MS,
         outage_ms=NEVER_MS,
         forecast_stale_ms=forecast_stale_ms,
+        rank_every_ms=RANK_MS,
     )
 
 
@@ -112,6 +117,7 @@ class Replay:
         self._fleet, self._jobs, self._policy, self._end_ms = fleet, jobs, policy, end_ms
         self._nodes: dict[ProviderId, Node] = {}
         self._by_conn: dict[ConnId, Node] = {}
+        self._names: dict[ConnId, ProviderId] = {}
         self._agenda: list[tuple[Ms, int, int, Callable[[], None]]] = []
         self._posted = self._requests = self._boots = self._next_job = 0
         self._inbox: deque[events.AnyEvent] = deque()
@@ -172,6 +178,7 @@ class Replay:
         self._boots += 1
         node.conn_id, node.alive, node.connected = ConnId(self._boots), True, True
         self._by_conn[node.conn_id] = node
+        self._names[node.conn_id] = name
         if stay.ended_ms is not None:
             self._at(stay.ended_ms, DIES, partial(self._die, node, node.conn_id))
         self._tell(
@@ -220,6 +227,13 @@ class Replay:
             self.books.ended(attempt_id, rank, self.now_ms, well=False)
         node.runs.clear()
         self._at(self.now_ms + SUSPECT_MS, CLOSES, partial(self._close, node, conn_id))
+        self._at(self.now_ms + FORGET_MS, CLOSES, partial(self._forget, node, conn_id))
+
+    def _forget(self, node: Node, conn_id: ConnId) -> None:
+        """It is gone for long: it enrols again when it is back. Only who is there is looked at by every placement."""
+        name = self._names[conn_id]
+        if node.conn_id == conn_id and self._nodes.pop(name, None) is not None:
+            self._tell(events.ProviderForget(at_ms=self.now_ms, request_id=self._request(), provider_id=name))
 
     def _close(self, node: Node, conn_id: ConnId) -> None:
         """Its silence is noticed."""
@@ -305,6 +319,8 @@ class Replay:
             node = self._by_conn.get(send.conn_id)
             if node is not None and node.alive:
                 self._told(node, send.message)
+            elif isinstance(send.message, Grant):
+                self._at(self.now_ms + self._policy.grant_ms, TICKS, self._tick)
         for note in decision.notes:
             if isinstance(note, JobChanged) and note.row.state in ENDED:
                 self.settled[note.row.state] = self.settled.get(note.row.state, 0) + 1
@@ -316,8 +332,6 @@ class Replay:
         match row:
             case AttemptRow(state=AttemptState.IN_DOUBT):
                 due_ms = row.lease_over_ms
-            case AttemptRow(state=AttemptState.LEASED):
-                due_ms = None if all(rank.acked for rank in row.ranks) else self.now_ms + self._policy.grant_ms
             case TaskRow():
                 due_ms = row.not_before_ms
             case _:
