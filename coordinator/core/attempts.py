@@ -14,7 +14,7 @@ from coordinator.core.charging import charge_exit, charge_lost
 from coordinator.core.commands import Decision, Send, Settled, StopAttempt
 from coordinator.core.endings import end_task, rank_freed, stop, take_back
 from coordinator.core.events import AgentGranted, AgentRefused, AttemptExited, AttemptPhase
-from coordinator.core.ids import AttemptId, ConnId, dotted
+from coordinator.core.ids import AttemptId, ConnId, Ms, dotted
 from coordinator.core.leases import (
     drop_if_free,
     free_rank,
@@ -188,11 +188,16 @@ def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None
     job, step, task = home
     metering.start(state.work.accounts, attempt.tenant, attempt.row, step.row.task_estimate)
     move_task(state, job, task, WorkState.RUNNING, out, by=by, started_at_ms=now)
+    _is_under_way(state, job, step, now, out)
+    watch_pace(state, step)
+
+
+def _is_under_way(state: ClusterState, job: Job, step: Step, began_ms: Ms, out: Decision) -> None:
+    """Something of this step runs: so do the step and the job."""
     if step.row.state is not WorkState.RUNNING:
         move_step(state, job, step, WorkState.RUNNING, out)
     if job.row.state is not WorkState.RUNNING:
-        move_job(state, job, WorkState.RUNNING, out, started_at_ms=job.row.started_at_ms or now)
-    watch_pace(state, step)
+        move_job(state, job, WorkState.RUNNING, out, started_at_ms=job.row.started_at_ms or began_ms)
 
 
 def watch_pace(state: ClusterState, step: Step) -> None:
@@ -251,6 +256,7 @@ def end_rank(
     state: ClusterState, attempt: Attempt, rank: int, exit: ExitInfo, by: str, policy: Policy, out: Decision
 ) -> None:
     """No process of this rank is left. One that failed ends the whole attempt."""
+    _note_start(state, attempt, exit, out)
     charge_exit(state, attempt, rank, exit, out)
     free_rank(state, attempt, rank)
     attempt.row = set_rank(attempt.row, rank, exit=exit)
@@ -264,6 +270,19 @@ def end_rank(
         job, step, _ = home
         where = attempt.row.ranks[rank].provider_id
         stop(state, job, step, attempt, f"rank {rank} on {where}: {told(exit)}", out)
+
+
+def _note_start(state: ClusterState, attempt: Attempt, exit: ExitInfo, out: Decision) -> None:
+    """A short one may have ended before it was said to run: when it began follows from how long it ran."""
+    row = attempt.row
+    home = home_of(state.work, attempt)
+    if row.started_at_ms is not None or len(row.ranks) > 1 or exit.cause not in OWN_FAULTS or home is None:
+        return
+    job, step, task = home
+    began_ms = max(row.created_at_ms, state.now_ms - exit.ran_ms)
+    attempt.row = replace(row, started_at_ms=began_ms)
+    task.row = replace(task.row, started_at_ms=began_ms)
+    _is_under_way(state, job, step, began_ms, out)
 
 
 def is_success(exit: ExitInfo) -> bool:

@@ -23,7 +23,7 @@ from coordinator.core.order import Order, age
 from coordinator.core.plans import ends_before, let_in, make, still_stands
 from coordinator.core.policy import Policy
 from coordinator.core.prefetch import Prefetch
-from coordinator.core.queue import fit_fresh, fit_task, job_of
+from coordinator.core.queue import fit_fresh, fit_task, head, job_of
 from coordinator.core.quotas import room_for
 from coordinator.core.rows import AttemptState, TaskRow, WorkState
 from coordinator.core.state import ClusterState
@@ -33,6 +33,8 @@ from coordinator.core.work import Place as Spot
 
 JUDGED_MAX = 10_000
 """Providers that one Place judges for shapes it has not judged yet: some 50 ms. The next one goes on."""
+IN_LINE_AT_ONCE = 16
+"""Short tasks of one line that are lined up before another line has its turn."""
 PLANNED_MAX = 4
 """Planned starts that one Place looks for."""
 LOOK_EVERY_MS: Ms = 5_000
@@ -142,6 +144,8 @@ class Pass:
         if self._ahead:
             found = found._replace(choice=replace(found.choice, backfilled=True))
         _give(state, spot, found, waited, self._policy, self._out, prefetched)
+        if prefetched:
+            self._more_in_line(want, spot, candidates)
         self._order.served(want)
         return ""
 
@@ -153,6 +157,19 @@ class Pass:
         closed = self._plans_for(want)[1] if self._state.work.plans else ()
         kept = {who for plan in closed for who in plan.providers}
         return self._prefetch.choose(want, step, candidates, kept)
+
+    def _more_in_line(self, want: Want, spot: Spot, candidates: Candidates) -> None:
+        """The next few of the same step with it: their turns are shorter than the choice between them."""
+        state = self._state
+        for _ in range(IN_LINE_AT_ONCE - 1):
+            if self._left <= 0 or head(state.work, want) != spot:
+                return
+            asks = self._affordable(want, spot)
+            found = self._in_line(want, spot, candidates, asks) if asks else None
+            if found is None:
+                return
+            self._left -= 1
+            _give(state, spot, found, True, self._policy, self._out, prefetched=True)
 
     def _affordable(self, want: Want, spot: Spot) -> tuple[Ask, ...]:
         """The alternatives for which its tenant has room."""
