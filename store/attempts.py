@@ -4,33 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from coordinator.core.ids import JobId
-from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, AttemptState, Choice, LeaseToken, RankRow
+from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow
 from store.table import Columns, Table, several_columns, upsert
 
-COLUMNS = (
-    "job_id",
-    "step",
-    "task",
-    "attempt",
-    "state",
-    "created_at_ms",
-    "ranks",
-    "token_generation",
-    "token_number",
-    "term_ms",
-    "started_at_ms",
-    "ended_at_ms",
-    "doubted_at_ms",
-    "lease_over_ms",
-    "reason",
-    "unblocked_by",
-    "forecast",
-    "held",
-    "choice",
-    "prefetched",
-    "metered_ms",
-)
+COLUMNS = ("job_id", "step", "task", "attempt", "held", "body")
+"""The key, whether a start must know of it (1), and the row as JSON. See `tasks.COLUMNS`."""
 _NAMES = ", ".join(COLUMNS)
 ALL_HELD = f"SELECT {_NAMES} FROM attempt WHERE held = 1"  # noqa: S608
 """Live, or still holding capacity: read at start, bounded by what the fleet can hold."""
@@ -59,9 +37,8 @@ def of_tasks(tasks: int) -> str:
     )
 
 
-_json = msgspec.json.Encoder()
-_ranks = msgspec.json.Decoder(tuple[RankRow, ...])
-_choice = msgspec.json.Decoder(Choice)
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(AttemptRow)
 
 
 def is_held(row: AttemptRow) -> bool:
@@ -70,54 +47,12 @@ def is_held(row: AttemptRow) -> bool:
 
 
 def to_columns(row: AttemptRow) -> Columns:
-    return (
-        row.job_id,
-        row.step,
-        row.task,
-        row.attempt,
-        row.state.value,
-        row.created_at_ms,
-        _json.encode(row.ranks).decode(),
-        row.token.generation,
-        row.token.number,
-        row.term_ms,
-        row.started_at_ms,
-        row.ended_at_ms,
-        row.doubted_at_ms,
-        row.lease_over_ms,
-        row.reason,
-        row.unblocked_by,
-        row.forecast,
-        int(is_held(row)),
-        _json.encode(row.choice).decode() if row.choice is not None else None,
-        int(row.prefetched),
-        row.metered_ms,
-    )
+    return (row.job_id, row.step, row.task, row.attempt, int(is_held(row)), _encode(row).decode())
 
 
 def from_columns(c: Columns) -> AttemptRow:
-    """Raises ValueError (msgspec's errors are) for columns that cannot be an attempt."""
-    return AttemptRow(
-        job_id=JobId(c[0]),
-        step=c[1],
-        task=c[2],
-        attempt=c[3],
-        state=AttemptState(c[4]),
-        created_at_ms=c[5],
-        ranks=_ranks.decode(c[6]),
-        token=LeaseToken(c[7], c[8]),
-        term_ms=c[9],
-        started_at_ms=c[10],
-        ended_at_ms=c[11],
-        doubted_at_ms=c[12],
-        lease_over_ms=c[13],
-        reason=c[14],
-        unblocked_by=c[15],
-        forecast=c[16],
-        choice=_choice.decode(c[18]) if c[18] is not None else None,
-        prefetched=bool(c[19]),
-        metered_ms=c[20],
-    )
+    """Raises ValueError (msgspec's errors are) for a body that is no attempt."""
+    return _decoder.decode(c[5])
 
 
 TABLE = Table(

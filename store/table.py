@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from store.sqlite import sqlite3
 
 Columns = tuple[Any, ...]
-CHUNK_ROWS = 50
-"""Rows of one statement: the writer asks for the GIL after each, and waits for it beside a busy event loop."""
+CHUNK_VALUES = 3_000
+"""Of one statement: the writer asks for the GIL after each, and waits for it beside a busy event loop."""
+CHUNK_ROWS = (512, 64, 8)
+"""Rows of one statement, of those that hold no more values than that; what is left goes one by one."""
 
 
 class Table(NamedTuple):
@@ -48,13 +50,16 @@ def of_rows(put: str, columns: int, rows: int) -> str:
 
 def put_rows(connection: sqlite3.Connection, put: str, rows: Sequence[Columns]) -> None:
     """Put them all, within the caller's transaction; no two of them have the same key."""
-    columns = len(rows[0])
-    whole = len(rows) - len(rows) % CHUNK_ROWS
-    if whole:
-        together = of_rows(put, columns, CHUNK_ROWS)
-        for begin in range(0, whole, CHUNK_ROWS):
-            connection.execute(together, tuple(chain.from_iterable(rows[begin : begin + CHUNK_ROWS])))
-    connection.executemany(put, rows[whole:])
+    columns, begin, count = len(rows[0]), 0, len(rows)
+    for chunk in CHUNK_ROWS:
+        if chunk * columns > CHUNK_VALUES and chunk > CHUNK_ROWS[-1]:
+            continue
+        while count - begin >= chunk:
+            together = of_rows(put, columns, chunk)
+            connection.execute(together, tuple(chain.from_iterable(rows[begin : begin + chunk])))
+            begin += chunk
+    if begin < count:
+        connection.executemany(put, rows[begin:])
 
 
 def one_column(key: object) -> Columns:

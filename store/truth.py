@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from coordinator.core.commands import Delete, Put, Write
+from coordinator.core.commands import Delete, Write
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.rows import (
     ENDED,
     LIVE_ATTEMPT,
     AttemptRow,
     AuditRow,
-    JobRow,
-    LedgerRow,
-    OutageRow,
-    ProviderRow,
-    SessionRow,
-    StepRow,
     TaskRow,
     row_key,
 )
@@ -42,7 +36,7 @@ from store import (
 from store.ballast import Ballast
 from store.failpoints import FailPoints
 from store.sqlite import sqlite3, translated
-from store.table import Columns, Table, put_rows
+from store.table import Table, put_rows
 from store.wal_bound import WalBound, fold_back
 
 TABLES: dict[str, Table] = {
@@ -83,8 +77,8 @@ class Truth:
         On a full disk the ballast pays for the ends of sessions and of work, and for outages; until the room is back,
         batches without any of those are refused, so that what is left of it is kept for them.
         """
-        urgent = any(_must_be_written(write) for write in writes)
-        if not urgent:
+        batch = Batch(writes)
+        if not batch.urgent:
             self._bound.check(connection)
             if not self._ballast.restore():
                 raise CoordError(
@@ -93,71 +87,113 @@ class Truth:
                     "free some space on the disk of the data directory; nothing was changed",
                 )
         try:
-            self._commit(connection, writes)
+            self._commit(connection, batch)
         except sqlite3.Error as error:
             failure = translated(error, _path_of(connection))
-            spendable = urgent and self._ballast.in_place
+            spendable = batch.urgent and self._ballast.in_place
             if not (isinstance(failure, CoordError) and failure.code is Code.STORE_FULL and spendable):
                 raise
             self._ballast.spend()
-            self._commit(connection, writes)
+            self._commit(connection, batch)
         if not self._ballast.in_place:
             # While the disk is full the log is cut after every commit, or it would eat what the ballast gave.
             with suppress(sqlite3.Error):
                 fold_back(connection)
 
-    def _commit(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
+    def _commit(self, connection: sqlite3.Connection, batch: Batch) -> None:
         def write(connection: sqlite3.Connection) -> dict[str, int]:
             counters = dict(self.counters)
-            self._write(connection, writes, counters)
+            self._write(connection, batch, counters)
             return counters
 
         self.counters = self._bound.transact(connection, write)
         self._points.reach("truth.after_commit")
 
-    def _write(self, connection: sqlite3.Connection, writes: Sequence[Write], counters: dict[str, int]) -> None:
-        deletes: dict[str, list[Columns]] = {}
-        puts: dict[str, list[Columns]] = {}
-        keys: list[Columns] = []
-        begun: list[tuple[Ms, ProviderId]] = []
-        for (name, key), write in _coalesce(writes).items():
-            table = TABLES[name]
-            if isinstance(write, Delete):
-                deletes.setdefault(name, []).append(table.key_columns(key))
-                continue
-            columns = table.to_columns(write.row)
-            match write.row:
-                case SessionRow(session_id=session_id):
-                    if session_id > self.counters["session_id"]:
-                        begun.append((write.row.connected_at_ms, write.row.provider_id))
-                    counters["change_seq"] += 1
-                    counters["session_id"] = max(counters["session_id"], session_id)
-                    columns = (*columns, counters["change_seq"])
-                case ProviderRow(key=number, provider_id=provider_id):
-                    counters["key"] = max(counters["key"], number)
-                    keys.append((number, provider_id))
-                case JobRow(job_id=job_id):
-                    counters["job_id"] = max(counters["job_id"], job_id)
-                case AttemptRow(token=token):
-                    counters["token"] = max(counters["token"], token.number)
-                case AuditRow(seq=seq):
-                    counters["audit"] = max(counters["audit"], seq)
-                case LedgerRow(seq=seq):
-                    counters["ledger"] = max(counters["ledger"], seq)
-            puts.setdefault(name, []).append(columns)
+    def _write(self, connection: sqlite3.Connection, batch: Batch, counters: dict[str, int]) -> None:
         # Removals first: what one of them held uniquely (a digest, a key) may be in a row that is put.
-        for name, some in deletes.items():
-            connection.executemany(TABLES[name].delete, some)
-        for name, some in puts.items():
-            put_rows(connection, TABLES[name].put, some)
-        for began_ms, provider_id in begun:
-            next_seq = counters["change_seq"] + 1
-            ended = connection.execute(sessions.SUPERSEDE_IMPORTED, (began_ms, next_seq, provider_id))
-            counters["change_seq"] += ended.rowcount  # one at most: imported sessions of a provider never overlap
+        for name, gone in batch.deletes.items():
+            connection.executemany(TABLES[name].delete, [TABLES[name].key_columns(key) for key in gone])
+        for name, rows in batch.puts.items():
+            table = TABLES[name]
+            if not rows:
+                continue
+            columns = [table.to_columns(row) for row in rows.values()]
+            if name == "session":
+                begun = counters["change_seq"] + 1
+                columns = [(*session, seq) for seq, session in enumerate(columns, start=begun)]
+                counters["change_seq"] += len(columns)
+            put_rows(connection, table.put, columns)
+        if batch.audit:
+            audit.write(connection, batch.audit)
+        for row in batch.puts.get("session", {}).values():
+            if row.session_id > self.counters["session_id"]:
+                next_seq = counters["change_seq"] + 1
+                given = (row.connected_at_ms, next_seq, row.provider_id)
+                ended = connection.execute(sessions.SUPERSEDE_IMPORTED, given)
+                counters["change_seq"] += ended.rowcount  # one at most: imported sessions of a provider never overlap
+        keys = [(row.key, row.provider_id) for row in batch.puts.get("provider", {}).values()]
         if keys:
             connection.executemany(providers.REMEMBER_KEY, keys)
+        for name, number in batch.highest().items():
+            counters[name] = max(counters[name], number)
         save_counters(connection, self.counters, counters)
         self._points.reach("truth.before_commit")
+
+
+class Batch:
+    """Writes by table, the last one of each entity: those before it would be overwritten in the same transaction."""
+
+    def __init__(self, writes: Sequence[Write]) -> None:
+        self.audit: list[AuditRow] = []
+        tasks: dict[object, Any] = {}
+        attempts: dict[object, Any] = {}
+        self.puts: dict[str, dict[object, Any]] = {"task": tasks, "attempt": attempts}
+        self.deletes: dict[str, dict[object, None]] = {}
+        for write in writes:
+            if isinstance(write, Delete):
+                self.puts.get(write.table, {}).pop(write.key, None)
+                self.deletes.setdefault(write.table, {})[write.key] = None
+                continue
+            row = write.row
+            kind = type(row)
+            # Three of four rows are of these kinds; the rest takes the general way.
+            if kind is AuditRow:
+                self.audit.append(row)  # type: ignore[arg-type]
+            elif kind is AttemptRow:
+                attempts[row.job_id, row.step, row.task, row.attempt] = row  # type: ignore[union-attr]
+            elif kind is TaskRow:
+                tasks[row.job_id, row.step, row.task] = row  # type: ignore[union-attr]
+            else:
+                name, key = row_key(row)
+                self.puts.setdefault(name, {})[key] = row
+        for name, gone in self.deletes.items():
+            for key in self.puts.get(name, {}):
+                gone.pop(key, None)
+        self.urgent = self._is_urgent()
+        """What happened cannot be refused: the end of a session or of work, a time that nobody watched."""
+
+    def _is_urgent(self) -> bool:
+        return (
+            "outage" in self.puts
+            or any(row.disconnected_at_ms is not None for row in self._rows("session"))
+            or any(row.state not in LIVE_ATTEMPT for row in self._rows("attempt"))
+            or any(row.state in ENDED for row in self._rows("job", "step", "task"))
+        )
+
+    def highest(self) -> dict[str, int]:
+        """The highest number of each kind that these rows give."""
+        return {
+            "session_id": max((row.session_id for row in self._rows("session")), default=0),
+            "key": max((row.key for row in self._rows("provider")), default=0),
+            "job_id": max((row.job_id for row in self._rows("job")), default=0),
+            "token": max((row.token.number for row in self._rows("attempt")), default=0),
+            "ledger": max((row.seq for row in self._rows("ledger")), default=0),
+            "audit": max((row.seq for row in self.audit), default=0),
+        }
+
+    def _rows(self, *names: str) -> Iterator[Any]:
+        for name in names:
+            yield from self.puts.get(name, {}).values()
 
 
 def save_counters(connection: sqlite3.Connection, before: dict[str, int], after: dict[str, int]) -> None:
@@ -165,29 +201,6 @@ def save_counters(connection: sqlite3.Connection, before: dict[str, int], after:
     moved = [(value, name) for name, value in after.items() if value != before[name]]
     if moved:
         connection.executemany(meta.SET_COUNTER, moved)
-
-
-def _coalesce(writes: Sequence[Write]) -> dict[tuple[str, object], Write]:
-    """The last write of each entity: those before it would be overwritten in the same transaction."""
-    last: dict[tuple[str, object], Write] = {}
-    for write in writes:
-        last[row_key(write.row) if isinstance(write, Put) else (write.table, write.key)] = write
-    return last
-
-
-def _must_be_written(write: Write) -> bool:
-    """What happened cannot be refused: the end of a session or of work, a time that nobody watched."""
-    if not isinstance(write, Put):
-        return False
-    match write.row:
-        case SessionRow(disconnected_at_ms=int()) | OutageRow():
-            return True
-        case AttemptRow(state=state):
-            return state not in LIVE_ATTEMPT
-        case JobRow(state=ended) | StepRow(state=ended) | TaskRow(state=ended):
-            return ended in ENDED
-        case _:
-            return False
 
 
 def _path_of(connection: sqlite3.Connection) -> Path:

@@ -33,7 +33,7 @@ class WorkRetention:
             for job_id in gone:
                 await self._logs.remove(job_id)  # what an agent sent later than anybody waited for
         old_ns = (now_ms - self._settings.audit_keep_ms) * 1_000_000
-        while await self._truth.transact(lambda c: c.execute(audit.PRUNE, (old_ns, BATCH_ROWS)).rowcount) == BATCH_ROWS:
+        while not await self._truth.transact(lambda c: audit.prune(c, old_ns, BATCH_ROWS)):
             pass
         old_ms = now_ms - self._settings.ledger_keep_ms
         while (

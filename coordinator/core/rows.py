@@ -379,7 +379,7 @@ class LeaseToken(Struct, frozen=True, gc=False, order=True, array_like=True):
     number: int
 
 
-class RankRow(Struct, frozen=True, gc=False, kw_only=True):
+class RankRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One node's share of an attempt."""
 
     provider_id: ProviderId
@@ -460,7 +460,7 @@ class StepRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag=
     """What is reserved for each of its tasks until it ends, in millionths of the unit of account."""
 
 
-class TaskRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="task"):
+class TaskRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="row", tag="task"):
     """A task that was launched at least once, or is about to be. Key: (`job_id`, `step`, `task`)."""
 
     job_id: JobId
@@ -509,7 +509,7 @@ class Choice(Struct, frozen=True, gc=False, kw_only=True):
     """It started before one that stands ahead of it, without delaying that one's planned start."""
 
 
-class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="attempt"):
+class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="row", tag="attempt"):
     """One try of a task, and its lease. Key: (`job_id`, `step`, `task`, `attempt`)."""
 
     job_id: JobId
@@ -549,8 +549,11 @@ class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
         return self.job_id, self.step, self.task
 
 
-class AuditRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="audit"):
-    """One transition, or one thing that a person did. Key: `seq`, which counts up without gaps."""
+class AuditRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag_field="row", tag="audit"):
+    """One transition, or one thing that a person did. Key: `seq`, which counts up without gaps.
+
+    Encoded as an array: most of what is written is these. A new field comes last and has a default.
+    """
 
     seq: int
     wall_ns: int

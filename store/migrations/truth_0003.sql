@@ -11,10 +11,6 @@ ALTER TABLE job ADD COLUMN promised_at_ms INTEGER;
 
 ALTER TABLE step ADD COLUMN task_estimate INTEGER NOT NULL DEFAULT 0;  -- what is reserved for each of its tasks
 
-ALTER TABLE attempt ADD COLUMN choice TEXT;                            -- JSON object
-ALTER TABLE attempt ADD COLUMN prefetched INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE attempt ADD COLUMN metered_ms INTEGER;
-
 INSERT INTO counter VALUES ('ledger', 0);
 
 CREATE TABLE tenant (
@@ -84,3 +80,97 @@ CREATE TABLE ledger (
 CREATE INDEX ledger_of_tenant ON ledger (tenant);
 CREATE INDEX ledger_of_month ON ledger (month);
 CREATE INDEX ledger_of_job ON ledger (job_id);
+
+-- Tasks, attempts and audit are written by the thousand: what nobody asks for is one column of JSON.
+ALTER TABLE task RENAME TO task_v2;
+CREATE TABLE task (
+    job_id INTEGER NOT NULL,
+    step   INTEGER NOT NULL,
+    task   INTEGER NOT NULL,
+    state  TEXT NOT NULL,
+    body   TEXT NOT NULL,                      -- JSON object: the row; what it does not name has its default
+    PRIMARY KEY (job_id, step, task)
+) STRICT, WITHOUT ROWID;
+INSERT INTO task
+SELECT job_id, step, task, state,
+       json_object('row', 'task', 'job_id', job_id, 'step', step, 'task', task, 'state', state, 'attempts', attempts,
+                   'failures', failures, 'losses', losses, 'not_before_ms', not_before_ms,
+                   'failed_on', json(failed_on), 'straggler', json(iif(straggler, 'true', 'false')),
+                   'started_at_ms', started_at_ms, 'ended_at_ms', ended_at_ms, 'exit_code', exit_code,
+                   'reason', reason, 'waits_for', waits_for)
+  FROM task_v2;
+DROP TABLE task_v2;
+CREATE INDEX task_live ON task (job_id, step, task) WHERE state IN ('pending', 'staging', 'running');
+CREATE INDEX task_failed ON task (job_id, step, task) WHERE state IN ('failed', 'cancelled');
+
+ALTER TABLE attempt RENAME TO attempt_v2;
+CREATE TABLE attempt (
+    job_id  INTEGER NOT NULL,
+    step    INTEGER NOT NULL,
+    task    INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    held    INTEGER NOT NULL,                  -- 1: live, or a rank of it still holds capacity
+    body    TEXT NOT NULL,                     -- JSON object, as of a task
+    PRIMARY KEY (job_id, step, task, attempt)
+) STRICT, WITHOUT ROWID;
+INSERT INTO attempt
+SELECT job_id, step, task, attempt, held,
+       json_object('row', 'attempt', 'job_id', job_id, 'step', step, 'task', task, 'attempt', attempt, 'state', state,
+                   'created_at_ms', created_at_ms, 'ranks', json(ranks),
+                   'token', json_array(token_generation, token_number), 'term_ms', term_ms,
+                   'started_at_ms', started_at_ms, 'ended_at_ms', ended_at_ms, 'doubted_at_ms', doubted_at_ms,
+                   'lease_over_ms', lease_over_ms, 'reason', reason, 'unblocked_by', unblocked_by,
+                   'forecast', forecast)
+  FROM attempt_v2;
+DROP TABLE attempt_v2;
+CREATE INDEX attempt_held ON attempt (job_id, step, task, attempt) WHERE held = 1;
+
+DROP INDEX audit_of_subject;
+DROP INDEX audit_of_job;
+DROP INDEX audit_of_tenant;
+DROP INDEX audit_of_entity;
+ALTER TABLE audit RENAME TO audit_v2;
+CREATE TABLE audit (
+    first   INTEGER PRIMARY KEY NOT NULL,      -- number of the first row of the pack
+    last    INTEGER NOT NULL,
+    wall_ns INTEGER NOT NULL,                  -- of the last row
+    body    TEXT NOT NULL                      -- JSON array of rows, each an array in the order of their fields
+) STRICT;
+-- Where what is looked for may be: the packs that name it.
+CREATE TABLE audit_of_subject (
+    subject TEXT NOT NULL,                     -- of what is no task and no attempt
+    first   INTEGER NOT NULL,
+    PRIMARY KEY (subject, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE audit_of_job (
+    job_id INTEGER NOT NULL,
+    first  INTEGER NOT NULL,
+    low    INTEGER NOT NULL,                   -- tasks of it that the pack names lie between these, as step << 40 | task
+    high   INTEGER NOT NULL,
+    PRIMARY KEY (job_id, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE audit_of_entity (
+    entity TEXT NOT NULL,                      -- but for tasks and attempts
+    first  INTEGER NOT NULL,
+    PRIMARY KEY (entity, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE audit_of_tenant (
+    tenant TEXT NOT NULL,
+    first  INTEGER NOT NULL,
+    PRIMARY KEY (tenant, first)
+) STRICT, WITHOUT ROWID;
+INSERT INTO audit
+SELECT min(seq), max(seq), max(wall_ns),
+       json_group_array(json_array('audit', seq, wall_ns, mono_ns, entity, subject, after, before, why, by_whom,
+                                   unblocked_by, tenant, job_id, provider_id) ORDER BY seq)
+  FROM audit_v2 GROUP BY seq / 256;
+WITH packed AS (SELECT *, min(seq) OVER (PARTITION BY seq / 256) AS first FROM audit_v2)
+INSERT INTO audit_of_subject SELECT DISTINCT subject, first FROM packed WHERE entity NOT IN ('task', 'attempt');
+WITH packed AS (SELECT *, min(seq) OVER (PARTITION BY seq / 256) AS first FROM audit_v2)
+INSERT INTO audit_of_job
+SELECT DISTINCT job_id, first, 0, 4611686018427387904 FROM packed WHERE job_id IS NOT NULL;
+WITH packed AS (SELECT *, min(seq) OVER (PARTITION BY seq / 256) AS first FROM audit_v2)
+INSERT INTO audit_of_entity SELECT DISTINCT entity, first FROM packed WHERE entity NOT IN ('task', 'attempt');
+WITH packed AS (SELECT *, min(seq) OVER (PARTITION BY seq / 256) AS first FROM audit_v2)
+INSERT INTO audit_of_tenant SELECT DISTINCT tenant, first FROM packed WHERE tenant <> '';
+DROP TABLE audit_v2;

@@ -174,9 +174,18 @@ def test_a_row_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
         ("DELETE FROM spec WHERE job_id = 2", "job 2 has lost its specification"),
         ("DELETE FROM step WHERE job_id = 2", "job 2 has lost a step"),
         ("UPDATE step SET state = 'pending ' WHERE job_id = 2", "step 2.0 cannot be read"),
-        ("UPDATE task SET failed_on = '[1]' WHERE job_id = 2", "task 2.0.4 cannot be read"),
-        ("UPDATE attempt SET ranks = '[{}]' WHERE job_id = 2", "attempt 2.0.4.1 cannot be read"),
-        ("UPDATE attempt SET state = 'ran' WHERE job_id = 2", "attempt 2.0.4.1 cannot be read"),
+        (
+            "UPDATE task SET body = json_set(body, '$.failed_on', json('[1]')) WHERE job_id = 2",
+            "task 2.0.4 cannot be read",
+        ),
+        (
+            "UPDATE attempt SET body = json_set(body, '$.ranks', json('[{}]')) WHERE job_id = 2",
+            "attempt 2.0.4.1 cannot be read",
+        ),
+        (
+            "UPDATE attempt SET body = json_set(body, '$.state', 'ran') WHERE job_id = 2",
+            "attempt 2.0.4.1 cannot be read",
+        ),
     ],
 )
 def test_a_job_with_a_hole_in_it_is_set_aside_whole(tmp_path: Path, harm: str, said: str | None) -> None:

@@ -11,8 +11,11 @@ from types import ModuleType
 
 import pytest
 
+from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import WorkState
+from coordinator.ports import SUMMED_BY
 from store import (
+    accounts,
     attempts,
     audit,
     columns,
@@ -20,6 +23,7 @@ from store import (
     hours,
     imports,
     jobs,
+    ledger,
     manifest,
     meta,
     outages,
@@ -28,6 +32,7 @@ from store import (
     sessions,
     steps,
     tasks,
+    tenants,
     tokens,
 )
 from store.migrate import migrate
@@ -35,7 +40,7 @@ from store.sqlite import sqlite3
 from tests.conformance.homes import NOON_MS
 
 TRUTH = {"sessions", "providers", "outages", "tokens", "pools", "meta"}
-WORK = (jobs, steps, tasks, attempts, audit)
+WORK = (jobs, steps, tasks, attempts, audit, ledger, tenants, accounts)
 MODULES = (sessions, providers, outages, tokens, pools, meta, hours, manifest, heartbeats, columns, imports, *WORK)
 WHOLE = {
     ("providers", "ALL"): "read once at a start",
@@ -44,7 +49,10 @@ WHOLE = {
     ("meta", "ALL"): "read once at a start, a handful of rows",
     ("meta", "COUNTERS"): "read once at a start, seven rows",
     ("attempts", "ALL_HELD"): "read once at a start; the index holds those alone",
-    ("audit", "PRUNE"): "the oldest rows, of which a limit ends the walk",
+    ("audit", "OLD"): "the oldest packs, of which a limit ends the walk",
+    ("ledger", "PRUNE"): "the oldest rows, of which a limit ends the walk",
+    ("tenants", "ALL"): "read once at a start",
+    ("accounts", "ALL"): "one a tenant, read at a start and for a report",
     ("manifest", "ALL"): "backup, check and the sweep at a start, 672 rows",
     ("columns", "OUTAGES"): "the analytics worker takes them all, in its own process",
     ("columns", "PROVIDERS"): "the analytics worker takes them all",
@@ -82,8 +90,15 @@ def listings() -> Iterator[tuple[str, str]]:
         yield "listing_attempts", attempts.listing(step=step, task=task)
     for subject, job, tenant, rising in product((False, True), repeat=4):
         for entity in ("", "task", "provider"):
-            sql = audit.listing(subject=subject, job=job, entity=entity, tenant=tenant, rising=rising)
-            yield "listing_audit", sql
+            for name in ("12", "12.0.7", "12.0.7.1"):
+                yield "listing_audit", audit_listing(name if subject else "", job, entity, tenant, rising)
+    for tenant, month, job in product((False, True), repeat=3):
+        yield "listing_ledger", ledger.listing(tenant=tenant, month=month, job=job)
+
+
+def audit_listing(subject: str, job: bool, entity: str, tenant: bool, rising: bool) -> str:
+    wanted = audit.Wanted(TenantName("a") if tenant else None, JobId(1) if job else None, entity, subject)
+    return audit.listing(wanted, rising=rising)[0]
 
 
 def _short(module: ModuleType) -> str:
@@ -133,23 +148,41 @@ def test_no_statement_walks_a_table(tmp_path: Path, module: str, name: str, sql:
 @pytest.mark.parametrize("rising", [False, True])
 def test_the_most_selective_filter_of_the_audit_chooses_the_index(tmp_path: Path, rising: bool) -> None:
     """A subject before a job, a job before a rare entity, that before a tenant; frequent entities are walked for."""
-    index: dict[str, list[tuple[int, int, str, int]]] = {
+    index: dict[str, list[tuple[str, int, str, int]]] = {
         "audit_of_subject": [
-            (True, job, entity, tenant) for job in (0, 1) for entity in ("", "task") for tenant in (0, 1)
+            ("12", job, entity, tenant) for job in (0, 1) for entity in ("", "task") for tenant in (0, 1)
         ],
-        "audit_of_job": [(False, True, entity, tenant) for entity in ("", "task", "pool") for tenant in (0, 1)],
-        "audit_of_entity": [(False, False, "pool", tenant) for tenant in (0, 1)],
-        "audit_of_tenant": [(False, False, entity, 1) for entity in ("", "task")],
-        "INTEGER PRIMARY KEY": [(False, False, "", 0), (False, False, "task", 0)],
+        "audit_of_job": [
+            (subject, 1, entity, tenant)
+            for subject in ("", "12.0.7", "12.0.7.1")
+            for entity in ("", "task", "pool")
+            for tenant in (0, 1)
+        ],
+        "audit_of_entity": [("", 0, "pool", tenant) for tenant in (0, 1)],
+        "audit_of_tenant": [("", 0, entity, 1) for entity in ("", "task")],
     }
     with closing(_connection(tmp_path)) as connection:
         for name, asked in index.items():
             for subject, job, entity, tenant in asked:
-                sql = audit.listing(
-                    subject=bool(subject), job=bool(job), entity=entity, tenant=bool(tenant), rising=rising
+                found, pack = _plan(connection, audit_listing(subject, bool(job), entity, bool(tenant), rising))
+                assert pack.startswith("SEARCH audit USING INTEGER PRIMARY KEY")
+                (wanted,) = (
+                    line for line in (found,) if name in audit_listing(subject, bool(job), entity, bool(tenant), rising)
                 )
-                (line,) = _plan(connection, sql)
-                assert f"USING {name}" in line.replace("INDEX ", ""), sql
+                assert wanted.startswith("SEARCH found USING PRIMARY KEY")
+        for entity in ("", "task"):
+            (walk,) = _plan(connection, audit_listing("", False, entity, False, rising))
+            assert walk.startswith("SEARCH audit USING INTEGER PRIMARY KEY")
+
+
+@pytest.mark.parametrize("by", SUMMED_BY)
+def test_sums_of_charges_walk_those_that_match(tmp_path: Path, by: str) -> None:
+    """Of a job, a tenant or a month an index leads to them; only the sum of all reads all."""
+    with closing(_connection(tmp_path)) as connection:
+        for tenant, month, job in product((False, True), repeat=3):
+            plan = _plan(connection, ledger.sums(by, tenant=tenant, month=month, job=job))
+            walks = [line for line in plan if line.startswith("SCAN ledger")]
+            assert bool(walks) == (not tenant and not month and not job)
 
 
 @pytest.mark.parametrize(
