@@ -148,6 +148,10 @@ class Candidates:
         """How many providers have room for `ask` now, plans and tenants aside."""
         return len(self._of(state, ask).keys)
 
+    def has_bound(self) -> bool:
+        """Somebody serves one tenant alone, and may have room for more of it."""
+        return any(home[0] and heap for ranked in self._ranked.values() for home, heap in ranked.heaps.items())
+
     def is_empty(self, state: ClusterState) -> bool:
         """Nobody has room for any of its asks, whoever wants it."""
         return len(self.able) < self.shape.nodes or all(

@@ -7,6 +7,7 @@ was asked for, and with the leases granted; not with the tasks that wait.
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import inf
 
 from msgspec.structs import replace
 
@@ -35,8 +36,9 @@ JUDGED_MAX = 10_000
 """Providers that one Place judges for shapes it has not judged yet: some 50 ms. The next one goes on."""
 IN_LINE_AT_ONCE = 16
 """Short tasks of one line that are lined up before another line has its turn."""
-PLANNED_MAX = 4
-"""Planned starts that one Place looks for."""
+PLANNED_MAX = 500
+"""Providers that one Place looks at for planned starts: some 5 ms."""
+NO_LIMIT = inf
 LOOK_EVERY_MS: Ms = 5_000
 """How often bands are aged, the fleet is measured, and candidates that nobody asks for are dropped."""
 UNUSED_MS: Ms = 600_000
@@ -85,8 +87,13 @@ class Pass:
         self._left, self._to_judge, self._to_plan = policy.placements_max, JUDGED_MAX, PLANNED_MAX
         self._order = Order(state, policy)
         self._prefetch = Prefetch(state, policy)
-        self._empty: set[Shape] = set()
-        """Nobody has room for these, whoever asks."""
+        self._closed: set[Shape] = set()
+        """Nobody has room for these, whoever asks, but for who has a planned start."""
+        self._shut: dict[Shape, float] = {}
+        """Nobody has room for these with a limit of so long, or longer."""
+        self._got: dict[Shape, Candidates] = {}
+        self._open: dict[Ms | None, tuple[list[int], list[Plan]]] = {}
+        """By limit: the plans that are open to a line that has none, and those that it must leave room for."""
         self._ahead: dict[Want, Plan | None] = {}
         """Lines that have no room, and what is planned for them: those who come after must not delay it."""
         self.unfinished = False
@@ -97,7 +104,7 @@ class Pass:
             if self._left <= 0 or self._to_judge <= 0:
                 self.unfinished = True
                 break
-            if len(self._empty) == len(work.shapes) and len(self._ahead) >= self._policy.plans_max:
+            if len(self._ahead) >= self._policy.plans_max and len(self._closed) == len(work.shapes):
                 work.blocked_to = work.lines
                 break
             want, spot = turn
@@ -122,15 +129,17 @@ class Pass:
             return "judging"
         candidates.catch_up(state)
         if len(candidates.able) < want.shape.nodes:
-            state.work.drop_plan(want)
+            self._drop_plan(want)
             return "nobody"
         found = None
-        if want.shape not in self._empty:
-            if candidates.is_empty(state):
-                self._empty.add(want.shape)
-            else:
+        if not self._is_closed(want):
+            if not candidates.is_empty(state):
                 open_to, closed = self._plans_for(want)
                 found = candidates.choose(state, want, asks, closed, open_to)
+                if found is None and asks is want.shape.asks and not candidates.has_bound():
+                    self._shut_out(want)
+            else:
+                self._closed.add(want.shape)
         prefetched = False
         if found is None:
             found = self._in_line(want, spot, candidates, asks)
@@ -181,8 +190,29 @@ class Pass:
             ask for ask in want.shape.asks if not room_for(self._state, want.tenant, job_id, ask, nodes, policy)
         )
 
+    def _is_closed(self, want: Want) -> bool:
+        """Whether it need not be looked for. What is kept for this line itself is always looked at."""
+        shape = want.shape
+        shut = shape in self._closed or (shape in self._shut and self._shut[shape] <= (want.limit_ms or NO_LIMIT))
+        return shut and want not in self._state.work.plans
+
+    def _shut_out(self, want: Want) -> None:
+        """Nobody has room for it, and nobody will have for one like it that comes later and lasts as long."""
+        limit = want.limit_ms or NO_LIMIT
+        self._shut[want.shape] = min(limit, self._shut.get(want.shape, NO_LIMIT))
+        if limit <= min(other or NO_LIMIT for other in self._state.work.shapes[want.shape]):
+            self._closed.add(want.shape)
+
     def _candidates(self, shape: Shape) -> Candidates | None:
         """Those of this shape, judged anew where that is due. None: this Place has judged enough."""
+        got = self._got.get(shape)
+        if got is None:
+            got = self._find(shape)
+            if got is not None:
+                self._got[shape] = got
+        return got
+
+    def _find(self, shape: Shape) -> Candidates | None:
         state, kept, policy = self._state, self._state.work.candidates, self._policy
         found = kept.get(shape)
         fresh = found is not None and is_fresh(state, found, shape, policy)
@@ -203,6 +233,14 @@ class Pass:
     def _plans_for(self, want: Want) -> tuple[list[int], list[Plan]]:
         """The plans that are open to this line (its own, those of lines behind it, those that start when it has ended),
         and those that it must leave room for."""
+        if want not in self._state.work.plans:
+            known = self._open.get(want.limit_ms)
+            if known is None:
+                known = self._open[want.limit_ms] = self._part_plans(want)
+            return known
+        return self._part_plans(want)
+
+    def _part_plans(self, want: Want) -> tuple[list[int], list[Plan]]:
         open_to: list[int] = []
         closed: list[Plan] = []
         for planned, plan in self._state.work.plans.items():
@@ -214,11 +252,11 @@ class Pass:
         return open_to, closed
 
     def _take(self, want: Want, found: Found) -> None:
-        """What is planned counts with this placement."""
+        """What is planned counts with this placement. What was planned for its line goes on for the next one there."""
         work = self._state.work
-        if not work.plans:
-            return
-        work.drop_plan(want)
+        own = work.plans.get(want)
+        if own is not None and any(who in own.then for who, _ in found.shares):
+            self._drop_plan(want)
         for plan in work.plans.values():
             for who, share in found.shares:
                 if who in plan.then:
@@ -233,20 +271,25 @@ class Pass:
         if len(self._ahead) >= policy.plans_max:
             return
         self._ahead[want] = plan = work.plans.get(want)
+        self._open.clear()
+        if len(self._ahead) == policy.plans_max:
+            for other in [other for other in work.plans if other not in self._ahead]:
+                self._drop_plan(other)
         if plan is not None and (still_stands(state, plan, candidates, policy) or self._to_plan <= 0):
             return
         if plan is None:
             tried = line.tried_ms is not None and state.now_ms < line.tried_ms + policy.plan_every_ms
             if tried or self._to_plan <= 0 or not self._room_for_plan():
                 return
-        self._to_plan -= 1
+        self._to_plan -= len(candidates.able)
         line.tried_ms = state.now_ms
         made = make(state, want, asks, candidates, plan)
         if made is not None:
             work.put_plan(made)
         else:
-            work.drop_plan(want)
+            self._drop_plan(want)
         self._ahead[want] = made
+        self._open.clear()
 
     def _room_for_plan(self) -> bool:
         """One more may be planned: what was planned for a line that stands behind all of these gives way."""
@@ -255,8 +298,12 @@ class Pass:
             return True
         behind = next((want for want in reversed(work.plans) if want not in self._ahead), None)
         if behind is not None:
-            work.drop_plan(behind)
+            self._drop_plan(behind)
         return behind is not None
+
+    def _drop_plan(self, want: Want) -> None:
+        self._state.work.drop_plan(want)
+        self._open.clear()
 
 
 def _give(

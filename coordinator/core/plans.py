@@ -25,7 +25,7 @@ from coordinator.core.work import Attempt, Load, Plan, Want
 
 SLACK_MS: Ms = 15_000
 """From a placement to the start of its limit, and from that limit to the last process."""
-LOOKED_AT_MAX = 2_000
+LOOKED_AT_MAX = 500
 """Providers that a plan is looked for among: the first that could serve it."""
 
 

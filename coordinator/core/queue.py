@@ -137,7 +137,8 @@ def _move(work: Work, place: Place, before: Want | None, after: Want | None) -> 
 def _open(work: Work, want: Want) -> Line:
     work.lines += 1
     line = work.queue[want] = Line(number=work.lines)
-    work.shapes[want.shape] = work.shapes.get(want.shape, 0) + 1
+    limits = work.shapes.setdefault(want.shape, {})
+    limits[want.limit_ms] = limits.get(want.limit_ms, 0) + 1
     band = work.bands.setdefault((want.tenant, want.priority), Band())
     band.wants[want] = None
     return line
@@ -157,9 +158,12 @@ def _drop(work: Work, want: Want) -> None:
     """Nobody stands in this line any more."""
     del work.queue[want]
     work.drop_plan(want)
-    left = work.shapes.pop(want.shape) - 1
-    if left:
-        work.shapes[want.shape] = left
+    limits = work.shapes[want.shape]
+    limits[want.limit_ms] -= 1
+    if not limits[want.limit_ms]:
+        del limits[want.limit_ms]
+    if not limits:
+        del work.shapes[want.shape]
     band = work.bands[want.tenant, want.priority]
     del band.wants[want]
     if not band.wants:

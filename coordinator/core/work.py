@@ -260,8 +260,8 @@ class Work:
         self.planned: dict[ProviderId, int] = {}
         """The number of the plan that a provider is kept for."""
         self.next_plan = 1
-        self.shapes: dict[Shape, int] = {}
-        """How many lines there are of each."""
+        self.shapes: dict[Shape, dict[Ms | None, int]] = {}
+        """How many lines there are of each, by their limits."""
         self.blocked_to = 0
         """Lines up to this number have seen a Place at whose end nobody had room for anything."""
         self.fleet_ms: Ms | None = None
