@@ -7,6 +7,8 @@ from coordinator.api_types import AttemptEntry, ChoiceEntry, TaskEntry
 
 ATTEMPTS_SAID = 5
 """A job with more of them is read with `-o wide` or task by task."""
+LEAST_MS = 100
+"""Less than this is no figure to read."""
 
 
 def placed(tasks: tuple[TaskEntry, ...]) -> list[str]:
@@ -40,13 +42,12 @@ def _among(among: int) -> str:
 
 
 def _terms(choice: ChoiceEntry) -> str:
-    run = humane.length(choice.run_ms / 1000)
+    lost = humane.length(choice.loss_ms / 1000) if choice.loss_ms >= LEAST_MS else "next to nothing"
     match choice.basis:
         case "provider":
-            lost = humane.length(choice.loss_ms / 1000)
-            return f"expected to lose {lost} of {run} there, by its own record"
+            basis = "by its own record"
         case "age":
-            lost = humane.length(choice.loss_ms / 1000)
-            return f"expected to lose {lost} of {run} there, by how long such stays last"
+            basis = "by how long such stays last"
         case _:
-            return f"chosen by room alone for {run}, nothing is known of how long it stays"
+            return "chosen by room alone, nothing is known of how long it stays"
+    return f"expected to lose {lost} of {humane.length(choice.run_ms / 1000)} there, {basis}"

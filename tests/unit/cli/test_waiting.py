@@ -38,6 +38,7 @@ def why(*steps: t.StepWhy) -> t.JobWhy:
         (CHOICE, "best of 14: expected to lose 6m of 8h there, by its own record"),
         (replace(CHOICE, basis="age"), "by how long such stays last"),
         (replace(CHOICE, basis="none"), "nothing is known of how long it stays"),
+        (replace(CHOICE, loss_ms=20), "expected to lose next to nothing of 8h there"),
         (replace(CHOICE, among=1), "the only one that could take it"),
         (replace(CHOICE, backfilled=True), "let past one ahead of it"),
     ],
