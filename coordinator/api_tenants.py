@@ -102,6 +102,7 @@ class Usages(Struct, frozen=True, kw_only=True):
     """In order of the tenants' names."""
 
     entries: tuple[UsageEntry, ...]
+    next_page: str | None = None
 
 
 class LedgerEntry(Struct, frozen=True, kw_only=True):

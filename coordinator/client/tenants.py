@@ -75,9 +75,9 @@ class Tenants:
         """Only one without live jobs and valid tokens goes. Its ledger stays."""
         self._requests.delete(_of(name))
 
-    def usage(self, tenant: str | None = None) -> t.Usages:
-        """What is used, reserved and left, exactly, of one tenant or of every one that the token may see."""
-        return self._requests.get("/v1/usage", t.Usages, {"tenant": tenant})
+    def usage(self, tenant: str | None = None, *, limit: int = 1_000, page: str | None = None) -> t.Usages:
+        """What is used, reserved and left, exactly, of one tenant or of every one that the token may see, a page."""
+        return self._requests.get("/v1/usage", t.Usages, {"tenant": tenant, "limit": limit, "page": page})
 
     def usage_by(
         self,

@@ -15,7 +15,7 @@ from msgspec import Struct
 from coordinator.core import commands
 from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TenantName, TokenId
 from coordinator.core.publish import view_of
-from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, AttemptState, JobRow, PoolRow, TokenRow
+from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, AttemptState, JobRow, PoolRow, TenantRow, TokenRow
 from coordinator.core.snapshot import ProviderView
 from coordinator.core.state import ClusterState
 from coordinator.service.tokens import digest_of
@@ -99,6 +99,8 @@ class LiveViews:
         self.providers: dict[ProviderId, ProviderView] = {}
         self.tokens: dict[TokenId, TokenRow] = {}
         self.pools: dict[PoolName, PoolRow] = {}
+        self.tenants: dict[TenantName, TenantRow] = {}
+        """Those that have a row; `default` may have none."""
         self._by_digest: dict[str, TokenRow] = {}
         self._listeners: list[tuple[Listener, tuple[type, ...]]] = []
         self._heard: dict[type, tuple[Listener, ...]] = {}
@@ -119,6 +121,7 @@ class LiveViews:
         self.tokens = dict(state.tokens)
         self._by_digest = {row.digest: row for row in state.tokens.values()}
         self.pools = dict(state.pools)
+        self.tenants = dict(state.work.accounts.tenants)
         self.providers = {key: view_of(provider) for key, provider in state.providers.items()}
         work = state.work
         self.jobs.load({key: job.row for key, job in work.jobs.items()})
@@ -157,6 +160,11 @@ class LiveViews:
                         self.pools.pop(name, None)
                     else:
                         self.pools[name] = pool
+                case commands.TenantChanged(name=who, row=tenant_row):
+                    if tenant_row is None:
+                        self.tenants.pop(who, None)
+                    else:
+                        self.tenants[who] = tenant_row
                 case _:
                     pass
             listeners = heard.get(kind)

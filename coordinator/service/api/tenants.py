@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import StrEnum
 from typing import Annotated, Any, TypeVar
 
@@ -9,6 +10,7 @@ from msgspec import Meta, Struct
 
 from coordinator import api_types as t
 from coordinator.core import commands, events
+from coordinator.core.account import DEFAULT_TENANT, implied
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, check_name
 from coordinator.core.rows import OnBudget, OnFull, Quota, TenantRow
@@ -30,42 +32,41 @@ class TenantsQuery(Struct, frozen=True, kw_only=True):
 
 class UsageQuery(Struct, frozen=True, kw_only=True):
     tenant: Annotated[str, Meta(description="only this tenant's")] | None = None
+    limit: Annotated[int, Meta(ge=1, le=1000, description="entries on one page")] = 1000
+    page: Annotated[str, Meta(description="next_page of the answer before")] | None = None
 
 
 class _Position(Struct, frozen=True):
     after: str
 
 
-async def usages(call: Call[Any, Any], tenant: TenantName | None) -> commands.Usages:
-    """What is used, as it is decided by. CoordError(NOT_FOUND) for a tenant that there is not."""
-    result = await call.deps.engine.call(
-        lambda request_id: events.UsageRead(at_ms=call.now_ms, request_id=request_id, tenant=tenant)
-    )
-    assert isinstance(result, commands.Usages)
-    return result
+def names_after(call: Call[Any, Any], after: str) -> list[TenantName]:
+    """Of every tenant there is, in order."""
+    return sorted(name for name in {DEFAULT_TENANT, *call.deps.views.tenants} if name > after)
+
+
+def row_of(call: Call[Any, Any], name: TenantName) -> TenantRow:
+    """The tenant of this name; CoordError(NOT_FOUND). To a tenant's own tokens another one is not there."""
+    row = call.deps.views.tenants.get(name) or (implied(name) if name == DEFAULT_TENANT else None)
+    if row is None or scope_of(call) not in (None, name):
+        raise CoordError(Code.NOT_FOUND, f"there is no tenant {name}", "coord tenant list shows those there are")
+    return row
 
 
 async def list_tenants(call: Call[TenantsQuery, NoBody]) -> t.Tenants:
     """A page of the tenants, in order of their names."""
     query = call.query
     position = page_position(query.page, _Position)
-    after = position.after if position is not None else ""
-    found = await usages(call, None)
-    rows = sorted((one.tenant for one in found.entries if one.tenant.name > after), key=lambda row: row.name)
-    more, rows = len(rows) > query.limit, rows[: query.limit]
+    names = names_after(call, position.after if position is not None else "")
+    more, names = len(names) > query.limit, names[: query.limit]
     return t.Tenants(
-        entries=tuple(tenant_entry(row) for row in rows),
-        next_page=page_token(_Position(rows[-1].name)) if more else None,
+        entries=tuple(tenant_entry(row_of(call, name)) for name in names),
+        next_page=page_token(_Position(names[-1])) if more else None,
     )
 
 
 async def show_tenant(call: Call[NoQuery, NoBody]) -> t.TenantEntry:
-    """One tenant. To its own tokens another one is not there."""
-    name, own = TenantName(call.name("name")), scope_of(call)
-    if own is not None and own != name:
-        raise CoordError(Code.NOT_FOUND, f"there is no tenant {name}", "coord tenant list shows those there are")
-    found = await usages(call, name)
-    return tenant_entry(found.entries[0].tenant)
+    return tenant_entry(row_of(call, TenantName(call.name("name"))))
 
 
 async def create_tenant(call: Call[NoQuery, t.TenantRequest]) -> t.TenantEntry:
@@ -149,8 +150,26 @@ async def delete_tenant(call: Call[NoQuery, NoBody]) -> None:
 
 
 async def read_usage(call: Call[UsageQuery, NoBody]) -> t.Usages:
-    """What is used, reserved and left, exactly: of one tenant, or of every one that the token may see."""
-    found = await usages(call, scope_of(call, call.query.tenant))
-    policy = call.deps.engine.policy
-    entries = sorted(found.entries, key=lambda one: one.tenant.name)
-    return t.Usages(entries=tuple(usage_entry(one, policy) for one in entries))
+    """What is used, reserved and left, exactly: of one tenant, or of every one that the token may see, a page of them.
+    Each of a page is as of its own moment: nobody waits for the sum of ten thousand."""
+    query = call.query
+    tenant = scope_of(call, query.tenant)
+    if tenant is not None:
+        return t.Usages(entries=await _usage(call, tenant))
+    position = page_position(query.page, _Position)
+    names = names_after(call, position.after if position is not None else "")
+    more, names = len(names) > query.limit, names[: query.limit]
+    entries: list[t.UsageEntry] = []
+    for name in names:
+        with suppress(CoordError):  # deleted meanwhile
+            entries += await _usage(call, name)
+    return t.Usages(entries=tuple(entries), next_page=page_token(_Position(names[-1])) if more else None)
+
+
+async def _usage(call: Call[UsageQuery, NoBody], name: TenantName) -> tuple[t.UsageEntry, ...]:
+    """As it is decided by. CoordError(NOT_FOUND) for a tenant that there is not."""
+    result = await call.deps.engine.call(
+        lambda request_id: events.UsageRead(at_ms=call.now_ms, request_id=request_id, tenant=name)
+    )
+    assert isinstance(result, commands.Usages)
+    return tuple(usage_entry(one, call.deps.engine.policy) for one in result.entries)

@@ -123,6 +123,28 @@ def test_every_metric_shows_up_and_is_well_formed_once_things_happen() -> None:
     served(test)
 
 
+def test_tenants_beyond_the_bound_are_one_sum() -> None:
+    """Those that hold most have series of their own; nothing of the others is lost from the totals."""
+
+    async def test(rig: Rig) -> None:
+        many = metrics.TENANTS_MAX + 20
+        for number in range(many):
+            name = f"t{number:03}"
+            await rig.make_tenant(name)
+            job = {"command": ["true"], "estimate": {"egress": "7B"}}
+            assert 201 == (await rig.post(f"/v1/jobs?tenant={name}", job)).status
+        lines = (await rig.get("/metrics")).body.decode().splitlines()
+        queued = [line for line in lines if line.startswith("coord_tenant_used{") and 'dimension="queued"' in line]
+        assert metrics.TENANTS_MAX == len(queued) == len({line.split(",")[0] for line in queued})
+        assert many == sum(int(line.rsplit(" ", 1)[1]) for line in queued)
+        (other,) = [
+            line for line in lines if line.startswith('coord_tenant_reserved{tenant="other",dimension="egress"}')
+        ]
+        assert 7 * (many - metrics.TENANTS_MAX + 1) == int(other.rsplit(" ", 1)[1])
+
+    served(test)
+
+
 def test_a_histogram_counts_up_to_each_bound() -> None:
     """Buckets are cumulative, a value on a bound belongs to it, and the last one is everything."""
     values = Metrics()

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from coordinator.core import commands
 from coordinator.core.decide import decide
-from coordinator.core.events import Place, TokenCreate
+from coordinator.core.events import Place, TenantDelete, TenantSet, TokenCreate
 from coordinator.core.ids import RequestId, TenantName, TokenId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import AttemptState, Role
@@ -86,3 +86,22 @@ def test_a_fence_stays_when_something_else_of_the_attempt_changes_and_goes_when_
     views.apply([commands.AttemptChanged(row=ended, tenant=TenantName("default"))])
     view = views.attempts.get(lost.attempt_id)
     assert view is not None and not view.fenced
+
+
+def test_tenants_are_shown_as_they_became_durable_and_after_a_load() -> None:
+    """Made, changed, deleted; the default one only where it has a row."""
+    state, views = ClusterState("c"), LiveViews()
+
+    def said(event: TenantSet | TenantDelete) -> None:
+        views.apply(decide(state, event, Policy()).notes)
+
+    lab = TenantName("lab")
+    said(TenantSet(at_ms=NOW_MS, request_id=RequestId(1), name=lab, create=True, weight=3))
+    assert 3 == views.tenants[lab].weight
+    said(TenantSet(at_ms=NOW_MS, request_id=RequestId(2), name=lab, quota=(("cpus", 5),)))
+    assert (3, 5) == (views.tenants[lab].weight, views.tenants[lab].quota.cpus)
+    fresh = LiveViews()
+    fresh.load(state)
+    assert views.tenants == fresh.tenants == {lab: views.tenants[lab]}
+    said(TenantDelete(at_ms=NOW_MS, request_id=RequestId(3), name=lab))
+    assert not views.tenants
