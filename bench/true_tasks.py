@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -93,11 +93,12 @@ class Coord:
             spent[name] = times.user + times.system
             if name == "keeper":
                 spent["programs"] = times.children_user + times.children_system
-        for starter in self._processes["keeper"].children():
-            if starter.pid != self._processes["daemon"].pid and "coord" in " ".join(starter.cmdline()[:4]):
-                times = starter.cpu_times()
-                spent["keeper"] += times.user + times.system
-                spent["programs"] += times.children_user + times.children_system
+        for child in self._processes["keeper"].children():
+            with suppress(psutil.Error):  # one that removes files, and is gone
+                if "coordinator.agent.starter" in child.cmdline():
+                    times = child.cpu_times()
+                    spent["keeper"] += times.user + times.system
+                    spent["programs"] += times.children_user + times.children_system
         return spent
 
 

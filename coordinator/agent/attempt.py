@@ -75,6 +75,8 @@ class Attempt:
         self.lengths = (0, 0)
         """Of streams that are closed."""
         self.stored = (0, 0)
+        self.left_files = False
+        """Its plan or its streams may lie in its directory."""
         self.exit: ExitInfo | None = None
         self.saved = False
         """The exit is durable."""
@@ -179,7 +181,7 @@ class Attempt:
             self.tree.kill()
 
     def _close_streams(self) -> None:
-        self.lengths = self.sizes()
+        self.lengths, self.left_files = self.sizes(), True
         for pump in self.pumps:
             pump.close()
         self.pumps = ()
@@ -296,6 +298,7 @@ class Attempt:
             memory_max=memory,
             cpu_ms=cpu_ms,
         )
+        self.left_files = self.left_files or any(pump.has_file for pump in self.pumps)
         self.phase, self.pumps = "exited", ()
         self.tree.close()
 

@@ -35,6 +35,8 @@ from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 LOG_NEWS_S = 0.004
 """New lengths of a stream are told at once, but not more often than this: a program that writes byte by byte would
 keep both processes busy with telling."""
+SPOKEN_AGAIN_S = 0.002
+"""Between two syncs of the journal, and what is told after them: an exit waits so long at most for those beside it."""
 COMMIT_AGAIN_S = 1.0
 TEXT_CHARS_MAX = 1_000
 
@@ -77,6 +79,9 @@ class Custody:
         self._grown: dict[str, None] = {}
         """The same for new lengths of streams alone."""
         self._grown_at_s = 0.0
+        self._spoke_at_s = 0.0
+        self._begun: list[Attempt] = []
+        """Their streams are not watched yet."""
         self._queue: list[channel.No | channel.Told | channel.Leave] = []
         self._commit_at_s = 0.0
         self._due_to_run: list[Attempt] = []
@@ -85,6 +90,7 @@ class Custody:
         for name, held in journal.held.items():
             attempt = Attempt(held, places.used(held.place), 0.0, kept_frozen_s)
             attempt.exit, attempt.phase, attempt.saved = journal.exits[name], "exited", True
+            attempt.left_files = True
             attempt.lengths = (attempt.exit.out_bytes, attempt.exit.err_bytes)
             self._attempts[name] = attempt
 
@@ -97,6 +103,8 @@ class Custody:
     def due_s(self) -> float:
         """When `look` or `flush` has something to do."""
         due_s = self._appointments[0][0] if self._appointments else math.inf
+        if self._changed or self._queue:
+            due_s = min(due_s, self._spoke_at_s + SPOKEN_AGAIN_S)
         if self._grown:
             due_s = min(due_s, self._grown_at_s + LOG_NEWS_S)
         return min(due_s, self._commit_at_s) if self._commit_at_s else due_s
@@ -123,6 +131,7 @@ class Custody:
                 if attempt := self._current(message.attempt, message.token):
                     attempt.wanted = attempt.phase == "leased" and not attempt.starting
                     attempt.plan = attempt.plan or message.plan
+                    attempt.left_files = attempt.left_files or message.plan is None
                     if not attempt.in_line:
                         self._due_to_run.append(attempt)
             case channel.Deadline():
@@ -176,7 +185,7 @@ class Custody:
         place = None
         if not why:
             try:
-                place = self._places.take()
+                place = self._places.take(again=not self._launcher.gives_users)
             except OSError as error:
                 why = f"no directory could be made: {error.strerror}"
         if place is None:
@@ -248,7 +257,7 @@ class Custody:
             attempt.began(pid, boot_s())
             if not attempt.tree.bound_memory():
                 attempt.end(EndCause.OOM, OVER_AT_ONCE, 0.0, boot_s())
-            self._attend_streams(attempt)
+            self._begun.append(attempt)
         except Exception as error:
             self._fault(attempt, error)
         self._after(attempt, before)
@@ -291,7 +300,7 @@ class Custody:
         self._changed.pop(attempt.name, None)
         self._grown.pop(attempt.name, None)
         self._journal.add(Forgotten(attempt=attempt.name))
-        self._places.give_back(attempt.place, again=attempt.held.user == 0)
+        self._places.give_back(attempt.place, again=attempt.held.user == 0, files=attempt.left_files)
 
     # ---- what happens by itself
 
@@ -318,6 +327,9 @@ class Custody:
     def look(self, now_s: float) -> None:
         """Do what is due: freeze, end, kill, look again who is left."""
         self._guard.tell()
+        for begun in self._begun:
+            self._attend_streams(begun)  # not of those that have ended within the same turn
+        self._begun.clear()
         while self._appointments and self._appointments[0][0] <= now_s:
             attempt = self._attempts.get(heapq.heappop(self._appointments)[1])
             if attempt is not None and attempt.exit is None:
@@ -422,10 +434,14 @@ class Custody:
 
     def flush(self, say: Voice, now_s: float) -> bool:
         """Make durable, then tell. True: something is left that the daemon had no room for."""
+        if (self._changed or self._queue) and now_s < self._spoke_at_s + SPOKEN_AGAIN_S:
+            return False
         if not self._journal.commit():
             self._commit_at_s = now_s + COMMIT_AGAIN_S
             return False
         self._commit_at_s = 0.0
+        if self._changed or self._queue:
+            self._spoke_at_s = now_s
         if self._changed:
             changed = [self._attempts[name] for name in self._changed]
             for attempt in changed:
@@ -467,7 +483,7 @@ def now_of(attempt: Attempt) -> channel.Now:
         rank=attempt.held.rank,
         token=attempt.held.token,
         phase=attempt.phase,
-        directory=attempt.place.kept_text,
+        directory=attempt.place.kept,
         freeze_at_s=attempt.freeze_at_s,
         out_bytes=out_bytes,
         err_bytes=err_bytes,

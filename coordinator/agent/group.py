@@ -23,6 +23,8 @@ class Group:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._paths = {UNIFIED: path}
+        self._fds: dict[str, int] = {}
+        """Of the directories, by hierarchy."""
         self.procs = {UNIFIED: f"{path}/cgroup.procs"}
         """By hierarchy, the file that leads into it."""
         self.froze = not _made(path)
@@ -76,12 +78,17 @@ class Group:
         return self.used_us
 
     def has_none_below(self, names: tuple[str, ...]) -> bool:
-        return all(os.stat(self._paths[name]).st_nlink == 2 for name in names)  # noqa: PTH116  # a stat is all it needs
+        for name in names:
+            if name not in self._fds:
+                self._fds[name] = os.open(self._paths[name], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            if os.fstat(self._fds[name]).st_nlink != 2:
+                return False
+        return True
 
     def close(self) -> list[Path]:
         """It is not used again; these are to be removed."""
-        os.close(self._events)
-        os.close(self._stat)
+        for fd in (self._events, self._stat, *self._fds.values()):
+            os.close(fd)
         return list(self._paths.values())
 
 

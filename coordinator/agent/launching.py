@@ -19,7 +19,7 @@ from coordinator.agent.config import AgentConfig
 from coordinator.agent.devices import gpu_groups
 from coordinator.agent.isolation import Program, Started, Walls, start_isolated
 from coordinator.agent.journal import USERS
-from coordinator.agent.places import TMP, Place
+from coordinator.agent.places import Place
 from coordinator.agent.pump import Pump
 from coordinator.agent.spawn import NOT_STARTED, PATH, PROCESSES_MAX, CannotStart, start_beside, stdin_of
 from coordinator.agent.starters import Starters
@@ -166,7 +166,7 @@ class Launcher:
         self._give(place, user)
         walls = None
         if self.level is Isolation.SANDBOX:
-            walls = Walls(work=str(place.work), tmp=str(place.parts[TMP]), hidden=self._hidden)
+            walls = Walls(work=place.work, tmp=place.variables["TMPDIR"], hidden=self._hidden)
         return start_isolated(
             Program(
                 argv=plan.argv,
@@ -184,10 +184,10 @@ class Launcher:
     @staticmethod
     def _give(place: Place, user: int) -> None:
         """The program's directories and its token are its own, and nobody else's. 0: it stays who we are."""
-        names = [place.work_text, *place.variables.values()]
+        names = [place.work, *place.variables.values()]
         with contextlib.suppress(FileNotFoundError):  # an agent of another making may give its attempts none
-            token = f"{place.work_text}/token"
-            shutil.copyfile(f"{place.kept_text}/token", token)
+            token = f"{place.work}/token"
+            shutil.copyfile(f"{place.kept}/token", token)
             os.chmod(token, 0o600)  # noqa: PTH101  # strings: a Path for each would cost what the call does
             names.append(token)
         for name in names if user else ():
@@ -202,7 +202,7 @@ class Launcher:
         plan = attempt.plan
         if plan is None:
             try:
-                with (attempt.place.kept / "plan.json").open("rb") as file:
+                with Path(attempt.place.kept, "plan.json").open("rb") as file:
                     plan = _PLAN.decode(file.read(PLAN_BYTES_MAX))
             except (OSError, msgspec.DecodeError) as error:
                 raise CannotStart(NOT_STARTED, f"the plan cannot be read: {error}") from None
@@ -247,9 +247,7 @@ class Launcher:
         env |= dict(plan.env)
         for variable in OURS:
             env[variable] = place.variables[variable]
-        env["COORD_ATTEMPT_TOKEN_FILE"] = (
-            f"{place.kept_text if self.level is Isolation.NONE else place.work_text}/token"
-        )
+        env["COORD_ATTEMPT_TOKEN_FILE"] = f"{place.kept if self.level is Isolation.NONE else place.work}/token"
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
         env[MARK] = f"{self._mark}/{place.number}"
         return env

@@ -12,43 +12,41 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from coordinator.agent.log import logger
 
 TRASH = ".trash"
-HOME, TMP, OUTPUTS, CHECKPOINTS, TRACE = PARTS = ("home", "tmp", "outputs", "checkpoints", "trace")
 VARIABLES = {
-    "HOME": HOME,
-    "TMPDIR": TMP,
-    "COORD_OUTPUT_DIR": OUTPUTS,
-    "COORD_CHECKPOINT_DIR": CHECKPOINTS,
-    "COORD_TRACE_DIR": TRACE,
+    "HOME": "home",
+    "TMPDIR": "tmp",
+    "COORD_OUTPUT_DIR": "outputs",
+    "COORD_CHECKPOINT_DIR": "checkpoints",
+    "COORD_TRACE_DIR": "trace",
 }
 """Of the program, and which part of its place they name."""
 PLAN = "plan.json"
 STREAMS = ("stdout", "stderr")
 SPARE_MAX = 64
+SWEEP_AGAIN_S = 0.2
+"""Removers are started no more often: each start holds the keeper up for a millisecond."""
 BATCH = 500
 """Directories that one remover is given: its argument list has a bound."""
 
 
 class Place:
-    """One pair of directories."""
+    """One pair of directories. Their names are strings: of a short attempt's cost a fifth was making paths."""
 
-    def __init__(self, number: int, kept: Path, work: Path) -> None:
+    def __init__(self, number: int, kept: str, work: str) -> None:
         self.number = number
         self.kept = kept
         """What the agent keeps: no program reaches it at `uid` and `sandbox`."""
         self.work = work
-        self.parts = {name: work / name for name in PARTS}
-        self.streams = tuple(str(kept / name) for name in STREAMS)
-        # strings: of a short attempt's cost a fifth was making paths
-        self.kept_text, self.work_text = str(kept), str(work)
-        self.variables = {name: f"{self.work_text}/{part}" for name, part in VARIABLES.items()}
+        self.streams = tuple(f"{kept}/{name}" for name in STREAMS)
+        self.variables = {name: f"{work}/{part}" for name, part in VARIABLES.items()}
         """What a program is told of its directories."""
-        self._plan = f"{self.kept_text}/{PLAN}"
         self._made: list[int] = []
 
     def directory(self, name: str) -> str:
@@ -56,14 +54,15 @@ class Place:
         home = self.variables["HOME"]
         return str(Path(home, name)) if name else home
 
-    def make(self) -> None:
-        """OSError when there is no room."""
-        for path in (self.kept, self.work, *self.parts.values()):
-            path.mkdir(mode=0o700)
-        self._made = self._changes()
+    def make(self, again: bool) -> None:
+        """`again`: so that it may be used again. OSError when there is no room."""
+        for path in (self.kept, self.work, *self.variables.values()):
+            os.mkdir(path, 0o700)  # noqa: PTH102
+        if again:
+            self._made = self._changes()
 
     def _changes(self) -> list[int]:
-        return [os.stat(path).st_ctime_ns for path in (self.work_text, *self.variables.values())]  # noqa: PTH116
+        return [os.stat(path).st_ctime_ns for path in (self.work, *self.variables.values())]  # noqa: PTH116
 
     def is_untouched(self) -> bool:
         """Whether nothing was ever made or removed in the program's directories."""
@@ -74,7 +73,7 @@ class Place:
 
     def empty(self) -> None:
         """Nothing that could be taken for the next attempt's is left; its token will be written over the old one."""
-        for path in (*self.streams, self._plan):
+        for path in (*self.streams, f"{self.kept}/{PLAN}"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108
 
@@ -89,42 +88,48 @@ class Places:
         self._spare: list[Place] = []
         self._trashed = 0
         self._remover = 0
+        self._swept_s = -SWEEP_AGAIN_S
         self._due = True
         for root, mode in zip(self._roots, (0o700, 0o711), strict=True):  # a program of its own user passes to its own
             (root / TRASH).mkdir(mode=0o700, parents=True, exist_ok=True)
             root.chmod(mode)
+            left = [int(entry.name) for entry in (root / TRASH).iterdir() if entry.name.isdigit()]
+            self._trashed = max([self._trashed, *left])
+        for root in self._roots:
             for entry in root.iterdir():
                 if entry.name != TRASH and not (entry.name.isdigit() and int(entry.name) in self._used):
-                    self._put_away(entry)
+                    self._put_away(str(entry))
 
     def _place(self, number: int) -> Place:
-        kept, work = (root / str(number) for root in self._roots)
-        return Place(number, kept, work)
+        kept, work = self._roots
+        return Place(number, f"{kept}/{number}", f"{work}/{number}")
 
     def used(self, number: int) -> Place:
         return self._used[number]
 
-    def take(self) -> Place:
-        """One with nothing in it. OSError when there is no room for it."""
+    def take(self, again: bool = True) -> Place:
+        """One with nothing in it. `again`: it may be used again. OSError when there is no room for it."""
         if self._spare:
             place = self._spare.pop()
         else:
             place = self._place(self._next)
             self._next += 1
             try:
-                place.make()
+                place.make(again)
             except OSError:
                 self._remove(place)
                 raise
         self._used[place.number] = place
         return place
 
-    def give_back(self, place: Place, again: bool) -> None:
-        """Nothing in it is needed any more. `again`: the next attempt may have it, if it is as it was."""
+    def give_back(self, place: Place, again: bool, files: bool = True) -> None:
+        """Nothing in it is needed any more. `again`: the next attempt may have it, if it is as it was. `files`: the
+        agent's own may be there."""
         del self._used[place.number]
         if again and len(self._spare) < SPARE_MAX and place.is_untouched():
             with contextlib.suppress(OSError):
-                place.empty()
+                if files:
+                    place.empty()
                 self._spare.append(place)
                 return
         self._remove(place)
@@ -135,23 +140,17 @@ class Places:
         for path in (place.kept, place.work):
             self._put_away(path)
 
-    def _put_away(self, path: Path) -> None:
+    def _put_away(self, path: str) -> None:
         """It is gone from its place when this returns, and from the disk soon."""
-        trash = path.parent / TRASH
-        while True:
-            self._trashed += 1
-            target = trash / str(self._trashed)
-            if target.exists():
-                continue
-            try:
-                path.rename(target)
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                logger.warning("%s cannot be removed: %s", path, error.strerror)
-                return
-            self._due = True
+        self._trashed += 1
+        try:
+            os.rename(path, f"{path.rpartition('/')[0]}/{TRASH}/{self._trashed}")  # noqa: PTH104
+        except FileNotFoundError:
             return
+        except OSError as error:
+            logger.warning("%s cannot be removed: %s", path, error.strerror)
+            return
+        self._due = True
 
     def on_child(self, pid: int) -> None:
         """A child was reaped: it may be the remover."""
@@ -160,7 +159,8 @@ class Places:
 
     def sweep(self) -> None:
         """Start a process that removes what lies in the trash, if anything was put there since the last one."""
-        if not self._due or self._remover:
+        now_s = time.monotonic()
+        if not self._due or self._remover or now_s < self._swept_s + SWEEP_AGAIN_S:
             return
         left = [str(entry) for root in self._roots for entry in (root / TRASH).iterdir()]
         self._due = len(left) > BATCH
@@ -168,6 +168,7 @@ class Places:
             arguments = ["rm", "-rf", "--one-file-system", "--", *left[:BATCH]]
             try:
                 self._remover = os.posix_spawn("/bin/rm", arguments, {"PATH": "/usr/bin:/bin"})
+                self._swept_s = now_s
             except OSError as error:
                 # no process can be made just now; with what the next attempt leaves, it is tried again
                 logger.warning("what attempts left is not removed yet: %s", error.strerror)

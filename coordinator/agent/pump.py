@@ -53,12 +53,16 @@ class Pump:
     def connect(self) -> int:
         """Make the pipe; the program's end is returned, and is the caller's to close."""
         self._pipe, theirs = os.pipe2(os.O_CLOEXEC)
-        fcntl.fcntl(self._pipe, fcntl.F_SETFL, os.O_NONBLOCK)
         self.open = True
         return theirs
 
     def fileno(self) -> int:
         return self._pipe
+
+    @property
+    def has_file(self) -> bool:
+        """Whether one may have been made."""
+        return self._file >= 0 or self.length + self.dropped > 0
 
     def close(self) -> None:
         for fd in (self._pipe, self._file, self._sink):
@@ -170,10 +174,11 @@ class Pump:
 
     def _splice(self, target: int, count: int, offset: int | None = None) -> int:
         try:
-            return os.splice(self._pipe, target, count, offset_dst=offset)
+            return os.splice(self._pipe, target, count, offset_dst=offset, flags=os.SPLICE_F_NONBLOCK)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
+        os.set_blocking(self._pipe, False)
         # a file system that cannot be spliced into; what was read and could not be written counts as dropped
         data = os.read(self._pipe, min(count, PIPE_FULL_BYTES))
         written = os.write(target, data) if offset is None else os.pwrite(target, data, offset)

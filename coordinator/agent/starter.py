@@ -15,6 +15,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections import OrderedDict, deque
 from pathlib import Path
 
@@ -25,8 +26,13 @@ from coordinator.agent.starting import Ended, Order, Refused, Report, Setup, Sta
 END_FD = 3
 ENTRANCES_MAX = 256
 """Files of groups that stay open."""
-TOLD_AT_ONCE = 4
-"""Starts after which what happened is told, though more is to do."""
+TOLD_AT_ONCE = 6
+"""Reports that are told though there may be more in a moment."""
+GATHER_MS = 1
+"""What happens within so long is told together: of a short program its beginning and its end. A wake-up of the keeper
+costs as much as five reports."""
+QUIET_S = 0.003
+"""After so long without a report the next one is told at once."""
 PEAK_AGAIN = 512
 """Ends after which this process looks again how large it is."""
 
@@ -48,6 +54,7 @@ class Starter:
         self._groups: tuple[int, ...] | None = None
         self._peak = own_peak()
         self._ends = 0
+        self._told_s = 0.0
 
     def run(self, ended: int) -> None:
         """Serve until the keeper is gone. `ended`: a pipe that says that a child may have ended."""
@@ -55,7 +62,7 @@ class Starter:
         poll.register(self._end, select.POLLIN)
         poll.register(ended, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll()}
+            ready = {fd for fd, _ in poll.poll(GATHER_MS if self._reports else None)}
             if ended in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(ended, 512)
@@ -65,27 +72,26 @@ class Starter:
                     return
                 self._todo.extend((order, starting.order_fds(order, fds)) for order in orders)
             self._work()
+            if self._reports and (not ready or time.monotonic() >= self._told_s + QUIET_S):
+                self._tell()
 
     def _work(self) -> None:
-        """Do what was ordered, then be outside of every group, and tell."""
-        count = 0
+        """Do what was ordered, and be outside of every group then."""
         while self._todo:
             order, fds = self._todo.popleft()
             self._start(order, fds)
-            count += 1
             if order.apart:
                 self._leave()
-            if order.apart or count % TOLD_AT_ONCE == 0:
-                self._reap()
+            self._reap()
+            if order.apart or len(self._reports) >= TOLD_AT_ONCE:
                 self._tell()
         self._leave()
         self._reap()
-        self._tell()
 
     def _tell(self) -> None:
-        if self._reports:
-            starting.send_reports(self._end, self._reports)
-            self._reports = []
+        starting.send_reports(self._end, self._reports)
+        self._reports = []
+        self._told_s = time.monotonic()
 
     # ---- starting
 

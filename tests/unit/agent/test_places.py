@@ -23,7 +23,7 @@ def test_a_machine_without_room_for_a_process_costs_no_more_than_a_delay(
     with monkeypatch.context() as patched:
         patched.setattr(os, "posix_spawn", refused)
         place = places.take()
-        (place.work / "left").write_text("x")
+        Path(place.work, "left").write_text("x")
         places.give_back(place, again=False)
         places.sweep()
     assert list((tmp_path / "work" / ".trash").iterdir())
