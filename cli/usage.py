@@ -133,7 +133,8 @@ def usage(
         key = by or ("day" if tenant or job else "tenant")
         print_sums(client.tenants.usage_by(key, tenant=tenant, month=number, job_id=job), output)
     else:
-        print_usage(client.tenants.usage(tenant), output)
+        every = collect(lambda size, page: client.tenants.usage(tenant, limit=size, page=page), 0, PAGE_MAX)
+        print_usage(every, output)
 
 
 def month_of(text: str) -> int:
