@@ -88,8 +88,9 @@ class Account(Struct, kw_only=True):
     """Dimensions at their guardrail that a standing alert names."""
     calm_from_ms: Ms | None = None
     """Since when it was below all of them again, while the alert still stands."""
-    broke: bool = False
-    """Its budget is used up: a standing alert says so."""
+    broke: tuple[int, int] | None = None
+    """The month and the budget of it that were found used up; a standing alert says so. It stays so for that month and
+    budget: what was stopped then says that it ran a moment less than was seen, and that moment starts nothing."""
 
 
 class Accounts:

@@ -18,7 +18,7 @@ class AccountMemory(Struct, frozen=True, gc=False, kw_only=True):
     grace: tuple[int, int, int, int]
     told: tuple[str, ...]
     calm_from_ms: Ms | None
-    broke: bool
+    broke: tuple[int, int] | None
 
 
 class AccountsImage(Struct, frozen=True, gc=False, kw_only=True):

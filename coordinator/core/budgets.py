@@ -86,7 +86,7 @@ def tell_again(old: Accounts, fresh: ClusterState, policy: Policy, out: Decision
         _mind_guardrails(fresh, account, policy, out)
         if before is not None and before.told and not account.told:
             out.notes.append(Calmed(kind="quota_90", subject=account.tenant.name))
-        account.broke = before is not None and before.broke
+        account.broke = before.broke if before is not None else None
         if account.limited and account.tenant.quota.budget is not None:
             _look_at(fresh, account, fresh.now_ms)
     fresh.work.accounts.unsettled.clear()
@@ -137,13 +137,14 @@ def _guardrail_text(state: ClusterState, account: Account) -> str:
 
 def _mind_budget(state: ClusterState, account: Account, out: Decision) -> None:
     name, broke = account.tenant.name, is_broke(account, state.now_ms)
-    if broke and not account.broke:
+    budget = account.tenant.quota.budget
+    if broke and account.broke is None:
         out.notes.append(Warned(kind="budget", subject=name, text=_budget_text(state, account)))
-    elif account.broke and not broke:
+    elif account.broke is not None and not broke:
         account.freed += 1
         state.work.ask_place()
         out.notes.append(Calmed(kind="budget", subject=name))
-    account.broke = broke
+    account.broke = (account.row.month, budget) if broke and budget is not None else None
     if broke and account.tenant.on_budget is OnBudget.STOP:
         _stop_all(state, account, out)
 
@@ -181,7 +182,7 @@ def _next_look_ms(state: ClusterState, account: Account, policy: Policy) -> Ms |
         found.append(account.calm_from_ms + CALM_AFTER_MS)
     budget = account.tenant.quota.budget
     if budget is not None and account.rate:
-        if not account.broke:
+        if account.broke is None:
             found.append(now + _until(budget * SCALE - spent_scaled(account, now), account.rate))
         if "budget" not in account.told:
             crossing_ms = next_crossing_ms(account)

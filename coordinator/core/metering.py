@@ -138,4 +138,6 @@ def next_crossing_ms(account: Account) -> Ms | None:
 def is_broke(account: Account, now_ms: Ms) -> bool:
     """Whether its budget is used up: nothing of it starts."""
     budget = account.tenant.quota.budget
-    return budget is not None and spent_scaled(account, now_ms) >= budget * SCALE
+    if budget is None:
+        return False
+    return account.broke == (account.row.month, budget) or spent_scaled(account, now_ms) >= budget * SCALE
