@@ -54,6 +54,11 @@ class Held(Struct):
     token: LeaseToken
     phase: str
     exit: ExitInfo | None = None
+    cpus: int = 0
+    """What it uses of the machine."""
+    waits: bool = False
+    """It was leased ahead and waits for room; `ordered` to launch or not."""
+    ordered: bool = False
 
 
 class Agent:
@@ -83,17 +88,22 @@ class Agent:
                     return events.AgentRefused(
                         at_ms=at_ms, conn_id=conn, attempt_id=attempt_id, rank=rank, token=token, why="no room"
                     )
-                self.held[attempt_id, rank] = Held(attempt_id, rank, token, "leased")
+                held = Held(attempt_id, rank, token, "leased", cpus=message.share.ask.cpus, waits=message.prefetched)
+                self.held[attempt_id, rank] = held
                 self.terms[attempt_id] = message.term_ms
                 return events.AgentGranted(at_ms=at_ms, conn_id=conn, attempt_id=attempt_id, rank=rank, token=token)
             case commands.Launch(attempt_id=attempt_id, rank=rank, token=token):
-                self.held[attempt_id, rank].phase = "running"
+                held = self.held[attempt_id, rank]
+                held.ordered = True
+                if held.waits:
+                    return self.turn(at_ms)
+                held.phase = "running"
                 return events.AttemptPhase(
                     at_ms=at_ms, conn_id=conn, attempt_id=attempt_id, rank=rank, token=token, phase="running"
                 )
             case commands.StopAttempt(attempt_id=attempt_id):
                 mine = next((h for h in self.held.values() if h.attempt_id == attempt_id), None)
-                if mine is None:
+                if mine is None or (message.unbegun and not mine.waits):
                     return None
                 return self.ends(mine, ExitInfo(cause=EndCause.STOPPED), at_ms)
             case commands.Settled(attempt_id=attempt_id, rank=rank):
@@ -107,6 +117,15 @@ class Agent:
             case _:
                 pass
         return None
+
+    def turn(self, at_ms: Ms) -> events.AttemptPhase | None:
+        """Start the first of those that were leased ahead, if it was ordered to launch and there is room."""
+        line = sorted((h for h in self.held.values() if h.waits and h.phase == "leased"), key=lambda h: h.token)
+        used = sum(h.cpus for h in self.held.values() if h.phase != "exited" and not h.waits)
+        if not line or not line[0].ordered or used + line[0].cpus > self.offer.cpus * 1_000_000:
+            return None
+        line[0].waits = False
+        return self._thaws(line[0], at_ms)
 
     def _thaws(self, held: Held, at_ms: Ms) -> events.AttemptPhase:
         held.phase = "running"
@@ -201,8 +220,12 @@ class Site(Fleet):
             held = agent.held.get((attempt_id, rank))
             if held is not None and held.phase != "exited":
                 told = agent.ends(held, exit, self.now_ms)
-                if agent.hears and agent.conn is not None:
+                heard = agent.hears and agent.conn is not None
+                if heard:
                     self.decide(told)
+                while (started := agent.turn(self.now_ms)) is not None:
+                    if heard:
+                        self.decide(started)
                 return
         raise AssertionError(f"nobody runs rank {rank} of {attempt}")
 

@@ -52,9 +52,7 @@ class Prefetch:
         self._brief: dict[ProviderId, int] = {}
         self._heaps: dict[Want, list[tuple[float, ProviderId]]] = {}
 
-    def choose(
-        self, want: Want, step: Step, candidates: Candidates, kept: Container[ProviderId]
-    ) -> Found | None:
+    def choose(self, want: Want, step: Step, candidates: Candidates, kept: Container[ProviderId]) -> Found | None:
         """The provider that has least lined up, of those that could serve it and that are not `kept` for another."""
         length_ms = self._length_ms(step)
         if length_ms is None or not may_be_ahead(want):
@@ -114,7 +112,8 @@ class Prefetch:
         return len(load.behind) / most
 
     def _brief_at(self, who: ProviderId) -> int:
-        """How many of those that hold room there are short: so many at a time come free soon. O(those)."""
+        """How many of those that hold room there are short, and have not run for much longer than that: so many at a
+        time come free soon. O(those)."""
         found = self._brief.get(who)
         if found is None:
             load, work = self._state.work.loads[who], self._state.work
@@ -122,7 +121,9 @@ class Prefetch:
             for attempt_id, rank in load.attempts:
                 if (attempt_id, rank) in load.behind:
                     continue
-                job = work.jobs.get(attempt_id[0])
-                found += job is not None and self._length_ms(job.steps[attempt_id[1]]) is not None
+                job, row = work.jobs.get(attempt_id[0]), work.attempts[attempt_id].row
+                began_ms = row.created_at_ms if row.started_at_ms is None else row.started_at_ms
+                if job is not None and began_ms + self._policy.prefetch_wait_ms > self._state.now_ms:
+                    found += self._length_ms(job.steps[attempt_id[1]]) is not None
             self._brief[who] = found
         return found
