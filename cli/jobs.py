@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import humane, output, terminal
+from cli.completion import live_tenants
 from cli.jobids import live_jobs, named, whole_job
 from cli.options import Reach, output_option, reaches, talks
 from cli.paging import collect
@@ -56,7 +57,7 @@ def job() -> None:
 @job.command("list")
 @click.option("--state", help=f"Only these, separated by commas: {', '.join(STATES)}.")
 @click.option("--name", metavar="PATTERN", help="Only names like this; * and ? stand for anything.")
-@click.option("--tenant", help="Only of this tenant (an admin may).")
+@click.option("--tenant", shell_complete=live_tenants, help="Only of this tenant (an admin may).")
 @click.option("--limit", type=click.IntRange(0), default=50, show_default=True, help="At most so many; 0: all.")
 @output_option
 @talks

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import humane, output, terminal
-from cli.completion import live_tenants
+from cli.completion import live_pools, live_tenants
 from cli.options import Reach, reaches
 from coordinator.core.errors import Code, CoordError
 
@@ -62,7 +62,10 @@ def flags_of_a_command(command: Any) -> Any:
         click.option(
             "--estimate-cost", metavar="AMOUNT", help="What it will be charged in all; reserved. [made from prices]"
         ),
-        click.option("--pool", "pools", multiple=True, metavar="NAME", help="Only providers of this pool; repeatable."),
+        click.option(
+            "--pool", "pools", multiple=True, metavar="NAME", shell_complete=live_pools,
+            help="Only providers of this pool; repeatable.",
+        ),
         click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only so labelled; repeatable."),
         click.option("--spread", is_flag=True, default=None, help="Of equally good ones the emptiest. [fullest]"),
         click.option("--isolation", type=click.Choice(("none", "uid", "sandbox")), help="At least so much. [none]"),
