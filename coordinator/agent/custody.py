@@ -306,6 +306,8 @@ class Custody:
 
     def on_child(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
         """A child was reaped; it may be the main process of an attempt."""
+        if self._starters is not None:
+            self._starters.on_child(pid)
         if pid in self._by_main:
             # a process counts what it was copied from as its own: no more than we had means that it is not known
             memory = usage.ru_maxrss * 1024

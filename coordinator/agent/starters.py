@@ -75,6 +75,8 @@ class Starters:
         self._watch = watch
         self._most = most
         self._all: list[_One] = []
+        self._dying: dict[int, _One] = {}
+        """By process id: they say no more, and are not reaped."""
         self._waiting: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
         self._stillborn = 0
         self._hearer = hearer
@@ -99,6 +101,8 @@ class Starters:
             one = min((one for one in self._all if not one.dead), key=lambda one: len(one.ordered), default=None)
             if (one is None or len(one.ordered) >= 2) and len(self._all) < self._most and self.possible:
                 one = self._make() or one
+            if one is None and self._all:
+                return  # they are dying: then another is made
             if one is None:
                 numbers = [number for number, _, _ in self._waiting]
                 self._drop_waiting()
@@ -189,7 +193,7 @@ class Starters:
         self._watch(ours.fileno(), select.EPOLLIN, lambda: self._hear(one))
         return one
 
-    def _hear(self, one: _One) -> None:
+    def _hear(self, one: _One, reaped: bool = False) -> None:
         try:
             while (reports := starting.hear_reports(one.end)) is not None:
                 one.spoke, self._stillborn = True, 0
@@ -200,7 +204,7 @@ class Starters:
             return
         except msgspec.DecodeError:
             logger.error("a starter says what the keeper does not understand")
-        self._bury(one)
+        self._bury(one, reaped)
 
     def _take(self, one: _One, report: Report) -> None:
         match report:
@@ -215,18 +219,31 @@ class Starters:
                 one.running.discard(report.pid)
                 self._hearer.on_ended(report)
 
-    def _bury(self, one: _One) -> None:
+    def _bury(self, one: _One, reaped: bool = False) -> None:
+        """It says no more. What its children are is known when it is gone: before, they are not ours."""
         if one not in self._all:
             return
         self._all.remove(one)
+        self._dying[one.pid] = one
         self._watch(one.end.fileno(), 0, lambda: None)
         one.end.close()
-        with contextlib.suppress(ProcessLookupError):
+        if not reaped:
             os.kill(one.pid, signal.SIGKILL)
         self._stillborn += not one.spoke
-        logger.warning("a process that starts programs died; %d starts are in doubt", len(one.ordered))
-        self._lost(list(one.ordered), list(one.running))
         self.flush()
+
+    def on_child(self, pid: int) -> None:
+        """A child was reaped: it may be a starter."""
+        for one in self._all:
+            if one.pid == pid:
+                self._hear(one, reaped=True)  # what it said last
+                self._bury(one, reaped=True)
+                break
+        gone = self._dying.pop(pid, None)
+        if gone is None:
+            return
+        logger.warning("a process that starts programs died; %d starts are in doubt", len(gone.ordered))
+        self._lost(list(gone.ordered), list(gone.running))
 
     def _lost(self, numbers: Sequence[int], pids: Sequence[int]) -> None:
         self._hearer.on_lost(numbers, pids)
