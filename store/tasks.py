@@ -50,7 +50,7 @@ _decoder = msgspec.json.Decoder(TaskRow)
 
 
 def to_columns(row: TaskRow) -> Columns:
-    return (row.job_id, row.step, row.task, row.state.value, _encode(row).decode())
+    return (row.job_id, row.step, row.task, row.state._value_, _encode(row).decode())
 
 
 def from_columns(c: Columns) -> TaskRow:

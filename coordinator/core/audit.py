@@ -24,14 +24,17 @@ def record(
     provider_id: ProviderId | None = None,
 ) -> None:
     """Write one AuditRow, numbered without gaps, and tell followers of it once it is durable."""
+    work = state.work
+    seq = work.next_audit
+    work.next_audit = seq + 1
     row = AuditRow(
-        seq=state.work.next_audit,
+        seq=seq,
         wall_ns=state.wall_ns,
         mono_ns=state.mono_ns,
         entity=entity,
         subject=subject,
-        before=before,
         after=after,
+        before=before,
         why=why,
         by=by,
         unblocked_by=unblocked_by,
@@ -39,6 +42,5 @@ def record(
         job_id=job_id,
         provider_id=provider_id,
     )
-    state.work.next_audit += 1
     out.writes.append(Put(row))
     out.notes.append(Audited(row))

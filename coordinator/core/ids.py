@@ -48,9 +48,12 @@ def check_name(text: str, what: str) -> str:
     )
 
 
+_DOTTED = tuple(".".join(["%d"] * count) for count in range(5))
+
+
 def dotted(numbers: tuple[int, ...]) -> str:
     """The text of a TaskId or AttemptId, as people, file names, URLs and the wire have it."""
-    return ".".join(map(str, numbers))
+    return _DOTTED[len(numbers)] % numbers
 
 
 def attempt_of(text: str) -> AttemptId:

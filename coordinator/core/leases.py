@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from coordinator.core.account import FREE, hold_for, rank_let_go
 from coordinator.core.amounts import Share
 from coordinator.core.capacity import hold, line_up, promote, release
-from coordinator.core.commands import Decision, Grant, Launch, Message, Send, StopAttempt
+from coordinator.core.commands import AttemptChanged, Decision, Grant, Launch, Message, Put, Send, StopAttempt
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, dotted
 from coordinator.core.jobspec import StepSpec
 from coordinator.core.policy import Policy
@@ -116,31 +116,28 @@ def new_attempt(
 ) -> Attempt:
     """Reserve: hold the capacity, or stand in line for it. Nobody is told, and it has no token yet. The task's row
     counts it already."""
+    work, of, tenant, now_ms = state.work, task.row, job.row.tenant, state.now_ms
     row = AttemptRow(
-        job_id=task.row.job_id,
-        step=task.row.step,
-        task=task.row.task,
-        attempt=task.row.attempts,
+        job_id=of.job_id,
+        step=of.step,
+        task=of.task,
+        attempt=of.attempts,
         state=AttemptState.RESERVED,
-        created_at_ms=state.now_ms,
-        ranks=tuple(_rank(state, provider_id, share) for provider_id, share in shares),
+        created_at_ms=now_ms,
+        ranks=tuple([_rank(state, provider_id, share) for provider_id, share in shares]),
         unblocked_by=unblocked_by,
         forecast=forecast,
         choice=choice,
         prefetched=prefetched,
     )
-    attempt = Attempt(
-        row=row,
-        renewed_ms=[state.now_ms] * len(shares),
-        terms_ms=[0] * len(shares),
-        tenant=job.row.tenant,
-    )
-    state.work.attempts[row.attempt_id] = attempt
+    attempt_id = row.attempt_id
+    attempt = Attempt(row=row, renewed_ms=[now_ms] * len(shares), terms_ms=[0] * len(shares), tenant=tenant)
+    work.attempts[attempt_id] = attempt
     task.attempts[row.attempt] = attempt
-    hold_for(state.work.accounts, job.row.tenant, row)
+    hold_for(work.accounts, tenant, row)
+    begin = line_up if prefetched else hold
     for rank, (provider_id, share) in enumerate(shares):
-        begin = line_up if prefetched else hold
-        begin(state.work, provider_id, row.attempt_id, rank, share, job.row.tenant)
+        begin(work, provider_id, attempt_id, rank, share, tenant)
     return attempt
 
 
@@ -161,30 +158,32 @@ def grant(
     state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, why: str, policy: Policy, out: Decision
 ) -> None:
     """Issue the token, which fences every one before it, and offer the lease to the agents."""
-    work = state.work
-    token = LeaseToken(state.generation, work.next_token)
+    work, now_ms = state.work, state.now_ms
+    token = task.newest = LeaseToken(state.generation, work.next_token)
     work.next_token += 1
-    task.newest = token
     term_ms = first_term_ms(state, step.spec, policy)
-    before = attempt.row.state if attempt.row.reason else ""
-    put_attempt(attempt, out, state=AttemptState.LEASED, token=token, term_ms=term_ms, reason=why)
-    audit_attempt(state, attempt, out, AttemptState.LEASED.value, before, why)
-    attempt.granted_ms = state.now_ms
-    attempt.renewed_ms = [state.now_ms] * len(attempt.row.ranks)
-    attempt.terms_ms = [term_ms] * len(attempt.row.ranks)
-    for rank, row in enumerate(attempt.row.ranks):
-        conn_id = connection(state, row.provider_id)
+    before = attempt.row.state._value_ if attempt.row.reason else ""
+    row = attempt.row = replace(attempt.row, state=AttemptState.LEASED, token=token, term_ms=term_ms, reason=why)
+    attempt_id, ranks = row.attempt_id, row.ranks
+    out.writes.append(Put(row))
+    out.notes.append(AttemptChanged(row=row, tenant=attempt.tenant))
+    audit_attempt(state, attempt, out, "leased", before, why)
+    attempt.granted_ms = now_ms
+    attempt.renewed_ms = [now_ms] * len(ranks)
+    attempt.terms_ms = [term_ms] * len(ranks)
+    for rank, held in enumerate(ranks):
+        conn_id = connection(state, held.provider_id)
         if conn_id is not None:
             order = Grant(
-                attempt_id=attempt.row.attempt_id,
+                attempt_id=attempt_id,
                 rank=rank,
                 token=token,
                 term_ms=term_ms,
-                share=row.share,
-                prefetched=attempt.row.prefetched,
+                share=held.share,
+                prefetched=row.prefetched,
             )
             out.sends.append(Send(conn_id, order))
-    work.wheel.put(attempt.row.attempt_id, state.now_ms + policy.grant_ms)
+    work.wheel.put(attempt_id, now_ms + policy.grant_ms)
     step.running += 1
     if not has_room(step):
         fit_step(work, job, step)

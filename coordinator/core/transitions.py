@@ -41,7 +41,7 @@ def move_job(
     unblocked_by: str = "",
     **changes: Any,
 ) -> None:
-    before = job.row.state.value if job.row.reason or to is not WorkState.PENDING else ""
+    before = job.row.state._value_ if job.row.reason or to is not WorkState.PENDING else ""
     touch_job(state, job, state=to, reason=why, **changes)
     row = job.row
     audit.record(
@@ -49,7 +49,7 @@ def move_job(
         out,
         "job",
         str(row.job_id),
-        to.value,
+        to._value_,
         before=before,
         why=why,
         by=by,
@@ -79,8 +79,8 @@ def move_step(
         out,
         "step",
         f"{row.job_id}.{row.step}",
-        to.value,
-        before=before.value,
+        to._value_,
+        before=before._value_,
         why=why,
         by=by,
         unblocked_by=unblocked_by,
@@ -109,7 +109,7 @@ def move_task(
 ) -> None:
     before = task.row.state
     put_task(task, out, state=to, reason=why, **changes)
-    _audit_task(state, job, task.row, before.value, out, why, by, unblocked_by)
+    _audit_task(state, job, task.row, before._value_, out, why, by, unblocked_by)
 
 
 def new_task(state: ClusterState, job: Job, row: TaskRow, out: Decision, unblocked_by: str) -> Task:
@@ -127,7 +127,7 @@ def _audit_task(
         out,
         "task",
         dotted(row.task_id),
-        row.state.value,
+        row.state._value_,
         before=before,
         why=why,
         by=by,
@@ -157,7 +157,7 @@ def move_attempt(
 ) -> None:
     before = attempt.row.state
     put_attempt(attempt, out, fenced=fenced, state=to, reason=why, **changes)
-    audit_attempt(state, attempt, out, to.value, before.value, why, by)
+    audit_attempt(state, attempt, out, to._value_, before._value_, why, by)
 
 
 def audit_attempt(
