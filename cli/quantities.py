@@ -11,6 +11,8 @@ from cli import humane
 from coordinator.core.amounts import decimal_text, millionths
 from coordinator.core.errors import Code, CoordError
 
+AMOUNT_MAX = 2**53
+"""The API takes no more: beyond it JSON's numbers are not exact everywhere."""
 NONE = "none"
 """How a limit is lifted."""
 
@@ -61,7 +63,7 @@ def limit_of(name: str, text: str, option: str) -> int | None:
         return None
     match DIMENSIONS[name].kind:
         case "bytes":
-            return humane.size(text)
+            return _bounded(humane.size(text), text, option)
         case "jobs":
             return _whole(text, option)
         case kind:
@@ -74,6 +76,14 @@ def exact(text: str, option: str, like: str) -> int:
     if amount is None:
         raise CoordError(
             Code.BAD_REQUEST, f"{option} {text!a} is no amount", f"write it like {like}, not finer than a millionth"
+        )
+    return _bounded(amount, text, option)
+
+
+def _bounded(amount: int, text: str, option: str) -> int:
+    if amount > AMOUNT_MAX:
+        raise CoordError(
+            Code.BAD_REQUEST, f"{option} {text!a} is more than is counted", "leave it away, or say none: no limit"
         )
     return amount
 

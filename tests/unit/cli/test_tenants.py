@@ -70,6 +70,13 @@ def test_a_size_that_is_shown_without_a_fraction_is_the_size(size: int) -> None:
     assert "." in text or size == humane.size(text)
 
 
+@pytest.mark.parametrize(("name", "text"), [("cpus", "99999999999"), ("memory", "100000TiB"), ("budget", "9" * 11)])
+def test_a_limit_beyond_what_is_counted_is_refused_here(name: str, text: str) -> None:
+    """With what to say instead, and not with the words of a parser on the other side."""
+    with pytest.raises(CoordError, match="more than is counted"):
+        limit_of(name, text, f"--{name}")
+
+
 # ---- tenants
 
 
