@@ -24,7 +24,7 @@ def why_there(attempt: AttemptEntry) -> str:
     choice = attempt.choice
     if choice is None:
         return ""
-    said = [f"{_among(choice.among)}: {_terms(choice)}"]
+    said = [": ".join(part for part in (_among(choice.among), _terms(choice)) if part)]
     if attempt.prefetched:
         said.append("lined up behind what ran there")
     if choice.backfilled:
@@ -49,5 +49,5 @@ def _terms(choice: ChoiceEntry) -> str:
         case "age":
             basis = "by how long such stays last"
         case _:
-            return "chosen by room alone, nothing is known of how long it stays"
+            return "chosen by room alone, nothing is known of how long it stays" if choice.among > 1 else ""
     return f"expected to lose {lost} of {humane.length(choice.run_ms / 1000)} there, {basis}"

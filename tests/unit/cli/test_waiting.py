@@ -39,12 +39,17 @@ def why(*steps: t.StepWhy) -> t.JobWhy:
         (replace(CHOICE, basis="age"), "by how long such stays last"),
         (replace(CHOICE, basis="none"), "nothing is known of how long it stays"),
         (replace(CHOICE, loss_ms=20), "expected to lose next to nothing of 8h there"),
-        (replace(CHOICE, among=1), "the only one that could take it"),
+        (replace(CHOICE, among=1), "the only one that could take it: expected to lose 6m"),
         (replace(CHOICE, backfilled=True), "let past one ahead of it"),
     ],
 )
 def test_the_terms_of_a_choice_are_words(choice: t.ChoiceEntry, words: str) -> None:
     assert words in why_there(an_attempt(choice=choice))
+
+
+def test_where_nothing_was_chosen_and_nothing_is_known_no_more_is_said() -> None:
+    """A fleet of one, just started."""
+    assert "the only one that could take it" == why_there(an_attempt(choice=replace(CHOICE, among=1, basis="none")))
 
 
 def test_one_that_was_lined_up_says_so_and_an_old_one_says_nothing() -> None:
