@@ -32,46 +32,43 @@ class Order:
         self._aside: list[tuple[BandKey, tuple[Place, int, Want]]] = []
         self._standing: dict[TenantName, float] = {}
         self._turns: list[Turn] = []
+        self._bands_of: dict[TenantName, list[BandKey]] = {}
+        self._moved: set[BandKey] = set()
+        """Bands whose turn may be another one now: never an earlier one, since its tenant got something."""
         for key, band in state.work.bands.items():
             if band.since_ms is None:
                 band.since_ms = state.now_ms
             turn = self._turn(key, band)
             if turn is not None:
                 self._turns.append(turn)
+                self._bands_of.setdefault(key[0], []).append(key)
         heapify(self._turns)
-
-    def __bool__(self) -> bool:
-        """Somebody's turn is still to come."""
-        return bool(self._turns)
 
     def next(self) -> tuple[Want, Place] | None:
         """Whose turn it is, in which line; it is to be followed by `served` or `passed`."""
-        work = self._state.work
         while self._turns:
-            key = self._turns[0][3]
-            band = work.bands.get(key)
-            turn = self._turn(key, band) if band is not None else None
-            if band is None or turn is None:
-                heappop(self._turns)
-            elif turn > self._turns[0]:
-                heapreplace(self._turns, turn)
-            else:
-                place, _, want = band.heads[0]
-                return want, place
+            turn = self._turns[0]
+            if turn[3] not in self._moved:
+                band = self._state.work.bands[turn[3]]
+                return band.heads[0][2], turn[2]
+            self._moved.discard(turn[3])
+            self._put_anew(turn[3])
         return None
 
     def passed(self) -> None:
         """Nothing for this line: the next one of its band is asked."""
         key = self._turns[0][3]
         self._aside.append((key, heappop(self._state.work.bands[key].heads)))
+        self._put_anew(key)
 
     def served(self, want: Want) -> None:
-        """The head of this line got something: it does not stand there any more."""
+        """The head of this line got something: its tenant stands elsewhere from now on."""
         work = self._state.work
         band = work.bands.get((want.tenant, want.priority))
         if band is not None:
             band.since_ms = self._state.now_ms
-        self._standing.pop(want.tenant, None)
+        del self._standing[want.tenant]
+        self._moved.update(self._bands_of[want.tenant])
 
     def close(self) -> None:
         """Who stood aside stands in line again."""
@@ -80,6 +77,15 @@ class Order:
             line = work.queue.get(entry[2])
             if line is not None and line.entry == entry[1]:
                 heappush(work.bands[key].heads, entry)
+
+    def _put_anew(self, key: BandKey) -> None:
+        """The band whose turn came stands where it stands now, or nowhere."""
+        band = self._state.work.bands.get(key)
+        turn = self._turn(key, band) if band is not None else None
+        if turn is None:
+            heappop(self._turns)
+        else:
+            heapreplace(self._turns, turn)
 
     def _turn(self, key: BandKey, band: Band) -> Turn | None:
         """None: nobody of this band is left in this Place."""

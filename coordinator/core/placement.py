@@ -53,12 +53,12 @@ def on_place(state: ClusterState, event: Place, policy: Policy, out: Decision) -
     work.place_due = False
     if state.stopping or not work.queue:
         return
-    began = work.betters
+    began = work.betters, work.lines
     if work.fleet_ms is None or state.now_ms - work.fleet_ms >= LOOK_EVERY_MS:
         _look(state, policy)
     through = Pass(state, policy, out)
     through.run()
-    work.place_due = through.unfinished or work.betters != began
+    work.place_due = through.unfinished or (work.betters, work.lines) != began
 
 
 def _look(state: ClusterState, policy: Policy) -> None:
@@ -133,13 +133,12 @@ class Pass:
             return "nobody"
         found = None
         if not self._is_closed(want):
-            if not candidates.is_empty(state):
-                open_to, closed = self._plans_for(want)
-                found = candidates.choose(state, want, asks, closed, open_to)
-                if found is None and asks is want.shape.asks and not candidates.has_bound():
-                    self._shut_out(want)
-            else:
+            open_to, closed = self._plans_for(want)
+            found = candidates.choose(state, want, asks, closed, open_to)
+            if found is None and candidates.is_empty(state):
                 self._closed.add(want.shape)
+            elif found is None and asks is want.shape.asks and not candidates.has_bound():
+                self._shut_out(want)
         prefetched = False
         if found is None:
             found = self._in_line(want, spot, candidates, asks)
@@ -283,7 +282,7 @@ class Pass:
                 return
         self._to_plan -= len(candidates.able)
         line.tried_ms = state.now_ms
-        made = make(state, want, asks, candidates, plan)
+        made = make(state, want, asks, candidates, self._ahead)
         if made is not None:
             work.put_plan(made)
         else:

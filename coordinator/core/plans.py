@@ -7,7 +7,7 @@ until what they rest on has changed; they are made by time limits, else expected
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from heapq import nsmallest
 from itertools import islice
 
@@ -83,14 +83,16 @@ def free_at(state: ClusterState, provider: Provider, tenant: TenantName, ask: As
 
 
 def make(
-    state: ClusterState, want: Want, asks: Collection[Ask], candidates: Candidates, before: Plan | None
+    state: ClusterState, want: Want, asks: Collection[Ask], candidates: Candidates, ahead: Container[Want]
 ) -> Plan | None:
-    """The earliest start on providers that are kept for nobody else, by the alternative that can start first. None: too
-    few are left. O(providers looked at x their attempts)."""
-    work, nodes, own = state.work, want.shape.nodes, before.number if before is not None else 0
+    """The earliest start on providers that are kept for nobody who stands `ahead`, by the alternative that can start
+    first; plans of others there are dropped. None: too few are left. O(providers looked at x their attempts)."""
+    work, nodes, before = state.work, want.shape.nodes, state.work.plans.get(want)
+    kept = {who for other, plan in work.plans.items() if other in ahead and other != want for who in plan.providers}
+    own = before.providers if before is not None else ()
     best: tuple[Ms, Ask, list[tuple[Ms, int, float, ProviderId]], dict[ProviderId, Load]] | None = None
     able = sorted(candidates.able) if len(candidates.able) > LOOKED_AT_MAX else candidates.able
-    free = [who for who in islice(able, LOOKED_AT_MAX) if work.planned.get(who, own) == own]
+    free = [who for who in islice(able, LOOKED_AT_MAX) if who not in kept]
     if len(free) < nodes:
         return None
     for ask in asks:
@@ -100,7 +102,7 @@ def make(
             if not has_room(provider, NOTHING, ask):
                 continue
             when_ms, loads[who] = free_at(state, provider, want.tenant, ask)
-            times.append((when_ms, int(who not in work.planned), candidates.able[who].term, who))
+            times.append((when_ms, int(who not in own), candidates.able[who].term, who))
         chosen = nsmallest(nodes, times)
         if len(chosen) == nodes and (best is None or chosen[-1][0] < best[0]):
             best = chosen[-1][0], ask, chosen, loads
@@ -109,6 +111,8 @@ def make(
     start_ms, ask, chosen, loads = best
     providers = tuple(who for *_, who in chosen)
     then = {who: _then(state, state.providers[who], loads[who], start_ms, ask) for who in providers}
+    for other in [other for other, plan in work.plans.items() if not plan.then.keys().isdisjoint(providers)]:
+        work.drop_plan(other)
     work.next_plan += 1
     return Plan(
         number=work.next_plan,
