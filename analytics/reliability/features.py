@@ -28,6 +28,8 @@ THIN_LEAVINGS = 3
 THIN_ONLINE_MS = 3 * DAY_MS
 """A provider with fewer leavings than that, and less time online, is flagged `thin`."""
 NEWCOMER_MS = DAY_MS
+LONG_MS: Ms = 14 * DAY_MS
+"""How far before the window a provider's record is read for the forecast: as far as sessions are read at all."""
 BLOCK_SESSIONS = 1 << 17
 """A column of so many is 1 MB: a few of them fit into a core's cache."""
 
@@ -54,6 +56,10 @@ class Window(NamedTuple):
     """By provider."""
     ours: Flags
     """By provider: our outages concern it."""
+    long_left: Ints
+    """By provider: leavings in the window and the LONG_MS before it."""
+    long_ms: Ints
+    """By provider: time online then."""
 
     @property
     def outages(self) -> Outages:
@@ -76,6 +82,11 @@ def _unpooled(fleet: Fleet, at_ms: Ms, window_ms: Ms) -> Window:
     from_ms = at_ms - window_ms
     outages = Outages(fleet.outages_began, fleet.outages_ended)
     stays, online = join(fleet, at_ms)
+    long_from = from_ms - LONG_MS
+    long_left = np.bincount(stays.provider[stays.left & (stays.end > long_from)], minlength=n)
+    known = cut(np.maximum(stays.start, long_from), stays.end, stays.ours, outages)
+    length = np.maximum(known.end - known.begin, 0).astype(np.float64)
+    long_ms = np.rint(np.bincount(stays.provider[known.row], weights=length, minlength=n)).astype(np.int64)
     touches = (stays.end > from_ms) | stays.open | ((stays.end == from_ms) & (stays.start == from_ms))
     if not bool(np.all(touches)):
         stays = Stays(*(column[touches] for column in stays))
@@ -102,7 +113,7 @@ def _unpooled(fleet: Fleet, at_ms: Ms, window_ms: Ms) -> Window:
     online_ms = np.rint(np.bincount(online.provider, weights=length, minlength=n)).astype(np.int64)
     return Window(
         at_ms, from_ms, fleet, stays, exposures, NO_CURVE, online,
-        began, at_ms - began - unseen, online_ms, ours,
+        began, at_ms - began - unseen, online_ms, ours, long_left, long_ms,
     )  # fmt: skip
 
 
@@ -226,6 +237,8 @@ def records_of(fleet: Fleet, at_ms: Ms, window_ms: Ms = WINDOW_MS) -> tuple[Wind
         observed_ms=np.concatenate([part.observed_ms for part in parts]),
         online_ms=np.concatenate([part.online_ms for part in parts]),
         ours=np.concatenate([part.ours for part in parts]),
+        long_left=np.concatenate([part.long_left for part in parts]),
+        long_ms=np.concatenate([part.long_ms for part in parts]),
     )
     return window, features
 

@@ -36,7 +36,7 @@ TRIAL_MIN = 250
 PROVIDERS_MAX = 5_000
 """Providers that are learnt from; of a larger fleet an even sample."""
 CASES_MAX = 600
-"""Of one moment; of more an even sample: weights of seven signals need no more."""
+"""Of one moment; of more an even sample: weights of eight signals need no more."""
 LOOKBACK_MS: Ms = 14 * DAY_MS
 """How far before a window sessions are read, so that a stay that reaches into it keeps its age."""
 
