@@ -280,8 +280,8 @@ class Store(Protocol):
         month: int | None = None,
         job_id: JobId | None = None,
     ) -> list[UsageSum]:
-        """Sums of the ledger by one of SUMMED_BY, the costliest first. Walks the charges that match: about a second
-        for a million."""
+        """Sums of the ledger by one of SUMMED_BY, the costliest first; of months and days the newest. Walks the charges
+        that match: about a second for a million."""
         ...
 
     async def maintain(self, now_ms: Ms) -> None:

@@ -45,6 +45,8 @@ _KEYS = {
     "day": f"date(at_ms / {_DAY_MS} * {_DAY_MS // 1_000}, 'unixepoch')",
 }
 assert tuple(_KEYS) == SUMMED_BY
+_COSTLIEST = "spent DESC, key"
+_ORDER = {"month": "key DESC", "day": "key DESC"}
 
 
 def listing(*, tenant: bool, month: bool, job: bool) -> str:
@@ -54,12 +56,14 @@ def listing(*, tenant: bool, month: bool, job: bool) -> str:
 
 
 def sums(by: str, *, tenant: bool, month: bool, job: bool) -> str:
-    """([job], [tenant], [month], limit): (key, cost, ran_ms, cpu_ms, gpu_ms, charges), the costliest first."""
+    """([job], [tenant], [month], limit): (key, cost, ran_ms, cpu_ms, gpu_ms, charges), the costliest first;
+    of months and days the newest."""
     conditions = _conditions(tenant=tenant, month=month, job=job)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    order = _ORDER.get(by, _COSTLIEST)
     return (
         f"SELECT {_KEYS[by]} AS key, sum(cost) AS spent, sum(ran_ms), sum(cpus * ran_ms / {UNIT}), "  # noqa: S608
-        f"sum(gpus * ran_ms / {UNIT}), count(*) FROM ledger {where} GROUP BY key ORDER BY spent DESC, key LIMIT ?"
+        f"sum(gpus * ran_ms / {UNIT}), count(*) FROM ledger {where} GROUP BY key ORDER BY {order} LIMIT ?"
     )
 
 

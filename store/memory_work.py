@@ -200,6 +200,8 @@ def usage_by(
         charged = (row.cost, row.ran_ms, row.cpus * row.ran_ms // UNIT, row.gpus * row.ran_ms // UNIT, 1)
         sum_[:] = map(operator.add, sum_, charged)
     found = [UsageSum(key, *sum_) for key, sum_ in sums.items()]
+    if by in ("month", "day"):
+        return sorted(found, key=lambda sum_: sum_.key, reverse=True)[:limit]
     return sorted(found, key=lambda sum_: (-sum_.cost, sum_.key))[:limit]
 
 

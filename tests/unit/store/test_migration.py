@@ -7,14 +7,33 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.core.amounts import Ask, Share
 from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.rows import Promises, ProviderRow, SessionRow, TokenRow
+from coordinator.core.ids import JobId, PoolName, ProviderId, TenantName
+from coordinator.core.rows import (
+    AttemptRow,
+    AttemptState,
+    AuditRow,
+    JobRow,
+    LeaseToken,
+    PoolRow,
+    Promises,
+    ProviderRow,
+    RankRow,
+    SessionRow,
+    TaskRow,
+    TenantRow,
+    TokenRow,
+    WorkState,
+    row_key,
+)
 from coordinator.ports import Store
 from store import migrate
+from store.audit import Wanted
 from store.durable import DiskStore
 from store.sqlite import Durability, open_writer
-from tests.conformance.homes import NOON_MS, DiskHome, a_job, a_spec, a_step
+from tests.conformance.homes import NOON_MS, DiskHome, a_job, a_spec, a_step, an_audit
 
 PROVIDER_V1 = """
 INSERT INTO provider VALUES ('node-1', 7, 'machine', 'default', 'cred', 5, '{"zone":"a"}', '{"cpus":4.0}', 'boot',
@@ -73,6 +92,124 @@ def test_a_directory_of_version_1_goes_on(tmp_path: Path) -> None:
         return (await store.load()).next_job_id
 
     assert 2 == home.run(again)
+
+
+WORK_V2 = (
+    """INSERT INTO job VALUES (4, 'physics', 'night', 'running', 10, 't', 3, 1, 0, 0, 11, NULL, 'y', '', 0, '', '')""",
+    """INSERT INTO job VALUES (5, 'default', 'day', 'completed', 20, 't', 1, 1, 0, 0, 21, 22, '', '', 0, '', '')""",
+    """INSERT INTO spec VALUES (4, '{"name":"night","steps":[{"name":"s","command":["true"],"tasks":3}]}')""",
+    """INSERT INTO step VALUES (4, 0, 'running', 2, 1, 0, 0, '')""",
+    """INSERT INTO task VALUES (4, 0, 0, 'completed', 1, 0, 0, NULL, '[]', 0, 11, 12, 0, '', 'submit')""",
+    """INSERT INTO task VALUES (4, 0, 1, 'running', 2, 1, 0, 99, '["a","b"]', 1, 13, NULL, -1, 'it''s', 'slot 1')""",
+    """INSERT INTO attempt VALUES (4, 0, 1, 2, 'running', 12,
+       '[{"provider_id":"a","share":{"ask":{"cpus":500000}},"acked":true,"launched":true,"running":true}]',
+       1, 9, 30000, 13, NULL, NULL, NULL, 'placed', 'backoff', 0.75, 1)""",
+    """INSERT INTO token VALUES ('u', 'tenant', 'e', 7, '', NULL, NULL, NULL, NULL, 'chemistry')""",
+    """INSERT INTO token VALUES ('v', 'tenant', 'f', 8, '', NULL, 9, NULL, NULL, 'physics')""",
+    """INSERT INTO token VALUES ('w', 'tenant', 'g', 8, '', NULL, NULL, NULL, NULL, 'default')""",
+    """INSERT INTO pool VALUES ('gpu', 3, 'x')""",
+    """UPDATE counter SET value = 600 WHERE name = 'audit'""",
+    """UPDATE counter SET value = 9 WHERE name = 'token'""",
+    """UPDATE counter SET value = 5 WHERE name = 'job_id'""",
+)
+AUDIT_V2 = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def an_old_audit(seq: int) -> AuditRow:
+    entity = ("job", "task", "attempt", "provider")[seq % 4]
+    subject = ("4", f"4.0.{seq % 3}", f"4.0.{seq % 3}.1", "a")[seq % 4]
+    return an_audit(
+        seq,
+        entity,
+        subject,
+        before="pending",
+        why='it\'s "quoted"',
+        by="token:t",
+        unblocked_by="submit",
+        tenant="" if entity == "provider" else "physics",
+        job_id=None if entity == "provider" else JobId(4),
+        provider_id=ProviderId("a") if entity == "provider" else None,
+    )
+
+
+def test_work_and_audit_of_version_2_go_on(tmp_path: Path) -> None:
+    """Jobs, tasks, attempts and audit are as they were; whoever was named as a tenant has a row without limits."""
+    home = DiskHome(tmp_path / "data")
+    make_version_1(home)
+    home.data.logs.mkdir()
+    audits = [an_old_audit(seq) for seq in range(1, 601) if seq != 300]
+    with closing(open_writer(home.data.truth, Durability.FULL)) as connection:
+        migrate.migrate(connection, "truth", migrate.scripts("truth")[:2])
+        for statement in WORK_V2:
+            connection.execute(statement)
+        for a in audits:
+            who = (a.by, a.unblocked_by, a.tenant, a.job_id, a.provider_id)
+            when = (a.seq, a.wall_ns, a.mono_ns)
+            connection.execute(AUDIT_V2, (*when, a.entity, a.subject, a.after, a.before, a.why, *who))
+
+    async def story(store: DiskStore) -> None:
+        loaded = await store.load()
+        rows = {row_key(row): row for row in loaded.rows}
+        job = rows["job", 4]
+        assert isinstance(job, JobRow)
+        assert (0, 0, 0, None) == (job.priority, job.estimate, job.cost, job.promised_at_ms)
+        assert 0 == rows["step", (4, 0)].task_estimate  # type: ignore[union-attr]
+        assert rows["task", (4, 0, 1)] == TaskRow(
+            job_id=JobId(4),
+            step=0,
+            task=1,
+            state=WorkState.RUNNING,
+            attempts=2,
+            failures=1,
+            not_before_ms=99,
+            failed_on=(ProviderId("a"), ProviderId("b")),
+            straggler=True,
+            started_at_ms=13,
+            exit_code=-1,
+            reason="it's",
+            waits_for="slot 1",
+        )
+        assert rows["attempt", (4, 0, 1, 2)] == AttemptRow(
+            job_id=JobId(4),
+            step=0,
+            task=1,
+            attempt=2,
+            state=AttemptState.RUNNING,
+            created_at_ms=12,
+            ranks=(
+                RankRow(
+                    provider_id=ProviderId("a"),
+                    share=Share(ask=Ask(cpus=500_000)),
+                    acked=True,
+                    launched=True,
+                    running=True,
+                ),
+            ),
+            token=LeaseToken(1, 9),
+            term_ms=30_000,
+            started_at_ms=13,
+            reason="placed",
+            unblocked_by="backoff",
+            forecast=0.75,
+        )
+        assert rows["pool", "gpu"] == PoolRow(name=PoolName("gpu"), created_at_ms=3, note="x")
+        tenants = [row for row in loaded.rows if isinstance(row, TenantRow)]
+        assert tenants == [
+            TenantRow(name=TenantName("chemistry"), created_at_ms=7),
+            TenantRow(name=TenantName("physics"), created_at_ms=8),
+        ]
+        assert (6, 10, 601, 1) == (loaded.next_job_id, loaded.next_token, loaded.next_audit, loaded.next_ledger)
+        assert [0, 1] == [row.task for row in await store.job_tasks(JobId(4), 9)]
+        assert audits == await store.audit(999, after=0)
+        for asked in ({"subject": "4.0.2"}, {"job_id": JobId(4)}, {"entity": "provider"}, {"subject": "a"}):
+            wanted = Wanted(**asked)
+            assert [row for row in audits if wanted.has(row)] == await store.audit(999, **asked, after=0)
+        await store.commit([Put(an_audit(601))])
+        await store.maintain(NOON_MS + 401 * 86_400_000)
+        assert [] == await store.audit(9)
+        assert () == (await store.check()).problems
+
+    home.run(story)
 
 
 def test_a_migration_that_is_interrupted_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
