@@ -46,6 +46,8 @@ from coordinator.service.tokens import digest_of, new_resume_key
 IGNORED_MAX = 1_000
 """Frames of a peer that was told why it is closed; one that sends more has not listened and is cut."""
 OF_ATTEMPTS = (wire.Granted, wire.Refused, wire.Phase, wire.Exited)
+ORDERS = (wire.Grant, wire.Launch, wire.Stop, wire.Settled, wire.Renew)
+"""What there may be many of in one turn: they share frames."""
 SAID_MAX = 512
 """Words about attempts that are one event: some 20 ms of deciding."""
 WORK_VERSION = 2
@@ -502,7 +504,10 @@ class Link:
                 around.counters.orders["settle"] += 1
             case _:
                 told = to_wire(message)
-        self._peer.gather(text_frame(_encode(told)))
+        if isinstance(told, ORDERS):
+            self._peer.gather(_encode(told))
+        else:
+            self._peer.write(text_frame(_encode(told)))
 
     def _credit(self) -> None:
         """A lease: its attempt will be spoken of, and what starts it may be large."""

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from coordinator.service.frames import close_frame
+from coordinator.service.frames import close_frame, text_frame
 from coordinator.service.link_settings import LinkCounters, LinkSettings
+from coordinator.wire import FRAME_MESSAGES_MAX
+
+ARRAY_BYTES_MAX = 256 * 1024
+"""Of messages that share a frame: what is taken apart at a time."""
+
+
+def _frames(messages: list[bytes]) -> Iterator[bytes]:
+    """One message as it is, more of them as arrays."""
+    while len(messages) > 1:
+        count, room = 0, ARRAY_BYTES_MAX
+        while count < min(len(messages), FRAME_MESSAGES_MAX) and (room > len(messages[count]) or not count):
+            room -= len(messages[count]) + 1
+            count += 1
+        yield text_frame(b"[" + b",".join(messages[:count]) + b"]")
+        messages = messages[count:]
+    if messages:
+        yield text_frame(messages[0])
 
 
 class Peer:
@@ -38,17 +55,17 @@ class Peer:
         if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, in_bytes)
 
-    def gather(self, frame: bytes) -> None:
-        """Queue it; all that is gathered in one turn of the loop leaves in one call of the system."""
+    def gather(self, message: bytes) -> None:
+        """Queue a message; all that is gathered in one turn of the loop shares frames, and leaves in one call of the
+        system."""
         if not self._gathered:
             asyncio.get_running_loop().call_soon(self._send_gathered)
-        self._gathered.append(frame)
+        self._gathered.append(message)
 
     def _send_gathered(self) -> None:
         if self._gathered:
-            frames = b"".join(self._gathered)
-            self._gathered.clear()
-            self.write(frames)
+            messages, self._gathered = self._gathered, []
+            self.write(b"".join(_frames(messages)))
 
     def write(self, frame: bytes) -> None:
         """Queue it; a peer that does not read what waits already is cut."""

@@ -215,6 +215,8 @@ class Agent:
         self.writer = writer
         self.welcome: dict[str, Any] = {}
         self.heard: list[dict[str, Any]] = []
+        self.ahead: list[dict[str, Any]] = []
+        """What shared a frame with what was heard last."""
         """Every message that came."""
 
     @classmethod
@@ -271,12 +273,14 @@ class Agent:
     async def hears(self, kind: str) -> dict[str, Any]:
         """The next message of this type; those before it are kept in `heard`."""
         while True:
+            while self.ahead:
+                message = self.ahead.pop(0)
+                self.heard.append(message)
+                if message["type"] == kind:
+                    return message
             opcode, payload = await self.next_frame()
             assert opcode == 1, f"waiting for {kind}: opcode {opcode}, {payload!r}"
-            message = json.loads(payload)
-            self.heard.append(message)
-            if message["type"] == kind:
-                return cast(dict[str, Any], message)
+            self.ahead.extend(messages_of(payload))
 
     async def closed(self) -> int:
         """Read until the close frame, and return its code; 1006 when the socket ended without one."""
@@ -287,7 +291,8 @@ class Agent:
             if opcode == -1:
                 return 1006
             if opcode == 1:
-                self.heard.append(json.loads(payload))
+                self.heard.extend([*self.ahead, *messages_of(payload)])
+                self.ahead.clear()
 
     async def hang_up(self) -> None:
         self.writer.close()
@@ -295,6 +300,12 @@ class Agent:
             await self.writer.wait_closed()
         except ConnectionError:
             return
+
+
+def messages_of(payload: bytes) -> list[dict[str, Any]]:
+    """Of a text frame: one, or an array of them."""
+    said = json.loads(payload)
+    return said if isinstance(said, list) else [said]
 
 
 async def until(true: Callable[[], bool]) -> None:
