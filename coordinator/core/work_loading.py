@@ -42,10 +42,13 @@ def load_work(
     steps: dict[JobId, list[StepRow]] = {}
     tasks: list[TaskRow] = []
     attempts: list[AttemptRow] = []
+    owners: dict[JobId, TenantName] = {}
     for row in rows:
         match row:
             case JobRow() if row.state not in ENDED:
                 jobs[row.job_id] = row
+            case JobRow():
+                owners[row.job_id] = row.tenant
             case SpecRow():
                 specs[row.job_id] = row
             case StepRow():
@@ -64,7 +67,9 @@ def load_work(
         if row.job_id in work.jobs:
             _load_task(work, row)
     for row in sorted(attempts, key=lambda row: (row.prefetched, row.token if row.prefetched else row.attempt_id)):
-        _load_attempt(work, row, (tenants or {}).get(row.attempt_id))  # those in line in the order of their tokens
+        _load_attempt(
+            work, row, (tenants or {}).get(row.attempt_id) or owners.get(row.job_id)
+        )  # those in line in the order of their tokens
     promote_all()
     for job in work.jobs.values():
         _settle(work, job)
