@@ -11,7 +11,7 @@ from coordinator.core import metering
 from coordinator.core.account import hold_for, let_go
 from coordinator.core.capacity import take_turn
 from coordinator.core.charging import charge_exit, charge_lost
-from coordinator.core.commands import Decision, Send, Settled, StopAttempt
+from coordinator.core.commands import Decision, Promised, Send, Settled, StopAttempt
 from coordinator.core.endings import end_task, rank_freed, stop, take_back
 from coordinator.core.events import AgentGranted, AgentRefused, AttemptExited, AttemptPhase
 from coordinator.core.ids import AttemptId, ConnId, Ms, dotted
@@ -197,6 +197,15 @@ def _is_under_way(state: ClusterState, job: Job, step: Step, began_ms: Ms, out: 
     if step.row.state is not WorkState.RUNNING:
         move_step(state, job, step, WorkState.RUNNING, out)
     if job.row.state is not WorkState.RUNNING:
+        if job.row.started_at_ms is None and job.row.promised_at_ms is not None:
+            out.notes.append(
+                Promised(
+                    job_id=job.row.job_id,
+                    tenant=job.row.tenant,
+                    promised_at_ms=job.row.promised_at_ms,
+                    started_at_ms=began_ms,
+                )
+            )
         move_job(state, job, WorkState.RUNNING, out, started_at_ms=job.row.started_at_ms or began_ms)
 
 

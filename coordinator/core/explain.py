@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from types import MappingProxyType
 
 from coordinator.core import graph
@@ -10,18 +11,21 @@ from coordinator.core.admission import asked, known_tenant, plan_for
 from coordinator.core.amounts import UNIT
 from coordinator.core.capacity import NOTHING, lacks
 from coordinator.core.commands import Decision, Explanation, Obstacle, Reply, StepExplanation
-from coordinator.core.eta import free_at_ms
 from coordinator.core.events import JobExplain, JobPreview
 from coordinator.core.feasible import as_enrolled, as_it_stands
-from coordinator.core.ids import Ms
+from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.jobs import theirs
 from coordinator.core.jobspec import StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.queue import has_room, want_of
+from coordinator.core.quotas import room_for
 from coordinator.core.state import ClusterState, Provider
-from coordinator.core.work import Job, Step, Want
+from coordinator.core.waiting import Ahead, ahead_of, kept_from, starts_at_ms
+from coordinator.core.work import FRESH, Job, Place, Step, Want
 
 GIB = 1 << 30
+NOBODY_AHEAD = Ahead(0, 0)
+QUOTA_HINT = "wait for work of this tenant to end, or have its limit raised: coord tenant set"
 HOUR_MS = 3_600_000
 _NOW = MappingProxyType(
     {
@@ -31,6 +35,8 @@ _NOW = MappingProxyType(
         "tenant": "serving another tenant",
         "min_score": "below the score",
         "min_forecast": "below the forecast",
+        "planned": "kept for work that stands ahead",
+        "lined_up": "busy, with more lined up",
     }
 )
 """What keeps a provider from taking it now, in a word; anything else: it is busy."""
@@ -78,14 +84,39 @@ def _of_live(state: ClusterState, job: Job, step: Step, policy: Policy) -> StepE
         first = f"runs {step.running} tasks at a time, as it asks for; "
     elif step.retry and not step.line:
         first = f"{step.tasks[step.retry[0]].row.reason}; "
-    return Judged(state, step.want, policy).explain(row.step, spec, waiting, step.running, first)
+    want = step.line or step.want
+    judged = Judged(state, want, policy, kept_from(state, want, policy))
+    place = first_of(step)
+    if place is None:
+        return judged.explain(row.step, spec, waiting, step.running, first)
+    ahead = ahead_of(state, want, place, policy)
+    short = () if not state.work.accounts.of(want.tenant).limited else _short_of(state, want, place, policy)
+    return judged.explain(row.step, spec, waiting, step.running, first, ahead, short)
+
+
+def first_of(step: Step) -> Place | None:
+    """Where the step stands in line with its next task."""
+    job_id, number = step.row.job_id, step.row.step
+    waits = next((task for task in step.retry if step.tasks[task].line == step.want), None)
+    if waits is not None:
+        return job_id, number, waits
+    return (job_id, number, FRESH) if step.line is not None else None
+
+
+def _short_of(state: ClusterState, want: Want, place: Place, policy: Policy) -> tuple[str, ...]:
+    """The dimensions in which its tenant has no room for any of its alternatives now: of the first one."""
+    found = [room_for(state, want.tenant, place[0], ask, want.shape.nodes, policy) for ask in want.shape.asks]
+    return found[0] if all(found) else ()
 
 
 class Judged:
     """Every provider against one want. O(providers)."""
 
-    def __init__(self, state: ClusterState, want: Want, policy: Policy) -> None:
-        self._state, self._want, self._policy = state, want, policy
+    def __init__(
+        self, state: ClusterState, want: Want, policy: Policy, kept: Container[ProviderId] = frozenset()
+    ) -> None:
+        """`kept`: providers that are kept for others who stand ahead."""
+        self._state, self._want, self._policy, self._kept = state, want, policy, kept
         self.able_now = self.able_ever = 0
         self._alone: dict[str, int] = {}
         self._ever: dict[str, bool] = {}
@@ -101,6 +132,8 @@ class Judged:
             lacking = [lacks(provider.offer, load, ask) for ask in self._want.shape.asks]
             if all(lacking):
                 passing += [f"{name}" for name in lacking[0]]
+            if not passing and provider.row.provider_id in self._kept:
+                passing.append("planned")
             self.able_ever += 1
             self.able_now += not passing
             self._blocked.update({_NOW.get(name, "busy") for name in passing})
@@ -113,7 +146,17 @@ class Judged:
         self._alone[name] = self._alone.get(name, 0) + 1
         self._ever[name] = self._ever.get(name, False) or ever
 
-    def explain(self, number: int, spec: StepSpec, waiting: int, running: int, first: str) -> StepExplanation:
+    def explain(
+        self,
+        number: int,
+        spec: StepSpec,
+        waiting: int,
+        running: int,
+        first: str,
+        ahead: Ahead = NOBODY_AHEAD,
+        short: tuple[str, ...] = (),
+    ) -> StepExplanation:
+        """`short`: dimensions in which its tenant has no room."""
         nodes, total = self._want.shape.nodes, len(self._state.providers)
         if self.able_ever < nodes:
             verdict, text = "never", f"{first}no provider that is enrolled could run it"
@@ -124,6 +167,14 @@ class Judged:
             text = f"{first}{self.able_ever} of {total} providers could run it, {self.able_now} now{self.blockers()}"
         else:
             verdict, text = "wait", f"{first}{self.able_now} of {total} providers could take it now"
+        if short and verdict == "wait":
+            text = (
+                f"{first}waits for room under its tenant's limit of {' and '.join(short)}; {text.removeprefix(first)}"
+            )
+        if ahead.places and verdict == "wait":
+            text += f"; {ahead.places} {'stands' if ahead.places == 1 else 'stand'} before it in the queue"
+        obstacles = (*(self._quota(name) for name in short), *self.obstacles())
+        waits = verdict == "wait" and (self.able_now < nodes or ahead.places)
         return StepExplanation(
             step=number,
             name=spec.name,
@@ -132,14 +183,19 @@ class Judged:
             running=running,
             verdict=verdict,
             text=text,
-            obstacles=self.obstacles(),
+            obstacles=obstacles,
             able_now=self.able_now,
             able_ever=self.able_ever,
-            hint=self.hint(verdict),
-            eta_ms=free_at_ms(self._state, self._want, self._policy)
-            if verdict == "wait" and self.able_now < nodes
-            else None,
+            hint=self.hint(verdict) or (QUOTA_HINT if short else ""),
+            eta_ms=starts_at_ms(self._state, self._want, ahead.tasks, self._policy) if waits and not short else None,
+            ahead=ahead.places,
         )
+
+    def _quota(self, name: str) -> Obstacle:
+        text = f"its tenant holds as much of {name} as it may: work of its own has to end first"
+        if name == "budget":
+            text = "its tenant's budget is used up: nothing new starts until it is raised or the month is over"
+        return Obstacle(constraint=f"quota:{name}", providers=len(self._state.providers), text=text)
 
     def blockers(self) -> str:
         """`: 2 busy, 1 quarantined`, of those that could run it."""
@@ -166,6 +222,8 @@ class Judged:
             "tenant": "at isolation none it serves another tenant now",
             "attempts": "as many attempts there as a provider may have",
             "elsewhere": "the task failed there before",
+            "planned": "kept for the planned start of work that stands ahead: a time limit that ends before it helps",
+            "lined_up": "short tasks are lined up there",
             "pool": f"asked for pool {' or '.join(want.pools)}",
             "labels": f"asked for labels {', '.join(f'{k}={v}' for k, v in want.labels)}",
             "isolation": f"asked for isolation {want.isolation.value}",

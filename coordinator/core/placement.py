@@ -28,7 +28,8 @@ from coordinator.core.queue import fit_fresh, fit_task, head, job_of
 from coordinator.core.quotas import room_for
 from coordinator.core.rows import AttemptState, TaskRow, WorkState
 from coordinator.core.state import ClusterState
-from coordinator.core.transitions import new_task, put_task, touch_step
+from coordinator.core.transitions import new_task, put_task, touch_job, touch_step
+from coordinator.core.waiting import ahead_of, starts_at_ms
 from coordinator.core.work import Job, Kept, Line, Plan, Shape, Step, Task, Want
 from coordinator.core.work import Place as Spot
 
@@ -41,6 +42,8 @@ PLANNED_MAX = 500
 NO_LIMIT = inf
 LOOK_EVERY_MS: Ms = 5_000
 """How often bands are aged, the fleet is measured, and candidates that nobody asks for are dropped."""
+PROMISE_EVERY_MS: Ms = 1_000
+"""How often the start of a job is worked out that nothing is planned for."""
 UNUSED_MS: Ms = 600_000
 """Candidates that nobody asked for so long are not kept."""
 KEPT_MAX = 2_000_000
@@ -145,6 +148,7 @@ class Pass:
             prefetched = found is not None
         if found is None:
             self._stands_ahead(want, line, candidates, asks)
+            self._promise(want, spot)
             return "capacity"
         self._left -= 1
         waited = bool(line.held_by) or line.number <= state.work.blocked_to
@@ -289,6 +293,23 @@ class Pass:
             self._drop_plan(want)
         self._ahead[want] = made
         self._open.clear()
+
+    def _promise(self, want: Want, spot: Spot) -> None:
+        """The first time that a job is looked at and does not start, it is said when it should: compared when it does.
+        One a second where that is not planned."""
+        state, work = self._state, self._state.work
+        job = work.jobs[JobId(spot[0])]
+        if job.row.promised_at_ms is not None or job.row.started_at_ms is not None:
+            return
+        plan = self._ahead.get(want)
+        if plan is not None:
+            touch_job(state, job, promised_at_ms=plan.start_ms)
+        elif work.promised_ms is None or state.now_ms >= work.promised_ms + PROMISE_EVERY_MS:
+            work.promised_ms = state.now_ms
+            ahead = ahead_of(state, want, spot, self._policy)
+            start_ms = starts_at_ms(state, want, ahead.tasks, self._policy)
+            if start_ms is not None:
+                touch_job(state, job, promised_at_ms=start_ms)
 
     def _room_for_plan(self) -> bool:
         """One more may be planned: what was planned for a line that stands behind all of these gives way."""

@@ -123,7 +123,7 @@ def _move(work: Work, place: Place, before: Want | None, after: Want | None) -> 
         if not line.waiting:
             _drop(work, before)
         elif len(line.heap) > 2 * line.waiting + LEFT_MAX:
-            line.heap = [p for p in line.heap if p != place and _stands(work, p, before)]
+            line.heap = [p for p in line.heap if p != place and stands(work, p, before)]
             heapify(line.heap)
     if after is not None:
         line = work.queue.get(after) or _open(work, after)
@@ -170,7 +170,7 @@ def _drop(work: Work, want: Want) -> None:
         del work.bands[want.tenant, want.priority]
 
 
-def _stands(work: Work, place: Place, want: Want) -> bool:
+def stands(work: Work, place: Place, want: Want) -> bool:
     """Whether this place in the line of `want` is still taken."""
     job_id, number, task_number = place
     job = work.jobs.get(job_id)
@@ -187,7 +187,7 @@ def head(work: Work, want: Want) -> Place | None:
     """Who is first in the line of `want`; those who left are dropped on the way."""
     line = work.queue.get(want)
     while line is not None and line.heap:
-        if _stands(work, line.heap[0], want):
+        if stands(work, line.heap[0], want):
             return line.heap[0]
         heappop(line.heap)
     return None

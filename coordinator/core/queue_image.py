@@ -48,6 +48,7 @@ class QueueImage(Struct, frozen=True, gc=False, kw_only=True):
     next_plan: int
     kept: tuple[KeptMemory, ...]
     betters: int
+    promised_ms: Ms | None
     fleet: tuple[int, int, int]
     fleet_ms: Ms | None
     half_life_ms: Ms
@@ -72,6 +73,7 @@ def queue_image(work: Work) -> QueueImage:
             for shape, kept in work.candidates.items()
         ),
         betters=work.betters,
+        promised_ms=work.promised_ms,
         fleet=work.accounts.fleet,
         fleet_ms=work.fleet_ms,
         half_life_ms=work.accounts.half_life_ms,
@@ -109,7 +111,7 @@ def restore_queue(work: Work, image: QueueImage) -> None:
         kept.shape: Kept(at_ms=kept.at_ms, figures_ms=kept.figures_ms, used_ms=kept.used_ms) for kept in image.kept
     }
     work.betters = image.betters
-    work.fleet_ms = image.fleet_ms
+    work.fleet_ms, work.promised_ms = image.fleet_ms, image.promised_ms
     work.accounts.fleet, work.accounts.half_life_ms = image.fleet, image.half_life_ms
 
 

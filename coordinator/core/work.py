@@ -262,6 +262,8 @@ class Work:
         self.next_plan = 1
         self.shapes: dict[Shape, dict[Ms | None, int]] = {}
         """How many lines there are of each, by their limits."""
+        self.promised_ms: Ms | None = None
+        """When a job's start was worked out last."""
         self.blocked_to = 0
         """Lines up to this number have seen a Place at whose end nobody had room for anything."""
         self.fleet_ms: Ms | None = None
