@@ -92,9 +92,10 @@ def test_reliability_filters_sorts_and_adds_the_forecast(fleet: Fleet) -> None:
 def test_a_limit_is_kept_over_pages_and_zero_means_all(fleet: Fleet) -> None:
     """More sessions than one page holds come as one answer."""
     argv = ("query", "sessions", "laptop-001", "--window", "30d", "-o", "json")
-    everything = fleet.coord(*argv, "--limit", "0").json()["entries"]
-    assert len(everything) > 100
-    assert fleet.coord(*argv, "--limit", "60").json()["entries"] == everything[:60]
+    everything = [one["session_id"] for one in fleet.coord(*argv, "--limit", "0").json()["entries"]]
+    assert len(everything) == len(set(everything)) > 100
+    some = fleet.coord(*argv, "--limit", "60").json()["entries"]
+    assert [one["session_id"] for one in some] == everything[:60], "an open one grows meanwhile: they go by their ids"
 
 
 def test_a_forecast_is_null_for_a_node_that_is_not_there(fleet: Fleet) -> None:
@@ -337,7 +338,7 @@ def test_a_recording_is_made_on_a_signal_and_replays(tmp_path: Path) -> None:
         assert "PoolCreate" in done.out
         assert "every decision is the same again" in done.out
         both = Coord(server.data)("simulate", "--replay", str(recording), "--seed", "1")
-        assert 2 == both.code and "either" in both.err
+        assert 2 == both.code and "one world" in both.err
 
 
 def test_a_reader_that_goes_away_is_no_error_message(fleet: Fleet) -> None:

@@ -97,6 +97,22 @@ def test_a_refusal_names_every_limit_at_once_and_submits_nothing(fleet: Fleet) -
     assert own("submit", "--dry-run", "--cpus", "1.8", "--", "true").code == 0
 
 
+def test_one_that_waits_for_its_tenant_s_limit_says_so_and_starts_when_there_is_room(fleet: Fleet) -> None:
+    """Providers are free all the time."""
+    own = fleet.tenant("narrow", "--cpus", "1.2")
+    first = own("submit", "-o", "name", "--", "sleep", "600").out.strip()
+    wait_for(lambda: own("job", "show", first, "-o", "json").json()["job"]["state"] == "running", "the first runs")
+    try:
+        second = own("submit", "-o", "name", "--", "true").out.strip()
+        why = own("job", "why", second)
+        assert "quota:cpus" in why.out and "may help" in why.out and "limits of tenant narrow" in why.out
+        listed = own("job", "list", "--state", "pending", "-o", "json").json()["entries"]
+        assert [one["job_id"] for one in listed] == [int(second)]
+    finally:
+        assert own("job", "cancel", first).code == 0
+    assert own("job", "wait", second, "--timeout", "30s").code == 0
+
+
 def test_what_is_charged_adds_up_to_the_millionth(fleet: Fleet) -> None:
     """Of the ledger, of the job, of the tenant's month; in a spreadsheet as in JSON. Another tenant sees none of it."""
     coord = fleet.admin
