@@ -5,14 +5,13 @@ Bounded: the tenants that hold most of the fleet have series of their own, all o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from heapq import nlargest
 
 from coordinator.core import commands
-from coordinator.core.account import Accounts
+from coordinator.core.account import Account
 from coordinator.core.amounts import UNIT
-from coordinator.core.fair_share import dominant, remembered
-from coordinator.core.ids import TenantName
+from coordinator.core.fair_share import dominant
 from coordinator.core.rows import AttemptState, WorkState
 from coordinator.core.usage import usage_of
 from coordinator.service import metrics as m
@@ -49,7 +48,7 @@ def count_waits(metrics: Metrics, views: LiveViews) -> None:
 
 def tenants_source(engine: Engine) -> m.Source:
     """What tenants use, as it is decided by; of those that had anything since the start, or this month. O(tenants) a
-    rendering: 10,000 take about 15 ms."""
+    rendering: 10,000 that are idle take about 20 ms."""
 
     def ask(metrics: Metrics) -> None:
         state, accounts = engine.state, engine.state.work.accounts
@@ -58,11 +57,17 @@ def tenants_source(engine: Engine) -> m.Source:
         gauges = (m.TENANT_USED, m.TENANT_RESERVED, m.TENANT_LIMIT, m.TENANT_SHARE, m.TENANT_SHARE_DECAYED)
         for gauge in gauges:
             metrics.clear(gauge)
-        shares = {name: dominant(accounts, account) for name, account in accounts.by_tenant.items()}
-        most = nlargest(m.TENANTS_MAX - 1, shares, key=lambda name: (shares[name], accounts.by_tenant[name].live, name))
+        by_tenant = accounts.by_tenant
+        shares = {name: dominant(accounts, account) for name, account in by_tenant.items() if account.jobs}
+        most = nlargest(
+            m.TENANTS_MAX - 1, by_tenant, key=lambda name: (shares.get(name, 0.0), by_tenant[name].live, name)
+        )
         for name in most:
             _put(metrics, name, usage_of(state, name))
-        _put_others(metrics, accounts, shares, shares.keys() - set(most))
+        shown = set(most)
+        _put_others(metrics, [account for name, account in by_tenant.items() if name not in shown])
+        if len(by_tenant) > len(shown):
+            metrics.put(m.TENANT_SHARE, sum(share for name, share in shares.items() if name not in shown), m.OTHER)
 
     return ask
 
@@ -78,35 +83,31 @@ def _put(metrics: Metrics, name: str, one: commands.Usage) -> None:
     metrics.put(m.TENANT_SHARE_DECAYED, one.share_decayed, name)
 
 
-def _put_others(
-    metrics: Metrics, accounts: Accounts, shares: Mapping[TenantName, float], names: Collection[TenantName]
-) -> None:
+def _put_others(metrics: Metrics, others: Sequence[Account]) -> None:
     """Their sums, without what running work has accrued and not been charged; a sum of limits would say nothing."""
-    if not names:
+    if not others:
         return
-    others = [accounts.by_tenant[name] for name in names]
+    busy = [one for one in others if one.live or one.jobs]
     used = {
-        "cpus": sum(one.cpus for one in others),
-        "gpus": sum(one.gpus for one in others),
-        "memory": sum(one.memory for one in others),
-        "running": sum(len(one.jobs) for one in others),
-        "queued": sum(one.queued for one in others),
+        "cpus": sum(one.cpus for one in busy),
+        "gpus": sum(one.gpus for one in busy),
+        "memory": sum(one.memory for one in busy),
+        "running": sum(len(one.jobs) for one in busy),
+        "queued": sum(one.queued for one in busy),
         "storage": sum(one.row.storage for one in others),
         "ingress": sum(one.row.ingress for one in others),
         "egress": sum(one.row.egress for one in others),
         "budget": sum(one.row.cost for one in others),
     }
     reserved = {
-        "storage": sum(one.storage for one in others),
-        "ingress": sum(one.ingress for one in others),
-        "egress": sum(one.egress for one in others),
-        "budget": sum(one.reserved for one in others),
+        "storage": sum(one.storage for one in busy),
+        "ingress": sum(one.ingress for one in busy),
+        "egress": sum(one.egress for one in busy),
+        "budget": sum(one.reserved for one in busy),
     }
     for name, amount in used.items():
         metrics.put(m.TENANT_USED, _shown(name, amount), m.OTHER, name)
         metrics.put(m.TENANT_RESERVED, _shown(name, reserved.get(name, 0)), m.OTHER, name)
-    metrics.put(m.TENANT_SHARE, sum(shares[name] for name in names), m.OTHER)
-    metrics.put(m.TENANT_SHARE_DECAYED, sum(remembered(accounts, one) for one in others), m.OTHER)
 
 
 def _shown(dimension: str, amount: int) -> float:

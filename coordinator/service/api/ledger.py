@@ -25,8 +25,6 @@ from coordinator.service.api.streams import OpenStreams, answer_stream
 
 CSV = "text/csv"
 CSV_PAGE = 2_000
-BY_TIME = frozenset({"day", "month"})
-"""Sums with these keys are told newest first, all others costliest first."""
 Tenant = Annotated[str, Meta(description="only this tenant's")]
 Month = Annotated[int, Meta(ge=197001, le=999912, description="only of this month (UTC), as 202611")]
 JobNumber = Annotated[int, Meta(ge=0, le=10**15, description="only of this job")]
@@ -112,6 +110,4 @@ async def sum_ledger(call: Call[SumsQuery, NoBody]) -> t.UsageBy:
         )
     tenant = scope_of(call, query.tenant)
     rows = await call.deps.store.usage_by(query.by, query.limit, tenant, query.month, _job(query.job))
-    if query.by in BY_TIME:
-        rows.sort(key=lambda row: row.key, reverse=True)
     return t.UsageBy(by=query.by, tenant=tenant, month=query.month, entries=tuple(usage_line(row) for row in rows))

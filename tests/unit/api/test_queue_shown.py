@@ -50,6 +50,10 @@ def test_the_list_says_whether_a_job_waits_for_capacity_its_plan_or_its_tenant_s
         await rig.ask("PATCH", "/v1/tenants/physics", json={"quota": {"running": 1}})
         first = (await rig.post("/v1/jobs", JOB | {"resources": {"cpus": 2}}, TENANT)).json["job_id"]
         await has_lease(rig, first)
+        (task,) = (await rig.get(f"/v1/jobs/{first}/tasks?attempts=true", TENANT)).json["entries"]
+        (attempt,) = task["tries"]
+        assert (1, False, False) == (attempt["choice"]["among"], attempt["choice"]["backfilled"], attempt["prefetched"])
+        assert attempt["choice"]["run_ms"] >= 3_600_000 and attempt["choice"]["loss_ms"] >= 0
         second = (await rig.post("/v1/jobs", JOB | {"time_limit": "10m"}, TENANT)).json["job_id"]
         assert "waits for its tenant's quota: running" == await reason(rig, second)
         large = (await rig.post("/v1/jobs", JOB | {"resources": {"cpus": 4}})).json["job_id"]
