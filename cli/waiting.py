@@ -111,5 +111,5 @@ def full_quotas(answer: JobWhy) -> set[str]:
 
 def print_quotas(usage: UsageEntry, names: set[str]) -> None:
     """How those limits stand."""
-    print(terminal.safe(f"\nlimits of tenant {usage.tenant}:"))
+    sys.stdout.write(f"\nlimits of tenant {terminal.safe(usage.tenant)}:\n")
     print_use(replace(usage, dimensions=tuple(one for one in usage.dimensions if one.name in names)))

@@ -133,7 +133,7 @@ def test_a_full_quota_is_shown_though_providers_are_free_with_how_it_stands(caps
     use = a_usage(a_dimension("gpus", used=8 * UNIT, limit=8 * UNIT), a_dimension("cpus", used=UNIT))
     print_quotas(use, {"gpus"})
     out = capsys.readouterr().out
-    assert "limits of tenant physics" in out and "[####" in out and "cpus" not in out
+    assert out.startswith("\nlimits of tenant physics:\n") and "[####" in out and "cpus" not in out
 
 
 # ---- a dry run against the quota
