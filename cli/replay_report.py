@@ -12,12 +12,14 @@ from cli import exits, humane, output, terminal
 from cli.output import Column, Format
 from cli.replaying import Asked, Replayed, replayed
 from coordinator.core.errors import Code, CoordError
+from coordinator.simulator.history.picture import drawn, page
 from coordinator.simulator.history.report import Report
 from coordinator.simulator.history.swf import Gather
 from coordinator.timetext import asked_duration
 
 HOUR_MS = 3_600_000
 TENANTS_SHOWN = 5
+PICTURES = {".svg": drawn, ".html": page}
 
 
 class Compared(Struct, frozen=True, kw_only=True):
@@ -36,6 +38,8 @@ class Compared(Struct, frozen=True, kw_only=True):
 def run(fleet: str, workload: str, seed: int, quiet: bool, *, picture: Path | None, **options: Any) -> int:
     """Exit status of the command. Raises CoordError where an option or a file is wrong."""
     form: Format = options.pop("output")
+    if picture is not None and picture.suffix not in PICTURES:
+        raise CoordError(Code.BAD_REQUEST, f"{picture} is no picture that can be drawn", "name a .svg or .html file")
     asked = _asked(fleet, workload, seed, **options)
     found = replayed(asked)
     reports = tuple(one for one, _ in found.runs)
@@ -51,6 +55,8 @@ def run(fleet: str, workload: str, seed: int, quiet: bool, *, picture: Path | No
         left_out=found.dropped,
         entries=reports,
     )
+    if picture is not None:
+        picture.write_text(PICTURES[picture.suffix](f"{workload} on {fleet}", found.runs))
     output.listing(answer, COLUMNS, form, name=lambda report: report.policy)
     if not quiet and form == "wide":
         _say_tenants(reports)
@@ -71,6 +77,7 @@ def _asked(
     warm_up: str | None,
     figures_every: str,
     first: int | None,
+    days: float | None,
 ) -> Asked:
     return Asked(
         fleet=fleet,
@@ -85,6 +92,7 @@ def _asked(
         gather=Gather(tenants),
         weights=dict(_weight(text) for text in weights),
         first=first,
+        days=days,
     )
 
 

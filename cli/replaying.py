@@ -12,6 +12,8 @@ from pathlib import Path
 from random import Random
 from typing import IO, NamedTuple
 
+from msgspec.structs import replace
+
 from analytics.past import PastFigures, PastSession
 from cli import progress
 from coordinator.core.errors import Code, CoordError
@@ -31,7 +33,8 @@ BYTES_MAX = 2 * 1024**3
 ROWS_MAX = 20_000_000
 FAR_MS: Ms = 253_402_300_799_999
 """A history may be of any time: the future is no mistake here."""
-WARM_UP_MS: Ms = 14 * 86_400_000
+DAY_MS: Ms = 86_400_000
+WARM_UP_MS: Ms = 14 * DAY_MS
 """The window of the figures: from then on they are what they are for a fleet that has been watched for long."""
 WARM_UP_SHARE = 3
 """Of a short history at most one part in so many."""
@@ -54,6 +57,8 @@ class Asked(NamedTuple):
     gather: Gather
     weights: dict[str, int]
     first: int | None
+    days: float | None
+    """Of a fleet's history, so many from its beginning on."""
 
 
 class Replayed(NamedTuple):
@@ -69,6 +74,8 @@ class Replayed(NamedTuple):
 def replayed(asked: Asked) -> Replayed:
     """Read, fit, run. Raises CoordError where a file or an option is wrong."""
     fleet, past = read_fleet(asked.fleet, asked.cpus)
+    if asked.days is not None and fleet.to_ms is not None:
+        fleet = replace(fleet, to_ms=min(fleet.to_ms, fleet.from_ms + round(asked.days * DAY_MS)))
     work = read_workload(asked, fleet)
     jobs, dropped = _fitting(work, fleet)
     if asked.first is not None:

@@ -43,8 +43,8 @@ from coordinator.simulator.history.workload import Job, tenants_of
 
 SUSPECT_MS: Ms = 10_000
 """From a machine's last heartbeat to the moment from which it is given no new work."""
-RANK_MS: Ms = 600_000
-"""How often forecasts are taken anew between two figures: they are those of the hour in any case."""
+RANK_MS: Ms = 3_600_000
+"""How often forecasts are taken anew between two figures, and at each of them."""
 LOOK_MS: Ms = 300_000
 """How often time alone is told while something waits."""
 IDLE_LOOK_MS: Ms = 3_600_000
