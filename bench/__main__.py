@@ -28,6 +28,7 @@ BENCHES = (
     "saturation",
     "client_start",
     "commit",
+    "decisions",
     "log_store",
     "restart",
     "logs",

@@ -41,7 +41,7 @@ from coordinator.core.rows import (
 from store.durable import DiskStore
 from store.layout import DataDir
 
-FLOORS = {"grant_cpu_s": 0.015}
+FLOORS = {"grant_cpu_s": 0.010}
 """A commit of 512 grants costs at most so many seconds of CPU: what it takes beside waiting for the disk."""
 WINDOW = 512
 ROUNDS = 40

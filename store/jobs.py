@@ -38,6 +38,11 @@ LIVE = "state IN ('pending', 'staging', 'running')"
 
 ALL_LIVE = f"SELECT {_NAMES} FROM job WHERE {LIVE} ORDER BY job_id"  # noqa: S608  names are constants of ours; likewise below
 """Read at start, in the order of submission; bounded by Policy.jobs_max."""
+ENDED_HOLDING = f"""
+SELECT {_NAMES} FROM job
+ WHERE NOT {LIVE} AND job_id IN (SELECT job_id FROM attempt INDEXED BY attempt_held WHERE held = 1)
+"""  # noqa: S608
+"""Ended jobs of which something still holds capacity: whose that is. Read at start, with the attempts that hold it."""
 SPECS_LIVE = f"SELECT spec.job_id, spec.spec FROM job CROSS JOIN spec USING (job_id) WHERE job.{LIVE}"  # noqa: S608
 ONE = f"SELECT {_NAMES} FROM job WHERE job_id = ?1 AND (?2 IS NULL OR tenant = ?2)"  # noqa: S608
 BY_KEY = f"SELECT {_NAMES} FROM job WHERE tenant = ? AND idempotency_key = ? AND idempotency_key <> ''"  # noqa: S608

@@ -7,7 +7,7 @@ it. Agents that still run something of it are told that nobody knows it.
 from __future__ import annotations
 
 from coordinator.core.ids import JobId
-from coordinator.core.rows import AttemptRow, JobRow, SpecRow, StepRow, TaskRow
+from coordinator.core.rows import ENDED, AttemptRow, JobRow, SpecRow, StepRow, TaskRow
 from store import attempts, jobs, steps, tasks
 from store.row_reading import read_row
 from store.sqlite import sqlite3
@@ -15,12 +15,14 @@ from store.sqlite import sqlite3
 WorkRow = JobRow | SpecRow | StepRow | TaskRow | AttemptRow
 QUESTIONS = (
     ("job", jobs.ALL_LIVE),
+    ("job", jobs.ENDED_HOLDING),
     ("spec", jobs.SPECS_LIVE),
     ("step", steps.ALL_LIVE),
     ("task", tasks.ALL_LIVE),
     ("attempt", attempts.ALL_HELD),
 )
-"""Jobs come in the order of their ids, which is that of their submission."""
+"""Live jobs come in the order of their ids, which is that of their submission. Ended ones that hold something are there
+with their row alone."""
 
 
 def live_work(connection: sqlite3.Connection, set_aside: list[str]) -> list[WorkRow]:
@@ -58,7 +60,7 @@ def _holes(rows: list[WorkRow]) -> list[tuple[JobId, str]]:
                 pass
     found: list[tuple[JobId, str]] = []
     for row in rows:
-        if isinstance(row, JobRow):
+        if isinstance(row, JobRow) and row.state not in ENDED:
             if row.job_id not in specified:
                 found.append((row.job_id, "its specification"))
             elif stepped.get(row.job_id, 0) != specified[row.job_id]:

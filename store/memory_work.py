@@ -35,8 +35,11 @@ def of_a_start(rows: Iterable[Row]) -> Iterator[Row]:
     """What a coordinator starts from, but for its open sessions. Jobs in the order of their submission."""
     rows = sorted(rows, key=lambda row: row.job_id if isinstance(row, JobRow) else 0)
     live = {row.job_id for row in rows if isinstance(row, JobRow) and row.state not in ENDED}
+    holding = {row.job_id for row in rows if isinstance(row, AttemptRow) and is_held(row)}
     for row in rows:
         match row:
+            case JobRow(job_id=job_id) if job_id in holding:
+                yield row
             case SessionRow() | OutageRow() | AuditRow() | LedgerRow():
                 continue
             case JobRow(job_id=job_id) | SpecRow(job_id=job_id) | StepRow(job_id=job_id) if job_id not in live:

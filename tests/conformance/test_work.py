@@ -77,7 +77,8 @@ def test_all_fields_of_live_work_come_back(home: Home) -> None:
 
 
 def test_a_start_finds_live_work_alone(home: Home) -> None:
-    """Ended jobs, ended tasks and attempts that hold nothing are history; one that still holds capacity is not."""
+    """Ended jobs, ended tasks and attempts that hold nothing are history; one that still holds capacity is not, and the
+    row of its job tells whose that is."""
     live: list[Row] = [
         a_job(7, WorkState.RUNNING),
         a_spec(7, steps=2),
@@ -88,13 +89,13 @@ def test_a_start_finds_live_work_alone(home: Home) -> None:
         an_attempt(7, 1, 1, 2, AttemptState.FROZEN),
         an_attempt(7, 1, 1, 1, AttemptState.LOST, ranks=(a_rank(released=True), a_rank("b"))),
         an_attempt(3, 0, 0, 1, AttemptState.CANCELLED, ranks=(a_rank(),)),
+        a_job(3, CANCELLED, ended_at_ms=NOON_MS),
     ]
     over: list[Row] = [
         a_task(7, 0, 0, COMPLETED),
         a_task(7, 1, 0, FAILED),
         an_attempt(7, 0, 0, 1, AttemptState.COMPLETED, ranks=(a_rank(released=True),)),
         an_attempt(7, 1, 0, 1, AttemptState.TAKEN_BACK, ranks=()),
-        a_job(3, CANCELLED, ended_at_ms=NOON_MS),
         a_spec(3),
         a_step(3, state=CANCELLED),
         a_task(3, state=CANCELLED),

@@ -48,6 +48,7 @@ WHOLE = {
     ("pools", "ALL"): "read once at a start",
     ("meta", "ALL"): "read once at a start, a handful of rows",
     ("meta", "COUNTERS"): "read once at a start, seven rows",
+    ("jobs", "ENDED_HOLDING"): "read once at a start; the index holds what is held alone",
     ("attempts", "ALL_HELD"): "read once at a start; the index holds those alone",
     ("audit", "OLD"): "the oldest packs, of which a limit ends the walk",
     ("ledger", "PRUNE"): "the oldest rows, of which a limit ends the walk",
