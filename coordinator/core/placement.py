@@ -21,7 +21,7 @@ from coordinator.core.ids import JobId, Ms, dotted
 from coordinator.core.jobspec import Overlap
 from coordinator.core.leases import grant, new_attempt, reserve
 from coordinator.core.order import Order, age
-from coordinator.core.plans import ends_before, let_in, make, still_stands
+from coordinator.core.plans import ends_before, make, refresh, still_stands
 from coordinator.core.policy import Policy
 from coordinator.core.prefetch import Prefetch
 from coordinator.core.queue import fit_fresh, fit_task, head, job_of
@@ -61,7 +61,8 @@ def on_place(state: ClusterState, event: Place, policy: Policy, out: Decision) -
         _look(state, policy)
     through = Pass(state, policy, out)
     through.run()
-    work.place_due = through.unfinished or (work.betters, work.lines) != began
+    work.paused = through.unfinished and work.unanswered >= policy.unanswered_max
+    work.place_due = not work.paused and (through.unfinished or (work.betters, work.lines) != began)
 
 
 def _look(state: ClusterState, policy: Policy) -> None:
@@ -87,7 +88,8 @@ class Pass:
 
     def __init__(self, state: ClusterState, policy: Policy, out: Decision) -> None:
         self._state, self._policy, self._out = state, policy, out
-        self._left, self._to_judge, self._to_plan = policy.placements_max, JUDGED_MAX, PLANNED_MAX
+        self._left = max(0, min(policy.placements_max, policy.unanswered_max - state.work.unanswered))
+        self._to_judge, self._to_plan = JUDGED_MAX, PLANNED_MAX
         self._order = Order(state, policy)
         self._prefetch = Prefetch(state, policy)
         self._closed: set[Shape] = set()
@@ -137,6 +139,8 @@ class Pass:
         found = None
         if not self._is_closed(want):
             open_to, closed = self._plans_for(want)
+            for plan in closed:
+                refresh(state, plan)
             found = candidates.choose(state, want, asks, closed, open_to)
             if found is None and candidates.is_empty(state):
                 self._closed.add(want.shape)
@@ -261,12 +265,9 @@ class Pass:
         if own is not None and any(who in own.then for who, _ in found.shares):
             self._drop_plan(want)
         for plan in work.plans.values():
-            for who, share in found.shares:
-                if who in plan.then:
-                    if plan.want not in self._ahead:
-                        plan.stale = True
-                    elif not ends_before(want, plan, self._state.now_ms):
-                        let_in(self._state.providers[who], plan.then[who], share.ask)
+            for who, _ in found.shares:
+                if who in plan.then and plan.want not in self._ahead:
+                    plan.stale = True
 
     def _stands_ahead(self, want: Want, line: Line, candidates: Candidates, asks: Collection[Ask]) -> None:
         """It has no room: have its start planned, as far as starts are planned."""

@@ -127,21 +127,29 @@ def make(
 
 
 def _then(state: ClusterState, provider: Provider, load: Load, start_ms: Ms, ask: Ask) -> Load:
-    """What it will hold at the start: who has not ended, and the planned one."""
+    """What it will hold at the start: who has not ended, and the planned one. `load`: when it first had room."""
     for end_ms, attempt_id, rank, share in ends_of(state, provider.row.provider_id):
         held = end_ms <= start_ms and load.attempts.pop((attempt_id, rank), None) is not None
         if held and load.behind.pop((attempt_id, rank), None) is None:
             add_share(load, share, -1)
-    let_in(provider, load, ask)
+    own = share_of(provider.offer, load, ask)
+    if own is not None:
+        add_share(load, own, 1)
     load.attempts, load.behind = {}, {}
     return load
 
 
-def let_in(provider: Provider, load: Load, ask: Ask) -> None:
-    """One more will hold its share there."""
-    share = share_of(provider.offer, load, ask)
-    if share is not None:
-        add_share(load, share, 1)
+def refresh(state: ClusterState, plan: Plan) -> None:
+    """Work out anew what those of its providers will hold on which something has changed."""
+    work = state.work
+    if plan.seen == work.moves and not plan.dirty:
+        return
+    for who in plan.providers:
+        if who in plan.dirty or work.moved.get(who, 0) > plan.seen:
+            provider = state.providers[who]
+            _, load = free_at(state, provider, plan.want.tenant, plan.ask)
+            plan.then[who] = _then(state, provider, load, plan.start_ms, plan.ask)
+    plan.seen, plan.dirty = work.moves, set()
 
 
 def still_stands(state: ClusterState, plan: Plan, candidates: Candidates, policy: Policy) -> bool:

@@ -20,8 +20,8 @@ LEFT_MAX = 64
 """Places of those who left that a line may hold beyond as many as wait."""
 RUN_STEPS, LIMIT_STEPS = 2, 8
 """Classes of lengths in each doubling: of run times, which are guesses, and of time limits, which are kept."""
-SHORTEST_MS = 60_000
-"""Shorter ones are one class."""
+SHORTEST_MS = 56_250
+"""Shorter ones are one class. An hour is 64 times as much: whole hours are classes of their own."""
 
 
 def horizon_ms(spec: StepSpec) -> int:

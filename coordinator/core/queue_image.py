@@ -27,6 +27,7 @@ class PlanMemory(Struct, frozen=True, gc=False, kw_only=True):
     start_ms: Ms
     then: tuple[tuple[int, int, tuple[int, ...], tuple[tuple[str, int], ...]], ...]
     """By provider: CPUs, memory, GPUs and named resources that are held."""
+    dirty: tuple[ProviderId, ...]
     made_ms: Ms
     betters: int
     stale: bool
@@ -66,7 +67,7 @@ def queue_image(work: Work) -> QueueImage:
     return QueueImage(
         lines=tuple(sorted(lines, key=repr)),
         bands=tuple(sorted((tenant, priority, band.since_ms) for (tenant, priority), band in work.bands.items())),
-        plans=tuple(_plan_memory(plan) for plan in work.plans.values()),
+        plans=tuple(_plan_memory(work, plan) for plan in work.plans.values()),
         next_plan=work.next_plan,
         kept=tuple(
             KeptMemory(shape=shape, at_ms=kept.at_ms, figures_ms=kept.figures_ms, used_ms=kept.used_ms)
@@ -80,7 +81,7 @@ def queue_image(work: Work) -> QueueImage:
     )
 
 
-def _plan_memory(plan: Plan) -> PlanMemory:
+def _plan_memory(work: Work, plan: Plan) -> PlanMemory:
     return PlanMemory(
         number=plan.number,
         want=plan.want,
@@ -91,6 +92,7 @@ def _plan_memory(plan: Plan) -> PlanMemory:
             (load.cpus, load.memory, tuple(load.gpus), tuple(sorted(load.named.items())))
             for load in (plan.then[who] for who in plan.providers)
         ),
+        dirty=tuple(who for who in plan.providers if who in plan.dirty or work.moved.get(who, 0) > plan.seen),
         made_ms=plan.made_ms,
         betters=plan.betters,
         stale=plan.stale,
@@ -124,6 +126,7 @@ def _plan_of(memory: PlanMemory) -> Plan:
         providers=memory.providers,
         start_ms=memory.start_ms,
         then=dict(zip(memory.providers, loads, strict=True)),
+        dirty=set(memory.dirty),
         made_ms=memory.made_ms,
         betters=memory.betters,
         stale=memory.stale,

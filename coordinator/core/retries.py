@@ -19,6 +19,7 @@ from coordinator.core.feasible import could_ever
 from coordinator.core.ids import JobId, Ms, ProviderId, dotted
 from coordinator.core.jobspec import RetryRule
 from coordinator.core.leases import grant, has_not_begun
+from coordinator.core.metering import is_broke
 from coordinator.core.policy import Policy
 from coordinator.core.publish import changed
 from coordinator.core.queue import fit_task
@@ -212,7 +213,9 @@ def lost(
         _count_retry(state, job, policy, out)
     waits_for = f"lease {dotted(attempt.row.attempt_id)}"
     for other in task.attempts.values():
-        if other.row.state is AttemptState.RESERVED:
+        if other.row.state is AttemptState.RESERVED and not is_broke(
+            state.work.accounts.of(job.row.tenant), state.now_ms
+        ):
             grant(state, job, step, task, other, f"replaces {dotted(attempt.row.attempt_id)}: {why}", policy, out)
             return
     again(state, job, step, task, out, why=f"waits for capacity: {why}", waits_for=waits_for)

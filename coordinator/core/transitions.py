@@ -156,6 +156,12 @@ def move_attempt(
     **changes: Any,
 ) -> None:
     before = attempt.row.state
+    if before is AttemptState.LEASED:
+        work = state.work
+        work.unanswered -= 1
+        if work.paused:
+            work.paused = False
+            work.ask_place()
     put_attempt(attempt, out, fenced=fenced, state=to, reason=why, **changes)
     audit_attempt(state, attempt, out, to._value_, before._value_, why, by)
 

@@ -105,7 +105,11 @@ class Plan(Struct, kw_only=True):
     providers: tuple[ProviderId, ...]
     start_ms: Ms
     then: dict[ProviderId, Load]
-    """What they will hold then: what has not ended by that time, this task, and who was let in beside it."""
+    """What they will hold then: what has not ended by that time, and this task."""
+    seen: int = 0
+    """`Work.moves` when that was worked out."""
+    dirty: set[ProviderId] = field(default_factory=set)
+    """Of an image: where something had changed since."""
     made_ms: Ms
     betters: int
     """`Work.betters` then."""
@@ -268,6 +272,10 @@ class Work:
         """Lines up to this number have seen a Place at whose end nobody had room for anything."""
         self.fleet_ms: Ms | None = None
         """When `accounts.fleet` was measured."""
+        self.unanswered = 0
+        """Attempts that are LEASED: their agents have not answered yet."""
+        self.paused = False
+        """The last Place stopped since too many were unanswered: the next answer asks for another one."""
         self.place_due = False
         """The queue or capacity changed: the engine posts a Place."""
         self.freed_by: str = ""
@@ -337,6 +345,7 @@ class Work:
         for provider_id in plan.providers:
             self.planned[provider_id] = plan.number
             self.move(provider_id)
+        plan.seen = self.moves
 
     def moved_since(self, then: int) -> list[ProviderId]:
         """Whose holdings or abilities changed after `moves` was `then`. O(those)."""

@@ -75,6 +75,7 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     to_line_up: tuple[ProviderId, ...]
     """Providers that may be given more ahead, oldest change first."""
     place_due: bool
+    paused: bool
     freed_by: str
     looked_ms: Ms
     next_job_id: JobId
@@ -116,6 +117,7 @@ def work_image(work: Work) -> WorkImage:
         wheel_next=wheel_next,
         to_line_up=tuple(reversed(work.moved_since(work.lined_up_to))),
         place_due=work.place_due,
+        paused=work.paused,
         freed_by=work.freed_by,
         looked_ms=work.looked_ms,
         next_job_id=work.next_job_id,
@@ -186,8 +188,11 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
     work.lined_up_to = work.moves
     for provider_id in image.to_line_up:
         work.move(provider_id)
-    work.place_due, work.freed_by, work.looked_ms = image.place_due, image.freed_by, image.looked_ms
+    work.place_due, work.paused = image.place_due, image.paused
+    work.freed_by, work.looked_ms = image.freed_by, image.looked_ms
     work.next_job_id, work.next_token, work.next_audit = image.next_job_id, image.next_token, image.next_audit
+    for plan in work.plans.values():
+        plan.seen = work.moves  # what was made anew here is what it was
 
 
 def _restore_job(job: Job, memory: JobMemory) -> None:

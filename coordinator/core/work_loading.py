@@ -16,6 +16,7 @@ from coordinator.core.rows import (
     ENDED,
     LIVE_ATTEMPT,
     AttemptRow,
+    AttemptState,
     JobRow,
     LeaseToken,
     ProviderRow,
@@ -110,6 +111,7 @@ def _load_attempt(work: Work, row: AttemptRow, tenant: TenantName | None) -> Non
         return
     task.newest = max(task.newest, row.token)
     if is_live(attempt):
+        work.unanswered += row.state is AttemptState.LEASED
         task.attempts[row.attempt] = attempt
         metering.start(work.accounts, tenant, row, work.jobs[row.job_id].steps[row.step].row.task_estimate)
         if row.token != NO_TOKEN:

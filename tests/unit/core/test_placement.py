@@ -160,9 +160,7 @@ def test_at_isolation_none_a_provider_serves_one_tenant_at_a_time() -> None:
     joins(site, "b", isolation=Isolation.UID)
     site.submit(a_job(nodes=2))
 
-    site.decide(
-        events.TenantSet(at_ms=site.now_ms, request_id=site.request(), name=TenantName("other"), create=True)
-    )
+    site.decide(events.TenantSet(at_ms=site.now_ms, request_id=site.request(), name=TenantName("other"), create=True))
 
     def other(spec: JobSpec) -> JobRow:
         event = events.JobSubmit(
