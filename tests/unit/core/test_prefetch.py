@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Ask
@@ -15,7 +16,7 @@ from coordinator.core.jobspec import OnLost
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, Promises
 from coordinator.core.work import Load
-from tests.site import Site, a_job
+from tests.site import OFFER, Site, a_job
 from tests.unit.core.test_decide import plain
 
 AHEAD = Promises(work=True, prefetch=8)
@@ -291,3 +292,24 @@ def test_one_that_ended_unseen_has_a_start() -> None:
         == site.task().started_at_ms
         == site.job().started_at_ms
     )
+
+
+def test_no_more_is_granted_than_agents_answer() -> None:
+    """A disk that takes seconds must not have grants run out while they wait for it: an answer makes room for more."""
+    site = a_site(promises=Promises(work=True), unanswered_max=3)
+    site.agents["a"].grants = "ignores"
+    site.agents["a"].offer = replace(OFFER, cpus=8.0)
+    site.breaks("a")
+    site.back("a")
+    site.submit(a_job(tasks=8))
+    leased = [attempt for attempt in site.state.work.attempts.values() if attempt.row.token.number]
+    assert 3 == len(leased) == site.state.work.unanswered
+    assert not site.state.work.place_due
+    site.agents["a"].grants = "answers"
+    row = leased[0].row
+    share = row.ranks[0].share
+    order = commands.Grant(attempt_id=row.attempt_id, rank=0, token=row.token, term_ms=row.term_ms, share=share)
+    answer = site.agents["a"].hear(order, site.now_ms)
+    assert answer is not None
+    site.decide(answer)
+    assert 6 == len(site.running("a")) and 2 == site.state.work.unanswered
