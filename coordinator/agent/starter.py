@@ -33,6 +33,9 @@ GATHER_MS = 1
 costs as much as five reports."""
 QUIET_S = 0.003
 """After so long without a report the next one is told at once."""
+FOUND_S = 1.0
+"""How long a program is believed to be where it was found: a search is nine questions to the file system."""
+FOUND_MAX = 256
 PEAK_AGAIN = 512
 """Ends after which this process looks again how large it is."""
 
@@ -52,6 +55,9 @@ class Starter:
         self._reports: list[Report] = []
         self._todo: deque[tuple[Order, tuple[int, int, int]]] = deque()
         self._groups: tuple[int, ...] | None = None
+        self._ignored = [number for number in EVERY_SIGNAL if signal.getsignal(number) is signal.SIG_IGN]
+        self._found: dict[tuple[str, str], tuple[str, float]] = {}
+        """By name and search path: where a program is, and until when that is believed."""
         self._peak = own_peak()
         self._ends = 0
         self._told_s = 0.0
@@ -127,26 +133,7 @@ class Starter:
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             except OSError as error:
                 raise CannotStart(NOT_STARTED, f"directory {order.directory}: {error.strerror}") from None
-            program = find_program(order.argv[0], order.env.get("PATH", ""), order.directory)
-            try:
-                pid = os.posix_spawn(
-                    program,
-                    order.argv,
-                    order.env,
-                    file_actions=[
-                        (os.POSIX_SPAWN_DUP2, fds[0] if order.stdin else self._nothing, 0),
-                        (os.POSIX_SPAWN_DUP2, fds[1], 1),
-                        (os.POSIX_SPAWN_DUP2, fds[2], 2),
-                    ],
-                    resetids=order.user != 0,
-                    setsid=True,
-                    setsigmask=(),
-                    setsigdef=EVERY_SIGNAL,
-                )
-            except OSError as error:
-                raise why(error, program) from None
-            except ValueError as error:  # a NUL in an argument
-                raise CannotStart(NOT_STARTED, str(error)) from None
+            pid = self._execute(order, fds)
         finally:
             if order.user:
                 os.setresuid(0, 0, 0)
@@ -155,6 +142,49 @@ class Starter:
             with contextlib.suppress(OSError):  # it has ended already
                 resource.prlimit(pid, kind, (soft, hard))
         return pid
+
+    def _execute(self, order: Order, fds: tuple[int, int, int]) -> int:
+        search = order.env.get("PATH", "")
+        key = order.argv[0], search
+        program, until_s = self._found.get(key, ("", 0.0))
+        if until_s < time.monotonic():
+            program = self._find(order, key)
+        try:
+            return self._posix_spawn(program, order, fds)
+        except OSError:
+            self._found.pop(key, None)
+        program = self._find(order, key)  # it may have gone from there, or be another user's
+        try:
+            return self._posix_spawn(program, order, fds)
+        except OSError as error:
+            raise why(error, program) from None
+
+    def _find(self, order: Order, key: tuple[str, str]) -> str:
+        program = find_program(order.argv[0], key[1], order.directory)
+        if "/" not in key[0] and all(part.startswith("/") for part in key[1].split(":")):
+            if len(self._found) >= FOUND_MAX:
+                self._found.clear()
+            self._found[key] = program, time.monotonic() + FOUND_S
+        return program
+
+    def _posix_spawn(self, program: str, order: Order, fds: tuple[int, int, int]) -> int:
+        try:
+            return os.posix_spawn(
+                program,
+                order.argv,
+                order.env,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, fds[0] if order.stdin else self._nothing, 0),
+                    (os.POSIX_SPAWN_DUP2, fds[1], 1),
+                    (os.POSIX_SPAWN_DUP2, fds[2], 2),
+                ],
+                resetids=order.user != 0,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=self._ignored,  # exec itself puts back what has a handler
+            )
+        except ValueError as error:  # a NUL in an argument
+            raise CannotStart(NOT_STARTED, str(error)) from None
 
     # ---- being in a group for a moment
 

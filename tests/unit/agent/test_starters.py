@@ -182,3 +182,20 @@ def test_a_starter_is_not_held_back_by_the_bound_of_what_it_starts(side: DaemonS
     for number in range(10, 30):
         assert 0 == side.exit_of(f"1.0.{number}.1").code
     assert time.monotonic() - began_s < 10
+
+
+def test_a_program_is_looked_for_again_when_it_has_moved(side: DaemonSide, tmp_path: Path) -> None:
+    """Where it was found is believed for a second at most, and not at all when it is not there any more."""
+    places = [tmp_path / name for name in ("first", "second")]
+    for place in places:
+        place.mkdir()
+    env = (("PATH", f"{places[0]}:{places[1]}:/bin"),)
+    for number, (place, code) in enumerate(((places[1], 1), (places[0], 2)), 1):
+        program = place / "tool"
+        program.write_text(f"#!/bin/sh\nexit {code}\n")
+        program.chmod(0o755)
+        side.start(a_plan("tool", env=env), f"1.0.{number}.1", number)
+        assert code == side.exit_of(f"1.0.{number}.1").code
+        program.unlink()
+    side.start(a_plan("tool", env=env), "1.0.3.1", 3)
+    assert (EndCause.START, 127) == ((ended := side.exit_of("1.0.3.1")).cause, ended.code)
