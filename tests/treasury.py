@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -141,7 +142,9 @@ class Book:
         self.cpus = sum(ask.cpus for _, ask in held)
         self.gpus = sum(ask.gpus for _, ask in held)
         self.memory = sum(ask.memory for _, ask in held)
-        self.running = len({job_id for job_id, _ in held})
+        self.jobs = Counter(job_id for job_id, _ in held)
+        """Ranks that each job holds."""
+        self.running = len(self.jobs)
         self.queued = sum(job.state.value == "pending" for job in live.values())
         self.storage = sum(specs[job_id].estimate.storage for job_id in live)
         month = _month(site.now_ms)

@@ -246,7 +246,9 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     load = state.work.load_of(provider_id)
     load.failures = [*load.failures[-(policy.quarantine_failures - 1) :], (job_id, state.now_ms)]
     jobs = {job for job, _ in load.failures}
-    if len(load.failures) < policy.quarantine_failures or len(jobs) < policy.quarantine_jobs:
+    if len(load.failures) < policy.quarantine_failures:
+        return
+    if len(jobs) < policy.quarantine_jobs and not _fails_here_alone(state, provider_id, jobs, policy):
         return
     if not any(_may_stand_in(other, provider) for other in state.providers.values()):
         return
@@ -264,6 +266,17 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     text = f"{provider_id} gets no new work for {length_ms // 60_000} min: {why}"
     out.notes.append(Warned(kind="provider_quarantined", subject=provider_id, text=text))
     changed(out, provider)
+
+
+def _fails_here_alone(state: ClusterState, provider_id: ProviderId, jobs: set[JobId], policy: Policy) -> bool:
+    """Whether the one job that fails here time after time does well elsewhere: then the place is to blame, and is not
+    to eat the retries of all its tasks. O(providers that failed lately)."""
+    (job_id, *others) = jobs
+    job = state.work.jobs.get(job_id)
+    if others or job is None or job.row.completed < policy.quarantine_failures:
+        return False
+    loads = state.work.loads.items()
+    return not any(job_id == failed for who, load in loads if who != provider_id for failed, _ in load.failures)
 
 
 def _may_stand_in(other: Provider, provider: Provider) -> bool:

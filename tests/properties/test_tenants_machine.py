@@ -15,12 +15,22 @@ from coordinator.core import commands
 from coordinator.core.amounts import UNIT, Ask, Price
 from coordinator.core.dimensions import guardrail
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import AttemptId, TenantName, dotted
+from coordinator.core.ids import TenantName, dotted
 from coordinator.core.image import image_of, state_of
 from coordinator.core.jobspec import Estimate, Isolation, JobSpec, RetryRule
 from coordinator.core.months import ends_ms, month_of
 from coordinator.core.policy import Policy
-from coordinator.core.rows import ENDED, AttemptRow, AttemptState, JobRow, OnBudget, OnFull, Promises, Resources
+from coordinator.core.rows import (
+    ENDED,
+    AttemptRow,
+    AttemptState,
+    JobRow,
+    OnBudget,
+    OnFull,
+    Promises,
+    Resources,
+    TenantRow,
+)
 from tests.builders import START_MS
 from tests.site import a_job, a_step
 from tests.treasury import Book, Treasury, refused, up
@@ -43,18 +53,54 @@ ASKS = (Ask(), Ask(cpus=2 * UNIT), Ask(cpus=UNIT // 2, gpus=UNIT), Ask(memory=1_
 ESTIMATES = (Estimate(), Estimate(), Estimate(cost=7), Estimate(cost=900, storage=30))
 
 
+class Watched(Treasury):
+    """Looks at every lease the moment that it is durable."""
+
+    def write(self, decision: commands.Decision) -> None:
+        super().write(decision)
+        rows = [write.row for write in decision.writes if isinstance(write, commands.Put)]
+        for row in (row for row in rows if isinstance(row, AttemptRow)):
+            if row.state in (AttemptState.LEASED, AttemptState.RESERVED) and row.created_at_ms == self.now_ms:
+                self.within_its_quota(row)
+            if row.state is AttemptState.LEASED and not any(rank.acked for rank in row.ranks):
+                self.with_money_left(row)
+
+    def tenant_of(self, row: AttemptRow) -> TenantRow:
+        job = self.rows["job", row.job_id]
+        assert isinstance(job, JobRow)
+        tenant = self.rows["tenant", job.tenant]
+        assert isinstance(tenant, TenantRow)
+        return tenant
+
+    def within_its_quota(self, row: AttemptRow) -> None:
+        """Of all that it asks of: its tenant holds no more than the guardrail."""
+        tenant = self.tenant_of(row)
+        book = Book(self, tenant.name)
+        for name in ("cpus", "gpus", "memory"):
+            bound = getattr(tenant.quota, name)
+            if bound is not None and getattr(row.ranks[0].share.ask, name):
+                rail = guardrail(name, bound, POLICY)
+                assert getattr(book, name) <= rail, f"{tenant.name} was let beyond its {name}"
+        running = tenant.quota.running
+        fresh = row.attempt == 1 and book.jobs[row.job_id] == len(row.ranks)
+        assert running is None or not fresh or book.running <= running, f"{tenant.name} runs {book.running} jobs"
+
+    def with_money_left(self, row: AttemptRow) -> None:
+        tenant = self.tenant_of(row)
+        budget = tenant.quota.budget
+        assert budget is None or Book(self, tenant.name).spent < budget, f"{dotted(row.attempt_id)} starts on nothing"
+
+
 class Tenants(RuleBasedStateMachine):
     """Never: more held than a quota gives, a start at a used up budget, a millionth charged twice or lost."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.site = Treasury(
+        self.site = Watched(
             *PROVIDERS, offer=OFFER, promises=Promises(work=True, isolation=Isolation.SANDBOX), policy=POLICY
         )
         for name in TENANTS:
             self.site.tenant(name)
-        self.seen = len(self.site.decisions)
-        self.granted: set[AttemptId] = set()
 
     # ---- people
 
@@ -185,8 +231,6 @@ class Tenants(RuleBasedStateMachine):
         self.exits(pick, 0, 5_000)
         self.site.durable = True
         self.site.disk_was_full(*self.site.decisions[first:])
-        self.granted &= {a.attempt_id for a in self.site.rows.values() if isinstance(a, AttemptRow)}
-        self.seen = len(self.site.decisions)
 
     # ---- what must always hold
 
@@ -219,28 +263,6 @@ class Tenants(RuleBasedStateMachine):
             budget = usage["budget"]
             assert (up(book.spent), book.committed) == (budget.used, budget.used + budget.reserved), f"{name}: budget"
             assert book.storage == usage["storage"].reserved
-
-    @invariant()
-    def nothing_starts_that_may_not(self) -> None:
-        """Right behind every decision that gave a lease: its tenant is within what it asked of, and had money left."""
-        decisions, self.seen = self.site.decisions[self.seen :], len(self.site.decisions)
-        fresh = []
-        for write in (write for decision in decisions for write in decision.writes):
-            row = write.row if isinstance(write, commands.Put) else None
-            begins = isinstance(row, AttemptRow) and row.state in (AttemptState.LEASED, AttemptState.RESERVED)
-            if begins and row.attempt_id not in self.granted:
-                self.granted.add(row.attempt_id)
-                fresh.append(row)
-        for row in fresh:
-            job = self.site.rows["job", row.job_id]
-            assert isinstance(job, JobRow)
-            quota = self.site.state.work.accounts.of(job.tenant).tenant.quota
-            book = Book(self.site, job.tenant)
-            for dimension in ("cpus", "gpus", "memory"):
-                bound = getattr(quota, dimension)
-                if bound is not None and getattr(row.ranks[0].share.ask, dimension):
-                    rail = guardrail(dimension, bound, POLICY)
-                    assert getattr(book, dimension) <= rail, f"{job.tenant} was let beyond its {dimension}"
 
     @invariant()
     def nothing_ended_is_set_aside_for(self) -> None:
