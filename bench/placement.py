@@ -3,8 +3,8 @@
     python -m bench.placement [--quick] [--profile]
 
 `burst`: a fleet comes, and kinds x tenants lines of work wait for it; `full`: 100,000 jobs wait, the fleet is full, and
-whatever ends lets the next one start: every Place is timed, in CPU time: it waits for nothing. `blocked`: the same with a large job at the head of each
-tenant that needs more than is free. Agents are made up; grants are made, nothing is written or sent.
+whatever ends lets the next one start: every Place is timed, in CPU time: it waits for nothing. `blocked`: the same with
+large jobs of each tenant at the head that need more than is free. Agents are made up; grants are made, nothing is written or sent.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ from coordinator.core.rows import EndCause, ExitInfo, PoolRow, Promises, Row, Te
 from coordinator.core.state import ClusterState
 
 FLOORS = {"full_place_p99_ms": 100.0, "blocked_place_p99_ms": 100.0}
-POLICY = Policy(heartbeat_interval_ms=600_000, lost_after_ms=3_600_000, grant_ms=3_600_000, launch_ms=3_600_000)
+POLICY = Policy(
+    heartbeat_interval_ms=600_000,
+    lost_after_ms=3_600_000,
+    grant_ms=3_600_000,
+    launch_ms=3_600_000,
+    unanswered_max=10**9,
+)
 START_MS = 1_800_000_000_000
 
 

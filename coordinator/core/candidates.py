@@ -52,22 +52,37 @@ class _Ranked:
         self.keys: dict[ProviderId, Key] = {}
         self.heaps: dict[Home, list[Key]] = {}
         self.entries = 0
+        self.bound: dict[TenantName, int] = {}
+        """How many of them serve one tenant alone."""
 
     def put(self, who: ProviderId, key: Key | None) -> None:
         before = self.keys.get(who)
         if key is None:
             if before is not None:
                 del self.keys[who]
+                self._count(before, -1)
         elif key != before:
+            if before is not None:
+                self._count(before, -1)
             self.keys[who] = key
+            self._count(key, 1)
             heappush(self.heaps.setdefault(key[2:], []), key)
             self.entries += 1
             if self.entries > 2 * len(self.keys) + STALE_MAX:
                 self.tidy()
 
+    def _count(self, key: Key, sign: int) -> None:
+        if key[2]:
+            left = self.bound.get(key[2], 0) + sign
+            if left:
+                self.bound[key[2]] = left
+            else:
+                del self.bound[key[2]]
+
     def tidy(self) -> None:
-        self.heaps = {}
+        self.heaps, self.bound = {}, {}
         for key in self.keys.values():
+            self._count(key, 1)
             self.heaps.setdefault(key[2:], []).append(key)
         for heap in self.heaps.values():
             heapify(heap)
@@ -148,9 +163,9 @@ class Candidates:
         """How many providers have room for `ask` now, plans and tenants aside."""
         return len(self._of(state, ask).keys)
 
-    def has_bound(self) -> bool:
-        """Somebody serves one tenant alone, and may have room for more of it."""
-        return any(home[0] and heap for ranked in self._ranked.values() for home, heap in ranked.heaps.items())
+    def bound_to(self) -> set[TenantName]:
+        """Tenants that somebody serves alone who has room for more of theirs."""
+        return {tenant for ranked in self._ranked.values() for tenant in ranked.bound if tenant != NOBODY}
 
     def is_empty(self, state: ClusterState) -> bool:
         """Nobody has room for any of its asks, whoever wants it."""

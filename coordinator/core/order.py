@@ -61,6 +61,10 @@ class Order:
         self._aside.append((key, heappop(self._state.work.bands[key].heads)))
         self._put_anew(key)
 
+    def skip(self) -> None:
+        """Nothing for the band whose turn it is."""
+        heappop(self._turns)
+
     def served(self, want: Want) -> None:
         """The head of this line got something: its tenant stands elsewhere from now on."""
         work = self._state.work

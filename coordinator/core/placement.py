@@ -17,7 +17,7 @@ from coordinator.core.candidates import Candidates, Found, is_fresh
 from coordinator.core.commands import Decision
 from coordinator.core.endings import skip_doomed
 from coordinator.core.events import Place
-from coordinator.core.ids import JobId, Ms, dotted
+from coordinator.core.ids import JobId, Ms, TenantName, dotted
 from coordinator.core.jobspec import Overlap
 from coordinator.core.leases import grant, new_attempt, reserve
 from coordinator.core.order import Order, age
@@ -101,6 +101,7 @@ class Pass:
         """By limit: the plans that are open to a line that has none, and those that it must leave room for."""
         self._ahead: dict[Want, Plan | None] = {}
         """Lines that have no room, and what is planned for them: those who come after must not delay it."""
+        self._alone: set[TenantName] | None = None
         self.unfinished = False
 
     def run(self) -> None:
@@ -109,10 +110,12 @@ class Pass:
             if self._left <= 0 or self._to_judge <= 0:
                 self.unfinished = True
                 break
+            want, spot = turn
             if len(self._ahead) >= self._policy.plans_max and len(self._closed) == len(work.shapes):
                 work.blocked_to = work.lines
-                break
-            want, spot = turn
+                if want.tenant not in self._served_alone():
+                    self._order.skip()
+                    continue
             held_by = self._serve(want, spot)
             if held_by:
                 if held_by != "judging":
@@ -144,7 +147,7 @@ class Pass:
             found = candidates.choose(state, want, asks, closed, open_to)
             if found is None and candidates.is_empty(state):
                 self._closed.add(want.shape)
-            elif found is None and asks is want.shape.asks and not candidates.has_bound():
+            elif found is None and asks is want.shape.asks:
                 self._shut_out(want)
         prefetched = False
         if found is None:
@@ -155,6 +158,7 @@ class Pass:
             self._promise(want, spot)
             return "capacity"
         self._left -= 1
+        self._alone = None
         waited = bool(line.held_by) or line.number <= state.work.blocked_to
         self._take(want, found)
         if self._ahead:
@@ -197,9 +201,18 @@ class Pass:
             ask for ask in want.shape.asks if not room_for(self._state, want.tenant, job_id, ask, nodes, policy)
         )
 
+    def _served_alone(self) -> set[TenantName]:
+        """When nobody has room for anything: tenants for whom somebody may have who serves them alone."""
+        if self._alone is None:
+            self._alone = {tenant for got in self._got.values() for tenant in got.bound_to()}
+        return self._alone
+
     def _is_closed(self, want: Want) -> bool:
-        """Whether it need not be looked for. What is kept for this line itself is always looked at."""
+        """Whether it need not be looked for. What is kept for this line itself is always looked at, and who serves its
+        tenant alone."""
         shape = want.shape
+        if shape in self._got and want.tenant in self._got[shape].bound_to():
+            return False
         shut = shape in self._closed or (shape in self._shut and self._shut[shape] <= (want.limit_ms or NO_LIMIT))
         return shut and want not in self._state.work.plans
 
