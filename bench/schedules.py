@@ -105,7 +105,7 @@ def main() -> int:
         for factor in given.told or [1.0]:
             jobs = loaded(told(work, factor), given.nodes, load)
             results.append({"load": load, "limits": factor, **measured(jobs, given.nodes)})
-    met = all(r["coord"]["wait_mean_s"] <= WORST * max(r["easy"]["wait_mean_s"], 1.0) for r in results)  # type: ignore[index]
+    met = all(r["coord"]["wait_mean_s"] <= WORST * max(r["easy"]["wait_mean_s"], 1.0) for r in results)
     name = given.log.name if given.log is not None else "made up"
     report = {
         "bench": "schedules",

@@ -163,24 +163,15 @@ def read_workload(asked: Asked, fleet: Fleet) -> Workload:
             found = read_swf(file, fleet.usual_cpus(), asked.gather)
     if asked.told is not None:
         found = workload.told(found, asked.told)
-    return _loaded(workload.moved(found, from_ms), fleet, from_ms, asked.load)
+    if asked.load is None:
+        return workload.moved(found, from_ms)
+    return workload.loaded(found, fleet, from_ms, asked.load)
 
 
 def _warm_up_ms(asked: Asked, fleet: Fleet) -> Ms:
     if asked.warm_up_ms is not None:
         return asked.warm_up_ms
     return min(WARM_UP_MS, (fleet.to_ms - fleet.from_ms) // WARM_UP_SHARE) if fleet.to_ms is not None else 0
-
-
-def _loaded(work: Workload, fleet: Fleet, from_ms: Ms, load: float | None) -> Workload:
-    """The same jobs, closer together or further apart, so that they ask for `load` of the CPU hours that are there."""
-    if load is None:
-        return work
-    last_ms = max(work.jobs[-1].at_ms, from_ms + 1)
-    until_ms = min(last_ms, fleet.to_ms) if fleet.to_ms is not None else last_ms
-    slots = fleet.capacity(from_ms, until_ms)[0] / ((until_ms - from_ms) / workload.HOUR_MS)
-    hours = work.hours() / (load * slots)
-    return workload.moved(work, from_ms, hours * workload.HOUR_MS / (last_ms - from_ms))
 
 
 def made_up(text: str) -> Made | None:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, PoolName, TenantName
+from coordinator.simulator.history.fleet import Fleet
 
 HOUR_MS: Ms = 3_600_000
 JOBS_MAX = 5_000_000
@@ -41,6 +42,9 @@ class Workload(Struct, frozen=True, kw_only=True):
     def hours(self) -> float:
         """CPU hours that it takes where nothing is lost."""
         return sum(job.run_ms * job.nodes * job.ask.cpus for job in self.jobs) / UNIT / HOUR_MS
+
+    def gpu_hours(self) -> float:
+        return sum(job.run_ms * job.nodes * job.ask.gpus for job in self.jobs) / UNIT / HOUR_MS
 
 
 class Made(Struct, frozen=True, kw_only=True):
@@ -74,6 +78,22 @@ def moved(workload: Workload, from_ms: Ms, factor: float = 1.0) -> Workload:
     first = workload.jobs[0].at_ms
     jobs = tuple(replace(job, at_ms=from_ms + round((job.at_ms - first) * factor)) for job in workload.jobs)
     return replace(workload, jobs=jobs)
+
+
+def loaded(workload: Workload, fleet: Fleet, from_ms: Ms, load: float) -> Workload:
+    """The same jobs from `from_ms` on, closer together or further apart, so that they ask for `load` of what is there
+    from the first submission to the last: of CPUs or of GPUs, whichever is the shorter."""
+    work = moved(workload, from_ms)
+    length_ms = max(work.jobs[-1].at_ms - from_ms, 1)
+    until_ms = from_ms + length_ms
+    if fleet.to_ms is not None:
+        until_ms = max(from_ms + 1, min(until_ms, fleet.to_ms))
+    cpus, gpus = fleet.capacity(from_ms, until_ms)
+    hours = (until_ms - from_ms) / HOUR_MS
+    needed_h = work.hours() / (cpus / hours) if cpus else 0.0
+    if gpus:
+        needed_h = max(needed_h, work.gpu_hours() / (gpus / hours))
+    return moved(work, from_ms, needed_h / load * HOUR_MS / length_ms)
 
 
 def told(workload: Workload, factor: float | None) -> Workload:

@@ -1,0 +1,105 @@
+"""Work lost on machines that leave: placement by forecast against random and by score, through the scheduler itself.
+
+    python -m bench.wasted_work [HISTORY.csv.xz] [--days N] [--case 8h@30%]... [--quick]
+
+Every policy has the same history and the same jobs; nothing is saved by checkpoints. Without a history it makes one of
+two kinds of machines, so that it runs anywhere. Prints JSON; exits 1 where a forecast loses more than CHANCE of random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from cli.replaying import Asked, replayed
+from coordinator.simulator.history.swf import Gather
+from coordinator.simulator.history.workload import HOUR_MS
+
+CASES = ("1h@30%", "4h@30%", "8h@30%", "24h@30%", "1h+4h+8h+24h@30%", "8h@10%", "8h@60%", "8h@95%")
+CHANCE = 0.8
+EVERY_H = 3
+"""Figures are made anew every so many hours; the coordinator makes them every five minutes."""
+
+
+def made(path: Path) -> None:
+    """Forty machines over 24 days: every other one stays for days, the rest for hours."""
+    dice = Random(11)
+    lines = ["provider_id,connected_at,disconnected_at,disconnect_reason"]
+    for number in range(40):
+        at = 1_700_000_000 + dice.randint(0, 3_600)
+        mean_s = 7 * 86_400 if number % 2 else 5 * 3_600
+        while at < 1_700_000_000 + 24 * 86_400:
+            end = at + 60 + int(dice.expovariate(1.0) * mean_s)
+            lines.append(f"m{number * 7 % 40:02d},{at},{end},read_error")
+            at = end + 900
+    path.write_text("\n".join(lines) + "\n")
+
+
+def measured(fleet: str, case: str, policies: tuple[str, ...], seed: int, days: float | None) -> dict[str, object]:
+    """One case: by policy what was wasted, and as a ratio to random."""
+    began = time.process_time()
+    asked = Asked(
+        fleet=fleet,
+        workload=case,
+        policies=policies,
+        seed=seed,
+        load=None,
+        warm_up_ms=None,
+        figures_every_ms=EVERY_H * HOUR_MS,
+        cpus=1.0,
+        told=None,
+        gather=Gather.ONE,
+        weights={},
+        first=None,
+        days=days,
+    )
+    reports = {report.policy: report for report, _ in replayed(asked).runs}
+    chance = reports["random"].wasted_h
+    return {
+        "case": case,
+        "jobs": reports["random"].jobs,
+        "useful_h": round(reports["forecast"].useful_h),
+        "wasted_h": {name: round(report.wasted_h, 1) for name, report in reports.items()},
+        "lost": {name: report.lost for name, report in reports.items()},
+        "wait_mean_s": {name: round(report.waits.mean_s, 1) for name, report in reports.items()},
+        "utilisation": {name: round(report.utilisation, 3) for name, report in reports.items()},
+        "to_random": {name: round(r.wasted_h / chance, 3) for name, r in reports.items() if name != "random"},
+        "cpu_s": round(time.process_time() - began, 1),
+    }
+
+
+def main() -> int:
+    """Exit status 1 when the forecast was not worth it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("history", nargs="?", type=Path, help="sessions, as coord import sessions takes them")
+    parser.add_argument("--days", type=float, help="only the first days of it")
+    parser.add_argument("--case", action="append", help=f"of {', '.join(CASES)}, or any other; repeatable")
+    parser.add_argument("--policy", action="append", help="beside forecast and random; repeatable")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="one case")
+    given = parser.parse_args()
+    policies = ("forecast", "random", *(given.policy or ()))
+    cases = tuple(given.case or (CASES[2:3] if given.quick else CASES))
+    with tempfile.TemporaryDirectory() as directory:
+        history = given.history
+        if history is None:
+            history = Path(directory) / "made.csv"
+            made(history)
+        results = [measured(str(history), case, policies, given.seed, given.days) for case in cases]
+    report = {
+        "bench": "wasted_work",
+        "n": {"history": given.history.name if given.history else "made up", "days": given.days, "seed": given.seed},
+        "figures": results,
+        "floors": {"forecast_to_random_at_most": CHANCE},
+    }
+    print(json.dumps(report, indent=1))
+    return 0 if all(result["to_random"]["forecast"] <= CHANCE for result in results) else 1  # type: ignore[index]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
