@@ -308,9 +308,9 @@ class Daemon:
     def _take_work(self, message: commands.Message) -> None:
         keeper = self.keeper
         match message:
-            case commands.Grant(attempt_id=attempt_id, rank=rank, token=token):
+            case commands.Grant(attempt_id=attempt_id, rank=rank, token=token, prefetched=in_line):
                 freeze_at_ms = self._freeze_at(self._acked_seq, message.term_ms)
-                why = keeper.hold(attempt_id, rank, token, message.share, freeze_at_ms or 0)
+                why = keeper.hold(attempt_id, rank, token, message.share, freeze_at_ms or 0, in_line)
                 if why:
                     self._send(HasRefused(attempt_id, rank, token, why))
                 else:
@@ -320,8 +320,8 @@ class Daemon:
                 if not keeper.run(attempt_id, rank, token, step):
                     nothing = ExitInfo(cause=EndCause.AGENT, text="not held here")
                     self._send(HasExited(attempt_id, rank, token, nothing))
-            case commands.StopAttempt(attempt_id=attempt_id, token=token, grace_ms=grace_ms):
-                keeper.end(attempt_id, token, grace_ms)
+            case commands.StopAttempt(attempt_id=attempt_id, token=token, grace_ms=grace_ms, unbegun=unbegun):
+                keeper.end(attempt_id, token, grace_ms, unbegun)
             case commands.Settled(attempt_id=attempt_id, rank=rank, token=token):
                 keeper.forget(attempt_id, rank, token)
             case commands.Renew(seq=seq, terms=terms):

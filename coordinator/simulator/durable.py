@@ -105,18 +105,22 @@ class Disk:
         )
 
     def _of_a_start(self) -> Iterator[Row]:
-        """Open sessions, jobs that have not ended with what they consist of, attempts that live or hold capacity."""
+        """Open sessions, jobs that have not ended with what they consist of, attempts that live or hold capacity, and
+        whose those are."""
+        held = {row.job_id for row in self.rows.values() if isinstance(row, AttemptRow) and _is_held(row)}
         live = {row.job_id for row in self.rows.values() if isinstance(row, JobRow) and row.state not in ENDED}
         for row in self.rows.values():
             match row:
                 case SessionRow():
                     wanted = row.disconnected_at_ms is None
-                case JobRow(job_id=job_id) | SpecRow(job_id=job_id) | StepRow(job_id=job_id):
+                case JobRow(job_id=job_id):
+                    wanted = job_id in live or job_id in held
+                case SpecRow(job_id=job_id) | StepRow(job_id=job_id):
                     wanted = job_id in live
                 case TaskRow():
                     wanted = row.job_id in live and row.state not in ENDED
                 case AttemptRow():
-                    wanted = row.state in LIVE_ATTEMPT or not all(rank.released for rank in row.ranks)
+                    wanted = _is_held(row)
                 case _:
                     wanted = True
             if wanted:
@@ -129,3 +133,7 @@ class Disk:
             for provider_id, provider in state.providers.items()
             if provider.session is not None and provider_id in self._beats
         )
+
+
+def _is_held(row: AttemptRow) -> bool:
+    return row.state in LIVE_ATTEMPT or not all(rank.released for rank in row.ranks)

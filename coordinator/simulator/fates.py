@@ -202,6 +202,7 @@ class Fates:
             machine.promises,
             machine.drift,
             machine.credential,
+            machine.boasts,
         )
         clone.boot = 1_000 + machine.boot
         machine.books.copied(machine.provider_id)

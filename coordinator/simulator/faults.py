@@ -23,6 +23,7 @@ HEAD_FAULTS: dict[str, float] = {
     "full_disk": 3,
     "wall_step": 2,
     "admin": 6,
+    "tenants": 5,
     "figures": 2,
 }
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 from random import Random
 from typing import Protocol
 
-from coordinator.core.amounts import Share
+from msgspec.structs import replace
+
+from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.ids import AttemptId, Ms
 from coordinator.core.jobspec import StepSpec
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
@@ -71,8 +73,10 @@ class Keeper:
 
     # ---- what the daemon asks
 
-    def hold(self, attempt_id: AttemptId, rank: int, token: LeaseToken, share: Share, freeze_at_ms: Ms) -> str:
-        """Keep this lease; why not otherwise."""
+    def hold(
+        self, attempt_id: AttemptId, rank: int, token: LeaseToken, share: Share, freeze_at_ms: Ms, in_line: bool
+    ) -> str:
+        """Keep this lease; why not otherwise. `in_line`: it was granted ahead, and waits for its turn."""
         memory, task_id = self._memory, attempt_id[:3]
         floor = memory.floors.get(task_id, LeaseToken(0, 0))
         if token.generation < memory.generation or token < floor:
@@ -85,7 +89,9 @@ class Keeper:
         for held in list(memory.held.values()):
             if held.attempt_id[:3] == task_id and held.token < token and held.exit is None:
                 self._finish(held, ExitInfo(cause=EndCause.STOPPED, text="a newer token came"))
-        held = Held(attempt_id=attempt_id, rank=rank, token=token, share=share, freeze_at_ms=freeze_at_ms)
+        held = Held(
+            attempt_id=attempt_id, rank=rank, token=token, share=share, freeze_at_ms=freeze_at_ms, in_line=in_line
+        )
         memory.held[attempt_id, rank] = held
         self._watch(held)
         return ""
@@ -95,10 +101,40 @@ class Keeper:
         held = self._memory.held.get((attempt_id, rank))
         if held is None or held.token != token:
             return False
-        if held.phase == "leased" and not held.ending:
-            held.phase = "staging"
-            self._agenda.after(self._dice.randint(1, self._unit_ms), lambda: self._start(held, step))
+        if held.in_line:
+            held.wanted = step
+            self._call_next()
+        elif held.phase == "leased" and not held.ending:
+            self._stage(held, step, self._unit_ms)
         return True
+
+    def _stage(self, held: Held, step: StepSpec, most_ms: Ms) -> None:
+        held.phase = "staging"
+        self._agenda.after(self._dice.randint(1, most_ms), lambda: self._start(held, step))
+
+    # ---- who stands in line
+
+    def _call_next(self) -> None:
+        """Those in line begin in the order of their tokens, as far as what runs here leaves room."""
+        while self._works():
+            line = [h for h in self._memory.held.values() if h.in_line and h.exit is None and not h.ending]
+            first = min(line, key=lambda held: held.token, default=None)
+            if first is None or first.wanted is None or first.freeze_at_ms <= self._agenda.now_ms:
+                return
+            if not self._fits(first.share.ask):
+                return
+            first.in_line = False
+            self._stage(first, first.wanted, max(1, self._unit_ms // 50))
+
+    def _fits(self, ask: Ask) -> bool:
+        offers = self.machine.resources
+        here = [h.share.ask for h in self._memory.held.values() if h.exit is None and not h.in_line]
+        named = {name: sum(dict(one.named).get(name, 0) for one in here) for name, _ in ask.named}
+        return (
+            sum(one.cpus for one in here) + ask.cpus <= offers.cpus * UNIT
+            and sum(one.memory for one in here) + ask.memory <= offers.memory_gb * 1e9
+            and all(named[name] + amount <= offers.named.get(name, 0) * UNIT for name, amount in ask.named)
+        )
 
     def deadline(self, attempt_id: AttemptId, token: LeaseToken, freeze_at_ms: Ms) -> None:
         """Its lease was renewed until then."""
@@ -110,10 +146,13 @@ class Keeper:
                     held.phase, held.frozen_at_ms = "running", None
                     self._go(held)
                     self._tell(held)
+        self._call_next()
 
-    def end(self, attempt_id: AttemptId, token: LeaseToken, grace_ms: Ms) -> None:
-        """All of it, within its grace."""
+    def end(self, attempt_id: AttemptId, token: LeaseToken, grace_ms: Ms, unbegun: bool) -> None:
+        """All of it, within its grace. `unbegun`: only if it was not begun."""
         for held in list(self._memory.held.values()):
+            if unbegun and held.phase != "leased":
+                continue
             if held.attempt_id == attempt_id and held.token <= token and held.exit is None and not held.ending:
                 held.ending = "told to"
                 soon_ms = 0 if held.phase == "leased" else self._dice.randint(0, max(1, grace_ms))
@@ -181,6 +220,7 @@ class Keeper:
         if ends.cause is EndCause.START:
             self._finish(held, ends)
             return
+        held.began_ms = self._agenda.now_ms
         late = held.freeze_at_ms <= self._agenda.now_ms
         run = Run(
             token=held.token, share=held.share, left_ms=length_ms, since_ms=self._agenda.now_ms, ends=ends, going=False
@@ -228,8 +268,11 @@ class Keeper:
         self._finish(held, ExitInfo(cause=cause, text=held.ending))
 
     def _finish(self, held: Held, ends: ExitInfo) -> None:
+        if held.began_ms is not None:
+            ends = replace(ends, ran_ms=self.machine.measured(self._agenda.now_ms - held.began_ms))
         self.machine.remove(held.attempt_id, held.rank, ends)
         held.phase, held.exit = "exited", ends
+        self._call_next()
         self._tell(held)
 
     def _tell(self, held: Held) -> None:

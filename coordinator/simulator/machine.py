@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from coordinator.core.amounts import Share
 from coordinator.core.events import HeldAttempt
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TaskId
-from coordinator.core.jobspec import Isolation
+from coordinator.core.jobspec import Isolation, StepSpec
 from coordinator.core.rows import ExitInfo, LeaseToken, Promises, Resources
 from coordinator.simulator.network import Link
 from coordinator.simulator.parts import RunBooks
@@ -31,6 +31,12 @@ class Held(Struct, kw_only=True):
     frozen_at_ms: Ms | None = None
     exit: ExitInfo | None = None
     ending: str = ""
+    in_line: bool = False
+    """Granted ahead: it has no room of its own yet, and is started when it is its turn."""
+    wanted: StepSpec | None = None
+    """It was ordered to run, and waits for its turn."""
+    began_ms: Ms | None = None
+    """When its processes were started."""
     said_ms: Ms = 0
     """When its daemon last told of it."""
 
@@ -78,6 +84,7 @@ class Machine:
         promises: Promises,
         drift: float,
         credential: str = "",
+        boasts: float = 1.0,
     ) -> None:
         self.provider_id = provider_id
         self.machine_id = machine_id
@@ -87,6 +94,8 @@ class Machine:
         self.labels = {"kind": character}
         self.drift = drift
         """How much faster its clock runs."""
+        self.boasts = boasts
+        """How many times as long as they did its agent says that attempts ran."""
         self.boot = 1
         self.up_cut = False
         self.down_cut = False
@@ -100,6 +109,10 @@ class Machine:
     @property
     def boot_id(self) -> str:
         return f"{self.machine_id}/{self.boot}"
+
+    def measured(self, length_ms: Ms) -> Ms:
+        """A length of time as its agent tells it."""
+        return int(length_ms * self.drift * self.boasts)
 
     def occupied(self) -> Iterable[tuple[AttemptId, int, Share]]:
         """Everything that has processes here, frozen or not."""
@@ -124,5 +137,12 @@ class Machine:
             self.books.is_gone(self, attempt_id, rank, exit)
 
 
-def plain_promises(kills_all: bool) -> Promises:
-    return Promises(work=True, isolation=Isolation.SANDBOX, kills_all=kills_all, freezes_all=True, memory_limit=True)
+def plain_promises(kills_all: bool, prefetch: int) -> Promises:
+    return Promises(
+        work=True,
+        isolation=Isolation.SANDBOX,
+        kills_all=kills_all,
+        freezes_all=True,
+        memory_limit=True,
+        prefetch=prefetch,
+    )

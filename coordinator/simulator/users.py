@@ -10,12 +10,22 @@ from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, Ms, RequestId, TenantName
-from coordinator.core.jobspec import Isolation, JobSpec, OnLost, Overlap, RetryRule, StepSpec, When
+from coordinator.core.jobspec import (
+    Arrangement,
+    Estimate,
+    Isolation,
+    JobSpec,
+    OnLost,
+    Overlap,
+    RetryRule,
+    StepSpec,
+    When,
+)
 from coordinator.core.rows import ENDED, JobRow, SpecRow, StepRow, TaskRow, WorkState
 from coordinator.simulator.durable import Disk
 from coordinator.simulator.head import Head
+from coordinator.simulator.treasurer import DEFAULT, EVERYBODY
 
-TENANT = TenantName("default")
 LIVE_JOBS_MAX = 12
 """Enough to keep machines busy and a queue waiting; more only makes worlds slow."""
 
@@ -23,6 +33,7 @@ LIVE_JOBS_MAX = 12
 class Order(Struct, kw_only=True):
     """One thing that somebody wants to run."""
 
+    tenant: TenantName = DEFAULT
     spec: JobSpec
     key: str = ""
     body: str = ""
@@ -72,7 +83,7 @@ class Users:
                     events.JobPreview(
                         at_ms=self._head.now_ms(),
                         request_id=self._head.request(),
-                        tenant=TENANT,
+                        tenant=DEFAULT,
                         spec=self._spec(),
                     )
                 )
@@ -100,16 +111,17 @@ class Users:
             events.JobSubmit(
                 at_ms=head.now_ms(),
                 request_id=request_id,
-                tenant=TENANT,
+                tenant=order.tenant,
                 by="token:admin",
                 spec=order.spec,
+                any_priority=self._dice.random() < 0.3,
                 idempotency_key=order.key,
                 body_digest=order.body,
                 known=self._disk.job_by_key(order.key),
             )
         )
         steps = ", ".join(f"{step.tasks} of {step.name}" for step in order.spec.steps)
-        return f"submits {order.spec.name}: {steps}"
+        return f"submits {order.spec.name} for {order.tenant}: {steps}"
 
     def _repeat(self) -> str:
         """Whoever has a key may ask as often as he likes: also what was answered, and also for something else."""
@@ -118,7 +130,7 @@ class Users:
             return ""
         order = self._dice.choice(keyed)
         if self._dice.random() < 0.1:
-            other = Order(spec=self._spec(), key=order.key, body="another body", tries_left=0)
+            other = Order(tenant=order.tenant, spec=self._spec(), key=order.key, body="another body", tries_left=0)
             return f"reuses the key of {order.spec.name}: {self._submit(other)}"
         return f"repeats: {self._submit(order)}"
 
@@ -127,7 +139,7 @@ class Users:
             events.JobCancel(
                 at_ms=self._head.now_ms(),
                 request_id=self._head.request(),
-                tenant=TENANT,
+                tenant=None,
                 by="token:admin",
                 job_id=job_id,
                 why=why,
@@ -145,7 +157,7 @@ class Users:
             events.JobCancel(
                 at_ms=self._head.now_ms(),
                 request_id=self._head.request(),
-                tenant=TENANT,
+                tenant=None,
                 by="token:admin",
                 job_id=job_id,
                 task=(step, task),
@@ -171,7 +183,7 @@ class Users:
             events.JobRetry(
                 at_ms=self._head.now_ms(),
                 request_id=self._head.request(),
-                tenant=TENANT,
+                tenant=job.tenant,
                 by="token:admin",
                 job_id=job.job_id,
                 job=job,
@@ -217,7 +229,12 @@ class Users:
         self._made += 1
         keyed = self._dice.random() < 0.6
         key = f"key of order {self._made}" if keyed else ""
-        order = Order(spec=self._spec(), key=key, body=f"body {self._made}" if keyed else "")
+        order = Order(
+            tenant=self._dice.choice(EVERYBODY),
+            spec=self._spec(),
+            key=key,
+            body=f"body {self._made}" if keyed else "",
+        )
         self.orders.append(order)
         return order
 
@@ -246,11 +263,26 @@ class Users:
                 )
         late = dice.random() < 0.1
         deadline_ms = self._head.now_ms() + dice.randint(20, 400) * unit if late else None
-        return JobSpec(name=shape, steps=steps, deadline_ms=deadline_ms)
+        return JobSpec(
+            name=shape,
+            steps=steps,
+            deadline_ms=deadline_ms,
+            priority=dice.choice((0, 0, 0, 1, 7, -3)),
+            estimate=self._estimate() if dice.random() < 0.2 else Estimate(),
+        )
+
+    def _estimate(self) -> Estimate:
+        dice = self._dice
+        return Estimate(
+            cost=dice.choice((None, 0, 7, UNIT, 25 * UNIT + 1)),
+            storage=dice.choice((0, 1, 10**9)),
+            ingress=dice.choice((0, 10**8)),
+            egress=dice.choice((0, 3 * 10**9)),
+        )
 
     def _step(self, name: str, tasks: int = 1, needs: tuple[int, ...] = (), when: When = When.SUCCEEDED) -> StepSpec:
         dice, unit = self._dice, self._unit_ms
-        mean_ms = int(dice.choice((0.3, 3, 15, 40, 120)) * unit)
+        mean_ms = int(dice.choice((0.05, 0.3, 3, 15, 40, 120)) * unit)
         return StepSpec(
             name=name,
             command=("work", str(mean_ms), str(dice.choice((0, 0, 0, 20, 60)))),
@@ -259,7 +291,8 @@ class Users:
             needs=needs,
             when=when,
             asks=self._asks(),
-            nodes=2 if dice.random() < 0.12 else 1,
+            nodes=dice.choice((2, 2, 3)) if dice.random() < 0.12 else 1,
+            arrangement=dice.choice(list(Arrangement)),
             labels=(("kind", "server"),) if dice.random() < 0.05 else (),
             isolation=dice.choice(list(Isolation)),
             min_forecast=0.2 if dice.random() < 0.05 else None,

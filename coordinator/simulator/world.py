@@ -8,6 +8,7 @@ from random import Random
 
 from coordinator.core.commands import Put
 from coordinator.core.ids import Ms, ProviderId, TokenId, dotted
+from coordinator.core.months import begins_ms
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Promises, Resources, Role, TokenRow
 from coordinator.simulator.admin import Admin
@@ -19,6 +20,7 @@ from coordinator.simulator.head import JOIN_DIGEST, Head
 from coordinator.simulator.machine import Machine, plain_promises
 from coordinator.simulator.replay import Stays, pick_stays
 from coordinator.simulator.telling import Teller
+from coordinator.simulator.treasurer import Treasurer
 from coordinator.simulator.users import Users
 from coordinator.simulator.witness import Witness
 
@@ -30,7 +32,9 @@ CALM_S = 600
 """When nothing befalls anybody any more: so long until what has not ended is cancelled."""
 CANCELLED_S = 120
 """And so long until that has ended too."""
-BEGAN_MS: Ms = 1_800_000_000_000
+MONTH_MS: Ms = begins_ms(202702)
+"""A month turns then: in every other world in the middle of its story."""
+TURNS_WITHIN_S = 900
 
 
 class World:
@@ -44,11 +48,13 @@ class World:
         self.quick = self.dice.random() < 0.5
         """Its coordinator may stall, but is never merely slow: judgements are timed to the tick."""
         self.agenda = Agenda()
-        self.agenda.now_ms = BEGAN_MS
+        self._began_ms = MONTH_MS - int(self.dice.uniform(0, 2 * TURNS_WITHIN_S) * self.unit_ms)
+        self.agenda.now_ms = self._began_ms
         self._teller = Teller(say, lambda: self.elapsed_ms)
         self.disk = Disk()
         self.witness = Witness(self.policy, self.unit_ms, self.disk, self._teller.tell)
-        self._plant_tokens()
+        self._treasurer = Treasurer(self.dice, self.unit_ms)
+        self._plant()
         self.head = Head(self.policy, self.unit_ms, self.agenda, self.dice, self.disk, self.witness)
         self.witness.look_at(self.head)
         self.machines = self._make_machines()
@@ -84,6 +90,7 @@ class World:
         for machine in self.machines:
             machine.mend()
             self._admin.make_right(machine.provider_id, machine.credential)
+        self._treasurer.lift_all(self.head)
         if self._wait_until_settled(CALM_S):
             return
         for machine in self.machines:  # a copy may have been quicker the first time; by now there is none
@@ -106,14 +113,17 @@ class World:
 
     @property
     def elapsed_ms(self) -> Ms:
-        return self.agenda.now_ms - BEGAN_MS
+        return self.agenda.now_ms - self._began_ms
 
     # ---- making
 
-    def _plant_tokens(self) -> None:
+    def _plant(self) -> None:
         for name, role, digest in (("join", Role.JOIN, JOIN_DIGEST), ("admin", Role.ADMIN, "digest of admin")):
-            row = TokenRow(token_id=TokenId(name), role=role, digest=digest, created_at_ms=BEGAN_MS)
+            row = TokenRow(token_id=TokenId(name), role=role, digest=digest, created_at_ms=self._began_ms)
             self.disk.commit([Put(row)])
+        planted = [Put(row) for row in self._treasurer.plant(self._began_ms)]
+        self.disk.commit(planted)
+        self.witness.durable(planted)
 
     def _make_machines(self) -> list[Machine]:
         names = list(CHARACTERS)
@@ -137,8 +147,11 @@ class World:
                 gpus=gpus,
                 named={"licence": 2.0} if dice.random() < 0.3 else {},
             ),
-            Promises() if dice.random() < 0.05 else plain_promises(kills_all=dice.random() < 0.9),
+            Promises()
+            if dice.random() < 0.05
+            else plain_promises(kills_all=dice.random() < 0.9, prefetch=dice.choice((0, 4, 64))),
             drift=dice.uniform(0.98, 1.02),
+            boasts=dice.choice((0.5, 3.0)) if dice.random() < 0.1 else 1.0,
         )
 
     def _replay(self, recorded: list[Stays]) -> None:
@@ -209,6 +222,8 @@ class World:
                 seconds = dice.choice((-3_600, -30, 10, 86_400))
                 log("coordinator", f"wall clock moved by {seconds} s")
                 head.step_wall_clock(seconds * 1_000)
+            case "tenants":
+                log("treasurer", self._treasurer.ask(head))
             case "figures":
                 self._admin.publish_figures()
             case _:
