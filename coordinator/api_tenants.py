@@ -7,9 +7,14 @@ bytes, running and queued in jobs, money in millionths of the unit of account, w
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from coordinator.api_work import Amount, PriceEntry, Timestamp
+
+Number = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+"""A whole number that JSON's readers agree on; what may be said is narrower."""
 
 
 class PriceRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,11 +28,11 @@ class TenantRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     name: str
     note: str = ""
-    weight: int = 1
-    priority_max: int = 0
+    weight: Number = 1
+    priority_max: Number = 0
     on_full: str = "queue"
     on_budget: str = "continue"
-    runtime_ms: int = 3_600_000
+    runtime_ms: Number = 3_600_000
     quota: dict[str, Amount | None] = {}
 
 
@@ -35,11 +40,11 @@ class TenantChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What is null, or not there, stays as it is; in `quota` what is not there stays, and null lifts the limit."""
 
     note: str | None = None
-    weight: int | None = None
-    priority_max: int | None = None
+    weight: Number | None = None
+    priority_max: Number | None = None
     on_full: str | None = None
     on_budget: str | None = None
-    runtime_ms: int | None = None
+    runtime_ms: Number | None = None
     quota: dict[str, Amount | None] = {}
 
 

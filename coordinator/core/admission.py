@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from coordinator.core.account import Account
-from coordinator.core.amounts import UNIT, Ask, decimal_text
+from coordinator.core.amounts import AMOUNT_MAX, UNIT, Ask, decimal_text
 from coordinator.core.commands import QuotaAsk
 from coordinator.core.dimensions import CONCURRENT, COUNTS, CUMULATIVE, DIMENSIONS, guardrail
 from coordinator.core.errors import Code, CoordError, Refusal
@@ -34,6 +34,11 @@ def plan_for(state: ClusterState, tenant: TenantRow, spec: JobSpec) -> Plan:
         if not 0 <= amount <= MONEY_MAX:
             raise CoordError(
                 Code.BAD_JOB, f"the job's estimated {name} of {amount} is no amount that an account holds", "say less"
+            )
+    for step in spec.steps:
+        if any(ask.memory * step.nodes > AMOUNT_MAX for ask in step.asks):
+            raise CoordError(
+                Code.BAD_JOB, f"step {step.name} asks for more memory than can be counted", "ask for less on each node"
             )
     return plan
 
@@ -130,6 +135,7 @@ def admit(
     state: ClusterState, tenant: TenantRow, spec: JobSpec, cost: int, policy: Policy, *, anew: bool = True
 ) -> None:
     """Return when the tenant may have this; CoordError(QUOTA) with every dimension that refuses it otherwise."""
+    _check_sums(state, tenant, spec, cost, anew)
     if not state.work.accounts.of(tenant.name).limited:
         return
     refused = [ask for ask in asked(state, tenant, spec, cost, policy, anew=anew) if not ask.fits]
@@ -151,6 +157,33 @@ def admit(
             for ask in refused
         ),
     )
+
+
+def _check_sums(state: ClusterState, tenant: TenantRow, spec: JobSpec, cost: int, anew: bool) -> None:
+    """A tenant without limits has this one: what is promised to it together can still be counted, stored and told."""
+    account = state.work.accounts.of(tenant.name)
+    for name in CUMULATIVE:
+        request = cost if name == "budget" else getattr(spec.estimate, name) if anew else 0
+        if not request:
+            continue
+        used, reserved = used_and_reserved(state, account, name)
+        if used + reserved + request > MONEY_MAX:
+            most = amount_text(name, MONEY_MAX)
+            raise CoordError(
+                Code.QUOTA,
+                f"tenant {tenant.name} has no room for this: {name} used and reserved together may not pass {most}",
+                "declare less, or wait for others to end",
+                (
+                    Refusal(
+                        dimension=name,
+                        used=used,
+                        reserved=reserved,
+                        request=request,
+                        limit=MONEY_MAX,
+                        guardrail=MONEY_MAX,
+                    ),
+                ),
+            )
 
 
 def _words(ask: QuotaAsk) -> str:

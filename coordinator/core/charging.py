@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from coordinator.core.account import DEFAULT_TENANT, FREE, Account
 from coordinator.core.commands import Decision, Delete, Put
 from coordinator.core.ids import Ms, ProviderId
-from coordinator.core.metering import charge, move_start, rate_of, stop_rank
+from coordinator.core.metering import TOLD_MAX, charge, move_start, rate_of, stop_rank
 from coordinator.core.months import ends_ms, month_of, next_month
+from coordinator.core.reservations import MONEY_MAX
 from coordinator.core.rows import AttemptRow, EndCause, ExitInfo, LedgerRow
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import put_attempt, touch_job
@@ -73,7 +74,7 @@ def _write(
     accounts = state.work.accounts
     held = row.ranks[rank]
     ask = held.share.ask
-    cost = charge(rate_of(ask, held.price), ran_ms)
+    cost = min(charge(rate_of(ask, held.price), ran_ms), MONEY_MAX - account.row.cost)  # a month holds no more
     entry = LedgerRow(
         seq=accounts.next_ledger,
         at_ms=at_ms,
@@ -100,7 +101,7 @@ def _write(
     accounts.changed(account)
     job = state.work.jobs.get(row.job_id)
     if job is not None:
-        touch_job(state, job, cost=job.row.cost + cost)
+        touch_job(state, job, cost=min(job.row.cost + cost, TOLD_MAX))
 
 
 # ---- the month's turn

@@ -16,6 +16,8 @@ from coordinator.core.rows import AttemptRow
 
 SCALE = 1_000_000_000 * 3_600_000
 """10^9 bytes, and milliseconds of an hour."""
+TOLD_MAX = 4 * 10**18
+"""No sum that is told or stored is larger, whatever prices and agents say: it fits into 64 bits."""
 OUTDATED_MAX = 64
 """Crossings of those that ended that an account may remember beyond as many as run."""
 
@@ -112,7 +114,7 @@ def spent_scaled(account: Account, now_ms: Ms) -> int:
 
 def spent(account: Account, now_ms: Ms) -> int:
     """The same in millionths, rounded up."""
-    return -(-spent_scaled(account, now_ms) // SCALE)
+    return min(-(-spent_scaled(account, now_ms) // SCALE), TOLD_MAX)
 
 
 def committed(account: Account, now_ms: Ms) -> int:
@@ -127,7 +129,7 @@ def committed(account: Account, now_ms: Ms) -> int:
             account.over_base += meter.rate * meter.since_ms
             account.over_cover += meter.cover
     overrun = account.over_rate * now_ms - account.over_base - account.over_cover * SCALE
-    return account.row.cost + account.reserved - (-overrun // SCALE)
+    return min(account.row.cost + account.reserved - (-overrun // SCALE), TOLD_MAX)
 
 
 def next_crossing_ms(account: Account) -> Ms | None:

@@ -21,7 +21,7 @@ from coordinator.core.state import ClusterState
 WEIGHT_MAX = 1_000_000
 RUNTIME_MAX_MS = 366 * 24 * 3_600_000
 PRICE_MAX = 10**12
-"""A million units an hour: with as much held as one provider may say that it has, a year of it can still be counted."""
+"""A million units an hour. What it comes to in a month is counted up to MONEY_MAX."""
 
 
 def on_tenant_set(state: ClusterState, event: TenantSet, policy: Policy, out: Decision) -> None:

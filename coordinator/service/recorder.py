@@ -7,6 +7,7 @@ none is in here.
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import time
@@ -23,6 +24,8 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.image import StateImage, image_of, state_of
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
+
+log = logging.getLogger("coord.recorder")
 
 FORMAT = 3
 ENTRIES_MAX = 10_000
@@ -109,7 +112,10 @@ class Recorder:
             return
         image = b""
         if _entries(self._state) <= ENTRIES_MAX:
-            image = _encoder.encode(image_of(self._state))
+            try:
+                image = _encoder.encode(image_of(self._state))
+            except OverflowError:
+                log.exception("the state cannot be recorded")
         if image and len(image) <= self._bytes_max:
             self._now.append(image)
         else:
@@ -125,8 +131,14 @@ class Recorder:
             if not self._idle:
                 self._take_image()
             return
-        crc = decision_crc(decision) if decision is not None else None
-        record = _encoder.encode(Recorded(event, crc))
+        try:
+            crc = decision_crc(decision) if decision is not None else None
+            record = _encoder.encode(Recorded(event, crc))
+        except OverflowError:  # a number beyond 64 bits: nobody is stopped by what only watches
+            log.exception("an event cannot be recorded: %s", type(event).__name__)
+            self._now, self._before, self._now_bytes = [], [], 0
+            self._idle = LOOK_AGAIN
+            return
         self._now.append(record)
         self._now_bytes += len(record)
         if self._now_bytes > min(self._bytes_max // 2, max(self._bytes_max // 4, 8 * len(self._now[0]))):

@@ -509,3 +509,40 @@ def test_a_price_or_a_limit_that_cannot_be_is_refused() -> None:
     assert Code.CONFLICT is refusal(site.tenant("physics")).code
     assert Code.NOT_FOUND is refusal(site.tenant("chemistry", create=False)).code
     assert Code.BAD_JOB is refusal(site.asks(replace(a_job(), estimate=Estimate(cost=10**19)))).code
+
+
+def test_what_is_promised_to_a_tenant_without_limits_can_still_be_counted() -> None:
+    """Declared amounts add up to no more than one account holds, by any number of jobs; what is told fits into what is
+    stored and sent. A retry of what was cancelled is no way around it."""
+    site = Treasury("a")
+    site.tenant()
+    most = replace(a_job(), estimate=Estimate(cost=10**18, storage=10**18, ingress=10**18, egress=10**18))
+    assert [] == refused(site.asks(most))
+    for estimate in (Estimate(cost=1), Estimate(storage=1), Estimate(ingress=1), Estimate(egress=10**18)):
+        error = refusal(site.asks(replace(a_job(), estimate=estimate)))
+        assert Code.QUOTA is error.code and 10**18 == error.refusals[0].limit
+    assert all(one.used + one.reserved <= 10**18 for one in site.usage().dimensions)
+    assert [] == refused(site.asks(a_job())), "what declares nothing takes nothing"
+
+
+def test_memory_beyond_what_can_be_counted_is_refused_before_it_is_multiplied() -> None:
+    """Of all ranks together: a refusal and a preview tell of it in 64 bits."""
+    site = a_site(memory=10**12)
+    error = refusal(site.asks(a_job(nodes=1_024, asks=(Ask(memory=2**60),))))
+    assert Code.BAD_JOB is error.code and "memory" in error.message
+
+
+def test_a_charge_beyond_what_a_month_can_hold_is_cut_there() -> None:
+    """The dearest price and the largest provider: the books stay within 64 bits, and add up."""
+    site = Treasury("a", offer=Resources(cpus=1e6, memory_gb=1e6), promises=APART)
+    site.tenant()
+    site.price(Price(cpu=10**12, memory=10**12))
+    huge = a_job(tasks=2, asks=(Ask(cpus=4 * 10**11, memory=4 * 10**14),), expected_ms=1)
+    site.asks(huge)
+    site.run_to(1.5 * HOUR_S)
+    assert all(one.used + one.reserved < 2**63 for one in site.usage().dimensions)
+    for task in range(2):
+        site.exits(f"1.0.{task}.1", ran_ms=2 * HOUR_S * 1_000)
+    costs = [row.cost for row in site.ledger()]
+    assert 2 == len(costs) and sum(costs) == site.account().cost == 10**18
+    assert all(one.used + one.reserved < 2**63 for one in site.usage().dimensions)

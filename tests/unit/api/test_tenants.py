@@ -6,11 +6,13 @@ import csv
 import io
 from typing import Any
 
+import pytest
+
 from coordinator.core.amounts import UNIT, Price
 from coordinator.core.commands import Put
 from coordinator.core.ids import JobId, PoolName, ProviderId, TenantName
 from coordinator.core.rows import LedgerRow
-from tests.unit.api.rig import READER, TENANT, Rig, served
+from tests.unit.api.rig import ADMIN, READER, TENANT, Rig, served
 from tests.unit.api.worked import AT
 
 
@@ -299,5 +301,23 @@ def test_an_alert_that_somebody_looks_after_stands_and_says_so() -> None:
         again = (await rig.get("/v1/alerts")).json["entries"][0]
         assert again["id"] != one["id"] and again["acknowledged_at"] is None
         assert 404 == (await rig.post("/v1/alerts/nobody/ack")).status
+
+    served(test)
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**64, 10**30, -(10**30)])
+def test_a_number_that_nobody_can_store_is_refused_at_the_door(number: int) -> None:
+    """In every place of a tenant and of a price; the coordinator goes on."""
+
+    async def test(rig: Rig) -> None:
+        await rig.make_tenant("lab")
+        bodies = [{name: number} for name in ("weight", "priority_max", "runtime_ms")] + [{"quota": {"cpus": number}}]
+        for body in bodies:
+            assert 400 == (await rig.ask("PATCH", "/v1/tenants/lab", ADMIN, json=body)).status, body
+            assert 400 == (await rig.post("/v1/tenants", {"name": "new", **body})).status, body
+        for name in ("cpu", "gpu", "memory"):
+            price = {"price": {name: number}}
+            assert 400 == (await rig.ask("PATCH", "/v1/pools/default", ADMIN, json=price)).status
+        assert 200 == (await rig.get("/v1/usage")).status
 
     served(test)

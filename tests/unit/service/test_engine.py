@@ -636,3 +636,18 @@ def test_a_stop_does_not_wait_for_a_disk_that_takes_nothing(tmp_path: Path) -> N
         await asyncio.wait_for(running, 10)
 
     asyncio.run(main())
+
+
+def test_what_cannot_be_recorded_stops_nobody(tmp_path: Path) -> None:
+    """A number beyond 64 bits in an event: it is decided, the recording begins anew later."""
+
+    async def test(rig: Rig) -> None:
+        rig.engine.post(
+            events.TenantSet(
+                at_ms=rig.clock.ms, request_id=RequestId(0), name=TenantName("a"), create=True, weight=10**30
+            )
+        )
+        await rig.pool("lab")
+        assert "lab" in rig.engine.state.pools and rig.recorder.dump("a test") is None
+
+    with_engine(test, tmp_path)
