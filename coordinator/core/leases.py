@@ -163,7 +163,7 @@ def grant(
     work.next_token += 1
     term_ms = first_term_ms(state, step.spec, policy)
     before = attempt.row.state._value_ if attempt.row.reason else ""
-    work.unanswered += 1
+    work.unanswered[attempt.row.attempt_id] = None
     row = attempt.row = replace(attempt.row, state=AttemptState.LEASED, token=token, term_ms=term_ms, reason=why)
     attempt_id, ranks = row.attempt_id, row.ranks
     out.writes.append(Put(row))

@@ -7,6 +7,7 @@ was asked for, and with the leases granted; not with the tasks that wait.
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import islice
 from math import inf
 
 from msgspec.structs import replace
@@ -56,13 +57,23 @@ def on_place(state: ClusterState, event: Place, policy: Policy, out: Decision) -
     work.place_due = False
     if state.stopping or not work.queue:
         return
+    if _answers_are_late(state, policy):
+        work.paused = True
+        return
     began = work.betters, work.lines
     if work.fleet_ms is None or state.now_ms - work.fleet_ms >= LOOK_EVERY_MS:
         _look(state, policy)
     through = Pass(state, policy, out)
     through.run()
-    work.paused = through.unfinished and work.unanswered >= policy.unanswered_max
+    work.paused = through.unfinished and len(work.unanswered) >= policy.unanswered_max
     work.place_due = not work.paused and (through.unfinished or (work.betters, work.lines) != began)
+
+
+def _answers_are_late(state: ClusterState, policy: Policy) -> bool:
+    """More would only wait with those that wait. O(unanswered_late_max)."""
+    work = state.work
+    late = next(islice(work.unanswered, policy.unanswered_late_max, None), None)
+    return late is not None and work.attempts[late].granted_ms + policy.grant_ms // 4 <= state.now_ms
 
 
 def _look(state: ClusterState, policy: Policy) -> None:
@@ -88,7 +99,7 @@ class Pass:
 
     def __init__(self, state: ClusterState, policy: Policy, out: Decision) -> None:
         self._state, self._policy, self._out = state, policy, out
-        self._left = max(0, min(policy.placements_max, policy.unanswered_max - state.work.unanswered))
+        self._left = max(0, min(policy.placements_max, policy.unanswered_max - len(state.work.unanswered)))
         self._to_judge, self._to_plan = JUDGED_MAX, PLANNED_MAX
         self._order = Order(state, policy)
         self._prefetch = Prefetch(state, policy)

@@ -158,7 +158,7 @@ def move_attempt(
     before = attempt.row.state
     if before is AttemptState.LEASED:
         work = state.work
-        work.unanswered -= 1
+        work.unanswered.pop(attempt.row.attempt_id, None)
         if work.paused:
             work.paused = False
             work.ask_place()

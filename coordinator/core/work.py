@@ -272,8 +272,8 @@ class Work:
         """Lines up to this number have seen a Place at whose end nobody had room for anything."""
         self.fleet_ms: Ms | None = None
         """When `accounts.fleet` was measured."""
-        self.unanswered = 0
-        """Attempts that are LEASED: their agents have not answered yet."""
+        self.unanswered: dict[AttemptId, None] = {}
+        """Attempts that are LEASED, in the order of their tokens: their agents have not answered yet."""
         self.paused = False
         """The last Place stopped since too many were unanswered: the next answer asks for another one."""
         self.place_due = False

@@ -28,8 +28,8 @@ def check_work(work: Work, offers: dict[ProviderId, tuple[int, int]]) -> None:
 
 
 def _check_attempts(work: Work) -> None:
-    unanswered = sum(attempt.row.state is AttemptState.LEASED for attempt in work.attempts.values())
-    assert unanswered == work.unanswered, f"{work.unanswered} are said to be unanswered, {unanswered} are"
+    leased = [attempt.row for attempt in work.attempts.values() if attempt.row.state is AttemptState.LEASED]
+    assert list(work.unanswered) == [row.attempt_id for row in sorted(leased, key=lambda row: row.token)], "unanswered"
     tokens: set[LeaseToken] = set()
     for attempt_id, attempt in work.attempts.items():
         row, name = attempt.row, dotted(attempt_id)

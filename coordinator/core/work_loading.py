@@ -72,6 +72,8 @@ def load_work(
             work, row, (tenants or {}).get(row.attempt_id) or owners.get(row.job_id)
         )  # those in line in the order of their tokens
     promote_all()
+    leased = [row for row in attempts if row.state is AttemptState.LEASED]
+    work.unanswered = {row.attempt_id: None for row in sorted(leased, key=lambda row: row.token)}
     for job in work.jobs.values():
         _settle(work, job)
     highest = max(jobs, default=JobId(0))
@@ -111,7 +113,6 @@ def _load_attempt(work: Work, row: AttemptRow, tenant: TenantName | None) -> Non
         return
     task.newest = max(task.newest, row.token)
     if is_live(attempt):
-        work.unanswered += row.state is AttemptState.LEASED
         task.attempts[row.attempt] = attempt
         metering.start(work.accounts, tenant, row, work.jobs[row.job_id].steps[row.step].row.task_estimate)
         if row.token != NO_TOKEN:

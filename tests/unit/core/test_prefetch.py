@@ -303,7 +303,7 @@ def test_no_more_is_granted_than_agents_answer() -> None:
     site.back("a")
     site.submit(a_job(tasks=8))
     leased = [attempt for attempt in site.state.work.attempts.values() if attempt.row.token.number]
-    assert 3 == len(leased) == site.state.work.unanswered
+    assert 3 == len(leased) == len(site.state.work.unanswered)
     assert not site.state.work.place_due
     site.agents["a"].grants = "answers"
     row = leased[0].row
@@ -312,4 +312,27 @@ def test_no_more_is_granted_than_agents_answer() -> None:
     answer = site.agents["a"].hear(order, site.now_ms)
     assert answer is not None
     site.decide(answer)
-    assert 6 == len(site.running("a")) and 2 == site.state.work.unanswered
+    assert 6 == len(site.running("a")) and 2 == len(site.state.work.unanswered)
+
+
+def test_nothing_is_granted_while_answers_are_late() -> None:
+    """Those that wait for a slow disk are answered before more join them; then it goes on by itself."""
+    site = a_site(promises=Promises(work=True), unanswered_late_max=1, placements_max=2)
+    agent = site.agents["a"]
+    agent.offer = replace(OFFER, cpus=8.0)
+    site.breaks("a")
+    site.back("a")
+    agent.hears = False  # what it says is still on its way
+    site.submit(a_job(tasks=2))
+    site.at(site.now_s + 3)
+    site.submit(a_job(tasks=2))
+    assert 2 == len(site.state.work.unanswered) and site.state.work.paused
+    agent.hears = True
+    for attempt in [site.state.work.attempts[name] for name in site.state.work.unanswered]:
+        row = attempt.row
+        share = row.ranks[0].share
+        order = commands.Grant(attempt_id=row.attempt_id, rank=0, token=row.token, term_ms=row.term_ms, share=share)
+        answer = agent.hear(order, site.now_ms)
+        assert answer is not None
+        site.decide(answer)
+    assert 4 == len(site.running("a"))
