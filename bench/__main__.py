@@ -33,6 +33,7 @@ BENCHES = (
     "restart",
     "logs",
     "true_tasks",
+    "leases",
 )
 PART_S_MAX = 20 * 60
 LONG_PART_S_MAX = 25 * 60

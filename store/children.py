@@ -30,13 +30,14 @@ async def run_child(module: str, arguments: Sequence[str], given: bytes, seconds
         "-m",
         module,
         *arguments,
-        stdin=asyncio.subprocess.PIPE,
+        # A child that ended before our loop had its turn has a closed one, which is no news where nothing is given.
+        stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
         async with asyncio.timeout(seconds_max):
-            out, err = await child.communicate(given)
+            out, err = await child.communicate(given or None)
     except TimeoutError:
         raise CoordError(
             Code.TIMEOUT, f"{module} took longer than {seconds_max:.0f} s", "ask for less, or look at the disk's load"
