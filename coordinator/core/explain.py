@@ -18,7 +18,7 @@ from coordinator.core.jobs import theirs
 from coordinator.core.jobspec import StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.queue import has_room, want_of
-from coordinator.core.quotas import room_for
+from coordinator.core.quotas import never_fits, room_for
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.waiting import Ahead, ahead_of, kept_from, starts_at_ms
 from coordinator.core.work import FRESH, Job, Place, Step, Want
@@ -167,13 +167,17 @@ class Judged:
             text = f"{first}{self.able_ever} of {total} providers could run it, {self.able_now} now{self.blockers()}"
         else:
             verdict, text = "wait", f"{first}{self.able_now} of {total} providers could take it now"
+        shape = self._want.shape
+        never = never_fits(self._state, self._want.tenant, shape.asks, nodes, self._policy) if short else set()
+        if never and verdict == "wait":
+            verdict, text = "never", f"{first}its tenant's limit of {' and '.join(sorted(never))} is below what it asks"
         if short and verdict == "wait":
             text = (
                 f"{first}waits for room under its tenant's limit of {' and '.join(short)}; {text.removeprefix(first)}"
             )
         if ahead.places and verdict == "wait":
             text += f"; {ahead.places} {'stands' if ahead.places == 1 else 'stand'} before it in the queue"
-        obstacles = (*(self._quota(name) for name in short), *self.obstacles())
+        obstacles = (*(self._quota(name, name not in never) for name in short), *self.obstacles())
         waits = verdict == "wait" and (self.able_now < nodes or ahead.places)
         return StepExplanation(
             step=number,
@@ -186,16 +190,18 @@ class Judged:
             obstacles=obstacles,
             able_now=self.able_now,
             able_ever=self.able_ever,
-            hint=self.hint(verdict) or (QUOTA_HINT if short else ""),
+            hint=(QUOTA_HINT if never else "") or self.hint(verdict) or (QUOTA_HINT if short else ""),
             eta_ms=starts_at_ms(self._state, self._want, ahead.tasks, self._policy) if waits and not short else None,
             ahead=ahead.places,
         )
 
-    def _quota(self, name: str) -> Obstacle:
+    def _quota(self, name: str, ever: bool) -> Obstacle:
         text = f"its tenant holds as much of {name} as it may: work of its own has to end first"
         if name == "budget":
             text = "its tenant's budget is used up: nothing new starts until it is raised or the month is over"
-        return Obstacle(constraint=f"quota:{name}", providers=len(self._state.providers), text=text)
+        if not ever:
+            text = f"its tenant's limit of {name} is below what it asks: no end of other work makes room"
+        return Obstacle(constraint=f"quota:{name}", providers=len(self._state.providers), text=text, ever=ever)
 
     def blockers(self) -> str:
         """`: 2 busy, 1 quarantined`, of those that could run it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core.amounts import Ask
+from coordinator.core.dimensions import CONCURRENT, guardrail
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.metering import is_broke
 from coordinator.core.policy import Policy
@@ -35,6 +36,23 @@ def room_for(
     if quota.budget is not None and is_broke(account, state.now_ms):
         found.append("budget")
     return tuple(found)
+
+
+def never_fits(state: ClusterState, tenant: TenantName, asks: tuple[Ask, ...], nodes: int, policy: Policy) -> set[str]:
+    """The dimensions of its tenant's quota that keep one task from ever starting, whatever else ends: none when one of
+    its alternatives fits under all of them. A quota may have been lowered since it was admitted."""
+    account = state.work.accounts.by_tenant.get(tenant)
+    if account is None or not account.limited:
+        return set()
+    rails = {
+        name: guardrail(name, limit, policy)
+        for name in CONCURRENT
+        if (limit := getattr(account.tenant.quota, name)) is not None
+    }
+    passed = [{name for name, rail in rails.items() if 0 < getattr(ask, name) * nodes > rail} for ask in asks]
+    never = min(passed, key=len)
+    never |= {name for name in ("running", "budget") if getattr(account.tenant.quota, name) == 0}
+    return never
 
 
 def room_again(state: ClusterState, attempt: Attempt, policy: Policy) -> bool:

@@ -200,6 +200,20 @@ def test_a_quota_that_is_lowered_takes_nothing_away_and_lets_nothing_more_in() -
     assert 5 == len(site.running("a"))
 
 
+def test_what_waits_for_its_tenants_limit_is_told_from_what_it_will_never_let_start() -> None:
+    """Full: wait, others end. Lowered below what one task asks: never, until the limit is raised."""
+    site = a_site(cpus=10 * UNIT)
+    site.asks(a_job(a_step(asks=(Ask(cpus=9 * UNIT),))))
+    site.asks(a_job(a_step(asks=(Ask(cpus=4 * UNIT),))))
+    (step,) = site.explain(2).steps
+    assert ("wait", [("quota:cpus", True)]) == (step.verdict, [(o.constraint, o.ever) for o in step.obstacles])
+    site.tenant(create=False, cpus=4 * UNIT)
+    (step,) = site.explain(2).steps
+    assert ("never", [("quota:cpus", False)]) == (step.verdict, [(o.constraint, o.ever) for o in step.obstacles])
+    assert "its tenant's limit of cpus is below what it asks" in step.text
+    assert "limit" in step.hint
+
+
 def test_a_provider_that_is_gone_for_good_does_not_keep_its_tenants_quota() -> None:
     """Its lease is over: it cannot be running. Its task is placed anew though nobody ever said that it ended."""
     site = Treasury("a", "b", offer=BIG)
