@@ -27,14 +27,15 @@ EVERY_H = 3
 
 
 def made(path: Path) -> None:
-    """Forty machines over 24 days: every other one stays for days, the rest for hours."""
+    """Forty machines over 24 days, all gone at their end: every other one stays for days, the rest for hours."""
     dice = Random(11)
     lines = ["provider_id,connected_at,disconnected_at,disconnect_reason"]
     for number in range(40):
         at = 1_700_000_000 + dice.randint(0, 3_600)
         mean_s = 7 * 86_400 if number % 2 else 5 * 3_600
-        while at < 1_700_000_000 + 24 * 86_400:
-            end = at + 60 + int(dice.expovariate(1.0) * mean_s)
+        last = 1_700_000_000 + 24 * 86_400
+        while at < last:
+            end = min(last, at + 60 + int(dice.expovariate(1.0) * mean_s))
             lines.append(f"m{number * 7 % 40:02d},{at},{end},read_error")
             at = end + 900
     path.write_text("\n".join(lines) + "\n")
