@@ -167,8 +167,9 @@ class Judged:
             text = f"{first}{self.able_ever} of {total} providers could run it, {self.able_now} now{self.blockers()}"
         else:
             verdict, text = "wait", f"{first}{self.able_now} of {total} providers could take it now"
-        shape = self._want.shape
-        never = never_fits(self._state, self._want.tenant, shape.asks, nodes, self._policy) if short else set()
+        never = (
+            never_fits(self._state, self._want.tenant, self._want.shape.asks, nodes, self._policy) if short else set()
+        )
         if never and verdict == "wait":
             verdict, text = "never", f"{first}its tenant's limit of {' and '.join(sorted(never))} is below what it asks"
         if short and verdict == "wait":
