@@ -12,13 +12,18 @@ from heapq import heapify, heappop, heappush, heapreplace
 from coordinator.core.fair_share import standing
 from coordinator.core.ids import Ms, TenantName
 from coordinator.core.policy import Policy
-from coordinator.core.queue import head, put_head
+from coordinator.core.queue import head, is_head, put_head
 from coordinator.core.state import ClusterState
 from coordinator.core.work import Band, Place, Want, Work
 
 BandKey = tuple[TenantName, int]
 Turn = tuple[int, float, Place, BandKey]
 """When a band's turn is, the smallest first: its priority, negated; where its tenant stands; who is first."""
+LOOKS_MAX = 1_024
+"""Lines of one tenant that one Place looks at in vain: some 10 ms. The next ones look at the others, so a tenant with a
+hundred thousand kinds of requests holds up nobody but itself."""
+FIRST_MAX = 64
+"""Of those, who is looked at every time: what is planned for the first of them binds who comes after."""
 HELD = frozenset({"quota", "nobody"})
 """Why a line is not served that nobody else can help: it does not age."""
 
@@ -35,6 +40,8 @@ class Order:
         self._bands_of: dict[TenantName, list[BandKey]] = {}
         self._moved: set[BandKey] = set()
         """Bands whose turn may be another one now: never an earlier one, since its tenant got something."""
+        self._looks: dict[TenantName, int] = {}
+        """How many of its lines were looked at in vain."""
         for key, band in state.work.bands.items():
             if band.since_ms is None:
                 band.since_ms = state.now_ms
@@ -48,6 +55,9 @@ class Order:
         """Whose turn it is, in which line; it is to be followed by `served` or `passed`."""
         while self._turns:
             turn = self._turns[0]
+            if self._looks.get(turn[3][0], 0) >= LOOKS_MAX:
+                heappop(self._turns)
+                continue
             if turn[3] not in self._moved:
                 band = self._state.work.bands[turn[3]]
                 return band.heads[0][2], turn[2]
@@ -58,6 +68,7 @@ class Order:
     def passed(self) -> None:
         """Nothing for this line: the next one of its band is asked."""
         key = self._turns[0][3]
+        self._looks[key[0]] = self._looks.get(key[0], 0) + 1
         self._aside.append((key, heappop(self._state.work.bands[key].heads)))
         self._put_anew(key)
 
@@ -74,13 +85,31 @@ class Order:
         del self._standing[want.tenant]
         self._moved.update(self._bands_of[want.tenant])
 
-    def close(self) -> None:
-        """Who stood aside stands in line again."""
+    def close(self) -> bool:
+        """Who stood aside stands in line again; of a tenant with too many lines, only when all of them were looked at.
+        Whether some are left for the next Place."""
         work = self._state.work
+        tired = {tenant for tenant, looks in self._looks.items() if looks >= LOOKS_MAX}
+        if work.later:
+            for key in list(work.later):
+                band = work.bands.get(key)
+                if band is not None and key[0] not in tired and not band.heads:
+                    self._aside += [(key, entry) for entry in band.later]
+                    band.later = []
+                if band is None or not band.later:
+                    work.later.pop(key, None)
+        first: dict[TenantName, int] = {}
         for key, entry in self._aside:
-            line = work.queue.get(entry[2])
-            if line is not None and line.entry == entry[1]:
-                heappush(work.bands[key].heads, entry)
+            if not is_head(work, entry):
+                continue
+            band, tenant = work.bands[key], key[0]
+            if tenant in tired and first.get(tenant, 0) >= FIRST_MAX:
+                band.later.append(entry)
+                work.later[key] = None
+            else:
+                first[tenant] = first.get(tenant, 0) + 1
+                heappush(band.heads, entry)
+        return bool(work.later)
 
     def _put_anew(self, key: BandKey) -> None:
         """The band whose turn came stands where it stands now, or nowhere."""

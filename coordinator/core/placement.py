@@ -65,6 +65,8 @@ def on_place(state: ClusterState, event: Place, policy: Policy, out: Decision) -
         _look(state, policy)
     through = Pass(state, policy, out)
     through.run()
+    if through.goes_on:
+        work.looked_ms = state.now_ms - LOOK_EVERY_MS  # the next tick asks for it: meanwhile others have their turn
     work.paused = through.unfinished and len(work.unanswered) >= policy.unanswered_max
     work.place_due = not work.paused and (through.unfinished or (work.betters, work.lines) != began)
 
@@ -113,12 +115,16 @@ class Pass:
         self._ahead: dict[Want, Plan | None] = {}
         """Lines that have no room, and what is planned for them: those who come after must not delay it."""
         self._alone: set[TenantName] | None = None
+        self._judged: dict[TenantName, int] = {}
+        """How many were judged for the shapes of each tenant."""
         self.unfinished = False
+        self.goes_on = False
+        """Lines are left that the next Place looks at."""
 
     def run(self) -> None:
         work = self._state.work
         while (turn := self._order.next()) is not None:
-            if self._left <= 0 or self._to_judge <= 0:
+            if self._left <= 0:
                 self.unfinished = True
                 break
             want, spot = turn
@@ -132,9 +138,10 @@ class Pass:
                 if held_by != "judging":
                     work.queue[want].held_by = held_by
                 self._order.passed()
-        else:
+        whole = turn is None and not self.unfinished
+        self.goes_on = self._order.close()
+        if whole and not self.goes_on:
             self._prefetch.close()
-        self._order.close()
 
     def _serve(self, want: Want, spot: Spot) -> str:
         """Place the head of this line; else say what it is held by."""
@@ -142,7 +149,7 @@ class Pass:
         asks = self._affordable(want, spot)
         if not asks:
             return "quota"
-        candidates = self._candidates(want.shape)
+        candidates = self._candidates(want)
         if candidates is None:
             self.unfinished = True
             return "judging"
@@ -234,23 +241,25 @@ class Pass:
         if limit <= min(other or NO_LIMIT for other in self._state.work.shapes[want.shape]):
             self._closed.add(want.shape)
 
-    def _candidates(self, shape: Shape) -> Candidates | None:
-        """Those of this shape, judged anew where that is due. None: this Place has judged enough."""
-        got = self._got.get(shape)
+    def _candidates(self, want: Want) -> Candidates | None:
+        """Those of its shape, judged anew where that is due. None: this Place has judged enough, for its tenant."""
+        got = self._got.get(want.shape)
         if got is None:
-            got = self._find(shape)
+            got = self._find(want)
             if got is not None:
-                self._got[shape] = got
+                self._got[want.shape] = got
         return got
 
-    def _find(self, shape: Shape) -> Candidates | None:
-        state, kept, policy = self._state, self._state.work.candidates, self._policy
+    def _find(self, want: Want) -> Candidates | None:
+        state, kept, policy, shape = self._state, self._state.work.candidates, self._policy, want.shape
         found = kept.get(shape)
         fresh = found is not None and is_fresh(state, found, shape, policy)
         if not fresh:
-            if self._to_judge <= 0:
+            judged = self._judged.get(want.tenant, 0)
+            if judged >= self._to_judge:  # half of what one has left is for others
                 return None
             self._to_judge -= len(state.providers)
+            self._judged[want.tenant] = judged + len(state.providers)
         kept.pop(shape, None)
         if not fresh or isinstance(found, Kept):
             found = Candidates(state, shape, policy)

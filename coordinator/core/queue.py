@@ -193,6 +193,12 @@ def head(work: Work, want: Want) -> Place | None:
     return None
 
 
+def is_head(work: Work, entry: tuple[Place, int, Want]) -> bool:
+    """Whether this is what stands for its line among the heads of its band."""
+    line = work.queue.get(entry[2])
+    return line is not None and line.entry == entry[1]
+
+
 def waiting(work: Work) -> int:
     """How many places are taken: steps with tasks to launch, and tasks to try again."""
     return sum(line.waiting for line in work.queue.values())

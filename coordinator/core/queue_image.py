@@ -6,10 +6,13 @@ goes on from an image judges as much as it would have.
 
 from __future__ import annotations
 
+from heapq import heapify
+
 from msgspec import Struct
 
 from coordinator.core.amounts import Ask
 from coordinator.core.ids import Ms, ProviderId, TenantName
+from coordinator.core.queue import is_head
 from coordinator.core.work import Kept, Load, Plan, Shape, Want, Work
 
 
@@ -17,6 +20,7 @@ class LineMemory(Struct, frozen=True, gc=False, kw_only=True):
     want: Want
     held_by: str
     tried_ms: Ms | None
+    later: bool
 
 
 class PlanMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -56,11 +60,15 @@ class QueueImage(Struct, frozen=True, gc=False, kw_only=True):
 
 
 def queue_image(work: Work) -> QueueImage:
+    later = {
+        entry[2] for key in work.later if key in work.bands for entry in work.bands[key].later if is_head(work, entry)
+    }
     lines = [
         LineMemory(
             want=want,
             held_by=line.held_by or ("capacity" if line.number <= work.blocked_to else ""),
             tried_ms=line.tried_ms,
+            later=want in later,
         )
         for want, line in work.queue.items()
     ]
@@ -104,6 +112,7 @@ def restore_queue(work: Work, image: QueueImage) -> None:
     for memory in image.lines:
         line = work.queue[memory.want]
         line.held_by, line.tried_ms = memory.held_by, memory.tried_ms
+    _put_later(work, {memory.want for memory in image.lines if memory.later})
     for tenant, priority, since_ms in image.bands:
         work.bands[tenant, priority].since_ms = since_ms
     for plan in image.plans:
@@ -115,6 +124,16 @@ def restore_queue(work: Work, image: QueueImage) -> None:
     work.betters = image.betters
     work.fleet_ms, work.promised_ms = image.fleet_ms, image.promised_ms
     work.accounts.fleet, work.accounts.half_life_ms = image.fleet, image.half_life_ms
+
+
+def _put_later(work: Work, wants: set[Want]) -> None:
+    """Their heads are for the next Places."""
+    for key in {(want.tenant, want.priority): None for want in wants}:
+        band = work.bands[key]
+        band.later = [entry for entry in band.heads if entry[2] in wants]
+        band.heads = [entry for entry in band.heads if entry[2] not in wants]
+        heapify(band.heads)
+        work.later[key] = None
 
 
 def _plan_of(memory: PlanMemory) -> Plan:

@@ -84,6 +84,8 @@ class Band(Struct, kw_only=True):
     wants: dict[Want, None] = field(default_factory=dict)
     heads: list[tuple[Place, int, Want]] = field(default_factory=list)
     """A heap: who is first in each line. What has changed is dropped when it comes up."""
+    later: list[tuple[Place, int, Want]] = field(default_factory=list)
+    """Heads that were looked at in vain, and are not before the others were: of a tenant with very many lines."""
     since_ms: Ms | None = None
     """Since when it got nothing though it could be served; None: it has just come."""
 
@@ -229,6 +231,8 @@ class Work:
         self.queue: dict[Want, Line] = {}
         """Everything that could be placed at once if there were room."""
         self.bands: dict[tuple[TenantName, int], Band] = {}
+        self.later: dict[tuple[TenantName, int], None] = {}
+        """Those of them that have lines for the next Places."""
         """The same by tenant and priority."""
         self.arrivals = 0
         """Heads of lines that were put into a band's heap: tells equal ones apart."""

@@ -7,20 +7,22 @@ from typing import Any
 
 import pytest
 
-from coordinator.core import events, placement, queue
+from coordinator.core import events, order, placement, queue
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.candidates import Candidates
 from coordinator.core.commands import Decision, Grant
 from coordinator.core.decide import decide
 from coordinator.core.ids import JobId, ProviderId, dotted
 from coordinator.core.image import StateImage, image_of, state_of
-from coordinator.core.jobspec import Arrangement, RetryRule
+from coordinator.core.jobspec import Arrangement, Isolation, RetryRule
+from coordinator.core.placement import Pass
 from coordinator.core.policy import Policy
-from coordinator.core.rows import Resources
+from coordinator.core.rows import Promises, Resources
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.work import Place, Want, Work
 from tests.site import Site, a_job
-from tests.unit.core.test_placement import figures
+from tests.treasury import Treasury
+from tests.unit.core.test_placement import BIG, figures, joins
 
 NAMES = "abcdef"
 
@@ -177,3 +179,45 @@ def test_a_cancel_of_many_that_wait_to_be_tried_again_costs_each_of_them_once() 
     assert len(counted) == 30
     site.cancel(1)
     assert counted.taken == 0 and "cancelled" == site.job().state
+
+
+@pytest.mark.parametrize("seed", range(100, 104))
+def test_whoever_is_looked_at_later_is_so_from_an_image_too(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant with more lines than one Place looks at: what goes on from an image does the same."""
+    monkeypatch.setattr(order, "LOOKS_MAX", 4)
+    monkeypatch.setattr(order, "FIRST_MAX", 2)
+    monkeypatch.setattr(ClusterState, "check_invariants", lambda state: None)
+    walk, dice, later = Walk(*NAMES), Random(seed), 0
+    for _ in range(150):
+        step(walk, dice)
+        later += bool(walk.state.work.later)
+    assert later and walk.state.work.next_token > 8
+
+
+def test_a_tenant_with_very_many_kinds_of_requests_holds_up_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100 lines that nobody can serve a Place looks at 8; another tenant's job starts in that very Place, and the
+    one line of the 100 that can be served has its turn within some ticks."""
+    monkeypatch.setattr(order, "LOOKS_MAX", 8)
+    monkeypatch.setattr(order, "FIRST_MAX", 2)
+    site = Treasury(*NAMES[:2], promises=Promises(work=True, isolation=Isolation.SANDBOX))
+    site.tenant("alpha")
+    site.tenant("beta")
+    places: list[int] = []
+    real = Pass._serve
+
+    def serves(self: Pass, want: Want, spot: Place) -> str:
+        places[-1] += 1
+        return real(self, want, spot)
+
+    monkeypatch.setattr(Pass, "_serve", serves)
+    for number in range(100):
+        places.append(0)
+        site.asks(a_job(asks=(Ask(cpus=6 * UNIT if number == 97 else 100 * UNIT + number),)), "alpha")
+    joins(site, "z", BIG, isolation=Isolation.SANDBOX)
+    site.asks(a_job(), "beta")
+    assert ["101.0.0.1"] == [text for name in NAMES[:2] for text in site.running(name)]
+    for second in range(1, 30):
+        places.append(0)
+        site.run_to(second)
+    assert ["98.0.0.1"] == site.running("z")
+    assert all(looks <= 5 * (8 + 1) for looks in places), places
