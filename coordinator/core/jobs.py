@@ -13,10 +13,11 @@ from coordinator.core.endings import cancel_job, cancel_task, open_steps, settle
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import JobCancel, JobRetry, JobSubmit
 from coordinator.core.ids import JobId, TenantName, dotted
+from coordinator.core.jobspec import JobSpec
 from coordinator.core.policy import Policy
 from coordinator.core.queue import fit_step
 from coordinator.core.reservations import MONEY_MAX, Plan, leaves_queue, set_aside_again
-from coordinator.core.rows import ENDED, JobRow, LeaseToken, SpecRow, StepRow, TaskRow, WorkState
+from coordinator.core.rows import ENDED, JobRow, LeaseToken, SpecRow, StepRow, TaskRow, TenantRow, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import move_job, move_step, move_task, new_task, put_task, touch_job, touch_step
 from coordinator.core.work import Job, Step, Task, Work
@@ -44,17 +45,22 @@ def on_submit(state: ClusterState, event: JobSubmit, policy: Policy, out: Decisi
     if event.spec.deadline_ms is not None and event.spec.deadline_ms <= state.now_ms:
         raise CoordError(Code.BAD_JOB, "the job's deadline has passed already", "give a later one")
     tenant = known_tenant(state, event.tenant)
-    if not event.any_priority and event.spec.priority > tenant.priority_max:
-        raise CoordError(
-            Code.FORBIDDEN,
-            f"priority {event.spec.priority} is above {tenant.priority_max}, the most that {tenant.name} may ask for",
-            "ask for less, or have an admin submit it",
-        )
+    if not event.any_priority:
+        _check_priority(tenant, event.spec, "ask for less, or have an admin submit it")
     plan = plan_for(state, tenant, event.spec)
     admit(state, tenant, event.spec, plan.cost, policy)
     job = _new_job(state, event, plan, out)
     open_steps(state, job, out, "submit")
     out.replies.append(Reply(event.request_id, job.row))
+
+
+def _check_priority(tenant: TenantRow, spec: JobSpec, hint: str) -> None:
+    if spec.priority > tenant.priority_max:
+        raise CoordError(
+            Code.FORBIDDEN,
+            f"priority {spec.priority} is above {tenant.priority_max}, the most that {tenant.name} may ask for",
+            hint,
+        )
 
 
 def _made_before(work: Work, event: JobSubmit) -> JobRow | None:
@@ -228,6 +234,8 @@ def _steps_again(state: ClusterState, row: JobRow, event: JobRetry) -> list[Step
 def _admit_again(state: ClusterState, row: JobRow, job: Job | None, event: JobRetry, policy: Policy) -> None:
     """What is run again is set aside for again, and admitted as if it were new."""
     tenant = known_tenant(state, row.tenant)
+    if event.tenant is not None:  # else an admin runs it again
+        _check_priority(tenant, event.spec, "have an admin run it again, or submit it with less")
     if job is None:
         plan = plan_for(state, tenant, event.spec)
         steps = _steps_again(state, row, event)

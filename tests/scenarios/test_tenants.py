@@ -121,6 +121,16 @@ def test_a_tenant_asks_no_higher_priority_than_its_own_bound() -> None:
     assert 6 == answered(site.asks(high, any_priority=True)).priority
 
 
+def test_a_retry_asks_no_higher_priority_than_the_bound_of_now() -> None:
+    """What was submitted before the bound was lowered is not run again above it; an admin may."""
+    site = a_site(priority_max=5)
+    site.asks(replace(a_job(), priority=5))
+    site.exits("1.0.0.1", code=126)
+    site.tenant(create=False, priority_max=4)
+    assert Code.FORBIDDEN is refusal(site.retry(1, PHYSICS)).code
+    assert 5 == answered(site.retry(1)).priority
+
+
 # ---- what is held
 
 
