@@ -4,7 +4,7 @@
 
 `burst`: a fleet comes, and kinds x tenants lines of work wait for it; `full`: 100,000 jobs wait, the fleet is full, and
 whatever ends lets the next one start: every Place is timed, in CPU time: it waits for nothing. `blocked`: the same with
-large jobs of each tenant at the head that need more than is free. Agents are made up; grants are made, nothing is written or sent.
+large jobs of each tenant at the head that need more than is free. Agents are made up; nothing is written or sent.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from coordinator.core.jobspec import Isolation, JobSpec, StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, PoolRow, Promises, Row, TenantRow
 from coordinator.core.state import ClusterState
+from coordinator.service.tuning import tune_process
 
 FLOORS = {"full_place_p99_ms": 100.0, "blocked_place_p99_ms": 100.0}
 POLICY = Policy(
@@ -120,7 +121,7 @@ def burst(quick: bool) -> dict[str, float]:
 
 def full(quick: bool, heads: bool = False) -> dict[str, float]:
     """Many jobs wait and the fleet is full: whatever ends lets the next one start."""
-    jobs, ends = (2_000, 500) if quick else (100_000, 10_000)
+    jobs, ends = (2_000, 500) if quick else (100_000, 2_000)
     core, dice = Core(PROVIDERS // 10 if quick else PROVIDERS), Random(2)
     if heads:
         for tenant in range(TENANTS):
@@ -153,6 +154,7 @@ def full(quick: bool, heads: bool = False) -> dict[str, float]:
 
 def main() -> int:
     quick = "--quick" in sys.argv[1:]
+    tune_process()
     profile = cProfile.Profile()
     if "--profile" in sys.argv[1:]:
         profile.enable()

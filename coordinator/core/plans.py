@@ -19,13 +19,13 @@ from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
 from coordinator.core.leases import home_of, lease_over_ms
 from coordinator.core.policy import Policy
 from coordinator.core.queue import horizon_ms
-from coordinator.core.rows import AttemptState
+from coordinator.core.rows import LIVE_ATTEMPT as LIVE
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.work import Attempt, Load, Plan, Want
 
 SLACK_MS: Ms = 15_000
 """From a placement to the start of its limit, and from that limit to the last process."""
-LOOKED_AT_MAX = 500
+LOOKED_AT_MAX = 250
 """Providers that a plan is looked for among: the first that could serve it."""
 
 
@@ -33,17 +33,24 @@ def over_by_ms(state: ClusterState, attempt: Attempt) -> Ms:
     """When what it holds is planned to be free. One that lasts longer than it was taken to is given twice as long again
     and again, so that a plan stands for a while; a time limit is kept."""
     now, row = state.now_ms, attempt.row
+    began_ms = row.started_at_ms or row.created_at_ms
+    if attempt.planned[0] == began_ms and attempt.planned[1] > now and row.state in LIVE:
+        return attempt.planned[1]
     home = home_of(state.work, attempt)
-    if home is None or row.state in (AttemptState.TAKEN_BACK, AttemptState.LOST):
+    if home is None or row.state not in LIVE:
         return max(now + SLACK_MS, lease_over_ms(attempt))
     spec = home[1].spec
-    began_ms = row.started_at_ms or row.created_at_ms
     if spec.time_limit_ms is not None:
-        return max(now, began_ms + spec.time_limit_ms) + SLACK_MS
-    lasts_ms = horizon_ms(spec)
-    while began_ms + lasts_ms <= now:
-        lasts_ms *= 2
-    return began_ms + lasts_ms
+        end_ms = began_ms + spec.time_limit_ms + SLACK_MS
+        if end_ms <= now:
+            return now + SLACK_MS
+    else:
+        lasts_ms = horizon_ms(spec)
+        while began_ms + lasts_ms <= now:
+            lasts_ms *= 2
+        end_ms = began_ms + lasts_ms
+    attempt.planned = began_ms, end_ms
+    return end_ms
 
 
 def ends_of(state: ClusterState, who: ProviderId) -> list[tuple[Ms, AttemptId, int, Share]]:

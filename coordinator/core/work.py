@@ -151,6 +151,8 @@ class Attempt(Struct, kw_only=True):
     """When its grant was sent, as far as is remembered."""
     shrinks: dict[int, tuple[int, Ms]] = field(default_factory=dict)
     """By rank: the renewal (its seq) that told of a shorter term. It counts when the agent is known to have it."""
+    planned: tuple[Ms, Ms] = (-1, 0)
+    """From when it was reckoned and when it should have ended: kept by `plans.over_by_ms` while that is ahead."""
     tenant: TenantName = TenantName("")
     """Its job's; empty when that had ended before the coordinator started."""
 
