@@ -2,7 +2,8 @@
 
 Two levels: bands (a tenant's lines of one priority), and in each its lines by who stands first. Nothing that could run
 waits for ever: a band that could be served and got nothing counts one priority higher after each `aging_ms`, so within
-(priorities above it + 1) x `aging_ms` it stands before all others, and what its head needs is planned for it then.
+(priorities above it) x `aging_ms` it stands level with the highest, and shares decide. They may say that its tenant had
+more than enough: after LEVELLED x `aging_ms` it stands before all others, whatever its tenant had.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from coordinator.core.state import ClusterState
 from coordinator.core.work import Band, Place, Want, Work
 
 BandKey = tuple[TenantName, int]
-Turn = tuple[int, float, Place, BandKey]
-"""When a band's turn is, the smallest first: its priority, negated; where its tenant stands; who is first."""
+Turn = tuple[int, float, int, Place, BandKey]
+"""When a band's turn is, the smallest first: its priority, negated; where its tenant stands; what it has aged, negated;
+who is first."""
+LEVELLED = 16
+"""From this age on a band stands above the highest priority, and not only beside it. On a few CPUs each task of a
+tenant with a small share waits for some times `aging_ms`, and is not to be served before one that is owed more."""
 LOOKS_MAX = 1_024
 """Lines of one tenant that one Place looks at in vain: some 10 ms. The next ones look at the others, so a tenant with a
 hundred thousand kinds of requests holds up nobody but itself."""
@@ -35,6 +40,7 @@ class Order:
         """O(bands)."""
         self._state, self._policy = state, policy
         self._aside: list[tuple[BandKey, tuple[Place, int, Want]]] = []
+        self._top = top_of(state.work)
         self._standing: dict[TenantName, float] = {}
         self._turns: list[Turn] = []
         self._bands_of: dict[TenantName, list[BandKey]] = {}
@@ -55,19 +61,19 @@ class Order:
         """Whose turn it is, in which line; it is to be followed by `served` or `passed`."""
         while self._turns:
             turn = self._turns[0]
-            if self._looks.get(turn[3][0], 0) >= LOOKS_MAX:
+            if self._looks.get(turn[4][0], 0) >= LOOKS_MAX:
                 heappop(self._turns)
                 continue
-            if turn[3] not in self._moved:
-                band = self._state.work.bands[turn[3]]
-                return band.heads[0][2], turn[2]
-            self._moved.discard(turn[3])
-            self._put_anew(turn[3])
+            if turn[4] not in self._moved:
+                band = self._state.work.bands[turn[4]]
+                return band.heads[0][2], turn[3]
+            self._moved.discard(turn[4])
+            self._put_anew(turn[4])
         return None
 
     def passed(self) -> None:
         """Nothing for this line: the next one of its band is asked."""
-        key = self._turns[0][3]
+        key = self._turns[0][4]
         self._looks[key[0]] = self._looks.get(key[0], 0) + 1
         self._aside.append((key, heappop(self._state.work.bands[key].heads)))
         self._put_anew(key)
@@ -125,7 +131,8 @@ class Order:
         first = first_place(self._state.work, band)
         if first is None:
             return None
-        return -effective(band, key[1], self._state.now_ms, self._policy), self._stands(key[0]), first, key
+        aged = age_of(band, self._state.now_ms, self._policy)
+        return -effective(key[1], aged, self._top), self._stands(key[0]), -aged, first, key
 
     def _stands(self, tenant: TenantName) -> float:
         found = self._standing.get(tenant)
@@ -135,9 +142,20 @@ class Order:
         return found
 
 
-def effective(band: Band, priority: int, now_ms: Ms, policy: Policy) -> int:
-    """The priority of a band with what it has aged."""
-    return priority + ((now_ms - band.since_ms) // policy.aging_ms if band.since_ms is not None else 0)
+def top_of(work: Work) -> int:
+    """The highest priority that somebody waits at. O(bands)."""
+    return max((priority for _, priority in work.bands), default=0)
+
+
+def age_of(band: Band, now_ms: Ms, policy: Policy) -> int:
+    """How many priorities higher it counts for what it has waited."""
+    return (now_ms - band.since_ms) // policy.aging_ms if band.since_ms is not None else 0
+
+
+def effective(priority: int, aged: int, top: int) -> int:
+    """The priority of a band with what it has aged: up to that of the highest, and beyond it only where it got nothing
+    for very long."""
+    return priority + aged if aged >= LEVELLED else min(priority + aged, max(priority, top))
 
 
 def first_place(work: Work, band: Band) -> Place | None:

@@ -17,7 +17,7 @@ from coordinator.core.fair_share import standing
 from coordinator.core.feasible import as_enrolled, out_of_reach
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.jobspec import Isolation
-from coordinator.core.order import effective
+from coordinator.core.order import age_of, effective, top_of
 from coordinator.core.plans import copy_of, ends_before, over_by_ms
 from coordinator.core.policy import Policy
 from coordinator.core.queue import head, stands
@@ -39,12 +39,13 @@ class Ahead(NamedTuple):
 def ahead_of(state: ClusterState, want: Want, place: Place, policy: Policy) -> Ahead:
     """Who stands before this place. O(places before it)."""
     work = state.work
-    mine = _turn(state, want, policy)
+    top = top_of(work)
+    mine = _turn(state, want, top, policy)
     places = tasks = 0
     for other, line in work.queue.items():
         own = other.tenant == want.tenant and other.priority == want.priority
         if not own:
-            turn, first = _turn(state, other, policy), head(work, other)
+            turn, first = _turn(state, other, top, policy), head(work, other)
             if turn > mine or (turn == mine and (first is None or first > place)):
                 continue
         if line.waiting > AHEAD_MAX:
@@ -62,20 +63,22 @@ def kept_from(state: ClusterState, want: Want, policy: Policy) -> frozenset[Prov
     plans = state.work.plans
     if not plans or (want.tenant, want.priority) not in state.work.bands:
         return frozenset()
-    mine = _turn(state, want, policy)
+    top = top_of(state.work)
+    mine = _turn(state, want, top, policy)
     return frozenset(
         who
         for other, plan in plans.items()
-        if other != want and _turn(state, other, policy) <= mine and not ends_before(want, plan, state.now_ms)
+        if other != want and _turn(state, other, top, policy) <= mine and not ends_before(want, plan, state.now_ms)
         for who in plan.providers
     )
 
 
-def _turn(state: ClusterState, want: Want, policy: Policy) -> tuple[int, float]:
+def _turn(state: ClusterState, want: Want, top: int, policy: Policy) -> tuple[int, float, int]:
     accounts = state.work.accounts
     band = state.work.bands[want.tenant, want.priority]
     account = accounts.of(want.tenant)
-    return -effective(band, want.priority, state.now_ms, policy), standing(accounts, account, policy)
+    aged = age_of(band, state.now_ms, policy)
+    return -effective(want.priority, aged, top), standing(accounts, account, policy), -aged
 
 
 def _tasks_at(work: Work, place: Place) -> int:

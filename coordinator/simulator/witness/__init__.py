@@ -22,8 +22,9 @@ from coordinator.simulator.witness.runs import Runs
 from coordinator.simulator.witness.sessions import Sessions
 from coordinator.simulator.witness.terms import Terms
 
-IDLE_CHECKED = 8
-"""Of ticks that do nothing every so many is followed by a look at all of the core's own invariants."""
+CHECKED_EVERY = 8
+"""So many decisions from one look at all of the core's own invariants to the next: what breaks one stays broken. What a
+look costs grows with all that there is; every start and every full disk is followed by one too."""
 MESSAGE_MAX = 300
 
 
@@ -41,7 +42,7 @@ class Witness:
         self.terms = Terms(self.ground)
         self._listeners: list[Callable[[commands.Reply], None]] = []
         self._tell = tell
-        self._idle = 0
+        self._decisions = 0
 
     def look_at(self, head: Watched) -> None:
         self.ground.head = head
@@ -55,6 +56,7 @@ class Witness:
 
     def started(self, state: ClusterState) -> None:
         """A run begins from durable rows."""
+        self._check_invariants(state, "a start")
         self.sessions.started(state)
         self.doors.started(state)
         self.results.started(state)
@@ -66,8 +68,8 @@ class Witness:
         """The core took one event."""
         idle = isinstance(event, events.Tick) and not (decision.writes or decision.sends or decision.notes)
         self.ground.steps += not idle
-        self._idle = self._idle + 1 if idle else 0
-        if self._idle % IDLE_CHECKED == 0:
+        self._decisions += 1
+        if self._decisions % CHECKED_EVERY == 0:
             self._check_invariants(state, type(event).__name__)
         roomy = 16 + 12 * len(state.providers)
         self.expect(state.appointments() <= roomy, f"the wheel holds {state.appointments()} appointments")

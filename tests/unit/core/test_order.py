@@ -101,6 +101,29 @@ def test_who_is_served_does_not_age_and_an_old_backlog_does_not_undo_the_shares(
     assert shop.served["new"] >= 4 * 110, "what it had before counts against the old one"
 
 
+def test_on_few_cpus_aging_does_not_undo_the_shares() -> None:
+    """A small share of three CPUs is one task in hours: longer than the aging, and no reason to be served before one
+    that is owed three times as much."""
+    shop = Shop({"big": 3, "small": 1}, {"a": cpus(3)}, lambda job, tenant: 70)
+    for tenant in ("big", "small"):
+        shop.submit(tenant, a_job(tasks=10_000))
+    shop.run_to(96 * 60)
+    share = shop.served["big"] / sum(shop.served.values())
+    assert 0.72 <= share <= 0.78
+
+
+def test_whoever_had_far_too_much_is_served_now_and_then_all_the_same() -> None:
+    """Shares alone would let it wait for days: after 16 times the aging it gets one."""
+    shop = Shop({"heir": 1, "old": 1}, {"a": cpus(2)}, lambda job, tenant: 30)
+    old = shop.submit("old", a_job(tasks=10_000))
+    came = 3 * 24 * 60
+    shop.run_to(came)
+    shop.submit("heir", a_job(tasks=10_000))
+    shop.run_to(came + 9 * 60)
+    later = [minute - came for minute, job, _ in shop.begun if job == old and minute > came + 30]
+    assert later and 16 * 30 <= later[0] <= 16 * 30 + 60
+
+
 def test_what_nobody_can_run_does_not_age() -> None:
     """A job that asks for what is not there has not become the first of all when it can be placed at last."""
     policy = replace(PATIENT, aging_ms=10 * 60_000)
