@@ -58,7 +58,13 @@ TENANTS = 20
 AT_ONCE = 5
 """Attempts that end together, in `queued`: fewer may start in their place, never none."""
 POOLS = ("cpu", "gpu", "big", "edge", "spare")
-POLICY = Policy(heartbeat_interval_ms=600_000, lost_after_ms=3_600_000, grant_ms=3_600_000, launch_ms=3_600_000)
+POLICY = Policy(
+    heartbeat_interval_ms=600_000,
+    lost_after_ms=3_600_000,
+    grant_ms=3_600_000,
+    launch_ms=3_600_000,
+    unanswered_max=10**9,
+)
 """Agents that are made up send no heartbeats and acknowledge nothing: nobody is to be judged by that."""
 
 

@@ -187,6 +187,11 @@ def hold_for(accounts: Accounts, tenant: TenantName, row: AttemptRow) -> None:
             _add(accounts, account, row.job_id, rank.share.ask, 1)
 
 
+def hold_more(accounts: Accounts, tenant: TenantName, job_id: JobId, ask: Ask, ranks: int) -> None:
+    """So many more ranks of a job hold `ask` each."""
+    _add(accounts, accounts.of(tenant), job_id, ask, ranks)
+
+
 def let_go(accounts: Accounts, tenant: TenantName, row: AttemptRow) -> None:
     """It counts no more, though providers may still have to say that they released it. O(ranks)."""
     account = accounts.of(tenant)
@@ -201,16 +206,16 @@ def rank_let_go(accounts: Accounts, tenant: TenantName, row: AttemptRow, rank: i
         _add(accounts, accounts.of(tenant), row.job_id, row.ranks[rank].share.ask, -1)
 
 
-def _add(accounts: Accounts, account: Account, job_id: JobId, ask: Ask, sign: int) -> None:
+def _add(accounts: Accounts, account: Account, job_id: JobId, ask: Ask, count: int) -> None:
     settle(accounts, account)
-    account.cpus += sign * ask.cpus
-    account.gpus += sign * ask.gpus
-    account.memory += sign * ask.memory
-    ranks = account.jobs.get(job_id, 0) + sign
+    account.cpus += count * ask.cpus
+    account.gpus += count * ask.gpus
+    account.memory += count * ask.memory
+    ranks = account.jobs.get(job_id, 0) + count
     if ranks:
         account.jobs[job_id] = ranks
     else:
         del account.jobs[job_id]
-    if sign < 0:
+    if count < 0:
         account.freed += 1
     accounts.changed(account)

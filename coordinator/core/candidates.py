@@ -159,6 +159,38 @@ class Candidates:
                 return found
         return None
 
+    def pick(
+        self,
+        state: ClusterState,
+        want: Want,
+        asks: Collection[Ask],
+        closed: Collection[Plan],
+        planned: Collection[int],
+    ) -> tuple[Ask, Key] | None:
+        """Whom `choose` chooses for a task of one node: the alternative, and how good the best provider for it is."""
+        homes = homes_of(want.tenant, planned)
+        for ask in asks:
+            ranked = self._of(state, ask)
+            if ranked.keys:
+                if self._policy.rank == "random":
+                    self._throw(state, ranked)
+                key = self._best(state, ranked, want.tenant, ask, closed, homes)
+                if key is not None:
+                    return ask, key
+        return None
+
+    def put_back(self, state: ClusterState, who: ProviderId) -> None:
+        """What it holds has changed: it stands elsewhere among the others from now on."""
+        self._rank(state, state.providers[who])
+
+    def next_one(self, state: ClusterState, want: Want, ask: Ask, planned: Collection[int]) -> Key | None:
+        """The best one for `ask` after another was put back, where no planned start has to be kept."""
+        return self._of(state, ask).top(homes_of(want.tenant, planned))
+
+    def rank_of(self, terms: Terms, unfits: float) -> float:
+        """How good a provider is for an ask that fits there so badly: the first part of its key."""
+        return terms.term + self._weight * unfits
+
     def room(self, state: ClusterState, ask: Ask) -> int:
         """How many providers have room for `ask` now, plans and tenants aside."""
         return len(self._of(state, ask).keys)
@@ -209,9 +241,7 @@ class Candidates:
         if load.attempts and provider.row.promises.isolation is Isolation.NONE:
             holders = set(load.attempts.values())
             bound = holders.pop() if len(holders) == 1 else NOBODY
-        rank = terms.term
-        if self._weight:
-            rank += self._weight * unfit(provider.offer, load, ask, self.shape.arrangement)
+        rank = self.rank_of(terms, unfit(provider.offer, load, ask, self.shape.arrangement))
         return rank, who, bound, state.work.planned.get(who, 0)
 
     def _by(
@@ -228,14 +258,10 @@ class Candidates:
             return None
         if self._policy.rank == "random":
             self._throw(state, ranked)
-        homes = [(tenant, number) for number in (0, *planned) for tenant in (ANYBODY, want.tenant)]
+        homes = homes_of(want.tenant, planned)
         taken: list[Key] = []
         while len(taken) < self.shape.nodes:
-            key = ranked.top(homes)
-            for plan in closed:
-                beside = self._beside(state, ranked, plan, want.tenant, ask, taken)
-                if beside is not None and (key is None or beside < key):
-                    key = beside
+            key = self._best(state, ranked, want.tenant, ask, closed, homes)
             if key is None:
                 break
             taken.append(key)
@@ -248,9 +274,23 @@ class Candidates:
                 ranked.entries += 1
         return self._found(state, [key[1] for key in taken], ask, among) if len(taken) == self.shape.nodes else None
 
-    def _beside(
-        self, state: ClusterState, ranked: _Ranked, plan: Plan, tenant: TenantName, ask: Ask, taken: list[Key]
+    def _best(
+        self,
+        state: ClusterState,
+        ranked: _Ranked,
+        tenant: TenantName,
+        ask: Ask,
+        closed: Collection[Plan],
+        homes: Sequence[Home],
     ) -> Key | None:
+        key = ranked.top(homes)
+        for plan in closed:
+            beside = self._beside(state, ranked, plan, tenant, ask)
+            if beside is not None and (key is None or beside < key):
+                key = beside
+        return key
+
+    def _beside(self, state: ClusterState, ranked: _Ranked, plan: Plan, tenant: TenantName, ask: Ask) -> Key | None:
         """The best provider of `plan` on which there is room for both."""
         best: Key | None = None
         for who in plan.providers[:ASIDE_MAX]:
@@ -282,6 +322,11 @@ class Candidates:
                 fit = unfit(offer, load, ask, self.shape.arrangement)
         choice = Choice(among=among, run_ms=self.shape.run_ms, loss_ms=loss_ms, fit=round(fit, 4), basis=basis)
         return Found(shares, forecast, choice)
+
+
+def homes_of(tenant: TenantName, planned: Collection[int]) -> list[Home]:
+    """Where a tenant may be placed: with nobody or with itself alone, where nothing is planned or one of these is."""
+    return [(bound, number) for number in (0, *planned) for bound in (ANYBODY, tenant)]
 
 
 def has_room(provider: Provider, load: Load, ask: Ask) -> bool:

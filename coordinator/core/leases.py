@@ -124,7 +124,7 @@ def new_attempt(
         attempt=of.attempts,
         state=AttemptState.RESERVED,
         created_at_ms=now_ms,
-        ranks=tuple([_rank(state, provider_id, share) for provider_id, share in shares]),
+        ranks=tuple([rank_row(state, provider_id, share) for provider_id, share in shares]),
         unblocked_by=unblocked_by,
         forecast=forecast,
         choice=choice,
@@ -141,8 +141,8 @@ def new_attempt(
     return attempt
 
 
-def _rank(state: ClusterState, provider_id: ProviderId, share: Share) -> RankRow:
-    """It keeps the price of its grant."""
+def rank_row(state: ClusterState, provider_id: ProviderId, share: Share) -> RankRow:
+    """Of a rank that is granted now. It keeps the price of its grant."""
     name = state.providers[provider_id].row.pool
     pool = state.pools.get(name)
     return RankRow(provider_id=provider_id, share=share, pool=name, price=pool.price if pool is not None else FREE)
@@ -190,10 +190,15 @@ def grant(
         fit_step(work, job, step)
     if task.row.state is not WorkState.STAGING:
         move_task(state, job, task, WorkState.STAGING, out, why=why, unblocked_by=attempt.row.unblocked_by)
+    begin_work(state, job, step, out)
+
+
+def begin_work(state: ClusterState, job: Job, step: Step, out: Decision) -> None:
+    """The first lease of a step or a job takes it out of the queue."""
     if step.row.state is WorkState.PENDING:
         move_step(state, job, step, WorkState.STAGING, out, unblocked_by=step.unblocked_by)
     if job.row.state is WorkState.PENDING:
-        leaves_queue(work.accounts, job)
+        leaves_queue(state.work.accounts, job)
         move_job(state, job, WorkState.STAGING, out)
 
 

@@ -6,7 +6,7 @@ was asked for, and with the leases granted; not with the tasks that wait.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import islice
 from math import inf
 
@@ -14,24 +14,26 @@ from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.attempts import give_up
-from coordinator.core.candidates import Candidates, Found, is_fresh
+from coordinator.core.candidates import Candidates, Found, Key, has_room, is_fresh
 from coordinator.core.commands import Decision
 from coordinator.core.endings import skip_doomed
 from coordinator.core.events import Place
-from coordinator.core.ids import JobId, Ms, TenantName, dotted
+from coordinator.core.fresh import Fresh
+from coordinator.core.ids import JobId, Ms, ProviderId, TenantName, dotted
 from coordinator.core.jobspec import Overlap
 from coordinator.core.leases import grant, new_attempt, reserve
 from coordinator.core.order import Order, age
 from coordinator.core.plans import ends_before, make, refresh, still_stands
 from coordinator.core.policy import Policy
 from coordinator.core.prefetch import Prefetch
-from coordinator.core.queue import fit_fresh, fit_task, head, job_of
+from coordinator.core.queue import fit_task, head, job_of
 from coordinator.core.quotas import room_for
-from coordinator.core.rows import AttemptState, TaskRow, WorkState
+from coordinator.core.ranking import unfit
+from coordinator.core.rows import AttemptState, Choice, TaskRow, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import new_task, put_task, touch_job, touch_step
 from coordinator.core.waiting import ahead_of, starts_at_ms
-from coordinator.core.work import Job, Kept, Line, Plan, Shape, Step, Task, Want
+from coordinator.core.work import FRESH, Job, Kept, Line, Plan, Shape, Step, Task, Want
 from coordinator.core.work import Place as Spot
 
 JUDGED_MAX = 10_000
@@ -162,7 +164,13 @@ class Pass:
             open_to, closed = self._plans_for(want)
             for plan in closed:
                 refresh(state, plan)
-            found = candidates.choose(state, want, asks, closed, open_to)
+            if spot[2] == FRESH and want.shape.nodes == 1:
+                picked = candidates.pick(state, want, asks, closed, open_to)
+                if picked is not None:
+                    self._have_turn(want, spot, candidates, *picked)
+                    return ""
+            else:
+                found = candidates.choose(state, want, asks, closed, open_to)
             if found is None and candidates.is_empty(state):
                 self._closed.add(want.shape)
             elif found is None and asks is want.shape.asks:
@@ -178,7 +186,7 @@ class Pass:
         self._left -= 1
         self._alone = None
         waited = bool(line.held_by) or line.number <= state.work.blocked_to
-        self._take(want, found)
+        self._take(want, [who for who, _ in found.shares])
         if self._ahead:
             found = found._replace(choice=replace(found.choice, backfilled=True))
         _give(state, spot, found, waited, self._policy, self._out, prefetched)
@@ -186,6 +194,73 @@ class Pass:
             self._more_in_line(want, spot, candidates)
         self._order.served(want)
         return ""
+
+    def _have_turn(self, want: Want, spot: Spot, candidates: Candidates, ask: Ask, key: Key) -> None:
+        """A turn of a step's tasks that were never launched, the first of them where `key` says: each is placed where
+        it would be if it were served alone.
+
+        A turn ends with `Policy.turn_max` and `turn_share`, with its tenant's quota and its step's `max_running`, and
+        where a planned start has to be looked at before another provider is taken. Who stands before others for its age
+        is young again when it was served: its turn is one task.
+        """
+        state, work, policy, shape = self._state, self._state.work, self._policy, want.shape
+        line, account = work.queue[want], work.accounts.of(want.tenant)
+        job, step, _ = job_of(work, spot)
+        open_to, closed = self._plans_for(want)
+        waited = bool(line.held_by) or line.number <= work.blocked_to
+        cause = work.freed_by if waited and work.freed_by else step.unblocked_by
+        fresh = Fresh(state, job, step, ask, cause, policy, self._out)
+        band = work.bands[want.tenant, want.priority]
+        aged = band.since_ms is not None and band.since_ms + policy.aging_ms <= state.now_ms
+        one = aged or want in work.plans or policy.rank == "random" or bool(ask.gpus)
+        left = min(self._left, 1 if one else self._turn_max(ask))
+        while True:
+            who = key[1]
+            if work.plans:
+                self._take(want, (who,))
+            provider, terms, among = state.providers[who], candidates.able[who], candidates.room(state, ask)
+            at = fresh.at(who)
+            unfits = unfit(provider.offer, at.load, ask, shape.arrangement)
+            rank = key[0]
+            while True:
+                choice = Choice(
+                    among=among,
+                    run_ms=shape.run_ms,
+                    loss_ms=terms.loss_ms,
+                    fit=round(unfits, 4),
+                    basis=terms.basis,
+                    backfilled=bool(self._ahead),
+                )
+                fresh.give(at, terms.forecast, choice)
+                left -= 1
+                self._left -= 1
+                if account.limited:
+                    fresh.count()
+                    if room_for(state, want.tenant, job.row.job_id, ask, 1, policy):
+                        left = 0
+                if left <= 0 or fresh.left <= 0 or key[3] or not has_room(provider, at.load, ask):
+                    break
+                unfits = unfit(provider.offer, at.load, ask, shape.arrangement)
+                again = candidates.rank_of(terms, unfits)
+                if again > rank or len(at.load.attempts) >= policy.attempts_per_provider_max:
+                    break
+                rank = again  # the best one gets better by what it is given: nobody else is better now
+            candidates.put_back(state, who)
+            if left <= 0 or fresh.left <= 0 or closed:
+                break
+            other = candidates.next_one(state, want, ask, open_to)
+            if other is None:
+                break
+            key = other
+        fresh.count()
+        fresh.close()
+        self._order.served(want)
+
+    def _turn_max(self, ask: Ask) -> int:
+        """How many of `ask` one turn may have."""
+        fleet = self._state.work.accounts.fleet
+        share = max((asked / had for asked, had in zip((ask.cpus, ask.gpus, ask.memory), fleet, strict=True) if had))
+        return max(1, min(self._policy.turn_max, int(self._policy.turn_share / share))) if share else 1
 
     def _in_line(self, want: Want, spot: Spot, candidates: Candidates, asks: Collection[Ask]) -> Found | None:
         """A place in line where there is no room now, for a short task; not where a start is planned for another."""
@@ -291,14 +366,14 @@ class Pass:
                 open_to.append(plan.number)
         return open_to, closed
 
-    def _take(self, want: Want, found: Found) -> None:
+    def _take(self, want: Want, taken: Sequence[ProviderId]) -> None:
         """What is planned counts with this placement. What was planned for its line goes on for the next one there."""
         work = self._state.work
         own = work.plans.get(want)
-        if own is not None and any(who in own.then for who, _ in found.shares):
+        if own is not None and any(who in own.then for who in taken):
             self._drop_plan(want)
         for plan in work.plans.values():
-            for who, _ in found.shares:
+            for who in taken:
                 if who in plan.then and plan.want not in self._ahead:
                     plan.stale = True
 
@@ -315,7 +390,8 @@ class Pass:
         if plan is not None and (still_stands(state, plan, candidates, policy) or self._to_plan <= 0):
             return
         if plan is None:
-            tried = line.tried_ms is not None and state.now_ms < line.tried_ms + policy.plan_every_ms
+            due_ms = (line.tried_ms or 0) + policy.plan_every_ms
+            tried = len(self._ahead) > 1 and state.now_ms < due_ms  # the first of all is always planned
             if tried or self._to_plan <= 0 or not self._room_for_plan():
                 return
         self._to_plan -= len(candidates.able)
@@ -395,7 +471,7 @@ def _give(
     )
     grant(state, job, step, task, attempt, f"placed on {where}", policy, out)
     fit_task(work, job, step, task)
-    fit_fresh(work, job, step)
+    skip_doomed(state, job, step, out)
 
 
 def _first_time(state: ClusterState, job: Job, step: Step, cause: str, out: Decision) -> Task:
@@ -407,7 +483,6 @@ def _first_time(state: ClusterState, job: Job, step: Step, cause: str, out: Deci
     task = new_task(state, job, row, out, cause)
     step.tasks[number] = task
     touch_step(state, step, cursor=number + 1)
-    skip_doomed(state, job, step, out)
     return task
 
 

@@ -55,6 +55,11 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     share_ahead_ms: Ms = 3_600_000
     """What a tenant holds counts beside what it used as if it went on for so long: tenants take turns within one
     moment, and over a window of some hours a burst gets what it was owed."""
+    turn_max: int = 16
+    """Tasks of one step that are given their first lease in one turn, before fair share looks again who is next. A
+    tenant gets so many more than its due at most, and the next ones have their turns for it."""
+    turn_share: float = 0.001
+    """Of the fleet that a turn may take where it would be more: in a small fleet tenants take turns task by task."""
     aging_ms: Ms = 1_800_000
     """A line that got nothing for so long while it could be served counts as one priority higher, and so on."""
     plans_max: int = 16

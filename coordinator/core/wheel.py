@@ -6,7 +6,7 @@ they were made: a state that was imaged and restored decides as the original.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 from coordinator.core.ids import Ms
@@ -38,6 +38,11 @@ class Wheel(Generic[K]):
         if self._at.get(key) != when_ms:
             self._at[key] = when_ms
             self._buckets.setdefault(max(when_ms // GRAIN_MS, self._next), []).append(key)
+
+    def put_new(self, keys: Sequence[K], when_ms: Ms) -> None:
+        """The same for many that have no appointment."""
+        self._at.update(dict.fromkeys(keys, when_ms))
+        self._buckets.setdefault(max(when_ms // GRAIN_MS, self._next), []).extend(keys)
 
     def hasten(self, key: K, when_ms: Ms) -> None:
         """Have `key` come up in the grain of `when_ms`, perhaps a little before it; an earlier appointment stands."""

@@ -429,8 +429,8 @@ def test_one_task_of_an_array_is_cancelled_before_its_turn() -> None:
     2: task 1.0.0 completed
     2: -> a: settled 1.0.0.1
     2: task 1.0.2 staging
-    2: task 1.0.3 cancelled (cancelled by token:t)
     2: attempt 1.0.2.1 leased after slot 1.0.0.1 (placed on a)
+    2: task 1.0.3 cancelled (cancelled by token:t)
     2: -> a: grant 1.0.2.1 for 30 s
     2: attempt 1.0.2.1 staging (its agents hold the lease)
     2: -> a: launch 1.0.2.1

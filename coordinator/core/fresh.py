@@ -1,0 +1,166 @@
+"""First leases: tasks of one step that were never launched, of one node each, granted one after the other.
+
+Most of what is ever granted is this. What is the same for all of them, and for all on one provider, is worked out once.
+The rows are those that `leases.new_attempt` and `leases.grant` make of the same task; these serve all others.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from coordinator.core.account import hold_more
+from coordinator.core.amounts import Ask, Share
+from coordinator.core.capacity import add_share, share_of
+from coordinator.core.commands import AttemptChanged, Audited, Decision, Grant, Put, Send
+from coordinator.core.endings import skip_doomed
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId
+from coordinator.core.leases import begin_work, connection, first_term_ms, rank_row
+from coordinator.core.policy import Policy
+from coordinator.core.queue import fit_fresh, fit_step, has_room
+from coordinator.core.rows import (
+    AttemptRow,
+    AttemptState,
+    AuditRow,
+    Choice,
+    LeaseToken,
+    RankRow,
+    TaskRow,
+    WorkState,
+)
+from coordinator.core.state import ClusterState
+from coordinator.core.transitions import touch_step
+from coordinator.core.work import Attempt, Job, Load, Step, Task
+
+
+class Spot(NamedTuple):
+    """A provider as one grant after the other is made there."""
+
+    who: ProviderId
+    conn_id: ConnId | None
+    load: Load
+    share: Share
+    ranks: tuple[RankRow, ...]
+    why: str
+
+
+class Fresh:
+    """Grants of one step within one Place. Between the first `give` and `close` nothing else may change the state."""
+
+    def __init__(
+        self, state: ClusterState, job: Job, step: Step, ask: Ask, cause: str, policy: Policy, out: Decision
+    ) -> None:
+        """All of them are given `ask`. `cause`: what let them wait."""
+        self._ask = ask
+        self._state, self._job, self._step, self._policy, self._out = state, job, step, policy, out
+        self._cause = cause
+        self._first = self._number = step.row.cursor
+        self._term_ms: Ms = first_term_ms(state, step.spec, policy)
+        self._prefix = f"{step.row.job_id}.{step.row.step}."
+        self._ids: list[AttemptId] = []
+        self._held = 0
+        """Of these so many are not yet counted in the account."""
+        limit = step.spec.max_running
+        self.left = step.spec.tasks - self._number
+        """So many more may be given."""
+        if limit is not None:
+            self.left = min(self.left, limit - step.running)
+
+    def at(self, who: ProviderId) -> Spot:
+        """This provider, which has room for one more at least, and as many more as it is asked for here. GPUs are
+        chosen for one alone."""
+        state = self._state
+        load = state.work.load_of(who)
+        share = share_of(state.providers[who].offer, load, self._ask)
+        assert share is not None, f"{who} has no room any more"
+        return Spot(who, connection(state, who), load, share, (rank_row(state, who, share),), f"placed on {who}")
+
+    def give(self, spot: Spot, forecast: float, choice: Choice) -> None:
+        """The next task gets its row, its first attempt and its lease there."""
+        state, step, out, work = self._state, self._step, self._out, self._state.work
+        job_id, number = step.row.job_id, self._number
+        tenant, now_ms, cause, why, term_ms = self._job.row.tenant, state.now_ms, self._cause, spot.why, self._term_ms
+        self._number = number + 1
+        token = LeaseToken(state.generation, work.next_token)
+        work.next_token += 1
+        seq = work.next_audit
+        work.next_audit = seq + 2
+        task_row = TaskRow(job_id=job_id, step=step.row.step, task=number, state=_STAGING, attempts=1, waits_for=cause)
+        row = AttemptRow(
+            job_id=job_id,
+            step=step.row.step,
+            task=number,
+            attempt=1,
+            state=_LEASED,
+            created_at_ms=now_ms,
+            ranks=spot.ranks,
+            token=token,
+            term_ms=term_ms,
+            reason=why,
+            unblocked_by=cause,
+            forecast=forecast,
+            choice=choice,
+        )
+        subject = f"{self._prefix}{number}"
+        of_task = AuditRow(
+            seq=seq,
+            wall_ns=state.wall_ns,
+            mono_ns=state.mono_ns,
+            entity="task",
+            subject=subject,
+            after="staging",
+            unblocked_by=cause,
+            tenant=tenant,
+            job_id=job_id,
+        )
+        of_attempt = AuditRow(
+            seq=seq + 1,
+            wall_ns=state.wall_ns,
+            mono_ns=state.mono_ns,
+            entity="attempt",
+            subject=f"{subject}.1",
+            after="leased",
+            why=why,
+            unblocked_by=cause,
+            tenant=tenant,
+            job_id=job_id,
+            provider_id=spot.who,
+        )
+        out.writes += (Put(task_row), Put(of_task), Put(row), Put(of_attempt))
+        out.notes += (Audited(of_task), AttemptChanged(row=row, tenant=tenant), Audited(of_attempt))
+        attempt_id = (job_id, step.row.step, number, 1)
+        attempt = Attempt(row=row, renewed_ms=[now_ms], terms_ms=[term_ms], granted_ms=now_ms, tenant=tenant)
+        work.attempts[attempt_id] = attempt
+        step.tasks[number] = Task(row=task_row, attempts={1: attempt}, newest=token)
+        spot.load.attempts[attempt_id, 0] = tenant
+        add_share(spot.load, spot.share, 1)
+        if spot.conn_id is not None:
+            order = Grant(attempt_id=attempt_id, rank=0, token=token, term_ms=term_ms, share=spot.share)
+            out.sends.append(Send(spot.conn_id, order))
+        self._ids.append(attempt_id)
+        self._held += 1
+        self.left -= 1
+        if number + 1 in step.tasks:
+            self.left = 0  # cancelled before its turn: `close` skips it
+        if number == self._first:
+            begin_work(state, self._job, step, out)
+
+    def count(self) -> None:
+        """Its tenant holds what was given."""
+        if self._held:
+            hold_more(self._state.work.accounts, self._job.row.tenant, self._job.row.job_id, self._ask, self._held)
+            self._held = 0
+
+    def close(self) -> None:
+        """No more of it for now. What was given was counted."""
+        state, step, work = self._state, self._step, self._state.work
+        work.unanswered.update(dict.fromkeys(self._ids))
+        work.wheel.put_new(self._ids, state.now_ms + self._policy.grant_ms)
+        step.running += len(self._ids)
+        touch_step(state, step, cursor=self._number)
+        skip_doomed(state, self._job, step, self._out)
+        if not has_room(step):
+            fit_step(work, self._job, step)
+        fit_fresh(work, self._job, step)
+
+
+_STAGING, _LEASED = WorkState.STAGING, AttemptState.LEASED
