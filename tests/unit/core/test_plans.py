@@ -163,3 +163,17 @@ def test_nobody_who_is_let_past_delays_the_planned_start_of_the_head(seed: int) 
     for job, by_ms in planned.items():
         minutes = began(shop, job)
         assert minutes and start + minutes[0] * 60_000 <= by_ms + 60_000, f"job {job} was delayed"
+
+
+def test_the_first_of_the_queue_is_planned_at_once_whenever_it_was_looked_at_before() -> None:
+    """The second of two heads, looked at and not planned for, is the first a moment later: nobody slips in between."""
+    site = Site("a", offer=TWO)
+    whole = (Ask(cpus=2 * UNIT),)
+    site.submit(a_job(asks=(Ask(cpus=UNIT),), time_limit_ms=60 * MINUTE))
+    site.submit(a_job(asks=whole))
+    site.submit(a_job(asks=whole, time_limit_ms=30 * MINUTE))
+    site.cancel(2)
+    site.submit(a_job())
+    assert ["1.0.0.1"] == site.running("a"), "one CPU is free, and kept"
+    (plan,) = site.state.work.plans.values()
+    assert 30 * MINUTE == plan.want.limit_ms
