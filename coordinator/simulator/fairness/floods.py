@@ -18,7 +18,7 @@ from coordinator.simulator.fairness.site import POLICY, Site
 from coordinator.simulator.violation import Violation
 
 HOUR_MS: Ms = 3_600_000
-WINDOW_H = 72
+WINDOW_H = 48
 TENANTS = tuple(map(TenantName, ("flood", "steady", "humble")))
 LOOK_EVERY_MS: Ms = 600_000
 
