@@ -14,6 +14,7 @@ Times are of CLOCK_MONOTONIC, which all processes of a machine share.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -50,6 +51,7 @@ class Counts:
     def __init__(self) -> None:
         self.granted = self.launched = self.renewed = self.heartbeats = 0
         self.granted_s = self.launched_s = 0.0
+        self.begin = asyncio.Event()
         self.until_s = 0.0
         """They beat as fast as they are answered until then."""
 
@@ -115,13 +117,16 @@ class LightAgent:
                 self._counts.heartbeats += 1
                 await self.renewed.wait()
             else:
-                await asyncio.sleep(min(IDLE_S, max(0.01, self._counts.until_s - time.monotonic())))
+                self._counts.begin.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(IDLE_S):
+                        await self._counts.begin.wait()
 
 
 async def answer(counts: Counts, words: list[str]) -> dict[str, float]:
     if words[0] == "beat":
         counts.until_s = time.monotonic() + float(words[1])
-        await asyncio.sleep(IDLE_S)  # all have begun by then
+        counts.begin.set()
         before, began_s = (counts.renewed, counts.heartbeats), time.monotonic()
         await asyncio.sleep(counts.until_s - began_s)
         took_s = time.monotonic() - began_s
