@@ -60,7 +60,7 @@ class Pressure:
         self._since = {want: self._since.get(want, now_ms) for want in waiting}
         found: dict[str, tuple[str, Ms]] = {}
         for want in waiting:
-            if now_ms - self._since[want] < WAITED_MS:
+            if now_ms - self._since[want] < WAITED_MS or self._waits_for_its_quota(state, want):
                 continue
             judged = Judged(state, want, self._policy)
             if judged.able_ever >= want.shape.nodes > judged.able_now:

@@ -38,6 +38,18 @@ class Rig:
         )
         self.fleet.decide(events.Place(at_ms=self.fleet.now_ms))
 
+    def limit(self, cpus: int | None) -> None:
+        """The default tenant's quota."""
+        set_to = events.TenantSet(
+            at_ms=self.fleet.now_ms,
+            request_id=self.fleet.request(),
+            name=TenantName("default"),
+            quota=(("cpus", cpus),),
+            by="token:1",
+            create=False,
+        )
+        self.fleet.decide(set_to)
+
     def run_first(self) -> None:
         """The first attempt is granted, launched and runs."""
         for attempt in list(self.fleet.state.work.attempts.values()):
@@ -80,6 +92,22 @@ def test_a_queue_that_moves_is_no_alert_and_one_that_stands_for_a_minute_is() ->
     ((subject, text, standing),) = rig.look_after(1)
     assert subject == ANY and standing
     assert to_text(began_ms + 600_000) in text and "1 providers could run it, 0 now: 1 busy" in text
+
+
+def test_work_that_its_tenant_s_quota_holds_back_is_no_alert_of_its_pool() -> None:
+    """More capacity would not help it; it is one as soon as the quota has room and the pool has none."""
+    rig = Rig()
+    rig.limit(cpus=2_000_000)
+    rig.submit()
+    rig.run_first()
+    rig.limit(cpus=1_200_000)
+    rig.submit()
+    rig.look_after(0)
+    assert rig.look_after(WAITED_MS) == []
+    rig.limit(cpus=None)
+    rig.look_after(0)
+    ((subject, _, standing),) = rig.look_after(WAITED_MS)
+    assert subject == ANY and standing
 
 
 def test_it_is_over_when_the_work_has_its_place() -> None:
