@@ -115,6 +115,18 @@ def test_nothing_else_is_placed_where_some_stand_in_line() -> None:
     assert ["3.0.0.1"] == site.running("a")
 
 
+def test_who_stands_ahead_in_the_queue_is_not_kept_out_by_those_in_line() -> None:
+    """A job that needs the whole provider gets it when those that stand in line have run: none is lined up any more."""
+    site = a_site()
+    site.submit(a_job(tasks=200, **SHORT))
+    site.submit(replace(a_job(asks=(Ask(cpus=2 * UNIT),), expected_ms=60_000), priority=5))
+    for _ in range(20):
+        if "2.0.0.1" in site.running("a"):
+            break
+        site.exits(min(site.running("a"), key=attempt_of), ran_ms=100)
+    assert ["2.0.0.1"] == site.running("a")
+
+
 def test_one_that_waits_too_long_is_called_back_uncharged() -> None:
     """Those before it last longer than expected: it goes back into the queue, and to whoever has room."""
     site = a_site("a", "b")
