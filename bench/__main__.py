@@ -32,8 +32,12 @@ BENCHES = (
     "log_store",
     "restart",
     "logs",
+    "placement",
     "true_tasks",
     "leases",
+    "wasted_work",
+    "schedules",
+    "shared_gpus",
 )
 PART_S_MAX = 20 * 60
 LONG_PART_S_MAX = 25 * 60
