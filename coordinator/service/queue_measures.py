@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.core.order import effective
+from coordinator.core.order import age_of, effective, top_of
 from coordinator.service import metrics as m
 from coordinator.service.engine import Engine
 from coordinator.service.metrics import Metrics
@@ -13,8 +13,10 @@ def queue_source(engine: Engine) -> m.Source:
 
     def ask(metrics: Metrics) -> None:
         work, now_ms = engine.state.work, engine.clock.now_ms()
+        top = top_of(work)
         aged = sum(
-            effective(band, priority, now_ms, engine.policy) > priority for (_, priority), band in work.bands.items()
+            effective(priority, age_of(band, now_ms, engine.policy), top) > priority
+            for (_, priority), band in work.bands.items()
         )
         metrics.put(m.LINES, len(work.queue))
         metrics.put(m.PLANS, len(work.plans))
