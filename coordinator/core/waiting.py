@@ -17,7 +17,7 @@ from coordinator.core.fair_share import standing
 from coordinator.core.feasible import as_enrolled, out_of_reach
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.jobspec import Isolation
-from coordinator.core.order import age_of, effective, top_of
+from coordinator.core.order import BandKey, age_of, effective, top_of
 from coordinator.core.plans import copy_of, ends_before, over_by_ms
 from coordinator.core.policy import Policy
 from coordinator.core.queue import head, stands
@@ -36,25 +36,33 @@ class Ahead(NamedTuple):
     """That these stand for, as far as they may want the same providers; AHEAD_MAX: so many or more."""
 
 
-def ahead_of(state: ClusterState, want: Want, place: Place, policy: Policy) -> Ahead:
-    """Who stands before this place. O(places before it)."""
+def ahead_of(state: ClusterState, want: Want, place: Place, policy: Policy, *, tasks_alone: bool = False) -> Ahead:
+    """Who stands before this place. O(bands + lines and places of those before its own). `tasks_alone`: whoever asks
+    needs no more than the tasks, so that there are no more than AHEAD_MAX to count."""
     work = state.work
-    top = top_of(work)
-    mine = _turn(state, want, top, policy)
+    top, own_band = top_of(work), (want.tenant, want.priority)
+    mine = _turn(state, own_band, top, policy)
     places = tasks = 0
-    for other, line in work.queue.items():
-        own = other.tenant == want.tenant and other.priority == want.priority
-        if not own:
-            turn, first = _turn(state, other, top, policy), head(work, other)
-            if turn > mine or (turn == mine and (first is None or first > place)):
-                continue
-        if line.waiting > AHEAD_MAX:
-            places, tasks = places + line.waiting, AHEAD_MAX
+    for key, band in work.bands.items():
+        own = key == own_band
+        turn = mine if own else _turn(state, key, top, policy)
+        if turn > mine:
             continue
-        before = {p for p in line.heap if (not own or p < place) and stands(work, p, other)}
-        places += len(before)
-        if before and tasks < AHEAD_MAX and _may_meet(other.shape, want.shape):
-            tasks += sum(_tasks_at(work, p) for p in before) * other.shape.nodes
+        for other in band.wants:
+            if tasks_alone and tasks >= AHEAD_MAX:
+                return Ahead(places, AHEAD_MAX)
+            line = work.queue[other]
+            if turn == mine and not own:
+                first = head(work, other)
+                if first is None or first > place:
+                    continue
+            if line.waiting > AHEAD_MAX:
+                places, tasks = places + line.waiting, AHEAD_MAX
+                continue
+            before = {p for p in line.heap if (not own or p < place) and stands(work, p, other)}
+            places += len(before)
+            if before and tasks < AHEAD_MAX and _may_meet(other.shape, want.shape):
+                tasks += sum(_tasks_at(work, p) for p in before) * other.shape.nodes
     return Ahead(places, min(tasks, AHEAD_MAX))
 
 
@@ -64,21 +72,22 @@ def kept_from(state: ClusterState, want: Want, policy: Policy) -> frozenset[Prov
     if not plans or (want.tenant, want.priority) not in state.work.bands:
         return frozenset()
     top = top_of(state.work)
-    mine = _turn(state, want, top, policy)
+    mine = _turn(state, (want.tenant, want.priority), top, policy)
     return frozenset(
         who
         for other, plan in plans.items()
-        if other != want and _turn(state, other, top, policy) <= mine and not ends_before(want, plan, state.now_ms)
+        if other != want
+        and _turn(state, (other.tenant, other.priority), top, policy) <= mine
+        and not ends_before(want, plan, state.now_ms)
         for who in plan.providers
     )
 
 
-def _turn(state: ClusterState, want: Want, top: int, policy: Policy) -> tuple[int, float, int]:
+def _turn(state: ClusterState, key: BandKey, top: int, policy: Policy) -> tuple[int, float, int]:
+    tenant, priority = key
     accounts = state.work.accounts
-    band = state.work.bands[want.tenant, want.priority]
-    account = accounts.of(want.tenant)
-    aged = age_of(band, state.now_ms, policy)
-    return -effective(want.priority, aged, top), standing(accounts, account, policy), -aged
+    aged = age_of(state.work.bands[key], state.now_ms, policy)
+    return -effective(priority, aged, top), standing(accounts, accounts.of(tenant), policy), -aged
 
 
 def _tasks_at(work: Work, place: Place) -> int:
