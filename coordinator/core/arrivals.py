@@ -19,7 +19,7 @@ from coordinator.core.quotas import room_again
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.transitions import put_attempt, set_rank
-from coordinator.core.work import Attempt, is_live
+from coordinator.core.work import NO_TOKEN, Attempt, is_live
 
 NOT_HELD = "its lease is not current"
 
@@ -66,6 +66,7 @@ def _held(
     attempt = state.work.attempts.get(held.attempt_id)
     theirs = (
         attempt is not None
+        and attempt.row.token != NO_TOKEN
         and held.rank < len(attempt.row.ranks)
         and attempt.row.ranks[held.rank].provider_id == provider.row.provider_id
     )

@@ -48,7 +48,7 @@ from coordinator.core.transitions import (
     put_attempt,
     set_rank,
 )
-from coordinator.core.work import Attempt, Job, Step, Task, is_live
+from coordinator.core.work import NO_TOKEN, Attempt, Job, Step, Task, is_live
 
 OWN_FAULTS = frozenset(
     {EndCause.EXITED, EndCause.SIGNALLED, EndCause.TIMEOUT, EndCause.OOM, EndCause.LOG_FULL, EndCause.START}
@@ -58,10 +58,11 @@ LASTED_MAX = 100
 
 
 def addressed(state: ClusterState, conn_id: ConnId, attempt_id: AttemptId, rank: int) -> tuple[Attempt | None, bool]:
-    """The attempt that an agent speaks of, and whether that agent may: the rank is on its provider."""
+    """The attempt that an agent speaks of, and whether that agent may: the rank is on its provider. Of one that is only
+    reserved no agent was told: without a token there is nothing that it could prove."""
     provider = state.provider_of(conn_id)
     attempt = state.work.attempts.get(attempt_id)
-    if attempt is None or provider is None:
+    if attempt is None or provider is None or attempt.row.token == NO_TOKEN:
         return None, provider is not None
     ranks = attempt.row.ranks
     return attempt, rank < len(ranks) and ranks[rank].provider_id == provider.row.provider_id

@@ -7,6 +7,7 @@ from coordinator.core.dimensions import CONCURRENT, guardrail
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.metering import is_broke
 from coordinator.core.policy import Policy
+from coordinator.core.queue import has_room
 from coordinator.core.state import ClusterState
 from coordinator.core.work import Attempt
 
@@ -55,9 +56,30 @@ def never_fits(state: ClusterState, tenant: TenantName, asks: tuple[Ask, ...], n
     return never
 
 
+def rooms_for(state: ClusterState, tenant: TenantName, job_id: JobId, ask: Ask, most: int, policy: Policy) -> int:
+    """For how many tasks of this job with one rank of `ask` the tenant has room now, up to `most`."""
+    account = state.work.accounts.by_tenant.get(tenant)
+    if account is None or not account.limited:
+        return most
+    if room_for(state, tenant, job_id, ask, 1, policy):
+        return 0
+    quota = account.tenant.quota
+    for limit, held, amount in (
+        (quota.cpus, account.cpus, ask.cpus),
+        (quota.gpus, account.gpus, ask.gpus),
+        (quota.memory, account.memory, ask.memory),
+    ):
+        if limit is not None and amount:
+            most = min(most, (limit * policy.guardrail_percent // 100 - held) // amount)
+    return most
+
+
 def room_again(state: ClusterState, attempt: Attempt, policy: Policy) -> bool:
-    """Whether an attempt of one rank that was given up may go on: others may hold what it held meanwhile. What it costs
-    does not keep it from that: it is not new."""
+    """Whether an attempt of one rank that was given up, and whose task has not ended, may go on: others may hold what
+    it held meanwhile, of its tenant's quota and of as many as its step may run. What it costs does not keep it from
+    that: it is not new."""
     row = attempt.row
+    if not has_room(state.work.jobs[row.job_id].steps[row.step]):
+        return False
     lacking = room_for(state, attempt.tenant, row.job_id, row.ranks[0].share.ask, 1, policy)
     return not set(lacking) - {"budget"}

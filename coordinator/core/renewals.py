@@ -15,7 +15,7 @@ from coordinator.core.policy import Policy
 from coordinator.core.quotas import room_again
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.transitions import put_attempt
-from coordinator.core.work import Attempt, is_live
+from coordinator.core.work import NO_TOKEN, Attempt, is_live
 
 
 def renew_named(state: ClusterState, provider: Provider, beat: Beat, policy: Policy, out: Decision) -> None:
@@ -27,7 +27,7 @@ def renew_named(state: ClusterState, provider: Provider, beat: Beat, policy: Pol
     for attempt_id in beat.attempts:
         attempt = state.work.attempts.get(attempt_id)
         rank = rank_of(attempt, provider) if attempt is not None else None
-        if attempt is None or rank is None or attempt.row.ranks[rank].released:
+        if attempt is None or rank is None or attempt.row.ranks[rank].released or attempt.row.token == NO_TOKEN:
             continue
         if not is_live(attempt) and not _counts_again(state, attempt, rank, provider, policy, out):
             continue
