@@ -91,6 +91,8 @@ class Account(Struct, kw_only=True):
     broke: tuple[int, int] | None = None
     """The month and the budget of it that were found used up; a standing alert says so. It stays so for that month and
     budget: what was stopped then says that it ran a moment less than was seen, and that moment starts nothing."""
+    stopped: bool = False
+    """All that it holds was told to stop since its budget was found used up; what it holds since then was not."""
 
 
 class Accounts:
@@ -218,4 +220,6 @@ def _add(accounts: Accounts, account: Account, job_id: JobId, ask: Ask, count: i
         del account.jobs[job_id]
     if count < 0:
         account.freed += 1
+    else:
+        account.stopped = False
     accounts.changed(account)

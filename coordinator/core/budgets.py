@@ -145,7 +145,10 @@ def _mind_budget(state: ClusterState, account: Account, out: Decision) -> None:
         state.work.ask_place()
         out.notes.append(Calmed(kind="budget", subject=name))
     account.broke = (account.row.month, budget) if broke and budget is not None else None
-    if broke and account.tenant.on_budget is OnBudget.STOP:
+    if not broke or account.tenant.on_budget is not OnBudget.STOP:
+        account.stopped = False
+    elif not account.stopped:
+        account.stopped = True
         _stop_all(state, account, out)
 
 
@@ -157,7 +160,8 @@ def _budget_text(state: ClusterState, account: Account) -> str:
 
 
 def _stop_all(state: ClusterState, account: Account, out: Decision) -> None:
-    """What it runs is cancelled; what waits goes on waiting. O(its live tasks), once."""
+    """What it runs is cancelled; what waits goes on waiting. O(its live tasks): when its budget is used up,
+    and when one of those that were given up comes back after that."""
     why = f"the budget of tenant {account.tenant.name} is used up"
     for job_id in sorted(account.jobs):
         job = state.work.jobs.get(job_id)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
-from coordinator.core import events
+from coordinator.core import budgets, events
 from coordinator.core.amounts import UNIT, Ask, Price
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, TokenId
@@ -423,6 +424,37 @@ def test_a_tenant_whose_work_stops_at_its_budget_is_stopped_and_the_rest_of_its_
     assert "the budget of tenant physics is used up" in site.task(1, 0, 0).reason
     assert (64, "running") == (site.job().cancelled, site.job().state.value)
     assert ["2.0.0.1"] == site.running("a"), "another tenant's work is let be, and takes the room"
+
+
+def test_work_is_stopped_at_a_budget_at_once_and_not_again_at_every_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that costs grows with what runs: an end of one of those that stop is not to look at the others."""
+    looks: list[Any] = []
+    stop_all = budgets._stop_all
+
+    def looked(*args: Any) -> None:
+        looks.append(args)
+        stop_all(*args)
+
+    monkeypatch.setattr(budgets, "_stop_all", looked)
+    site = a_site(budget=UNIT, on_budget=OnBudget.STOP)
+    site.asks(replace(a_job(tasks=64), estimate=Estimate(cost=0)))
+    site.run_to(HOUR_S / 64 + 10)
+    assert 64 == site.job().cancelled
+    assert 1 == len(looks)
+
+
+def test_one_that_comes_back_after_its_tenants_work_was_stopped_is_stopped_too() -> None:
+    site = a_site(budget=UNIT, on_budget=OnBudget.STOP)
+    site.asks(replace(a_job(), estimate=Estimate(cost=0)))
+    site.run_to(100)
+    site.falls_silent("a")
+    site.run_to(200)
+    assert ["lost"] == site.states()
+    site.tenant(create=False, budget=1)
+    site.back("a")
+    site.run_to(230)
+    assert [] == site.running("a")
+    assert "cancelled" == site.task().state.value
 
 
 def test_a_month_that_turns_gives_a_budget_anew() -> None:
