@@ -127,6 +127,19 @@ def expected_loss(curve: Curves, run_ms: Ms) -> float:
     return max(0.0, area - run_ms * s) / s0
 
 
+def stays_once_back(state: ClusterState, provider: Provider, run_ms: Ms) -> float:
+    """P(a provider that is silent now stays for `run_ms` if it returns), by what was last published of it, else by the
+    fleet's stays from their beginning. Without any history 1: nothing speaks against it."""
+    figures = state.figures
+    if figures is None:
+        return 1.0
+    own = figures.by_provider.get(provider.row.provider_id)
+    if own is not None and own.stays:
+        return survival_at(figures.published.horizons_ms, own.stays, run_ms)
+    fleet = figures.published.fleet_stays
+    return survival_at(fleet.at_ms, fleet.p, run_ms)
+
+
 def returns(state: ClusterState, provider: Provider, gone_ms: Ms, within_ms: Ms, policy: Policy) -> float:
     """P(a provider that has been gone for `gone_ms` is back within `within_ms`), by its own absences or the fleet's.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from coordinator.core.attempts import finish, unanswered
 from coordinator.core.commands import Decision
 from coordinator.core.endings import STOP_AGAIN_MS, rank_freed, recall, stop, take_back
-from coordinator.core.forecast import returns
-from coordinator.core.ids import AttemptId, ProviderId
+from coordinator.core.forecast import returns, stays_once_back
+from coordinator.core.ids import AttemptId, Ms, ProviderId
 from coordinator.core.leases import (
     drop_if_free,
     free_rank,
@@ -20,7 +20,7 @@ from coordinator.core.leases import (
     lease_over_ms,
 )
 from coordinator.core.policy import Policy
-from coordinator.core.queue import fit_task, leave
+from coordinator.core.queue import fit_task, horizon_ms, leave
 from coordinator.core.retries import blame_provider
 from coordinator.core.rows import AttemptState
 from coordinator.core.snapshot import Liveness
@@ -95,16 +95,18 @@ def _seek_replacement(state: ClusterState, attempt: Attempt, policy: Policy) -> 
 def wants_replacement(state: ClusterState, step: Step, attempt: Attempt, policy: Policy) -> bool:
     """Whether to look for another provider now, or to wait for this one's return as long as its lease lasts.
 
-    `auto` waits when the work that a return would save, times how likely it is, outweighs the time lost by waiting in
-    vain, times how likely that is.
+    `auto` waits when the work that a return would save, times how likely it is that the provider returns and then stays
+    for the rest of the run, outweighs the time lost by waiting in vain, times how likely that is.
     """
     mode = step.spec.on_lost.mode
     if mode != "auto":
         return mode == "retry"
     left_ms = max(0, lease_over_ms(attempt) - state.now_ms)
     unsaved_ms = state.now_ms - (attempt.row.started_at_ms or state.now_ms)
+    rest_ms = max(0, horizon_ms(step.spec) - unsaved_ms)
     back = min(_return_probability(state, attempt, rank, left_ms, policy) for rank in attempt.silent)
-    return back * unsaved_ms <= (1 - back) * left_ms
+    saves = min(_saves(state, attempt, rank, rest_ms) for rank in attempt.silent)
+    return back * saves * unsaved_ms <= (1 - back) * left_ms
 
 
 def _return_probability(state: ClusterState, attempt: Attempt, rank: int, left_ms: int, policy: Policy) -> float:
@@ -113,6 +115,12 @@ def _return_probability(state: ClusterState, attempt: Attempt, rank: int, left_m
         return 0.0
     gone_ms = state.now_ms - attempt.renewed_ms[rank]
     return returns(state, provider, gone_ms, left_ms, policy)
+
+
+def _saves(state: ClusterState, attempt: Attempt, rank: int, rest_ms: Ms) -> float:
+    """P(what it has done is not lost after all), should the provider of this rank be back."""
+    provider = state.providers.get(attempt.row.ranks[rank].provider_id)
+    return stays_once_back(state, provider, rest_ms) if provider is not None else 0.0
 
 
 def heard_again(state: ClusterState, attempt: Attempt, rank: int, frozen: bool, out: Decision) -> None:

@@ -64,24 +64,36 @@ def test_the_term_of_wait_is_what_it_waits_and_thirty_seconds_at_least() -> None
     assert 30_000 == running("wait", 1_000).attempt("1.0.0.1").term_ms
 
 
-def test_auto_waits_for_a_likely_return_with_much_at_stake() -> None:
-    """Hours of work, and who vanishes is back within a minute as a rule: nothing is reserved."""
-    site = running()
+def after_two_hours(site: Site, stays: Curve) -> list[str]:
+    """The states of the attempts after its provider vanished, which is back within a minute as a rule."""
     figures = FiguresPublished(
         at_ms=site.now_ms,
         computed_at_ms=site.now_ms,
         horizons_ms=(),
         delays_ms=(),
         providers=(),
-        fleet_stays=Curve(),
+        fleet_stays=stays,
         fleet_returns=Curve(at_ms=(60_000, 600_000), p=(0.9, 0.99)),
     )
     site.decide(figures)
     site.run_to(2 * 3_600)
     site.breaks("a")
     site.run_to(site.now_s + 2)
-    assert ["in_doubt"] == site.states()
+    return site.states()
+
+
+def test_auto_waits_for_a_likely_return_with_much_at_stake() -> None:
+    """Hours of work, and who vanishes is back within a minute as a rule: nothing is reserved."""
+    site = running()
+    assert ["in_doubt"] == after_two_hours(site, Curve())
     assert 720_000 >= live(site).terms_ms[0] >= 300_000
+
+
+def test_auto_does_not_wait_for_who_would_be_gone_again_before_the_end() -> None:
+    """With ten hours to go, a fleet whose stays last an hour saves nothing by a return; with a minute to go it does."""
+    hourly = Curve(at_ms=(3_600_000,), p=(0.1,))
+    assert ["in_doubt", "reserved"] == after_two_hours(running(expected_ms=12 * 3_600_000), hourly)
+    assert ["in_doubt"] == after_two_hours(running(expected_ms=7_260_000), hourly)
 
 
 def test_a_shorter_term_counts_when_the_agent_has_heard_of_it() -> None:
