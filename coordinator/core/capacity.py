@@ -172,7 +172,7 @@ def _await(work: Work, tenant: TenantName, share: Share, sign: int) -> None:
 
 
 def add_share(load: Load, share: Share, sign: int) -> None:
-    """Count a share in, or out again with `sign` -1."""
+    """Count a share in, out again with `sign` -1, or in so many times."""
     load.cpus += sign * share.ask.cpus
     load.memory += sign * share.ask.memory
     for index, amount in share.gpus:

@@ -14,21 +14,21 @@ from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.attempts import give_up
-from coordinator.core.candidates import Candidates, Found, Key, has_room, is_fresh
+from coordinator.core.candidates import Candidates, Found, Key, is_fresh
 from coordinator.core.commands import Decision
 from coordinator.core.endings import skip_doomed
 from coordinator.core.events import Place
 from coordinator.core.fresh import Fresh
 from coordinator.core.ids import JobId, Ms, ProviderId, TenantName, dotted
-from coordinator.core.jobspec import Overlap
+from coordinator.core.jobspec import Arrangement, Overlap
 from coordinator.core.leases import grant, new_attempt, reserve
 from coordinator.core.order import Order, age
 from coordinator.core.plans import ends_before, make, refresh, still_stands
 from coordinator.core.policy import Policy
 from coordinator.core.prefetch import Prefetch
 from coordinator.core.queue import fit_task, head, job_of
-from coordinator.core.quotas import room_for
-from coordinator.core.ranking import unfit
+from coordinator.core.quotas import room_for, rooms_for
+from coordinator.core.ranking import unfits
 from coordinator.core.rows import AttemptState, Choice, TaskRow, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import new_task, put_task, touch_job, touch_step
@@ -84,18 +84,23 @@ def _look(state: ClusterState, policy: Policy) -> None:
     """Now and then: what fair share counts by, who ages, which candidates are kept. O(providers + lines)."""
     work = state.work
     work.fleet_ms = state.now_ms
-    offers = [provider.offer for provider in state.providers.values()]
-    work.accounts.fleet = (
-        sum(offer.cpus for offer in offers),
-        sum(offer.gpus for offer in offers) * UNIT,
-        sum(offer.memory for offer in offers),
-    )
+    _measure(state)
     work.accounts.half_life_ms = policy.share_half_life_ms
     age(state)
     most = max(1, KEPT_MAX // max(1, len(state.providers)))
     for shape, candidates in list(work.candidates.items()):
         if candidates.used_ms + UNUSED_MS <= state.now_ms or len(work.candidates) > most:
             del work.candidates[shape]
+
+
+def _measure(state: ClusterState) -> None:
+    """O(providers)."""
+    offers = [provider.offer for provider in state.providers.values()]
+    state.work.accounts.fleet = (
+        sum(offer.cpus for offer in offers),
+        sum(offer.gpus for offer in offers) * UNIT,
+        sum(offer.memory for offer in offers),
+    )
 
 
 class Pass:
@@ -204,7 +209,7 @@ class Pass:
         is young again when it was served: its turn is one task.
         """
         state, work, policy, shape = self._state, self._state.work, self._policy, want.shape
-        line, account = work.queue[want], work.accounts.of(want.tenant)
+        line = work.queue[want]
         job, step, _ = job_of(work, spot)
         open_to, closed = self._plans_for(want)
         waited = bool(line.held_by) or line.number <= work.blocked_to
@@ -213,38 +218,31 @@ class Pass:
         band = work.bands[want.tenant, want.priority]
         aged = band.since_ms is not None and band.since_ms + policy.aging_ms <= state.now_ms
         one = aged or want in work.plans or policy.rank == "random" or bool(ask.gpus)
-        left = min(self._left, 1 if one else self._turn_max(ask))
+        most = min(self._left, fresh.left, 1 if one else self._turn_max(ask))
+        left = rooms_for(state, want.tenant, job.row.job_id, ask, most, policy)
+        backfilled = bool(self._ahead)
         while True:
             who = key[1]
             if work.plans:
                 self._take(want, (who,))
             provider, terms, among = state.providers[who], candidates.able[who], candidates.room(state, ask)
             at = fresh.at(who)
-            unfits = unfit(provider.offer, at.load, ask, shape.arrangement)
-            rank = key[0]
-            while True:
-                choice = Choice(
+            # The best one gets better by what it is given where work is packed: nobody else is better then.
+            again = shape.arrangement is Arrangement.PACK and not key[3]
+            count = min(left, fresh.room(at) if again else 1)
+            choices = [
+                Choice(
                     among=among,
                     run_ms=shape.run_ms,
                     loss_ms=terms.loss_ms,
-                    fit=round(unfits, 4),
+                    fit=round(unfit, 4),
                     basis=terms.basis,
-                    backfilled=bool(self._ahead),
+                    backfilled=backfilled,
                 )
-                fresh.give(at, terms.forecast, choice)
-                left -= 1
-                self._left -= 1
-                if account.limited:
-                    fresh.count()
-                    if room_for(state, want.tenant, job.row.job_id, ask, 1, policy):
-                        left = 0
-                if left <= 0 or fresh.left <= 0 or key[3] or not has_room(provider, at.load, ask):
-                    break
-                unfits = unfit(provider.offer, at.load, ask, shape.arrangement)
-                again = candidates.rank_of(terms, unfits)
-                if again > rank or len(at.load.attempts) >= policy.attempts_per_provider_max:
-                    break
-                rank = again  # the best one gets better by what it is given: nobody else is better now
+                for unfit in unfits(provider.offer, at.load, ask, shape.arrangement, count)
+            ]
+            fresh.give(at, terms.forecast, choices)
+            left -= count
             candidates.put_back(state, who)
             if left <= 0 or fresh.left <= 0 or closed:
                 break
@@ -252,14 +250,16 @@ class Pass:
             if other is None:
                 break
             key = other
-        fresh.count()
-        fresh.close()
+        self._left -= fresh.close()
         self._order.served(want)
 
     def _turn_max(self, ask: Ask) -> int:
         """How many of `ask` one turn may have."""
-        fleet = self._state.work.accounts.fleet
-        share = max((asked / had for asked, had in zip((ask.cpus, ask.gpus, ask.memory), fleet, strict=True) if had))
+        accounts = self._state.work.accounts
+        if not any(accounts.fleet):
+            _measure(self._state)  # the first of them has just come
+        asked = zip((ask.cpus, ask.gpus, ask.memory), accounts.fleet, strict=True)
+        share = max((amount / had for amount, had in asked if had), default=0.0)
         return max(1, min(self._policy.turn_max, int(self._policy.turn_share / share))) if share else 1
 
     def _in_line(self, want: Want, spot: Spot, candidates: Candidates, asks: Collection[Ask]) -> Found | None:

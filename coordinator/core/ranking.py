@@ -85,6 +85,20 @@ def unfit(offer: Offer, load: Load, ask: Ask, arrangement: Arrangement) -> float
     return idle if arrangement is Arrangement.PACK else 1.0 - idle
 
 
+def unfits(offer: Offer, load: Load, ask: Ask, arrangement: Arrangement, count: int) -> list[float]:
+    """`unfit` of each of so many of `ask` that are placed there one after the other; of one alone if it asks for GPUs."""
+    gpus = GPU_WEIGHT * (1.0 - (sum(load.gpus) + ask.gpus) / (offer.gpus * UNIT)) if offer.gpus else 0.0
+    idle = []
+    for number in range(1, count + 1):
+        left = gpus
+        if offer.cpus:
+            left += CPU_WEIGHT * (1.0 - (load.cpus + number * ask.cpus) / offer.cpus)
+        if offer.memory:
+            left += MEMORY_WEIGHT * (1.0 - (load.memory + number * ask.memory) / offer.memory)
+        idle.append(left / (GPU_WEIGHT + CPU_WEIGHT + MEMORY_WEIGHT))
+    return idle if arrangement is Arrangement.PACK else [1.0 - share for share in idle]
+
+
 def fit_weight(policy: Policy) -> float:
     """Beside a score it tells equal ones apart."""
     return {"forecast": policy.rank_fit_weight, "fit": 1.0, "score": 1e-6}.get(policy.rank, 0.0)
