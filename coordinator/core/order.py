@@ -26,9 +26,12 @@ LEVELLED = 16
 tenant with a small share waits for some times `aging_ms`, and is not to be served before one that is owed more."""
 LOOKS_MAX = 1_024
 """Lines of one tenant that one Place looks at in vain: some 10 ms. The next ones look at the others, so a tenant with a
-hundred thousand kinds of requests holds up nobody but itself."""
+hundred thousand kinds of requests holds up nobody but itself. Of all tenants together about twice as many."""
+LOOKS_LEAST = 16
+"""Of each tenant's in any case."""
 FIRST_MAX = 64
-"""Of those, who is looked at every time: what is planned for the first of them binds who comes after."""
+"""Of a tenant's, and at most a quarter of them: who is looked at every time. What is planned for them binds those who
+come after."""
 HELD = frozenset({"quota", "nobody"})
 """Why a line is not served that nobody else can help: it does not age."""
 
@@ -56,12 +59,13 @@ class Order:
                 self._turns.append(turn)
                 self._bands_of.setdefault(key[0], []).append(key)
         heapify(self._turns)
+        self._looks_max = max(LOOKS_LEAST, min(LOOKS_MAX, 2 * LOOKS_MAX // max(1, len(self._bands_of))))
 
     def next(self) -> tuple[Want, Place] | None:
         """Whose turn it is, in which line; it is to be followed by `served` or `passed`."""
         while self._turns:
             turn = self._turns[0]
-            if self._looks.get(turn[4][0], 0) >= LOOKS_MAX:
+            if self._looks.get(turn[4][0], 0) >= self._looks_max:
                 heappop(self._turns)
                 continue
             if turn[4] not in self._moved:
@@ -95,7 +99,8 @@ class Order:
         """Who stood aside stands in line again; of a tenant with too many lines, only when all of them were looked at.
         Whether some are left for the next Place."""
         work = self._state.work
-        tired = {tenant for tenant, looks in self._looks.items() if looks >= LOOKS_MAX}
+        tired = {tenant for tenant, looks in self._looks.items() if looks >= self._looks_max}
+        first_max = min(FIRST_MAX, self._looks_max // 4)
         if work.later:
             for key in list(work.later):
                 band = work.bands.get(key)
@@ -109,7 +114,7 @@ class Order:
             if not is_head(work, entry):
                 continue
             band, tenant = work.bands[key], key[0]
-            if tenant in tired and first.get(tenant, 0) >= FIRST_MAX:
+            if tenant in tired and first.get(tenant, 0) >= first_max:
                 band.later.append(entry)
                 work.later[key] = None
             else:

@@ -184,8 +184,8 @@ def test_a_cancel_of_many_that_wait_to_be_tried_again_costs_each_of_them_once() 
 @pytest.mark.parametrize("seed", range(100, 104))
 def test_whoever_is_looked_at_later_is_so_from_an_image_too(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenant with more lines than one Place looks at: what goes on from an image does the same."""
-    monkeypatch.setattr(order, "LOOKS_MAX", 4)
-    monkeypatch.setattr(order, "FIRST_MAX", 2)
+    monkeypatch.setattr(order, "LOOKS_MAX", 8)
+    monkeypatch.setattr(order, "LOOKS_LEAST", 4)
     monkeypatch.setattr(ClusterState, "check_invariants", lambda state: None)
     walk, dice, later = Walk(*NAMES), Random(seed), 0
     for _ in range(150):
@@ -198,7 +198,7 @@ def test_a_tenant_with_very_many_kinds_of_requests_holds_up_only_itself(monkeypa
     """Of 100 lines that nobody can serve a Place looks at 8; another tenant's job starts in that very Place, and the
     one line of the 100 that can be served has its turn within some ticks."""
     monkeypatch.setattr(order, "LOOKS_MAX", 8)
-    monkeypatch.setattr(order, "FIRST_MAX", 2)
+    monkeypatch.setattr(order, "LOOKS_LEAST", 4)
     site = Treasury(*NAMES[:2], promises=Promises(work=True, isolation=Isolation.SANDBOX))
     site.tenant("alpha")
     site.tenant("beta")
