@@ -184,14 +184,19 @@ def prune(connection: sqlite3.Connection, before_ns: int, rows_max: int) -> bool
 
 def _index(pack: Iterable[AuditRow], found: dict[str, list[Columns]]) -> None:
     """Add what the indexes say of a pack."""
-    first = 0
+    first, task_before, tenant_before = 0, " ", ""
     subjects, entities, tenants = set(), set(), set()
     jobs: dict[int | None, tuple[int, int]] = {}
     for row in pack:
         first = first or row.seq
-        if row.tenant:
+        if row.tenant != tenant_before and row.tenant:
             tenants.add(row.tenant)
+            tenant_before = row.tenant
+        if row.entity == "attempt" and row.subject.startswith(task_before):
+            continue  # of the task before it: found with that
         named = _own_place(row) or place_of(row.subject)
+        if row.entity == "task" and named is not None:
+            task_before = f"{row.subject}."
         if row.entity not in FREQUENT or named is None:
             entities.add(row.entity)
             subjects.add(row.subject)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,9 @@ TABLES: dict[str, Table] = {
         audit.TABLE,
     )
 }
+
+
+_STATE, _TOKEN, _SEQ = attrgetter("state"), attrgetter("token.number"), attrgetter("seq")
 
 
 class Truth:
@@ -150,19 +155,19 @@ class Batch:
         self.puts: dict[str, dict[object, Any]] = {"task": tasks, "attempt": attempts}
         self.deletes: dict[str, dict[object, None]] = {}
         for write in writes:
-            if isinstance(write, Delete):
+            if type(write) is Delete:
                 self.puts.get(write.table, {}).pop(write.key, None)
                 self.deletes.setdefault(write.table, {})[write.key] = None
                 continue
-            row = write.row
+            row: Any = write.row  # type: ignore[union-attr]
             kind = type(row)
             # Three of four rows are of these kinds; the rest takes the general way.
             if kind is AuditRow:
-                self.audit.append(row)  # type: ignore[arg-type]
+                self.audit.append(row)
             elif kind is AttemptRow:
-                attempts[row.job_id, row.step, row.task, row.attempt] = row  # type: ignore[union-attr]
+                attempts[row.job_id, row.step, row.task, row.attempt] = row
             elif kind is TaskRow:
-                tasks[row.job_id, row.step, row.task] = row  # type: ignore[union-attr]
+                tasks[row.job_id, row.step, row.task] = row
             else:
                 name, key = row_key(row)
                 self.puts.setdefault(name, {})[key] = row
@@ -176,8 +181,8 @@ class Batch:
         return (
             "outage" in self.puts
             or any(row.disconnected_at_ms is not None for row in self._rows("session"))
-            or any(row.state not in LIVE_ATTEMPT for row in self._rows("attempt"))
-            or any(row.state in ENDED for row in self._rows("job", "step", "task"))
+            or not LIVE_ATTEMPT.issuperset(map(_STATE, self._rows("attempt")))
+            or not ENDED.isdisjoint(map(_STATE, self._rows("job", "step", "task")))
         )
 
     def highest(self) -> dict[str, int]:
@@ -186,14 +191,13 @@ class Batch:
             "session_id": max((row.session_id for row in self._rows("session")), default=0),
             "key": max((row.key for row in self._rows("provider")), default=0),
             "job_id": max((row.job_id for row in self._rows("job")), default=0),
-            "token": max((row.token.number for row in self._rows("attempt")), default=0),
+            "token": max(map(_TOKEN, self._rows("attempt")), default=0),
             "ledger": max((row.seq for row in self._rows("ledger")), default=0),
-            "audit": max((row.seq for row in self.audit), default=0),
+            "audit": max(map(_SEQ, self.audit), default=0),
         }
 
     def _rows(self, *names: str) -> Iterator[Any]:
-        for name in names:
-            yield from self.puts.get(name, {}).values()
+        return chain.from_iterable(self.puts[name].values() for name in names if name in self.puts)
 
 
 def save_counters(connection: sqlite3.Connection, before: dict[str, int], after: dict[str, int]) -> None:
