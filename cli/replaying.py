@@ -7,7 +7,9 @@ import gzip
 import lzma
 import re
 import sys
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from random import Random
 from typing import IO, NamedTuple
@@ -31,6 +33,7 @@ from coordinator.timetext import parse_duration
 
 BYTES_MAX = 2 * 1024**3
 ROWS_MAX = 20_000_000
+LINE_MAX = 64 * 1024
 FAR_MS: Ms = 253_402_300_799_999
 """A history may be of any time: the future is no mistake here."""
 DAY_MS: Ms = 86_400_000
@@ -101,11 +104,8 @@ def read_fleet(text: str, cpus: float) -> tuple[Fleet, PastFigures | None]:
     made = alike(text)
     if made is not None:
         return made, None
-    with _unpacked(text, "fleet") as file:
-        header = file.readline(4_096).strip()
-    if header.startswith("sn,"):
-        with _unpacked(text, "fleet") as file:
-            return openb.read_nodes(csv.DictReader(file)), None
+    if _header(text, "fleet").startswith("sn,"):
+        return openb.read_nodes(_rows(text, "fleet")), None
     with Path(text).open("rb") as raw:
         rows = parse_sessions(raw, Limits(bytes_max=BYTES_MAX, rows_max=ROWS_MAX, now_ms=FAR_MS))
     sessions = [
@@ -123,6 +123,39 @@ def read_fleet(text: str, cpus: float) -> tuple[Fleet, PastFigures | None]:
         for s in sessions
     )
     return fleet, past
+
+
+def _header(text: str, what: str) -> str:
+    return next(_lines(text, what), "").strip()
+
+
+def _lines(text: str, what: str) -> Iterator[str]:
+    """The lines of a file, however it is packed. CoordError where it is damaged, or unpacks to more than is read."""
+    hint = "name a log as it was downloaded; docs/explanation/placement.md says what is read"
+    seen = 0
+    with _unpacked(text, what) as file:
+        try:
+            for number in count(1):
+                line = file.readline(LINE_MAX)
+                seen += len(line)
+                if not line:
+                    return
+                if len(line) == LINE_MAX or seen > BYTES_MAX:
+                    said = f"line {number} of the {what} {text} is longer than {LINE_MAX - 1} characters"
+                    if seen > BYTES_MAX:
+                        said = f"the {what} {text} has more than {BYTES_MAX} characters"
+                    raise CoordError(Code.TOO_LARGE, said, hint)
+                yield line
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as wrong:
+            raise CoordError(Code.BAD_IMPORT, f"the {what} {text} is damaged: {wrong}", hint) from wrong
+
+
+def _rows(text: str, what: str) -> Iterator[dict[str, str]]:
+    """The rows of a table with a header."""
+    try:
+        yield from csv.DictReader(_lines(text, what))
+    except csv.Error as wrong:
+        raise CoordError(Code.BAD_IMPORT, f"the {what} {text} is no CSV: {wrong}", "see openb's tables") from wrong
 
 
 def _unpacked(text: str, what: str) -> IO[str]:
@@ -150,17 +183,16 @@ def read_workload(asked: Asked, fleet: Fleet) -> Workload:
     made = made_up(asked.workload)
     if made is not None:
         to_ms = fleet.to_ms if fleet.to_ms is not None else from_ms + 100 * max(made.lengths_ms)
+        if to_ms <= from_ms:
+            raise CoordError(Code.BAD_REQUEST, "the fleet's history is over before the first job", "take a longer one")
         load = asked.load if asked.load is not None else made.load
         slots = fleet.capacity(from_ms, to_ms)[0] / ((to_ms - from_ms) / workload.HOUR_MS)
         dice = Random(asked.seed)  # noqa: S311 - a workload to be made again, no secret
         return workload.make(Made(lengths_ms=made.lengths_ms, load=load), slots, from_ms, to_ms, dice)
-    with _unpacked(asked.workload, "workload") as file:
-        header = file.readline(4_096).strip()
-    with _unpacked(asked.workload, "workload") as file:
-        if header.startswith("name,cpu_milli"):
-            found = openb.read_pods(csv.DictReader(file))
-        else:
-            found = read_swf(file, fleet.usual_cpus(), asked.gather)
+    if _header(asked.workload, "workload").startswith("name,cpu_milli"):
+        found = openb.read_pods(_rows(asked.workload, "workload"))
+    else:
+        found = read_swf(_lines(asked.workload, "workload"), fleet.usual_cpus(), asked.gather)
     if asked.told is not None:
         found = workload.told(found, asked.told)
     if asked.load is None:
@@ -184,7 +216,7 @@ def made_up(text: str) -> Made | None:
         lengths = tuple(parse_duration(length) for length in found[1].split("+"))
     except ValueError as error:
         raise CoordError(Code.BAD_REQUEST, f"{text}: {error}", "for example 8h@30% or 1h+24h@50%") from None
-    if not 0.0 < load <= 10.0 or min(lengths) < 1_000:
+    if not 0.0 < load <= 10.0 or min(lengths) < 1_000 or max(lengths) > workload.RUN_MAX_MS:
         raise CoordError(Code.BAD_REQUEST, f"{text} is no workload that can be made", "for example 8h@30%")
     return Made(lengths_ms=lengths, load=load)
 

@@ -12,14 +12,13 @@ from enum import StrEnum
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName
-from coordinator.simulator.history.workload import Job, Workload
+from coordinator.simulator.history.workload import AT_MAX_MS, RUN_MAX_MS, Job, Workload, may_grow
 
 FIELDS = 18
 SUBMIT, RUN, PROCS_USED, PROCS_ASKED, TIME_ASKED, MEMORY_ASKED, STATUS, USER, GROUP = 1, 3, 4, 7, 8, 9, 10, 11, 12
 PARTS = frozenset({2, 3, 4})
 """Status of a line that tells of a part of a job whose whole has a line of its own."""
 KB = 1_000
-RUN_S_MAX = 10 * 366 * 86_400
 
 
 class Gather(StrEnum):
@@ -46,6 +45,7 @@ def read_swf(lines: Iterable[str], cpus_a_node: float, gather: Gather) -> Worklo
         if isinstance(found, str):
             left_out[found] = left_out.get(found, 0) + 1
         else:
+            may_grow(jobs)
             jobs.append(found)
     jobs.sort(key=lambda job: job.at_ms)
     return Workload(jobs=tuple(jobs), left_out=left_out)
@@ -72,15 +72,17 @@ def _job(line: list[float], cpus_a_node: float, gather: Gather) -> Job | str:
         return "parts of jobs whose whole has a line of its own"
     if line[SUBMIT] < 0:
         return "no time of submission"
+    if line[SUBMIT] * 1_000 > AT_MAX_MS:
+        return "submitted after more than a hundred years"
     if line[RUN] <= 0:
         return "never ran, or for an unknown time"
-    if line[RUN] > RUN_S_MAX:
+    if line[RUN] * 1_000 > RUN_MAX_MS:
         return "ran for more than ten years"
     if procs <= 0:
         return "no number of processors"
     each = max(1, min(procs, int(cpus_a_node)))
     run_ms = round(line[RUN] * 1_000)
-    asked_ms = max(run_ms, round(line[TIME_ASKED] * 1_000)) if line[TIME_ASKED] > 0 else None
+    asked_ms = max(run_ms, round(min(line[TIME_ASKED] * 1_000, RUN_MAX_MS))) if line[TIME_ASKED] > 0 else None
     memory = round(line[MEMORY_ASKED] * KB * each) if line[MEMORY_ASKED] > 0 else 0
     return Job(
         at_ms=round(line[SUBMIT] * 1_000),

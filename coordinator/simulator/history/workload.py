@@ -15,6 +15,9 @@ from coordinator.simulator.history.fleet import Fleet
 
 HOUR_MS: Ms = 3_600_000
 JOBS_MAX = 5_000_000
+RUN_MAX_MS: Ms = 10 * 366 * 86_400_000
+AT_MAX_MS: Ms = 100 * 366 * 86_400_000
+"""Of a submission: a virtual clock that has to go further is not waited for."""
 
 
 class Job(Struct, frozen=True, gc=False, kw_only=True):
@@ -59,6 +62,8 @@ def make(wanted: Made, slots: float, from_ms: Ms, to_ms: Ms, dice: Random) -> Wo
 
     Each length comes at moments of its own, independent of what came before (a Poisson stream).
     """
+    if slots <= 0:
+        raise CoordError(Code.BAD_REQUEST, "the fleet has no CPUs, or none is known to have stayed", "name another one")
     jobs: list[Job] = []
     for length_ms in wanted.lengths_ms:
         between_ms = length_ms * len(wanted.lengths_ms) / (wanted.load * slots)
@@ -69,6 +74,12 @@ def make(wanted: Made, slots: float, from_ms: Ms, to_ms: Ms, dice: Random) -> Wo
             jobs.append(Job(at_ms=int(at), run_ms=length_ms, limit_ms=length_ms, told_ms=length_ms))
             at += dice.expovariate(1.0) * between_ms
     return Workload(jobs=tuple(sorted(jobs, key=lambda job: job.at_ms)))
+
+
+def may_grow(jobs: Sequence[Job]) -> None:
+    """Return when one more job may be read; CoordError(TOO_MANY) otherwise."""
+    if len(jobs) >= JOBS_MAX:
+        raise CoordError(Code.TOO_MANY, f"the workload has more than {JOBS_MAX} jobs", "cut it into parts")
 
 
 def moved(workload: Workload, from_ms: Ms, factor: float = 1.0) -> Workload:
