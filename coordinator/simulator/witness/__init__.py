@@ -20,6 +20,7 @@ from coordinator.simulator.witness.leases import Leases
 from coordinator.simulator.witness.results import Results
 from coordinator.simulator.witness.runs import Runs
 from coordinator.simulator.witness.sessions import Sessions
+from coordinator.simulator.witness.tenancy import Tenancy
 from coordinator.simulator.witness.terms import Terms
 
 CHECKED_EVERY = 8
@@ -40,6 +41,8 @@ class Witness:
         self.results = Results(self.ground, self.runs)
         self.leases = Leases(self.ground, self.sessions)
         self.terms = Terms(self.ground)
+        self.tenancy = Tenancy(self.ground, self.runs, self.sessions)
+        self.runs.tell_running(self.tenancy.runs)
         self._listeners: list[Callable[[commands.Reply], None]] = []
         self._tell = tell
         self._decisions = 0
@@ -56,11 +59,12 @@ class Witness:
 
     def started(self, state: ClusterState) -> None:
         """A run begins from durable rows."""
-        self._check_invariants(state, "a start")
+        self._decisions = -1  # the boot itself is looked at
         self.sessions.started(state)
         self.doors.started(state)
         self.results.started(state)
         self.leases.load(state)
+        self.tenancy.load()
         self.terms.started()
         self.leases.booted_awake_ms = self.ground.head.awake_ms()
 
@@ -83,13 +87,16 @@ class Witness:
         self.leases.decided(event, decision, state)
         self.terms.decided(event, decision, state)
         self.judgements.decided(event, state)
+        self.tenancy.decided(event, decision, state)
 
     def received(self, conn_id: ConnId, at_ms: Ms) -> None:
         self.sessions.received(conn_id, at_ms)
+        self.tenancy.received(conn_id, at_ms)
 
     def durable(self, writes: Sequence[commands.Write]) -> None:
         self.sessions.durable(writes)
         self.results.durable(writes)
+        self.tenancy.durable(writes)
 
     def enrols(self, request_id: RequestId, machine: Enrolling, credential: str) -> None:
         self.doors.enrols(request_id, machine, credential)
@@ -122,6 +129,7 @@ class Witness:
         self.sessions.rolled_back(old, fresh)
         self.sessions.heed(decision.sends)
         self.leases.load(fresh)
+        self.tenancy.load()
         self.leases.heed(decision.sends, fresh)
         self._check_invariants(fresh, "a full disk")
 

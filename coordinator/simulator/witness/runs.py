@@ -6,7 +6,9 @@ that does not promise to kill everything), and two machines that use one identit
 
 from __future__ import annotations
 
-from coordinator.core.amounts import UNIT
+from collections.abc import Callable, Iterable
+
+from coordinator.core.amounts import UNIT, Share
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TaskId
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 from coordinator.simulator.parts import RunningBox
@@ -27,6 +29,8 @@ class Runs:
         """How each rank ended, as its keeper saw it."""
         self._ground, self._sessions = ground, sessions
         self._running: dict[TaskId, dict[tuple[AttemptId, int, ProviderId], LeaseToken]] = {}
+        self._shares: dict[tuple[AttemptId, int, ProviderId], Share] = {}
+        self._on_running: Callable[[Iterable[tuple[AttemptId, Share]]], None] | None = None
         self._orphans: set[tuple[AttemptId, int]] = set()
         self._copied: set[ProviderId] = set()
         self._forgotten: set[ProviderId] = set()
@@ -49,6 +53,7 @@ class Runs:
         running[attempt_id, rank, machine.provider_id] = token
         if not self._excused(attempt_id, rank, machine.provider_id, machine.provider_id):
             self._check_room(machine)
+            self._tell_running(machine)
 
     def stands(self, machine: RunningBox, attempt_id: AttemptId, rank: int) -> None:
         """It was frozen, or everything there stands still."""
@@ -104,6 +109,24 @@ class Runs:
         return all(exit is not None and exit.cause is EndCause.EXITED and exit.code == 0 for exit in found)
 
     # ---- checks
+
+    def tell_running(self, listener: Callable[[Iterable[tuple[AttemptId, Share]]], None]) -> None:
+        """Have `listener` hear, whenever something begins to run, of all that runs and is excused by nothing."""
+        self._on_running = listener
+
+    def _tell_running(self, machine: RunningBox) -> None:
+        for attempt_id, rank, share in machine.occupied():
+            self._shares[attempt_id, rank, machine.provider_id] = share
+        if self._on_running is None:
+            return
+        found = [
+            (attempt_id, self._shares[attempt_id, rank, where])
+            for task_id, running in self._running.items()
+            if running and not self._ground.may_overlap(task_id)
+            for attempt_id, rank, where in running
+            if not self._excused(attempt_id, rank, where, where) and where not in self._forgotten
+        ]
+        self._on_running(found)
 
     def _excused(self, attempt_id: AttemptId, rank: int, where: ProviderId, here: ProviderId) -> bool:
         return (attempt_id, rank) in self._orphans or bool(self._copied & {where, here})
