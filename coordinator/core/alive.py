@@ -8,6 +8,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from coordinator.core.commands import Decision, Put
+from coordinator.core.fair_share import measure
 from coordinator.core.rows import Meta, MetaRow
 from coordinator.core.state import ClusterState
 
@@ -20,10 +21,13 @@ def say_alive(state: ClusterState, out: Decision) -> None:
 
 
 def save_beats(state: ClusterState, out: Decision) -> None:
+    """Every few seconds; with it what fair share remembers."""
     state.beats_saved_ms = state.now_ms
-    for account in state.work.accounts.by_tenant.values():
+    accounts = state.work.accounts
+    measure(accounts, (provider.offer for provider in state.providers.values()))  # also while nobody waits
+    for account in accounts.by_tenant.values():
         if account.share != account.row.share:
-            state.work.accounts.touch(account)
+            accounts.touch(account)
     say_alive(state, out)
     for provider_id in state.conns.values():
         session = state.providers[provider_id].session

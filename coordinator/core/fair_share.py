@@ -9,18 +9,29 @@ O(1) for each change of what a tenant holds; nothing here looks at another tenan
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from coordinator.core.amounts import UNIT
 from coordinator.core.ids import Ms
 
 if TYPE_CHECKING:
     from coordinator.core.account import Account, Accounts
+    from coordinator.core.capacity import Offer
     from coordinator.core.policy import Policy
 
 NO_FLEET = (0, 0, 0)
 """CPUs, GPUs and memory of a fleet that nobody has measured."""
 HALF_LIFE_MS: Ms = 24 * 3_600_000
 """What the memory of `Accounts` begins with; `Policy.share_half_life_ms` is put in its place."""
+
+
+def measure(accounts: Accounts, offers: Iterable[Offer]) -> None:
+    """What the fleet has of each: all that is enrolled. O(providers)."""
+    cpus = gpus = memory = 0
+    for offer in offers:
+        cpus, gpus, memory = cpus + offer.cpus, gpus + offer.gpus * UNIT, memory + offer.memory
+    accounts.fleet = cpus, gpus, memory
 
 
 def dominant(accounts: Accounts, account: Account) -> float:

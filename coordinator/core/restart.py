@@ -54,6 +54,7 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
             put_attempt(attempt, out, lease_over_ms=lease_over_ms(attempt))
     for account in state.work.accounts.by_tenant.values():
         state.work.accounts.changed(account)  # their alerts are told again, their budgets looked at
+        account.share_at_ms = account.share_at_ms or state.now_ms  # without a row, its memory begins now
     _warn_again(state, out)
     look_at_all(state.work, state.now_ms + int(policy.suspect_after_intervals * state.interval_ms))
     say_alive(state, out)

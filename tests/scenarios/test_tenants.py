@@ -15,7 +15,7 @@ from coordinator.core.ids import TenantName, TokenId
 from coordinator.core.image import image_of, state_of
 from coordinator.core.jobspec import Estimate, Isolation
 from coordinator.core.months import ends_ms, month_of
-from coordinator.core.rows import OnBudget, OnFull, Promises, Resources, Role
+from coordinator.core.rows import AccountRow, OnBudget, OnFull, Promises, Resources, Role
 from tests.builders import START_MS, refusal
 from tests.site import Site, a_job, a_step
 from tests.treasury import CPU_HOUR, HOUR_S, PHYSICS, Book, Treasury, answered, refused
@@ -505,6 +505,20 @@ def test_all_of_it_survives_a_restart_a_full_disk_and_an_image() -> None:
     site.run_to(110)
     site.exits("1.0.1.1", ran_ms=110_000)
     assert [1, 2] == [row.seq for row in site.ledger()]
+
+
+def test_what_is_held_at_a_start_is_not_remembered_as_held_for_ever() -> None:
+    """A data directory of an earlier version has no accounts: their memory begins with the start, and who runs
+    something then is not behind everybody for days."""
+    site = a_site()
+    site.asks(a_job(tasks=64))
+    site.run_to(20)
+    site.rows = {key: row for key, row in site.rows.items() if not isinstance(row, AccountRow)}
+    site.restart(site.now_s)
+    site.back("a", process="p1")
+    site.run_to(80)
+    assert 64 == len(site.running("a")) and 1.0 == site.usage().share
+    assert 0.0 < site.usage().share_decayed < 0.01
 
 
 def test_a_charge_that_a_full_disk_undid_is_made_once() -> None:
