@@ -209,7 +209,7 @@ class Candidates:
 
     def _judge(self, state: ClusterState, provider: Provider) -> None:
         who, shape = provider.row.provider_id, self.shape
-        if any(out_of_reach(state, provider, shape, self._policy, self.at_ms)) or any(as_enrolled(provider, shape)):
+        if any(as_enrolled(provider, shape)) or any(out_of_reach(state, provider, shape, self._policy, self.at_ms)):
             self.able.pop(who, None)
         else:
             self.able[who] = terms_of(state, provider, shape, self.at_ms, self._policy)

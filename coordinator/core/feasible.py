@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from coordinator.core.capacity import NOTHING, lacks, serves
+from coordinator.core.capacity import NOTHING, lacks, serves, share_of
 from coordinator.core.forecast import curve_of, stays_on
 from coordinator.core.ids import Ms, ProviderId, TenantName
 from coordinator.core.jobspec import Isolation
@@ -15,6 +15,7 @@ from coordinator.core.work import Load, Shape, Step, Want
 
 LEVELS = (Isolation.NONE, Isolation.UID, Isolation.SANDBOX)
 """Each includes those before it."""
+_level = LEVELS.index
 
 
 def as_enrolled(provider: Provider, shape: Shape) -> Iterator[str]:
@@ -24,15 +25,14 @@ def as_enrolled(provider: Provider, shape: Shape) -> Iterator[str]:
         yield "work"
     if shape.pools and row.pool not in shape.pools:
         yield "pool"
-    if any(row.labels.get(name) != value for name, value in shape.labels):
+    if shape.labels and any([row.labels.get(name) != value for name, value in shape.labels]):
         yield "labels"
-    if LEVELS.index(row.promises.isolation) < LEVELS.index(shape.isolation):
+    if shape.isolation is not Isolation.NONE and _level(row.promises.isolation) < _level(shape.isolation):
         yield "isolation"
     if row.provider_id in shape.avoid:
         yield "elsewhere"
-    missing = [lacks(provider.offer, NOTHING, ask) for ask in shape.asks]
-    if all(missing):
-        yield from missing[0]
+    if not any([share_of(provider.offer, NOTHING, ask) for ask in shape.asks]):
+        yield from lacks(provider.offer, NOTHING, shape.asks[0])
 
 
 def as_it_stands(state: ClusterState, provider: Provider, want: Want, policy: Policy) -> Iterator[str]:
