@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import partial
+from itertools import dropwhile
+from operator import methodcaller, not_
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
     1,
@@ -21,6 +24,8 @@ _CLONE3 = 435
 _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 # the interpreter's lock is held all through: a copy of this process must not find it with somebody else
 _LIBC = ctypes.PyDLL(None, use_errno=True)
+_WAKE_COPY = ctypes.pythonapi.PyOS_AfterFork_Child
+_WAKE_COPY.restype = None
 
 
 class _CloneArgs(ctypes.Structure):
@@ -40,10 +45,11 @@ def _check(result: int, what: str) -> int:
 def fork_into(flags: int) -> int:
     """fork(2) with new namespaces: the child is the first process of a new PID namespace, and a child of ours."""
     arguments = _CloneArgs(flags=flags, exit_signal=17)
-    pid = _check(_LIBC.syscall(_CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments)), "clone3")
-    if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
-    return pid
+    copy = partial(_LIBC.syscall, _CLONE3, ctypes.byref(arguments), ctypes.sizeof(arguments))
+    # Not one step of the interpreter may come between the two calls in the child: another thread may have asked for the
+    # interpreter's lock, and the child would hand it over, for ever, to a thread that it does not have. So the second
+    # call is made by C, where the first one gave 0.
+    return _check(next(dropwhile(not_, map(methodcaller("__call__"), (copy, _WAKE_COPY))), 0), "clone3")
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
