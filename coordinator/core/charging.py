@@ -15,6 +15,7 @@ from coordinator.core.metering import TOLD_MAX, charge, move_start, rate_of, sto
 from coordinator.core.months import ends_ms, month_of, next_month
 from coordinator.core.reservations import MONEY_MAX
 from coordinator.core.rows import AttemptRow, EndCause, ExitInfo, LedgerRow
+from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import put_attempt, touch_job
 from coordinator.core.work import Attempt
@@ -55,6 +56,15 @@ def _last_heard_ms(state: ClusterState, provider_id: ProviderId) -> Ms | None:
         return None
     session = provider.session
     return (session.last_beat_ms or session.row.connected_at_ms) if session is not None else provider.row.last_seen_ms
+
+
+def _seen_to_ms(state: ClusterState, attempt: Attempt, rank: int) -> Ms:
+    """Until when this rank of a running attempt is known to have run. One that nobody hears of may have ended, and what
+    is charged is never taken back."""
+    provider = state.providers.get(attempt.row.ranks[rank].provider_id)
+    heard_ms = _last_heard_ms(state, attempt.row.ranks[rank].provider_id)
+    there = provider is not None and provider.phase is Liveness.ONLINE
+    return state.now_ms if there or heard_ms is None else heard_ms
 
 
 def _charge(state: ClusterState, attempt: Attempt, rank: int, until_ms: Ms, out: Decision) -> None:
@@ -108,7 +118,8 @@ def _write(
 
 
 def turn_month(state: ClusterState, out: Decision) -> None:
-    """What runs is charged up to the end of the month that is over, and the accounts begin anew. O(accounts + what runs
+    """What runs is charged up to the end of the month that is over, as far as it was heard of, and the accounts begin
+    anew. O(accounts + what runs
     at a price). After a stop that lasted over several months, for each of them."""
     accounts = state.work.accounts
     accounts.month = month_of(state.now_ms)
@@ -132,14 +143,14 @@ def _turn(state: ClusterState, account: Account, month: int, out: Decision) -> N
     while account.row.month < month:
         over_ms = ends_ms(account.row.month)
         for attempt_id in sorted(account.meters):
-            meter = account.meters[attempt_id]
-            if meter.since_ms < over_ms:
-                attempt = state.work.attempts[attempt_id]
+            meter, attempt = account.meters[attempt_id], state.work.attempts[attempt_id]
+            until_ms = min(over_ms, *(_seen_to_ms(state, attempt, rank) for rank in meter.rates))
+            if meter.since_ms < until_ms:
                 for rank in sorted(meter.rates):
-                    length_ms = over_ms - meter.since_ms
+                    length_ms = until_ms - meter.since_ms
                     _write(state, account, attempt.row, rank, length_ms, account.row.month, over_ms, out)
-                move_start(account, attempt_id, over_ms)
-                put_attempt(attempt, out, metered_ms=over_ms)
+                move_start(account, attempt_id, until_ms)
+                put_attempt(attempt, out, metered_ms=until_ms)
         account.row = replace(account.row, month=next_month(account.row.month), cost=0, ingress=0, egress=0)
     if account.row != before:
         account.freed += 1

@@ -13,7 +13,7 @@ from coordinator.core.amounts import UNIT, Ask, Price
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, TokenId
 from coordinator.core.image import image_of, state_of
-from coordinator.core.jobspec import Estimate, Isolation
+from coordinator.core.jobspec import Estimate, Isolation, OnLost
 from coordinator.core.months import ends_ms, month_of
 from coordinator.core.rows import AccountRow, OnBudget, OnFull, Promises, Resources, Role
 from tests.builders import START_MS, refusal
@@ -390,6 +390,35 @@ def test_at_the_turn_of_a_month_what_runs_is_charged_up_to_it() -> None:
     assert [(month, 600_000), (month + 1, 300_000)] == [(row.month, row.ran_ms) for row in site.ledger()]
     assert site.account().cost == site.ledger()[1].cost
     assert site.job().cost == sum(row.cost for row in site.ledger())
+
+
+def test_at_the_turn_of_a_month_what_nobody_hears_of_is_charged_to_its_last_sign_of_life() -> None:
+    """It may have ended long ago, and what is charged is never taken back. One that comes back is charged from there
+    on; a stop of the coordinator that a month ends in charges nothing that nobody saw."""
+    site = a_site()
+    month = month_of(START_MS)
+    turn_s = (ends_ms(month) - START_MS) / 1_000
+    site.at(turn_s - 1_000)
+    site.tick(stalled_s=turn_s - 1_000)
+    site.back("a", process="p1")
+    site.asks(a_job(on_lost=OnLost(mode="wait", wait_ms=HOUR_S * 1_000)))
+    site.run_to(turn_s - 600)
+    site.falls_silent("a")
+    site.run_to(turn_s + 10)
+    assert [400_000] == [row.ran_ms for row in site.ledger()]
+    site.restart(turn_s + 20)
+    site.back("a", process="p1")
+    site.run_to(turn_s + 100)
+    site.exits("1.0.0.1", ran_ms=1_100_000)
+    assert [(month, 400_000), (month + 1, 700_000)] == [(row.month, row.ran_ms) for row in site.ledger()]
+
+    site.asks(a_job())
+    site.run_to(turn_s + 200)
+    next_turn_s = (ends_ms(month + 1) - START_MS) / 1_000
+    site.restart(next_turn_s + 50_000)
+    site.run_to(next_turn_s + 51_000)
+    (charged_ms,) = [row.ran_ms for row in site.ledger()[2:]]
+    assert 0 < charged_ms <= 100_000, "heartbeats are stored now and then"
 
 
 # ---- a budget that is used up
