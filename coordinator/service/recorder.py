@@ -29,7 +29,7 @@ log = logging.getLogger("coord.recorder")
 
 FORMAT = 3
 ENTRIES_MAX = 10_000
-"""Providers, jobs and attempts of a state that an image is taken of: some 60 ms and 9 MB."""
+"""Providers, attempts and steps of jobs of a state that an image is taken of: some 60 ms and 9 MB."""
 LOOK_AGAIN = 20_000
 """Events until a state that was too large is looked at again."""
 _LENGTH = struct.Struct(">I")
@@ -64,7 +64,8 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=lambda value: _plain(value))
 
 
 def _entries(state: ClusterState) -> int:
-    return len(state.providers) + len(state.work.jobs) + len(state.work.attempts)
+    steps = sum(len(job.steps) for job in state.work.jobs.values())
+    return len(state.providers) + len(state.work.attempts) + steps
 
 
 def _plain(value: object) -> object:

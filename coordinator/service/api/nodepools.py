@@ -28,7 +28,7 @@ from coordinator.service.api.scope import scope_of
 from coordinator.timetext import optional_text
 
 AT_ONCE = 4_096
-"""Jobs that are looked at before the loop gets its turn: a millisecond or two."""
+"""Steps, and jobs of others, that are looked at before the loop gets its turn: a millisecond or two."""
 
 
 class _Sum(Struct):
@@ -86,17 +86,21 @@ def _add_provider(deps: ApiDeps, total: _Sum, view: ProviderView, now_ms: Ms) ->
 
 
 async def _add_queue(deps: ApiDeps, sums: dict[str, _Sum], tenant: TenantName | None) -> None:
-    """A task that may go to several pools is counted in each. The loop gets its turn between some thousand jobs: while
+    """A task that may go to several pools is counted in each. The loop gets its turn between some thousand steps: while
     that goes on the queue moves, and what is counted is as good as of one moment."""
     work = deps.engine.state.work
     for want, plan in work.plans.items():
         if tenant in (None, want.tenant):
             for name in _pools_of(want.shape.pools, sums):
                 sums[name].planned_ms = _first(sums[name].planned_ms, plan.start_ms)
-    for number, job in enumerate(list(work.jobs.values()), start=1):
-        if number % AT_ONCE == 0:
+    looked = 0
+    for job in list(work.jobs.values()):
+        theirs = tenant in (None, job.row.tenant)
+        looked += len(job.steps) if theirs else 1
+        if looked >= AT_ONCE:
+            looked = 0
             await asyncio.sleep(0)
-        if tenant not in (None, job.row.tenant):
+        if not theirs:
             continue
         for step in job.steps:
             waiting = waiting_of(step)

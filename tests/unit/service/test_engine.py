@@ -651,3 +651,22 @@ def test_what_cannot_be_recorded_stops_nobody(tmp_path: Path) -> None:
         assert "lab" in rig.engine.state.pools and rig.recorder.dump("a test") is None
 
     with_engine(test, tmp_path)
+
+
+def test_steps_count_for_what_is_too_large_to_be_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred jobs of a thousand steps are a hundred thousand: an image of them would hold the loop up."""
+    monkeypatch.setattr(recorder_module, "ENTRIES_MAX", 20)
+    fleet = Fleet("a")
+    steps = tuple(StepSpec(name=f"s{number}", command=("true",)) for number in range(30))
+    submit = events.JobSubmit(
+        at_ms=fleet.now_ms,
+        request_id=fleet.request(),
+        tenant=TenantName("default"),
+        by="t",
+        spec=JobSpec(name="j", steps=steps),
+    )
+    fleet.decide(submit)
+    recorder = Recorder(tmp_path)
+    recorder.begin(fleet.state, fleet.policy)
+    recorder.note(submit, None)
+    assert recorder.dump("too large") is None
