@@ -93,11 +93,12 @@ def acknowledge(state: ClusterState, attempt: Attempt, rank: int, policy: Policy
     if attempt.row.state is not AttemptState.LEASED or row.acked:
         return
     attempt.renewed_ms[rank] = state.now_ms
-    attempt.row = set_rank(attempt.row, rank, acked=True)
-    if all(row.acked for row in attempt.row.ranks):
+    ranks = attempt.row.ranks
+    if len(ranks) == 1 or all(row.acked for number, row in enumerate(ranks) if number != rank):
         job, step, _ = home
         launch(state, job, step, attempt, policy, out)
     else:
+        attempt.row = set_rank(attempt.row, rank, acked=True)
         put_attempt(attempt, out)
 
 

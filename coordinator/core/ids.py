@@ -49,6 +49,7 @@ def check_name(text: str, what: str) -> str:
 
 
 _DOTTED = tuple(".".join(["%d"] * count) for count in range(5))
+_ATTEMPT = re.compile(r"\.".join([r"([0-9]{1,15})"] * 4), re.ASCII)
 
 
 def dotted(numbers: tuple[int, ...]) -> str:
@@ -58,8 +59,8 @@ def dotted(numbers: tuple[int, ...]) -> str:
 
 def attempt_of(text: str) -> AttemptId:
     """The AttemptId that `text` names; CoordError(BAD_REQUEST) when it names none."""
-    parts = text.split(".")
-    if len(parts) == 4 and all(part.isascii() and part.isdigit() and len(part) <= 15 for part in parts):
-        job, step, task, number = map(int, parts)
-        return JobId(job), step, task, number
-    raise CoordError(Code.BAD_REQUEST, f"{text[:40]!a} names no attempt", "an attempt is JOB.STEP.TASK.ATTEMPT")
+    named = _ATTEMPT.fullmatch(text)
+    if named is None:
+        raise CoordError(Code.BAD_REQUEST, f"{text[:40]!a} names no attempt", "an attempt is JOB.STEP.TASK.ATTEMPT")
+    job, step, task, number = named.groups()
+    return JobId(int(job)), int(step), int(task), int(number)

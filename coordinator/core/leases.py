@@ -204,7 +204,7 @@ def begin_work(state: ClusterState, job: Job, step: Step, out: Decision) -> None
 
 def launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, policy: Policy, out: Decision) -> None:
     """Every rank holds the lease: from here on it may be running."""
-    ranks = tuple(replace(row, launched=True) for row in attempt.row.ranks)
+    ranks = tuple([replace(row, acked=True, launched=True) for row in attempt.row.ranks])
     move_attempt(state, attempt, AttemptState.STAGING, out, why="its agents hold the lease", ranks=ranks)
     for rank in range(len(ranks)):
         send_launch(state, job, step, attempt, rank, out)
@@ -222,7 +222,7 @@ def send_launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, ran
         job_name=job.row.name,
         step=step.spec,
         share=row.ranks[rank].share,
-        nodes=tuple(r.provider_id for r in row.ranks),
+        nodes=tuple([r.provider_id for r in row.ranks]),
     )
     tell(state, row.ranks[rank].provider_id, order, out)
 

@@ -162,7 +162,9 @@ def move_attempt(
         if work.paused:
             work.paused = False
             work.ask_place()
-    put_attempt(attempt, out, fenced=fenced, state=to, reason=why, **changes)
+    row = attempt.row = replace(attempt.row, state=to, reason=why, **changes)
+    out.writes.append(Put(row))
+    out.notes.append(AttemptChanged(row=row, tenant=attempt.tenant, fenced=fenced))
     audit_attempt(state, attempt, out, to._value_, before._value_, why, by)
 
 

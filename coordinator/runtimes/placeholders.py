@@ -20,6 +20,8 @@ def names(text: str) -> tuple[str, ...]:
 
 def fill(text: str, values: Mapping[str, str]) -> str:
     """`text` with every placeholder that `values` knows replaced; unknown ones stay as they are."""
+    if "{" not in text:
+        return text
 
     def put(found: re.Match[str]) -> str:
         if found["literal"]:

@@ -19,11 +19,11 @@ def plain(order: Launch) -> LaunchPlan:
     if step.array or step.items:
         env.setdefault("COORD_ARRAY_INDEX", values["index"])
     return LaunchPlan(
-        argv=tuple(fill(argument, values) for argument in step.command),
+        argv=tuple([fill(argument, values) for argument in step.command]),
         env=tuple(env.items()),
         directory=fill(step.directory, values),
         stdin=fill(step.stdin, values),
-        gpus=tuple(index for index, _ in order.share.gpus),
+        gpus=tuple([index for index, _ in order.share.gpus]),
         limits=Limits(cpus=order.share.ask.cpus, memory=order.share.ask.memory, log_bytes=step.log_bytes_max),
         time_limit_ms=step.time_limit_ms,
         grace_ms=step.grace_ms,

@@ -39,7 +39,8 @@ class Feed:
         self._jobs: WeakValueDictionary[JobId, asyncio.Future[None]] = WeakValueDictionary()
         """Gone by itself with the last who waits for it."""
         self._closed = False
-        views.listen(self._on_note, commands.Audited, commands.JobChanged, commands.AttemptChanged)
+        views.listen(self._on_audited, commands.Audited)
+        views.listen(self._on_change, commands.JobChanged, commands.AttemptChanged)
 
     def close(self) -> None:
         """End every follower and every wait."""
@@ -48,20 +49,17 @@ class Feed:
         for job_id in tuple(self._jobs):
             self._ring_job(job_id)
 
-    def _on_note(self, note: commands.Note) -> None:
-        match note:
-            case commands.Audited(row=row):
-                self._ring.append(row)
-                if len(self._ring) > 2 * RING_MAX:
-                    del self._ring[:RING_MAX]
-                self.last_seq = row.seq
-                self._bell.ring()
-            case commands.JobChanged(row=job):
-                self._ring_job(job.job_id)
-            case commands.AttemptChanged(row=attempt):
-                self._ring_job(attempt.job_id)
-            case _:
-                pass
+    def _on_audited(self, note: commands.Note) -> None:
+        if isinstance(note, commands.Audited):
+            self._ring.append(note.row)
+            if len(self._ring) > 2 * RING_MAX:
+                del self._ring[:RING_MAX]
+            self.last_seq = note.row.seq
+            self._bell.ring()
+
+    def _on_change(self, note: commands.Note) -> None:
+        if isinstance(note, commands.JobChanged | commands.AttemptChanged):
+            self._ring_job(note.row.job_id)
 
     def _ring_job(self, job_id: JobId) -> None:
         change = self._jobs.pop(job_id, None)

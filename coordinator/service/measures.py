@@ -27,20 +27,23 @@ from coordinator.service.views import LiveViews
 def count_notes(metrics: Metrics, views: LiveViews) -> None:
     """Count sessions and warnings as they become durable."""
 
+    def on_audited(note: commands.Note) -> None:
+        if isinstance(note, commands.Audited):
+            metrics.add(m.TRANSITIONS, 1, note.row.entity, note.row.after)
+
     def on_note(note: commands.Note) -> None:
         match note:
             case commands.SessionOpened(resumed=resumed):
                 metrics.add(m.SESSIONS_OPENED, 1, "resumed" if resumed else "new")
             case commands.SessionEnded(reason=reason):
                 metrics.add(m.SESSIONS_ENDED, 1, reason.value)
-            case commands.Audited(row=row):
-                metrics.add(m.TRANSITIONS, 1, row.entity, row.after)
             case commands.Warned(kind=kind):
                 metrics.add(m.WARNINGS, 1, kind)
             case _:
                 pass
 
-    views.listen(on_note, commands.SessionOpened, commands.SessionEnded, commands.Audited, commands.Warned)
+    views.listen(on_audited, commands.Audited)
+    views.listen(on_note, commands.SessionOpened, commands.SessionEnded, commands.Warned)
 
 
 def fleet_source(views: LiveViews, alerts: Alerts) -> m.Source:

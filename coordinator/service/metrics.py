@@ -238,6 +238,10 @@ class Metrics:
         """Raise a counter."""
         assert metric.kind == "counter" and amount >= 0
         values = self._series[metric.name].values
+        before = values.get(labels)
+        if before is not None:
+            values[labels] = before + amount
+            return
         key = self._bounded(metric, labels, values)
         values[key] = values.get(key, 0.0) + amount
 

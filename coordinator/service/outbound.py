@@ -14,12 +14,6 @@ Plain = commands.PingAgent | commands.TellInterval | commands.TellDrain | Work
 def to_wire(message: Plain) -> wire.FromCoordinator:
     """The message as an agent hears it. CoordError(BAD_JOB) when a runtime cannot make a plan of a launch."""
     match message:
-        case commands.PingAgent():
-            return wire.Ping()
-        case commands.TellInterval():
-            return wire.Settings(heartbeat_interval_s=message.heartbeat_interval_ms / 1_000)
-        case commands.TellDrain():
-            return wire.Drain(draining=message.draining, note=message.note)
         case commands.Grant():
             return wire.Grant(
                 attempt=dotted(message.attempt_id),
@@ -36,6 +30,12 @@ def to_wire(message: Plain) -> wire.FromCoordinator:
                 token=message.token,
                 plan=RUNTIMES[message.step.runtime](message),
             )
+        case commands.PingAgent():
+            return wire.Ping()
+        case commands.TellInterval():
+            return wire.Settings(heartbeat_interval_s=message.heartbeat_interval_ms / 1_000)
+        case commands.TellDrain():
+            return wire.Drain(draining=message.draining, note=message.note)
         case commands.StopAttempt():
             return wire.Stop(
                 attempt=dotted(message.attempt_id),

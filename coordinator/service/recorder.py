@@ -27,11 +27,14 @@ from coordinator.core.state import ClusterState
 
 log = logging.getLogger("coord.recorder")
 
-FORMAT = 3
+FORMAT = 4
 ENTRIES_MAX = 10_000
 """Providers, attempts and steps of jobs of a state that an image is taken of: some 60 ms and 9 MB."""
 LOOK_AGAIN = 20_000
 """Events until a state that was too large is looked at again."""
+SAMPLED_FROM, SAMPLED = 256, 15
+"""Of a decision with more writes than that every fifteenth counts: a lease has four, and each of these has its turn. To
+encode all of a Place would cost a tenth of deciding it."""
 _LENGTH = struct.Struct(">I")
 
 
@@ -76,8 +79,23 @@ def _plain(value: object) -> object:
 
 def decision_crc(decision: commands.Decision) -> int:
     """CRC-32 of a decision's encoding: equal decisions have equal ones. Of notes only how many there are: they tell of
-    the rows that are written, and their encoding would cost as much again."""
-    return zlib.crc32(_encoder.encode((decision.writes, decision.replies, decision.sends, len(decision.notes))))
+    the rows that are written, and their encoding would cost as much again. Of hundreds of writes and sends some: their
+    audit rows are numbered, so that whatever differs before them shows in them."""
+    writes, sends = decision.writes, decision.sends
+    counts = len(writes), len(sends), len(decision.notes)
+    if len(writes) > SAMPLED_FROM:
+        writes, sends = writes[::SAMPLED], sends[::SAMPLED]
+    told = [_told(send) for send in sends]
+    return zlib.crc32(_encoder.encode((writes, decision.replies, told, counts)))
+
+
+def _told(send: commands.Send) -> object:
+    """What is compared of a send. An order to launch names its step whole, which is the state's and the same for all
+    its tasks: to encode that with each would cost as much as all else."""
+    message = send.message
+    if type(message) is not commands.Launch:
+        return send
+    return send.conn_id, message.attempt_id, message.rank, message.token, message.share, message.nodes
 
 
 class Recorder:

@@ -25,25 +25,31 @@ MILLIONTHS = frozenset({"cpus", "gpus", "budget"})
 def count_waits(metrics: Metrics, views: LiveViews) -> None:
     """Count leases, how long jobs waited, and how far planned starts were wrong, as they become durable."""
 
-    def on_note(note: commands.Note) -> None:
-        match note:
-            case commands.AttemptChanged(row=row) if row.state is AttemptState.LEASED and not row.ranks[0].acked:
+    def on_attempt(note: commands.Note) -> None:
+        if isinstance(note, commands.AttemptChanged):
+            row = note.row
+            if row.state is AttemptState.LEASED and not row.ranks[0].acked:
                 how = "prefetched" if row.prefetched else "ranked"
                 if row.choice is not None and row.choice.backfilled:
                     how = "backfilled"
                 metrics.add(m.PLACED, 1, how)
-            case commands.Audited(row=audit) if audit.entity == "job" and audit.after == WorkState.RUNNING:
-                job = views.jobs.get(audit.job_id) if audit.job_id is not None else None
-                if job is not None and not job.retries:  # a retried one waited for a person, too
-                    waited_s = max(0.0, audit.wall_ns / 1e9 - job.submitted_at_ms / 1e3)
-                    metrics.observe(m.QUEUE_WAIT, waited_s, job.tenant)
-            case commands.Promised(promised_at_ms=promised_ms, started_at_ms=started_ms):
-                side = "late" if started_ms > promised_ms else "early"
-                metrics.observe(m.START_ERROR, abs(started_ms - promised_ms) / 1_000, side)
-            case _:
-                pass
 
-    views.listen(on_note, commands.AttemptChanged, commands.Audited, commands.Promised)
+    def on_audited(note: commands.Note) -> None:
+        if isinstance(note, commands.Audited) and note.row.entity == "job" and note.row.after == WorkState.RUNNING:
+            audit = note.row
+            job = views.jobs.get(audit.job_id) if audit.job_id is not None else None
+            if job is not None and not job.retries:  # a retried one waited for a person, too
+                waited_s = max(0.0, audit.wall_ns / 1e9 - job.submitted_at_ms / 1e3)
+                metrics.observe(m.QUEUE_WAIT, waited_s, job.tenant)
+
+    def on_promised(note: commands.Note) -> None:
+        if isinstance(note, commands.Promised):
+            side = "late" if note.started_at_ms > note.promised_at_ms else "early"
+            metrics.observe(m.START_ERROR, abs(note.started_at_ms - note.promised_at_ms) / 1_000, side)
+
+    views.listen(on_attempt, commands.AttemptChanged)
+    views.listen(on_audited, commands.Audited)
+    views.listen(on_promised, commands.Promised)
 
 
 def tenants_source(engine: Engine) -> m.Source:

@@ -398,9 +398,11 @@ class Relay:
         return await self._reader.tail_lines(attempt_id, rank, lines, stream)
 
     def _on_note(self, note: commands.Note) -> None:
-        if isinstance(note, commands.AttemptChanged):
-            self._custody.forget(note.row.attempt_id)
-            for rank in range(len(note.row.ranks)):
-                self._reader.wake(note.row.attempt_id, rank)
-                for stream in range(len(wire.STREAMS)) if self._streams else ():
-                    self._drop_if_over(LogKey(note.row.attempt_id, rank, stream))
+        if not isinstance(note, commands.AttemptChanged):
+            return
+        attempt_id = note.row.attempt_id
+        self._custody.forget(attempt_id)
+        for rank in range(len(note.row.ranks)):
+            self._reader.wake(attempt_id, rank)
+            for stream in range(len(wire.STREAMS)) if self._streams else ():
+                self._drop_if_over(LogKey(attempt_id, rank, stream))
