@@ -144,7 +144,7 @@ def admit(
     raise CoordError(
         Code.QUOTA,
         f"tenant {tenant.name} has no room for this: {'; '.join(map(_words, refused))}",
-        f"ask for less, wait for others to end, or have its limits raised: coord usage {tenant.name}",
+        _hint(tenant, spec, refused),
         tuple(
             Refusal(
                 dimension=ask.name,
@@ -184,6 +184,17 @@ def _check_sums(state: ClusterState, tenant: TenantRow, spec: JobSpec, cost: int
                     ),
                 ),
             )
+
+
+def _hint(tenant: TenantRow, spec: JobSpec, refused: list[QuotaAsk]) -> str:
+    """What would help, and nothing that would not: nobody is to wait for what no end of others brings."""
+    ways = ["ask for less"]
+    if all(ask.request <= ask.guardrail and (ask.reserved if ask.name in CUMULATIVE else ask.used) for ask in refused):
+        ways.append("wait for others to end")
+    costs = any(ask.name == "budget" for ask in refused)
+    if costs and spec.estimate.cost is None and any(step.expected_ms is None for step in spec.steps):
+        ways.append("say how long it should run (--expected)")
+    return f"{', '.join(ways)}, or have its limits raised: coord usage {tenant.name}"
 
 
 def _words(ask: QuotaAsk) -> str:

@@ -183,6 +183,19 @@ def test_a_tenant_that_would_rather_be_refused_than_wait_is() -> None:
     assert [("cpus", 3 * UNIT)] == [(r.dimension, r.used) for r in error.refusals]
 
 
+def test_a_refusal_proposes_only_what_would_help() -> None:
+    """To wait is no advice to who could never fit; to say how long it runs is, where a guess takes the budget."""
+    site = a_site(cpus=4 * UNIT)
+    assert "wait" not in refusal(site.asks(a_job(a_step(asks=(Ask(cpus=4 * UNIT),))))).hint
+    site = a_site(cpus=4 * UNIT, on_full=OnFull.REFUSE)
+    assert [] == refused(site.asks(a_job(a_step(asks=(Ask(cpus=3 * UNIT),)))))
+    assert "wait for others to end" in refusal(site.asks(a_job())).hint
+    site = a_site(budget=UNIT // 2)
+    assert "--expected" in refusal(site.asks(a_job())).hint
+    told = a_job(a_step(expected_ms=3_600_000))
+    assert "--expected" not in refusal(site.asks(told)).hint
+
+
 def test_jobs_that_run_and_jobs_that_wait_are_counted_exactly() -> None:
     """running: jobs that hold something; queued: jobs that never had a lease. No guardrail for these."""
     site = a_site(running=2, queued=1)
