@@ -11,7 +11,7 @@ import math
 import os
 import resource
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from coordinator import wire
@@ -69,8 +69,10 @@ class Custody:
         self._kept_frozen_s = kept_frozen_s
         self._attempts: dict[str, Attempt] = {}
         self._by_main: dict[int, Attempt] = {}
+        """By the process id of the main process, where this process is its parent."""
         self._starting: dict[int, Attempt] = {}
-        """By the number of the order that a starter was given."""
+        """By the number of the order that a starter was given; likewise the next ones, which run."""
+        self._by_order: dict[int, Attempt] = {}
         setup = launcher.setup()
         self._starters = launcher.starters = Starters(setup, watch, self) if setup is not None else None
         self._appointments: list[tuple[float, str]] = []
@@ -249,7 +251,7 @@ class Custody:
             assert attempt.tree is not None
             attempt.tree.kill()  # it was given up meanwhile
             return
-        self._by_main[pid] = attempt
+        self._by_order[number] = attempt
         before = attempt.phase
         try:
             assert isinstance(attempt.tree, CgroupTree)
@@ -271,13 +273,18 @@ class Custody:
         attempt.refused(code, text[:TEXT_CHARS_MAX])
         self._after(attempt, before)
 
-    def on_ended(self, ended: ProcessEnded) -> None:
-        self._on_main(ended.pid, ended.status, Usage(ended.cpu_s, ended.memory_max))
+    def on_ended(self, number: int, ended: ProcessEnded) -> None:
+        self._on_main(self._by_order.pop(number, None), ended.status, Usage(ended.cpu_s, ended.memory_max))
 
-    def on_lost(self, numbers: Sequence[int], pids: Sequence[int]) -> None:
+    def on_lost(self, numbers: Sequence[int], running: Mapping[int, int]) -> None:
         now_s = boot_s()
         lost = [self._starting.pop(number) for number in numbers]
-        lost += [self._by_main.pop(pid) for pid in pids if pid in self._by_main and not is_our_child(pid)]
+        for pid, number in running.items():
+            attempt = self._by_order.pop(number, None)
+            if attempt is not None and is_our_child(pid):
+                self._by_main[pid] = attempt
+            elif attempt is not None:
+                lost.append(attempt)
         for attempt in lost:
             if attempt.exit is not None:
                 continue
@@ -306,15 +313,14 @@ class Custody:
 
     def on_child(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
         """A child was reaped; it may be the main process of an attempt."""
-        if self._starters is not None:
-            self._starters.on_child(pid)
-        if pid in self._by_main:
+        number = self._starters.on_child(pid) if self._starters is not None else None
+        attempt = self._by_main.pop(pid, None) if number is None else self._by_order.pop(number, None)
+        if attempt is not None:
             # a process counts what it was copied from as its own: no more than we had means that it is not known
             memory = usage.ru_maxrss * 1024
-            self._on_main(pid, status, Usage(usage.ru_utime + usage.ru_stime, memory if memory > own_peak() else 0))
+            self._on_main(attempt, status, Usage(usage.ru_utime + usage.ru_stime, memory if memory > own_peak() else 0))
 
-    def _on_main(self, pid: int, status: int, usage: Usage) -> None:
-        attempt = self._by_main.pop(pid, None)
+    def _on_main(self, attempt: Attempt | None, status: int, usage: Usage) -> None:
         if attempt is None:
             return
         before = attempt.phase

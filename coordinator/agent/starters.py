@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -40,11 +40,11 @@ class Hearer(Protocol):
 
     def on_refused(self, number: int, code: int, text: str) -> None: ...
 
-    def on_ended(self, ended: Ended) -> None: ...
+    def on_ended(self, number: int, ended: Ended) -> None: ...
 
-    def on_lost(self, numbers: Sequence[int], pids: Sequence[int]) -> None:
-        """A starter died: of these orders it is not known whether they were begun, and who has these pids is ours
-        now, unless it ended unseen."""
+    def on_lost(self, numbers: Sequence[int], running: Mapping[int, int]) -> None:
+        """A starter died: of these orders it is not known whether they were begun, and who has these pids (each with
+        its order) is ours now, unless it ended unseen."""
 
 
 class _One:
@@ -55,8 +55,9 @@ class _One:
         self.end = end
         self.ordered: dict[int, None] = {}
         """What was sent to it and is not answered."""
-        self.running: set[int] = set()
-        """Its children."""
+        self.running: dict[int, int] = {}
+        """Its children, with their orders. Another starter may have been given the number of one that has ended here,
+        and say so first: a process id alone tells nobody apart."""
         self.spoke = False
         self.dead = False
 
@@ -106,7 +107,7 @@ class Starters:
             if one is None:
                 numbers = [number for number, _, _ in self._waiting]
                 self._drop_waiting()
-                self._lost(numbers, ())
+                self._lost(numbers, {})
                 return
             room = AHEAD - len(one.ordered)
             if room <= 0 or not self._send(one, min(room, max(1, len(self._waiting) // len(self._all)))):
@@ -210,14 +211,15 @@ class Starters:
         match report:
             case Started():
                 one.ordered.pop(report.number, None)
-                one.running.add(report.pid)
+                one.running[report.pid] = report.number
                 self._hearer.on_started(report.number, report.pid)
             case Refused():
                 one.ordered.pop(report.number, None)
                 self._hearer.on_refused(report.number, report.code, report.text)
             case Ended():
-                one.running.discard(report.pid)
-                self._hearer.on_ended(report)
+                number = one.running.pop(report.pid, None)
+                if number is not None:
+                    self._hearer.on_ended(number, report)
 
     def _bury(self, one: _One, reaped: bool = False) -> None:
         """It says no more. What its children are is known when it is gone: before, they are not ours."""
@@ -232,8 +234,9 @@ class Starters:
         self._stillborn += not one.spoke
         self.flush()
 
-    def on_child(self, pid: int) -> None:
-        """A child was reaped: it may be a starter."""
+    def on_child(self, pid: int) -> int | None:
+        """A child was reaped: it may be a starter. -> the order that it was begun by, if it was a program of one that
+        has died since."""
         for one in self._all:
             if one.pid == pid:
                 self._hear(one, reaped=True)  # what it said last
@@ -241,9 +244,22 @@ class Starters:
                 break
         gone = self._dying.pop(pid, None)
         if gone is None:
-            return
+            orphaned_by = next((one for one in self._everyone() if pid in one.running and is_dead(one.pid)), None)
+            return orphaned_by.running.pop(pid) if orphaned_by is not None else None
         logger.warning("a process that starts programs died; %d starts are in doubt", len(gone.ordered))
-        self._lost(list(gone.ordered), list(gone.running))
+        self._lost(list(gone.ordered), gone.running)
+        return None
 
-    def _lost(self, numbers: Sequence[int], pids: Sequence[int]) -> None:
-        self._hearer.on_lost(numbers, pids)
+    def _everyone(self) -> list[_One]:
+        return [*self._all, *self._dying.values()]
+
+    def _lost(self, numbers: Sequence[int], running: Mapping[int, int]) -> None:
+        self._hearer.on_lost(numbers, running)
+
+
+def is_dead(pid: int) -> bool:
+    """Whether this child has ended, and is not reaped yet."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return False
