@@ -20,7 +20,7 @@ from coordinator.simulator.history.report import Report, jain
 from coordinator.simulator.history.workload import HOUR_MS, Job, Made, loaded, make, moved, told
 
 DAY_MS = 24 * HOUR_MS
-DAYS = 20
+DAYS = 13
 
 
 def restless(seed: int) -> tuple[list[Session], Fleet]:
@@ -46,8 +46,8 @@ def test_a_forecast_loses_less_than_chance_and_the_same_seed_is_the_same_report(
         past = PastFigures(
             PastSession(s.provider_id, s.began_ms, s.ended_ms, s.reason.value if s.reason else "") for s in sessions
         )
-        made = make(Made(lengths_ms=(4 * HOUR_MS,), load=0.25), 18.0, 8 * DAY_MS, DAYS * DAY_MS, Random(1))
-        return compare(fleet, made.jobs, ["forecast", "random"], past.at, 6 * HOUR_MS)
+        made = make(Made(lengths_ms=(4 * HOUR_MS,), load=0.25), 18.0, 7 * DAY_MS, DAYS * DAY_MS, Random(1))
+        return compare(fleet, made.jobs, ["forecast", "random"], past.at, 24 * HOUR_MS)
 
     first, second = run(), run()
     (forecast, _), (random, _) = first
