@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.capacity import NOTHING, share_of
-from coordinator.core.feasible import as_enrolled, crowded, out_of_reach
+from coordinator.core.feasible import as_enrolled, is_crowded, out_of_reach
 from coordinator.core.ids import Ms, ProviderId, TenantName
 from coordinator.core.jobspec import Isolation
 from coordinator.core.policy import Policy
@@ -234,13 +234,15 @@ class Candidates:
         terms = self.able.get(who)
         if terms is None:
             return None
-        load = state.work.loads.get(who, NOTHING)
-        if (load.attempts and any(crowded(load, self._policy))) or not has_room(provider, load, ask):
+        load, bound = state.work.loads.get(who, NOTHING), ANYBODY
+        if not has_room(provider, load, ask):
             return None
-        bound = ANYBODY
-        if load.attempts and provider.row.promises.isolation is Isolation.NONE:
-            holders = set(load.attempts.values())
-            bound = holders.pop() if len(holders) == 1 else NOBODY
+        if load.attempts:
+            if is_crowded(load, self._policy):
+                return None
+            if provider.row.promises.isolation is Isolation.NONE:
+                holders = set(load.attempts.values())
+                bound = holders.pop() if len(holders) == 1 else NOBODY
         rank = self.rank_of(terms, unfit(provider.offer, load, ask, self.shape.arrangement))
         return rank, who, bound, state.work.planned.get(who, 0)
 

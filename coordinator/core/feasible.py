@@ -25,13 +25,13 @@ def as_enrolled(provider: Provider, shape: Shape) -> Iterator[str]:
         yield "work"
     if shape.pools and row.pool not in shape.pools:
         yield "pool"
-    if shape.labels and any([row.labels.get(name) != value for name, value in shape.labels]):
+    if shape.labels and any(row.labels.get(name) != value for name, value in shape.labels):
         yield "labels"
     if shape.isolation is not Isolation.NONE and _level(row.promises.isolation) < _level(shape.isolation):
         yield "isolation"
     if row.provider_id in shape.avoid:
         yield "elsewhere"
-    if not any([share_of(provider.offer, NOTHING, ask) for ask in shape.asks]):
+    if not any(share_of(provider.offer, NOTHING, ask) for ask in shape.asks):
         yield from lacks(provider.offer, NOTHING, shape.asks[0])
 
 
@@ -75,6 +75,11 @@ def crowded(load: Load, policy: Policy) -> Iterator[str]:
         yield "attempts"
     if load.behind:
         yield "lined_up"
+
+
+def is_crowded(load: Load, policy: Policy) -> bool:
+    """Whether there is any of these."""
+    return bool(load.behind) or len(load.attempts) >= policy.attempts_per_provider_max
 
 
 def score(state: ClusterState, provider_id: ProviderId) -> float:

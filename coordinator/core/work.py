@@ -119,8 +119,9 @@ class Plan(Struct, kw_only=True):
     """Somebody who stands ahead of it took room there."""
 
 
-class Task(Struct, kw_only=True):
-    """A task that has a row and has not ended."""
+class Task(Struct, gc=False, kw_only=True):
+    """A task that has a row and has not ended. Nothing in it or in an Attempt leads back to it: a hundred thousand of
+    them are nothing to the collector of cycles."""
 
     row: TaskRow
     attempts: dict[int, Attempt] = field(default_factory=dict)
@@ -135,7 +136,7 @@ class Task(Struct, kw_only=True):
     """Where it stands in the queue."""
 
 
-class Attempt(Struct, kw_only=True):
+class Attempt(Struct, gc=False, kw_only=True):
     """An attempt that is live, or ended and still holds capacity somewhere."""
 
     row: AttemptRow
