@@ -27,7 +27,8 @@ def known_tenant(state: ClusterState, name: TenantName) -> TenantRow:
 
 
 def plan_for(state: ClusterState, tenant: TenantRow, spec: JobSpec) -> Plan:
-    """What would be set aside for this job; CoordError(BAD_JOB) when that is more than an account can hold."""
+    """What would be set aside for this job; CoordError(BAD_JOB) when that is more than an account can hold, or
+    when it would pass by what is counted: what asks for no CPUs is not held to any."""
     declared = spec.estimate
     plan = plan_of(state.work.accounts, prices_of(state.pools), tenant, spec)
     for name, amount in (("cost", plan.cost), *((n, getattr(declared, n)) for n in ("storage", "ingress", "egress"))):
@@ -35,10 +36,17 @@ def plan_for(state: ClusterState, tenant: TenantRow, spec: JobSpec) -> Plan:
             raise CoordError(
                 Code.BAD_JOB, f"the job's estimated {name} of {amount} is no amount that an account holds", "say less"
             )
+    counted = tenant.quota.cpus is not None or tenant.quota.budget is not None
     for step in spec.steps:
         if any(ask.memory * step.nodes > AMOUNT_MAX for ask in step.asks):
             raise CoordError(
                 Code.BAD_JOB, f"step {step.name} asks for more memory than can be counted", "ask for less on each node"
+            )
+        if counted and not all(ask.cpus for ask in step.asks):
+            raise CoordError(
+                Code.BAD_JOB,
+                f"step {step.name} asks for no CPUs: nothing holds it to none, and tenant {tenant.name} has a limit",
+                "ask for some, as cpus = 0.1",
             )
     return plan
 

@@ -658,3 +658,12 @@ def test_a_charge_beyond_what_a_month_can_hold_is_cut_there() -> None:
     costs = [row.cost for row in site.ledger()]
     assert 2 == len(costs) and sum(costs) == site.account().cost == 10**18
     assert all(one.used + one.reserved < 2**63 for one in site.usage().dimensions)
+
+
+def test_who_has_a_limit_of_cpus_or_money_asks_for_some_cpus() -> None:
+    """A task that asks for none may use all there are, and would count and cost nothing. Others may ask for none."""
+    none = a_job(asks=(Ask(), Ask(cpus=0)))
+    for quota in ({"cpus": 4 * UNIT}, {"budget": 4 * UNIT}):
+        error = refusal(a_site(**quota).asks(none))
+        assert Code.BAD_JOB is error.code and "no CPUs" in error.message
+    assert [] == refused(a_site(memory=4 * 10**9).asks(none))
