@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -33,8 +33,12 @@ _TASK = re.compile(r"([0-9]{1,12})\.([0-9]{1,6})\.([0-9]{1,12})(?:\.[0-9]{1,12})
 
 FIRST_OF = "SELECT max(first) FROM audit WHERE first <= ?"
 """(seq): the pack that holds this row, if it is there."""
-OLD = f"SELECT {', '.join(COLUMNS)} FROM audit WHERE wall_ns < ? ORDER BY first LIMIT ?"  # noqa: S608  names are ours
-"""(before_ns, limit): packs whose newest row is older than that, the oldest first."""
+OLD = f"""
+SELECT {", ".join(COLUMNS)} FROM audit
+ WHERE first IN (SELECT first FROM audit ORDER BY first LIMIT ?) AND wall_ns < ? ORDER BY first
+"""  # noqa: S608  names are ours
+"""(limit, before_ns): of so many of the oldest packs those whose newest row is older than that. What follows is not
+looked at, however much it is."""
 INDEXES = {
     "audit_of_subject": ("subject", "first"),
     "audit_of_job": ("job_id", "first", "low", "high"),
@@ -168,18 +172,19 @@ def prune(connection: sqlite3.Connection, before_ns: int, rows_max: int) -> bool
     """
     found: dict[str, list[Columns]] = {index: [] for index in INDEXES}
     gone: list[Columns] = []
-    old = connection.execute(OLD, (before_ns, rows_max)).fetchall()
-    for columns in old:
-        if rows_max <= 0:
-            break
-        with suppress(ValueError):
-            _index(from_columns(columns), found)
-        gone.append((columns[0],))
-        rows_max -= columns[1] - columns[0] + 1
+    left = rows_max
+    with closing(connection.execute(OLD, (rows_max, before_ns))) as old:  # read one by one: a body is some 40 kB
+        for columns in old:
+            with suppress(ValueError):
+                _index(from_columns(columns), found)
+            gone.append((columns[0],))
+            left -= columns[1] - columns[0] + 1
+            if left <= 0:
+                break
     connection.executemany(TABLE.delete, gone)
     for index, entries in found.items():
         connection.executemany(_DELETES[index], [entry[:2] for entry in entries])
-    return len(gone) == len(old)
+    return left > 0
 
 
 def _index(pack: Iterable[AuditRow], found: dict[str, list[Columns]]) -> None:

@@ -9,7 +9,7 @@ from coordinator.core.ids import JobId, ProviderId, TenantName
 from coordinator.core.rows import AuditRow
 from store import audit
 from store.durable import DiskStore
-from store.sqlite import open_reader
+from store.sqlite import open_reader, sqlite3
 from tests.conformance.homes import DAY_MS, NOON_MS, DiskHome, an_audit
 
 
@@ -100,6 +100,37 @@ def test_old_packs_go_with_what_the_indexes_say_of_them(tmp_path: Path) -> None:
     left = {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in audit.INDEXES}
     connection.close()
     assert {"audit_of_subject": 0, "audit_of_job": 1, "audit_of_entity": 0, "audit_of_tenant": 1} == left
+
+
+def test_looking_for_old_packs_costs_nothing_of_the_young_ones(tmp_path: Path) -> None:
+    """Every five minutes, for 400 days: what is kept is not walked through, and a batch reads what it removes."""
+    days = [an_audit(n, "task", "7.0.3", NOON_MS + n * DAY_MS // 10, job_id=JobId(7)) for n in range(1, 4_001)]
+
+    def pruned(connection: sqlite3.Connection, before_ms: int) -> tuple[bool, int]:
+        looks = 0
+
+        def look() -> int:
+            nonlocal looks
+            looks += 1
+            return 0
+
+        connection.set_progress_handler(look, 10)
+        done = audit.prune(connection, before_ms * 1_000_000, 100)
+        connection.set_progress_handler(None, 10)
+        return done, looks
+
+    async def story(store: DiskStore) -> None:
+        for row in days:
+            await store.commit([Put(row)])
+        done, looks = await store._truth.transact(lambda c: pruned(c, NOON_MS))
+        assert done and looks < 200
+        done, looks = await store._truth.transact(lambda c: pruned(c, NOON_MS + 15 * DAY_MS))
+        assert not done
+        done, looks = await store._truth.transact(lambda c: pruned(c, NOON_MS + 15 * DAY_MS))
+        assert done
+        assert 150 == (await store.audit(1, after=0))[0].seq
+
+    DiskHome(tmp_path / "data").run(story)
 
 
 def test_a_pack_that_cannot_be_read_is_reported_and_the_others_are(tmp_path: Path) -> None:
