@@ -94,7 +94,8 @@ _EMPTY = "there is no job yet: coord submit -- COMMAND"
 @output_option
 @talks
 def show(client: Client, job: str, tasks: bool, output: output.Format) -> None:
-    """Show a job, its steps, and its tasks with where each attempt ran and how it ended.
+    """Show a job, what it asks, its steps, and its tasks with where each attempt ran and how it ended; of many tasks
+    those that failed, else those that run.
 
     \b
     coord job show 12
@@ -108,8 +109,9 @@ def show(client: Client, job: str, tasks: bool, output: output.Format) -> None:
         jobview.print_tasks(jobview.tasks_of(client, found), output)
     else:
         answer = client.jobs.show(found.job_id)
-        waits = answer.job.state == "pending" and output in ("table", "wide")
-        jobview.print_job(answer, output, client.jobs.why(found.job_id) if waits else None)
+        read = output in ("table", "wide")
+        why = client.jobs.why(found.job_id) if read and answer.job.state == "pending" else None
+        jobview.print_job(answer, output, why, jobview.notable(client, answer) if read else ())
 
 
 @job.command(short_help="Why a job does not run, and what would help.")

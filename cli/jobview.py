@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,7 @@ from coordinator.api_types import (
     JobDetails,
     JobEntry,
     JobWhy,
+    StepEntry,
     TaskEntry,
     Tasks,
 )
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 TASKS_SHOWN = 20
 """Tasks of a job that are shown without being asked for."""
+COMMAND_CHARS = 300
+"""Of a command line; a program of ten thousand lines may stand in one."""
 _TRY_COLOURS = COLOURS | {"in_doubt": "33", "frozen": "33", "lost": "31"}
 
 
@@ -47,7 +51,9 @@ STEPS = (
     output.Column("RUN", lambda s: str(s.counts.running), right=True),
     output.Column("DONE", lambda s: str(s.counts.completed), right=True),
     output.Column("FAILED", lambda s: str(s.counts.failed), right=True),
+    output.Column("ASKS", lambda s: asks(s)),
     output.Column("REASON", lambda s: s.reason),
+    output.Column("RUNS", lambda s: runs(s), wide=True, whole=True),
 )
 TRIES = (
     output.Column("TASK", lambda r: r.task.task if r.first else ""),
@@ -74,8 +80,22 @@ def tasks_of(client: Client, found: Named) -> Tasks:
     return Tasks(entries=tuple(task for task in answer.entries if task.task == whole))
 
 
-def print_job(answer: JobDetails, form: output.Format, why: JobWhy | None = None) -> None:
-    """A job: facts, steps, and its tasks where they are few. `why`: of one that waits, for its place in the queue."""
+def notable(client: Client, answer: JobDetails) -> tuple[TaskEntry, ...]:
+    """Of a job with more tasks than are shown: those that failed, else those that run; none of another job."""
+    counts = answer.job.counts
+    if answer.next_page is None and len(answer.tasks) <= TASKS_SHOWN:
+        return ()
+    state = "failed" if counts.failed else "running,staging" if counts.running else None
+    if state is None:
+        return ()
+    return client.jobs.tasks(answer.job.job_id, state=state, attempts=True, limit=TASKS_SHOWN).entries
+
+
+def print_job(
+    answer: JobDetails, form: output.Format, why: JobWhy | None = None, those: tuple[TaskEntry, ...] = ()
+) -> None:
+    """A job: facts, steps, and its tasks where they are few. `why`: of one that waits, for its place in the queue;
+    `those`: tasks that are shown instead of its first ones."""
     if form not in ("table", "wide"):
         if form == "json":
             output.print_json(answer)
@@ -87,7 +107,10 @@ def print_job(answer: JobDetails, form: output.Format, why: JobWhy | None = None
         ("job", f"{entry.job_id} {entry.name}"),
         ("state", standing(entry.state, entry.reason)),
         ("being cancelled", entry.cancelling if entry.ended_at is None else ""),
-        ("tasks", progress(entry)),
+        ("tasks", how_far(entry)),
+        ("runs", runs(answer.steps[0]) if len(answer.steps) == 1 else ""),
+        ("asks", asks(answer.steps[0]) if len(answer.steps) == 1 else ""),
+        ("says", said(answer.steps[0]) if len(answer.steps) == 1 else ""),
         ("submitted", f"{_when(entry.submitted_at)} by {entry.submitted_by}"),
         ("tenant", entry.tenant),
         ("priority", str(entry.priority) if entry.priority else ""),
@@ -104,12 +127,13 @@ def print_job(answer: JobDetails, form: output.Format, why: JobWhy | None = None
     if len(answer.steps) > 1:
         sys.stdout.write("\n")
         output.print_table(answer.steps, STEPS, sys.stdout, fit=fit)
-    if answer.tasks:
+    if shown := those or answer.tasks[:TASKS_SHOWN]:
         sys.stdout.write("\n")
-        _print_tries(answer.tasks[:TASKS_SHOWN], form)
+        _print_tries(shown, form)
     if answer.next_page is not None or len(answer.tasks) > TASKS_SHOWN:
         sys.stdout.flush()
-        terminal.say(f"the first {TASKS_SHOWN} of them; all: coord job show {entry.job_id} --tasks")
+        which = "failed ones" if those and entry.counts.failed else "of those that run" if those else "of them"
+        terminal.say(f"the first {len(shown)} {which}; all: coord job show {entry.job_id} --tasks")
 
 
 def print_tasks(answer: Tasks, form: output.Format) -> None:
@@ -128,6 +152,30 @@ def _print_tries(tasks: tuple[TaskEntry, ...], form: output.Format) -> None:
         sys.stdout.write("\n")
         for line in said:
             print(terminal.safe(line))
+
+
+def how_far(entry: JobEntry) -> str:
+    """`34/100 (2 failed), 4 run, 60 wait`; what there is none of is not named."""
+    counts = entry.counts
+    parts = [(counts.running, "run"), (counts.waiting, "wait"), (counts.cancelled, "cancelled")]
+    return ", ".join([progress(entry), *(f"{number} {word}" for number, word in parts if number)])
+
+
+def asks(step: StepEntry) -> str:
+    """`1 cpu, 1 gpu or 4 cpus; on 2 nodes at once`."""
+    text = " or ".join(step.resources)
+    return text + (f"; on {step.nodes} nodes at once" if step.nodes > 1 else "")
+
+
+def runs(step: StepEntry) -> str:
+    """The command line of its first task."""
+    line = shlex.join(step.command)
+    return line if len(line) <= COMMAND_CHARS else line[: COMMAND_CHARS - 3] + "..."
+
+
+def said(step: StepEntry) -> str:
+    """`time_limit 3m, array 1-100`: what was not left at its default."""
+    return ", ".join(f"{name} {value}" for name, value in step.settings.items())
 
 
 def cost(entry: JobEntry) -> str:

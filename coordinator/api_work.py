@@ -82,6 +82,12 @@ class StepEntry(Struct, frozen=True, kw_only=True):
     when: str
     nodes: int
     counts: Counts
+    resources: tuple[str, ...] = ()
+    """What a rank asks, in words: the alternatives, the preferred one first."""
+    command: tuple[str, ...] = ()
+    """The argument list of its first task."""
+    settings: dict[str, str] = {}
+    """Whatever was not left at its default, in words; of the environment the names alone."""
 
 
 class ExitEntry(Struct, frozen=True, kw_only=True):

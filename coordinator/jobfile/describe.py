@@ -23,14 +23,15 @@ def describe(spec: JobSpec) -> tuple[StepPlan, ...]:
             tasks=step.tasks,
             nodes=step.nodes,
             resources=tuple(ask_text(ask) for ask in step.asks),
-            commands=tuple(_command(step, task) for task in range(min(step.tasks, COMMANDS_SHOWN))),
-            settings=_settings(step),
+            commands=tuple(command_of(step, task) for task in range(min(step.tasks, COMMANDS_SHOWN))),
+            settings=settings_of(step),
         )
         for i, step in enumerate(spec.steps)
     )
 
 
-def _command(step: StepSpec, task: int) -> tuple[str, ...]:
+def command_of(step: StepSpec, task: int) -> tuple[str, ...]:
+    """The argument list of one of its tasks, with its placeholders filled."""
     values = {**task_values(step, task), "nodes": str(step.nodes), "rank": "0"}
     return tuple(fill(part, values) for part in step.command)
 
@@ -58,7 +59,8 @@ def size_text(size: int) -> str:
     return f"{size} B"
 
 
-def _settings(step: StepSpec) -> dict[str, str]:
+def settings_of(step: StepSpec) -> dict[str, str]:
+    """What is not left at its default, in words."""
     plain = StepSpec(name="", command=())
     said: dict[str, str] = {}
     if step.array:

@@ -10,6 +10,7 @@ from coordinator.core.amounts import UNIT, decimal_text
 from coordinator.core.ids import dotted
 from coordinator.core.jobspec import JobSpec, StepSpec, task_values
 from coordinator.core.rows import AttemptRow, AuditRow, Choice, ExitInfo, JobRow, StepRow, TaskRow, WorkState
+from coordinator.jobfile.describe import ask_text, command_of, settings_of
 from coordinator.timetext import optional_text, to_text
 
 
@@ -62,6 +63,9 @@ def step_entry(row: StepRow, spec: JobSpec, running: int) -> t.StepEntry:
         when=step.when.value,
         nodes=step.nodes,
         counts=_counts(step.tasks, running, row.completed, row.failed, row.cancelled),
+        resources=tuple(map(ask_text, step.asks)),
+        command=command_of(step, 0),
+        settings=settings_of(step),
     )
 
 

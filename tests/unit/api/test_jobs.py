@@ -262,6 +262,8 @@ def test_a_job_is_shown_with_steps_tasks_and_attempts() -> None:
         again = await work.start(3, number=2, ranks=2)
         got = (await rig.get("/v1/jobs/1000", TENANT)).json
         assert (50, 1) == (len(got["tasks"]), len(got["steps"]))
+        (step,) = got["steps"]
+        assert ["1 cpu"] == step["resources"] and step["command"] and "array" not in step["settings"]
         shown = got["tasks"][3]
         assert ("1000.0.3", ["1000.0.3.1", "1000.0.3.2"]) == (shown["task"], [one["attempt"] for one in shown["tries"]])
         assert [0, 1] == [rank["rank"] for rank in shown["tries"][1]["ranks"]] and again[3] == 2

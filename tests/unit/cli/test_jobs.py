@@ -18,7 +18,7 @@ from cli.graph import picture, tree
 from cli.jobids import Named, named, newest, whole_job
 from cli.joblogs import Writer, has_several
 from cli.jobs import print_jobs
-from cli.jobview import lines, print_job, print_tasks, tasks_of
+from cli.jobview import lines, notable, print_job, print_tasks, tasks_of
 from cli.phases import Phases
 from cli.standing import standing
 from cli.waiting import print_why
@@ -147,6 +147,40 @@ def test_the_steps_of_a_graph_are_shown_those_of_one_step_are_not(capsys: pytest
     assert "NEEDS" not in capsys.readouterr().out
     print_job(details(steps=2), "table")
     assert "NEEDS" in capsys.readouterr().out
+
+
+def test_a_job_says_what_it_runs_and_asks_as_it_was_submitted(capsys: pytest.CaptureFixture[str]) -> None:
+    """The command as a shell would take it, every alternative, and what was not left at its default."""
+    answer = details()
+    step = replace(
+        answer.steps[0],
+        resources=("1 cpu, 1 gpu", "4 cpus"),
+        command=("sh", "-c", "echo it"),
+        settings={"time_limit": "3m"},
+        nodes=2,
+    )
+    print_job(replace(answer, steps=(step,)), "table")
+    facts = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line)
+    assert facts["runs"] == "sh -c 'echo it'" and facts["says"] == "time_limit 3m"
+    assert facts["asks"] == "1 cpu, 1 gpu or 4 cpus; on 2 nodes at once"
+
+
+def test_of_many_tasks_those_that_failed_are_shown_or_those_that_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """And of a job with few of them all, in their order."""
+    bad = a_task(an_attempt(1, "failed", "gamma", exit=an_exit(code=3)), task="12.0.900", state="failed")
+    runs = a_task(an_attempt(1, "running", "beta"), task="12.0.901", state="running,staging")
+    asked = client(tasks=(bad, runs))
+    many = replace(details(*[a_task(task=f"12.0.{n}") for n in range(20)]), next_page="x")
+    for counted, wanted, other in (
+        (counts(1000, failed=1, running=1), "12.0.900", "12.0.901"),
+        (counts(1000, running=1), "12.0.901", "12.0.900"),
+    ):
+        answer = replace(many, job=a_job(counts=counted))
+        print_job(answer, "table", None, notable(asked, answer))
+        out = capsys.readouterr().out
+        assert wanted in out and other not in out and "12.0.1 " not in out
+    assert notable(asked, replace(details(), job=a_job(counts=counts(10, failed=1)))) == ()
+    assert notable(asked, replace(many, job=a_job(counts=counts(1000)))) == ()
 
 
 def test_a_task_without_an_attempt_has_a_row_too() -> None:
