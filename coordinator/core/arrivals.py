@@ -101,6 +101,7 @@ def _goes_on(state: ClusterState, attempt: Attempt, held: HeldAttempt, policy: P
     """The agent holds it under the current token. What was said while nobody listened is said again."""
     rank = held.rank
     attempt.renewed_ms[rank] = state.now_ms
+    attempt.unseen_ms.pop(rank, None)
     attempt.shrinks.pop(rank, None)
     if attempt.row.ranks[rank].orphaned:  # the same machine was enrolled again
         attempt.row = set_rank(attempt.row, rank, orphaned=False)

@@ -39,6 +39,7 @@ def charge_lost(state: ClusterState, attempt: Attempt, rank: int, out: Decision)
         return None
     heard_ms = _last_heard_ms(state, row.ranks[rank].provider_id)
     until_ms = min(attempt.renewed_ms[rank], heard_ms if heard_ms is not None else state.now_ms)
+    until_ms = min(until_ms, attempt.unseen_ms.get(rank, until_ms))
     until_ms = max(until_ms, _began_ms(row))
     _charge(state, attempt, rank, until_ms, out)
     return max(until_ms, row.metered_ms or 0)

@@ -258,6 +258,7 @@ def forgive(state: ClusterState, stalled_ms: int) -> None:
     """We were not looking for so long: no lease ends by it. O(attempts)."""
     for attempt in state.work.attempts.values():
         for rank in range(len(attempt.renewed_ms)):
+            attempt.unseen_ms.setdefault(rank, attempt.renewed_ms[rank])
             attempt.renewed_ms[rank] = min(state.now_ms, attempt.renewed_ms[rank] + stalled_ms)
 
 

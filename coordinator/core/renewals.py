@@ -83,6 +83,7 @@ def _renew(state: ClusterState, attempt: Attempt, rank: int, beat: Beat, policy:
     elif term_ms < held_ms and rank not in attempt.shrinks and beat.seq:
         attempt.shrinks[rank] = (beat.seq, term_ms)
     attempt.renewed_ms[rank] = max(attempt.renewed_ms[rank], beat.received_ms)
+    attempt.unseen_ms.pop(rank, None)
     return Term(attempt_id=attempt.row.attempt_id, token=attempt.row.token, term_ms=term_ms)
 
 

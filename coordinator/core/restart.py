@@ -47,7 +47,9 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
         if provider.session is not None:
             state.review_at(provider, state.rejoin_by_ms)
         changed(out, provider)
+    seen_ms = state.now_ms - (state.outage_ms or 0)
     for attempt in state.work.attempts.values():
+        attempt.unseen_ms = dict.fromkeys(range(len(attempt.renewed_ms)), seen_ms)
         attempt.renewed_ms = [state.now_ms] * len(attempt.renewed_ms)
         attempt.granted_ms = state.now_ms
         if attempt.row.state is AttemptState.IN_DOUBT:  # its lease lives for the whole term again

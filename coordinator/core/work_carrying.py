@@ -53,7 +53,7 @@ def _carry_attempt(accounts: Accounts, before: Attempt | None, attempt: Attempt,
         attempt.renewed_ms = [now_ms for _ in ranks]
         attempt.granted_ms = now_ms
         return
-    attempt.renewed_ms = list(before.renewed_ms)
+    attempt.renewed_ms, attempt.unseen_ms = list(before.renewed_ms), dict(before.unseen_ms)
     attempt.terms_ms = [min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks]
     attempt.granted_ms = before.granted_ms
     if attempt.row.state is AttemptState.IN_DOUBT:  # else the next tick doubts it again

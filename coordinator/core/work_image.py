@@ -51,6 +51,7 @@ class AttemptMemory(Struct, frozen=True, gc=False, kw_only=True):
     granted_ms: Ms
     shrinks: tuple[tuple[int, int, Ms], ...]
     tenant: TenantName
+    unseen: tuple[tuple[int, Ms], ...] = ()
 
 
 class LoadMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -152,6 +153,7 @@ def _attempt_memory(attempt: Attempt) -> AttemptMemory:
         granted_ms=attempt.granted_ms,
         shrinks=tuple((rank, seq, term) for rank, (seq, term) in sorted(attempt.shrinks.items())),
         tenant=attempt.tenant,
+        unseen=tuple(sorted(attempt.unseen_ms.items())),
     )
 
 
@@ -208,3 +210,4 @@ def _restore_attempt(attempt: Attempt, memory: AttemptMemory) -> None:
     attempt.renewed_ms, attempt.terms_ms = list(memory.renewed_ms), list(memory.terms_ms)
     attempt.stopping, attempt.silent, attempt.granted_ms = memory.stopping, set(memory.silent), memory.granted_ms
     attempt.shrinks = {rank: (seq, term) for rank, seq, term in memory.shrinks}
+    attempt.unseen_ms = dict(memory.unseen)

@@ -307,6 +307,31 @@ def test_one_that_was_lost_is_charged_to_its_last_renewal_and_once() -> None:
     assert site.job().cost == sum(row.cost for row in site.ledger())
 
 
+def test_nobody_pays_for_the_time_in_which_the_coordinator_was_away() -> None:
+    """A provider that booted anew meanwhile: its sign of life then is none of what was lost with it."""
+    site = a_site()
+    site.asks(a_job())
+    site.run_to(100)
+    site.restart(5_000)
+    site.back("a", rebooted=True, process="p2")
+    site.run_to(5_050)
+    (lost,) = site.ledger()
+    assert 0 < lost.ran_ms <= 100_000
+
+
+def test_nobody_pays_for_a_stall_of_the_coordinator() -> None:
+    """It moves every lease by its length; what a lost one is charged for it does not."""
+    site = a_site()
+    site.asks(a_job())
+    site.run_to(100)
+    site.falls_silent("a")
+    site.at(120)
+    site.tick(stalled_s=18)
+    site.run_to(300)
+    (lost,) = site.ledger()
+    assert 100_000 == lost.ran_ms
+
+
 def test_what_never_ran_costs_nothing_and_free_pools_write_no_ledger() -> None:
     site = a_site()
     site.agents["a"].grants = "refuses"
