@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from store.sqlite import sqlite3
 
 Columns = tuple[Any, ...]
-CHUNK_VALUES = 3_000
+CHUNK_VALUES = 3_072
 """Of one statement: the writer asks for the GIL after each, and waits for it beside a busy event loop."""
 CHUNK_ROWS = (512, 64, 8)
 """Rows of one statement, of those that hold no more values than that; what is left goes one by one."""

@@ -118,8 +118,11 @@ class Candidates:
         self._seen = state.work.moves
         self._weight = fit_weight(policy)
         self._ranked: dict[Ask, _Ranked] = {}
+        pools, labels = shape.pools, shape.labels
         for provider in state.providers.values():
-            self._judge(state, provider)
+            row = provider.row  # what rules out most, and is asked soonest
+            if (not pools or row.pool in pools) and (not labels or all(row.labels.get(n) == v for n, v in labels)):
+                self._judge(state, provider)
 
     def forget(self, who: ProviderId) -> None:
         self.able.pop(who, None)

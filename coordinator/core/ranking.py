@@ -86,7 +86,7 @@ def unfit(offer: Offer, load: Load, ask: Ask, arrangement: Arrangement) -> float
 
 
 def unfits(offer: Offer, load: Load, ask: Ask, arrangement: Arrangement, count: int) -> list[float]:
-    """`unfit` of each of so many of `ask` that are placed there one after the other; of one alone if it asks for GPUs."""
+    """`unfit` of each of so many of `ask` that are placed there one after the other; of one if it asks for GPUs."""
     gpus = GPU_WEIGHT * (1.0 - (sum(load.gpus) + ask.gpus) / (offer.gpus * UNIT)) if offer.gpus else 0.0
     idle = []
     for number in range(1, count + 1):
