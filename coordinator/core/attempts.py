@@ -14,7 +14,7 @@ from coordinator.core.charging import charge_exit, charge_lost
 from coordinator.core.commands import Decision, Promised, Send, Settled, StopAttempt
 from coordinator.core.endings import end_task, rank_freed, stop, take_back
 from coordinator.core.events import AgentGranted, AgentRefused, AttemptExited, AttemptPhase
-from coordinator.core.ids import AttemptId, ConnId, Ms, dotted
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, dotted
 from coordinator.core.leases import (
     drop_if_free,
     free_rank,
@@ -38,6 +38,7 @@ from coordinator.core.retries import (
     told,
 )
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo, LeaseToken, WorkState
+from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.core.transitions import (
     audit_attempt,
@@ -97,9 +98,17 @@ def acknowledge(state: ClusterState, attempt: Attempt, rank: int, policy: Policy
     if len(ranks) == 1 or all(row.acked for number, row in enumerate(ranks) if number != rank):
         job, step, _ = home
         launch(state, job, step, attempt, policy, out)
+        if not all(is_there(state, row.provider_id) for row in ranks):
+            # After a full disk nobody has doubted it yet: the next tick does.
+            state.work.wheel.put(attempt.row.attempt_id, state.now_ms)
     else:
         attempt.row = set_rank(attempt.row, rank, acked=True)
         put_attempt(attempt, out)
+
+
+def is_there(state: ClusterState, provider_id: ProviderId) -> bool:
+    provider = state.providers.get(provider_id)
+    return provider is not None and provider.phase is Liveness.ONLINE
 
 
 def on_refused(state: ClusterState, event: AgentRefused, policy: Policy, out: Decision) -> None:

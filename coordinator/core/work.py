@@ -151,8 +151,8 @@ class Attempt(Struct, gc=False, kw_only=True):
     granted_ms: Ms = 0
     """When its grant was sent, as far as is remembered."""
     unseen_ms: dict[int, Ms] = field(default_factory=dict)
-    """By rank: when it was heard of last, where `renewed_ms` was moved by our own stall or start. Who is lost is charged
-    for no longer than that."""
+    """By rank: when it was heard of last, where `renewed_ms` was moved by a stall or a start of ours. Who is lost is
+    charged for no longer than that."""
     shrinks: dict[int, tuple[int, Ms]] = field(default_factory=dict)
     """By rank: the renewal (its seq) that told of a shorter term. It counts when the agent is known to have it."""
     planned: tuple[Ms, Ms] = (-1, 0)

@@ -197,11 +197,14 @@ class World:
             case "kill" | "planned_stop":
                 log("coordinator", f"{fault.replace('_', ' ')}, back in {length:.0f} s")
                 torn = fault == "kill" and dice.random() < 0.5
+                planned = fault == "planned_stop" and not self.disk.full
+                if not planned:
+                    self.witness.runs.head_is_away(True)
                 if fault == "kill":
                     head.kill()
                 else:
                     head.stop()
-                self._after(length, lambda: self._restart(torn, planned=fault == "planned_stop"))
+                self._after(length, lambda: self._restart(torn, planned))
             case "stall":
                 log("coordinator", f"stands still for {length:.0f} s")
                 head.sleep(int(length * self.unit_ms))
@@ -246,7 +249,7 @@ class World:
             self._after(2, lambda: self._restart(torn, planned))
             return
         if not planned:
-            self.witness.runs.head_is_troubled()
+            self.witness.runs.head_is_away(False)
         self._teller.log("coordinator", "serves again")
         self.head.start(torn)
         self.users.ask_again()

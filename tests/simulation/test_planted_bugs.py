@@ -13,54 +13,88 @@ from types import ModuleType
 import pytest
 
 from coordinator.core import (
+    account,
+    account_image,
+    admission,
     alive,
     arrivals,
     attempts,
+    budgets,
+    capacity,
     challenges,
+    charging,
     endings,
+    fair_share,
+    fresh,
     jobs,
     leases,
     liveness,
     loss,
+    metering,
+    order,
     pace,
     placement,
+    plans,
+    prefetch,
     providers,
     publish,
     queue,
+    quotas,
     reload,
     renewals,
+    reservations,
     restart,
     retries,
     sessions,
+    tenants,
+    waiting,
     work_carrying,
     work_loading,
     work_time,
 )
 from coordinator.simulator import fates, keeper, story
+from coordinator.simulator.fairness import story as fairness
 
 SEEDS_MAX = 80
+LIGHT_SEEDS_MAX = 60
 EVENTS = 2_000
 
 DECIDING = (
+    account,
+    account_image,
+    admission,
     alive,
     arrivals,
     attempts,
+    budgets,
+    capacity,
     challenges,
+    charging,
     endings,
+    fair_share,
+    fresh,
     jobs,
     leases,
     liveness,
     loss,
+    metering,
+    order,
     pace,
     placement,
+    plans,
+    prefetch,
     providers,
     publish,
     queue,
+    quotas,
     reload,
     renewals,
+    reservations,
     restart,
     retries,
     sessions,
+    tenants,
+    waiting,
     work_carrying,
     work_loading,
     work_time,
@@ -166,7 +200,7 @@ BUGS = {
         "    return attempt.renewed_ms[rank] + attempt.terms_ms[rank] // 2\n",
     ),
     "a fenced lease is renewed": (
-        "        if not is_live(attempt) and not _counts_again(state, attempt, rank, provider, out):\n",
+        "        if not is_live(attempt) and not _counts_again(state, attempt, rank, provider, policy, out):\n",
         "        if attempt.row.attempt < 0:\n",
     ),
     "a term shrinks before the agent knows": (
@@ -193,7 +227,91 @@ BUGS = {
         "    work.by_key[",
         "    dict[object, object]()[",
     ),
+    "a quota of CPUs is filled by one more": (
+        "(account.cpus + ask.cpus * nodes) * 100 > quota.cpus",
+        "(account.cpus + ask.cpus * nodes - 1) * 100 > quota.cpus + ask.cpus",
+    ),
+    "a quota of running jobs is off by one": (
+        "len(account.jobs) >= quota.running:",
+        "len(account.jobs) > quota.running:",
+    ),
+    "a job that ended goes on being reserved for": (
+        "    account.reserved -= job.reserved\n",
+        "",
+    ),
+    "what is reserved is not counted": (
+        "    return min(account.row.cost + account.reserved - (",
+        "    return min(account.row.cost - (",
+    ),
+    "something starts at a budget that is used up": (
+        "    if quota.budget is not None and is_broke(account, state.now_ms):\n",
+        "    if quota.budget is not None and account.row.cost < 0:\n",
+    ),
+    "work goes on at the end of a budget": (
+        "    if not broke or account.tenant.on_budget is not OnBudget.STOP:\n",
+        "    if not broke or account.tenant.name:\n",
+    ),
+    "a full disk keeps what was charged in vain": (
+        "            account.freed = max(account.freed, before.freed) + 1\n",
+        "            account.freed = max(account.freed, before.freed) + 1\n            account.row = before.row\n",
+    ),
+    "what the month before was charged for is charged again": (
+        "    since_ms = row.metered_ms if row.metered_ms is not None else _began_ms(row)\n",
+        "    since_ms = _began_ms(row)\n",
+    ),
+    "a new month begins with what the old one cost": (
+        "month=next_month(account.row.month), cost=0,",
+        "month=next_month(account.row.month),",
+    ),
+    "an agent is paid for what it says": (
+        "min(_began_ms(row) + exit.ran_ms, state.now_ms)",
+        "_began_ms(row) + exit.ran_ms",
+    ),
+    "who was lost is charged for until somebody noticed": (
+        "    until_ms = max(until_ms, _began_ms(row))\n",
+        "    until_ms = max(state.now_ms, _began_ms(row))\n",
+    ),
+    "a charge is rounded down": (
+        "    return -(-rate * ran_ms // SCALE)\n",
+        "    return rate * ran_ms // SCALE\n",
+    ),
+    "one in line holds room that is not there": (
+        "    if share_of(offer, load, share.ask) is None:\n        return False\n",
+        "",
+    ),
+    "a keeper starts those in line beyond its room": (
+        "            if not self._fits(first.share.ask):\n                return\n",
+        "",
+    ),
 }
+
+LIGHT_BUGS = {
+    "what a tenant had is not remembered": (
+        "    return now + (account.share - now) * math.exp2(-past_ms / accounts.half_life_ms)\n",
+        "    return account.share\n",
+    ),
+    "weights do not count": (
+        "dominant(accounts, account)) / account.tenant.weight",
+        "dominant(accounts, account))",
+    ),
+    "nobody ages": (
+        "    return (now_ms - band.since_ms) // policy.aging_ms if band.since_ms is not None else 0\n",
+        "    return 0\n",
+    ),
+    "aging undoes the shares of equals": (
+        "min(priority + aged, max(priority, top))",
+        "priority + aged",
+    ),
+    "whoever has a time limit passes a planned start": (
+        "    return want.limit_ms is not None and now_ms + want.limit_ms + SLACK_MS <= plan.start_ms\n",
+        "    return want.limit_ms is not None\n",
+    ),
+    "the first of the queue waits for its plan": (
+        "            tried = len(self._ahead) > 1 and state.now_ms < due_ms",
+        "            tried = state.now_ms < due_ms",
+    ),
+}
+"""Caught by the light worlds."""
 
 
 @contextmanager
@@ -241,3 +359,11 @@ def test_a_planted_bug_is_caught(bug: str) -> None:
         assert f"VIOLATED {violation}" == lines[-2]
         assert f"replay it: coord simulate --seed {seed} --steps {EVENTS}" == lines[-1]
     assert 0 == story.run(0, 200, lines.append), "the bug stays behind"
+
+
+@pytest.mark.parametrize("bug", LIGHT_BUGS)
+def test_a_planted_unfairness_is_caught(bug: str) -> None:
+    with planted(*LIGHT_BUGS[bug]):
+        caught = next((seed for seed in range(LIGHT_SEEDS_MAX) if fairness.be_fair(seed).violation), None)
+        assert caught is not None, f"{LIGHT_SEEDS_MAX} seeds did not notice that {bug}"
+    assert not fairness.be_fair(caught).violation, "the bug stays behind"

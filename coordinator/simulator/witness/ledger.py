@@ -23,7 +23,7 @@ from coordinator.core.rows import (
 )
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.runs import Runs
-from coordinator.simulator.witness.sessions import Sessions, slack_ms
+from coordinator.simulator.witness.sessions import Sessions
 
 HOUR_MS: Ms = 3_600_000
 SCALE = 10**9 * HOUR_MS
@@ -134,13 +134,8 @@ class Ledger:
             expect(is_ms <= max(was_ms, heard_ms), f"{who} was lost and is charged {is_ms} ms, seen for {heard_ms}")
 
     def _heard_by_ms(self, provider_id: ProviderId, now_ms: Ms) -> Ms:
-        """Until when it counts as heard at the latest: a session that ends without a word lasts for an interval longer,
-        and a stall of ours moves every lease by its length."""
-        head = self._ground.head
-        last_ms = self._heard_ms.get(provider_id, now_ms)
-        stalled_ms = (now_ms - last_ms) - (head.awake_at(now_ms) - head.awake_at(last_ms))
-        slow_ms = self._ground.policy.stall_ms if head.lag_high_ms > 1 else 0
-        return last_ms + self._sessions.interval_high_ms + stalled_ms + slow_ms + slack_ms(self._ground)
+        """Until when it counts as heard at the latest: a session that ends without a word lasts an interval longer."""
+        return self._heard_ms.get(provider_id, now_ms) + self._sessions.interval_high_ms
 
     # ---- what became durable
 

@@ -10,7 +10,6 @@ from coordinator.core.amounts import Ask, Price
 from coordinator.core.errors import Refusal
 from coordinator.core.ids import JobId, Ms, PoolName
 from coordinator.core.jobspec import JobSpec, StepSpec
-from coordinator.core.months import begins_ms, month_of
 from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, JobRow, OnFull, StepRow, TenantRow, WorkState
 from coordinator.simulator.witness.ledger import FREE, SCALE, rate_of, up
 
@@ -77,7 +76,6 @@ def accrued(rows: Iterable[tuple[AttemptRow, int]], now_ms: Ms) -> tuple[int, in
         if row.state not in LIVE_ATTEMPT or row.started_at_ms is None:
             continue
         since_ms = row.metered_ms if row.metered_ms is not None else row.started_at_ms
-        since_ms = max(since_ms, begins_ms(month_of(now_ms)))
         rate = sum(rate_of(rank.share.ask, rank.price) for rank in row.ranks if rank.exit is None)
         run = rate * (now_ms - since_ms)
         total += run

@@ -184,8 +184,10 @@ class Results:
         if before is not None and before.state != row.state:
             if row.state is AttemptState.COMPLETED:
                 self._check_result(row)
-            elif row.state in (AttemptState.FAILED, AttemptState.LOST):
+            elif row.state is AttemptState.FAILED or (row.state is AttemptState.LOST and not _never_began(row)):
                 self._charge(row)
+            elif before.state is AttemptState.LOST:
+                self._charged.get(row.task_id, {}).get(AttemptState.LOST, set()).discard(row.attempt)  # it is back
 
     def _check_result(self, row: AttemptRow) -> None:
         expect, who = self._ground.expect, f"attempt {dotted(row.attempt_id)}"
@@ -229,3 +231,8 @@ class Results:
     def unsettled(self) -> list[JobId]:
         """Acknowledged jobs that have not ended."""
         return [job_id for job_id in sorted(self._acked) if self._jobs[job_id].state not in ENDED]
+
+
+def _never_began(row: AttemptRow) -> bool:
+    """It stood in line when it was lost: nothing is lost with it."""
+    return row.prefetched and not any(rank.running for rank in row.ranks)

@@ -36,6 +36,8 @@ class Runs:
         self._forgotten: set[ProviderId] = set()
         self._trouble_ms: dict[ProviderId, Ms] = {}
         self._head_trouble_ms: Ms = 0
+        self._head_away = False
+        """It ended without having made its leases longer."""
 
     # ---- what machines tell
 
@@ -72,6 +74,7 @@ class Runs:
         last_ms = max(self._trouble_ms.get(machine.provider_id, 0), self._head_trouble_ms)
         calm_ms = self._ground.head.awake_ms() - last_ms
         quiet = calm_ms > CALM_S * self._ground.unit_ms and machine.provider_id not in self._copied
+        quiet = quiet and not self._head_away
         # A crowded fleet beats so rarely that a fresh lease may wait for its first renewal longer than its term allows.
         quiet = quiet and 3 * self._sessions.interval_high_ms <= self._ground.policy.term_ms
         self._ground.expect(
@@ -91,6 +94,11 @@ class Runs:
     def head_is_troubled(self) -> None:
         """The coordinator was killed, stands still, is slow or cannot write, or was so until now."""
         self._head_trouble_ms = self._ground.head.awake_ms()
+
+    def head_is_away(self, away: bool) -> None:
+        """It was killed, or stopped while it could not write; or it serves again."""
+        self._head_away = away
+        self.head_is_troubled()
 
     # ---- what the witness asks
 

@@ -69,6 +69,8 @@ class Tenancy:
         """What was held when the quota was set last: nothing is taken away then."""
         self._broke_ms: dict[TenantName, Ms] = {}
         """Since when a budget was found used up, in waking time."""
+        self._month = 0
+        """Of the last decision."""
 
     def load(self) -> None:
         """What is durable is all there is."""
@@ -137,7 +139,9 @@ class Tenancy:
 
     def decided(self, event: events.AnyEvent, decision: commands.Decision, state: ClusterState) -> None:
         """What it grants must fit, what it refuses must not."""
-        if isinstance(event, events.JobSubmit):
+        month, self._month = self._month, month_of(state.now_ms)
+        turned = month != self._month  # what was used until then is another month's within this decision
+        if isinstance(event, events.JobSubmit) and not turned:
             self._check_answer(event, decision, state.now_ms)
         self._note_life(event, state)
         self.ledger.decided(decision, self._attempts, state.now_ms)
