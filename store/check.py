@@ -25,6 +25,13 @@ from store.sqlite import open_reader, sqlite3, translated
 from store.truth import TABLES
 
 PROBLEMS_MAX = 100
+UNBALANCED = """
+SELECT tenant, month, account.cost, coalesce(charged, 0)
+  FROM account LEFT JOIN (SELECT tenant, month, sum(cost) AS charged FROM ledger GROUP BY tenant, month)
+       USING (tenant, month)
+ WHERE account.cost <> coalesce(charged, 0)
+"""
+"""Accounts whose cost is not the sum of their charges of the month."""
 
 
 def check_files(data_dir: Path) -> CheckReport:
@@ -69,6 +76,8 @@ def _check_database(connection: sqlite3.Connection, database: str, problems: lis
         for columns in connection.execute(f"SELECT {', '.join(kind.columns)} FROM {table}"):  # noqa: S608
             read_row(table, columns, problems)
             count += 1
+    for tenant, month, cost, charged in connection.execute(UNBALANCED):
+        problems.append(f"truth.sqlite: account {tenant} has cost {cost} in {month}, its ledger adds up to {charged}")
     return count
 
 

@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
@@ -33,6 +35,7 @@ from tests.conformance.homes import (
     a_task,
     an_attempt,
 )
+from tests.conformance.test_usage import a_charge, an_account
 
 PAGE = 4_096
 FRAME = PAGE + 24
@@ -256,6 +259,23 @@ def test_the_full_check_finds_damage_that_a_start_does_not(filled: Path, tmp_pat
         (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'session_by_end'").fetchone()
     overwrite("truth.sqlite", (root - 1) * PAGE + 8, b"\x00" * 64)(data)
     assert any(problem.startswith("truth.sqlite") for problem in check_files(data.path).problems)
+
+
+def test_an_account_that_is_not_the_sum_of_its_ledger_is_found(tmp_path: Path) -> None:
+    """Of its month; charges of other months and tenants are none of its sum."""
+    home = DiskHome(tmp_path / "data")
+    charges = [replace(a_charge(seq, Random(seq)), tenant="physics", month=202_511, cost=seq) for seq in (1, 2)]
+    others = [replace(a_charge(3, Random(3)), month=202_510), replace(a_charge(4, Random(4)), tenant="b")]
+
+    async def write(store: DiskStore) -> None:
+        rows: list[Row] = [an_account(cost=3), *charges, *others]
+        await store.commit([Put(row) for row in rows])
+        assert () == (await store.check()).problems
+        await store.commit([Put(an_account(cost=4))])
+        (problem,) = (await store.check()).problems
+        assert "truth.sqlite: account physics has cost 4 in 202511, its ledger adds up to 3" == problem
+
+    home.run(write)
 
 
 # ---- the write-ahead log
