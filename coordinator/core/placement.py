@@ -411,6 +411,8 @@ class Pass:
         job = work.jobs[JobId(spot[0])]
         if job.row.promised_at_ms is not None or job.row.started_at_ms is not None:
             return
+        if job.row.job_id in work.accounts.of(want.tenant).jobs:
+            return  # its first task has its place already, though it does not run yet
         plan = self._ahead.get(want)
         if plan is not None:
             touch_job(state, job, promised_at_ms=plan.start_ms)

@@ -131,6 +131,15 @@ def test_the_promise_is_made_once_and_compared_when_it_starts() -> None:
     assert [(2, promised, site.now_ms)] == [(n.job_id, n.promised_at_ms, n.started_at_ms) for n in notes]  # type: ignore[union-attr]
 
 
+def test_a_job_whose_first_task_found_room_at_once_is_promised_nothing() -> None:
+    """A promise is of a job's start: what the rest of its tasks waits for is none, and no error of one is measured."""
+    site = Site("a", offer=TWO)
+    site.submit(a_job(tasks=10))
+    assert 2 == len(site.running("a"))
+    assert site.job(1).promised_at_ms is None
+    assert not [note for decision in site.decisions for note in decision.notes if type(note).__name__ == "Promised"]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_nobody_who_is_let_past_delays_the_planned_start_of_the_head(seed: int) -> None:
     """Random sizes, nodes and lengths, all with a limit that they use up, in one band: whenever the first in the queue
