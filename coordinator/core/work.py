@@ -237,9 +237,9 @@ class Work:
         self.queue: dict[Want, Line] = {}
         """Everything that could be placed at once if there were room."""
         self.bands: dict[tuple[TenantName, int], Band] = {}
+        """The same by tenant and priority."""
         self.later: dict[tuple[TenantName, int], None] = {}
         """Those of them that have lines for the next Places."""
-        """The same by tenant and priority."""
         self.arrivals = 0
         """Heads of lines that were put into a band's heap: tells equal ones apart."""
         self.lines = 0
