@@ -55,8 +55,10 @@ def _counts_again(
 
 def rank_of(attempt: Attempt, provider: Provider) -> int | None:
     """Which rank of it is this provider's."""
-    who = provider.row.provider_id
-    return next((rank for rank, row in enumerate(attempt.row.ranks) if row.provider_id == who), None)
+    who, ranks = provider.row.provider_id, attempt.row.ranks
+    if ranks[0].provider_id == who:  # of nearly all of them
+        return 0
+    return next((rank for rank, row in enumerate(ranks) if row.provider_id == who), None)
 
 
 def _confirm(attempt: Attempt, rank: int, renewed_seq: int, out: Decision) -> None:

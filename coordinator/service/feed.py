@@ -39,7 +39,7 @@ class Feed:
         self._jobs: WeakValueDictionary[JobId, asyncio.Future[None]] = WeakValueDictionary()
         """Gone by itself with the last who waits for it."""
         self._closed = False
-        views.listen(self._on_audited, commands.Audited)
+        views.listen_audit(self._on_audited)
         views.listen(self._on_change, commands.JobChanged, commands.AttemptChanged)
 
     def close(self) -> None:
@@ -49,13 +49,12 @@ class Feed:
         for job_id in tuple(self._jobs):
             self._ring_job(job_id)
 
-    def _on_audited(self, note: commands.Note) -> None:
-        if isinstance(note, commands.Audited):
-            self._ring.append(note.row)
-            if len(self._ring) > 2 * RING_MAX:
-                del self._ring[:RING_MAX]
-            self.last_seq = note.row.seq
-            self._bell.ring()
+    def _on_audited(self, rows: list[AuditRow]) -> None:
+        self._ring += rows
+        if len(self._ring) > 2 * RING_MAX:
+            del self._ring[:-RING_MAX]
+        self.last_seq = rows[-1].seq
+        self._bell.ring()
 
     def _on_change(self, note: commands.Note) -> None:
         if isinstance(note, commands.JobChanged | commands.AttemptChanged):

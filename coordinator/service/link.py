@@ -21,7 +21,7 @@ from coordinator import ports, wire
 from coordinator.core import commands, events
 from coordinator.core.commands import CloseCode
 from coordinator.core.errors import Code
-from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, ProviderKey, dotted
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, ProviderKey, attempt_of, dotted
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, TokenRow
 from coordinator.service.acks import AckWheel
 from coordinator.service.frames import Frame, close_frame, pong_frame, text_frame
@@ -225,8 +225,9 @@ class Link:
                 if type(message) is wire.Heartbeat:
                     beats.append(message)
                 elif type(message) is tuple:
-                    for part in message:
-                        self._say(part, beats)
+                    if not self._granted(message, beats):
+                        for part in message:
+                            self._say(part, beats)
                 else:
                     self._say(message, beats)
             elif kind is WSMsgType.BINARY and not self._peer.closed:
@@ -386,6 +387,31 @@ class Link:
             self._said.append(event_of(message, self.conn_id, self._around.clock.now_ms()))
             if len(self._said) >= SAID_MAX:
                 self._pass_on()
+
+    def _granted(self, parts: tuple[wire.FromAgent, ...], beats: list[wire.Heartbeat]) -> bool:
+        """A frame of acknowledgements alone, the commonest of frames with many messages: taken at once. False: it is
+        another one, and nothing of it was taken."""
+        if self.phase is not Phase.OPEN or beats:
+            return False
+        said: list[events.AttemptEvent] = []
+        at_ms, conn_id = self._around.clock.now_ms(), self.conn_id
+        for part in parts:
+            if type(part) is not wire.Granted or not token_is_sane(part.token):
+                return False
+            said.append(
+                events.AgentGranted(
+                    at_ms=at_ms,
+                    conn_id=conn_id,
+                    attempt_id=attempt_of(part.attempt),
+                    rank=part.rank,
+                    token=part.token,
+                )
+            )
+        if not self._peer.closed and self._allow(len(parts)):
+            self._said += said
+            if len(self._said) >= SAID_MAX:
+                self._pass_on()
+        return True
 
     def _pass_on(self) -> None:
         """All that was said of attempts, as one event."""

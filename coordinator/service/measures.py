@@ -10,7 +10,7 @@ import psutil
 from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.providers import DEFAULT_POOL
-from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptState, WorkState
+from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptState, AuditRow, WorkState
 from coordinator.core.snapshot import Liveness
 from coordinator.service import metrics as m
 from coordinator.service.agents import AgentLinks
@@ -27,9 +27,9 @@ from coordinator.service.views import LiveViews
 def count_notes(metrics: Metrics, views: LiveViews) -> None:
     """Count sessions and warnings as they become durable."""
 
-    def on_audited(note: commands.Note) -> None:
-        if isinstance(note, commands.Audited):
-            metrics.add(m.TRANSITIONS, 1, note.row.entity, note.row.after)
+    def on_audited(rows: list[AuditRow]) -> None:
+        for (entity, after), n in Counter([(row.entity, row.after) for row in rows]).items():
+            metrics.add(m.TRANSITIONS, n, entity, after)
 
     def on_note(note: commands.Note) -> None:
         match note:
@@ -42,7 +42,7 @@ def count_notes(metrics: Metrics, views: LiveViews) -> None:
             case _:
                 pass
 
-    views.listen(on_audited, commands.Audited)
+    views.listen_audit(on_audited)
     views.listen(on_note, commands.SessionOpened, commands.SessionEnded, commands.Warned)
 
 

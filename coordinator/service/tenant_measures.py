@@ -12,7 +12,7 @@ from coordinator.core import commands
 from coordinator.core.account import Account
 from coordinator.core.amounts import UNIT
 from coordinator.core.fair_share import dominant
-from coordinator.core.rows import AttemptState, WorkState
+from coordinator.core.rows import AttemptState, AuditRow, WorkState
 from coordinator.core.usage import usage_of
 from coordinator.service import metrics as m
 from coordinator.service.engine import Engine
@@ -34,10 +34,11 @@ def count_waits(metrics: Metrics, views: LiveViews) -> None:
                     how = "backfilled"
                 metrics.add(m.PLACED, 1, how)
 
-    def on_audited(note: commands.Note) -> None:
-        if isinstance(note, commands.Audited) and note.row.entity == "job" and note.row.after == WorkState.RUNNING:
-            audit = note.row
-            job = views.jobs.get(audit.job_id) if audit.job_id is not None else None
+    def on_audited(rows: list[AuditRow]) -> None:
+        for audit in rows:
+            if audit.entity != "job" or audit.after != WorkState.RUNNING or audit.job_id is None:
+                continue
+            job = views.jobs.get(audit.job_id)
             if job is not None and not job.retries:  # a retried one waited for a person, too
                 waited_s = max(0.0, audit.wall_ns / 1e9 - job.submitted_at_ms / 1e3)
                 metrics.observe(m.QUEUE_WAIT, waited_s, job.tenant)
@@ -48,7 +49,7 @@ def count_waits(metrics: Metrics, views: LiveViews) -> None:
             metrics.observe(m.START_ERROR, abs(note.started_at_ms - note.promised_at_ms) / 1_000, side)
 
     views.listen(on_attempt, commands.AttemptChanged)
-    views.listen(on_audited, commands.Audited)
+    views.listen_audit(on_audited)
     views.listen(on_promised, commands.Promised)
 
 

@@ -15,12 +15,23 @@ from msgspec import Struct
 from coordinator.core import commands
 from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TenantName, TokenId
 from coordinator.core.publish import view_of
-from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, AttemptState, JobRow, PoolRow, TenantRow, TokenRow
+from coordinator.core.rows import (
+    ENDED,
+    LIVE_ATTEMPT,
+    AttemptRow,
+    AttemptState,
+    AuditRow,
+    JobRow,
+    PoolRow,
+    TenantRow,
+    TokenRow,
+)
 from coordinator.core.snapshot import ProviderView
 from coordinator.core.state import ClusterState
 from coordinator.service.tokens import digest_of
 
 Listener = Callable[[commands.Note], None]
+AuditListener = Callable[[list[AuditRow]], None]
 
 
 ENDED_MAX = 20_000
@@ -103,6 +114,7 @@ class LiveViews:
         """Those that have a row; `default` may have none."""
         self._by_digest: dict[str, TokenRow] = {}
         self._listeners: list[tuple[Listener, tuple[type, ...]]] = []
+        self._auditors: list[AuditListener] = []
         self._heard: dict[type, tuple[Listener, ...]] = {}
         """By kind of note: who wants it. A short task leaves twelve notes, and most listeners want none of them."""
 
@@ -111,6 +123,11 @@ class LiveViews:
         block, await or raise."""
         self._listeners.append((listener, kinds))
         self._heard.clear()
+
+    def listen_audit(self, listener: AuditListener) -> None:
+        """The same, with the audit rows of a decision in one call, after its other notes: they are most of what is
+        told, and nobody looks at what else changed in between."""
+        self._auditors.append(listener)
 
     def _who_hears(self, kind: type) -> tuple[Listener, ...]:
         found = self._heard[kind] = tuple(who for who, kinds in self._listeners if not kinds or kind in kinds)
@@ -134,16 +151,22 @@ class LiveViews:
     def apply(self, notes: Iterable[commands.Note]) -> None:
         """Publish what became durable."""
         heard = self._heard
+        audited: list[AuditRow] = []
         for note in notes:
             kind = type(note)
             # What comes most often first, told by its type alone.
-            if kind is commands.AttemptChanged:
+            if kind is commands.Audited:
+                audited.append(note.row)  # type: ignore[union-attr,arg-type]
+            elif kind is commands.AttemptChanged:
                 self._put_attempt(note)  # type: ignore[arg-type]
-            elif kind is not commands.Audited:
+            else:
                 self._put(note)
             listeners = heard.get(kind)
             for listener in listeners if listeners is not None else self._who_hears(kind):
                 listener(note)
+        if audited:
+            for auditor in self._auditors:
+                auditor(audited)
 
     def _put_attempt(self, note: commands.AttemptChanged) -> None:
         row, fenced = note.row, note.fenced

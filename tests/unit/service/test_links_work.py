@@ -203,6 +203,27 @@ def test_a_word_about_an_attempt_that_is_none_is_answered_with_an_error(message:
     asyncio.run(main())
 
 
+def test_a_frame_of_acknowledgements_is_taken_in_order_and_one_bad_token_spoils_itself_alone() -> None:
+    """The short way for such frames says the core the same as one message a frame would."""
+    names = [f"1.0.{n}.1" for n in range(64)]
+    said = [{"type": "granted", "attempt": name, "rank": 0, "token": [1, n]} for n, name in enumerate(names)]
+
+    async def main() -> None:
+        async with a_rig() as rig:
+            heard, agent = Heard(rig), await a_worker(rig)
+            agent.say(said)
+            agent.say([said[0], {**said[1], "token": [2**32, 1]}, said[2]])
+            assert (await agent.hears("error"))["code"] == "bad_frame"
+            agent.say({"type": "granted", **SAID})
+            await until(lambda: sum(isinstance(event, events.AgentGranted) for event in heard.events) == 67)
+            found = [event for event in heard.events if isinstance(event, events.AgentGranted)]
+            assert [event.token.number for event in found] == [*range(64), 0, 2, 5]
+            assert [event.attempt_id[2] for event in found[:66]] == [*range(64), 0, 2]
+            assert {event.conn_id for event in found} == {conn_of(rig)}
+
+    asyncio.run(main())
+
+
 def test_nothing_is_believed_before_the_welcome() -> None:
     """Neither a word about an attempt nor log bytes."""
 
