@@ -101,6 +101,7 @@ def create(client: Client, name: str, **options: Any) -> None:
     """
     entry = client.tenants.create(name, **changes_of(options))
     terminal.say(f"tenant {terminal.safe(entry.name)} is there: {terminal.safe(limits_text(entry))}")
+    _say_rails(client, entry)
     terminal.say(f"its token: coord token create --role tenant --tenant {terminal.safe(entry.name)} --out FILE")
 
 
@@ -154,6 +155,15 @@ def change(client: Client, name: str, **options: Any) -> None:
         raise click.UsageError(f"nothing to change: coord tenant set {terminal.safe(name)} --cpus 32")
     entry = client.tenants.change(name, **asked)
     terminal.say(f"tenant {terminal.safe(entry.name)}: {terminal.safe(limits_text(entry))}, weight {entry.weight}")
+    _say_rails(client, entry)
+
+
+def _say_rails(client: Client, entry: TenantEntry) -> None:
+    """How far its limits are filled, where that is not up to the limit: of 2 GPUs, say, one whole one."""
+    if any(limit is not None for limit in entry.quota.values()):
+        rails = rails_text(client.tenants.usage(entry.name).entries[0])
+        if rails:
+            terminal.say(f"filled up to {rails}")
 
 
 @tenant.command()
@@ -189,12 +199,21 @@ RUNTIME_MAX_MS = 366 * 86_400_000
 
 def limits_text(entry: TenantEntry) -> str:
     """`64 cpus, memory 512 GiB, budget 1000`, or that there are none."""
-    said = []
-    for name, limit in entry.quota.items():
-        if limit is not None:
-            text = amount_text(name, limit)
-            said.append(f"{text} {name}" if name in ("cpus", "gpus", "running", "queued") else f"{name} {text}")
-    return ", ".join(said) or "no limits"
+    return ", ".join(_named(name, limit) for name, limit in entry.quota.items() if limit is not None) or "no limits"
+
+
+def rails_text(usage: UsageEntry) -> str:
+    """`57.6 cpus, budget 900`: of the limits that are not filled to their end what may be used of them."""
+    return ", ".join(
+        _named(one.name, one.guardrail)
+        for one in usage.dimensions
+        if one.guardrail is not None and one.guardrail != one.limit
+    )
+
+
+def _named(name: str, amount: int) -> str:
+    text = amount_text(name, amount)
+    return f"{text} {name}" if name in ("cpus", "gpus", "running", "queued") else f"{name} {text}"
 
 
 def print_tenant(view: TenantView, form: output.Format) -> None:

@@ -143,6 +143,15 @@ def test_a_bar_is_never_longer_than_its_frame(used: int, reserved: int, drawn: s
     assert drawn == tenant.bar(a_dimension("budget", used=used, reserved=reserved, limit=100))
 
 
+def test_how_far_limits_are_filled_is_said_where_that_is_not_to_their_end() -> None:
+    """Who gives 2 GPUs learns at once that one whole one fits."""
+    usage = a_usage(
+        a_dimension("gpus", limit=2 * UNIT), a_dimension("running", limit=5), a_dimension("budget", limit=10 * UNIT),
+        a_dimension("cpus"),
+    )  # fmt: skip
+    assert tenant.rails_text(usage) == "1.8 gpus, budget 9"
+
+
 def test_a_note_moves_nobody_s_cursor(capsys: Out) -> None:
     """Text from outside is escaped in tables, and JSON has it harmless."""
     evil = t.Tenants(entries=(replace(a_tenant(), note="\x1b[2Jx"),))
