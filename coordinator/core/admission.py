@@ -196,13 +196,18 @@ def _check_sums(state: ClusterState, tenant: TenantRow, spec: JobSpec, cost: int
 
 def _hint(tenant: TenantRow, spec: JobSpec, refused: list[QuotaAsk]) -> str:
     """What would help, and nothing that would not: nobody is to wait for what no end of others brings."""
-    ways = ["ask for less"]
+    ways = []
+    if all(ask.name in CONCURRENT or ask.used + ask.reserved < ask.guardrail for ask in refused):
+        ways.append("ask for less")
+    elif any(ask.name in CUMULATIVE and ask.name != "storage" and ask.used >= ask.guardrail for ask in refused):
+        ways.append("wait for the next month (UTC)")
     if all(ask.request <= ask.guardrail and (ask.reserved if ask.name in CUMULATIVE else ask.used) for ask in refused):
         ways.append("wait for others to end")
-    costs = any(ask.name == "budget" for ask in refused)
+    costs = "ask for less" in ways and any(ask.name == "budget" for ask in refused)
     if costs and spec.estimate.cost is None and any(step.expected_ms is None for step in spec.steps):
         ways.append("say how long it should run (--expected)")
-    return f"{', '.join(ways)}, or have its limits raised: coord usage {tenant.name}"
+    ways.append("or have its limits raised" if ways else "have its limits raised")
+    return f"{', '.join(ways)}: coord usage {tenant.name}"
 
 
 def _words(ask: QuotaAsk) -> str:

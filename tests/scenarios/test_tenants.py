@@ -194,6 +194,13 @@ def test_a_refusal_proposes_only_what_would_help() -> None:
     assert "--expected" in refusal(site.asks(a_job())).hint
     told = a_job(a_step(expected_ms=3_600_000))
     assert "--expected" not in refusal(site.asks(told)).hint
+    site = a_site(budget=UNIT)
+    site.asks(a_job(a_step(expected_ms=60_000)))
+    site.run_to(HOUR_S)
+    hint = refusal(site.asks(a_job())).hint
+    assert "next month" in hint and "ask for less" not in hint
+    site = a_site(queued=0)
+    assert refusal(site.asks(a_job())).hint.startswith("have its limits raised")
 
 
 def test_jobs_that_run_and_jobs_that_wait_are_counted_exactly() -> None:
