@@ -132,8 +132,10 @@ def print_job(
         _print_tries(shown, form)
     if answer.next_page is not None or len(answer.tasks) > TASKS_SHOWN:
         sys.stdout.flush()
-        which = "failed ones" if those and entry.counts.failed else "of those that run" if those else "of them"
-        terminal.say(f"the first {len(shown)} {which}; all: coord job show {entry.job_id} --tasks")
+        counts = entry.counts
+        which = f"{counts.failed} that failed" if counts.failed else f"{counts.running} that run"
+        shown_of = f"{len(shown)} of {which}" if those else f"the first {len(shown)} of {counts.tasks}"
+        terminal.say(f"{shown_of}; all: coord job show {entry.job_id} --tasks")
 
 
 def print_tasks(answer: Tasks, form: output.Format) -> None:

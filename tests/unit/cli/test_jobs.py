@@ -171,14 +171,14 @@ def test_of_many_tasks_those_that_failed_are_shown_or_those_that_run(capsys: pyt
     runs = a_task(an_attempt(1, "running", "beta"), task="12.0.901", state="running,staging")
     asked = client(tasks=(bad, runs))
     many = replace(details(*[a_task(task=f"12.0.{n}") for n in range(20)]), next_page="x")
-    for counted, wanted, other in (
-        (counts(1000, failed=1, running=1), "12.0.900", "12.0.901"),
-        (counts(1000, running=1), "12.0.901", "12.0.900"),
+    for counted, wanted, other, words in (
+        (counts(1000, failed=1, running=1), "12.0.900", "12.0.901", "1 of 1 that failed"),
+        (counts(1000, running=7), "12.0.901", "12.0.900", "1 of 7 that run"),
     ):
         answer = replace(many, job=a_job(counts=counted))
         print_job(answer, "table", None, notable(asked, answer))
-        out = capsys.readouterr().out
-        assert wanted in out and other not in out and "12.0.1 " not in out
+        out, err = capsys.readouterr()
+        assert wanted in out and other not in out and "12.0.1 " not in out and words in err
     assert notable(asked, replace(details(), job=a_job(counts=counts(10, failed=1)))) == ()
     assert notable(asked, replace(many, job=a_job(counts=counts(1000)))) == ()
 
