@@ -255,7 +255,7 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     times = provider.row.quarantines
     length_ms = min(policy.quarantine_ms * 2 ** min(times, 32), policy.quarantine_max_ms)
     until_ms = state.now_ms + length_ms
-    why = f"{len(load.failures)} failures in a row, of {len(jobs)} jobs"
+    why = f"{len(load.failures)} failures in a row, of {len(jobs)} job{'s' if len(jobs) > 1 else ''}"
     load.failures = []
     state.work.drop_empty_load(provider_id)
     provider.row = replace(provider.row, quarantined_until_ms=until_ms, quarantine_why=why, quarantines=times + 1)
