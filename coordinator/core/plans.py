@@ -59,7 +59,7 @@ def ends_of(state: ClusterState, who: ProviderId) -> list[tuple[Ms, AttemptId, i
     for attempt_id, rank in load.attempts:
         attempt = work.attempts[attempt_id]
         found.append((over_by_ms(state, attempt), attempt_id, rank, attempt.row.ranks[rank].share))
-    found.sort(key=lambda end: end[:3])
+    found.sort()  # no two are alike before their shares are compared
     return found
 
 
@@ -74,19 +74,27 @@ def copy_of(load: Load) -> Load:
     )
 
 
-def free_at(state: ClusterState, provider: Provider, tenant: TenantName, ask: Ask) -> tuple[Ms, Load]:
-    """When this provider has room for `ask`, with nothing else on it at the latest, and what it holds then."""
+def free_at(
+    state: ClusterState, provider: Provider, tenant: TenantName, ask: Ask, by_ms: Ms | None = None
+) -> tuple[Ms, Load]:
+    """When this provider has room for `ask`, with nothing else on it at the latest, and what it holds then. If that is
+    later than `by_ms`, some moment that is later."""
     who = provider.row.provider_id
-    load = copy_of(state.work.loads.get(who, NOTHING))
-    when_ms = state.now_ms
-    for end_ms, attempt_id, rank, share in ends_of(state, who):
+    load = state.work.loads.get(who, NOTHING)
+    ends = ends_of(state, who)
+    when_ms, copied = state.now_ms, False
+    for end_ms, attempt_id, rank, share in ends:
         if has_room(provider, load, ask) and not bound_to_others(provider, load, tenant):
             break
+        if by_ms is not None and end_ms > by_ms:
+            return end_ms, load
+        if not copied:
+            load, copied = copy_of(load), True
         del load.attempts[attempt_id, rank]
         if load.behind.pop((attempt_id, rank), None) is None:
             add_share(load, share, -1)
         when_ms = end_ms
-    return when_ms, load
+    return when_ms, load if copied else copy_of(load)
 
 
 def make(
@@ -103,12 +111,14 @@ def make(
     if len(free) < nodes:
         return None
     for ask in asks:
-        times, loads = [], {}
+        times, loads, by_ms = [], {}, None
         for who in free:
             provider = state.providers[who]
             if not has_room(provider, NOTHING, ask):
                 continue
-            when_ms, loads[who] = free_at(state, provider, want.tenant, ask)
+            when_ms, loads[who] = free_at(state, provider, want.tenant, ask, by_ms)
+            if nodes == 1 and (by_ms is None or when_ms < by_ms):
+                by_ms = when_ms
             times.append((when_ms, int(who not in own), candidates.able[who].term, who))
         chosen = nsmallest(nodes, times)
         if len(chosen) == nodes and (best is None or chosen[-1][0] < best[0]):
