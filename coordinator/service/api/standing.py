@@ -15,7 +15,8 @@ from coordinator.timetext import to_text
 
 
 def reason_of(state: ClusterState, row: JobRow, policy: Policy) -> str:
-    """Why it stands as it does: of one that waits its tenant's quota, or its planned start, where that is so."""
+    """Why it stands as it does: of one that waits its tenant's quota, its planned start, or that nobody is there
+    who could run it, where that is so."""
     job = state.work.jobs.get(row.job_id)
     if job is None or row.state is not WorkState.PENDING or row.cancelling:
         return row.reason
@@ -28,7 +29,15 @@ def reason_of(state: ClusterState, row: JobRow, policy: Policy) -> str:
     starts = [ms for step in lines if (ms := _planned_ms(state, step)) is not None]
     if starts:
         return f"waits for capacity, its start is planned for {to_text(max(state.now_ms, min(starts)))}"
+    if all(_has_nobody(state, step) for step in lines):
+        return f"waits for a provider that could run it: coord job why {row.job_id}"
     return row.reason
+
+
+def _has_nobody(state: ClusterState, step: Step) -> bool:
+    """The last look found none that could take it even when it is empty."""
+    line = state.work.queue.get(step.line) if step.line is not None else None
+    return line is not None and line.held_by == "nobody"
 
 
 def _without_room(state: ClusterState, row: JobRow, step: Step, policy: Policy) -> tuple[str, ...]:

@@ -69,6 +69,19 @@ def test_the_list_says_whether_a_job_waits_for_capacity_its_plan_or_its_tenant_s
     served(test)
 
 
+def test_the_list_says_that_nobody_is_there_who_could_run_a_job() -> None:
+    """What waits in vain is told from what waits for its turn."""
+
+    async def test(rig: Rig) -> None:
+        await a_provider(rig)
+        vain = (await rig.post("/v1/jobs", JOB | {"resources": {"cpus": 400}})).json["job_id"]
+        work = rig.engine.state.work
+        await eventually(lambda: any(line.held_by for line in work.queue.values()), "a look at it")
+        assert f"waits for a provider that could run it: coord job why {vain}" == await reason(rig, vain)
+
+    served(test)
+
+
 def test_a_pool_tells_a_tenant_what_is_free_and_of_the_queue_its_own_part_alone() -> None:
     """Capacity is the same for everybody; what is held and what waits is one's own, or everybody's for who sees all."""
 
