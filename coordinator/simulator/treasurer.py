@@ -13,8 +13,8 @@ from coordinator.simulator.head import Head
 
 DEFAULT = TenantName("default")
 TENANTS = tuple(map(TenantName, ("physics", "bio", "guests")))
-EVERYBODY = (DEFAULT, DEFAULT, *TENANTS)
-"""Who submits: half of the work is of the tenant without limits."""
+EVERYBODY = (DEFAULT, *TENANTS)
+"""Who submits."""
 DIMENSIONS = tuple(Quota.__struct_fields__)
 GB = 10**9
 
@@ -30,7 +30,7 @@ class Treasurer:
         dice = self._dice
         rows: list[TenantRow | PoolRow] = []
         for name in TENANTS:
-            quota = Quota(**{d: self._limit(d) for d in DIMENSIONS if dice.random() < 0.3})
+            quota = Quota(**{d: self._limit(d) for d in DIMENSIONS if dice.random() < (0.6 if d == "budget" else 0.25)})
             rows.append(
                 TenantRow(
                     name=name,
@@ -109,7 +109,7 @@ class Treasurer:
             case "running" | "queued":
                 return dice.choice((0, 1, 2, 4))
             case "budget":
-                return int(dice.choice((10, 100, 1_000, 10_000)) * UNIT * dice.uniform(0.5, 1.5))
+                return int(dice.choice((10, 50, 200, 1_000)) * UNIT * dice.uniform(0.5, 1.5))
             case _:
                 return dice.choice((1, 10)) * GB
 

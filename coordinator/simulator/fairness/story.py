@@ -21,9 +21,13 @@ class Fair(Struct, frozen=True, kw_only=True):
     violation: str = ""
 
 
-def be_fair(seed: int) -> Fair:
+def world_of(seed: int) -> type[Shares | Floods | Backfill]:
     """Of ten seeds six are of shares, two of floods, two of planned starts."""
-    world = (Shares if seed % 10 < 6 else Floods if seed % 10 < 8 else Backfill)(seed)
+    return Shares if seed % 10 < 6 else Floods if seed % 10 < 8 else Backfill
+
+
+def be_fair(seed: int) -> Fair:
+    world = world_of(seed)(seed)
     off, violation = 0.0, ""
     try:
         off = world.run() or 0.0
