@@ -7,8 +7,8 @@ from random import Random
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Price
 from coordinator.core.ids import Ms, PoolName, TenantName
-from coordinator.core.jobspec import PRIORITY_MAX
 from coordinator.core.rows import OnBudget, OnFull, PoolRow, Quota, TenantRow
+from coordinator.core.work.jobspec import PRIORITY_MAX
 from coordinator.simulator.head import Head
 
 DEFAULT = TenantName("default")
@@ -55,7 +55,8 @@ class Treasurer:
         name = dice.choice(EVERYBODY if what == "set" and dice.random() < 0.2 else TENANTS)
         match what:
             case "set":
-                limits = {d: self._limit(d) if dice.random() < 0.7 else None for d in dice.sample(DIMENSIONS, 2)}
+                chosen = {dice.choice(DIMENSIONS): None, dice.choice((*DIMENSIONS, *("budget",) * 8)): None}
+                limits = {d: self._limit(d) if dice.random() < 0.7 else None for d in chosen}
                 head.post(
                     events.TenantSet(
                         at_ms=at_ms,
