@@ -22,7 +22,6 @@ from pathlib import Path
 from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.commands import Put, Write
 from coordinator.core.ids import JobId, ProviderId, TenantName, dotted
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.rows import (
     AttemptRow,
     AttemptState,
@@ -38,6 +37,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from store.durable import DiskStore
 from store.layout import DataDir
 

@@ -31,7 +31,6 @@ from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Put, Write
 from coordinator.core.ids import ConnId, PoolName, ProviderId, ProviderKey, TenantName, TokenId
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     EndCause,
@@ -42,6 +41,7 @@ from coordinator.core.rows import (
     Resources,
     TenantRow,
 )
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import recover

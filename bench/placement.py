@@ -23,10 +23,10 @@ from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Decision, Grant
 from coordinator.core.decide import decide
 from coordinator.core.ids import ConnId, RequestId, TenantName
-from coordinator.core.jobspec import Isolation, JobSpec, StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, PoolRow, Promises, Row, TenantRow
 from coordinator.core.state import ClusterState
+from coordinator.core.work.jobspec import Isolation, JobSpec, StepSpec
 from coordinator.service.tuning import tune_process
 
 FLOORS = {"full_place_p99_ms": 100.0, "blocked_place_p99_ms": 100.0}

@@ -21,9 +21,9 @@ from random import Random
 
 from bench.schedules import figures
 from coordinator.core.amounts import UNIT, Ask, Share
-from coordinator.core.capacity import Offer, add_share, left_over, offer_of, share_of
+from coordinator.core.queue.capacity import Offer, add_share, left_over, offer_of, share_of
 from coordinator.core.rows import Resources
-from coordinator.core.work import Load
+from coordinator.core.work.live import Load
 from coordinator.simulator.history.compare import compare
 from coordinator.simulator.history.fleet import Fleet, Machine, of_nodes
 from coordinator.simulator.history.openb import read_nodes, read_pods

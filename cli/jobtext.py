@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.jobspec import SPEC_BYTES_MAX
+from coordinator.core.work.jobspec import SPEC_BYTES_MAX
 
 STDIN = "-"
 Body = dict[str, Any]

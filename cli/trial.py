@@ -14,7 +14,7 @@ from pathlib import Path
 def tried() -> dict[str, str]:
     """Level -> why it cannot be given; empty where it can."""
     from coordinator.agent.probing import why_not
-    from coordinator.core.jobspec import Isolation
+    from coordinator.core.work.jobspec import Isolation
 
     with tempfile.TemporaryDirectory(prefix="coord-doctor-", dir="/var/tmp") as place:
         state, work = Path(place) / "state", Path(place) / "work"

@@ -11,7 +11,6 @@ from msgspec import Struct
 from coordinator.core.commands import Write
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
-from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import (
     AccountRow,
     AttemptRow,
@@ -25,6 +24,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
+from coordinator.core.work.jobspec import JobSpec
 
 
 class Clock(Protocol):

@@ -13,8 +13,8 @@ from msgspec import Meta, Struct
 
 from coordinator.core.amounts import Share as Held
 from coordinator.core.ids import AttemptId, JobId
-from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause, LeaseToken, Promises, Resources
+from coordinator.core.work.launch_plan import LaunchPlan
 
 VERSIONS = (1, 2)
 """Protocol versions that this coordinator and this agent speak, best last. From 2 on an agent runs attempts; one that

@@ -16,7 +16,6 @@ import msgspec
 from coordinator.core.commands import Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
-from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import (
     AccountRow,
     AttemptRow,
@@ -28,6 +27,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
+from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
 from store import heartbeats, loading, sessions
 from store.backup import back_up

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from coordinator.core.ids import JobId, TenantName
-from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import JobRow, SpecRow, WorkState
+from coordinator.core.work.jobspec import JobSpec
 from store.table import Columns, Table, one_column, upsert
 
 COLUMNS = (

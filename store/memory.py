@@ -14,7 +14,6 @@ from coordinator.core.commands import Put, Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, SessionId, TenantName
-from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import (
     AccountRow,
     AttemptRow,
@@ -32,6 +31,7 @@ from coordinator.core.rows import (
     WorkState,
     row_key,
 )
+from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
 from store import memory_work
 from store.heartbeats import HOUR_MS, hour_of

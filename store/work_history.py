@@ -7,8 +7,8 @@ from itertools import chain
 from typing import Any
 
 from coordinator.core.ids import AttemptId, JobId, TenantName
-from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import AccountRow, AttemptRow, AuditRow, JobRow, LedgerRow, StepRow, TaskRow, WorkState
+from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import UsageSum
 from store import accounts, attempts, audit, jobs, ledger, steps, tasks
 from store.history import END_OF_TIME_MS

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from coordinator.core import commands, events
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, TenantName, attempt_of, dotted
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     AttemptRow,
@@ -29,6 +28,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from tests.builders import Fleet, a_hello
 
 TENANT = TenantName("default")

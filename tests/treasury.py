@@ -13,7 +13,6 @@ from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Price
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import PoolName, TenantName
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.rows import (
     ENDED,
     LIVE_ATTEMPT,
@@ -27,6 +26,7 @@ from coordinator.core.rows import (
     StepRow,
     TenantRow,
 )
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from tests.site import Site
 
 PHYSICS = TenantName("physics")

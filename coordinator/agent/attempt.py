@@ -20,9 +20,9 @@ from coordinator.agent.places import Place
 from coordinator.agent.pump import Pump
 from coordinator.agent.tree import Tree
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.jobspec import LogFull
-from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause, ExitInfo
+from coordinator.core.work.jobspec import LogFull
+from coordinator.core.work.launch_plan import LaunchPlan
 
 NOT_RENEWED = "the lease was not renewed for a day"
 NOTHING = Share(ask=Ask(cpus=0))

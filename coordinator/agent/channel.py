@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from coordinator.agent.config import AgentConfig, Patience
 from coordinator.core.amounts import Share
-from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import ExitInfo, LeaseToken, Promises
+from coordinator.core.work.launch_plan import LaunchPlan
 
 MESSAGE_BYTES_MAX = 128 * 1024
 MANY = 64

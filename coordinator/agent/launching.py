@@ -26,9 +26,9 @@ from coordinator.agent.starters import Starters
 from coordinator.agent.starting import Order, Setup
 from coordinator.agent.tree import MARK, Tree, Walk
 from coordinator.core.amounts import UNIT
-from coordinator.core.jobspec import Isolation
-from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause, Promises
+from coordinator.core.work.jobspec import Isolation
+from coordinator.core.work.launch_plan import LaunchPlan
 
 PLAN_BYTES_MAX = 8 << 20
 OVER_AT_ONCE = "it used more memory than it was given as it began"

@@ -19,7 +19,7 @@ from coordinator.agent.journal import USERS
 from coordinator.agent.launching import users_from
 from coordinator.agent.log import logger
 from coordinator.agent.spawn import PATH, CannotStart, start_beside
-from coordinator.core.jobspec import Isolation
+from coordinator.core.work.jobspec import Isolation
 
 # $1: the agent's lock file, not readable; $2: the work directory, writable; $3: how many processes may be seen
 _LOOK = 'cat "$1" && exit 3; echo x > "$2/x" || exit 4; set -- "$3" /proc/[0-9]*; [ $(($# - 1)) -le "$1" ] || exit 5'

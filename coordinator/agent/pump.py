@@ -16,7 +16,7 @@ from pathlib import Path
 
 from coordinator.agent.log import logger
 from coordinator.agent.syscalls import punch_hole
-from coordinator.core.jobspec import LogFull
+from coordinator.core.work.jobspec import LogFull
 
 TURN_BYTES = 1 << 20
 """What one stream may move before the others have their turn."""

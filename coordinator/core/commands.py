@@ -12,7 +12,6 @@ from msgspec import Struct, field
 from coordinator.core.amounts import Share
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, SessionId, TenantName
-from coordinator.core.jobspec import StepSpec
 from coordinator.core.rows import (
     AttemptRow,
     AuditRow,
@@ -27,6 +26,7 @@ from coordinator.core.rows import (
     TokenRow,
 )
 from coordinator.core.snapshot import ProviderView
+from coordinator.core.work.jobspec import StepSpec
 
 # ---- writes
 

@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from coordinator.core import (
-    access,
-    attempts,
-    events,
-    explain,
-    forecast,
-    jobs,
-    liveness,
-    placement,
-    providers,
-    restart,
-    sessions,
-    tenants,
-    usage,
-)
-from coordinator.core.budgets import settle_accounts, write_accounts
-from coordinator.core.charging import turn_month
+from coordinator.core import events, restart
 from coordinator.core.commands import Decision, Reply
 from coordinator.core.errors import CoordError
+from coordinator.core.fleet import access, forecast, liveness, providers, sessions
 from coordinator.core.policy import Policy
+from coordinator.core.queue import explain, placement
 from coordinator.core.state import ClusterState
-from coordinator.core.transitions import write_touched
+from coordinator.core.tenants import registry as tenants
+from coordinator.core.tenants import usage
+from coordinator.core.tenants.budgets import settle_accounts, write_accounts
+from coordinator.core.tenants.charging import turn_month
+from coordinator.core.work import attempts, jobs
+from coordinator.core.work.transitions import write_touched
 
 
 def decide(state: ClusterState, event: events.AnyEvent, policy: Policy) -> Decision:

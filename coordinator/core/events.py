@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from coordinator.core.amounts import Price
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
-from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import (
     ExitInfo,
     JobRow,
@@ -23,6 +22,7 @@ from coordinator.core.rows import (
     StepRow,
     TaskRow,
 )
+from coordinator.core.work.jobspec import JobSpec
 
 
 class Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="event"):

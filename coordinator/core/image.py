@@ -9,11 +9,11 @@ from msgspec import Struct
 
 from coordinator.core.events import AgentHello, FiguresPublished
 from coordinator.core.ids import ConnId, Ms, ProviderId, ProviderKey, SessionId
-from coordinator.core.reservations import note_prices
 from coordinator.core.rows import OutageRow, PoolRow, ProviderRow, SessionRow, TokenRow
 from coordinator.core.snapshot import Duplicate, Liveness
 from coordinator.core.state import Challenger, ClusterState, Figures, LiveSession, Provider
-from coordinator.core.work_image import WorkImage, restore_work, work_image
+from coordinator.core.tenants.reservations import note_prices
+from coordinator.core.work.image import WorkImage, restore_work, work_image
 
 
 class SessionImage(Struct, frozen=True, gc=False, kw_only=True):

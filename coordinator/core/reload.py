@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coordinator.core.budgets import tell_again
 from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send
-from coordinator.core.pace import fit_interval
+from coordinator.core.fleet.pace import fit_interval
+from coordinator.core.fleet.publish import changed
 from coordinator.core.policy import Policy
-from coordinator.core.publish import changed
-from coordinator.core.renewals import renew_all
 from coordinator.core.rows import JobRow, OutageRow, Row, SessionRow
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, LiveSession, Provider
-from coordinator.core.work_carrying import carry_work
-from coordinator.core.work_loading import look_at_all
+from coordinator.core.tenants.budgets import tell_again
+from coordinator.core.work.carrying import carry_work
+from coordinator.core.work.loading import look_at_all
+from coordinator.core.work.renewals import renew_all
 
 
 def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Iterable[Decision] = ()) -> Decision:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from coordinator.core.alive import save_beats, say_alive
 from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send, Warned
 from coordinator.core.events import Boot
+from coordinator.core.fleet.alive import save_beats, say_alive
+from coordinator.core.fleet.publish import changed
 from coordinator.core.ids import Ms, dotted
-from coordinator.core.leases import lease_over_ms
 from coordinator.core.policy import Policy
-from coordinator.core.publish import changed
-from coordinator.core.renewals import renew_all
 from coordinator.core.rows import AttemptState, Meta, MetaRow, OutageRow
 from coordinator.core.state import ClusterState
-from coordinator.core.transitions import put_attempt
-from coordinator.core.work_loading import look_at_all
+from coordinator.core.work.leases import lease_over_ms
+from coordinator.core.work.loading import look_at_all
+from coordinator.core.work.renewals import renew_all
+from coordinator.core.work.transitions import put_attempt
 
 
 def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> None:

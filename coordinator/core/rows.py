@@ -27,7 +27,7 @@ from coordinator.core.ids import (
     TenantName,
     TokenId,
 )
-from coordinator.core.jobspec import Isolation, JobSpec
+from coordinator.core.work.jobspec import Isolation, JobSpec
 
 
 class EndReason(StrEnum):

@@ -11,11 +11,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from coordinator.core.account import remember_held
-from coordinator.core.capacity import Offer, offer_of, promote
 from coordinator.core.events import AgentHello, FiguresPublished, ProviderFigures
 from coordinator.core.ids import ConnId, JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
-from coordinator.core.reservations import note_prices
+from coordinator.core.queue.capacity import Offer, offer_of, promote
 from coordinator.core.rows import (
     AccountRow,
     EndReason,
@@ -31,10 +29,12 @@ from coordinator.core.rows import (
     TokenRow,
 )
 from coordinator.core.snapshot import Duplicate, Liveness
+from coordinator.core.tenants.account import remember_held
+from coordinator.core.tenants.reservations import note_prices
 from coordinator.core.wheel import Wheel
-from coordinator.core.work import Work
-from coordinator.core.work_invariants import check_work
-from coordinator.core.work_loading import load_work
+from coordinator.core.work.invariants import check_work
+from coordinator.core.work.live import Work
+from coordinator.core.work.loading import load_work
 
 ENDED_MAX = 4_096
 """Ends that are remembered for a rollback (about 1 MB); an older one that is undone becomes a `read_error`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from coordinator.core.jobspec import TASKS_MAX
+from coordinator.core.work.jobspec import TASKS_MAX
 from coordinator.jobfile.problems import shown
 from coordinator.jobfile.table import Found, Table, is_plain
 

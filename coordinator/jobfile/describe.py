@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.api_types import StepPlan
 from coordinator.core.amounts import UNIT, Ask, decimal_text
-from coordinator.core.jobspec import JobSpec, RetryRule, StepSpec, task_values
+from coordinator.core.work.jobspec import JobSpec, RetryRule, StepSpec, task_values
 from coordinator.runtimes.placeholders import fill
 from coordinator.timetext import duration_text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 from coordinator.core.amounts import millionths
-from coordinator.core.jobspec import Estimate
+from coordinator.core.work.jobspec import Estimate
 from coordinator.jobfile.model import ESTIMATE
 from coordinator.jobfile.table import Table
 from coordinator.jobfile.values import BYTES_MAX, size

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from coordinator.core.jobspec import StepSpec
+from coordinator.core.work.jobspec import StepSpec
 from coordinator.jobfile.problems import Problems, shown
 from coordinator.jobfile.steps import Draft
 

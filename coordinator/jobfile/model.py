@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator.core.jobspec import PRIORITY_MAX, PRIORITY_MIN
+from coordinator.core.work.jobspec import PRIORITY_MAX, PRIORITY_MIN
 
 Length = Annotated[str, Meta(description="a length of time: 90s, 2h, 1h30m", examples=["1h30m"])]
 Size = Annotated[str, Meta(description="bytes with a unit: 512MiB, 16GiB, 4GB", examples=["16GiB"])]

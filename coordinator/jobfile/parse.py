@@ -10,7 +10,7 @@ import msgspec
 
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import Ms, check_name
-from coordinator.core.jobspec import PRIORITY_MAX, PRIORITY_MIN, SPEC_BYTES_MAX, STEPS_MAX, JobSpec
+from coordinator.core.work.jobspec import PRIORITY_MAX, PRIORITY_MIN, SPEC_BYTES_MAX, STEPS_MAX, JobSpec
 from coordinator.jobfile.estimate import estimate
 from coordinator.jobfile.graph import ordered
 from coordinator.jobfile.model import JOB, SHARED, STEP

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import PoolName, check_name
-from coordinator.core.jobspec import Arrangement, Isolation, LogFull, OnLost, Overlap, RetryRule, StepSpec, When
+from coordinator.core.work.jobspec import Arrangement, Isolation, LogFull, OnLost, Overlap, RetryRule, StepSpec, When
 from coordinator.jobfile import arrays, resources
 from coordinator.jobfile.model import RETRY
 from coordinator.jobfile.problems import shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from coordinator.core.commands import Launch
-from coordinator.core.launch_plan import LaunchPlan
+from coordinator.core.work.launch_plan import LaunchPlan
 from coordinator.runtimes.plain import plain
 
 Runtime = Callable[[Launch], LaunchPlan]

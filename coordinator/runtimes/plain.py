@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coordinator.core.commands import Launch
-from coordinator.core.jobspec import task_values
-from coordinator.core.launch_plan import LaunchPlan, Limits
+from coordinator.core.work.jobspec import task_values
+from coordinator.core.work.launch_plan import LaunchPlan, Limits
 from coordinator.runtimes.placeholders import fill
 
 

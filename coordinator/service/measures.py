@@ -9,7 +9,7 @@ import psutil
 
 from coordinator import ports
 from coordinator.core import commands
-from coordinator.core.providers import DEFAULT_POOL
+from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptState, AuditRow, WorkState
 from coordinator.core.snapshot import Liveness
 from coordinator.service import metrics as m

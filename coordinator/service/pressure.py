@@ -10,13 +10,13 @@ from collections.abc import Callable
 from itertools import islice
 
 from coordinator import ports
-from coordinator.core.eta import free_at_ms
-from coordinator.core.explain import Judged
 from coordinator.core.ids import Ms
 from coordinator.core.policy import Policy
-from coordinator.core.quotas import room_for
+from coordinator.core.queue.eta import free_at_ms
+from coordinator.core.queue.explain import Judged
 from coordinator.core.state import ClusterState
-from coordinator.core.work import Want
+from coordinator.core.tenants.quotas import room_for
+from coordinator.core.work.live import Want
 from coordinator.service.alerts import Alerts
 from coordinator.timetext import to_text
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.core.order import age_of, effective, top_of
+from coordinator.core.queue.order import age_of, effective, top_of
 from coordinator.service import metrics as m
 from coordinator.service.engine import Engine
 from coordinator.service.metrics import Metrics

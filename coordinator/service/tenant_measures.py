@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from heapq import nlargest
 
 from coordinator.core import commands
-from coordinator.core.account import Account
 from coordinator.core.amounts import UNIT
-from coordinator.core.fair_share import dominant
+from coordinator.core.queue.fair_share import dominant
 from coordinator.core.rows import AttemptState, AuditRow, WorkState
-from coordinator.core.usage import usage_of
+from coordinator.core.tenants.account import Account
+from coordinator.core.tenants.usage import usage_of
 from coordinator.service import metrics as m
 from coordinator.service.engine import Engine
 from coordinator.service.metrics import Metrics

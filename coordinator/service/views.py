@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from coordinator.core import commands
+from coordinator.core.fleet.publish import view_of
 from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TenantName, TokenId
-from coordinator.core.publish import view_of
 from coordinator.core.rows import (
     ENDED,
     LIVE_ATTEMPT,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from coordinator.core import events, forecast
+from coordinator.core import events
+from coordinator.core.fleet import forecast
 from coordinator.core.ids import PoolName, ProviderId, TokenId
 from coordinator.core.rows import Role
 from coordinator.core.state import ClusterState

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.ids import AttemptId, Ms
-from coordinator.core.jobspec import StepSpec
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
+from coordinator.core.work.jobspec import StepSpec
 from coordinator.simulator.agenda import Agenda
 from coordinator.simulator.machine import Held, Machine, Run
 

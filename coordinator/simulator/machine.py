@@ -9,8 +9,8 @@ from msgspec import Struct, field
 from coordinator.core.amounts import Share
 from coordinator.core.events import HeldAttempt
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TaskId
-from coordinator.core.jobspec import Isolation, StepSpec
 from coordinator.core.rows import ExitInfo, LeaseToken, Promises, Resources
+from coordinator.core.work.jobspec import Isolation, StepSpec
 from coordinator.simulator.network import Link
 from coordinator.simulator.parts import RunBooks
 

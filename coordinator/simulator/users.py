@@ -10,7 +10,8 @@ from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, Ms, RequestId, TenantName
-from coordinator.core.jobspec import (
+from coordinator.core.rows import ENDED, JobRow, SpecRow, StepRow, TaskRow, WorkState
+from coordinator.core.work.jobspec import (
     Arrangement,
     Estimate,
     Isolation,
@@ -21,7 +22,6 @@ from coordinator.core.jobspec import (
     StepSpec,
     When,
 )
-from coordinator.core.rows import ENDED, JobRow, SpecRow, StepRow, TaskRow, WorkState
 from coordinator.simulator.durable import Disk
 from coordinator.simulator.head import Head
 from coordinator.simulator.treasurer import DEFAULT, EVERYBODY

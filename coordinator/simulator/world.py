@@ -8,9 +8,9 @@ from random import Random
 
 from coordinator.core.commands import Put
 from coordinator.core.ids import Ms, ProviderId, TokenId, dotted
-from coordinator.core.months import begins_ms
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Promises, Resources, Role, TokenRow
+from coordinator.core.tenants.months import begins_ms
 from coordinator.simulator.admin import Admin
 from coordinator.simulator.agenda import Agenda
 from coordinator.simulator.durable import Disk

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.agent import channel
-from coordinator.core.jobspec import Isolation
-from coordinator.core.launch_plan import Limits
 from coordinator.core.rows import EndCause
+from coordinator.core.work.jobspec import Isolation
+from coordinator.core.work.launch_plan import Limits
 from tests.acceptance.test_keeper_processes import ESCAPING, pids_of
 from tests.unit.agent.agents import alive
 from tests.unit.agent.daemon_side import WITHOUT_CGROUPS, DaemonSide, Keepers, a_keeper, a_plan, a_shell, as_nobody

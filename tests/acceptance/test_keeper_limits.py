@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from coordinator.agent import channel
-from coordinator.core.launch_plan import Limits
 from coordinator.core.rows import EndCause, Promises
+from coordinator.core.work.launch_plan import Limits
 from tests.unit.agent.daemon_side import (
     PATIENT,
     WITHOUT_CGROUPS,

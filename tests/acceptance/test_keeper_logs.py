@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.agent import channel
-from coordinator.core.jobspec import LogFull
-from coordinator.core.launch_plan import Limits
 from coordinator.core.rows import EndCause
+from coordinator.core.work.jobspec import LogFull
+from coordinator.core.work.launch_plan import Limits
 from tests.unit.agent.daemon_side import DaemonSide, Keepers, a_keeper, a_plan, a_shell
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from coordinator.agent import channel, cleanup
 from coordinator.agent.exits import Exit
-from coordinator.core.jobspec import Isolation
-from coordinator.core.launch_plan import Limits
 from coordinator.core.rows import EndCause, LeaseToken
+from coordinator.core.work.jobspec import Isolation
+from coordinator.core.work.launch_plan import Limits
 from tests.unit.agent.agents import alive, state_of
 from tests.unit.agent.daemon_side import WITHOUT_CGROUPS, DaemonSide, Keepers, a_keeper, a_plan, a_shell
 

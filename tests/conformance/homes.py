@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar
 
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.ids import JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TenantName, TokenId
-from coordinator.core.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec, When
 from coordinator.core.rows import (
     AttemptRow,
     AttemptState,
@@ -31,6 +30,7 @@ from coordinator.core.rows import (
     TokenRow,
     WorkState,
 )
+from coordinator.core.work.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec, When
 from coordinator.ports import HeartbeatRow, ImportedSession, Store
 from store.durable import DiskStore
 from store.layout import DataDir

@@ -13,12 +13,9 @@ from msgspec.structs import replace
 
 from coordinator.core import commands
 from coordinator.core.amounts import UNIT, Ask, Price
-from coordinator.core.dimensions import guardrail
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import TenantName, dotted
 from coordinator.core.image import image_of, state_of
-from coordinator.core.jobspec import Estimate, Isolation, JobSpec, RetryRule
-from coordinator.core.months import ends_ms, month_of
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     ENDED,
@@ -31,6 +28,9 @@ from coordinator.core.rows import (
     Resources,
     TenantRow,
 )
+from coordinator.core.tenants.dimensions import guardrail
+from coordinator.core.tenants.months import ends_ms, month_of
+from coordinator.core.work.jobspec import Estimate, Isolation, JobSpec, RetryRule
 from tests.builders import START_MS
 from tests.site import a_job, a_step
 from tests.treasury import Book, Treasury, refused, up

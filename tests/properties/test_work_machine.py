@@ -17,7 +17,6 @@ from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import AttemptId, ConnId, JobId, ProviderId, TaskId, TenantName
 from coordinator.core.image import image_of, state_of
-from coordinator.core.jobspec import JobSpec, OnLost, Overlap, RetryRule, StepSpec, When
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     ENDED,
@@ -36,6 +35,7 @@ from coordinator.core.rows import (
     WorkState,
 )
 from coordinator.core.snapshot import Liveness
+from coordinator.core.work.jobspec import JobSpec, OnLost, Overlap, RetryRule, StepSpec, When
 from tests.builders import Fleet, a_hello, sent
 
 NAMES = ("a", "b", "c")

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from coordinator.core import budgets
 from coordinator.core.amounts import UNIT
-from coordinator.core.jobspec import Estimate
-from coordinator.core.months import ends_ms, month_of
 from coordinator.core.rows import OnBudget
+from coordinator.core.tenants import budgets
+from coordinator.core.tenants.months import ends_ms, month_of
+from coordinator.core.work.jobspec import Estimate
 from tests.builders import START_MS
 from tests.scenarios.test_tenants import a_site
 from tests.site import a_job

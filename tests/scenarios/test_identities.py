@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from coordinator.core import commands, events
 from coordinator.core.ids import ProviderId
-from coordinator.core.jobspec import OnLost
+from coordinator.core.work.jobspec import OnLost
 from tests.builders import ADMIN, JOIN, a_hello, an_enrolment, sent
 from tests.site import OFFER, WORKS, Site, a_job
 

@@ -11,9 +11,9 @@ from coordinator.core.amounts import UNIT, Ask, Price
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, TokenId
 from coordinator.core.image import image_of, state_of
-from coordinator.core.jobspec import Estimate, Isolation, OnLost
-from coordinator.core.months import ends_ms, month_of
 from coordinator.core.rows import AccountRow, OnFull, Promises, Resources, Role
+from coordinator.core.tenants.months import ends_ms, month_of
+from coordinator.core.work.jobspec import Estimate, Isolation, OnLost
 from tests.builders import START_MS, refusal
 from tests.site import Site, a_job, a_step
 from tests.treasury import CPU_HOUR, HOUR_S, PHYSICS, Book, Treasury, answered, refused

@@ -12,8 +12,8 @@ from typing import Any
 from coordinator.core import commands, events
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import dotted
-from coordinator.core.jobspec import JobSpec, OnLost, Overlap, RetryRule, When
 from coordinator.core.rows import AuditRow
+from coordinator.core.work.jobspec import JobSpec, OnLost, Overlap, RetryRule, When
 from tests.builders import START_MS
 from tests.site import Site, a_job, a_step
 

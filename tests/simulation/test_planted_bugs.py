@@ -12,46 +12,17 @@ from types import ModuleType
 
 import pytest
 
-from coordinator.core import (
-    account,
-    account_image,
-    admission,
-    alive,
-    arrivals,
-    attempts,
-    budgets,
-    capacity,
-    challenges,
-    charging,
-    endings,
-    fair_share,
-    fresh,
-    jobs,
-    leases,
-    liveness,
-    loss,
-    metering,
-    order,
-    pace,
-    placement,
-    plans,
-    prefetch,
-    providers,
-    publish,
-    queue,
-    quotas,
-    reload,
-    renewals,
-    reservations,
-    restart,
-    retries,
-    sessions,
-    tenants,
-    waiting,
-    work_carrying,
-    work_loading,
-    work_time,
-)
+from coordinator.core import reload, restart
+from coordinator.core.fleet import alive, challenges, liveness, pace, providers, publish, sessions
+from coordinator.core.queue import capacity, fair_share, fresh, order, placement, plans, prefetch, waiting
+from coordinator.core.queue import lines as queue
+from coordinator.core.tenants import account, admission, budgets, charging, metering, quotas, reservations
+from coordinator.core.tenants import image as account_image
+from coordinator.core.tenants import registry as tenants
+from coordinator.core.work import arrivals, attempts, endings, jobs, leases, loss, renewals, retries
+from coordinator.core.work import carrying as work_carrying
+from coordinator.core.work import due as work_time
+from coordinator.core.work import loading as work_loading
 from coordinator.simulator import fates, keeper, story
 from coordinator.simulator.fairness import story as fairness
 

@@ -10,8 +10,8 @@ from coordinator.api_types import PoolEntry, PoolRequest, Pools, PriceRequest, T
 from coordinator.core import events
 from coordinator.core.amounts import Price
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.ids import PoolName, TokenId, check_name
-from coordinator.core.providers import DEFAULT_POOL
 from coordinator.core.rows import PoolRow, Role, TokenRow
 from coordinator.service.api.entries import pool_entry, token_entry
 from coordinator.service.api.fleet import short_text

@@ -16,8 +16,8 @@ from coordinator.api_types import (
     SessionEntry,
     TokenEntry,
 )
+from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.ids import Ms, PoolName, ProviderId
-from coordinator.core.providers import DEFAULT_POOL
 from coordinator.core.rows import PoolRow, Promises, SessionRow, TokenRow
 from coordinator.core.snapshot import ProviderView
 from coordinator.service.api.money import price_entry

@@ -10,8 +10,9 @@ from msgspec import Meta, Struct
 
 from coordinator import wire
 from coordinator.api_types import RESERVED, DrainRequest, ProviderEntry, Providers
-from coordinator.core import commands, events, forecast
+from coordinator.core import commands, events
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.fleet import forecast
 from coordinator.core.ids import PoolName, ProviderId, check_name
 from coordinator.core.rows import Role
 from coordinator.core.snapshot import Liveness, ProviderView

@@ -16,8 +16,8 @@ from coordinator.core import commands, events
 from coordinator.core.amounts import decimal_text
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TaskId, TenantName
-from coordinator.core.jobspec import JobSpec
 from coordinator.core.rows import ENDED, AttemptRow, JobRow, Role, StepRow, TaskRow, WorkState
+from coordinator.core.work.jobspec import JobSpec
 from coordinator.jobfile import describe, parse_job, tenant_of
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.pages import Number, page_position, page_token

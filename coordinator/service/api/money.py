@@ -8,10 +8,10 @@ from coordinator import api_types as t
 from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.amounts import Price, decimal_text
-from coordinator.core.dimensions import guardrail
 from coordinator.core.ids import dotted
 from coordinator.core.policy import Policy
 from coordinator.core.rows import LedgerRow, TenantRow
+from coordinator.core.tenants.dimensions import guardrail
 from coordinator.timetext import optional_text, to_text
 
 

@@ -13,13 +13,13 @@ from msgspec import Struct, field
 
 from coordinator import api_types as t
 from coordinator.core.amounts import UNIT
-from coordinator.core.capacity import NOTHING, offer_of
-from coordinator.core.graph import fresh_tasks
+from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.ids import Ms, PoolName, TenantName
-from coordinator.core.providers import DEFAULT_POOL
+from coordinator.core.queue.capacity import NOTHING, offer_of
 from coordinator.core.rows import PoolRow
 from coordinator.core.snapshot import Liveness, ProviderView
-from coordinator.core.work import Job, Step
+from coordinator.core.work.graph import fresh_tasks
+from coordinator.core.work.live import Job, Step
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.money import price_entry
 from coordinator.service.api.query import NoQuery

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from coordinator.core.ids import Ms
 from coordinator.core.policy import Policy
-from coordinator.core.quotas import room_for
 from coordinator.core.rows import JobRow, WorkState
 from coordinator.core.state import ClusterState
-from coordinator.core.work import Step
+from coordinator.core.tenants.quotas import room_for
+from coordinator.core.work.live import Step
 from coordinator.timetext import to_text
 
 

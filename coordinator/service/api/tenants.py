@@ -10,10 +10,10 @@ from msgspec import Meta, Struct
 
 from coordinator import api_types as t
 from coordinator.core import commands, events
-from coordinator.core.account import DEFAULT_TENANT, implied
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, check_name
 from coordinator.core.rows import OnBudget, OnFull, Quota, TenantRow
+from coordinator.core.tenants.account import DEFAULT_TENANT, implied
 from coordinator.service.api.fleet import short_text
 from coordinator.service.api.money import tenant_entry, usage_entry
 from coordinator.service.api.pages import page_position, page_token

@@ -8,8 +8,8 @@ from coordinator import api_types as t
 from coordinator.core import commands
 from coordinator.core.amounts import UNIT, decimal_text
 from coordinator.core.ids import dotted
-from coordinator.core.jobspec import JobSpec, StepSpec, task_values
 from coordinator.core.rows import AttemptRow, AuditRow, Choice, ExitInfo, JobRow, StepRow, TaskRow, WorkState
+from coordinator.core.work.jobspec import JobSpec, StepSpec, task_values
 from coordinator.jobfile.describe import ask_text, command_of, settings_of
 from coordinator.timetext import optional_text, to_text
 

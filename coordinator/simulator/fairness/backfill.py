@@ -12,9 +12,9 @@ from msgspec import Struct
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId
-from coordinator.core.jobspec import JobSpec, StepSpec
-from coordinator.core.plans import SLACK_MS
+from coordinator.core.queue.plans import SLACK_MS
 from coordinator.core.rows import Resources
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.simulator.fairness.site import Site
 from coordinator.simulator.treasurer import DEFAULT
 from coordinator.simulator.violation import Violation

@@ -11,9 +11,9 @@ from random import Random
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName
-from coordinator.core.jobspec import JobSpec, StepSpec
-from coordinator.core.order import LEVELLED
+from coordinator.core.queue.order import LEVELLED
 from coordinator.core.rows import Resources, TenantRow
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.simulator.fairness.site import POLICY, Site
 from coordinator.simulator.violation import Violation
 

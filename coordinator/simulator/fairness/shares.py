@@ -6,8 +6,8 @@ from random import Random
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.rows import Resources, TenantRow
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.simulator.fairness.site import POLICY, Site
 from coordinator.simulator.violation import Violation
 

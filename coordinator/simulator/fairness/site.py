@@ -10,8 +10,6 @@ from coordinator.core import events
 from coordinator.core.commands import Decision, Enrolled, Grant, Launch
 from coordinator.core.decide import decide
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, RequestId, TenantName, TokenId
-from coordinator.core.jobspec import Isolation, JobSpec
-from coordinator.core.months import begins_ms
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     EndCause,
@@ -26,6 +24,8 @@ from coordinator.core.rows import (
     TokenRow,
 )
 from coordinator.core.state import ClusterState
+from coordinator.core.tenants.months import begins_ms
+from coordinator.core.work.jobspec import Isolation, JobSpec
 from coordinator.simulator.agenda import Agenda
 from coordinator.simulator.violation import Violation
 

@@ -18,7 +18,6 @@ from coordinator.core.commands import Decision, Enrolled, Grant, JobChanged, Lau
 from coordinator.core.decide import decide
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, RequestId, TokenId
-from coordinator.core.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     ENDED,
@@ -37,6 +36,7 @@ from coordinator.core.rows import (
     WorkState,
 )
 from coordinator.core.state import ClusterState
+from coordinator.core.work.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec
 from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.fleet import Fleet, Stay
 from coordinator.simulator.history.workload import Job, tenants_of

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from coordinator.core.ids import Ms, TaskId
-from coordinator.core.jobspec import Overlap
 from coordinator.core.policy import Policy
 from coordinator.core.rows import SpecRow
+from coordinator.core.work.jobspec import Overlap
 from coordinator.simulator.parts import Durable, Watched
 from coordinator.simulator.violation import Violation
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from coordinator.core import events
+from coordinator.core.fleet.liveness import LATE_MS
 from coordinator.core.ids import Ms, ProviderId
-from coordinator.core.liveness import LATE_MS
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 from coordinator.simulator.witness.ground import Ground

@@ -9,7 +9,7 @@ from coordinator.core.ids import AttemptId, ConnId, Ms, TaskId, dotted
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, AttemptState, LeaseToken
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
-from coordinator.core.work import Attempt
+from coordinator.core.work.live import Attempt
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.sessions import Sessions, slack_ms
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from coordinator.core import commands
 from coordinator.core.amounts import UNIT, Ask, Price
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName, dotted
-from coordinator.core.months import month_of
 from coordinator.core.rows import (
     LIVE_ATTEMPT,
     AccountRow,
@@ -21,6 +20,7 @@ from coordinator.core.rows import (
     LedgerRow,
     RankRow,
 )
+from coordinator.core.tenants.months import month_of
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.runs import Runs
 from coordinator.simulator.witness.sessions import Sessions

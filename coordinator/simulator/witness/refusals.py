@@ -9,8 +9,8 @@ from msgspec import Struct
 from coordinator.core.amounts import Ask, Price
 from coordinator.core.errors import Refusal
 from coordinator.core.ids import JobId, Ms, PoolName
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptRow, JobRow, OnFull, StepRow, TenantRow, WorkState
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.simulator.witness.ledger import FREE, SCALE, rate_of, up
 
 PERCENT = 90

@@ -11,8 +11,6 @@ from coordinator.core import commands, events
 from coordinator.core.amounts import Price, Share
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, TenantName, dotted
-from coordinator.core.jobspec import PRIORITY_MAX, JobSpec
-from coordinator.core.months import month_of
 from coordinator.core.rows import (
     ENDED,
     LIVE_ATTEMPT,
@@ -28,6 +26,8 @@ from coordinator.core.rows import (
     TenantRow,
 )
 from coordinator.core.state import ClusterState
+from coordinator.core.tenants.months import month_of
+from coordinator.core.work.jobspec import PRIORITY_MAX, JobSpec
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.ledger import SCALE, Ledger
 from coordinator.simulator.witness.refusals import (

@@ -24,8 +24,8 @@ from coordinator.agent import channel, cleanup, keeper
 from coordinator.agent.clock import boot_s
 from coordinator.agent.config import AgentConfig, Patience
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import ExitInfo, LeaseToken
+from coordinator.core.work.launch_plan import LaunchPlan
 
 DEADLINE_S = 20.0
 PATIENT = Patience(stuck_s=60.0, restart_ceilings_s=(0.05, 0.1), leave_s=2.0)

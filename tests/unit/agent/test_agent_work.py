@@ -15,8 +15,8 @@ import msgspec
 
 from coordinator import wire
 from coordinator.agent.config import Patience
-from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause
+from coordinator.core.work.launch_plan import LaunchPlan
 from tests.unit.agent.agents import QUICK, RunningAgent, a_config, alive, an_agent, eventually
 from tests.unit.agent.coordinator_side import CoordinatorSide, coordinator_side
 from tests.unit.agent.keeper_side import A_SHARE, TOKEN

@@ -18,8 +18,8 @@ from coordinator.agent import channel, plans
 from coordinator.agent.clock import boot_s
 from coordinator.agent.exits import Exit
 from coordinator.core.amounts import UNIT, Ask, Share
-from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
+from coordinator.core.work.launch_plan import LaunchPlan
 from tests.unit.agent.agents import QUICK, RunningDaemon, a_config, a_daemon
 from tests.unit.agent.coordinator_side import CoordinatorSide, coordinator_side
 from tests.unit.agent.keeper_side import A_SHARE, TOKEN

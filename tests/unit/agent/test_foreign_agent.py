@@ -11,8 +11,8 @@ from typing import Any
 
 from coordinator import wire
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.launch_plan import LaunchPlan
 from coordinator.core.rows import EndCause, LeaseToken
+from coordinator.core.work.launch_plan import LaunchPlan
 from tests.unit.agent.coordinator_side import DEADLINE_S, JOIN, CoordinatorSide, coordinator_side
 
 SCRIPT = Path(__file__).parents[2] / "acceptance" / "foreign_agent.py"

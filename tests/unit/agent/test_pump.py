@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.agent.pump import Pump
-from coordinator.core.jobspec import LogFull
+from coordinator.core.work.jobspec import LogFull
 
 MARK = b"[coord: its log reached its bound of %d bytes; %s]\n"
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from coordinator.agent import channel
-from coordinator.core.launch_plan import Limits
 from coordinator.core.rows import EndCause
+from coordinator.core.work.launch_plan import Limits
 from tests.unit.agent.agents import alive
 from tests.unit.agent.daemon_side import DaemonSide, a_keeper, a_plan, a_shell
 

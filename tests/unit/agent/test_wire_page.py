@@ -19,9 +19,9 @@ from coordinator.agent.plans import NODES, environment
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.commands import CloseCode
 from coordinator.core.ids import JobId
-from coordinator.core.jobspec import Isolation, LogFull
-from coordinator.core.launch_plan import LaunchPlan, Limits
 from coordinator.core.rows import EndCause, LeaseToken, Promises, Resources
+from coordinator.core.work.jobspec import Isolation, LogFull
+from coordinator.core.work.launch_plan import LaunchPlan, Limits
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 PAGE = (REFERENCE / "wire.md").read_text()

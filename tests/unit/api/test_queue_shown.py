@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from coordinator.core.jobspec import Isolation
 from coordinator.core.rows import Promises, Resources
+from coordinator.core.work.jobspec import Isolation
 from tests.builders import a_hello
 from tests.unit.api.rig import READER, TENANT, Rig, served
 from tests.unit.api.worked import eventually

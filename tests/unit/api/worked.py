@@ -17,7 +17,6 @@ from coordinator import api_types as t
 from coordinator.client.jobs import bytes_of
 from coordinator.core.commands import AttemptChanged, Audited, JobChanged, Put
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName, dotted
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.rows import (
     AttemptRow,
     AttemptState,
@@ -33,6 +32,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.ports import LogKey, LogWrite
 from tests.unit.api.rig import ADMIN, Rig
 

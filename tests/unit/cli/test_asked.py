@@ -12,7 +12,7 @@ from cli.asked import ONLY_A_COMMAND, body_of, environment, over_a_file
 from cli.main import main
 from cli.submit import submit
 from coordinator.core.errors import CoordError
-from coordinator.core.jobspec import OnLost
+from coordinator.core.work.jobspec import OnLost
 from coordinator.jobfile import parse_job
 
 

@@ -16,10 +16,10 @@ from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Grant
 from coordinator.core.decide import decide
 from coordinator.core.ids import ConnId, JobId, PoolName, ProviderId, ProviderKey, RequestId, TenantName, TokenId
-from coordinator.core.jobspec import Isolation, JobSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, Promises, ProviderRow, Resources, TenantRow
 from coordinator.core.state import ClusterState
+from coordinator.core.work.jobspec import Isolation, JobSpec
 from tests.builders import START_MS, a_hello
 
 PATIENT = Policy(heartbeat_interval_ms=10**9, lost_after_ms=10**12, grant_ms=10**12, launch_ms=10**12, prefetch_ms=0)

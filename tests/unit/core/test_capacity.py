@@ -6,10 +6,10 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.capacity import Offer, hold, lacks, left_over, offer_of, release, share_of
 from coordinator.core.ids import AttemptId, JobId, ProviderId, TenantName
+from coordinator.core.queue.capacity import Offer, hold, lacks, left_over, offer_of, release, share_of
 from coordinator.core.rows import Resources
-from coordinator.core.work import Load, Work
+from coordinator.core.work.live import Load, Work
 
 HALF = UNIT // 2
 OFFER = Offer(cpus=4 * UNIT, memory=16 * 10**9, gpus=3, named={"licence": 2 * UNIT})

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.core import events, forecast
-from coordinator.core.forecast import survival_at
+from coordinator.core import events
+from coordinator.core.fleet import forecast
+from coordinator.core.fleet.forecast import survival_at
 from coordinator.core.ids import ProviderId
 from tests.builders import START_MS, Fleet
 

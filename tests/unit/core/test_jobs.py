@@ -10,9 +10,9 @@ from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.errors import Code
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.image import image_of
-from coordinator.core.jobspec import RetryRule, When
 from coordinator.core.policy import Policy
 from coordinator.core.rows import AuditRow, JobRow, TaskRow
+from coordinator.core.work.jobspec import RetryRule, When
 from tests.builders import START_MS, refusal
 from tests.site import Site, a_job, a_step
 

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from coordinator.core import commands, events
 from coordinator.core.ids import ConnId, attempt_of
 from coordinator.core.image import image_of
-from coordinator.core.jobspec import OnLost, RetryRule
 from coordinator.core.rows import EndCause, ExitInfo
-from coordinator.core.work import NO_TOKEN
+from coordinator.core.work.jobspec import OnLost, RetryRule
+from coordinator.core.work.live import NO_TOKEN
 from tests.builders import a_hello
 from tests.site import OFFER, WORKS, Site, a_job
 

@@ -8,12 +8,12 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.core import metering
-from coordinator.core.account import Accounts
 from coordinator.core.amounts import UNIT, Ask, Price, Share
 from coordinator.core.ids import JobId, ProviderId, TenantName
-from coordinator.core.months import begins_ms, ends_ms, month_of, next_month
 from coordinator.core.rows import AttemptRow, AttemptState, RankRow
+from coordinator.core.tenants import metering
+from coordinator.core.tenants.account import Accounts
+from coordinator.core.tenants.months import begins_ms, ends_ms, month_of, next_month
 
 T = TenantName("t")
 ONE_AN_HOUR = Price(cpu=UNIT)

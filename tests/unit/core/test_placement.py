@@ -12,9 +12,9 @@ from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import StepExplanation
 from coordinator.core.events import Curve, FiguresPublished, ProviderFigures
 from coordinator.core.ids import PoolName, ProviderId, TenantName
-from coordinator.core.jobspec import Isolation, JobSpec, OnLost
 from coordinator.core.policy import Policy
 from coordinator.core.rows import JobRow, Promises, Resources
+from coordinator.core.work.jobspec import Isolation, JobSpec, OnLost
 from tests.builders import ADMIN, an_enrolment
 from tests.site import OFFER, Site, a_job, a_step
 

@@ -7,19 +7,21 @@ from typing import Any
 
 import pytest
 
-from coordinator.core import events, order, placement, queue
+from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.candidates import Candidates
 from coordinator.core.commands import Decision, Grant
 from coordinator.core.decide import decide
 from coordinator.core.ids import JobId, ProviderId, dotted
 from coordinator.core.image import StateImage, image_of, state_of
-from coordinator.core.jobspec import Arrangement, Isolation, RetryRule
-from coordinator.core.placement import Pass
 from coordinator.core.policy import Policy
+from coordinator.core.queue import lines as queue
+from coordinator.core.queue import order, placement
+from coordinator.core.queue.candidates import Candidates
+from coordinator.core.queue.placement import Pass
 from coordinator.core.rows import Promises, Resources
 from coordinator.core.state import ClusterState, Provider
-from coordinator.core.work import Place, Want, Work
+from coordinator.core.work.jobspec import Arrangement, Isolation, RetryRule
+from coordinator.core.work.live import Place, Want, Work
 from tests.site import Site, a_job
 from tests.treasury import Treasury
 from tests.unit.core.test_placement import BIG, figures, joins

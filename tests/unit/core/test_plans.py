@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import JobId
-from coordinator.core.jobspec import Arrangement
-from coordinator.core.plans import SLACK_MS
+from coordinator.core.queue.plans import SLACK_MS
 from coordinator.core.rows import AttemptRow, Resources
+from coordinator.core.work.jobspec import Arrangement
 from tests.site import Site, a_job
 from tests.unit.core.shop import PATIENT, Shop, an_ask, cpus
 

@@ -12,10 +12,10 @@ from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.decide import decide
 from coordinator.core.ids import AttemptId, ProviderId, attempt_of, dotted
 from coordinator.core.image import StateImage, image_of, state_of
-from coordinator.core.jobspec import OnLost
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, Promises
-from coordinator.core.work import Load
+from coordinator.core.work.jobspec import OnLost
+from coordinator.core.work.live import Load
 from tests.site import OFFER, Site, a_job
 from tests.unit.core.test_decide import plain
 

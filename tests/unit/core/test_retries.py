@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.ids import ProviderId
-from coordinator.core.jobspec import RetryRule
 from coordinator.core.policy import Policy
-from coordinator.core.retries import backoff_ms, cause_of, exit_code_of, may_help, names, told
 from coordinator.core.rows import EndCause, ExitInfo, ProviderRow
+from coordinator.core.work.jobspec import RetryRule
+from coordinator.core.work.retries import backoff_ms, cause_of, exit_code_of, may_help, names, told
 from tests.site import Site, a_job
 
 POLICY = Policy()

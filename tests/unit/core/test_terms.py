@@ -7,8 +7,8 @@ from typing import Any
 from coordinator.core import commands, events
 from coordinator.core.events import Curve, FiguresPublished
 from coordinator.core.ids import attempt_of
-from coordinator.core.jobspec import OnLost
-from coordinator.core.work import Attempt
+from coordinator.core.work.jobspec import OnLost
+from coordinator.core.work.live import Attempt
 from tests.builders import START_MS, sent
 from tests.site import Site, a_job
 

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from coordinator.core import events, placement
+from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Decision
 from coordinator.core.decide import decide
 from coordinator.core.ids import JobId, RequestId, TenantName
-from coordinator.core.jobspec import Arrangement, JobSpec, StepSpec
-from coordinator.core.plans import free_at
 from coordinator.core.policy import Policy
+from coordinator.core.queue import placement
+from coordinator.core.queue.plans import free_at
 from coordinator.core.rows import Resources
 from coordinator.core.state import ClusterState
+from coordinator.core.work.jobspec import Arrangement, JobSpec, StepSpec
 from tests.unit.core import shop
 from tests.unit.core.shop import PATIENT, Shop, cpus
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from coordinator.core.jobspec import JobSpec, StepSpec
-from coordinator.core.queue import head
-from coordinator.core.waiting import AHEAD_MAX, Ahead, ahead_of
+from coordinator.core.queue.lines import head
+from coordinator.core.queue.waiting import AHEAD_MAX, Ahead, ahead_of
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from tests.unit.core.shop import Shop, an_ask, cpus
 
 

@@ -11,9 +11,9 @@ from coordinator.core import events
 from coordinator.core.decide import decide
 from coordinator.core.ids import ConnId
 from coordinator.core.image import StateImage, image_of, state_of
-from coordinator.core.jobspec import OnLost, RetryRule
 from coordinator.core.rows import LeaseToken
 from coordinator.core.state import ClusterState
+from coordinator.core.work.jobspec import OnLost, RetryRule
 from tests.site import Site, a_job, a_step
 from tests.unit.core.test_decide import plain
 

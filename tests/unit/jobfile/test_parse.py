@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import Ms
-from coordinator.core.jobspec import (
+from coordinator.core.work.jobspec import (
     Arrangement,
     Estimate,
     Isolation,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.jobspec import SPEC_BYTES_MAX, JobSpec
+from coordinator.core.work.jobspec import SPEC_BYTES_MAX, JobSpec
 from coordinator.jobfile import JobError, line_of, parse_job, tenant_of
 from coordinator.jobfile.model import JOB, NOT_BUILT, SHARED, STEP
 from tests.unit.jobfile.examples import EVERYTHING

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.commands import Launch
 from coordinator.core.ids import JobId, ProviderId, TenantName
-from coordinator.core.jobspec import Isolation, LogFull, StepSpec
-from coordinator.core.launch_plan import LaunchPlan, Limits
 from coordinator.core.rows import LeaseToken
+from coordinator.core.work.jobspec import Isolation, LogFull, StepSpec
+from coordinator.core.work.launch_plan import LaunchPlan, Limits
 from coordinator.runtimes import RUNTIMES
 from coordinator.runtimes.placeholders import fill, names
 

@@ -12,7 +12,6 @@ import pytest
 from coordinator.core import commands, events
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import ConnId, JobId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     AuditRow,
@@ -27,6 +26,7 @@ from coordinator.core.rows import (
 )
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.service import recorder as recorder_module
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.recorder import Recorder, read_dump, replay

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from coordinator.core.jobspec import Isolation
-from coordinator.core.publish import view_of
+from coordinator.core.fleet.publish import view_of
 from coordinator.core.rows import Promises
 from coordinator.core.state import Provider
+from coordinator.core.work.jobspec import Isolation
 from coordinator.service.api.entries import provider_entry
 from tests.builders import START_MS, Fleet, a_hello
 

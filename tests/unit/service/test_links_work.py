@@ -13,8 +13,8 @@ from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.commands import CloseCode
 from coordinator.core.ids import ConnId, JobId, ProviderId, TenantName
-from coordinator.core.jobspec import Isolation, StepSpec
 from coordinator.core.rows import EndCause, LeaseToken
+from coordinator.core.work.jobspec import Isolation, StepSpec
 from coordinator.service.link_settings import LinkSettings
 from tests.unit.service.links_rig import Agent, Rig, a_beat, a_hello, a_rig, conn_of, until
 from tests.unit.service.relay_rig import ATTEMPT, TOKEN, an_attempt

@@ -6,9 +6,9 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.ids import ConnId, PoolName, TenantName
-from coordinator.core.jobspec import JobSpec, StepSpec
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, Promises, Resources
+from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.service.alerts import Alerts
 from coordinator.service.pressure import ANY, KIND, WAITED_MS, Pressure
 from coordinator.timetext import to_text

@@ -1,0 +1,98 @@
+"""Which providers could take a task: one constraint after the other, so that each can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coordinator.core.fleet.forecast import curve_of, stays_on
+from coordinator.core.ids import Ms, ProviderId, TenantName
+from coordinator.core.policy import Policy
+from coordinator.core.queue.capacity import NOTHING, lacks, serves, share_of
+from coordinator.core.snapshot import Liveness
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.work.jobspec import Isolation
+from coordinator.core.work.live import Load, Shape, Step, Want
+
+LEVELS = (Isolation.NONE, Isolation.UID, Isolation.SANDBOX)
+"""Each includes those before it."""
+_level = LEVELS.index
+
+
+def as_enrolled(provider: Provider, shape: Shape) -> Iterator[str]:
+    """Constraints that it does not meet and that no waiting would change."""
+    row = provider.row
+    if not row.promises.work and row.last_seen_ms is not None:
+        yield "work"
+    if shape.pools and row.pool not in shape.pools:
+        yield "pool"
+    if shape.labels and any(row.labels.get(name) != value for name, value in shape.labels):
+        yield "labels"
+    if shape.isolation is not Isolation.NONE and _level(row.promises.isolation) < _level(shape.isolation):
+        yield "isolation"
+    if row.provider_id in shape.avoid:
+        yield "elsewhere"
+    if not any(share_of(provider.offer, NOTHING, ask) for ask in shape.asks):
+        yield from lacks(provider.offer, NOTHING, shape.asks[0])
+
+
+def as_it_stands(state: ClusterState, provider: Provider, want: Want, policy: Policy) -> Iterator[str]:
+    """Constraints that it does not meet now, and may meet later; but for free capacity and the plans of others."""
+    yield from out_of_reach(state, provider, want.shape, policy)
+    load = state.work.loads.get(provider.row.provider_id)
+    if load is not None:
+        if bound_to_others(provider, load, want.tenant):
+            yield "tenant"
+        yield from crowded(load, policy)
+
+
+def out_of_reach(
+    state: ClusterState, provider: Provider, shape: Shape, policy: Policy, at_ms: Ms | None = None
+) -> Iterator[str]:
+    """Those of the constraints as it stands that no placement changes. Forecasts are as of `at_ms`, or of now."""
+    row = provider.row
+    if provider.phase is not Liveness.ONLINE:
+        yield "online"
+    if row.drained_at_ms is not None:
+        yield "drained"
+    if row.quarantined_until_ms is not None:
+        yield "quarantined"
+    if shape.min_score is not None and score(state, row.provider_id) < shape.min_score:
+        yield "min_score"
+    if shape.min_forecast is not None:
+        curve = curve_of(state, provider, policy, at_ms)
+        if curve is None or stays_on(curve, shape.run_ms).probability < shape.min_forecast:
+            yield "min_forecast"
+
+
+def bound_to_others(provider: Provider, load: Load, tenant: TenantName) -> bool:
+    """Without isolation a provider serves one tenant at a time."""
+    return provider.row.promises.isolation is Isolation.NONE and not serves(load, tenant)
+
+
+def crowded(load: Load, policy: Policy) -> Iterator[str]:
+    """Those of the constraints as it stands that a placement changes, for whoever comes."""
+    if len(load.attempts) >= policy.attempts_per_provider_max:
+        yield "attempts"
+    if load.behind:
+        yield "lined_up"
+
+
+def is_crowded(load: Load, policy: Policy) -> bool:
+    """Whether there is any of these."""
+    return bool(load.behind) or len(load.attempts) >= policy.attempts_per_provider_max
+
+
+def score(state: ClusterState, provider_id: ProviderId) -> float:
+    """The liveness score that analytics published; 0 while none is known."""
+    figures = state.figures.by_provider.get(provider_id) if state.figures is not None else None
+    return figures.score if figures is not None else 0.0
+
+
+def could_ever(state: ClusterState, step: Step, policy: Policy, avoid: tuple[ProviderId, ...]) -> bool:
+    """Whether an online provider other than `avoid` could run a task of this step, with nothing else on it."""
+    for provider in state.providers.values():
+        if provider.row.provider_id in avoid or provider.phase is not Liveness.ONLINE:
+            continue
+        if provider.row.drained_at_ms is None and not any(as_enrolled(provider, step.want.shape)):
+            return True
+    return False

@@ -1,0 +1,185 @@
+"""First leases: tasks of one step that were never launched, of one node each, granted one after the other.
+
+Most of what is ever granted is this. What is the same for all of them, and for all on one provider, is worked out once.
+The rows are those that `leases.new_attempt` and `leases.grant` make of the same task; these serve all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from coordinator.core.amounts import Ask, Share
+from coordinator.core.commands import AttemptChanged, Audited, Decision, Grant, Put, Send
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId
+from coordinator.core.policy import Policy
+from coordinator.core.queue.capacity import add_share, share_of
+from coordinator.core.queue.lines import fit_fresh, fit_step, has_room
+from coordinator.core.rows import (
+    AttemptRow,
+    AttemptState,
+    AuditRow,
+    Choice,
+    LeaseToken,
+    RankRow,
+    TaskRow,
+    WorkState,
+)
+from coordinator.core.state import ClusterState
+from coordinator.core.tenants.account import hold_more
+from coordinator.core.work.endings import skip_doomed
+from coordinator.core.work.leases import begin_work, connection, first_term_ms, rank_row
+from coordinator.core.work.live import Attempt, Job, Load, Step, Task
+from coordinator.core.work.transitions import touch_step
+
+
+class Spot(NamedTuple):
+    """A provider, as it is for every grant that is made there."""
+
+    who: ProviderId
+    conn_id: ConnId | None
+    load: Load
+    share: Share
+    ranks: tuple[RankRow, ...]
+    why: str
+
+
+class Fresh:
+    """Grants of one step within one Place. Between the first `give` and `close` nothing else may change the state."""
+
+    def __init__(
+        self, state: ClusterState, job: Job, step: Step, ask: Ask, cause: str, policy: Policy, out: Decision
+    ) -> None:
+        """All of them are given `ask`. `cause`: what let them wait."""
+        self._ask = ask
+        self._state, self._job, self._step, self._policy, self._out = state, job, step, policy, out
+        self._cause = cause
+        self._first = self._number = step.row.cursor
+        self._term_ms: Ms = first_term_ms(state, step.spec, policy)
+        self._prefix = f"{step.row.job_id}.{step.row.step}."
+        self._ids: list[AttemptId] = []
+        limit = step.spec.max_running
+        self.left = step.spec.tasks - self._number
+        """So many more may be given."""
+        if limit is not None:
+            self.left = min(self.left, limit - step.running)
+
+    def at(self, who: ProviderId) -> Spot:
+        """This provider, which has room for one more at least, and as many more as it is asked for here. GPUs are
+        chosen for one alone."""
+        state = self._state
+        load = state.work.load_of(who)
+        share = share_of(state.providers[who].offer, load, self._ask)
+        assert share is not None, f"{who} has no room any more"
+        return Spot(who, connection(state, who), load, share, (rank_row(state, who, share),), f"placed on {who}")
+
+    def room(self, at: Spot) -> int:
+        """How many more fit there."""
+        offer, load, ask = self._state.providers[at.who].offer, at.load, self._ask
+        most = min(self.left, self._policy.attempts_per_provider_max - len(load.attempts))
+        if ask.gpus:
+            return min(most, 1)
+        if ask.cpus:
+            most = min(most, (offer.cpus - load.cpus) // ask.cpus)
+        if ask.memory:
+            most = min(most, (offer.memory - load.memory) // ask.memory)
+        for name, amount in ask.named:
+            most = min(most, (offer.named.get(name, 0) - load.named.get(name, 0)) // amount)
+        return most
+
+    def give(self, at: Spot, forecast: float, choices: Sequence[Choice]) -> None:
+        """For each of these the next task gets its row, its first attempt and its lease there."""
+        state, step, out, work = self._state, self._step, self._out, self._state.work
+        job_id, step_number, number, tenant = step.row.job_id, step.row.step, self._number, self._job.row.tenant
+        generation, now_ms, wall_ns, mono_ns = state.generation, state.now_ms, state.wall_ns, state.mono_ns
+        who, conn_id, load, share, ranks, why = at
+        cause, term_ms, prefix = self._cause, self._term_ms, self._prefix
+        writes, notes, attempts, ids = out.writes, out.notes, work.attempts, self._ids
+        token_number, seq, first = work.next_token, work.next_audit, number == self._first
+        for choice in choices:
+            token = LeaseToken(generation, token_number)
+            token_number += 1
+            task_row = TaskRow(
+                job_id=job_id, step=step_number, task=number, state=_STAGING, attempts=1, waits_for=cause
+            )
+            row = AttemptRow(
+                job_id=job_id,
+                step=step_number,
+                task=number,
+                attempt=1,
+                state=_LEASED,
+                created_at_ms=now_ms,
+                ranks=ranks,
+                token=token,
+                term_ms=term_ms,
+                reason=why,
+                unblocked_by=cause,
+                forecast=forecast,
+                choice=choice,
+            )
+            subject = f"{prefix}{number}"
+            of_task = AuditRow(
+                seq=seq,
+                wall_ns=wall_ns,
+                mono_ns=mono_ns,
+                entity="task",
+                subject=subject,
+                after="staging",
+                unblocked_by=cause,
+                tenant=tenant,
+                job_id=job_id,
+            )
+            of_attempt = AuditRow(
+                seq=seq + 1,
+                wall_ns=wall_ns,
+                mono_ns=mono_ns,
+                entity="attempt",
+                subject=f"{subject}.1",
+                after="leased",
+                why=why,
+                unblocked_by=cause,
+                tenant=tenant,
+                job_id=job_id,
+                provider_id=who,
+            )
+            seq += 2
+            writes += (Put(task_row), Put(of_task), Put(row), Put(of_attempt))
+            notes += (Audited(of_task), AttemptChanged(row=row, tenant=tenant), Audited(of_attempt))
+            attempt_id = (job_id, step_number, number, 1)
+            attempt = Attempt(row=row, renewed_ms=[now_ms], terms_ms=[term_ms], granted_ms=now_ms, tenant=tenant)
+            attempts[attempt_id] = attempt
+            step.tasks[number] = Task(row=task_row, attempts={1: attempt}, newest=token)
+            load.attempts[attempt_id, 0] = tenant
+            if conn_id is not None:
+                order = Grant(attempt_id=attempt_id, rank=0, token=token, term_ms=term_ms, share=share)
+                out.sends.append(Send(conn_id, order))
+            ids.append(attempt_id)
+            number += 1
+            if first:
+                work.next_audit, first = seq, False
+                begin_work(state, self._job, step, out)
+                seq = work.next_audit
+            if number in step.tasks:
+                self.left = 0  # cancelled before its turn: `close` skips it
+                break
+        given = number - self._number
+        work.next_token, work.next_audit, self._number = token_number, seq, number
+        self.left = max(0, self.left - given)
+        add_share(load, share, given)
+
+    def close(self) -> int:
+        """No more of it for now. How many were given."""
+        state, step, work, job, given = self._state, self._step, self._state.work, self._job, len(self._ids)
+        hold_more(work.accounts, job.row.tenant, job.row.job_id, self._ask, given)
+        work.unanswered.update(dict.fromkeys(self._ids))
+        work.wheel.put_new(self._ids, state.now_ms + self._policy.grant_ms)
+        step.running += given
+        touch_step(state, step, cursor=self._number)
+        skip_doomed(state, job, step, self._out)
+        if not has_room(step):
+            fit_step(work, job, step)
+        fit_fresh(work, job, step)
+        return given
+
+
+_STAGING, _LEASED = WorkState.STAGING, AttemptState.LEASED

@@ -1,0 +1,109 @@
+"""Ranking: how good a provider is for a run of some length, the smallest first, and which terms that is made of.
+
+The work that is expected to be lost there with the provider, as a share of the run, together with how badly it fits. A
+pure function of the state, the shape and a moment: who keeps it gets what who makes it anew gets.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+from msgspec import Struct
+
+from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.fleet.forecast import Curves, curve_of, expected_loss, stays_on
+from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.policy import Policy
+from coordinator.core.queue.capacity import Offer
+from coordinator.core.queue.feasible import score
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.work.jobspec import Arrangement
+from coordinator.core.work.live import Load, Shape
+
+STAYS_MIN = 1e-6
+"""Nobody is taken to leave with more certainty than this."""
+GPU_WEIGHT, CPU_WEIGHT, MEMORY_WEIGHT = 4, 2, 1
+"""What is left idle of each: free GPUs are kept for those who need them."""
+
+
+class Terms(Struct, frozen=True, gc=False):
+    """What is known of a provider for runs of one length, whatever it holds."""
+
+    term: float
+    """What it is ranked by before its fit."""
+    loss_ms: Ms
+    forecast: float
+    basis: str
+
+
+def terms_of(state: ClusterState, provider: Provider, shape: Shape, at_ms: Ms, policy: Policy) -> Terms:
+    """Of a connected provider, as of `at_ms`."""
+    curve = curve_of(state, provider, policy, at_ms)
+    assert curve is not None, f"{provider.row.provider_id} is not connected"
+    loss_ms = expected_loss(curve, shape.run_ms)
+    match policy.rank:
+        case "forecast":
+            term = risk(curve, shape.run_ms, policy)
+        case "score":
+            term = 1.0 - score(state, provider.row.provider_id)
+        case _:
+            term = 0.0
+    stays = stays_on(curve, shape.run_ms)
+    return Terms(term, round(loss_ms), stays.probability, stays.basis)
+
+
+def risk(curve: Curves, run_ms: Ms, policy: Policy) -> float:
+    """The share of a run that is expected to be lost there, by the mean hazard over the run or `rank_ahead_ms`, if that
+    is longer: hazard x run / 2, the loss coming halfway.
+
+    Who stays for long also stays for an hour, and forecasts for an hour tell hardly anybody apart. The exact
+    `expected_loss` is not what to choose by: it is small again where a run dies at once, and has to be begun anew.
+    """
+    ahead_ms = max(run_ms, policy.rank_ahead_ms)
+    return -math.log(max(stays_on(curve, ahead_ms).probability, STAYS_MIN)) * run_ms / ahead_ms / 2
+
+
+def left_idle(offer: Offer, load: Load, ask: Ask) -> float:
+    """How much of what the provider offers stays free behind `ask`, 0..1."""
+    idle = weights = 0.0
+    if offer.gpus:
+        idle += GPU_WEIGHT * (1.0 - (sum(load.gpus) + ask.gpus) / (offer.gpus * UNIT))
+        weights += GPU_WEIGHT
+    if offer.cpus:
+        idle += CPU_WEIGHT * (1.0 - (load.cpus + ask.cpus) / offer.cpus)
+        weights += CPU_WEIGHT
+    if offer.memory:
+        idle += MEMORY_WEIGHT * (1.0 - (load.memory + ask.memory) / offer.memory)
+        weights += MEMORY_WEIGHT
+    return idle / (GPU_WEIGHT + CPU_WEIGHT + MEMORY_WEIGHT) if weights else 0.0
+
+
+def unfit(offer: Offer, load: Load, ask: Ask, arrangement: Arrangement) -> float:
+    """0: the best fit. To pack is to leave little idle, to spread is to leave much."""
+    idle = left_idle(offer, load, ask)
+    return idle if arrangement is Arrangement.PACK else 1.0 - idle
+
+
+def unfits(offer: Offer, load: Load, ask: Ask, arrangement: Arrangement, count: int) -> list[float]:
+    """`unfit` of each of so many of `ask` that are placed there one after the other; of one if it asks for GPUs."""
+    gpus = GPU_WEIGHT * (1.0 - (sum(load.gpus) + ask.gpus) / (offer.gpus * UNIT)) if offer.gpus else 0.0
+    idle = []
+    for number in range(1, count + 1):
+        left = gpus
+        if offer.cpus:
+            left += CPU_WEIGHT * (1.0 - (load.cpus + number * ask.cpus) / offer.cpus)
+        if offer.memory:
+            left += MEMORY_WEIGHT * (1.0 - (load.memory + number * ask.memory) / offer.memory)
+        idle.append(left / (GPU_WEIGHT + CPU_WEIGHT + MEMORY_WEIGHT))
+    return idle if arrangement is Arrangement.PACK else [1.0 - share for share in idle]
+
+
+def fit_weight(policy: Policy) -> float:
+    """Beside a score it tells equal ones apart."""
+    return {"forecast": policy.rank_fit_weight, "fit": 1.0, "score": 1e-6}.get(policy.rank, 0.0)
+
+
+def dice(provider_id: ProviderId, number: int) -> int:
+    """For `random`: another order for each number, the same at each replay."""
+    return zlib.crc32(f"{provider_id}/{number}".encode())

@@ -1,0 +1,174 @@
+"""Where somebody stands in the queue, and when they are expected to start, those ahead of them counted.
+
+Estimates for people and for the promise that a job is measured by; nothing is decided by them. Bounded: a line of
+more than AHEAD_MAX places counts as a whole, SLOTS_FROM_MAX providers are looked at, and AHEAD_MAX tasks are
+let go by.
+"""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.policy import Policy
+from coordinator.core.queue.capacity import NOTHING, Offer, add_share, serves
+from coordinator.core.queue.eta import expected_end_ms
+from coordinator.core.queue.fair_share import standing
+from coordinator.core.queue.feasible import as_enrolled, out_of_reach
+from coordinator.core.queue.lines import head, stands
+from coordinator.core.queue.order import BandKey, age_of, effective, top_of
+from coordinator.core.queue.plans import copy_of, ends_before, over_by_ms
+from coordinator.core.state import ClusterState, Provider
+from coordinator.core.work.jobspec import Isolation
+from coordinator.core.work.live import FRESH, Load, Place, Shape, Want, Work
+
+AHEAD_MAX = 10_000
+SLOTS_FROM_MAX = 500
+SLOTS_MAX = 10_000
+
+
+class Ahead(NamedTuple):
+    places: int
+    """In the queue, before this one."""
+    tasks: int
+    """That these stand for, as far as they may want the same providers; AHEAD_MAX: so many or more."""
+
+
+def ahead_of(state: ClusterState, want: Want, place: Place, policy: Policy, *, tasks_alone: bool = False) -> Ahead:
+    """Who stands before this place. O(bands + lines and places of those before its own). `tasks_alone`: whoever asks
+    needs no more than the tasks, so that there are no more than AHEAD_MAX to count."""
+    work = state.work
+    top, own_band = top_of(work), (want.tenant, want.priority)
+    mine = _turn(state, own_band, top, policy)
+    places = tasks = 0
+    for key, band in work.bands.items():
+        own = key == own_band
+        turn = mine if own else _turn(state, key, top, policy)
+        if turn > mine:
+            continue
+        for other in band.wants:
+            if tasks_alone and tasks >= AHEAD_MAX:
+                return Ahead(places, AHEAD_MAX)
+            line = work.queue[other]
+            if turn == mine and not own:
+                first = head(work, other)
+                if first is None or first > place:
+                    continue
+            if line.waiting > AHEAD_MAX:
+                places, tasks = places + line.waiting, AHEAD_MAX
+                continue
+            before = {p for p in line.heap if (not own or p < place) and stands(work, p, other)}
+            places += len(before)
+            if before and tasks < AHEAD_MAX and _may_meet(other.shape, want.shape):
+                tasks += sum(_tasks_at(work, p) for p in before) * other.shape.nodes
+    return Ahead(places, min(tasks, AHEAD_MAX))
+
+
+def kept_from(state: ClusterState, want: Want, policy: Policy) -> frozenset[ProviderId]:
+    """Providers that are kept for lines that stand ahead, as long as this one would hold them."""
+    plans = state.work.plans
+    if not plans or (want.tenant, want.priority) not in state.work.bands:
+        return frozenset()
+    top = top_of(state.work)
+    mine = _turn(state, (want.tenant, want.priority), top, policy)
+    return frozenset(
+        who
+        for other, plan in plans.items()
+        if other != want
+        and _turn(state, (other.tenant, other.priority), top, policy) <= mine
+        and not ends_before(want, plan, state.now_ms)
+        for who in plan.providers
+    )
+
+
+def _turn(state: ClusterState, key: BandKey, top: int, policy: Policy) -> tuple[int, float, int]:
+    tenant, priority = key
+    accounts = state.work.accounts
+    aged = age_of(state.work.bands[key], state.now_ms, policy)
+    return -effective(priority, aged, top), standing(accounts, accounts.of(tenant), policy), -aged
+
+
+def _tasks_at(work: Work, place: Place) -> int:
+    """How many tasks wait in this place."""
+    job = work.jobs.get(place[0])
+    if job is None:
+        return 0
+    step = job.steps[place[1]]
+    return step.spec.tasks - step.row.cursor if place[2] == FRESH else 1
+
+
+def _may_meet(one: Shape, other: Shape) -> bool:
+    return not one.pools or not other.pools or not set(one.pools).isdisjoint(other.pools)
+
+
+def starts_at_ms(state: ClusterState, want: Want, ahead_tasks: int, policy: Policy) -> Ms | None:
+    """When a task of this want should start, if those ahead of it take as long as it does. None: nothing tells.
+
+    O(SLOTS_FROM_MAX x their attempts + AHEAD_MAX).
+    """
+    slots = slots_of(state, want, policy)
+    if len(slots) < want.shape.nodes:
+        return None
+    heapify(slots)
+    for _ in range(min(ahead_tasks, AHEAD_MAX)):
+        heappush(slots, heappop(slots) + want.shape.run_ms)
+    start_ms = state.now_ms
+    for _ in range(want.shape.nodes):
+        start_ms = max(start_ms, heappop(slots))
+    return start_ms
+
+
+def slots_of(state: ClusterState, want: Want, policy: Policy) -> list[Ms]:
+    """From when on there is room for one more rank of its first alternative, once for each that there will be."""
+    shape = want.shape
+    found: list[Ms] = []
+    looked = 0
+    for provider in state.providers.values():
+        if len(found) >= SLOTS_MAX or looked >= SLOTS_FROM_MAX:
+            break
+        if any(as_enrolled(provider, shape)):
+            continue
+        if any(name != "quarantined" for name in out_of_reach(state, provider, shape, policy)):
+            continue
+        looked += 1
+        found += _slots(state, provider, want)
+    return found
+
+
+def _slots(state: ClusterState, provider: Provider, want: Want) -> list[Ms]:
+    who, ask = provider.row.provider_id, want.shape.asks[0]
+    load = copy_of(state.work.loads.get(who, NOTHING))
+    from_ms = max(state.now_ms, provider.row.quarantined_until_ms or 0)
+    ends = []
+    for attempt_id, rank in load.attempts:
+        attempt = state.work.attempts[attempt_id]
+        end_ms = expected_end_ms(state, attempt) or over_by_ms(state, attempt)
+        ends.append((end_ms, attempt_id, rank, attempt.row.ranks[rank].share))
+    ends.sort(key=lambda end: end[:3])
+    alone = provider.row.promises.isolation is Isolation.NONE
+    slots = [from_ms] * (0 if alone and not serves(load, want.tenant) else room_in(provider.offer, load, ask))
+    for end_ms, attempt_id, rank, share in ends:
+        if len(slots) >= SLOTS_MAX:
+            break
+        del load.attempts[attempt_id, rank]
+        if load.behind.pop((attempt_id, rank), None) is None:
+            add_share(load, share, -1)
+        if not alone or serves(load, want.tenant):
+            more = room_in(provider.offer, load, ask) - len(slots)
+            slots += [max(from_ms, end_ms)] * more
+    return slots
+
+
+def room_in(offer: Offer, load: Load, ask: Ask) -> int:
+    """How many times `ask` fits beside `load`; of GPUs, by their sum."""
+    rooms = [SLOTS_MAX]
+    if ask.cpus:
+        rooms.append((offer.cpus - load.cpus) // ask.cpus)
+    if ask.memory:
+        rooms.append((offer.memory - load.memory) // ask.memory)
+    if ask.gpus:
+        rooms.append((offer.gpus * UNIT - sum(load.gpus)) // ask.gpus)
+    rooms += [(offer.named.get(name, 0) - load.named.get(name, 0)) // amount for name, amount in ask.named if amount]
+    return max(0, min(rooms))

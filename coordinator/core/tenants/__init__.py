@@ -1,0 +1,1 @@
+"""Tenants: what they may use, what they use, and what it costs."""

@@ -1,0 +1,70 @@
+"""What is known of the work besides its rows, carried over a rollback: renewals above all.
+
+What agents said and a full disk undid they say again: grants and ends are repeated until they are answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from coordinator.core.ids import JobId, Ms
+from coordinator.core.queue.capacity import count_behind
+from coordinator.core.queue.image import carry_queue
+from coordinator.core.rows import AttemptState
+from coordinator.core.tenants.account import Accounts, counted, hold_for, let_go
+from coordinator.core.tenants.image import carry_accounts
+from coordinator.core.work.live import Attempt, Job, Work
+
+
+def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozenset()) -> None:
+    """`fresh` was just loaded: its leases go on as they were renewed. Numbers that were used are not used again.
+
+    Of the jobs in `undone` rows were rolled back: how they ended is asked of the store.
+    """
+    fresh.next_job_id = max(fresh.next_job_id, old.next_job_id)
+    fresh.next_token = max(fresh.next_token, old.next_token)
+    fresh.freed_by, fresh.looked_ms = old.freed_by, old.looked_ms
+    for attempt_id, attempt in fresh.attempts.items():
+        _carry_attempt(fresh.accounts, old.attempts.get(attempt_id), attempt, now_ms)
+        for rank, row in enumerate(attempt.row.ranks):
+            if not row.released:
+                fresh.loads[row.provider_id].attempts[attempt_id, rank] = attempt.tenant
+    count_behind(fresh)
+    carry_accounts(old.accounts, fresh.accounts)
+    for job_id, job in fresh.jobs.items():
+        before = old.jobs.get(job_id)
+        if before is not None:
+            _carry_job(before, job)
+    for provider_id, load in old.loads.items():
+        if load.failures:
+            fresh.load_of(provider_id).failures = list(load.failures)
+    fresh.recent = {
+        job_id: row for job_id, row in old.recent.items() if job_id not in fresh.jobs and job_id not in undone
+    }
+    fresh.recent_keys = {key: job_id for key, job_id in old.recent_keys.items() if job_id in fresh.recent}
+    carry_queue(old, fresh)
+    fresh.ask_place()
+
+
+def _carry_attempt(accounts: Accounts, before: Attempt | None, attempt: Attempt, now_ms: Ms) -> None:
+    """One that ended here and not on the disk may be held by its agent still: it counts from now."""
+    ranks = range(len(attempt.row.ranks))
+    if before is None or before.row.token != attempt.row.token:
+        attempt.renewed_ms = [now_ms for _ in ranks]
+        attempt.granted_ms = now_ms
+        return
+    attempt.renewed_ms, attempt.unseen_ms = list(before.renewed_ms), dict(before.unseen_ms)
+    attempt.terms_ms = [min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks]
+    attempt.granted_ms = before.granted_ms
+    if attempt.row.state is AttemptState.IN_DOUBT:  # else the next tick doubts it again
+        attempt.silent = set(before.silent)
+    if attempt.tenant != before.tenant and counted(attempt.row):
+        let_go(accounts, attempt.tenant, attempt.row)
+        hold_for(accounts, before.tenant, attempt.row)
+    attempt.tenant = before.tenant
+
+
+def _carry_job(before: Job, job: Job) -> None:
+    job.retried_ms, job.stormed = list(before.retried_ms), before.stormed
+    for old_step, step in zip(before.steps, job.steps, strict=True):
+        step.lasted_ms, step.unblocked_by = list(old_step.lasted_ms), old_step.unblocked_by

@@ -1,0 +1,39 @@
+"""What time alone does to the work: deadlines, backoffs, leases, stragglers, quarantines. O(what is due) a tick."""
+
+from __future__ import annotations
+
+from coordinator.core.commands import Decision
+from coordinator.core.ids import JobId, Ms
+from coordinator.core.policy import Policy
+from coordinator.core.state import ClusterState
+from coordinator.core.tenants.budgets import look_at_due
+from coordinator.core.work.jobs import on_deadline
+from coordinator.core.work.loss import review
+from coordinator.core.work.retries import backoff_over, end_quarantines
+from coordinator.core.work.stragglers import look_for_stragglers
+
+LOOK_EVERY_MS: Ms = 5_000
+"""How often the queue is looked at when nothing but the time has changed: forecasts move."""
+
+
+def on_time(state: ClusterState, policy: Policy, out: Decision) -> None:
+    """Whoever's appointment has come, deadlines of jobs first."""
+    work = state.work
+    if work.quarantined:
+        end_quarantines(state, out)
+    look_at_due(state)
+    for key in work.wheel.due(state.now_ms):
+        match key:
+            case (job_id,):
+                on_deadline(state, JobId(job_id), out)
+            case (job_id, step):
+                look_for_stragglers(state, JobId(job_id), step, policy, out)
+            case (job_id, step, number):
+                task = work.task((JobId(job_id), step, number))
+                if task is not None:
+                    backoff_over(state, task)
+            case (job_id, step, number, attempt):
+                review(state, (JobId(job_id), step, number, attempt), policy, out)
+    if work.queue and state.now_ms - work.looked_ms >= LOOK_EVERY_MS:
+        work.looked_ms = state.now_ms
+        work.place_due = True
