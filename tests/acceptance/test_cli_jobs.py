@@ -216,7 +216,7 @@ def test_secrets_of_a_file_reach_the_task_and_nothing_else(fleet: Fleet) -> None
     secrets = fleet.directory / "secrets.env"
     secrets.write_text("API_KEY=s3cret-canary\n")
     argv = ("--env-file", str(secrets), "--", "sh", "-c", "test ${#API_KEY} = 13 && echo right")
-    assert "s3cret" not in fleet.coord("submit", "--dry-run", *argv).out.replace("test $API_KEY = s3cret-canary", "")
+    assert "s3cret" not in fleet.coord("submit", "--dry-run", *argv).out
     done = fleet.coord("submit", "--wait", *argv)
     assert done.out == "right\n", done.err
     assert "s3cret" not in fleet.coord("job", "show", "last", "-o", "json").out
