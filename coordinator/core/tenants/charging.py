@@ -37,7 +37,7 @@ def charge_lost(state: ClusterState, attempt: Attempt, rank: int, out: Decision)
     row = attempt.row
     if row.ranks[rank].price == FREE or not row.ranks[rank].running:
         return None
-    heard_ms = _last_heard_ms(state, row.ranks[rank].provider_id)
+    heard_ms = last_heard_ms(state, row.ranks[rank].provider_id)
     until_ms = min(attempt.renewed_ms[rank], heard_ms if heard_ms is not None else state.now_ms)
     until_ms = min(until_ms, attempt.unseen_ms.get(rank, until_ms))
     until_ms = max(until_ms, _began_ms(row))
@@ -50,7 +50,7 @@ def _began_ms(row: AttemptRow) -> Ms:
     return row.started_at_ms if row.started_at_ms is not None else row.created_at_ms
 
 
-def _last_heard_ms(state: ClusterState, provider_id: ProviderId) -> Ms | None:
+def last_heard_ms(state: ClusterState, provider_id: ProviderId) -> Ms | None:
     """The last sign of life of a provider. After a restart leases count from the boot: that was nobody's sign."""
     provider = state.providers.get(provider_id)
     if provider is None:
@@ -63,7 +63,7 @@ def _seen_to_ms(state: ClusterState, attempt: Attempt, rank: int) -> Ms:
     """Until when this rank of a running attempt is known to have run. One that nobody hears of may have ended, and what
     is charged is never taken back."""
     provider = state.providers.get(attempt.row.ranks[rank].provider_id)
-    heard_ms = _last_heard_ms(state, attempt.row.ranks[rank].provider_id)
+    heard_ms = last_heard_ms(state, attempt.row.ranks[rank].provider_id)
     there = provider is not None and provider.phase is Liveness.ONLINE
     return state.now_ms if there or heard_ms is None else heard_ms
 

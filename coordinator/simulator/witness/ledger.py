@@ -20,7 +20,7 @@ from coordinator.core.rows import (
     LedgerRow,
     RankRow,
 )
-from coordinator.core.tenants.months import month_of
+from coordinator.core.tenants.months import begins_ms, month_of
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.runs import Runs
 from coordinator.simulator.witness.sessions import Sessions
@@ -96,6 +96,9 @@ class Ledger:
             for row in charged:
                 self.now.add(row)
                 self._check_time(row, before, now_ms)
+                if row.at_ms == begins_ms(month_of(now_ms)):  # a month turned first: that is never taken back
+                    turned: Rank = (row.job_id, row.step, row.task, row.attempt), row.rank
+                    was[turned] = was.get(turned, 0) + row.ran_ms
         for attempt_id, after in attempts.items():
             row_before = before.get(attempt_id)
             if row_before is not None and (row_before.state in LIVE_ATTEMPT or _goes_on(row_before, after)):
