@@ -199,8 +199,8 @@ BUGS = {
         "    dict[object, object]()[",
     ),
     "a quota of CPUs is filled by one more": (
-        "(account.cpus + ask.cpus * nodes) * 100 > quota.cpus",
-        "(account.cpus + ask.cpus * nodes - 1) * 100 > quota.cpus + ask.cpus",
+        "return limit * percent // 100 - held",
+        "return limit * percent // 100 - held + 1_000_000",
     ),
     "a quota of running jobs is off by one": (
         "len(account.jobs) >= quota.running:",

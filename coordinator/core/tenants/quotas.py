@@ -26,17 +26,22 @@ def room_for(
         return ()
     quota, percent = account.tenant.quota, policy.guardrail_percent
     found: list[str] = []
-    if quota.cpus is not None and ask.cpus and (account.cpus + ask.cpus * nodes) * 100 > quota.cpus * percent:
+    if quota.cpus is not None and 0 < ask.cpus * nodes > _left(quota.cpus, account.cpus, percent):
         found.append("cpus")
-    if quota.gpus is not None and ask.gpus and (account.gpus + ask.gpus * nodes) * 100 > quota.gpus * percent:
+    if quota.gpus is not None and 0 < ask.gpus * nodes > _left(quota.gpus, account.gpus, percent):
         found.append("gpus")
-    if quota.memory is not None and ask.memory and (account.memory + ask.memory * nodes) * 100 > quota.memory * percent:
+    if quota.memory is not None and 0 < ask.memory * nodes > _left(quota.memory, account.memory, percent):
         found.append("memory")
     if quota.running is not None and job_id not in account.jobs and len(account.jobs) >= quota.running:
         found.append("running")
     if quota.budget is not None and is_broke(account, state.now_ms):
         found.append("budget")
     return tuple(found)
+
+
+def _left(limit: int, held: int, percent: int) -> int:
+    """How much more may be held under a concurrent quota: up to its guardrail, not beyond."""
+    return limit * percent // 100 - held
 
 
 def never_fits(state: ClusterState, tenant: TenantName, asks: tuple[Ask, ...], nodes: int, policy: Policy) -> set[str]:
@@ -70,7 +75,7 @@ def rooms_for(state: ClusterState, tenant: TenantName, job_id: JobId, ask: Ask, 
         (quota.memory, account.memory, ask.memory),
     ):
         if limit is not None and amount:
-            most = min(most, (limit * policy.guardrail_percent // 100 - held) // amount)
+            most = min(most, _left(limit, held, policy.guardrail_percent) // amount)
     return most
 
 
