@@ -27,7 +27,7 @@ class Harmless:
         text = self._held + self._decode(data, final)
         self._held = ""
         if text.endswith("\r") and not final:
-            text, self._held = text[:-1], "\r"
+            text, self._held = text.rstrip("\r"), "\r"  # several are one line end
         shown = "".join(
             piece if piece in ("\n", "\t") else terminal.safe(piece)
             for piece in re.split(r"([\n\t])", _LINE_END.sub("\n", text))

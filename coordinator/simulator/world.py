@@ -36,6 +36,9 @@ MONTH_MS: Ms = begins_ms(202702)
 """A month turns then: in every other world in the middle of its story."""
 TURNS_WITHIN_S = 900
 
+REPLAYED = "replayed"
+"""How machines are called that come and go as recorded."""
+
 
 class World:
     """One seed. Times in the story are seconds since it began."""
@@ -98,18 +101,28 @@ class World:
         for job_id in list(self.head.state.work.jobs):
             self._teller.log("user", self.users.cancel(job_id, "the world ends"))
         if not self._wait_until_settled(CANCELLED_S):
-            held = [dotted(attempt_id) for attempt_id in self.head.state.work.attempts]
-            jobs = self.witness.results.unsettled()
+            jobs, held = self.witness.results.unsettled(), self._holding()
             self.witness.expect(False, f"all was cancelled, and jobs {jobs} have not ended, {held} hold capacity")
 
     def _wait_until_settled(self, seconds: float) -> bool:
         until_ms = self.agenda.now_ms + int(seconds * self.unit_ms)
         while self.agenda.now_ms < until_ms:
             work = self.head.state.work
-            if not self.witness.results.unsettled() and not work.jobs and not work.attempts:
+            if not self.witness.results.unsettled() and not work.jobs and not self._holding():
                 return True
             self.agenda.step()
         return False
+
+    def _holding(self) -> list[str]:
+        """Attempts that hold capacity where somebody could say that it is free: a machine whose recording keeps it away
+        holds what it had."""
+        state = self.head.state
+        away = {who for who, p in state.providers.items() if p.session is None and who.startswith(REPLAYED)}
+        return [
+            dotted(attempt_id)
+            for attempt_id, attempt in state.work.attempts.items()
+            if any(not rank.released and rank.provider_id not in away for rank in attempt.row.ranks)
+        ]
 
     @property
     def elapsed_ms(self) -> Ms:
@@ -157,7 +170,7 @@ class World:
     def _replay(self, recorded: list[Stays]) -> None:
         first = len(self.machines)
         for i, stays in enumerate(pick_stays(recorded, self.dice.randint(1, REPLAYED_MAX), self.dice), first):
-            machine = self._make_machine(i, "replayed")
+            machine = self._make_machine(i, REPLAYED)
             self.machines.append(machine)
             self._fates.follow(machine, stays)
 
