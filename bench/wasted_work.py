@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from cli.replaying import Asked, replayed
 from coordinator.simulator.history.swf import Gather
@@ -44,7 +45,7 @@ def made(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def measured(fleet: str, case: str, policies: tuple[str, ...], seed: int, days: float | None) -> dict[str, object]:
+def measured(fleet: str, case: str, policies: tuple[str, ...], seed: int, days: float | None) -> dict[str, Any]:
     """One case: by policy what was wasted, and as a ratio to random."""
     began = time.process_time()
     asked = Asked(
@@ -102,8 +103,8 @@ def main() -> int:
         "floors": {"forecast_to_random_at_most": CHANCE},
     }
     print(json.dumps(report, indent=1))
-    chosen = [result for result in results if result["utilisation"]["random"] < FULL]  # type: ignore[index]
-    return 0 if all(result["to_random"]["forecast"] <= CHANCE for result in chosen) else 1  # type: ignore[index]
+    chosen = [result for result in results if result["utilisation"]["random"] < FULL]
+    return 0 if all(result["to_random"]["forecast"] <= CHANCE for result in chosen) else 1
 
 
 if __name__ == "__main__":

@@ -120,8 +120,7 @@ def _write(
 
 def turn_month(state: ClusterState, out: Decision) -> None:
     """What runs is charged up to the end of the month that is over, as far as it was heard of, and the accounts begin
-    anew. O(accounts + what runs
-    at a price). After a stop that lasted over several months, for each of them."""
+    anew. O(accounts + what runs at a price). After a stop that lasted over several months, for each of them."""
     accounts = state.work.accounts
     accounts.month = month_of(state.now_ms)
     accounts.month_ends_ms = ends_ms(accounts.month)
