@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from msgspec import Struct
 
 from coordinator.core.commands import Write
+from coordinator.core.data.rows import ArtifactRow, BlobRow, CheckpointRow, OutputRow
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
 from coordinator.core.rows import (
@@ -284,6 +285,48 @@ class Store(Protocol):
         that match: about a second for a million."""
         ...
 
+    # ---- data
+
+    async def blobs(self, tenant: TenantName, digests: Sequence[str]) -> list[BlobRow]:
+        """Those of these (BLAKE3) that the tenant has."""
+        ...
+
+    async def blob_by_sha256(self, tenant: TenantName, sha256: str) -> BlobRow | None: ...
+
+    async def list_blobs(
+        self, tenant: TenantName | None, limit: int, after: tuple[str, str] | None = None
+    ) -> list[BlobRow]:
+        """By (tenant, digest) rising, after that one."""
+        ...
+
+    async def holders(self, tenant: TenantName, digest: str, limit: int) -> list[str]:
+        """Who holds this blob."""
+        ...
+
+    async def artifacts(
+        self, tenant: TenantName | None, limit: int, after: tuple[str, str] | None = None, name: str = ""
+    ) -> list[ArtifactRow]:
+        """By (tenant, name) rising, after that one; `name` as a shell's pattern, empty: any."""
+        ...
+
+    async def artifact(self, tenant: TenantName, name: str) -> ArtifactRow | None: ...
+
+    async def outputs(
+        self, job_id: JobId, limit: int, step: int | None = None, after: tuple[int, int] | None = None
+    ) -> list[OutputRow]:
+        """By (step, task) rising."""
+        ...
+
+    async def checkpoints(
+        self, job_id: JobId, limit: int, step: int | None = None, task: int | None = None
+    ) -> list[CheckpointRow]:
+        """By (step, task) rising, of each task the newest first."""
+        ...
+
+    async def unheld(self, touched_before_ms: Ms, limit: int) -> list[BlobRow]:
+        """Blobs that nobody holds and nobody has touched since."""
+        ...
+
     async def maintain(self, now_ms: Ms) -> None:
         """Roll up, seal whole hours, prune by retention: bounded steps. Called every few minutes.
 
@@ -359,6 +402,52 @@ class Logs(Protocol):
 
     async def remove(self, job_id: JobId) -> None:
         """Every log of this job."""
+        ...
+
+
+# ---- bytes of blobs
+
+
+class BlobStore(Protocol):
+    """Content-addressed bytes, per tenant. The rows that say which of them count are the Store's.
+
+    Made so that a store of objects behind presigned URLs can stand here too. Raises CoordError: STORE_FULL, NOT_FOUND,
+    BAD_OFFSET, BAD_DIGEST, UPLOAD_GONE.
+    """
+
+    def get_url(self, tenant: TenantName, digest: str, size: int) -> str | None:
+        """Where anybody who is told may fetch it, for a while; None: through us (`open_blob`)."""
+        ...
+
+    async def begin(self, upload_id: str, size: int) -> int:
+        """Make room for an upload, or find what there is of it. -> how many bytes of it arrived already, and stay."""
+        ...
+
+    async def write(self, upload_id: str, offset: int, data: Sequence[bytes | memoryview]) -> int:
+        """Append at `offset`, where it ends (else BAD_OFFSET). -> the new end. Not durable yet. Off the loop."""
+        ...
+
+    async def finish(self, upload_id: str, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:
+        """Verify by what is not empty of these two, sync, put the bytes under their digest: durable when it returns.
+        -> (BLAKE3, SHA-256 where that was asked for, size). BAD_DIGEST: the upload's bytes are gone."""
+        ...
+
+    async def drop(self, upload_id: str) -> None: ...
+
+    async def open_blob(self, tenant: TenantName, digest: str) -> tuple[int, int]:
+        """(file descriptor, size): the caller closes it. NOT_FOUND."""
+        ...
+
+    async def read(self, tenant: TenantName, digest: str, limit: int) -> bytes:
+        """A small one as a whole. TOO_LARGE beyond `limit`."""
+        ...
+
+    async def remove(self, gone: Sequence[tuple[TenantName, str]]) -> int:
+        """-> bytes that were freed."""
+        ...
+
+    async def tidy(self, uploads: Sequence[str]) -> None:
+        """At start: what belongs to no upload of these goes."""
         ...
 
 

@@ -108,7 +108,7 @@ class HeldAttempt(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=Tru
     attempt: AttemptName
     rank: Rank = 0
     token: LeaseToken
-    phase: Literal["leased", "staging", "running", "frozen", "exited"]
+    phase: Literal["leased", "staging", "running", "frozen", "uploading", "exited"]
     exit: Exit | None = None
 
 
@@ -168,12 +168,12 @@ class Refused(Message, frozen=True, kw_only=True, tag="refused"):
 
 
 class Phase(Message, frozen=True, kw_only=True, tag="phase"):
-    """The attempt runs, or is frozen, or runs again."""
+    """The attempt runs, or is frozen, or runs again; its inputs are fetched before, its outputs are sent after."""
 
     attempt: AttemptName
     rank: Rank = 0
     token: LeaseToken
-    phase: Literal["running", "frozen"]
+    phase: Literal["staging", "running", "frozen", "uploading"]
 
 
 class Exited(Message, frozen=True, kw_only=True, tag="exited"):
@@ -185,7 +185,27 @@ class Exited(Message, frozen=True, kw_only=True, tag="exited"):
     exit: Exit
 
 
-FromAgent = Hello | Heartbeat | Pong | Bye | Granted | Refused | Phase | Exited
+class Progress(Message, frozen=True, kw_only=True, tag="progress"):
+    """How far the program says that it is. At most one a second and attempt; the newest one counts."""
+
+    attempt: AttemptName
+    rank: Rank = 0
+    token: LeaseToken
+    fraction: Share | None = None
+    values: Annotated[
+        dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=64)]], Meta(max_length=16)
+    ] = {}
+    text: Annotated[str, Meta(max_length=200)] = ""
+
+
+class Cached(Message, frozen=True, kw_only=True, tag="cached"):
+    """What the cache holds, the most useful first: replaces what was said before. Said after a welcome and when it has
+    changed, at most every ten seconds."""
+
+    digests: Annotated[tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")], ...], Meta(max_length=512)]
+
+
+FromAgent = Hello | Heartbeat | Pong | Bye | Granted | Refused | Phase | Exited | Progress | Cached
 
 
 # ---- from the coordinator
@@ -301,6 +321,21 @@ class Renew(Message, frozen=True, kw_only=True, tag="renew"):
     leases: tuple[Renewal, ...]
 
 
+class Warm(Message, frozen=True, kw_only=True, tag="warm"):
+    """Fetch the inputs of this attempt into your cache, if you have room: it may be granted to you soon."""
+
+    attempt: str
+    rank: int
+
+
+class Save(Message, frozen=True, kw_only=True, tag="save"):
+    """Have the program take a checkpoint now."""
+
+    attempt: str
+    token: LeaseToken
+    why: str
+
+
 class LogAck(Message, frozen=True, kw_only=True, tag="log_ack"):
     """Every byte of this stream below `offset` is stored; the next one to send is that one."""
 
@@ -310,7 +345,9 @@ class LogAck(Message, frozen=True, kw_only=True, tag="log_ack"):
     offset: int
 
 
-FromCoordinator = Welcome | Ack | Ping | Settings | Drain | Error | Grant | Launch | Stop | Settled | Renew | LogAck
+FromCoordinator = (
+    Welcome | Ack | Ping | Settings | Drain | Error | Grant | Launch | Stop | Settled | Renew | LogAck | Warm | Save
+)
 
 
 # ---- binary frames: a log's bytes behind a fixed header, big-endian

@@ -10,6 +10,8 @@ from enum import IntEnum
 from msgspec import Struct, field
 
 from coordinator.core.amounts import Share
+from coordinator.core.data.answers import Admitted, CheckpointTaken, Published, Swept, UploadGone, UploadOpened
+from coordinator.core.data.rows import ArtifactRow, BlobRow
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, SessionId, TenantName
 from coordinator.core.rows import (
@@ -149,7 +151,24 @@ class Usages(Struct, frozen=True, gc=False, kw_only=True):
     entries: tuple[Usage, ...]
 
 
-Result = Usages | TenantRow | Enrolled | ProviderView | TokenRow | PoolRow | JobRow | Explanation | None
+Result = (
+    Usages
+    | TenantRow
+    | Enrolled
+    | ProviderView
+    | TokenRow
+    | PoolRow
+    | JobRow
+    | Explanation
+    | UploadOpened
+    | BlobRow
+    | ArtifactRow
+    | Admitted
+    | Published
+    | CheckpointTaken
+    | Swept
+    | None
+)
 
 
 class Reply(Struct, frozen=True):
@@ -235,6 +254,10 @@ class Launch(Struct, frozen=True, gc=False, kw_only=True):
     share: Share
     nodes: tuple[ProviderId, ...]
     """The provider of each rank."""
+    checkpoint_every_ms: Ms | None = None
+    """How often it is to save its state; None: when it takes a checkpoint itself, or the step has none."""
+    restore: bool = False
+    """There are checkpoints to resume from."""
 
 
 class StopAttempt(Struct, frozen=True, gc=False, kw_only=True):
@@ -256,6 +279,21 @@ class Settled(Struct, frozen=True, gc=False, kw_only=True):
     token: LeaseToken
 
 
+class Warm(Struct, frozen=True, gc=False, kw_only=True):
+    """Have the inputs of this attempt in the cache: it is reserved here and may be granted soon."""
+
+    attempt_id: AttemptId
+    rank: int
+
+
+class SaveState(Struct, frozen=True, gc=False, kw_only=True):
+    """Have the program take a checkpoint now: its provider is drained, or its place is needed."""
+
+    attempt_id: AttemptId
+    token: LeaseToken
+    why: str
+
+
 class Term(Struct, frozen=True, gc=False, kw_only=True):
     attempt_id: AttemptId
     token: LeaseToken
@@ -272,7 +310,20 @@ class Renew(Struct, frozen=True, gc=False, kw_only=True):
     terms: tuple[Term, ...]
 
 
-Message = Welcome | PingAgent | TellInterval | TellDrain | CloseLink | Grant | Launch | StopAttempt | Settled | Renew
+Message = (
+    Welcome
+    | PingAgent
+    | TellInterval
+    | TellDrain
+    | CloseLink
+    | Grant
+    | Launch
+    | StopAttempt
+    | Settled
+    | Renew
+    | Warm
+    | SaveState
+)
 
 
 class Send(Struct, frozen=True, gc=False):
@@ -397,6 +448,7 @@ Note = (
     | AttemptChanged
     | TenantChanged
     | Promised
+    | UploadGone
 )
 
 

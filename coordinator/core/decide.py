@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from coordinator.core import events, restart
 from coordinator.core.commands import Decision, Reply
+from coordinator.core.data.dispatch import on_data
 from coordinator.core.errors import CoordError
 from coordinator.core.fleet import access, forecast, liveness, providers, sessions
 from coordinator.core.policy import Policy
@@ -114,4 +113,4 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
         case events.AgentRefused():
             attempts.on_refused(state, event, policy, out)
         case _:
-            assert_never(event)
+            on_data(state, event, policy, out)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from coordinator.core.amounts import Price
+from coordinator.core.data.events import AttemptProgress, DataEvent
+from coordinator.core.data.rows import BlobRow
+from coordinator.core.event import Event
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
 from coordinator.core.rows import (
     ExitInfo,
@@ -23,16 +26,6 @@ from coordinator.core.rows import (
     TaskRow,
 )
 from coordinator.core.work.jobspec import JobSpec
-
-
-class Event(Struct, frozen=True, gc=False, kw_only=True, tag_field="event"):
-    """Something that happened at `at_ms`."""
-
-    at_ms: Ms
-    wall_ns: int = 0
-    """Observed clock in nanoseconds when it was decided; 0: `at_ms` says it. Stamped by the engine."""
-    mono_ns: int = 0
-    """CLOCK_BOOTTIME then."""
 
 
 class LastBeat(Struct, frozen=True, gc=False, kw_only=True):
@@ -316,6 +309,8 @@ class JobSubmit(Event, frozen=True, kw_only=True, tag="job_submit"):
     """What the store has under this tenant's key."""
     any_priority: bool = False
     """An admin asks: the tenant's own bound of the priority does not count."""
+    inputs: tuple[BlobRow, ...] = ()
+    """Those of the blobs that its steps name which the store has."""
 
 
 class JobCancel(Event, frozen=True, kw_only=True, tag="job_cancel"):
@@ -406,7 +401,7 @@ class AttemptExited(Event, frozen=True, kw_only=True, tag="attempt_exited"):
     exit: ExitInfo
 
 
-AttemptEvent = AgentGranted | AgentRefused | AttemptPhase | AttemptExited
+AttemptEvent = AgentGranted | AgentRefused | AttemptPhase | AttemptExited | AttemptProgress
 
 
 class AgentSaid(Event, frozen=True, kw_only=True, tag="agent_said"):
@@ -449,4 +444,5 @@ AnyEvent = (
     | AttemptPhase
     | AttemptExited
     | AgentSaid
+    | DataEvent
 )

@@ -25,6 +25,10 @@ TaskId = tuple[JobId, int, int]
 """(job, step number, task number), both numbers from 0. Text: `12.0.7`."""
 AttemptId = tuple[JobId, int, int, int]
 """A task and the number of the attempt, from 1. Text: `12.0.7.2`."""
+Digest = NewType("Digest", str)
+"""BLAKE3 of a blob's bytes: 64 hex digits."""
+UploadId = NewType("UploadId", str)
+"""The nonce of an upload: random, 32 hex digits."""
 Ms = int
 """Milliseconds: Unix time on the coordinator's observed clock, or a length of time."""
 
@@ -45,6 +49,20 @@ def check_name(text: str, what: str) -> str:
         Code.BAD_REQUEST,
         f"{shown} cannot be the name of a {what}",
         f"use 1 to {NAME_CHARS_MAX} letters, digits or . _ : @ + - and begin with a letter or digit",
+    )
+
+
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+
+
+def digest_named(text: str) -> tuple[str, str]:
+    """(`blake3` or `sha256`, 64 hex digits) of what people write: `blake3:HEX`, `sha256:HEX` or HEX alone, which is
+    BLAKE3. CoordError(BAD_REQUEST) for anything else."""
+    kind, _, digits = text.rpartition(":")
+    if kind in ("", "blake3", "sha256") and _HEX64.fullmatch(digits):
+        return kind or "blake3", digits
+    raise CoordError(
+        Code.BAD_REQUEST, f"{text[:80]!a} is no digest", "write blake3:HEX or sha256:HEX with 64 hex digits"
     )
 
 

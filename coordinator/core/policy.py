@@ -130,6 +130,33 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     straggler_min_ms: Ms = 60_000
     """Nothing shorter is flagged."""
 
+    # ---- data
+    blob_bytes_max: int = 1 << 42
+    """Of one blob: 4 TiB."""
+    uploads_max: int = 20_000
+    """Uploads that are open; further ones are refused. About 0.5 kB each."""
+    uploads_per_tenant_max: int = 5_000
+    upload_ms: Ms = 24 * 3_600_000
+    """An upload that is not published by then is dropped, and what it reserved is free."""
+    blob_grace_ms: Ms = 24 * 3_600_000
+    """A blob that nobody holds is kept so long: whoever has just found it there is about to refer to it."""
+    sweep_max: int = 1_000
+    """Blobs that one sweep removes."""
+    outputs_max: int = 1_024
+    """Files of one result; more belong into an archive."""
+    checkpoint_files_max: int = 4_096
+    checkpoint_min_ms: Ms = 10_000
+    """`every = "auto"` asks for none more often; nor for one within ten times what one costs."""
+    checkpoint_max_ms: Ms = 4 * 3_600_000
+    checkpoint_first_cost_ms: Ms = 5_000
+    """What one is taken to cost before any was measured."""
+    progress_save_ms: Ms = 30_000
+    """How often progress alone is a reason to write an attempt's row."""
+    cached_max: int = 512
+    """Digests that are known of a provider's cache."""
+    stage_bytes_per_s: int = 50_000_000
+    """How fast inputs are taken to arrive where they are not cached, before any transfer was measured: for ranking."""
+
     def interval_ms(self, connected: int) -> Ms:
         """The heartbeat interval that keeps `connected` agents within the budget: the usual one, or whole seconds."""
         if connected * 1_000 <= self.heartbeat_budget_per_s * self.heartbeat_interval_ms:

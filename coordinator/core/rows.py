@@ -15,6 +15,15 @@ from typing import Any
 from msgspec import Struct
 
 from coordinator.core.amounts import Ask, Price, Share
+from coordinator.core.data.rows import (
+    ArtifactRow,
+    BlobRow,
+    CheckpointRow,
+    DataRow,
+    HoldRow,
+    OutputRow,
+    UploadRow,
+)
 from coordinator.core.ids import (
     AttemptId,
     JobId,
@@ -78,6 +87,8 @@ class Promises(Struct, frozen=True, gc=False, kw_only=True):
     """By cgroup; else by rlimit of each process."""
     prefetch: int = 0
     """Prefetched leases that it takes at a time; 0: none, like an agent that is one version older."""
+    data: bool = False
+    """It stages inputs, publishes outputs and keeps checkpoints; an agent that is one version older does not."""
     cpu_limit: bool = False
     """No attempt gets more CPU time than it asked for; else it takes what is there."""
 
@@ -230,6 +241,10 @@ class AccountRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
     ingress: int = 0
     egress: int = 0
     storage: int = 0
+    """Bytes of its blobs, each counted once: the sum of its blob rows, exactly."""
+    storage_byte_ms: int = 0
+    """Of this month: bytes times how long they were kept, up to `storage_at_ms`."""
+    storage_at_ms: Ms = 0
     share: float = 0.0
     """Its dominant share of the fleet, decayed: what fair share remembers."""
     share_at_ms: Ms = 0
@@ -237,6 +252,9 @@ class AccountRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
 
 class LedgerRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="ledger"):
     """One charge: what one rank of an attempt held for how long, at which price. Key: `seq`, which counts up.
+
+    Other kinds than `run` meter bytes of a tenant in one hour (UTC): of them `at_ms`, `month`, `tenant`, `kind`,
+    `amount` and `cost` count, and the row of the current hour is written anew as it grows.
 
     `cost` = ceil of (cpus x price.cpu + gpus x price.gpu + memory x price.memory) x length, in whole millionths.
     """
@@ -259,6 +277,9 @@ class LedgerRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", ta
     ran_ms: Ms
     """Metered: never more than the coordinator saw, whatever the agent says."""
     cost: int
+    kind: str = "run"
+    """`run`, `ingress`, `egress` (bytes) or `storage` (bytes times milliseconds)."""
+    amount: int = 0
 
 
 class MetaRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="meta"):
@@ -341,8 +362,14 @@ class EndCause(StrEnum):
     OOM = "oom"
     """Its memory limit."""
     LOG_FULL = "log_full"
+    STALLED = "stalled"
+    """It made no progress for longer than it said it might."""
+    OUTPUT = "output"
+    """It succeeded, and what it declared as an output is not there or cannot be stored."""
     START = "start"
     """It could not be started."""
+    STAGE = "stage"
+    """What it needs could not be brought to the provider: not the program's failure."""
     STOPPED = "stopped"
     """We told the agent to."""
     EXPIRED = "expired"
@@ -460,6 +487,17 @@ class StepRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag=
     """What is reserved for each of its tasks until it ends, in millionths of the unit of account."""
 
 
+class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What a program said last of how far it is."""
+
+    at_ms: Ms
+    fraction: float | None = None
+    """0..1"""
+    values: tuple[tuple[str, str], ...] = ()
+    """As it named them: (`step`, `1200`)."""
+    text: str = ""
+
+
 class TaskRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="row", tag="task"):
     """A task that was launched at least once, or is about to be. Key: (`job_id`, `step`, `task`)."""
 
@@ -486,6 +524,14 @@ class TaskRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, t
     reason: str = ""
     waits_for: str = ""
     """What let it wait last: becomes `unblocked_by` of the next attempt."""
+    checkpoints: tuple[int, ...] = ()
+    """Numbers of those that are kept, rising, damaged ones left out."""
+    checkpoint: int = 0
+    """The highest number given."""
+    saved_ms: Ms | None = None
+    """When the newest of them was taken."""
+    checkpoint_cost_ms: Ms | None = None
+    """What one costs: the mean of the last ones."""
 
     @property
     def task_id(self) -> TaskId:
@@ -539,6 +585,12 @@ class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     it does they hold their shares in the same order; that follows from the rows, and is not written."""
     metered_ms: Ms | None = None
     """Until when it was charged; None: not yet."""
+    restored: int = 0
+    """The checkpoint that it resumed from; 0: none."""
+    progress: Progress | None = None
+    """Written when something else of it is, and every half minute."""
+    lost_ms: Ms | None = None
+    """Of one that ended without a result: how much it had done since its last checkpoint."""
 
     @property
     def attempt_id(self) -> AttemptId:
@@ -594,6 +646,7 @@ Row = (
     | TaskRow
     | AttemptRow
     | AuditRow
+    | DataRow
 )
 
 
@@ -613,6 +666,12 @@ _KEYS: Mapping[type, tuple[str, Callable[[Any], object]]] = MappingProxyType({
     TaskRow: ("task", attrgetter("job_id", "step", "task")),
     AttemptRow: ("attempt", attrgetter("job_id", "step", "task", "attempt")),
     AuditRow: ("audit", attrgetter("seq")),
+    BlobRow: ("blob", attrgetter("tenant", "digest")),
+    HoldRow: ("hold", attrgetter("tenant", "holder")),
+    ArtifactRow: ("artifact", attrgetter("tenant", "name")),
+    UploadRow: ("upload", attrgetter("upload_id")),
+    OutputRow: ("output", attrgetter("job_id", "step", "task")),
+    CheckpointRow: ("checkpoint", attrgetter("job_id", "step", "task", "number")),
 })  # fmt: skip
 
 

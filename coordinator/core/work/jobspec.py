@@ -11,7 +11,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from coordinator.core.amounts import Ask
-from coordinator.core.ids import Ms, PoolName
+from coordinator.core.ids import Digest, Ms, PoolName
 
 STEPS_MAX = 1_000
 TASKS_MAX = 10_000_000
@@ -95,12 +95,44 @@ class RetryRule(Struct, frozen=True, gc=False, kw_only=True):
     factor: float = 2.0
     delay_max_ms: Ms = 600_000
     on: tuple[str, ...] = ()
-    """Causes: `exit:N`, `exit:N-M`, `signal:NAME`, `timeout`, `oom`, `log_full`, `start`, `any`. Empty: the default,
-    every failure but exit 126 and 127, a time limit and a full log."""
+    """Causes: `exit:N`, `exit:N-M`, `signal:NAME`, `timeout`, `oom`, `log_full`, `stalled`, `output`, `start`, `any`.
+    Empty: the default, every failure but exit 126 and 127, a time limit, a full log and a missing output."""
     never: tuple[str, ...] = ()
     """Causes that are not tried again, whatever `on` says."""
     elsewhere: bool = False
     """Never again on a provider where the task has failed."""
+
+
+class Input(Struct, frozen=True, gc=False, kw_only=True):
+    """What is laid into the attempt's directory before it starts: a blob, or outputs of a step before it."""
+
+    path: str
+    """Of a blob: where it goes, relative to the working directory. Of outputs: the directory that they go into under
+    their own paths (empty: the working directory); those of an array's tasks under `TASK/`, its number."""
+    digest: Digest = Digest("")
+    size: int = 0
+    executable: bool = False
+    step: int | None = None
+    """Number of the step whose outputs are meant; None: a blob."""
+    pattern: str = ""
+    """Which of them: a glob over their paths, `*` within a part, `**` over parts."""
+
+
+class CheckpointRule(Struct, frozen=True, gc=False, kw_only=True):
+    """How the state of a task is saved."""
+
+    path: str = ""
+    """The directory that is saved and restored, relative to the working directory; empty: COORD_CHECKPOINT_DIR."""
+    every_ms: Ms | None = None
+    """How often; None with `auto`: as the hazard of the provider and the measured cost say; None without: the job
+    takes them itself."""
+    auto: bool = False
+    keep: int = 2
+    """The last so many are kept."""
+    signal: str = ""
+    """Sent to the program when a checkpoint is wanted (`USR1`); the file `.wanted` in the directory says so too."""
+    grace_ms: Ms = 60_000
+    """How long it has to write one when its provider is drained or its place is needed."""
 
 
 class StepSpec(Struct, frozen=True, gc=False, kw_only=True):
@@ -152,6 +184,12 @@ class StepSpec(Struct, frozen=True, gc=False, kw_only=True):
     """At most so many of its tasks at a time."""
     runtime: str = "plain"
     arrangement: Arrangement = Arrangement.PACK
+    inputs: tuple[Input, ...] = ()
+    outputs: tuple[str, ...] = ()
+    """Globs over paths relative to the working directory, or to COORD_OUTPUT_DIR. Each must match a file. Rank 0's."""
+    checkpoint: CheckpointRule | None = None
+    stall_ms: Ms | None = None
+    """No progress for so long is a failure: reports, checkpoints, or, of one that makes neither, output."""
 
 
 class JobSpec(Struct, frozen=True, gc=False, kw_only=True):

@@ -22,6 +22,19 @@ class Limits(Struct, frozen=True, gc=False, kw_only=True):
     """Of each stream."""
 
 
+class CheckpointPlan(Struct, frozen=True, gc=False, kw_only=True):
+    """What is saved of the rank, and how often."""
+
+    path: str = ""
+    """Relative to the working directory; empty: COORD_CHECKPOINT_DIR."""
+    every_ms: Ms | None = None
+    """None: when the program takes one."""
+    signal: str = ""
+    grace_ms: Ms = 60_000
+    restore: bool = False
+    """There is one to resume from: it is asked for, with the inputs."""
+
+
 class LaunchPlan(Struct, frozen=True, gc=False, kw_only=True):
     """One rank, ready to be started. The agent adds its own endpoint, directories and the attempt's token to `env`."""
 
@@ -41,3 +54,9 @@ class LaunchPlan(Struct, frozen=True, gc=False, kw_only=True):
     tenant: str = ""
     """Whose it is: attempts of one tenant may share a user id."""
     log_full: LogFull = LogFull.TRUNCATE
+    inputs: bool = False
+    """There are some: the agent asks for their list, and has them in place before it starts the program."""
+    outputs: tuple[str, ...] = ()
+    """Globs. The rank's end is reported together with them."""
+    checkpoint: CheckpointPlan | None = None
+    stall_ms: Ms | None = None

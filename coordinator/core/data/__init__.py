@@ -1,0 +1,1 @@
+"""Data: blobs and who holds them, uploads, results, checkpoints, progress, what transfers cost."""
