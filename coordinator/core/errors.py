@@ -71,13 +71,22 @@ class Refusal(Struct, frozen=True, gc=False, kw_only=True):
 class CoordError(Exception):
     """A refusal: `message` says what was asked and what is, `hint` says what to do."""
 
-    def __init__(self, code: Code, message: str, hint: str = "", refusals: tuple[Refusal, ...] = ()) -> None:
+    def __init__(
+        self,
+        code: Code,
+        message: str,
+        hint: str = "",
+        refusals: tuple[Refusal, ...] = (),
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.hint = hint
         self.refusals = refusals
         """Of QUOTA."""
+        self.retry_after_s = retry_after_s
+        """When it may be tried again, where that is known."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message

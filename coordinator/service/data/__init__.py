@@ -1,0 +1,1 @@
+"""Bytes of blobs on their way: signed, sent, received, paced, metered, swept."""
