@@ -55,6 +55,8 @@ class Attempt:
         self.held = held
         self.place = place
         self.freeze_at_s = freeze_at_s
+        self.user = 0
+        """That its program runs as; 0: ours."""
         self._kept_frozen_s = kept_frozen_s
         self.phase = "leased"
         self.wanted = False
@@ -145,13 +147,13 @@ class Attempt:
 
     # ---- its end
 
-    def end(self, cause: EndCause, text: str, grace_s: float, now_s: float) -> None:
+    def end(self, cause: EndCause, text: str, grace_s: float, now_s: float, code: int | None = None) -> None:
         """SIGTERM, grace, SIGKILL to all of it. The first cause stands; a shorter grace counts. Frozen: at once, since
-        thawing it could overlap with its successor."""
+        thawing it could overlap with its successor. `code`: of one that was not started."""
         if self.exit is not None:
             return
         if self.tree is None:
-            self.exit = ExitInfo(cause=cause, text=text)
+            self.exit = ExitInfo(cause=cause, text=text, code=code)
             self.phase = "exited"
             return
         if self.ended_status is not None:

@@ -16,7 +16,7 @@ from coordinator import wire
 from coordinator.agent import channel
 from coordinator.agent.clock import boot_s
 from coordinator.agent.config import Patience
-from coordinator.agent.held import LIVE, RUNNING, AttemptStatus, Held, status_of
+from coordinator.agent.held import AT_WORK, LIVE, RUNNING, AttemptStatus, Held, status_of
 from coordinator.agent.leases import LeaseClock, freeze_at_s
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key, LogShip, is_attempt
@@ -73,7 +73,7 @@ class Attempts:
         held.now, held.freeze_at_s = now, now.freeze_at_s
         self.ship.update(now)
         self._changed.set()
-        if held.said != now.phase:
+        if held.said != held.phase:
             self._tell(held)
         if now.phase == "exited":
             self._forget_if_done(held)
@@ -218,8 +218,8 @@ class Attempts:
     def hello(self, room: int) -> tuple[wire.HeldAttempt, ...]:
         """Everything that is held, in `room` bytes, for a hello that is about to be said."""
         for held in self._held.values():
-            held.said = held.now.phase
-        return held_attempts([held.now for held in self._held.values()], room)
+            held.said = held.phase
+        return held_attempts(list(self._held.values()), room)
 
     def connected(self, say: Callable[[wire.FromAgent], None]) -> None:
         """Welcomed: from now on changes are told, and first what changed since the hello."""
@@ -229,7 +229,7 @@ class Attempts:
         for held in self._held.values():
             held.answered = False
             self._say_again_after(held, now_s)
-            if held.said != held.now.phase:
+            if held.said != held.phase:
                 self._tell(held)
 
     def disconnected(self) -> None:
@@ -240,19 +240,19 @@ class Attempts:
         """Say again what was not answered. Called every second or so."""
         now_s = boot_s()
         for held in self._held.values():
-            if held.again_s <= now_s and not (held.now.phase == "leased" and held.answered):
+            if held.again_s <= now_s and not (held.phase == "leased" and held.answered):
                 self._tell(held)
 
     def named(self) -> tuple[str, ...]:
         """What heartbeats name: every attempt whose lease is to be renewed."""
-        return tuple(held.now.attempt for held in self._held.values() if held.now.phase in LIVE)
+        return tuple(held.now.attempt for held in self._held.values() if held.phase in LIVE)
 
     def running(self) -> dict[Key, channel.Now]:
         """What has processes here."""
         return {key: held.now for key, held in self._held.items() if held.now.phase in RUNNING}
 
     def busy(self) -> bool:
-        return any(held.now.phase in RUNNING for held in self._held.values())
+        return any(held.phase in AT_WORK for held in self._held.values())
 
     async def leave(self, patience: Patience) -> None:
         """Nothing new is taken, what runs is ended, and the coordinator learns of it: all of that within bounds."""
@@ -292,20 +292,18 @@ class Attempts:
         now = held.now
         if self._say is None:
             return
-        match now.phase:
+        match held.phase:
             case "leased":
                 self._say(wire.Granted(attempt=now.attempt, rank=now.rank, token=now.token))
-            case "running":
-                self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase="running"))
-            case "frozen":
-                self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase="frozen"))
+            case "staging" | "running" | "frozen" | "uploading" as phase:
+                self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase))
             case "exited":
                 self._say(wire.Exited(attempt=now.attempt, rank=now.rank, token=now.token, exit=exit_of(now)))
-        held.said = now.phase
+        held.said = held.phase
         self._say_again_after(held, boot_s())
 
     def _say_again_after(self, held: Held, now_s: float) -> None:
-        wait_s = PHASE_AGAIN_S if held.now.phase in RUNNING else AGAIN_S
+        wait_s = PHASE_AGAIN_S if held.phase in AT_WORK else AGAIN_S
         held.again_s = now_s + wait_s * (1 + JITTER * self._draw())
 
     def _refuse(self, attempt: str, rank: int, token: LeaseToken, why: str) -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from coordinator.agent.config import AgentConfig, Patience
 from coordinator.core.amounts import Share
-from coordinator.core.rows import ExitInfo, LeaseToken, Promises
+from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Promises
 from coordinator.core.work.launch_plan import LaunchPlan
 
 MESSAGE_BYTES_MAX = 128 * 1024
@@ -98,6 +98,9 @@ class End(Struct, frozen=True, kw_only=True, tag="end"):
     grace_s: float
     unbegun: bool = False
     """Only if it was not started yet."""
+    cause: EndCause = EndCause.STOPPED
+    code: int | None = None
+    """Of one that was not started; else its own counts."""
 
 
 class EndAll(Struct, frozen=True, kw_only=True, tag="end_all"):
@@ -145,6 +148,8 @@ class Now(Struct, frozen=True, kw_only=True, tag="now"):
     """What the last `LogStored` said: the next daemon sends what is above it."""
     err_stored: int = 0
     exit: ExitInfo | None = None
+    user: int = 0
+    """The user that its program runs as; 0: this agent's own."""
 
 
 class No(Struct, frozen=True, kw_only=True, tag="no"):

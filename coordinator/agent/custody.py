@@ -93,6 +93,7 @@ class Custody:
             attempt = Attempt(held, places.used(held.place), 0.0, kept_frozen_s)
             attempt.exit, attempt.phase, attempt.saved = journal.exits[name], "exited", True
             attempt.left_files = True
+            attempt.user = launcher.user_id(held.user)
             attempt.lengths = (attempt.exit.out_bytes, attempt.exit.err_bytes)
             self._attempts[name] = attempt
 
@@ -147,7 +148,7 @@ class Custody:
             case channel.End():
                 attempt = self._current(message.attempt, message.token)
                 if attempt is not None and (attempt.in_line or not message.unbegun):
-                    self._end(attempt, EndCause.STOPPED, message.why, message.grace_s, now_s)
+                    self._end(attempt, message.cause, message.why, message.grace_s, now_s, message.code)
             case channel.EndAll():
                 self.end_all(message.why, message.grace_s, refuse=False)
             case channel.LogStored():
@@ -197,6 +198,7 @@ class Custody:
         held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token, place=place.number, user=user)
         self._journal.add(held)
         self._attempts[hold.attempt] = attempt = Attempt(held, place, hold.freeze_at_s, self._kept_frozen_s)
+        attempt.user = self._launcher.user_id(user)
         self._line.hold(attempt, hold.share, hold.prefetched)
         if self._starters is not None:
             self._starters.warm()
@@ -297,9 +299,11 @@ class Custody:
                 self._fault(attempt, error)
             self._after(attempt, before)
 
-    def _end(self, attempt: Attempt, cause: EndCause, why: str, grace_s: float, now_s: float) -> None:
+    def _end(
+        self, attempt: Attempt, cause: EndCause, why: str, grace_s: float, now_s: float, code: int | None = None
+    ) -> None:
         before = attempt.phase
-        attempt.end(cause, why[:TEXT_CHARS_MAX], grace_s, now_s)
+        attempt.end(cause, why[:TEXT_CHARS_MAX], grace_s, now_s, code)
         self._after(attempt, before)
 
     def _forget(self, attempt: Attempt) -> None:
@@ -498,4 +502,5 @@ def now_of(attempt: Attempt) -> channel.Now:
         out_stored=attempt.stored[0],
         err_stored=attempt.stored[1],
         exit=attempt.exit,
+        user=attempt.user,
     )

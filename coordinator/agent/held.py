@@ -8,8 +8,11 @@ from coordinator.agent import channel
 from coordinator.agent.clock import boot_s
 from coordinator.agent.logship import Key
 
-LIVE = ("leased", "staging", "running", "frozen")
-RUNNING = ("staging", "running", "frozen")
+LIVE = ("leased", "staging", "running", "frozen", "uploading")
+"""Phases of a lease that is to be renewed."""
+AT_WORK = ("staging", "running", "frozen", "uploading")
+RUNNING = ("running", "frozen")
+"""Phases with processes."""
 
 
 class AttemptStatus(Struct, frozen=True, kw_only=True):
@@ -37,9 +40,22 @@ class Held(Struct, kw_only=True):
     """Of a lease: launch or stop came."""
     launching: bool = False
     """It was ordered to run; to the keeper that is said once."""
+    staging: bool = False
+    """It was ordered to run, and what it needs is being brought; to the keeper it is leased."""
+    uploading: bool = False
+    """Its program has ended, and its outputs are being sent; to the keeper it has exited."""
     settled: bool = False
     freeze_at_s: float = 0.0
     """As it was renewed last, whether the keeper has heard of it or not."""
+
+    @property
+    def phase(self) -> str:
+        """How it stands for the coordinator and for people."""
+        if self.staging and self.now.phase == "leased":
+            return "staging"
+        if self.uploading and self.now.phase == "exited":
+            return "uploading"
+        return self.now.phase
 
     @property
     def key(self) -> Key:
@@ -52,8 +68,8 @@ def status_of(held: Held, log_stored: int) -> AttemptStatus:
     return AttemptStatus(
         attempt=now.attempt,
         rank=now.rank,
-        phase=now.phase,
-        freeze_in_s=held.freeze_at_s - boot_s() if now.phase in ("leased", "staging", "running") else None,
+        phase=held.phase,
+        freeze_in_s=held.freeze_at_s - boot_s() if now.phase in ("leased", "running") else None,
         log_bytes=now.out_bytes + now.err_bytes,
         log_stored=log_stored,
         exit=str(now.exit.cause) if now.exit is not None else "",

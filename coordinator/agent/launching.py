@@ -135,7 +135,7 @@ class Launcher:
         return 0
 
     def _order(self, attempt: Attempt, plan: LaunchPlan, tree: CgroupTree) -> Order:
-        place, user = attempt.place, self.user_id(attempt.held.user)
+        place, user = attempt.place, attempt.user
         if user:
             self._give(place, user)
         self._orders += 1
@@ -153,7 +153,7 @@ class Launcher:
         )
 
     def _start(self, attempt: Attempt, plan: LaunchPlan, stdin: int, outputs: tuple[int, int]) -> Started:
-        place, user = attempt.place, self.user_id(attempt.held.user)
+        place, user = attempt.place, attempt.user
         env = self._environment(attempt, plan, user)
         directory = place.directory(plan.directory)
         limits = self._limits(plan, user)

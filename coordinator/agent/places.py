@@ -78,6 +78,12 @@ class Place:
                 os.unlink(path)  # noqa: PTH108
 
 
+def place_at(kept: str, work: str) -> Place:
+    """The place of an attempt by what the keeper calls its directory; `work` is where the agent has programs' ones."""
+    number = kept.rpartition("/")[2]
+    return Place(int(number), kept, f"{work}/{number}")
+
+
 class Places:
     """All of them. `keep` are the numbers in use when the keeper starts; what else lies there is removed."""
 

@@ -9,10 +9,11 @@ import msgspec
 
 from coordinator import wire
 from coordinator.agent import channel
+from coordinator.agent.held import Held
 from coordinator.core.rows import EndCause, ExitInfo
 
 TEXT_MAX = 1_000
-HeldPhase = Literal["leased", "staging", "running", "frozen", "exited"]
+HeldPhase = Literal["leased", "staging", "running", "frozen", "uploading", "exited"]
 _UNRECORDED = ExitInfo(cause=EndCause.AGENT, text="its end was not recorded")
 _ENCODER = msgspec.json.Encoder()
 
@@ -45,17 +46,18 @@ def _without_figures(now: channel.Now) -> wire.Exit:
     )
 
 
-def held_attempts(nows: Sequence[channel.Now], room: int) -> tuple[wire.HeldAttempt, ...]:
+def held_attempts(book: Sequence[Held], room: int) -> tuple[wire.HeldAttempt, ...]:
     """The attempts of a hello, in `room` bytes of JSON: where ends in full do not fit, without their words, and then
     without what only people want to know."""
     for end_of in (exit_of, _without_words, _without_figures):
-        said = tuple(_held(now, end_of) for now in nows[: wire.ATTEMPTS_MAX])
+        said = tuple(_held(held, end_of) for held in book[: wire.ATTEMPTS_MAX])
         if len(_ENCODER.encode(said)) <= room:
             break
     return said
 
 
-def _held(now: channel.Now, end_of: Callable[[channel.Now], wire.Exit]) -> wire.HeldAttempt:
-    end = end_of(now) if now.phase == "exited" else None
-    phase = cast("HeldPhase", now.phase)
+def _held(held: Held, end_of: Callable[[channel.Now], wire.Exit]) -> wire.HeldAttempt:
+    now = held.now
+    end = end_of(now) if held.phase == "exited" else None
+    phase = cast("HeldPhase", held.phase)
     return wire.HeldAttempt(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase, exit=end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from functools import partial
 from itertools import dropwhile
@@ -20,10 +21,14 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
 )
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x8000000, 0x10000000, 0x20000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
-_CLONE3 = 435
+RESOLVE_BENEATH_NO_LINKS = 0x08 | 0x04 | 0x02
+"""For `openat2`: beneath the directory, through no link of any kind."""
+_CLONE3, _OPENAT2 = 435, 437
+_AGAIN_MAX = 64
 _KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
 # the interpreter's lock is held all through: a copy of this process must not find it with somebody else
 _LIBC = ctypes.PyDLL(None, use_errno=True)
+_LIBC_UNLOCKED = ctypes.CDLL(None, use_errno=True)
 _WAKE_COPY = ctypes.pythonapi.PyOS_AfterFork_Child
 _WAKE_COPY.restype = None
 
@@ -33,6 +38,10 @@ class _CloneArgs(ctypes.Structure):
         (name, ctypes.c_uint64)
         for name in ("flags", "pidfd", "child_tid", "parent_tid", "exit_signal", "stack", "stack_size", "tls")
     ]
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
 
 
 def _check(result: int, what: str) -> int:
@@ -67,3 +76,13 @@ def punch_hole(fd: int, start: int, end: int) -> None:
     """Give back the room of [start, end); the file's length stays."""
     length = ctypes.c_long(end - start)
     _check(_LIBC.fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, ctypes.c_long(start), length), "fallocate")
+
+
+def openat2(directory: int, path: str, flags: int, mode: int, resolve: int) -> int:
+    """open(2) beneath a directory, with rules for the way there. ENOSYS where the kernel has no such call."""
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    for _ in range(_AGAIN_MAX):
+        fd = int(_LIBC_UNLOCKED.syscall(_OPENAT2, directory, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)))
+        if fd >= 0 or ctypes.get_errno() != errno.EAGAIN:  # somebody renamed a directory on the way
+            break
+    return _check(fd, path)

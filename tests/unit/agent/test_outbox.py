@@ -10,6 +10,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.agent.connection import HELLO_SPARE_BYTES
+from coordinator.agent.held import Held
 from coordinator.agent.outbox import PENDING_MAX, Outbox, Overfull
 from coordinator.agent.reports import exit_of, held_attempts
 from coordinator.core.rows import EndCause, ExitInfo
@@ -74,17 +75,17 @@ def test_a_hello_of_everything_that_may_be_held_fits_into_a_frame(tmp_path: Path
     """1,024 attempts with the longest names and the wordiest ends: words are left away, attempts never."""
     names = [f"{10**14 + n}.{10**8}.{10**8}.{10**8}" for n in range(wire.ATTEMPTS_MAX)]
     now = a_now(tmp_path, "exited", exit=WORDY)
-    nows = [msgspec.structs.replace(now, attempt=name, rank=65_535) for name in names]
+    book = [Held(now=msgspec.structs.replace(now, attempt=name, rank=65_535)) for name in names]
     bare = wire.Hello(versions=(1, 2), provider_id="p" * 128, machine_id="m" * 128, labels={"l" * 128: "v" * 128})
     room = wire.FRAME_BYTES_MAX - len(msgspec.json.encode(bare)) - HELLO_SPARE_BYTES
-    hello = msgspec.structs.replace(bare, attempts=held_attempts(nows, room))
+    hello = msgspec.structs.replace(bare, attempts=held_attempts(book, room))
     encoded = msgspec.json.encode(hello)
     assert len(encoded) <= wire.FRAME_BYTES_MAX
     decoded = msgspec.json.decode(encoded, type=wire.Hello)
     assert [one.attempt for one in decoded.attempts] == names
     last = decoded.attempts[-1].exit
     assert last is not None
-    (few,) = held_attempts(nows[:1], room)
+    (few,) = held_attempts(book[:1], room)
     first = few.exit
     assert first is not None
     assert (first.cause, first.code, first.signal, first.ran_ms) == (EndCause.START, None, None, 0)
