@@ -389,11 +389,17 @@ class Pass:
                 self._drop_plan(other)
         if plan is not None and (still_stands(state, plan, candidates, policy) or self._to_plan <= 0):
             return
-        if plan is None:
-            due_ms = (line.tried_ms or 0) + policy.plan_every_ms
-            tried = len(self._ahead) > 1 and state.now_ms < due_ms  # the first of all is always planned
-            if tried or self._to_plan <= 0 or not self._room_for_plan():
+        # The first of all is planned whenever others come after it; whoever is alone delays nobody.
+        now_and_then = len(self._ahead) > 1 or len(work.queue) == 1
+        if now_and_then and state.now_ms < (line.tried_ms or 0) + policy.plan_every_ms:
+            if len(work.queue) == 1:
+                self._drop_plan(want)
+                self._ahead[want] = None
                 return
+            if plan is None:
+                return
+        if plan is None and (self._to_plan <= 0 or not self._room_for_plan()):
+            return
         self._to_plan -= len(candidates.able)
         line.tried_ms = state.now_ms
         made = make(state, want, asks, candidates, self._ahead)

@@ -117,10 +117,13 @@ class Prefetch:
         found = self._brief.get(who)
         if found is None:
             load, work = self._state.work.loads[who], self._state.work
-            found = 0
-            for attempt_id, rank in load.attempts:
+            found, left = 0, len(load.attempts) - len(load.behind)
+            for attempt_id, rank in load.attempts:  # those that hold room came first: the line is not walked
+                if not left:
+                    break
                 if (attempt_id, rank) in load.behind:
                     continue
+                left -= 1
                 job, row = work.jobs.get(attempt_id[0]), work.attempts[attempt_id].row
                 began_ms = row.created_at_ms if row.started_at_ms is None else row.started_at_ms
                 if job is not None and began_ms + self._policy.prefetch_wait_ms > self._state.now_ms:
