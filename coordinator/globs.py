@@ -44,6 +44,11 @@ def matches(pattern: str, path: str) -> bool:
     return compiled(pattern).matches(path)
 
 
+def is_literal(pattern: str) -> bool:
+    """Whether it can mean one path alone, itself."""
+    return not any(character in pattern for character in "*?[")
+
+
 @lru_cache(maxsize=1_024)
 def compiled(pattern: str) -> Pattern:
     """CoordError(BAD_REQUEST) for what names nothing beneath a directory."""
