@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from coordinator.api_types import StepPlan
 from coordinator.core.amounts import UNIT, Ask, decimal_text
-from coordinator.core.work.jobspec import JobSpec, RetryRule, StepSpec, task_values
+from coordinator.core.work.jobspec import CheckpointRule, Input, JobSpec, RetryRule, StepSpec, task_values
 from coordinator.runtimes.placeholders import fill
 from coordinator.timetext import duration_text
 
@@ -24,7 +26,7 @@ def describe(spec: JobSpec) -> tuple[StepPlan, ...]:
             nodes=step.nodes,
             resources=tuple(ask_text(ask) for ask in step.asks),
             commands=tuple(command_of(step, task) for task in range(min(step.tasks, COMMANDS_SHOWN))),
-            settings=settings_of(step),
+            settings=settings_of(step, names),
         )
         for i, step in enumerate(spec.steps)
     )
@@ -59,8 +61,8 @@ def size_text(size: int) -> str:
     return f"{size} B"
 
 
-def settings_of(step: StepSpec) -> dict[str, str]:
-    """What is not left at its default, in words."""
+def settings_of(step: StepSpec, names: Sequence[str] = ()) -> dict[str, str]:
+    """What is not left at its default, in words. `names`: of the job's steps, by number."""
     plain = StepSpec(name="", command=())
     said: dict[str, str] = {}
     if step.array:
@@ -96,12 +98,52 @@ def settings_of(step: StepSpec) -> dict[str, str]:
         said["stdin"] = f"{len(step.stdin.encode())} bytes"
     if step.log_bytes_max:
         said["log_max"] = size_text(step.log_bytes_max)
+    if step.inputs:
+        said["inputs"] = inputs_text(step.inputs, names)
+    if step.outputs:
+        said["outputs"] = _listed(step.outputs)
+    if step.checkpoint is not None:
+        said["checkpoint"] = _checkpoint(step.checkpoint)
+    if step.stall_ms is not None:
+        said["stall_after"] = duration_text(step.stall_ms)
     if step.on_lost != plain.on_lost:
         wait = f":{duration_text(step.on_lost.wait_ms)}" if step.on_lost.mode == "wait" else ""
         said["on_lost"] = step.on_lost.mode + wait
     if step.retry != plain.retry:
         said["retry"] = _retry(step.retry)
     return said
+
+
+def inputs_text(inputs: Sequence[Input], names: Sequence[str] = ()) -> str:
+    """`3 files (1.2 MiB), prep:*.parquet into data`."""
+    parts = []
+    files = [one for one in inputs if one.step is None]
+    if len(files) == 1:
+        parts.append(f"{files[0].path} ({size_text(files[0].size)})")
+    elif files:
+        parts.append(f"{len(files)} files ({size_text(sum(one.size for one in files))})")
+    for one in inputs:
+        if one.step is not None:
+            name = names[one.step] if one.step < len(names) else f"step {one.step}"
+            parts.append(f"{name}:{one.pattern}" + (f" into {one.path}" if one.path else ""))
+    return _listed(parts)
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:10]) + (", ..." if len(parts) > 10 else "")
+
+
+def _checkpoint(rule: CheckpointRule) -> str:
+    when = "by itself" if rule.every_ms is None else f"every {duration_text(rule.every_ms)}"
+    parts = ["every auto" if rule.auto else when, f"the last {rule.keep} kept"]
+    if rule.path:
+        parts.insert(1, f"of {rule.path}")
+    if rule.signal:
+        parts.append(f"SIG{rule.signal}")
+    plain = CheckpointRule()
+    if rule.grace_ms != plain.grace_ms:
+        parts.append(f"{duration_text(rule.grace_ms)} to write one")
+    return ", ".join(parts)
 
 
 def _retry(rule: RetryRule) -> str:

@@ -39,6 +39,25 @@ class RetryModel(Struct, frozen=True, kw_only=True):
     elsewhere: bool = False
 
 
+class InputModel(Struct, frozen=True, kw_only=True, rename={"source": "from"}):
+    """Something that is there before a task starts, and where."""
+
+    source: Annotated[str, Meta(description="./FILE, ./DIR/, STEP:FILES, artifact:NAME or artifact:DIGEST")]
+    to: Annotated[str, Meta(description="beneath the working directory")] | UnsetType = UNSET
+    size: Annotated[int, Meta(ge=0, description="bytes, of an artifact; checked where it is given")] | UnsetType = UNSET
+    executable: bool = False
+
+
+class CheckpointModel(Struct, frozen=True, kw_only=True):
+    """How the state of a task is saved and restored."""
+
+    path: Annotated[str, Meta(description="a directory beneath the working directory")] | UnsetType = UNSET
+    every: Annotated[str, Meta(description="a length of time, or auto")] | UnsetType = UNSET
+    keep: Annotated[int, Meta(ge=1, description="the last so many are kept")] = 2
+    signal: str | UnsetType = UNSET
+    grace: Length = "1m"
+
+
 class EstimateModel(Struct, frozen=True, kw_only=True):
     """What all tasks of a job together are declared to use. It is reserved under the tenant's quotas until they end."""
 
@@ -83,6 +102,10 @@ class StepFields(Struct, frozen=True, kw_only=True):
     max_running: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
     runtime: str = "plain"
     arrangement: str = "pack"
+    inputs: tuple[str | InputModel, ...] = ()
+    outputs: tuple[str, ...] = ()
+    checkpoint: CheckpointModel | UnsetType = UNSET
+    stall_after: Length | UnsetType = UNSET
 
 
 class StepModel(StepFields, frozen=True, kw_only=True):
@@ -114,13 +137,8 @@ JOB = frozenset({"name", "tenant", "deadline", "priority", "estimate", "defaults
 RESOURCES = frozenset(ResourcesModel.__struct_fields__)
 RETRY = frozenset(RetryModel.__struct_fields__)
 ESTIMATE = frozenset(EstimateModel.__struct_fields__)
+INPUT = frozenset(InputModel.__struct_encode_fields__)
+CHECKPOINT = frozenset(CheckpointModel.__struct_fields__)
 
-NOT_BUILT = {
-    "inputs": "staging of inputs",
-    "outputs": "verified outputs",
-    "checkpoint": "checkpoints",
-    "stall_after": "the watch for stalls",
-    "attribution": "attribution",
-    "progress": "progress reports",
-}
+NOT_BUILT = {"attribution": "attribution"}
 """Fields of what is not built yet: refused by name, never ignored."""

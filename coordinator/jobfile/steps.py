@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
-import signal
 from typing import NamedTuple
 
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import PoolName, check_name
-from coordinator.core.work.jobspec import Arrangement, Isolation, LogFull, OnLost, Overlap, RetryRule, StepSpec, When
+from coordinator.core.work.jobspec import (
+    Arrangement,
+    Input,
+    Isolation,
+    LogFull,
+    OnLost,
+    Overlap,
+    RetryRule,
+    StepSpec,
+    When,
+)
 from coordinator.jobfile import arrays, resources
+from coordinator.jobfile.inputs import Wish, inputs
 from coordinator.jobfile.model import RETRY
 from coordinator.jobfile.problems import shown
+from coordinator.jobfile.saving import OUTPUTS_MAX, SIGNALS, checkpoint, outputs, stall_ms
 from coordinator.jobfile.table import Found, Table, is_plain
 from coordinator.jobfile.values import length, length_ms, size
 from coordinator.runtimes.placeholders import names
@@ -31,15 +42,18 @@ WAIT_MAX_MS = DAY_MS
 """An agent gives a frozen attempt up after a day."""
 LONG_MS = 3_650 * DAY_MS
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_CAUSE = re.compile(r"exit:(\d{1,3})(?:-(\d{1,3}))?|signal:([A-Z0-9+]{1,16})|timeout|oom|log_full|start|any")
-_SIGNALS = frozenset(one.name.removeprefix("SIG") for one in signal.Signals)
+_CAUSE = re.compile(
+    r"exit:(\d{1,3})(?:-(\d{1,3}))?|signal:([A-Z0-9+]{1,16})|timeout|oom|log_full|stalled|output|start|any"
+)
 
 
 class Draft(NamedTuple):
     """A step whose needs are names yet."""
 
     spec: StepSpec
+    """Its needs and inputs are empty."""
     needs: tuple[Found, ...]
+    inputs: tuple[Input | Wish, ...]
     path: str
 
 
@@ -55,7 +69,8 @@ def draft(table: Table, name: str, graph: bool) -> Draft:
     filled = {"index", "rank", "nodes", *(axis for axis, _ in axes)}
     if places or items:
         filled.add("item")
-    _check_filled(table, command, env, filled)
+    declared = table.texts("outputs", OUTPUTS_MAX, "a list of patterns") or ()
+    _check_filled(table, (*command, *declared), env, filled)
     if sum(len(text.value.encode()) + 9 for text in (*command, *env.values())) > LAUNCH_BYTES_MAX:
         table.problems.add(
             table.at("command"), "command and environment are too large", f"at most {LAUNCH_BYTES_MAX} bytes; use stdin"
@@ -90,10 +105,13 @@ def draft(table: Table, name: str, graph: bool) -> Draft:
         max_running=table.integer("max_running", 1, 10**9, "a number of tasks"),
         runtime=_runtime(table),
         arrangement=table.choice("arrangement", Arrangement) or Arrangement.PACK,
+        outputs=outputs(table),
+        checkpoint=checkpoint(table),
+        stall_ms=stall_ms(table),
     )
     if spec.when is not When.SUCCEEDED and not needs:
         table.problems.add(table.at("when"), f"{spec.when} of which steps?", "name them in needs")
-    return Draft(spec, needs, table.path)
+    return Draft(spec, needs, inputs(table, filled), table.path)
 
 
 def _or(value: int | None, default: int) -> int:
@@ -245,11 +263,15 @@ def _causes(table: Table, key: str) -> tuple[str, ...]:
             low, high = int(match[1]), int(match[2] or match[1])
             fits = 1 <= low <= high <= 255
         elif match is not None and match[3]:
-            fits = match[3].removeprefix("SIG") in _SIGNALS
+            fits = match[3].removeprefix("SIG") in SIGNALS
         if fits:
             causes.append(found.value.replace("signal:SIG", "signal:"))
         else:
-            table.wrong(found, "a cause", "exit:75, exit:1-9, signal:KILL, timeout, oom, log_full, start or any")
+            table.wrong(
+                found,
+                "a cause",
+                "exit:75, exit:1-9, signal:KILL, timeout, oom, log_full, stalled, output, start or any",
+            )
     return tuple(causes)
 
 

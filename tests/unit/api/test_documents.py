@@ -14,7 +14,9 @@ from coordinator.core.snapshot import Liveness
 from coordinator.jobfile import parse_job
 from coordinator.jobfile.model import (
     NOT_BUILT,
+    CheckpointModel,
     EstimateModel,
+    InputModel,
     JobFile,
     ResourcesModel,
     RetryModel,
@@ -29,7 +31,9 @@ from coordinator.service.api.route import PUBLIC, AnyRoute, NoBody
 from coordinator.service.api.uploads import Upload
 from tests.unit.api.rig import READER, Rig, served
 
-JOB_MODELS = (JobFile, StepModel, StepFields, RetryModel, ResourcesModel, EstimateModel)
+JOB_MODELS = (
+    JobFile, StepModel, StepFields, RetryModel, ResourcesModel, EstimateModel, InputModel, CheckpointModel,
+)  # fmt: skip
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 
 
@@ -98,12 +102,13 @@ def test_every_field_of_a_job_file_has_its_line_with_type_default_meaning_and_ex
     known |= {f"retry.{name}" for name in RetryModel.__struct_fields__}
     known |= {f"resources.{name}" for name in ResourcesModel.__struct_fields__}
     known |= {f"estimate.{name}" for name in EstimateModel.__struct_fields__}
+    known |= {f"checkpoint.{name}" for name in CheckpointModel.__struct_fields__}
     assert known == said
     for name, kind, meaning, example in rows:
         assert kind and len(meaning) > 10, name
         last = {one.rpartition(".")[2] for one in words(name)}
         assert any(one in example for one in last), f"the example of {name} is of something else"
-    for name in NOT_BUILT:
+    for name in (*NOT_BUILT, *InputModel.__struct_encode_fields__):
         assert name in words(page("jobfile.md")), name
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+DIGEST = "ab" * 32
+TOOL = f'{{ from = "artifact:{DIGEST}", to = "./bin/tool", size = 5, executable = true }}'
 EVERYTHING = """
 name = "nightly"
 tenant = "physics"
@@ -42,12 +44,15 @@ max_fails = 3
 max_running = 10
 runtime = "plain"
 arrangement = "spread"
+inputs = ["prep:part-{index}.parquet", { from = "prep:**/*.json", to = "notes/" }, @TOOL@]
+checkpoint = { path = "./ckpt/", every = "10m", keep = 3, signal = "SIGUSR1", grace = "2m" }
+stall_after = "15m"
 
 [step.retry]
 losses = 4
 factor = 3
 delay_max = "1h"
-on = ["exit:75", "exit:1-9", "signal:SIGKILL", "timeout", "oom"]
+on = ["exit:75", "exit:1-9", "signal:SIGKILL", "timeout", "oom", "stalled", "output"]
 never = ["start"]
 elsewhere = true
 
@@ -55,4 +60,5 @@ elsewhere = true
 name = "prep"
 shell = "cat < /dev/null | sort"
 array = ["x", "y z", 3]
-"""
+outputs = ["part-{index}.parquet", "./notes/"]
+""".replace("@TOOL@", TOOL)

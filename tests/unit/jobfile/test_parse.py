@@ -9,10 +9,12 @@ import msgspec
 import pytest
 
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.ids import Ms
+from coordinator.core.ids import Digest, Ms
 from coordinator.core.work.jobspec import (
     Arrangement,
+    CheckpointRule,
     Estimate,
+    Input,
     Isolation,
     JobSpec,
     LogFull,
@@ -23,9 +25,9 @@ from coordinator.core.work.jobspec import (
     When,
     task_values,
 )
-from coordinator.jobfile import describe, parse_job, tenant_of
-from coordinator.jobfile.model import ESTIMATE, RETRY, STEP, JobFile, ResourcesModel, StepFields
-from tests.unit.jobfile.examples import EVERYTHING
+from coordinator.jobfile import JobError, describe, parse_job, tenant_of
+from coordinator.jobfile.model import CHECKPOINT, ESTIMATE, INPUT, RETRY, STEP, JobFile, ResourcesModel, StepFields
+from tests.unit.jobfile.examples import DIGEST, EVERYTHING
 
 NOW: Ms = 1_800_000_000_000
 GIB = 1 << 30
@@ -56,6 +58,7 @@ def test_every_field_of_a_file_arrives_in_the_specification() -> None:
             items=("x", "y z", "3"),
             env=(("A", "1"), ("B", "2")),
             retry=RetryRule(limit=2, delay_ms=1_000),
+            outputs=("part-{index}.parquet", "notes/**"),
         )
         == prep
     )
@@ -98,7 +101,7 @@ def test_every_field_of_a_file_arrives_in_the_specification() -> None:
                 delay_ms=1_000,
                 factor=3.0,
                 delay_max_ms=3_600_000,
-                on=("exit:75", "exit:1-9", "signal:KILL", "timeout", "oom"),
+                on=("exit:75", "exit:1-9", "signal:KILL", "timeout", "oom", "stalled", "output"),
                 never=("start",),
                 elsewhere=True,
             ),
@@ -109,6 +112,13 @@ def test_every_field_of_a_file_arrives_in_the_specification() -> None:
             max_fails=3,
             max_running=10,
             arrangement=Arrangement.SPREAD,
+            inputs=(
+                Input(path="", step=0, pattern="part-{index}.parquet"),
+                Input(path="notes", step=0, pattern="**/*.json"),
+                Input(path="bin/tool", digest=Digest(DIGEST), size=5, executable=True),
+            ),
+            checkpoint=CheckpointRule(path="ckpt", every_ms=600_000, keep=3, signal="USR1", grace_ms=120_000),
+            stall_ms=900_000,
         )
         == train
     )
@@ -135,6 +145,8 @@ def test_the_example_has_every_field_and_moves_every_field_of_the_specification(
     assert set(JobFile.__struct_fields__) - set(StepFields.__struct_fields__) == set(file)
     assert RETRY == {key for step in file["step"] for key in step.get("retry", {})} | set(file["defaults"]["retry"])
     assert ESTIMATE == set(file["estimate"]) == set(Estimate.__struct_fields__)
+    assert INPUT == {key for one in file["step"][0]["inputs"] if isinstance(one, dict) for key in one}
+    assert CHECKPOINT == set(file["step"][0]["checkpoint"])
     assert set(ResourcesModel.__struct_fields__) == set(file["step"][0]["resources"][0])
 
 
@@ -239,6 +251,51 @@ def test_what_is_not_declared_is_made_from_prices_or_nothing() -> None:
     assert 0 == a_job().priority and -100 == a_job(priority=-100).priority
 
 
+def test_an_input_from_a_step_is_a_need_of_it_and_steps_may_have_colons_in_their_names() -> None:
+    """The longest name that fits is meant; the order of the file does not matter; what is said twice counts once."""
+    steps = [
+        {"name": "use", "command": ["x"], "inputs": ["a:b:*.pt", "a:*.pt", "a:*.pt", {"from": "a:d/", "to": "in/"}]},
+        {"name": "a", "command": ["x"], "outputs": ["*.pt", "d/"]},
+        {"name": "a:b", "command": ["x"], "outputs": ["*.pt"]},
+    ]
+    first, second, use = parse_job({"step": steps}, now_ms=NOW).steps
+    assert ("a", "a:b", (0, 1)) == (first.name, second.name, use.needs)
+    assert (
+        Input(path="", step=1, pattern="*.pt"),
+        Input(path="", step=0, pattern="*.pt"),
+        Input(path="in", step=0, pattern="d/**"),
+    ) == use.inputs
+
+
+def test_steps_that_take_each_others_outputs_wait_for_each_other() -> None:
+    """A circle is one however it is written."""
+    steps = [
+        {"name": "a", "command": ["x"], "outputs": ["x"], "inputs": ["b:x"]},
+        {"name": "b", "command": ["x"], "outputs": ["x"], "inputs": ["a:x"]},
+    ]
+    with pytest.raises(JobError, match="a -> b -> a"):
+        parse_job({"step": steps}, now_ms=NOW)
+    with pytest.raises(JobError, match="step b declares no outputs"):
+        parse_job({"step": [steps[0], {"name": "b", "command": ["x"]}]}, now_ms=NOW)
+
+
+def test_a_file_that_two_inputs_name_alike_is_there_once() -> None:
+    """A directory and a file in it, both given."""
+    one = {"from": f"artifact:blake3:{DIGEST}", "to": "a/b"}
+    assert (Input(path="a/b", digest=Digest(DIGEST)),) == the_step(inputs=[one, one | {"to": "./a/b"}]).inputs
+
+
+def test_checkpoints_say_when_and_where_or_leave_it_to_the_program() -> None:
+    """An empty table: the program takes them itself, in COORD_CHECKPOINT_DIR."""
+    assert the_step().checkpoint is None
+    assert CheckpointRule() == the_step(checkpoint={}).checkpoint
+    assert CheckpointRule(auto=True) == the_step(checkpoint={"every": "auto"}).checkpoint
+    assert (
+        CheckpointRule(every_ms=1_000, signal="USR2")
+        == the_step(checkpoint={"every": "1s", "signal": "USR2"}).checkpoint
+    )
+
+
 def test_a_little_of_something_is_never_nothing() -> None:
     """Amounts are whole millionths; what was asked for above 0 stays above 0."""
     assert 1 == the_step(resources={"cpus": 1e-9}).asks[0].cpus
@@ -254,5 +311,8 @@ def test_a_dry_run_shows_the_graph_and_hides_values_of_the_environment() -> None
     assert "A, B, SEED" == train.settings["env"]
     assert "wait:20m" == train.settings["on_lost"]
     assert "spread" == train.settings["arrangement"]
+    assert "bin/tool (5 B), prep:part-{index}.parquet, prep:**/*.json into notes" == train.settings["inputs"]
+    assert "every 10m, of ckpt, the last 3 kept, SIGUSR1, 2m to write one" == train.settings["checkpoint"]
+    assert ("part-{index}.parquet, notes/**", "15m") == (prep.settings["outputs"], train.settings["stall_after"])
     assert 204 == train.tasks and 3 == len(train.commands)
     assert {} == describe(a_job())[0].settings

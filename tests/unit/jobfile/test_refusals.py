@@ -14,7 +14,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.work.jobspec import SPEC_BYTES_MAX, JobSpec
 from coordinator.jobfile import JobError, line_of, parse_job, tenant_of
 from coordinator.jobfile.model import JOB, NOT_BUILT, SHARED, STEP
-from tests.unit.jobfile.examples import EVERYTHING
+from tests.unit.jobfile.examples import DIGEST, EVERYTHING
 from tests.unit.jobfile.test_parse import NOW
 
 BAD = """
@@ -33,10 +33,15 @@ needs = ["prep", "perp"]
 command = ["python", "train.py", "--lr", "{lrr}"]
 matrix = { lr = [0.1, 0.01] }
 resources = { cpu = 8, memory = 16 }
-outputs = ["x"]
+attribution = ["x"]
 deadline = "5h"
 runtime = "torchrun"
 """
+
+
+def stored(to: str, **fields: Any) -> dict[str, Any]:
+    """An input that names bytes by their digest."""
+    return {"from": f"artifact:{DIGEST}", "to": to} | fields
 
 
 def refusal(data: Any) -> JobError:
@@ -67,7 +72,7 @@ def test_everything_that_is_wrong_is_told_at_once_with_its_place_and_what_was_me
         "step[1].command[3]",
         "step[1].resources.cpu",
         "step[1].resources.memory",
-        "step[1].outputs",
+        "step[1].attribution",
         "step[1].deadline",
         "step[1].runtime",
     } == set(told)
@@ -77,7 +82,7 @@ def test_everything_that_is_wrong_is_told_at_once_with_its_place_and_what_was_me
     assert (13, "did you mean prep?") == (told["step[1].needs[1]"][0], told["step[1].needs[1]"][2])
     assert "did you mean {lr}?" in told["step[1].command[3]"][2]
     assert (16, "did you mean cpus?") == (told["step[1].resources.cpu"][0], told["step[1].resources.cpu"][2])
-    assert "not built yet" in told["step[1].outputs"][1] and "not built yet" in told["step[1].runtime"][1]
+    assert "not built yet" in told["step[1].attribution"][1] and "not built yet" in told["step[1].runtime"][1]
     assert "whole job" in told["step[1].deadline"][2]
     assert f"{len(told)} things" in error.message and all(path in error.message for path in told)
 
@@ -156,6 +161,41 @@ def test_what_is_not_built_is_refused_by_name(name: str) -> None:
         ({"estimate": {"cost": True}}, "estimate.cost", "is not an amount of money"),
         ({"estimate": {"storage": 5}}, "estimate.storage", "is not a size"),
         ({"tenant": 7}, "tenant", "is not the name of a tenant"),
+        ({"inputs": "./x"}, "inputs", "is not a list of inputs"),
+        ({"inputs": ["x.csv"]}, "inputs[0]", "is not an input"),
+        ({"inputs": [7]}, "inputs[0]", "is not an input"),
+        ({"inputs": ["./x.csv"]}, "inputs[0]", "cannot see your files"),
+        ({"inputs": [{"from": "~/x"}]}, "inputs[0].from", "cannot see your files"),
+        ({"inputs": ["prep:x.csv"]}, "inputs[0]", "there is no step 'prep'"),
+        ({"inputs": ["main:x.csv"], "outputs": ["x.csv"]}, "inputs[0]", "outputs of its own"),
+        ({"inputs": [{"to": "x"}]}, "inputs[0]", "has no from"),
+        ({"inputs": [stored("x", too="x")]}, "inputs[0].too", "an input has no field 'too'"),
+        ({"inputs": ["artifact:model"]}, "inputs[0]", "'model' is no BLAKE3 digest"),
+        ({"inputs": [f"artifact:sha256:{DIGEST}"]}, "inputs[0]", "is no BLAKE3 digest"),
+        ({"inputs": [f"artifact:{DIGEST}"]}, "inputs[0]", "does not say where it goes"),
+        ({"inputs": [stored("../x")]}, "inputs[0].to", "names no file beneath"),
+        ({"inputs": [stored("/etc/x")]}, "inputs[0].to", "names no file beneath"),
+        ({"inputs": [stored("")]}, "inputs[0].to", "names no file beneath"),
+        ({"inputs": [stored("a\0b")]}, "inputs[0].to", "is not a path"),
+        ({"inputs": [stored("{index}")]}, "inputs[0].to", "no placeholder is filled here"),
+        ({"inputs": [stored("a", size=-1)]}, "inputs[0].size", "is not a number of bytes"),
+        ({"inputs": [stored("a"), stored("a", size=2)]}, "inputs[1]", "two inputs go to 'a'"),
+        ({"inputs": [stored("a"), stored("a/b")]}, "inputs[1]", "lies beneath 'a'"),
+        ({"outputs": ["/tmp/x"]}, "outputs[0]", "names no file beneath"),
+        ({"outputs": ["a/../../x"]}, "outputs[0]", "names no file beneath"),
+        ({"outputs": ["a**"]}, "outputs[0]", "stands beside other characters"),
+        ({"outputs": ["{item}.pt"]}, "outputs[0]", "nothing fills {item}"),
+        ({"outputs": "*.pt"}, "outputs", "is not a list of patterns"),
+        ({"checkpoint": "10m"}, "checkpoint", "is not a table"),
+        ({"checkpoint": {"evry": "10m"}}, "checkpoint.evry", "checkpoint has no field"),
+        ({"checkpoint": {"every": "often"}}, "checkpoint.every", "is not a length of time"),
+        ({"checkpoint": {"every": "10ms"}}, "checkpoint.every", "out of range"),
+        ({"checkpoint": {"path": "/data"}}, "checkpoint.path", "names no file beneath"),
+        ({"checkpoint": {"path": "{index}"}}, "checkpoint.path", "no placeholder is filled here"),
+        ({"checkpoint": {"keep": 0}}, "checkpoint.keep", "is not a number of checkpoints"),
+        ({"checkpoint": {"signal": "KILL"}}, "checkpoint.signal", "a signal that a program can hear"),
+        ({"checkpoint": {"signal": 10}}, "checkpoint.signal", "a signal that a program can hear"),
+        ({"stall_after": 90}, "stall_after", "is not a length of time"),
     ],
 )
 def test_each_slip_is_told_once_where_it_is(fields: dict[str, Any], path: str, said: str) -> None:
