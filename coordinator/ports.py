@@ -94,7 +94,7 @@ class Loaded(Struct, kw_only=True):
     rows: list[Row]
     """Providers, tokens, pools, tenants, accounts, meta, the open sessions of this coordinator_id; jobs that have not
     ended with their specs, steps and the tasks of theirs that have not ended; attempts that are live or still hold
-    capacity, and of jobs that ended before these did their row."""
+    capacity, and of jobs that ended before these did their row; open uploads."""
     next_session_id: int
     next_key: int
     last_beats: tuple[LastBeat, ...]

@@ -6,13 +6,35 @@ from coordinator.core.ids import TenantName
 from coordinator.core.rows import AccountRow
 from store.table import Columns, Table, one_column, upsert
 
-COLUMNS = ("tenant", "month", "cost", "ingress", "egress", "storage", "share", "share_at_ms")
+COLUMNS = (
+    "tenant",
+    "month",
+    "cost",
+    "ingress",
+    "egress",
+    "storage",
+    "share",
+    "share_at_ms",
+    "storage_byte_ms",
+    "storage_at_ms",
+)
 ALL = f"SELECT {', '.join(COLUMNS)} FROM account"  # noqa: S608  names are constants of ours
 """Every account, one a tenant: read at start."""
 
 
 def to_columns(row: AccountRow) -> Columns:
-    return (row.tenant, row.month, row.cost, row.ingress, row.egress, row.storage, row.share, row.share_at_ms)
+    return (
+        row.tenant,
+        row.month,
+        row.cost,
+        row.ingress,
+        row.egress,
+        row.storage,
+        row.share,
+        row.share_at_ms,
+        row.storage_byte_ms,
+        row.storage_at_ms,
+    )
 
 
 def from_columns(c: Columns) -> AccountRow:
@@ -25,6 +47,8 @@ def from_columns(c: Columns) -> AccountRow:
         storage=c[5],
         share=c[6],
         share_at_ms=c[7],
+        storage_byte_ms=c[8],
+        storage_at_ms=c[9],
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from coordinator.core.commands import Write
+from coordinator.core.data.rows import ArtifactRow, BlobRow, CheckpointRow, OutputRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
 from coordinator.core.rows import (
@@ -33,6 +34,7 @@ from store import heartbeats, loading, sessions
 from store.backup import back_up
 from store.ballast import Ballast
 from store.children import run_child
+from store.data_history import DataHistory
 from store.failpoints import FailPoints
 from store.heartbeats import HOUR_MS
 from store.history import END_OF_TIME_MS, History
@@ -84,6 +86,7 @@ class DiskStore:
         self.logs = DiskLogs(data.logs, settings, self._report)
         """ports.Logs of this data directory."""
         self._work = WorkHistory(self._truth_readers, self._report)
+        self._data = DataHistory(self._truth_readers, self._report)
         self._sealing = Sealing(data, self._telemetry, settings, self._points)
         self._retention = Retention(data, self._truth, self._telemetry, settings, self._points)
         self._work_retention = WorkRetention(self._truth, self.logs, settings)
@@ -254,6 +257,43 @@ class DiskStore:
         job_id: JobId | None = None,
     ) -> list[UsageSum]:
         return await self._work.usage_by(by, limit, tenant, month, job_id)
+
+    # ---- data
+
+    async def blobs(self, tenant: TenantName, digests: Sequence[str]) -> list[BlobRow]:
+        return await self._data.blobs(tenant, digests)
+
+    async def blob_by_sha256(self, tenant: TenantName, sha256: str) -> BlobRow | None:
+        return await self._data.blob_by_sha256(tenant, sha256)
+
+    async def list_blobs(
+        self, tenant: TenantName | None, limit: int, after: tuple[str, str] | None = None
+    ) -> list[BlobRow]:
+        return await self._data.list_blobs(tenant, limit, after)
+
+    async def holders(self, tenant: TenantName, digest: str, limit: int) -> list[str]:
+        return await self._data.holders(tenant, digest, limit)
+
+    async def artifacts(
+        self, tenant: TenantName | None, limit: int, after: tuple[str, str] | None = None, name: str = ""
+    ) -> list[ArtifactRow]:
+        return await self._data.artifacts(tenant, limit, after, name)
+
+    async def artifact(self, tenant: TenantName, name: str) -> ArtifactRow | None:
+        return await self._data.artifact(tenant, name)
+
+    async def outputs(
+        self, job_id: JobId, limit: int, step: int | None = None, after: tuple[int, int] | None = None
+    ) -> list[OutputRow]:
+        return await self._data.outputs(job_id, limit, step, after)
+
+    async def checkpoints(
+        self, job_id: JobId, limit: int, step: int | None = None, task: int | None = None
+    ) -> list[CheckpointRow]:
+        return await self._data.checkpoints(job_id, limit, step, task)
+
+    async def unheld(self, touched_before_ms: Ms, limit: int) -> list[BlobRow]:
+        return await self._data.unheld(touched_before_ms, limit)
 
     # ---- upkeep
 

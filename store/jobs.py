@@ -54,10 +54,10 @@ SELECT ended_at_ms, job_id FROM job
 """  # noqa: S608
 """(ended_at_ms, job_id, before_ms, limit): jobs that ended after that one, oldest end first."""
 MAY_GO = f"""
-SELECT job_id FROM job WHERE job_id = ? AND ended_at_ms < ? AND NOT {LIVE}
+SELECT tenant FROM job WHERE job_id = ? AND ended_at_ms < ? AND NOT {LIVE}
    AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND held = 1)
 """  # noqa: S608
-"""(job, before_ms): that job, if it has ended by then, also for good, and nothing of it holds capacity."""
+"""(job, before_ms): whose that job is, if it has ended by then, also for good, and nothing of it holds capacity."""
 
 
 def listing(*, tenant: bool, state: bool, name: bool) -> str:

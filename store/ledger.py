@@ -28,6 +28,8 @@ COLUMNS = (
     "price_memory",
     "ran_ms",
     "cost",
+    "kind",
+    "amount",
 )
 _NAMES = ", ".join(COLUMNS)
 PRUNE = """
@@ -104,6 +106,8 @@ def to_columns(row: LedgerRow) -> Columns:
         price.memory,
         row.ran_ms,
         row.cost,
+        row.kind,
+        row.amount,
     )
 
 
@@ -126,6 +130,8 @@ def from_columns(c: Columns) -> LedgerRow:
         price=Price(cpu=c[14], gpu=c[15], memory=c[16]),
         ran_ms=c[17],
         cost=c[18],
+        kind=c[19],
+        amount=c[20],
     )
 
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from msgspec.structs import replace
 
 from coordinator.core.commands import Put, Write
+from coordinator.core.data.rows import ArtifactRow, BlobRow, CheckpointRow, OutputRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, SessionId, TenantName
@@ -33,7 +34,7 @@ from coordinator.core.rows import (
 )
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
-from store import memory_work
+from store import memory_data, memory_work
 from store.heartbeats import HOUR_MS, hour_of
 from store.history import END_OF_TIME_MS
 from store.imports import IMPORT_ID, bad_import
@@ -301,6 +302,44 @@ class MemoryStore:
         job_id: JobId | None = None,
     ) -> list[UsageSum]:
         return memory_work.usage_by(self._rows.values(), by, limit, tenant, month, job_id)
+
+    # ---- data
+
+    async def blobs(self, tenant: TenantName, digests: Sequence[str]) -> list[BlobRow]:
+        return memory_data.blobs(self._rows.values(), tenant, digests)
+
+    async def blob_by_sha256(self, tenant: TenantName, sha256: str) -> BlobRow | None:
+        return memory_data.blob_by_sha256(self._rows.values(), tenant, sha256)
+
+    async def list_blobs(
+        self, tenant: TenantName | None, limit: int, after: tuple[str, str] | None = None
+    ) -> list[BlobRow]:
+        return memory_data.list_blobs(self._rows.values(), tenant, limit, after)
+
+    async def holders(self, tenant: TenantName, digest: str, limit: int) -> list[str]:
+        return memory_data.holders(self._rows.values(), tenant, digest, limit)
+
+    async def artifacts(
+        self, tenant: TenantName | None, limit: int, after: tuple[str, str] | None = None, name: str = ""
+    ) -> list[ArtifactRow]:
+        return memory_data.artifacts(self._rows.values(), tenant, limit, after, name)
+
+    async def artifact(self, tenant: TenantName, name: str) -> ArtifactRow | None:
+        row = self._rows.get(("artifact", (tenant, name)))
+        return row if isinstance(row, ArtifactRow) else None
+
+    async def outputs(
+        self, job_id: JobId, limit: int, step: int | None = None, after: tuple[int, int] | None = None
+    ) -> list[OutputRow]:
+        return memory_data.outputs(self._rows.values(), job_id, limit, step, after)
+
+    async def checkpoints(
+        self, job_id: JobId, limit: int, step: int | None = None, task: int | None = None
+    ) -> list[CheckpointRow]:
+        return memory_data.checkpoints(self._rows.values(), job_id, limit, step, task)
+
+    async def unheld(self, touched_before_ms: Ms, limit: int) -> list[BlobRow]:
+        return memory_data.unheld(self._rows.values(), touched_before_ms, limit)
 
     # ---- upkeep
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 
 from coordinator.core.amounts import UNIT
+from coordinator.core.data.rows import ArtifactRow, BlobRow, CheckpointRow, HoldRow, OutputRow
 from coordinator.core.ids import JobId, Ms, TenantName
 from coordinator.core.rows import (
     ENDED,
@@ -25,6 +26,7 @@ from coordinator.core.rows import (
 )
 from coordinator.ports import UsageSum
 from store.attempts import is_held
+from store.holds import job_of
 from store.jobs import pattern
 from store.settings import StoreSettings
 from store.work_history import LAST_ID
@@ -41,6 +43,8 @@ def of_a_start(rows: Iterable[Row]) -> Iterator[Row]:
             case JobRow(job_id=job_id) if job_id in holding:
                 yield row
             case SessionRow() | OutageRow() | AuditRow() | LedgerRow():
+                continue
+            case BlobRow() | HoldRow() | ArtifactRow() | OutputRow() | CheckpointRow():
                 continue
             case JobRow(job_id=job_id) | SpecRow(job_id=job_id) | StepRow(job_id=job_id) if job_id not in live:
                 continue
@@ -71,6 +75,10 @@ def prunable(rows: Iterable[Row], now_ms: Ms, settings: StoreSettings) -> tuple[
     for row in sorted(rows, key=lambda row: row.seq if isinstance(row, AuditRow | LedgerRow) else 0):
         match row:
             case JobRow() | SpecRow() | StepRow() | TaskRow() | AttemptRow() if row.job_id in old:
+                gone.append(row)
+            case OutputRow() | CheckpointRow() if row.job_id in old:
+                gone.append(row)
+            case HoldRow(holder=holder) if job_of(holder) in old:
                 gone.append(row)
             case AuditRow():
                 audit_goes_on = audit_goes_on and row.wall_ns < old_ns

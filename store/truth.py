@@ -21,12 +21,17 @@ from coordinator.core.rows import (
 )
 from store import (
     accounts,
+    artifacts,
     attempts,
     audit,
+    blobs,
+    checkpoints,
+    holds,
     jobs,
     ledger,
     meta,
     outages,
+    outputs,
     pools,
     providers,
     sessions,
@@ -34,6 +39,7 @@ from store import (
     tasks,
     tenants,
     tokens,
+    uploads,
 )
 from store.ballast import Ballast
 from store.failpoints import FailPoints
@@ -59,6 +65,12 @@ TABLES: dict[str, Table] = {
         tasks.TABLE,
         attempts.TABLE,
         audit.TABLE,
+        blobs.TABLE,
+        holds.TABLE,
+        artifacts.TABLE,
+        uploads.TABLE,
+        outputs.TABLE,
+        checkpoints.TABLE,
     )
 }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from coordinator.core.ids import JobId, Ms
-from store import attempts, audit, jobs, ledger, meta, steps, tasks
+from coordinator.core.ids import JobId, Ms, TenantName
+from store import attempts, audit, checkpoints, holds, jobs, ledger, meta, outputs, steps, tasks
 from store.logs import DiskLogs
 from store.settings import StoreSettings
 from store.sqlite import sqlite3
@@ -79,10 +79,14 @@ def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> 
     left = BATCH_ROWS
     gone: list[JobId] = []
     for end in ended:
-        if connection.execute(jobs.MAY_GO, (end[1], before_ms)).fetchone() is None:
+        owner = connection.execute(jobs.MAY_GO, (end[1], before_ms)).fetchone()
+        if owner is None:
             after = end
             continue
-        for of_many in (attempts.PRUNE, tasks.PRUNE):
+        left -= _let_go(connection, owner[0], JobId(end[1]), left)
+        if left <= 0:
+            return after, gone
+        for of_many in (attempts.PRUNE, tasks.PRUNE, outputs.PRUNE, checkpoints.PRUNE):
             left -= connection.execute(of_many, (end[1], left)).rowcount
             if left <= 0:
                 return after, gone
@@ -93,3 +97,15 @@ def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> 
         if left <= 0:
             return after, gone
     return after if len(ended) == BATCH_JOBS else None, gone
+
+
+def _let_go(connection: sqlite3.Connection, tenant: TenantName, job_id: JobId, left: int) -> int:
+    """End a bounded share of what a job holds; returns how many rows that took, one a blob: at least `left` if there is
+    more. The blobs stay until a sweep finds them held by nobody."""
+    taken = 0
+    for holder, count in connection.execute(holds.OF_JOB, (tenant, job_id, left)).fetchall():
+        connection.execute(holds.TABLE.delete, (tenant, holder))
+        taken += 1 + count
+        if taken >= left:
+            break
+    return taken
