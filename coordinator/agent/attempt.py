@@ -43,6 +43,8 @@ class Usage(NamedTuple):
     cpu_s: float
     memory_max: int
     """Bytes; 0: not known."""
+    ran_s: float | None = None
+    """How long it ran; None: from when its start was heard of to when its end was."""
 
 
 _NO_USE = Usage(0.0, 0)
@@ -288,12 +290,13 @@ class Attempt:
         if isinstance(self.tree, CgroupTree):
             cpu_ms, memory = max(cpu_ms, self.tree.cpu_ms()), max(memory, self.tree.memory_peak())
         cause, text, code, signum = self._judge(self.ended_status, memory)
+        ran_s = self._ended_s - self.began_s if self._usage.ran_s is None else self._usage.ran_s
         self.exit = ExitInfo(
             cause=cause,
             code=code,
             signal=signum,
             text=text,
-            ran_ms=int((self._ended_s - self.began_s) * 1000),
+            ran_ms=max(1, math.ceil(ran_s * 1000)),  # what ran did so for some time, and is charged for it
             out_bytes=self.lengths[0],
             err_bytes=self.lengths[1],
             dropped_bytes=sum(pump.dropped for pump in self.pumps),

@@ -276,7 +276,7 @@ class Custody:
         self._after(attempt, before)
 
     def on_ended(self, number: int, ended: ProcessEnded) -> None:
-        self._on_main(self._by_order.pop(number, None), ended.status, Usage(ended.cpu_s, ended.memory_max))
+        self._on_main(self._by_order.pop(number, None), ended.status, Usage(ended.cpu_s, ended.memory_max, ended.ran_s))
 
     def on_lost(self, numbers: Sequence[int], running: Mapping[int, int]) -> None:
         now_s = boot_s()

@@ -20,6 +20,7 @@ from collections import OrderedDict, deque
 from pathlib import Path
 
 from coordinator.agent import starting, syscalls
+from coordinator.agent.clock import boot_s
 from coordinator.agent.spawn import EVERY_SIGNAL, NOT_STARTED, CannotStart, find_program, why
 from coordinator.agent.starting import Ended, Order, Refused, Report, Setup, Started
 
@@ -58,6 +59,8 @@ class Starter:
         self._ignored = [number for number in EVERY_SIGNAL if signal.getsignal(number) is signal.SIG_IGN]
         self._found: dict[tuple[str, str], tuple[str, float]] = {}
         """By name and search path: where a program is, and until when that is believed."""
+        self._began_s: dict[int, float] = {}
+        """By process: when it was started."""
         self._peak = own_peak()
         self._ends = 0
         self._told_s = 0.0
@@ -133,7 +136,9 @@ class Starter:
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             except OSError as error:
                 raise CannotStart(NOT_STARTED, f"directory {order.directory}: {error.strerror}") from None
+            began_s = boot_s()
             pid = self._execute(order, fds)
+            self._began_s[pid] = began_s
         finally:
             if order.user:
                 os.setresuid(0, 0, 0)
@@ -231,7 +236,9 @@ class Starter:
                 self._peak = own_peak()
             # a process counts what it was copied from as its own: no more than we had means that it is not known
             memory = usage.ru_maxrss * 1024
-            ended = Ended(pid, status, usage.ru_utime + usage.ru_stime, memory if memory > self._peak else 0)
+            now_s = boot_s()
+            ran_s = now_s - self._began_s.pop(pid, now_s)  # one that a program made our child was not started here
+            ended = Ended(pid, status, usage.ru_utime + usage.ru_stime, memory if memory > self._peak else 0, ran_s)
             (self._held_back if pid == self._inside else self._reports).append(ended)
 
 

@@ -74,6 +74,8 @@ class Ended(Struct, frozen=True, array_like=True, tag="e"):
     cpu_s: float
     memory_max: int
     """Bytes that one process of it had; 0: not known."""
+    ran_s: float
+    """From its start to its end as its starter saw them: the keeper may hear of both at once."""
 
 
 Report = Started | Refused | Ended

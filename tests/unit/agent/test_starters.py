@@ -199,3 +199,20 @@ def test_a_program_is_looked_for_again_when_it_has_moved(side: DaemonSide, tmp_p
         program.unlink()
     side.start(a_plan("tool", env=env), "1.0.3.1", 3)
     assert (EndCause.START, 127) == ((ended := side.exit_of("1.0.3.1")).cause, ended.code)
+
+
+def test_what_a_program_ran_is_not_what_the_keeper_heard_of_it(side: DaemonSide) -> None:
+    """The keeper may hear of a start and an end at one moment, or late: how long it ran is what its starter saw. What
+    ran at all did so for a millisecond at least, or short programs would be free."""
+    began_s = time.monotonic()
+    side.start(a_shell("echo $$ > pid; exec sleep 0.2"), "1.0.0.1", 1)
+    program = int(side.text_until(side.place("home/pid", "1.0.0.1")))
+    os.kill(side.process.pid, signal.SIGSTOP)
+    side.until(lambda: not alive(program))
+    lasted_s = time.monotonic() - began_s
+    time.sleep(0.3)  # so late does the keeper hear of the end
+    os.kill(side.process.pid, signal.SIGCONT)
+    assert 200 <= side.exit_of("1.0.0.1").ran_ms <= lasted_s * 1000 + 1
+    for number in range(2, 12):
+        side.start(a_plan("true"), f"1.0.{number}.1", number)
+    assert all(side.exit_of(f"1.0.{number}.1").ran_ms >= 1 for number in range(2, 12))

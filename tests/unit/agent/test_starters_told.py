@@ -40,10 +40,10 @@ def test_a_process_id_that_another_starter_was_given_meanwhile_ends_nobody_else(
     starters._hear(one)
     starting.send_reports(pairs[1][1], [Started(2, 4711)])
     starters._hear(other)
-    starting.send_reports(pairs[0][1], [Ended(4711, 0, 0.0, 0)])
+    starting.send_reports(pairs[0][1], [Ended(4711, 0, 0.0, 0, 0.0)])
     starters._hear(one)
     assert [("started", 1), ("started", 2), ("ended", 1)] == heard.said
-    starting.send_reports(pairs[1][1], [Ended(4711, 0, 0.0, 0)])
+    starting.send_reports(pairs[1][1], [Ended(4711, 0, 0.0, 0, 0.0)])
     starters._hear(other)
     assert ("ended", 2) == heard.said[-1]
     for pair in pairs:
