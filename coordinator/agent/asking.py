@@ -108,7 +108,7 @@ class Asking:
     async def staging(self, whose: Whose) -> wire_data.StagingAnswer:
         """What the attempt needs, and where each of it is."""
         return await self._ask(
-            whose.attempt,
+            whose,
             "staging",
             wire_data.StagingRequest(rank=whose.rank, token=whose.token),
             wire_data.StagingAnswer,
@@ -117,35 +117,36 @@ class Asking:
     async def urls(self, whose: Whose, digests: Sequence[str]) -> dict[str, str]:
         """Fresh URLs of these; what is not there is left out."""
         asked = wire_data.UrlsRequest(rank=whose.rank, token=whose.token, digests=tuple(digests))
-        return (await self._ask(whose.attempt, "urls", asked, wire_data.UrlsAnswer)).urls
+        return (await self._ask(whose, "urls", asked, wire_data.UrlsAnswer)).urls
 
-    async def uploads(self, attempt: str, asked: wire_data.UploadsRequest) -> wire_data.UploadsAnswer:
+    async def uploads(self, whose: Whose, blobs: Sequence[wire_data.Wanted]) -> tuple[wire_data.UploadTarget, ...]:
         """Where to send each of these, in their order."""
-        return await self._ask(attempt, "uploads", asked, wire_data.UploadsAnswer)
+        asked = wire_data.UploadsRequest(rank=whose.rank, token=whose.token, blobs=tuple(blobs))
+        return (await self._ask(whose, "uploads", asked, wire_data.UploadsAnswer)).uploads
 
-    async def outputs(self, attempt: str, asked: wire_data.OutputsRequest) -> wire_data.OutputsAnswer:
-        """Publish the result with the end of the rank."""
-        return await self._ask(attempt, "outputs", asked, wire_data.OutputsAnswer)
+    async def outputs(self, whose: Whose, files: Sequence[wire_data.File], exit: wire.Exit) -> bool:
+        """Publish the result with the end. Whether it was there already."""
+        asked = wire_data.OutputsRequest(rank=whose.rank, token=whose.token, files=tuple(files), exit=exit)
+        return (await self._ask(whose, "outputs", asked, wire_data.OutputsAnswer)).repeated
 
-    async def checkpoint(self, attempt: str, asked: wire_data.CheckpointRequest) -> wire_data.CheckpointAnswer:
-        """Publish a checkpoint."""
-        return await self._ask(attempt, "checkpoints", asked, wire_data.CheckpointAnswer)
+    async def checkpoint(self, whose: Whose, taken: wire_data.CheckpointRequest) -> wire_data.CheckpointAnswer:
+        return await self._ask(whose, "checkpoints", taken, wire_data.CheckpointAnswer)
 
     async def restored(self, whose: Whose, number: int) -> None:
         """Say that the program starts from this checkpoint."""
         asked = wire_data.RestoredRequest(rank=whose.rank, token=whose.token, number=number)
-        await self._ask(whose.attempt, "restored", asked, None)
+        await self._ask(whose, "restored", asked, None)
 
     async def damaged(self, whose: Whose, number: int, why: str) -> None:
         """Say that this checkpoint cannot be restored."""
         asked = wire_data.DamagedRequest(rank=whose.rank, token=whose.token, number=number, why=why[:500])
-        await self._ask(whose.attempt, "damaged", asked, None)
+        await self._ask(whose, "damaged", asked, None)
 
-    async def _ask(self, attempt: str, what: str, asked: Struct, answer: type[A] | None) -> A:
+    async def _ask(self, whose: Whose, what: str, asked: Struct, answer: type[A] | None) -> A:
         await self._aimed.wait()
         assert self._where is not None
         endpoint, _, credential = self._where
-        url = endpoint.url(f"/v1/attempts/{attempt}/{what}")
+        url = endpoint.url(f"/v1/attempts/{whose.attempt}/{what}")
         headers = {"Authorization": f"Bearer {credential}", "Content-Type": "application/json"}
         body = msgspec.json.encode(asked)
         backoff = Backoff(CEILINGS_S, self._draw)
@@ -164,7 +165,7 @@ class Asking:
             except msgspec.DecodeError as error:
                 wait_s, why = 0.0, f"the answer was not understood: {error}"
             wait_s = max(wait_s, backoff.next_s())
-            logger.debug("%s of %s is asked again in %.1f s: %s", what, attempt, wait_s, why)
+            logger.debug("%s of %s is asked again in %.1f s: %s", what, whose.attempt, wait_s, why)
             await asyncio.sleep(wait_s)
 
     # ---- bytes
