@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-ROOT = Path(__file__).parent.parent
+from bench.kept import ROOT, commit, keep, keep_part, kept_parts, today
+
 BENCHES = (
     "heartbeat_store",
     "rollup",
@@ -100,18 +95,11 @@ def run_soak(wanted: tuple[str, ...], *, again: bool) -> int:
             "commit": commit(),
             "reports": [json.loads(line) for line in reports],
         }
-        keep("soak.json", {"parts": kept_parts() | {node: part}})
+        keep_part(node, part)
         print(f"{'passed' if passed else 'FAILED'} in {part['seconds']} s", flush=True)
         if not passed:
             print(said[-3000:])
     return 1 if failed else 0
-
-
-def kept_parts() -> dict[str, Any]:
-    """The parts of the soak that were run so far."""
-    path = RESULTS / "soak.json"
-    parts: dict[str, Any] = json.loads(path.read_text())["parts"] if path.exists() else {}
-    return parts
 
 
 def soak_tests() -> list[str]:
@@ -119,29 +107,6 @@ def soak_tests() -> list[str]:
     argv = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-m", "soak"]
     listed = subprocess.run(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
     return [line for line in listed.splitlines() if "::" in line]
-
-
-def keep(name: str, result: dict[str, Any]) -> None:
-    """Write a result with its date, commit and machine."""
-    RESULTS.mkdir(exist_ok=True)
-    told = {"date": today(), "commit": commit(), "machine": machine(), **result}
-    (RESULTS / name).write_text(json.dumps(told, indent=1) + "\n")
-
-
-def today() -> str:
-    return datetime.now(UTC).date().isoformat()
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
-
-
-def machine() -> dict[str, object]:
-    """What the figures were measured on, without naming it."""
-    return {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
 
 
 if __name__ == "__main__":
