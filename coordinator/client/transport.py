@@ -15,6 +15,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -32,6 +33,14 @@ SCHEME_S = 2.0
 _PROBLEM = "application/problem+json"
 _CODES = {code.value: code for code in Code}
 _LOST = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
+
+
+class Answer(NamedTuple):
+    """What a request was answered with, whatever that is."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
 
 
 class Transport:
@@ -62,9 +71,22 @@ class Transport:
         """How old the figures of the last answer were; None where that means nothing."""
         self._token = token
         self.timeout_s = timeout_s
-        self._host, self._port, self._pin = parts.hostname, port, pin
+        self._host, self._port, self._pin, self._ca = parts.hostname, port, pin, ca
         self._tls = _tls(ca, pin) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
+
+    def twin(self) -> Transport:
+        """Another one for the same coordinator, with a connection of its own: for another thread."""
+        return Transport(self.url, self._token, ca=self._ca, pin=self._pin, timeout_s=self.timeout_s)
+
+    def to(self, url: str) -> tuple[Transport, str]:
+        """Who serves a signed URL, and what to ask there: ourselves where it is a path, else a stranger, who is shown
+        no token."""
+        if url.startswith("/"):
+            return self, url
+        parts = urlsplit(url)
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        return Transport(f"{parts.scheme}://{parts.netloc}", timeout_s=self.timeout_s), target
 
     def close(self) -> None:
         """Let the connection go. The client may be used again."""
@@ -94,23 +116,42 @@ class Transport:
             }
         kept = self._connection is not None and length <= CHUNK
         try:
-            status, media_type, body = self._exchange(method, target, pieces, headers, timeout_s)
+            answer = self._exchange(method, target, pieces, headers, timeout_s)
         except _LOST as error:
             self.close()
             if not kept:
                 raise self._broke(error) from error
             try:
-                status, media_type, body = self._exchange(method, target, pieces, headers, timeout_s)
+                answer = self._exchange(method, target, pieces, headers, timeout_s)
             except _LOST as again:
                 self.close()
                 raise self._broke(again) from again
-        if status in fine:
-            return body
-        raise _refusal(status, media_type, body, self.url)
+        if answer.status in fine:
+            return answer.body
+        raise refusal(answer, self.url)
+
+    def signed(
+        self, method: str, target: str, headers: Mapping[str, str], pieces: Pieces | None, timeout_s: float
+    ) -> Answer:
+        """One request to a signed URL, which is all that opens it: no token goes along. Whatever is answered is the
+        caller's to judge. CoordError(UNREACHABLE, TIMEOUT) when nothing is; it is not sent again."""
+        try:
+            return self._exchange(method, target, pieces, dict(headers), timeout_s)
+        except _LOST as error:
+            self.close()
+            raise self._broke(error) from error
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def reading(
-        self, target: str, accept: str, timeout_s: float, extra: Mapping[str, str] | None = None
+        self,
+        target: str,
+        accept: str,
+        timeout_s: float,
+        extra: Mapping[str, str] | None = None,
+        fine: tuple[int, ...] = (200,),
     ) -> Iterator[http.client.HTTPResponse]:
         """A GET whose answer is read as it comes, on a connection of its own; `timeout_s` is for each silence.
 
@@ -122,15 +163,15 @@ class Transport:
             try:
                 connection.request("GET", target, headers={**self._headers(accept), **(extra or {})})
                 response = connection.getresponse()
-                body = b"" if response.status == 200 else response.read()
+                body = b"" if response.status in fine else response.read()
             except _LOST as error:
                 raise self._broke(error) from error
             except TimeoutError as error:
                 raise self._silent(timeout_s) from error
             except (OSError, http.client.HTTPException) as error:
                 raise self._unreachable(str(error) or type(error).__name__) from error
-            if response.status != 200:
-                raise _refusal(response.status, response.headers.get_content_type(), body, self.url)
+            if response.status not in fine:
+                raise refusal(Answer(response.status, response.headers, body), self.url)
             yield response
         finally:
             if response is not None:
@@ -150,7 +191,7 @@ class Transport:
         pieces: Pieces | None,
         headers: dict[str, str],
         timeout_s: float,
-    ) -> tuple[int, str, bytes]:
+    ) -> Answer:
         try:
             connection = self._connected(timeout_s)
             connection.putrequest(method, target, skip_accept_encoding=True)
@@ -172,7 +213,7 @@ class Transport:
         self.age_s = int(age) if age.isdigit() else None
         if broken or response.will_close:
             self.close()
-        return response.status, response.headers.get_content_type(), body
+        return Answer(response.status, response.headers, body)
 
     def _send_body(self, connection: http.client.HTTPConnection, pieces: Pieces | None) -> bool:
         """Whether the other side stopped listening: it has answered already, and that answer is what counts."""
@@ -286,19 +327,24 @@ def _key_fingerprint(certificate: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
 
 
-def _refusal(status: int, media_type: str, body: bytes, url: str) -> CoordError:
-    if media_type == _PROBLEM:
+def refusal(answer: Answer, url: str) -> CoordError:
+    """What a coordinator at `url` refuses, in its own words; UNREACHABLE when these are no coordinator's words."""
+    if answer.headers.get_content_type() == _PROBLEM:
         try:
-            problem = msgspec.json.decode(body, type=Problem)
+            problem = msgspec.json.decode(answer.body, type=Problem)
         except msgspec.MsgspecError:
             pass
         else:
+            wait = answer.headers.get("Retry-After", "")
             return CoordError(
                 _CODES.get(problem.code, Code.INTERNAL),
                 problem.detail,
                 problem.hint,
                 tuple(Refusal(**structs.asdict(one)) for one in problem.refusals),
+                retry_after_s=float(wait) if wait.isascii() and wait.isdigit() else None,
             )
     return CoordError(
-        Code.UNREACHABLE, f"{url} answered {status}, and not as a coordinator does", "is this the address of one?"
+        Code.UNREACHABLE,
+        f"{url} answered {answer.status}, and not as a coordinator does",
+        "is this the address of one?",
     )
