@@ -1,0 +1,22 @@
+"""Digests of files: BLAKE3, as blobs are named by, read in pieces and never mapped, since a program may cut a file."""
+
+from __future__ import annotations
+
+import os
+
+from blake3 import blake3
+
+PIECE_BYTES = 1 << 20
+
+
+def digest_of(fd: int) -> tuple[str, int]:
+    """The digest of what the open file holds, and how many bytes that is. Blocks: for a thread."""
+    hasher, at = blake3(), 0
+    while piece := os.pread(fd, PIECE_BYTES, at):
+        hasher.update(piece)
+        at += len(piece)
+    return hasher.hexdigest(), at
+
+
+def digest(data: bytes) -> str:
+    return blake3(data).hexdigest()
