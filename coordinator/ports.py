@@ -446,6 +446,12 @@ class BlobStore(Protocol):
         """-> bytes that were freed."""
         ...
 
+    async def stored(
+        self, unchanged_since_ms: Ms, limit: int, after: tuple[str, str] | None = None
+    ) -> list[tuple[TenantName, str]]:
+        """What bytes there are, published before then, by (tenant, digest) rising after that. Not all have a row."""
+        ...
+
     async def tidy(self, uploads: Sequence[str]) -> None:
         """At start: what belongs to no upload of these goes."""
         ...

@@ -33,6 +33,7 @@ from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSessio
 from store import heartbeats, loading, sessions
 from store.backup import back_up
 from store.ballast import Ballast
+from store.blob_files import DiskBlobs
 from store.children import run_child
 from store.data_history import DataHistory
 from store.failpoints import FailPoints
@@ -85,6 +86,8 @@ class DiskStore:
         self._history = History(data, self._telemetry_readers, settings, self.set_aside.append)
         self.logs = DiskLogs(data.logs, settings, self._report)
         """ports.Logs of this data directory."""
+        self.blob_files = DiskBlobs(data, settings, self._points)
+        """ports.BlobStore of this data directory."""
         self._work = WorkHistory(self._truth_readers, self._report)
         self._data = DataHistory(self._truth_readers, self._report)
         self._sealing = Sealing(data, self._telemetry, settings, self._points)
@@ -331,6 +334,7 @@ class DiskStore:
         await self._truth_readers.close()
         await self._telemetry_readers.close()
         await self.logs.close()
+        await self.blob_files.close()
         await self._truth.close()
         await self._telemetry.close()
         self._lock.release()

@@ -43,6 +43,11 @@ class DataDir:
         return self.path / "logs"
 
     @property
+    def blobs(self) -> Path:
+        """Bytes of blobs, tenant by tenant. May be a link to a directory on another disk."""
+        return self.path / "blobs"
+
+    @property
     def ballast(self) -> Path:
         return self.path / "ballast"
 
@@ -105,6 +110,7 @@ class DataDir:
             for directory in (
                 self.segments,
                 self.logs,
+                self.blobs,
                 self.tokens,
                 self.analytics,
                 self.views,

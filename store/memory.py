@@ -38,6 +38,7 @@ from store import memory_data, memory_work
 from store.heartbeats import HOUR_MS, hour_of
 from store.history import END_OF_TIME_MS
 from store.imports import IMPORT_ID, bad_import
+from store.memory_blobs import MemoryBlobs
 from store.memory_logs import MemoryLogs
 from store.settings import StoreSettings
 
@@ -51,6 +52,7 @@ class MemoryStore:
         self.coordinator_id = coordinator_id
         self.fault: CoordError | None = None
         self.logs = MemoryLogs()
+        self.blob_files = MemoryBlobs()
         self._settings = settings or StoreSettings()
         self._rows: dict[tuple[str, object], Row] = {}
         self._beats: dict[tuple[Ms, int, int], HeartbeatRow] = {}

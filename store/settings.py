@@ -28,6 +28,8 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     """Ranks whose log files are held open, three files each; the one not written for longest is closed."""
     logs_leave_bytes: int = 64 * 1024 * 1024
     """Logs leave so much of the disk free, at most a twentieth of it, for what must not be refused for their sake."""
+    blobs_leave_bytes: int = 256 * 1024 * 1024
+    """Blobs leave so much of the disk free, at most a twentieth of it, for what must not be refused for their sake."""
     seal_after_ms: Ms = 300_000
     """An hour is sealed so long after its end: the slowest batch has been flushed long before."""
     wal_bytes_max: int = 256 * 1024 * 1024

@@ -1,0 +1,114 @@
+"""One open upload as the blob store knows it: how far it is, and the digest of that much."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
+
+from blake3 import blake3
+
+from coordinator.core.errors import Code, CoordError
+from store.log_files import read_at
+
+Pieces = Sequence[bytes | memoryview]
+HASH_BESIDE_BYTES = 1 << 18
+"""From so many bytes on another thread hashes while this one writes; fewer take less time than asking it does."""
+READ_BYTES = 1 << 22
+IOV_MAX = os.sysconf("SC_IOV_MAX")
+
+
+class Upload:
+    """Its file is the truth of how far it is. Everything but `mutex` is for whoever holds that."""
+
+    def __init__(self, upload_id: str, size: int) -> None:
+        self.upload_id = upload_id
+        self.size = size
+        """As it was announced."""
+        self.mutex = threading.Lock()
+        self.end = 0
+        self.gone = False
+        """Published, refused or dropped."""
+        self._hasher: blake3 | None = blake3()
+        """Of the first `end` bytes; None: the file has to be read for it. Some 2 kB."""
+
+    def settle(self, length: int) -> int:
+        """Take what the file holds for what has arrived."""
+        if length != self.end:
+            self.end = length
+            self._hasher = blake3() if not length else None
+        return length
+
+    def forget(self) -> None:
+        """A write failed: how much of it there is, and its digest, is to be seen from the file."""
+        self._hasher = None
+        self.end = -1
+
+    def check(self, offset: int, length: int) -> None:
+        """Whether so many bytes may be written there."""
+        if offset != self.end:
+            raise CoordError(
+                Code.BAD_OFFSET,
+                f"upload {self.upload_id} goes on at byte {self.end}, not at {offset}",
+                "ask how far it is, and go on there",
+            )
+        if self.end + length > self.size:
+            raise CoordError(
+                Code.TOO_LARGE,
+                f"upload {self.upload_id} was announced with {self.size} bytes, and these end at {self.end + length}",
+                "open another one with the right size",
+            )
+
+    def check_complete(self) -> None:
+        if self.end != self.size:
+            raise CoordError(
+                Code.BAD_OFFSET,
+                f"upload {self.upload_id} has {self.end} of {self.size} bytes",
+                "send the rest of them first",
+            )
+
+    def hash_beside(self, pieces: Pieces, length: int, hashers: Executor) -> Future[None] | None:
+        """Hash what is about to be written; the future is done when that is."""
+        if self._hasher is None:
+            return None
+        if length >= HASH_BESIDE_BYTES:
+            return hashers.submit(_update, self._hasher, pieces)
+        _update(self._hasher, pieces)
+        return None
+
+    def hexdigest(self, fd: int) -> str:
+        """BLAKE3 of what has arrived."""
+        if self._hasher is None:
+            hasher, offset = blake3(), 0
+            while piece := read_at(fd, min(READ_BYTES, self.end - offset), offset):
+                hasher.update(piece)
+                offset += len(piece)
+            self._hasher = hasher
+        return self._hasher.hexdigest()
+
+
+def write_pieces(fd: int, pieces: Pieces, offset: int) -> None:
+    """All of them: a disk that fills up under way takes a part first."""
+    left = [memoryview(piece) for piece in pieces if piece]
+    while left:
+        count = os.pwritev(fd, left[:IOV_MAX], offset)
+        offset += count
+        while left and count >= len(left[0]):
+            count -= len(left.pop(0))
+        if count:
+            left[0] = left[0][count:]
+
+
+def bad_digest(digest: str, sha256: str, found: str, found_sha256: str) -> CoordError:
+    """What was announced against what came."""
+    wrong = f"sha256:{sha256}" if digest in ("", found) else f"blake3:{digest}"
+    came = f"sha256:{found_sha256}" if digest in ("", found) else f"blake3:{found}"
+    return CoordError(
+        Code.BAD_DIGEST, f"{wrong} was announced, and {came} came: nothing of it was kept", "upload it again"
+    )
+
+
+def _update(hasher: blake3, pieces: Pieces) -> None:
+    for piece in pieces:
+        hasher.update(piece)
