@@ -20,12 +20,14 @@ from coordinator.core.data.rows import (
     BlobRow,
     CheckpointRow,
     DataRow,
+    FileEntry,
     HoldRow,
     OutputRow,
     UploadRow,
 )
 from coordinator.core.ids import (
     AttemptId,
+    Digest,
     JobId,
     Ms,
     PoolName,
@@ -530,6 +532,8 @@ class TaskRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, t
     """The highest number given."""
     saved_ms: Ms | None = None
     """When the newest of them was taken."""
+    manifest: Digest = Digest("")
+    """Of the newest of them: the same one again is no other checkpoint."""
     checkpoint_cost_ms: Ms | None = None
     """What one costs: the mean of the last ones."""
 
@@ -589,6 +593,8 @@ class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True
     """The checkpoint that it resumed from; 0: none."""
     progress: Progress | None = None
     """Written when something else of it is, and every half minute."""
+    outputs: tuple[FileEntry, ...] = ()
+    """What its rank 0 brought while other ranks still run: the task's result when all of them succeed."""
     lost_ms: Ms | None = None
     """Of one that ended without a result: how much it had done since its last checkpoint."""
 

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from coordinator.core.data.live import Data
+from coordinator.core.data.loading import load_data
 from coordinator.core.events import AgentHello, FiguresPublished, ProviderFigures
 from coordinator.core.ids import ConnId, JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TokenId
 from coordinator.core.queue.capacity import Offer, offer_of, promote
@@ -81,6 +83,8 @@ class Provider(Struct, kw_only=True):
     offered: Resources | None = None
     """What `capacity` was made of."""
     capacity: Offer | None = None
+    cached: frozenset[str] = frozenset()
+    """Blobs that its agent said it has."""
 
     @property
     def offer(self) -> Offer:
@@ -136,6 +140,7 @@ class ClusterState:
         """When the event that is decided was taken, to the nanosecond: for audit rows."""
         self.mono_ns = 0
         self.work = Work()
+        self.data = Data()
         self._wheel: Wheel[str] = Wheel()
 
     # ---- loading
@@ -189,6 +194,7 @@ class ClusterState:
         for tenant in (*accounts.tenants, *accounts.rows):
             accounts.of(tenant)
         load_work(state.work, rows, state.promote_all)
+        load_data(state.data, accounts, rows)
         for account in accounts.by_tenant.values():
             remember_held(account)
         accounts.unsettled.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.core.commands import Launch
 from coordinator.core.work.jobspec import task_values
-from coordinator.core.work.launch_plan import LaunchPlan, Limits
+from coordinator.core.work.launch_plan import CheckpointPlan, LaunchPlan, Limits
 from coordinator.runtimes.placeholders import fill
 
 
@@ -30,4 +30,24 @@ def plain(order: Launch) -> LaunchPlan:
         isolation=step.isolation,
         tenant=order.tenant,
         log_full=step.log_full,
+        inputs=bool(step.inputs),
+        outputs=tuple([fill(pattern, values) for pattern in step.outputs]) if order.rank == 0 else (),
+        checkpoint=_checkpoint(order),
+        stall_ms=step.stall_ms if order.rank == 0 else None,
+    )
+
+
+def _checkpoint(order: Launch) -> CheckpointPlan | None:
+    """Every rank begins where the last one left off; rank 0 alone saves."""
+    rule = order.step.checkpoint
+    if rule is None:
+        return None
+    if order.rank:
+        return CheckpointPlan(path=rule.path, grace_ms=0, restore=order.restore)
+    return CheckpointPlan(
+        path=rule.path,
+        every_ms=order.checkpoint_every_ms,
+        signal=rule.signal,
+        grace_ms=rule.grace_ms,
+        restore=order.restore,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from coordinator.core.data.rows import ArtifactRow, BlobRow, FileEntry
+from coordinator.core.data.rows import ArtifactRow, BlobRow, CheckpointRow, FileEntry, OutputRow
 from coordinator.core.event import Event
 from coordinator.core.ids import AttemptId, ConnId, Digest, Ms, ProviderId, RequestId, TenantName, UploadId
 from coordinator.core.rows import ExitInfo, LeaseToken
@@ -104,6 +104,8 @@ class OutputsPublished(Event, frozen=True, kw_only=True, tag="outputs_published"
     exit: ExitInfo
     known: tuple[BlobRow, ...] = ()
     """Those of `files` that the store has."""
+    published: OutputRow | None = None
+    """The task's result, if the store has one: tells a repetition from a stale token."""
 
 
 class CheckpointPublished(Event, frozen=True, kw_only=True, tag="checkpoint_published"):
@@ -131,6 +133,8 @@ class CheckpointDamaged(Event, frozen=True, kw_only=True, tag="checkpoint_damage
     claim: Claim
     number: int
     why: str
+    known: CheckpointRow | None = None
+    """As the store has it."""
 
 
 class AttemptRestored(Event, frozen=True, kw_only=True, tag="attempt_restored"):

@@ -231,6 +231,7 @@ class Judged:
             "elsewhere": "the task failed there before",
             "planned": "kept for the planned start of work that stands ahead: a time limit that ends before it helps",
             "lined_up": "short tasks are lined up there",
+            "data": "an agent that brings inputs, publishes outputs, keeps checkpoints and watches over progress",
             "pool": f"asked for pool {' or '.join(want.pools)}",
             "labels": f"asked for labels {', '.join(f'{k}={v}' for k, v in want.labels)}",
             "isolation": f"asked for isolation {want.isolation.value}",
@@ -258,6 +259,8 @@ class Judged:
         match constraint:
             case "work":
                 return "start one that runs them"
+            case "data":
+                return "start a newer agent there"
             case "pool":
                 return "name another pool, or enrol a provider there: coord pool list"
             case "labels":

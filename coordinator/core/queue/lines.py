@@ -49,6 +49,7 @@ def shape_of(spec: StepSpec) -> Shape:
         min_forecast=spec.min_forecast,
         run_ms=rounded_up(run_ms, RUN_STEPS) if spec.min_forecast is None else run_ms,
         arrangement=spec.arrangement,
+        data=bool(spec.inputs or spec.outputs or spec.checkpoint is not None or spec.stall_ms is not None),
     )
 
 

@@ -32,9 +32,10 @@ def lasts_ms(step: Step, policy: Policy) -> Ms | None:
 
 
 def may_be_ahead(want: Want) -> bool:
-    """One rank, no GPUs: whoever stands in line must not wait for two places, nor need a device chosen for it."""
+    """One rank, no GPUs: whoever stands in line must not wait for two places, nor need a device chosen for it. No data
+    either: to bring it takes longer than such a turn."""
     shape = want.shape
-    return shape.nodes == 1 and not shape.asks[0].gpus
+    return shape.nodes == 1 and not shape.asks[0].gpus and not shape.data
 
 
 class Prefetch:

@@ -64,6 +64,11 @@ class Account(Struct, kw_only=True):
     ingress: int = 0
     egress: int = 0
 
+    uploads: int = 0
+    """Bytes of uploads that are open: under the quota of storage they are taken already."""
+    awaited: int = 0
+    """What of these has not arrived yet, as far as was metered: under that of ingress."""
+
     # ---- running at a price: what is accrued at a moment is `rate` x moment - `base`
     meters: dict[AttemptId, Meter] = field(default_factory=dict)
     rate: int = 0

@@ -133,7 +133,8 @@ def used_and_reserved(state: ClusterState, account: Account, name: str) -> tuple
     if name == "budget":
         used = spent(account, state.now_ms)
         return used, committed(account, state.now_ms) - used
-    return getattr(account.row, name), getattr(account, name)
+    more = account.uploads if name == "storage" else account.awaited if name == "ingress" else 0
+    return getattr(account.row, name), getattr(account, name) + more
 
 
 # ---- the answer

@@ -112,7 +112,7 @@ def _goes_on(state: ClusterState, attempt: Attempt, held: HeldAttempt, policy: P
     job, step, _ = home
     if attempt.row.ranks[rank].launched:
         if held.phase == "leased":
-            send_launch(state, job, step, attempt, rank, out)
+            send_launch(state, job, step, attempt, rank, policy, out)
         elif held.phase != "staging":
             take_phase(state, attempt, rank, held.phase, policy, out)
     else:

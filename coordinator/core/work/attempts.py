@@ -8,6 +8,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from coordinator.core.commands import Decision, Promised, Send, Settled, StopAttempt
+from coordinator.core.data.outcomes import publish_result, withdraw_result
+from coordinator.core.data.uploads import end_uploads
 from coordinator.core.events import AgentGranted, AgentRefused, AttemptExited, AttemptPhase
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, dotted
 from coordinator.core.policy import Policy
@@ -52,7 +54,16 @@ from coordinator.core.work.transitions import (
 )
 
 OWN_FAULTS = frozenset(
-    {EndCause.EXITED, EndCause.SIGNALLED, EndCause.TIMEOUT, EndCause.OOM, EndCause.LOG_FULL, EndCause.START}
+    {
+        EndCause.EXITED,
+        EndCause.SIGNALLED,
+        EndCause.TIMEOUT,
+        EndCause.OOM,
+        EndCause.LOG_FULL,
+        EndCause.STALLED,
+        EndCause.OUTPUT,
+        EndCause.START,
+    }
 )
 """Ends that are the program's own, not its agent's or ours."""
 LASTED_MAX = 100
@@ -90,7 +101,7 @@ def acknowledge(state: ClusterState, attempt: Attempt, rank: int, policy: Policy
         return
     row = attempt.row.ranks[rank]
     if row.launched and not row.running and row.exit is None:
-        send_launch(state, home[0], home[1], attempt, rank, out)  # the order was lost
+        send_launch(state, home[0], home[1], attempt, rank, policy, out)  # the order was lost
     if attempt.row.state is not AttemptState.LEASED or row.acked:
         return
     attempt.renewed_ms[rank] = state.now_ms
@@ -264,12 +275,20 @@ def take_exit(
     if not is_live(attempt) and may_revive(state, attempt):
         revive(state, attempt, out, f"{row.ranks[rank].provider_id} came back with its end")
     if is_live(attempt):
-        end_rank(state, attempt, rank, exit, by, policy, out)
+        end_rank(state, attempt, rank, as_it_counts(state, attempt, rank, exit), by, policy, out)
         return
     attempt.row = set_rank(attempt.row, rank, exit=exit)
     if row.state is not AttemptState.TAKEN_BACK:
         audit_attempt(state, attempt, out, "late", row.state.value, f"{told(exit)}; set aside, it was fenced", by)
     rank_freed(state, attempt, rank, out)
+
+
+def as_it_counts(state: ClusterState, attempt: Attempt, rank: int, exit: ExitInfo) -> ExitInfo:
+    """A success without its declared result is none: its agent kept the result to itself."""
+    home = home_of(state.work, attempt) if rank == 0 and is_success(exit) else None
+    if home is None or not home[1].spec.outputs:
+        return exit
+    return replace(exit, cause=EndCause.AGENT, code=None, text="its outputs were not published")
 
 
 def end_rank(
@@ -319,7 +338,10 @@ def finish(state: ClusterState, attempt: Attempt, by: str, policy: Policy, out: 
     part(state, attempt)
     exits = [row.exit for row in attempt.row.ranks]
     code = exit_code_of(exits[0]) if exits[0] is not None else None
-    if all(exit is not None and is_success(exit) for exit in exits):
+    succeeded = all(exit is not None and is_success(exit) for exit in exits)
+    if attempt.row.outputs:
+        publish_result(state, attempt, by, out) if succeeded else withdraw_result(attempt, out)
+    if succeeded:
         _completed(state, job, step, task, attempt, by, out)
     elif task.cancelling:
         why = attempt.stopping or "cancelled"
@@ -374,6 +396,8 @@ def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by
             metered_ms = charge_lost(state, attempt, rank, out) or metered_ms
         if row.orphaned or row.provider_id not in state.providers:  # nobody will ever say that it is free
             free_rank(state, attempt, rank)
+    if attempt.row.attempt_id in state.data.by_attempt:
+        end_uploads(state, attempt.row.attempt_id, out)
     silent = any(not row.released for row in attempt.row.ranks)
     let_go(state.work.accounts, attempt.tenant, attempt.row)
     move_attempt(

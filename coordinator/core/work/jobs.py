@@ -7,6 +7,7 @@ from bisect import insort
 from msgspec.structs import replace
 
 from coordinator.core.commands import Decision, Put, Reply
+from coordinator.core.data.inputs import hold_inputs, with_inputs
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import JobCancel, JobRetry, JobSubmit
 from coordinator.core.ids import JobId, TenantName, dotted
@@ -49,7 +50,10 @@ def on_submit(state: ClusterState, event: JobSubmit, policy: Policy, out: Decisi
         _check_priority(tenant, event.spec, "ask for less, or have an admin submit it")
     plan = plan_for(state, tenant, event.spec)
     admit(state, tenant, event.spec, plan.cost, policy)
-    job = _new_job(state, event, plan, out)
+    spec, blobs = with_inputs(state, event.tenant, event.spec, event.inputs)
+    job = _new_job(state, event, spec, plan, out)
+    if blobs:
+        hold_inputs(state, job, blobs, policy, out)
     open_steps(state, job, out, "submit")
     out.replies.append(Reply(event.request_id, job.row))
 
@@ -75,8 +79,8 @@ def _made_before(work: Work, event: JobSubmit) -> JobRow | None:
     return job.row if job is not None else work.recent[job_id]
 
 
-def _new_job(state: ClusterState, event: JobSubmit, plan: Plan, out: Decision) -> Job:
-    work, spec = state.work, event.spec
+def _new_job(state: ClusterState, event: JobSubmit, spec: JobSpec, plan: Plan, out: Decision) -> Job:
+    work = state.work
     job_id = work.next_job_id
     work.next_job_id = JobId(job_id + 1)
     row = JobRow(

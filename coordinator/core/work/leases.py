@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.core.amounts import Share
 from coordinator.core.commands import AttemptChanged, Decision, Grant, Launch, Message, Put, Send, StopAttempt
+from coordinator.core.data.saving import every_ms
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import hold, line_up, promote, release
@@ -207,13 +208,16 @@ def launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, policy: 
     ranks = tuple([replace(row, acked=True, launched=True) for row in attempt.row.ranks])
     move_attempt(state, attempt, AttemptState.STAGING, out, why="its agents hold the lease", ranks=ranks)
     for rank in range(len(ranks)):
-        send_launch(state, job, step, attempt, rank, out)
+        send_launch(state, job, step, attempt, rank, policy, out)
     patience_ms = policy.prefetch_wait_ms if attempt.row.prefetched else policy.launch_ms
     state.work.wheel.put(attempt.row.attempt_id, state.now_ms + patience_ms)
 
 
-def send_launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, rank: int, out: Decision) -> None:
+def send_launch(
+    state: ClusterState, job: Job, step: Step, attempt: Attempt, rank: int, policy: Policy, out: Decision
+) -> None:
     row = attempt.row
+    task = state.work.task(row.task_id) if step.spec.checkpoint is not None else None
     order = Launch(
         attempt_id=row.attempt_id,
         rank=rank,
@@ -223,6 +227,8 @@ def send_launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, ran
         step=step.spec,
         share=row.ranks[rank].share,
         nodes=tuple([r.provider_id for r in row.ranks]),
+        checkpoint_every_ms=every_ms(state, attempt, task, step.spec, policy) if task is not None else None,
+        restore=task is not None and bool(task.row.checkpoints),
     )
     tell(state, row.ranks[rank].provider_id, order, out)
 

@@ -43,6 +43,8 @@ class Shape(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
     arrangement: Arrangement = Arrangement.PACK
     avoid: tuple[ProviderId, ...] = ()
     """Where it must not be placed again."""
+    data: bool = False
+    """Its agent has to stage inputs, publish outputs, keep checkpoints or watch over progress."""
 
 
 class Want(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
@@ -156,7 +158,9 @@ class Attempt(Struct, gc=False, kw_only=True):
     shrinks: dict[int, tuple[int, Ms]] = field(default_factory=dict)
     """By rank: the renewal (its seq) that told of a shorter term. It counts when the agent is known to have it."""
     planned: tuple[Ms, Ms] = (-1, 0)
-    """From when it was reckoned and when it should have ended: kept by `plans.over_by_ms` while that is ahead."""
+    """From when it was reckoned and when it should have ended: kept by `freeing.planned_end_ms` while that is ahead."""
+    told_ms: Ms = 0
+    """When its progress was written last."""
     tenant: TenantName = TenantName("")
     """Its job's; empty when that had ended before the coordinator started."""
 

@@ -29,8 +29,10 @@ from coordinator.core.work.leases import grant, has_not_begun
 from coordinator.core.work.live import Attempt, Job, Step, Task
 from coordinator.core.work.transitions import move_task, put_task
 
-NOT_BY_DEFAULT = ("exit:126", "exit:127", "timeout", "log_full")
+NOT_BY_DEFAULT = ("exit:126", "exit:127", "timeout", "log_full", "output")
 """A second try of these would end like the first, unless it is made elsewhere (126, 127: it is missing)."""
+EXIT_OF_OUTPUT = 73
+"""EX_CANTCREAT of sysexits.h: what a task without its outputs ended with, whatever its program did."""
 SIGNALS = (
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM"
 )  # fmt: skip
@@ -43,16 +45,20 @@ def signal_name(number: int | None) -> str:
 
 
 def exit_code_of(exit: ExitInfo) -> int | None:
-    """One number for how it ended, as a shell would give it: 128 + signal, 124 for a time limit, 127 for no start."""
+    """One number for how it ended, as a shell would give it: 128 + signal, 124 for a time limit or no progress, 127 for
+    no start, 73 for missing outputs."""
+    if exit.cause is EndCause.OUTPUT:
+        return EXIT_OF_OUTPUT
     if exit.code is not None:
         return exit.code
     if exit.signal is not None:
         return 128 + exit.signal
-    return {EndCause.TIMEOUT: 124, EndCause.START: 127, EndCause.OOM: 137}.get(exit.cause)
+    return {EndCause.TIMEOUT: 124, EndCause.STALLED: 124, EndCause.START: 127, EndCause.OOM: 137}.get(exit.cause)
 
 
 def cause_of(exit: ExitInfo) -> str:
-    """The cause as rules name it: `exit:3`, `signal:KILL`, `timeout`, `oom`, `log_full`, `start`."""
+    """The cause as rules name it: `exit:3`, `signal:KILL`, `timeout`, `oom`, `log_full`, `stalled`, `output`,
+    `start`."""
     if exit.cause is EndCause.EXITED:
         return f"exit:{exit.code}"
     if exit.cause is EndCause.SIGNALLED:
@@ -72,7 +78,10 @@ def told(exit: ExitInfo) -> str:
         EndCause.TIMEOUT: "its time limit",
         EndCause.OOM: "out of memory",
         EndCause.LOG_FULL: "its log was full",
+        EndCause.STALLED: "it made no progress",
+        EndCause.OUTPUT: "its outputs are not there",
         EndCause.START: "could not be started",
+        EndCause.STAGE: "what it needs could not be brought there",
         EndCause.STOPPED: "stopped",
         EndCause.EXPIRED: "its agent gave it up, nobody renewed its lease",
         EndCause.AGENT: "ended with its agent",

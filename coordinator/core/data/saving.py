@@ -1,0 +1,71 @@
+"""Checkpoints as decisions see them: how much work is unsaved, how often it is to be saved, which are kept."""
+
+from __future__ import annotations
+
+import math
+
+from coordinator.core.commands import Decision, Delete
+from coordinator.core.data.outcomes import holder_of_checkpoint
+from coordinator.core.fleet.forecast import curve_of, stays_on
+from coordinator.core.ids import Ms
+from coordinator.core.policy import Policy
+from coordinator.core.rows import TaskRow
+from coordinator.core.state import ClusterState
+from coordinator.core.work.jobspec import StepSpec
+from coordinator.core.work.live import Attempt, Task
+
+STAYS_MIN = 1e-6
+HAZARD_OVER_MS: Ms = 3_600_000
+"""A provider's hazard is its mean over the run that is expected, or over an hour, if that is longer."""
+
+
+def saved_to_ms(row: TaskRow | None, began_ms: Ms) -> Ms:
+    """Up to when what an attempt has done since it began is saved."""
+    return began_ms if row is None or row.saved_ms is None else max(began_ms, row.saved_ms)
+
+
+def unsaved_ms(state: ClusterState, attempt: Attempt, task: Task | None) -> Ms:
+    """How much this attempt would lose if it ended now; 0 of one that has not begun. O(1)."""
+    began_ms = attempt.row.started_at_ms
+    if began_ms is None:
+        return 0
+    return max(0, state.now_ms - saved_to_ms(task.row if task is not None else None, began_ms))
+
+
+def cost_of(row: TaskRow | None, policy: Policy) -> Ms:
+    """What one of its checkpoints is taken to cost."""
+    measured = row.checkpoint_cost_ms if row is not None else None
+    return policy.checkpoint_first_cost_ms if measured is None else measured
+
+
+def young_ms(cost_ms: Ms, hazard: float, policy: Policy) -> Ms:
+    """The interval at which least is lost: sqrt(2 x cost x MTBF), first order (Young 1974; Daly 2006), within bounds.
+    `hazard`: losses a millisecond."""
+    least = max(policy.checkpoint_min_ms, 10 * cost_ms)
+    most = max(least, policy.checkpoint_max_ms)
+    if hazard <= 0.0:
+        return most
+    return int(min(max(math.sqrt(2 * max(cost_ms, 1) / hazard), least), most))
+
+
+def every_ms(state: ClusterState, attempt: Attempt, task: Task, spec: StepSpec, policy: Policy) -> Ms | None:
+    """After how long its next checkpoint is due; None: when it takes one itself, or the step has none."""
+    rule = spec.checkpoint
+    if rule is None or not rule.auto:
+        return rule.every_ms if rule is not None else None
+    run_ms = max(spec.expected_ms or spec.time_limit_ms or HAZARD_OVER_MS, HAZARD_OVER_MS)
+    hazard = 0.0
+    for rank in attempt.row.ranks:
+        provider = state.providers.get(rank.provider_id)
+        curve = curve_of(state, provider, policy) if provider is not None else None
+        if curve is not None:
+            hazard -= math.log(max(stays_on(curve, run_ms).probability, STAYS_MIN)) / run_ms
+    return young_ms(cost_of(task.row, policy), hazard, policy)
+
+
+def drop_checkpoint(attempt: Attempt, number: int, out: Decision, *, row_too: bool = True) -> None:
+    """It is not kept any more: nobody holds its blobs."""
+    task_id = attempt.row.task_id
+    out.writes.append(Delete("hold", (attempt.tenant, holder_of_checkpoint(task_id, number))))
+    if row_too:
+        out.writes.append(Delete("checkpoint", (*task_id, number)))

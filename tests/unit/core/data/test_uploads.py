@@ -1,0 +1,54 @@
+"""Uploads and blobs: opened once, counted once, burnt by publication."""
+
+from __future__ import annotations
+
+from coordinator.core.data.answers import UploadGone, UploadOpened
+from coordinator.core.errors import Code
+from tests.builders import refusal
+from tests.depot import Depot, digest_of, outcome
+
+
+def test_what_is_uploaded_is_counted_once_whoever_uploads_it() -> None:
+    """Two uploads of the same bytes make one blob; storage is the sum of the blobs."""
+    depot = Depot()
+    one, two = depot.opened("x", 100), depot.opened("x", 100, by="token:other")
+    assert one.upload_id != two.upload_id
+    assert depot.state.work.accounts.of(one.tenant).uploads == 200
+    outcome(depot.done(one, "x"))
+    outcome(depot.done(two, "x"))
+    assert depot.account().storage == 100
+    assert depot.state.work.accounts.of(one.tenant).uploads == 0
+
+
+def test_the_same_upload_is_opened_once() -> None:
+    """Whoever asks again for what he has open goes on with it."""
+    depot = Depot()
+    one = depot.opened("x")
+    assert depot.opened("x") == one
+    assert depot.opened("x", 101) != one
+
+
+def test_what_is_there_is_not_uploaded_again() -> None:
+    depot = Depot()
+    row = depot.store("x")
+    found = outcome(depot.open("x"))
+    assert found == UploadOpened(present=row)
+    assert refusal(depot.open("x", 101)).code is Code.BAD_DIGEST
+
+
+def test_a_publication_burns_the_upload() -> None:
+    """The nonce opens nothing a second time."""
+    depot = Depot()
+    upload = depot.opened("x")
+    decision = depot.done(upload, "x")
+    assert [note.why for note in decision.notes if isinstance(note, UploadGone)] == ["published"]
+    assert refusal(depot.done(upload, "x")).code is Code.UPLOAD_GONE
+    assert refusal(depot.drop(upload.upload_id)).code is Code.UPLOAD_GONE
+
+
+def test_bytes_that_were_not_announced_do_not_count() -> None:
+    depot = Depot()
+    upload = depot.opened("x")
+    assert refusal(depot.done(upload, "y")).code is Code.BAD_DIGEST
+    assert refusal(depot.done(upload, "x", 99)).code is Code.BAD_DIGEST
+    assert depot.blob("x") is None and digest_of("x") != digest_of("y")
