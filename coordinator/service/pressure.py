@@ -12,8 +12,8 @@ from itertools import islice
 from coordinator import ports
 from coordinator.core.ids import Ms
 from coordinator.core.policy import Policy
-from coordinator.core.queue.eta import free_at_ms
 from coordinator.core.queue.explain import Judged
+from coordinator.core.queue.waiting import starts_at_ms
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.quotas import room_for
 from coordinator.core.work.live import Want
@@ -84,7 +84,7 @@ class Pressure:
         since = to_text(self._since[want])
         able = f"{judged.able_ever} providers could run it, {judged.able_now} now{judged.blockers()}"
         text = f"work waits since {since}: {able}"
-        free_ms = free_at_ms(state, want, self._policy)
+        free_ms = starts_at_ms(state, want, 0, self._policy)
         if free_ms is None:
-            return f"{text}; when some will be free is not known, no run times or limits tell"
+            return f"{text}; when some will be free is not known: too few of them are there"
         return f"{text}; some should be free at {to_text(max(free_ms, now_ms))}"

@@ -11,67 +11,18 @@ from collections.abc import Collection, Container
 from heapq import nsmallest
 from itertools import islice
 
-from coordinator.core.amounts import Ask, Share
-from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
+from coordinator.core.amounts import Ask
+from coordinator.core.ids import Ms, ProviderId, TenantName
 from coordinator.core.policy import Policy
 from coordinator.core.queue.candidates import Candidates, has_room
 from coordinator.core.queue.capacity import NOTHING, add_share, share_of
 from coordinator.core.queue.feasible import bound_to_others
-from coordinator.core.queue.lines import horizon_ms
-from coordinator.core.rows import LIVE_ATTEMPT as LIVE
+from coordinator.core.queue.freeing import SLACK_MS, copy_of, ends_of, freeing, let_go, planned_end_ms
 from coordinator.core.state import ClusterState, Provider
-from coordinator.core.work.leases import home_of, lease_over_ms
-from coordinator.core.work.live import Attempt, Load, Plan, Want
+from coordinator.core.work.live import Load, Plan, Want
 
-SLACK_MS: Ms = 15_000
-"""From a placement to the start of its limit, and from that limit to the last process."""
 LOOKED_AT_MAX = 250
 """Providers that a plan is looked for among: the first that could serve it."""
-
-
-def over_by_ms(state: ClusterState, attempt: Attempt) -> Ms:
-    """When what it holds is planned to be free. One that lasts longer than it was taken to is given twice as long again
-    and again, so that a plan stands for a while; a time limit is kept."""
-    now, row = state.now_ms, attempt.row
-    began_ms = row.started_at_ms or row.created_at_ms
-    if attempt.planned[0] == began_ms and attempt.planned[1] > now and row.state in LIVE:
-        return attempt.planned[1]
-    home = home_of(state.work, attempt)
-    if home is None or row.state not in LIVE:
-        return max(now + SLACK_MS, lease_over_ms(attempt))
-    spec = home[1].spec
-    if spec.time_limit_ms is not None:
-        end_ms = began_ms + spec.time_limit_ms + SLACK_MS
-        if end_ms <= now:
-            return now + SLACK_MS
-    else:
-        lasts_ms = horizon_ms(spec)
-        while began_ms + lasts_ms <= now:
-            lasts_ms *= 2
-        end_ms = began_ms + lasts_ms
-    attempt.planned = began_ms, end_ms
-    return end_ms
-
-
-def ends_of(state: ClusterState, who: ProviderId) -> list[tuple[Ms, AttemptId, int, Share]]:
-    """When each of those that hold something there is planned to have ended, soonest first."""
-    work, load, found = state.work, state.work.loads.get(who, NOTHING), []
-    for attempt_id, rank in load.attempts:
-        attempt = work.attempts[attempt_id]
-        found.append((over_by_ms(state, attempt), attempt_id, rank, attempt.row.ranks[rank].share))
-    found.sort()  # no two are alike before their shares are compared
-    return found
-
-
-def copy_of(load: Load) -> Load:
-    return Load(
-        cpus=load.cpus,
-        memory=load.memory,
-        gpus=list(load.gpus),
-        named=dict(load.named),
-        attempts=dict(load.attempts),
-        behind=dict(load.behind),
-    )
 
 
 def free_at(
@@ -80,21 +31,12 @@ def free_at(
     """When this provider has room for `ask`, with nothing else on it at the latest, and what it holds then. If that is
     later than `by_ms`, some moment that is later."""
     who = provider.row.provider_id
-    load = state.work.loads.get(who, NOTHING)
-    ends = ends_of(state, who)
-    when_ms, copied = state.now_ms, False
-    for end_ms, attempt_id, rank, share in ends:
-        if has_room(provider, load, ask) and not bound_to_others(provider, load, tenant):
+    when_ms, load = state.now_ms, NOTHING
+    for when_ms, load in freeing(state, who, planned_end_ms):
+        late = by_ms is not None and when_ms > by_ms
+        if late or (has_room(provider, load, ask) and not bound_to_others(provider, load, tenant)):
             break
-        if by_ms is not None and end_ms > by_ms:
-            return end_ms, load
-        if not copied:
-            load, copied = copy_of(load), True
-        del load.attempts[attempt_id, rank]
-        if load.behind.pop((attempt_id, rank), None) is None:
-            add_share(load, share, -1)
-        when_ms = end_ms
-    return when_ms, load if copied else copy_of(load)
+    return when_ms, copy_of(load) if load is state.work.loads.get(who, NOTHING) else load
 
 
 def make(
@@ -145,10 +87,9 @@ def make(
 
 def _then(state: ClusterState, provider: Provider, load: Load, start_ms: Ms, ask: Ask) -> Load:
     """What it will hold at the start: who has not ended, and the planned one. `load`: when it first had room."""
-    for end_ms, attempt_id, rank, share in ends_of(state, provider.row.provider_id):
-        held = end_ms <= start_ms and load.attempts.pop((attempt_id, rank), None) is not None
-        if held and load.behind.pop((attempt_id, rank), None) is None:
-            add_share(load, share, -1)
+    for end_ms, attempt_id, rank, share in ends_of(state, provider.row.provider_id, planned_end_ms):
+        if end_ms <= start_ms and (attempt_id, rank) in load.attempts:
+            let_go(load, attempt_id, rank, share)
     own = share_of(provider.offer, load, ask)
     if own is not None:
         add_share(load, own, 1)

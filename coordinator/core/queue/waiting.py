@@ -7,21 +7,20 @@ let go by.
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, nsmallest
 from typing import NamedTuple
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.policy import Policy
-from coordinator.core.queue.capacity import NOTHING, Offer, add_share, serves
-from coordinator.core.queue.eta import expected_end_ms
+from coordinator.core.queue.capacity import Offer
 from coordinator.core.queue.fair_share import standing
-from coordinator.core.queue.feasible import as_enrolled, out_of_reach
+from coordinator.core.queue.feasible import as_enrolled, bound_to_others, out_of_reach
+from coordinator.core.queue.freeing import freeing, likely_end_ms
 from coordinator.core.queue.lines import head, stands
 from coordinator.core.queue.order import BandKey, age_of, effective, top_of
-from coordinator.core.queue.plans import copy_of, ends_before, over_by_ms
+from coordinator.core.queue.plans import ends_before
 from coordinator.core.state import ClusterState, Provider
-from coordinator.core.work.jobspec import Isolation
 from coordinator.core.work.live import FRESH, Load, Place, Shape, Want, Work
 
 AHEAD_MAX = 10_000
@@ -104,61 +103,55 @@ def _may_meet(one: Shape, other: Shape) -> bool:
 
 
 def starts_at_ms(state: ClusterState, want: Want, ahead_tasks: int, policy: Policy) -> Ms | None:
-    """When a task of this want should start, if those ahead of it take as long as it does. None: nothing tells.
+    """When a task of this want should start, if those ahead of it take as long as it does. None: there will never be
+    providers enough.
 
     O(SLOTS_FROM_MAX x their attempts + AHEAD_MAX).
     """
-    slots = slots_of(state, want, policy)
-    if len(slots) < want.shape.nodes:
+    nodes = want.shape.nodes
+    by_provider = slots_of(state, want, policy)
+    if len(by_provider) < nodes:
         return None
+    slots = [slot_ms for slots in by_provider for slot_ms in slots]
     heapify(slots)
     for _ in range(min(ahead_tasks, AHEAD_MAX)):
         heappush(slots, heappop(slots) + want.shape.run_ms)
-    start_ms = state.now_ms
-    for _ in range(want.shape.nodes):
-        start_ms = max(start_ms, heappop(slots))
-    return start_ms
+    in_turn = max(heappop(slots) for _ in range(nodes))
+    return max(in_turn, nsmallest(nodes, (slots[0] for slots in by_provider))[-1])  # each node is another provider
 
 
-def slots_of(state: ClusterState, want: Want, policy: Policy) -> list[Ms]:
-    """From when on there is room for one more rank of its first alternative, once for each that there will be."""
+def slots_of(state: ClusterState, want: Want, policy: Policy) -> list[list[Ms]]:
+    """Of each provider that there will be room on: from when on there is room for one more rank, once for each, by the
+    alternative that finds some first."""
     shape = want.shape
-    found: list[Ms] = []
-    looked = 0
+    found: list[list[Ms]] = []
+    slots = looked = 0
     for provider in state.providers.values():
-        if len(found) >= SLOTS_MAX or looked >= SLOTS_FROM_MAX:
+        if slots >= SLOTS_MAX or looked >= SLOTS_FROM_MAX:
             break
         if any(as_enrolled(provider, shape)):
             continue
         if any(name != "quarantined" for name in out_of_reach(state, provider, shape, policy)):
             continue
         looked += 1
-        found += _slots(state, provider, want)
+        more = _slots(state, provider, want)
+        if more:
+            slots += len(more)
+            found.append(more)
     return found
 
 
 def _slots(state: ClusterState, provider: Provider, want: Want) -> list[Ms]:
-    who, ask = provider.row.provider_id, want.shape.asks[0]
-    load = copy_of(state.work.loads.get(who, NOTHING))
     from_ms = max(state.now_ms, provider.row.quarantined_until_ms or 0)
-    ends = []
-    for attempt_id, rank in load.attempts:
-        attempt = state.work.attempts[attempt_id]
-        end_ms = expected_end_ms(state, attempt) or over_by_ms(state, attempt)
-        ends.append((end_ms, attempt_id, rank, attempt.row.ranks[rank].share))
-    ends.sort(key=lambda end: end[:3])
-    alone = provider.row.promises.isolation is Isolation.NONE
-    slots = [from_ms] * (0 if alone and not serves(load, want.tenant) else room_in(provider.offer, load, ask))
-    for end_ms, attempt_id, rank, share in ends:
-        if len(slots) >= SLOTS_MAX:
+    found: dict[Ask, list[Ms]] = {ask: [] for ask in want.shape.asks}
+    for when_ms, load in freeing(state, provider.row.provider_id, likely_end_ms):
+        if bound_to_others(provider, load, want.tenant):
+            continue
+        for ask, slots in found.items():
+            slots += [max(from_ms, when_ms)] * (room_in(provider.offer, load, ask) - len(slots))
+        if any(len(slots) >= SLOTS_MAX for slots in found.values()):
             break
-        del load.attempts[attempt_id, rank]
-        if load.behind.pop((attempt_id, rank), None) is None:
-            add_share(load, share, -1)
-        if not alone or serves(load, want.tenant):
-            more = room_in(provider.offer, load, ask) - len(slots)
-            slots += [max(from_ms, end_ms)] * more
-    return slots
+    return min((slots for slots in found.values() if slots), key=lambda slots: (slots[0], -len(slots)), default=[])
 
 
 def room_in(offer: Offer, load: Load, ask: Ask) -> int:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId
-from coordinator.core.queue.plans import SLACK_MS
+from coordinator.core.queue.freeing import SLACK_MS
 from coordinator.core.rows import Resources
 from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.simulator.fairness.site import Site

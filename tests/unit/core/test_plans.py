@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import JobId
-from coordinator.core.queue.plans import SLACK_MS
+from coordinator.core.queue.freeing import SLACK_MS
 from coordinator.core.rows import AttemptRow, Resources
 from coordinator.core.work.jobspec import Arrangement
 from tests.site import Site, a_job

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from coordinator.core import events
 from coordinator.core.ids import ConnId, PoolName, TenantName
 from coordinator.core.policy import Policy
+from coordinator.core.queue.lines import HORIZON_MS
 from coordinator.core.rows import EndCause, ExitInfo, Promises, Resources
 from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.service.alerts import Alerts
@@ -114,10 +115,11 @@ def test_it_is_over_when_the_work_has_its_place() -> None:
     rig = Rig()
     rig.submit()
     rig.run_first()
+    began_ms = rig.fleet.now_ms
     rig.submit()
     rig.look_after(0)
     ((_, text, standing),) = rig.look_after(WAITED_MS)
-    assert standing and "not known" in text
+    assert standing and to_text(began_ms + HORIZON_MS) in text, "nothing tells: an hour"
     rig.end_first()
     ((_, _, standing),) = rig.look_after(1_000)
     assert not standing
