@@ -20,7 +20,7 @@ from typing import NoReturn, TypeVar
 from blake3 import blake3
 
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import Ms, TenantName
+from coordinator.core.ids import Ms, TenantName, check_name
 from store.blob_tree import BlobTree, check_digest, check_upload
 from store.blob_upload import Upload, bad_digest, write_pieces
 from store.failpoints import FailPoints
@@ -76,6 +76,9 @@ class DiskBlobs:
 
     async def finish(self, upload_id: str, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:
         """SHA-256 is computed here, by reading the file once more."""
+        if digest:
+            check_digest(digest)
+        check_name(tenant, "tenant")
         upload = self._upload(upload_id)
         try:
             return await self._run(self._writers, lambda: self._finish(upload, tenant, digest, sha256))
@@ -135,8 +138,6 @@ class DiskBlobs:
             return upload.end
 
     def _finish(self, upload: Upload, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:
-        if digest:
-            check_digest(digest)
         with upload.mutex:
             fd = self._open(upload)
             try:

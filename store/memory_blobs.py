@@ -45,9 +45,9 @@ class MemoryBlobs:
         self._refuse_if_faulty()
         if digest:
             check_digest(digest)
+        check_name(tenant, "tenant")
         upload, held = self._upload(upload_id)
         upload.check_complete()
-        check_name(tenant, "tenant")
         data = bytes(held)
         found, found_sha256 = blake3(data).hexdigest(), hashlib.sha256(data).hexdigest() if sha256 else ""
         del self._uploads[upload_id]
@@ -74,7 +74,10 @@ class MemoryBlobs:
 
     async def remove(self, gone: Sequence[tuple[TenantName, str]]) -> int:
         self._refuse_if_faulty()
-        return sum(len(self._blobs.pop((tenant, digest), (0, b""))[1]) for tenant, digest in gone)
+        for tenant, digest in gone:
+            check_digest(digest)
+            check_name(tenant, "tenant")
+        return sum(len(self._blobs.pop(place, (0, b""))[1]) for place in gone)
 
     async def stored(
         self, unchanged_since_ms: Ms, limit: int, after: tuple[str, str] | None = None

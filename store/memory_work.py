@@ -68,6 +68,7 @@ def prunable(rows: Iterable[Row], now_ms: Ms, settings: StoreSettings) -> tuple[
     old = {
         job_id for job_id, at_ms in ended.items() if at_ms < now_ms - settings.jobs_keep_ms and job_id not in holding
     }
+    owners = {row.job_id: row.tenant for row in rows if isinstance(row, JobRow) and row.job_id in old}
     gone: list[Row] = []
     old_ns = (now_ms - settings.audit_keep_ms) * 1_000_000
     old_ms = now_ms - settings.ledger_keep_ms
@@ -78,7 +79,7 @@ def prunable(rows: Iterable[Row], now_ms: Ms, settings: StoreSettings) -> tuple[
                 gone.append(row)
             case OutputRow() | CheckpointRow() if row.job_id in old:
                 gone.append(row)
-            case HoldRow(holder=holder) if job_of(holder) in old:
+            case HoldRow(holder=holder, tenant=tenant) if owners.get(job_of(holder) or JobId(0)) == tenant:
                 gone.append(row)
             case AuditRow():
                 audit_goes_on = audit_goes_on and row.wall_ns < old_ns
