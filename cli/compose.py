@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 import os
 import resource
+import secrets
 from typing import NamedTuple
 
 import uvloop
@@ -27,6 +28,7 @@ from cli.settings import ServeSettings
 from coordinator.core import commands
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import FiguresPublished
+from coordinator.core.ids import TenantName
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Role
 from coordinator.service.agents import AgentLinks
@@ -34,6 +36,10 @@ from coordinator.service.alerts import Alerts
 from coordinator.service.api.app import build_app
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.settings import ApiSettings
+from coordinator.service.data.gate import Gate, GateSettings
+from coordinator.service.data.plane import DataPlane
+from coordinator.service.data.settings import DataSettings
+from coordinator.service.data.signing import KEY_BYTES
 from coordinator.service.delivery import AlertSettings, Delivery, Receiver, receivers_of
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.feed import Feed
@@ -92,6 +98,8 @@ class Plan(NamedTuple):
     links: LinkSettings
     heartbeats: HeartbeatSettings
     relay: RelaySettings
+    data: DataSettings
+    throttle: GateSettings
     api: ApiSettings
     upkeep: UpkeepSettings
     store: StoreSettings
@@ -123,6 +131,8 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         links=config.section("links", LinkSettings),
         heartbeats=config.section("heartbeats", HeartbeatSettings),
         relay=config.section("relay", RelaySettings),
+        data=config.section("data", DataSettings),
+        throttle=config.section("throttle", GateSettings),
         api=config.section("api", ApiSettings),
         upkeep=config.section("upkeep", UpkeepSettings),
         store=replace(config.section("store", StoreSettings), failpoint=config.secret("COORD_FAILPOINT") or ""),
@@ -187,6 +197,7 @@ class Parts(NamedTuple):
     heartbeats: HeartbeatWriter
     relay: Relay
     feed: Feed
+    data_plane: DataPlane
     background: tuple[asyncio.Task[None], ...]
 
     async def stop(self) -> None:
@@ -195,6 +206,7 @@ class Parts(NamedTuple):
         await self.links.close_all(commands.CloseCode.GOING_AWAY, "the coordinator stops")
         await self.relay.close()
         self.feed.close()
+        self.data_plane.close()
         await self.server.stop()
         await self.heartbeats.close()
         for task in self.background:
@@ -234,6 +246,13 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     alerts.tell(delivery.on_change)
     metrics = Metrics()
     metrics.source(delivery_source(delivery))
+
+    def weight_of(tenant: str) -> float:
+        row = engine.state.work.accounts.tenants.get(TenantName(tenant))
+        return row.weight if row is not None else 1.0
+
+    gate = Gate(plan.throttle, weight_of, engine.clock.monotonic_s)
+    data_plane = DataPlane(engine, store, store.blob_files, gate, plan.data, _url_key(data))
     deps = ApiDeps(
         engine=engine,
         views=views,
@@ -246,6 +265,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         relay=relay,
         feed=feed,
         logs=store.logs,
+        data=data_plane,
         settings=replace(plan.api, backups=data.backups, join_suffix=_suffix(plan.pin)),
         version=version,
         coordinator_id=coordinator_id,
@@ -260,10 +280,12 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep), name="upkeep"),
         group.create_task(lag.run(), name="loop lag"),
         group.create_task(delivery.run(), name="delivery"),
+        group.create_task(data_plane.run(), name="data"),
         group.create_task(Pressure(lambda: engine.state, plan.policy, alerts).run(engine.clock), name="pressure"),
     )
     engine.post(found.boot)
-    return Parts(engine, links, Server(build_app(deps), plan.server), heartbeats, relay, feed, background)
+    server = Server(build_app(deps), plan.server)
+    return Parts(engine, links, server, heartbeats, relay, feed, data_plane, background)
 
 
 async def _first_tokens(engine: Engine, data: DataDir, pin: str) -> None:
@@ -277,6 +299,13 @@ async def _first_tokens(engine: Engine, data: DataDir, pin: str) -> None:
     if not known or known.partition(".")[2] != suffix.removeprefix("."):
         text = await first_token(engine, Role.JOIN, "made at start", suffix)
         write_private(data.join_token, text + "\n")
+
+
+def _url_key(data: DataDir) -> bytes:
+    """Made at the first start; URLs that it signed stay good over a restart. A copy elsewhere begins with its own."""
+    if not data.url_key.exists():
+        write_private(data.url_key, secrets.token_hex(KEY_BYTES) + "\n")
+    return bytes.fromhex(data.url_key.read_text().strip())
 
 
 def _suffix(pin: str) -> str:

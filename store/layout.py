@@ -73,6 +73,11 @@ class DataDir:
         return self.tokens / "join.token"
 
     @property
+    def url_key(self) -> Path:
+        """What signs URLs of blobs and uploads."""
+        return self.path / "url.key"
+
+    @property
     def address(self) -> Path:
         """One line, `http://HOST:PORT` of the running coordinator."""
         return self.path / "address"

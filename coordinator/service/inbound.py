@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 
 from coordinator import wire
 from coordinator.core import events
-from coordinator.core.ids import AttemptId, ConnId, Ms, attempt_of
+from coordinator.core.data.events import AttemptProgress, CacheTold
+from coordinator.core.ids import AttemptId, ConnId, Digest, Ms, attempt_of
 from coordinator.core.rows import ExitInfo, LeaseToken
 
 TEXT_CHARS_MAX = 128
@@ -105,9 +106,11 @@ def problem_of(hello: wire.Hello) -> str:
 # ---- as events
 
 
-def event_of(
-    message: wire.Granted | wire.Refused | wire.Phase | wire.Exited, conn_id: ConnId, at_ms: Ms
-) -> events.AttemptEvent:
+OfAttempt = wire.Granted | wire.Refused | wire.Phase | wire.Exited | wire.Progress
+"""What an agent says of an attempt."""
+
+
+def event_of(message: OfAttempt, conn_id: ConnId, at_ms: Ms) -> events.AttemptEvent:
     """What the core is told. The message's types were checked; `token_is_sane` is asked before."""
     attempt_id = attempt_of(message.attempt)
     rank, token = message.rank, message.token
@@ -124,8 +127,33 @@ def event_of(
             )
         case wire.Exited():
             return events.AttemptExited(
-                at_ms=at_ms, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, exit=_exit(message.exit)
+                at_ms=at_ms,
+                conn_id=conn_id,
+                attempt_id=attempt_id,
+                rank=rank,
+                token=token,
+                exit=exit_info(message.exit),
             )
+        case wire.Progress():
+            return AttemptProgress(
+                at_ms=at_ms,
+                conn_id=conn_id,
+                attempt_id=attempt_id,
+                rank=rank,
+                token=token,
+                fraction=message.fraction,
+                values=tuple((_printable(name), _printable(value)) for name, value in message.values.items()),
+                text=_printable(message.text),
+            )
+
+
+def cache_of(message: wire.Cached, conn_id: ConnId, at_ms: Ms) -> CacheTold:
+    return CacheTold(at_ms=at_ms, conn_id=conn_id, digests=tuple(map(Digest, message.digests)))
+
+
+def _printable(text: str) -> str:
+    """What a program said of itself, fit for a terminal: it is no fault of the agent that passes it on."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 def held_of(held: wire.HeldAttempt) -> events.HeldAttempt:
@@ -135,7 +163,7 @@ def held_of(held: wire.HeldAttempt) -> events.HeldAttempt:
         rank=held.rank,
         token=held.token,
         phase=held.phase,
-        exit=_exit(held.exit) if held.exit is not None else None,
+        exit=exit_info(held.exit) if held.exit is not None else None,
     )
 
 
@@ -148,7 +176,7 @@ def token_is_sane(token: LeaseToken) -> bool:
     return 0 <= token.generation < 2**32 and 0 <= token.number < 2**63
 
 
-def _exit(said: wire.Exit) -> ExitInfo:
+def exit_info(said: wire.Exit) -> ExitInfo:
     return ExitInfo(
         cause=said.cause,
         code=said.code,

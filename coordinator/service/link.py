@@ -29,7 +29,9 @@ from coordinator.service.heartbeats import HeartbeatWriter, Track
 from coordinator.service.inbound import (
     BAD,
     Complaint,
+    OfAttempt,
     attempt_ids,
+    cache_of,
     decode,
     event_of,
     held_of,
@@ -45,7 +47,7 @@ from coordinator.service.tokens import digest_of, new_resume_key
 
 IGNORED_MAX = 1_000
 """Frames of a peer that was told why it is closed; one that sends more has not listened and is cut."""
-OF_ATTEMPTS = (wire.Granted, wire.Refused, wire.Phase, wire.Exited)
+OF_ATTEMPTS = (wire.Granted, wire.Refused, wire.Phase, wire.Exited, wire.Progress)
 ORDERS = (wire.Grant, wire.Launch, wire.Stop, wire.Settled, wire.Renew)
 """What there may be many of in one turn: they share frames."""
 SAID_MAX = 512
@@ -126,6 +128,7 @@ class Link:
         "_messages",
         "_names",
         "_peer",
+        "_progress",
         "_resume_key",
         "_said",
         "_slowed",
@@ -171,6 +174,7 @@ class Link:
         self._version = wire.VERSIONS[-1]
         self._messages = full_bucket(around.settings.messages_per_s, around.settings.messages_burst)
         self._frames = full_bucket(around.settings.log_frames_per_s, around.settings.log_frames_per_s)
+        self._progress = full_bucket(around.settings.progress_per_s, around.settings.progress_per_s)
         self._peer = Peer(around.settings, around.counters)
         self.gone = self._peer.gone
         self._peer.after(around.settings.hello_s, self._hello_timeout)
@@ -352,6 +356,13 @@ class Link:
             return
         if beats:
             self._beat(beats)
+        if type(message) is wire.Progress:
+            if not self._progress.take(1):
+                self._progress.left += 1  # dropped, not owed: the next one says more
+            elif not self._peer.closed:
+                self._around.counters.messages += 1
+                self._work(message)
+            return
         if self._peer.closed or not self._allow(1):
             return
         around = self._around
@@ -360,6 +371,10 @@ class Link:
         match message:
             case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited():
                 self._work(message)
+            case wire.Cached() if self.phase is Phase.OPEN:
+                around.post(cache_of(message, self.conn_id, around.clock.now_ms()))
+            case wire.Cached():
+                self._refuse("a word about a cache before the welcome", "say hello and wait for the welcome")
             case wire.Hello():
                 self._hello(message)
             case wire.Pong():
@@ -377,7 +392,7 @@ class Link:
             case wire.Bye():
                 self.close(CloseCode.GOING_AWAY, "good bye")
 
-    def _work(self, message: wire.Granted | wire.Refused | wire.Phase | wire.Exited) -> None:
+    def _work(self, message: OfAttempt) -> None:
         """Something about an attempt."""
         if self.phase is not Phase.OPEN and self.phase is not Phase.LEAVING:
             self._refuse("a word about an attempt before the welcome", "say hello and wait for the welcome")
@@ -528,6 +543,12 @@ class Link:
             case commands.Settled():
                 told = to_wire(message)
                 around.counters.orders["settle"] += 1
+            case commands.Warm():
+                told = to_wire(message)
+                around.counters.orders["warm"] += 1
+            case commands.SaveState():
+                told = to_wire(message)
+                around.counters.orders["save"] += 1
             case _:
                 told = to_wire(message)
         if isinstance(told, ORDERS):

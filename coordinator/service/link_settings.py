@@ -6,7 +6,7 @@ from msgspec import Struct, field
 
 from coordinator import wire
 
-ORDERS = ("grant", "launch", "renew", "stop", "settle")
+ORDERS = ("grant", "launch", "renew", "stop", "settle", "warm", "save")
 """What agents are told about attempts."""
 
 
@@ -32,6 +32,8 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
     """Of one connection at once: what a process that was stopped for minutes may have queued."""
     messages_per_grant: float = 32.0
     """Further ones for each lease that it was granted: an attempt is answered for, runs, freezes, thaws and ends."""
+    progress_per_s: float = 400.0
+    """Words of one connection about how far its programs are, over time and at once; beyond, they are dropped."""
     log_frames_per_s: float = 4_000.0
     """Of one connection, over time and at once; beyond, its socket is read more slowly."""
     bad_frames_max: int = 20

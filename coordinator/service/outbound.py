@@ -7,7 +7,15 @@ from coordinator.core import commands
 from coordinator.core.ids import dotted
 from coordinator.runtimes import RUNTIMES
 
-Work = commands.Grant | commands.Launch | commands.StopAttempt | commands.Settled | commands.Renew
+Work = (
+    commands.Grant
+    | commands.Launch
+    | commands.StopAttempt
+    | commands.Settled
+    | commands.Renew
+    | commands.Warm
+    | commands.SaveState
+)
 Plain = commands.PingAgent | commands.TellInterval | commands.TellDrain | Work
 
 
@@ -52,3 +60,7 @@ def to_wire(message: Plain) -> wire.FromCoordinator:
                 for term in message.terms
             )
             return wire.Renew(seq=message.seq, leases=leases)
+        case commands.Warm():
+            return wire.Warm(attempt=dotted(message.attempt_id), rank=message.rank)
+        case commands.SaveState():
+            return wire.Save(attempt=dotted(message.attempt_id), token=message.token, why=message.why)

@@ -23,10 +23,11 @@ from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.problems import SECURITY_HEADERS, from_aiohttp, problem_of, refusal, unexpected
 from coordinator.service.api.query import parse_query
 from coordinator.service.api.replays import REPLAYED, Replays, fingerprint, key_of
-from coordinator.service.api.route import PUBLIC, WITH_BODY, AnyRoute, Call, NoBody, Ready, Result
+from coordinator.service.api.route import WITH_BODY, AnyRoute, Call, NoBody, Ready, Result
 from coordinator.service.api.routes import routes
 from coordinator.service.api.streams import OpenStreams
 from coordinator.service.api.uploads import decode_body, read_body, receive_upload
+from coordinator.service.data.signing import SignedQuery
 from coordinator.service.queue_measures import queue_source
 
 log = logging.getLogger("coord.api")
@@ -41,7 +42,7 @@ def build_app(deps: ApiDeps) -> web.Application:
     app = web.Application(middlewares=[surface.middleware], client_max_size=deps.settings.body_bytes_max)
     app[ROUTES] = surface.table
     for route in surface.table:
-        app.router.add_route(route.method, route.path, surface.handler(route))
+        app.router.add_route(route.method, route.pattern, surface.handler(route))
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(surface.streams.close)
     _measure(deps)
@@ -156,6 +157,13 @@ class _Surface:
             self._deps.metrics.add(m.AUTH_FAILED, 1)
             raise
 
+    def _check_signature(self, request: web.Request, query: SignedQuery) -> None:
+        try:
+            door.check_signature(request, query, self._deps.data.signer, self._limiter, self._clock.now_ms())
+        except CoordError:
+            self._deps.metrics.add(m.AUTH_FAILED, 1)
+            raise
+
     # ---- one route
 
     def handler(self, route: AnyRoute) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -163,17 +171,19 @@ class _Surface:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             token = None
-            if route.roles != PUBLIC:
+            if not isinstance(route.roles, str):
                 token = self._admit(request)
                 door.check_role(route, token)
             query = parse_query(request.rel_url.raw_query_string, route.query)
+            if isinstance(query, SignedQuery):
+                self._check_signature(request, query)
             if route.method not in WITH_BODY:
                 return await self._carry_out(route, request, token, query, NoBody())
             assert token is not None
             if route.takes_upload:
                 return await self._take_upload(route, request, token, query)
             settings = self._deps.settings
-            limit = settings.job_bytes_max if route.model is not None else settings.body_bytes_max
+            limit = settings.job_bytes_max if route.model is not None or route.long else settings.body_bytes_max
             raw = await read_body(request, settings, limit)
             token = self._admit(request)  # a body may be sent slowly, and its token be revoked meanwhile
             body = decode_body(raw, request.content_type if raw else "", route.body)

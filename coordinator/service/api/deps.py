@@ -9,6 +9,7 @@ from coordinator import ports
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
 from coordinator.service.api.settings import ApiSettings
+from coordinator.service.data.plane import DataPlane
 from coordinator.service.engine import Engine
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatWriter
@@ -32,6 +33,7 @@ class ApiDeps:
     relay: Relay
     feed: Feed
     logs: ports.Logs
+    data: DataPlane
     settings: ApiSettings
     version: str
     coordinator_id: str

@@ -19,8 +19,9 @@ from coordinator import wire
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
 from coordinator.core.rows import Role, TokenRow
-from coordinator.service.api.route import PUBLIC, AnyRoute
+from coordinator.service.api.route import AnyRoute
 from coordinator.service.api.settings import ApiSettings
+from coordinator.service.data.signing import UPLOADS, Direction, SignedQuery, UrlSigner
 from coordinator.service.views import LiveViews
 
 TARGET_CHARS_MAX = 4_096
@@ -162,10 +163,26 @@ def authenticate(request: web.Request, views: LiveViews, limiter: FailureLimiter
     )
 
 
+def check_signature(
+    request: web.Request, query: SignedQuery, signer: UrlSigner, limiter: FailureLimiter, now_ms: Ms
+) -> None:
+    """CoordError(BAD_SIGNATURE) unless the URL was signed for this object and direction and is good now; TOO_MANY for a
+    peer that tries again and again. A token in the header changes nothing."""
+    direction: Direction = "PUT" if request.path.startswith(UPLOADS) else "GET"
+    try:
+        signer.check(direction, request.path, query, now_ms)
+    except CoordError:
+        if limiter.failed(request.remote or ""):
+            raise CoordError(
+                Code.TOO_MANY, "too many requests from this address had no valid signature", "wait, then ask for a URL"
+            ) from None
+        raise
+
+
 def check_role(route: AnyRoute, token: TokenRow) -> None:
     """CoordError(FORBIDDEN) unless the route names the token's role; a reader of one tenant may read what that tenant
     may, and nothing of the whole place."""
-    if route.roles == PUBLIC:
+    if isinstance(route.roles, str):  # public or signed: nobody's token is asked for
         return
     if token.role in route.roles:
         if token.role is not Role.READ_ONLY or token.tenant is None or Role.TENANT in route.roles:

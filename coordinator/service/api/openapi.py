@@ -16,7 +16,7 @@ from coordinator.core.errors import Code
 from coordinator.service.api.problems import MEDIA_TYPE
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.replays import HEADER
-from coordinator.service.api.route import PUBLIC, AnyRoute, Call, NoBody, Ready
+from coordinator.service.api.route import AnyRoute, Call, NoBody, Ready
 from coordinator.service.api.streams import EVENT_STREAM
 
 _TEMPLATE = "#/components/schemas/{name}"
@@ -79,7 +79,7 @@ def _types(table: Sequence[AnyRoute]) -> list[Any]:
 
 
 def _operation(route: AnyRoute, by_type: dict[int, Json]) -> Json:
-    roles = ["public"] if route.roles == PUBLIC else sorted(route.roles)
+    roles = [route.roles] if isinstance(route.roles, str) else sorted(route.roles)
     out: Json = {
         "operationId": route.operation,
         "summary": route.summary,
@@ -91,9 +91,12 @@ def _operation(route: AnyRoute, by_type: dict[int, Json]) -> Json:
             "default": {"$ref": "#/components/responses/problem"},
         },
     }
-    if route.roles == PUBLIC:
+    if isinstance(route.roles, str):
         out["security"] = []
-    if route.takes_upload:
+    if route.takes_bytes:
+        raw: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        out["requestBody"] = {"required": True, "content": raw}
+    elif route.takes_upload:
         media: Json = {"text/csv": {"schema": {"type": "string"}}}
         out["requestBody"] = {"required": True, "content": media}
     elif route.body is not NoBody:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import logging
+import math
 import secrets
 from collections.abc import Mapping
 
@@ -35,6 +36,13 @@ STATUS: Mapping[Code, int] = {
     Code.TOO_LARGE: 413,
     Code.TOO_MANY: 429,
     Code.QUOTA: 403,
+    Code.STALE_TOKEN: 409,
+    Code.BAD_SIGNATURE: 403,
+    Code.BAD_DIGEST: 422,
+    Code.UPLOAD_GONE: 410,
+    Code.BAD_OFFSET: 409,
+    Code.INCOMPLETE: 422,
+    Code.TOO_FAST: 429,
     Code.TIMEOUT: 504,
     Code.STORE_FULL: 507,
     Code.STORE_BROKEN: 500,
@@ -49,11 +57,12 @@ STATUS: Mapping[Code, int] = {
 
 RETRY_AFTER_S: Mapping[Code, int] = {
     Code.TOO_MANY: 2,
+    Code.TOO_FAST: 2,
     Code.STORE_FULL: 5,
     Code.ANALYTICS_UNAVAILABLE: 5,
     Code.SHUTTING_DOWN: 2,
 }
-"""What a refused caller is told to wait."""
+"""What a refused caller is told to wait, where the refusal itself does not say."""
 
 SECURITY_HEADERS = {
     "Server": "coord",
@@ -92,7 +101,8 @@ def refusal(error: CoordError, instance: str = "", headers: Mapping[str, str] | 
     if error.code is Code.UNAUTHENTICATED:
         out.setdefault("WWW-Authenticate", 'Bearer realm="coord"')
     if error.code in RETRY_AFTER_S:
-        out.setdefault("Retry-After", str(RETRY_AFTER_S[error.code]))
+        wait_s = RETRY_AFTER_S[error.code] if error.retry_after_s is None else math.ceil(error.retry_after_s)
+        out.setdefault("Retry-After", str(wait_s))
     return web.Response(
         status=STATUS[error.code],
         body=msgspec.json.encode(problem_of(error, instance)),

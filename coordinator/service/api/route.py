@@ -20,6 +20,7 @@ from coordinator.core.rows import Role, TokenRow
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.uploads import Upload
+from coordinator.service.data.signing import SignedQuery
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 B = TypeVar("B")
@@ -27,6 +28,10 @@ B = TypeVar("B")
 PUBLIC: Final = "public"
 PUBLIC_PATHS = frozenset({"/healthz", "/readyz"})
 """The only paths that may be marked public: they say that the process is there, and nothing about the fleet."""
+SIGNED: Final = "signed"
+SIGNED_PATHS = frozenset({"/v1/blobs/{tenant}/{digest}", "/v1/uploads/{id}"})
+"""The only paths that a signature in the query opens, instead of a token: it names one object, and expires."""
+Openness = Literal["public", "signed"]
 
 READERS = frozenset({Role.ADMIN, Role.READ_ONLY})
 TENANTS = frozenset({Role.ADMIN, Role.TENANT})
@@ -59,7 +64,7 @@ class Call(Generic[Q, B]):
     deps: ApiDeps
     request: web.Request
     token: TokenRow | None
-    """Who asks; None on public paths alone."""
+    """Who asks; None on public and signed paths alone."""
     query: Q
     body: B
     now_ms: Ms
@@ -79,16 +84,18 @@ class Call(Generic[Q, B]):
 
 Result = msgspec.Struct | Ready | web.StreamResponse | None
 Handler = Callable[[Call[Q, B]], Awaitable[Result]]
-Answers = type[msgspec.Struct] | Literal["text/plain", "text/event-stream", "websocket"] | None
+Answers = (
+    type[msgspec.Struct] | Literal["text/plain", "text/event-stream", "application/octet-stream", "websocket"] | None
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route(Generic[Q, B]):
     """One method on one path. `answer` None: 204 without a body."""
 
-    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
     path: str
-    roles: frozenset[Role] | Literal["public"]
+    roles: frozenset[Role] | Openness
     handler: Handler[Q, B]
     summary: str
     query: type[Q]
@@ -105,12 +112,16 @@ class Route(Generic[Q, B]):
     """Asked with `Accept: text/csv` it answers that."""
     durable_keys: bool = False
     """The handler sees to Idempotency-Key itself, beyond a restart."""
+    long: bool = False
+    """Its body may be as large as a job's."""
 
     def __post_init__(self) -> None:
         if not self.roles:
             raise ValueError(f"{self.method} {self.path} names no role: nobody could be meant")
         if self.roles == PUBLIC and self.path not in PUBLIC_PATHS:
             raise ValueError(f"{self.method} {self.path} may not be public")
+        if self.roles == SIGNED and (self.path not in SIGNED_PATHS or self.query is not SignedQuery):
+            raise ValueError(f"{self.method} {self.path} may not be opened by a signature")
         if self.body is not NoBody and self.method not in WITH_BODY:
             raise ValueError(f"{self.method} {self.path} takes no body")
 
@@ -128,13 +139,23 @@ class Route(Generic[Q, B]):
     def takes_upload(self) -> bool:
         return self.body is Upload
 
+    @property
+    def takes_bytes(self) -> bool:
+        """Its body is handed to the handler as it comes."""
+        return self.method == "PUT"
+
+    @property
+    def pattern(self) -> str:
+        """The path as aiohttp matches it: a file's may have several parts."""
+        return self.path.replace("{path}", "{path:.+}")
+
 
 AnyRoute = Route[Any, Any]
 
 
 def get(
     path: str,
-    roles: frozenset[Role] | Literal["public"],
+    roles: frozenset[Role] | Openness,
     handler: Handler[Q, NoBody],
     answer: Answers,
     summary: str,
@@ -190,6 +211,7 @@ def post(
     body: type[B],
     *,
     status: int = 200,
+    long: bool = False,
 ) -> AnyRoute:
     """A POST route; its handler's types are checked against `body`."""
     return Route(
@@ -202,6 +224,7 @@ def post(
         body=body,
         answer=answer,
         status=status,
+        long=long,
     )
 
 
@@ -230,6 +253,29 @@ def post_model(
         answer=answer,
         status=status,
         durable_keys=durable_keys,
+    )
+
+
+def signed(
+    method: Literal["GET", "HEAD", "PUT"],
+    path: str,
+    handler: Handler[SignedQuery, NoBody],
+    answer: Answers,
+    summary: str,
+    *,
+    status: int = 200,
+) -> AnyRoute:
+    """A route that a signed URL opens. A PUT's body is the handler's to read."""
+    return Route(
+        method=method,
+        path=path,
+        roles=SIGNED,
+        handler=handler,
+        summary=summary,
+        query=SignedQuery,
+        body=NoBody,
+        answer=answer,
+        status=status,
     )
 
 

@@ -6,17 +6,24 @@ Read it from top to bottom: that is the API. docs/reference/http.md tells it in 
 from __future__ import annotations
 
 from functools import partial, update_wrapper
-from typing import Any
+from typing import Any, Final
 
+from coordinator import api_data as d
 from coordinator import api_types as t
 from coordinator import wire
+from coordinator import wire_data as w
 from coordinator.core.rows import Role
 from coordinator.jobfile.model import JobFile
 from coordinator.service.api import (
     access,
+    artifacts,
+    attempts,
+    blob_uploads,
+    blobs,
     fleet,
     happenings,
     history,
+    job_data,
     job_logs,
     jobs,
     ledger,
@@ -45,12 +52,15 @@ from coordinator.service.api.route import (
     patch,
     post,
     post_model,
+    signed,
 )
 from coordinator.service.api.streams import OpenStreams
 from coordinator.service.api.uploads import Upload
 
 ENROLLERS = frozenset({Role.JOIN, Role.ADMIN, Role.AGENT})
 AGENTS = frozenset({Role.AGENT})
+BLOB = "/v1/blobs/{tenant}/{digest}"
+OCTETS: Final = "application/octet-stream"
 
 
 def _with(handler: Any, *parts: object, **named: object) -> Any:
@@ -60,7 +70,174 @@ def _with(handler: Any, *parts: object, **named: object) -> Any:
 
 def routes(deps: ApiDeps, streams: OpenStreams) -> tuple[AnyRoute, ...]:
     """Every route of the coordinator."""
-    return (*_fleet_routes(deps), *_work_routes(streams), *_tenant_routes(streams))
+    return (
+        *_fleet_routes(deps),
+        *_work_routes(streams),
+        *_data_routes(),
+        *_attempt_routes(),
+        *_tenant_routes(streams),
+    )
+
+
+def _data_routes() -> tuple[AnyRoute, ...]:
+    """Bytes: stored, named, fetched."""
+    return (
+        post(
+            "/v1/uploads",
+            TENANTS,
+            blob_uploads.open_upload,
+            d.UploadAnswer,
+            "Have bytes stored: they are there, or here is where to send them",
+            d.UploadRequest,
+            status=201,
+        ),
+        signed(
+            "PUT",
+            "/v1/uploads/{id}",
+            blob_uploads.receive_upload,
+            d.StoredBlob,
+            "Bytes of an upload; the last one publishes it",
+            status=201,
+        ),
+        signed("HEAD", "/v1/uploads/{id}", blob_uploads.show_upload, None, "How much of an upload is there"),
+        delete("/v1/uploads/{id}", TENANTS, blob_uploads.drop_upload, "Give an upload up"),
+        signed("GET", BLOB, blobs.send_signed, OCTETS, "Bytes of a blob, or a range of them"),
+        signed("HEAD", BLOB, blobs.send_signed_head, None, "Size and tag of a blob"),
+        get(
+            "/v1/artifacts",
+            ONLOOKERS,
+            artifacts.list_artifacts,
+            d.Artifacts,
+            "Artifacts by name",
+            artifacts.ArtifactsQuery,
+        ),
+        post(
+            "/v1/artifacts",
+            TENANTS,
+            artifacts.put_artifact,
+            d.ArtifactEntry,
+            "Give a stored blob a name",
+            d.ArtifactRequest,
+            status=201,
+        ),
+        post(
+            "/v1/artifacts/missing",
+            TENANTS,
+            artifacts.missing_blobs,
+            d.MissingAnswer,
+            "Which of these blobs are not there",
+            d.MissingRequest,
+        ),
+        get(
+            "/v1/artifacts/{name}",
+            ONLOOKERS,
+            artifacts.show_artifact,
+            d.ArtifactDetails,
+            "An artifact by its name, or any blob by its digest, and who keeps it",
+            artifacts.OfTenantQuery,
+        ),
+        delete_with(
+            "/v1/artifacts/{name}",
+            TENANTS,
+            artifacts.remove_artifact,
+            None,
+            "Take an artifact's name away",
+            artifacts.OfTenantQuery,
+            status=204,
+        ),
+        get(
+            "/v1/artifacts/{name}/content",
+            ONLOOKERS,
+            artifacts.read_artifact,
+            OCTETS,
+            "The bytes of an artifact, or of any blob by its digest",
+            artifacts.OfTenantQuery,
+        ),
+        get(
+            "/v1/jobs/{id}/data",
+            ONLOOKERS,
+            job_data.show_data,
+            d.JobData,
+            "What went into a job, and what its tasks made",
+            job_data.DataQuery,
+        ),
+        get(
+            "/v1/jobs/{id}/outputs/{path}",
+            ONLOOKERS,
+            job_data.read_output,
+            OCTETS,
+            "The bytes of one file of a result",
+            job_data.FileQuery,
+        ),
+    )
+
+
+def _attempt_routes() -> tuple[AnyRoute, ...]:
+    """What agents ask for the attempts that they hold."""
+    at = "/v1/attempts/{id}"
+    return (
+        post(
+            f"{at}/staging",
+            AGENTS,
+            attempts.stage_attempt,
+            w.StagingAnswer,
+            "Inputs and checkpoints of an attempt, with where to fetch them",
+            w.StagingRequest,
+        ),
+        post(
+            f"{at}/urls",
+            AGENTS,
+            attempts.attempt_urls,
+            w.UrlsAnswer,
+            "Where to fetch blobs for an attempt",
+            w.UrlsRequest,
+            long=True,
+        ),
+        post(
+            f"{at}/uploads",
+            AGENTS,
+            attempts.attempt_uploads,
+            w.UploadsAnswer,
+            "Where to send what an attempt made",
+            w.UploadsRequest,
+            long=True,
+        ),
+        post(
+            f"{at}/outputs",
+            AGENTS,
+            attempts.publish_outputs,
+            w.OutputsAnswer,
+            "The end of a rank together with its result",
+            w.OutputsRequest,
+            long=True,
+        ),
+        post(
+            f"{at}/checkpoints",
+            AGENTS,
+            attempts.publish_checkpoint,
+            w.CheckpointAnswer,
+            "A state was saved that the task may resume from",
+            w.CheckpointRequest,
+        ),
+        post(
+            f"{at}/restored",
+            AGENTS,
+            attempts.attempt_restored,
+            None,
+            "An attempt resumes from this",
+            w.RestoredRequest,
+            status=204,
+        ),
+        post(
+            f"{at}/damaged",
+            AGENTS,
+            attempts.attempt_damaged,
+            None,
+            "A checkpoint cannot be restored",
+            w.DamagedRequest,
+            status=204,
+        ),
+    )
 
 
 def _tenant_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
+from coordinator import ports
 from coordinator.core import events
 from coordinator.core.commands import Put
 from coordinator.core.ids import Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
@@ -26,6 +27,9 @@ from coordinator.service.alerts import Alerts
 from coordinator.service.api import ApiDeps, ApiSettings, build_app
 from coordinator.service.api.connections import ApiRunner
 from coordinator.service.clock import ObservedClock
+from coordinator.service.data.gate import Gate, GateSettings
+from coordinator.service.data.plane import DataPlane
+from coordinator.service.data.settings import DataSettings
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
@@ -38,6 +42,7 @@ from coordinator.service.views import LiveViews
 from tests.fakes import FakeAnalytics, GatedStore
 
 PATIENCE_S = 10.0
+URL_KEY = b"k" * 32
 ADMIN, READER, TENANT, JOIN = "coord-admin-x", "coord-read-only-x", "coord-tenant-x", "coord-join-x"
 REVOKED, EXPIRED = "coord-admin-revoked", "coord-admin-expired"
 TOKENS: dict[str, Role] = {ADMIN: Role.ADMIN, READER: Role.READ_ONLY, TENANT: Role.TENANT, JOIN: Role.JOIN}
@@ -192,8 +197,13 @@ def first_tokens(now_ms: Ms) -> list[TokenRow]:
 
 
 @asynccontextmanager
-async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
-    """A served API with one token of each role; everything ends with the block."""
+async def a_service(
+    settings: ApiSettings | None = None,
+    data_settings: DataSettings | None = None,
+    blobs: ports.BlobStore | None = None,
+) -> AsyncIterator[Rig]:
+    """A served API with one token of each role; everything ends with the block. `blobs`: kept elsewhere than in
+    memory."""
     store, analytics, clock, views, lag_ms = GatedStore("c-test"), FakeAnalytics(), AheadClock(), LiveViews(), [0.0]
     physics = TenantRow(name=TenantName("physics"), created_at_ms=clock.now_ms() - 10_000)
     await store.commit([Put(physics), *(Put(row) for row in first_tokens(clock.now_ms()))])
@@ -204,6 +214,8 @@ async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
     alerts = Alerts(clock.now_ms)
     views.listen(alerts.on_note)
     relay = Relay(store.logs, store, views, clock)
+    gate = Gate(GateSettings(), lambda tenant: 1.0, clock.monotonic_s)
+    data = DataPlane(engine, store, blobs or store.blob_files, gate, data_settings or DataSettings(), URL_KEY)
     deps = ApiDeps(
         engine=engine,
         views=views,
@@ -216,6 +228,7 @@ async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
         relay=relay,
         feed=Feed(views, store),
         logs=store.logs,
+        data=data,
         settings=settings if settings is not None else ApiSettings(failures_burst=100_000),
         version="0.0-test",
         coordinator_id="c-test",
@@ -232,10 +245,13 @@ async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
         async with asyncio.TaskGroup() as group, aiohttp.ClientSession() as rig.http:
             running = group.create_task(engine.run())
             group.create_task(relay.run())
+            moving = group.create_task(data.run())
             engine.post(events.Boot(at_ms=clock.now_ms()))
             try:
                 yield rig
             finally:
+                data.close()
+                moving.cancel()
                 await engine.stop()
                 await relay.close()
                 await asyncio.wait_for(asyncio.shield(running), PATIENCE_S)
@@ -244,12 +260,16 @@ async def a_service(settings: ApiSettings | None = None) -> AsyncIterator[Rig]:
 
 
 def served(
-    test: Callable[[Rig], Awaitable[None]], settings: ApiSettings | None = None, patience_s: float = 30.0
+    test: Callable[[Rig], Awaitable[None]],
+    settings: ApiSettings | None = None,
+    patience_s: float = 30.0,
+    data_settings: DataSettings | None = None,
+    blobs: ports.BlobStore | None = None,
 ) -> None:
     """Run `test` against a fresh service."""
 
     async def run() -> None:
-        async with asyncio.timeout(patience_s), a_service(settings) as rig:
+        async with asyncio.timeout(patience_s), a_service(settings, data_settings, blobs) as rig:
             await test(rig)
 
     try:

@@ -1,0 +1,113 @@
+"""Everything that moves blobs, in one place: made by the composition root, used by the routes of data."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from coordinator import ports
+from coordinator.core import commands
+from coordinator.core.data.answers import UploadGone
+from coordinator.core.data.rows import UploadRow
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import TenantName, UploadId
+from coordinator.service.data.gate import Gate
+from coordinator.service.data.locks import BlobLocks
+from coordinator.service.data.meters import Meters
+from coordinator.service.data.publishing import Publisher
+from coordinator.service.data.receiving import Receiver
+from coordinator.service.data.sending import Sender
+from coordinator.service.data.settings import DataSettings
+from coordinator.service.data.signing import UrlSigner, blob_path, upload_path
+from coordinator.service.data.sweeping import Sweeper
+from coordinator.service.data.transfers import Transfers, gone
+from coordinator.service.engine import Engine
+
+log = logging.getLogger("coord.data")
+
+
+class DataPlane:
+    """Its tasks are `run`'s; `close` ends every transfer, and what moved is charged."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: ports.Store,
+        blobs: ports.BlobStore,
+        gate: Gate,
+        settings: DataSettings,
+        url_key: bytes,
+    ) -> None:
+        self.blobs = blobs
+        self.gate = gate
+        self.signer = UrlSigner(url_key, settings.url_s)
+        self.transfers = Transfers(engine.views, settings)
+        self.meters = Meters(engine.post, engine.clock, settings.meter_s)
+        self.receiver = Receiver(blobs, gate, self.meters, settings)
+        self.sender = Sender(gate, self.meters, settings)
+        locks = BlobLocks()
+        self.publisher = Publisher(engine, store, blobs, locks, gate)
+        self.sweeper = Sweeper(engine, store, blobs, locks, settings.sweep_s)
+        self._engine = engine
+        self._over: deque[UploadId] = deque()
+        self._wake = asyncio.Event()
+        engine.views.listen(self._on_note, UploadGone)
+
+    def upload(self, upload_id: str) -> UploadRow:
+        """An upload that is open. CoordError(UPLOAD_GONE) for any other."""
+        row = self._engine.state.data.uploads.get(UploadId(upload_id))
+        if row is None or row.expires_at_ms <= self._engine.clock.now_ms():
+            raise gone("it was published, dropped, or has expired" if row is None else "it has expired")
+        return row
+
+    def upload_url(self, row: UploadRow) -> str:
+        return self.signer.sign("PUT", upload_path(row.upload_id), row.size, self._engine.clock.now_ms())
+
+    def blob_url(self, tenant: TenantName, digest: str, size: int) -> str:
+        """Where it may be fetched for a while."""
+        elsewhere = self.blobs.get_url(tenant, digest, size)
+        if elsewhere is not None:
+            return elsewhere
+        return self.signer.sign("GET", blob_path(tenant, digest), size, self._engine.clock.now_ms())
+
+    async def arrived(self, row: UploadRow) -> int:
+        """How many bytes of an upload are there."""
+        if self.publisher.is_placed(row.upload_id):
+            return row.size
+        return await self.blobs.begin(row.upload_id, row.size)
+
+    def close(self) -> None:
+        """End every transfer, let no other begin, charge what moved."""
+        self.transfers.close()
+        self.sender.close()
+        self.meters.charge()
+
+    async def run(self) -> None:
+        """Charge, sweep, and clear up behind uploads that ended, until cancelled."""
+        await self.blobs.tidy(tuple(self._engine.state.data.uploads))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.meters.run())
+            group.create_task(self.sweeper.run())
+            group.create_task(self._clear_up())
+
+    def _on_note(self, note: commands.Note) -> None:
+        if isinstance(note, UploadGone):
+            self._over.append(note.upload_id)
+            self._wake.set()
+
+    async def _clear_up(self) -> None:
+        """What an upload had received goes with it. Bound of what waits: the uploads that were open."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._over:
+                upload_id = self._over.popleft()
+                await self.transfers.ended(upload_id)
+                self.gate.drop(upload_id)
+                try:
+                    await self.blobs.drop(upload_id)
+                except CoordError as error:
+                    if error.code is Code.STORE_BROKEN:
+                        raise
+                    log.warning("what upload %s had received stays for now: %s", upload_id, error)
