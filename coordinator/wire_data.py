@@ -68,6 +68,8 @@ class StagingAnswer(Struct, frozen=True, kw_only=True):
     """Inputs, relative to the working directory."""
     checkpoints: tuple[SavedState, ...]
     """The newest first; damaged ones are left out."""
+    tenant: str = ""
+    """Whose it is: a launch plan says so too, but what is fetched ahead of a grant has none yet."""
 
 
 class UrlsRequest(ForAttempt, frozen=True, kw_only=True):

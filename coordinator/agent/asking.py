@@ -39,7 +39,7 @@ ANSWER_BYTES_MAX = 16 << 20
 PROBLEM_BYTES_MAX = 64 * 1024
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError, PinMismatch)
 """What a network does, and asking again may mend."""
-_PASSING = (408, 429, 500, 502, 503, 504, 507)
+PASSING = (408, 429, 500, 502, 503, 504, 507)
 
 A = TypeVar("A")
 
@@ -157,7 +157,7 @@ class Asking:
                         data = await read_bounded(response, ANSWER_BYTES_MAX)
                         return msgspec.json.decode(data, type=answer) if answer is not None else None  # type: ignore[return-value]
                     wait_s, why = retry_after_s(response), f"HTTP {response.status}"
-                    if response.status not in _PASSING:
+                    if response.status not in PASSING:
                         raise await refusal(response)
             except UNREACHABLE as error:
                 self.forget_certificate()

@@ -22,6 +22,7 @@ from coordinator.agent.log import logger
 from coordinator.agent.logship import Key, LogShip, is_attempt
 from coordinator.agent.offer import exceeds
 from coordinator.agent.reports import exit_of, held_attempts
+from coordinator.agent.staging import Stager, needs_staging
 from coordinator.core.rows import EndCause, LeaseToken, Resources
 
 AGAIN_S = 4.0
@@ -29,17 +30,20 @@ AGAIN_S = 4.0
 PHASE_AGAIN_S = 30.0
 """`phase` is said again as long as it lasts."""
 JITTER = 0.25
+Order = wire.Grant | wire.Launch | wire.Stop | wire.Settled | wire.Renew | wire.LogAck | wire.Warm | wire.Save
 FORGOTTEN_MAX = 4_096
 """Attempts remembered after they were forgotten: what was on its way for them is no news."""
 
 
 class Attempts:
-    """The book. `to_keeper` takes everything; `launch` completes the plan for a directory, and has it run."""
+    """The book. `to_keeper` takes everything; `launch` completes the plan for a directory, and has it run; before that
+    `stager` brings what is needed."""
 
     def __init__(
         self,
         to_keeper: Callable[[channel.ToKeeper], None],
         launch: Callable[[str, wire.Launch], None],
+        stager: Stager,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.clock = LeaseClock()
@@ -48,6 +52,8 @@ class Attempts:
         self.leaving = False
         self._to_keeper = to_keeper
         self._launch = launch
+        self._stager = stager
+        stager.over = self._on_staged
         self._draw = draw
         self._held: dict[Key, Held] = {}
         self._asked: dict[Key, wire.Grant] = {}
@@ -76,6 +82,7 @@ class Attempts:
         if held.said != held.phase:
             self._tell(held)
         if now.phase == "exited":
+            self._stager.drop(key)
             self._forget_if_done(held)
 
     def on_no(self, no: channel.No) -> None:
@@ -85,7 +92,7 @@ class Attempts:
 
     # ---- what the coordinator asks
 
-    def take(self, message: wire.Grant | wire.Launch | wire.Stop | wire.Settled | wire.Renew | wire.LogAck) -> None:
+    def take(self, message: Order) -> None:
         """Obey. Whatever names no attempt is the coordinator's error and changes nothing."""
         if isinstance(message, wire.Renew):
             self._on_renew(message)
@@ -103,6 +110,10 @@ class Attempts:
                     self._on_settled(message)
                 case wire.LogAck():
                     self._on_log_ack(message)
+                case wire.Warm():
+                    self._stager.warm(message.attempt, message.rank)
+                case wire.Save():
+                    logger.debug("%s is to be saved: %s", message.attempt, message.why)
 
     def _on_grant(self, grant: wire.Grant) -> None:
         key = grant.attempt, grant.rank
@@ -146,7 +157,12 @@ class Attempts:
         if held.now.phase == "leased":
             if not held.launching:
                 held.launching = True
-                self._launch(held.now.directory, launch)
+                if needs_staging(launch.plan):
+                    held.staging = True
+                    self._tell(held)
+                    self._stager.put(held.now, launch)
+                else:
+                    self._launch(held.now.directory, launch)
         else:
             self._tell(held)
 
@@ -202,9 +218,16 @@ class Attempts:
         held = self._held.get((attempt, 0))
         return [held] if held is not None else [h for key, h in self._held.items() if key[0] == attempt]
 
+    def _on_staged(self, key: Key) -> None:
+        """Nothing is brought for it any more."""
+        if key in self._held:
+            self._forget_if_done(self._held[key])
+
     def _forget_if_done(self, held: Held) -> None:
         if not held.settled or held.now.phase != "exited" or not self.ship.complete(held.key):
             return
+        if self._stager.holds(held.key):
+            return  # its directories are still written to
         key = held.key
         del self._held[key]
         self.ship.drop(key)

@@ -46,6 +46,10 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     """No attempt takes more CPU time than it asked for, where cgroups can see to it; `--no-cpu-limit`: what is idle."""
     hide: tuple[str, ...] = ()
     """More directories that a sandbox hides, beside the agent's own; `--hide`."""
+    cache_bytes_max: int = 20 << 30
+    """Of the blobs that are kept here for the next attempt; the least recently used go first; `--cache`."""
+    fetch_at_once: int = 8
+    """Transfers of inputs and checkpoints at a time, over all attempts; `--fetch-at-once`."""
     log_level: str = "info"
 
 
@@ -109,6 +113,10 @@ def check_config(config: AgentConfig) -> None:
         )
     if config.log_bytes_max <= 0:
         raise AgentStop(Exit.CONFIG, "a log of no bytes cannot be kept", "give --log-max a size like 1GiB")
+    if config.cache_bytes_max < 0 or config.fetch_at_once < 1:
+        raise AgentStop(
+            Exit.CONFIG, "a cache cannot be smaller than nothing, nor less than one transfer go on", "see --cache"
+        )
     amounts = [(config.cpus, "cpus"), (config.memory_gb, "memory")]
     for given, what in [*amounts, *((amount, name) for name, amount in config.named.items())]:
         if given is not None and not 0 < given <= 1e9:

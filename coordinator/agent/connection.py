@@ -17,6 +17,7 @@ import msgspec
 
 from coordinator import wire
 from coordinator.agent.attempts import Attempts
+from coordinator.agent.cache import Cache
 from coordinator.agent.clock import boot_s, wall_ms
 from coordinator.agent.closing import Ended, Then, on_close
 from coordinator.agent.config import Patience
@@ -39,6 +40,8 @@ HELLO_SPARE_BYTES = 64
 """For the name of the field that its attempts stand in."""
 AGAIN_EVERY_S = 1.0
 """How often it is looked at what has to be said again."""
+CACHED_AGAIN_S = 10.0
+"""What the cache holds is told no more often."""
 WORK_VERSION = 2
 """The protocol version from which on there are attempts."""
 UNACKED_MAX = 256
@@ -82,12 +85,14 @@ class Connection:
         standing: Standing,
         vitals: Vitals,
         attempts: Attempts,
+        cache: Cache,
         patience: Patience,
         keep_key: Callable[[str], None],
     ) -> None:
         self._ws = ws
         self._hello = hello
         self._attempts = attempts
+        self._cache = cache
         self._outbox = Outbox()
         self._works = False
         """Both sides know of attempts."""
@@ -112,7 +117,13 @@ class Connection:
             if refused is not None:
                 return refused
             return await first_of(
-                self._read(), self._beat(), self._say_bye(), self._tell_news(), self._tell_again(), self._ship_logs()
+                self._read(),
+                self._beat(),
+                self._say_bye(),
+                self._tell_news(),
+                self._tell_again(),
+                self._tell_cached(),
+                self._ship_logs(),
             )
         finally:
             self._attempts.disconnected()
@@ -335,6 +346,20 @@ class Connection:
             await self._attempts.some()
             await asyncio.sleep(AGAIN_EVERY_S)
             self._attempts.again()
+
+    async def _tell_cached(self) -> Ended:
+        """What is in the cache, after a welcome and when that has changed. Of an empty one nothing is told before
+        something was in it: a coordinator that knows no blobs would not know the message."""
+        told: tuple[str, ...] = ()
+        while True:
+            digests = self._cache.digests()
+            if self._works and digests != told:
+                self._outbox.put(wire.Cached(digests=digests))
+                told = digests
+                await asyncio.sleep(CACHED_AGAIN_S)
+            self._cache.changed.clear()
+            if self._cache.digests() == told:
+                await self._cache.changed.wait()
 
     async def _ship_logs(self) -> Ended:
         """What attempts wrote, as the connection takes it."""

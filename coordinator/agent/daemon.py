@@ -23,8 +23,10 @@ import msgspec
 
 from coordinator import wire
 from coordinator.agent import channel, cleanup, control, log, machine
+from coordinator.agent.asking import Asking
 from coordinator.agent.attempts import Attempts
 from coordinator.agent.backoff import Backoff
+from coordinator.agent.cache import Cache
 from coordinator.agent.clock import boot_s
 from coordinator.agent.closing import Ended, Then, on_http_status
 from coordinator.agent.config import AgentConfig
@@ -32,12 +34,15 @@ from coordinator.agent.connection import FRAME_BYTES_MAX, Connection
 from coordinator.agent.endpoint import AttemptEndpoint
 from coordinator.agent.enrol import EnrolFailed, enrol
 from coordinator.agent.exits import AgentStop, Exit
+from coordinator.agent.fetching import Fetcher
 from coordinator.agent.keeper_line import KeeperLine
 from coordinator.agent.log import logger
 from coordinator.agent.offer import offered
+from coordinator.agent.places import work_of
 from coordinator.agent.plans import Plans
 from coordinator.agent.racing import first_of
 from coordinator.agent.reaching import hint_for
+from coordinator.agent.staging import Stager
 from coordinator.agent.standing import AgentStatus, Standing, Wish
 from coordinator.agent.state_dir import Identity, StateDir
 from coordinator.agent.tls import (
@@ -71,6 +76,7 @@ class Daemon:
     ) -> None:
         self.standing = Standing(process_id=start.process_id, daemon=start.daemon, resume_key=start.resume_key)
         self._config: AgentConfig = start.config
+        config = start.config
         self._patience = start.patience
         self._state = state
         self._to_keeper = to_keeper
@@ -78,7 +84,13 @@ class Daemon:
         self._told = asyncio.Event()
         self._listener = listener
         self._plans = Plans(to_keeper, f"http://127.0.0.1:{listener.getsockname()[1]}")
-        self.attempts = Attempts(to_keeper, self._plans.put, draw)
+        self._asking = Asking(draw)
+        self.cache = Cache(Path(config.state_dir) / "cache", config.cache_bytes_max, machine.boot_id())
+        fetcher = Fetcher(self._asking, self.cache, config.fetch_at_once, draw)
+        self._stager = Stager(
+            self._asking, fetcher, work_of(config), start.promises.isolation, to_keeper, self._plans.put
+        )
+        self.attempts = Attempts(to_keeper, self._plans.put, self._stager, draw)
         self._draw = draw
         self._vitals = vitals or Vitals()
         self._backoff = Backoff(self._patience.retry_ceilings_s, draw)
@@ -113,6 +125,7 @@ class Daemon:
             async with (
                 asyncio.TaskGroup() as group,
                 aiohttp.ClientSession(timeout=timeout) as http,
+                self._asking.open(),
                 control.serve(self._state.path, self.standing.ask, self.status),
                 AttemptEndpoint(self.attempts).serve(self._listener),
             ):
@@ -120,6 +133,7 @@ class Daemon:
                     group.create_task(self._pulse_forever()),
                     group.create_task(self._vitals.watch_gpus()),
                     group.create_task(self._plans.run()),
+                    group.create_task(self._stager.run()),
                 ]
                 try:
                     return await self._serve(http)
@@ -162,6 +176,7 @@ class Daemon:
             pin=decode_pin(identity.pin) if identity.pin else None,
             timeout_s=self._patience.connect_s,
         )
+        self._asking.aim(endpoint, trust, identity.credential)
         await self._told.wait()  # a hello without what is held here would end it
         while True:
             ended = await self._connect(http, endpoint, trust, identity, hello)
@@ -221,7 +236,7 @@ class Daemon:
             process_id=self.standing.process_id,
             agent_version=f"coord {metadata.version('coord')}",
             resources=self.attempts.offered,
-            promises=msgspec.structs.replace(self._promises, prefetch=PREFETCH),
+            promises=msgspec.structs.replace(self._promises, prefetch=PREFETCH, data=True),
             labels=config.labels,
         )
 
@@ -239,7 +254,9 @@ class Daemon:
         if isinstance(opened, Ended):
             return opened
         hello = msgspec.structs.replace(hello, resume_key=standing.resume_key)
-        connection = Connection(opened, hello, standing, self._vitals, self.attempts, self._patience, self._keep_key)
+        connection = Connection(
+            opened, hello, standing, self._vitals, self.attempts, self.cache, self._patience, self._keep_key
+        )
         ended = await connection.attend()
         if connection.welcomed_at_s is not None and boot_s() - connection.welcomed_at_s >= self._patience.steady_s:
             self._backoff.reset()

@@ -36,7 +36,7 @@ from coordinator.agent.journal import Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
 from coordinator.agent.offer import offered
-from coordinator.agent.places import Places
+from coordinator.agent.places import Places, work_of
 from coordinator.agent.probing import caps_cpu, isolation_of
 from coordinator.agent.state_dir import StateDir
 
@@ -139,7 +139,7 @@ class _Keeper:
         state_dir = Path(config.state_dir)
         state_dir = state_dir.resolve()
         journal = Journal(state_dir)
-        work = Path(config.work_dir).resolve() if config.work_dir else state_dir / "work"
+        work = work_of(config)
         self._places = Places(state_dir / "attempts", work, [held.place for held in journal.held.values()])
         cleanup.clear(state_dir, journal, self._places)
         self._home = CgroupHome.find(state_dir, cpu=config.cpu_limit)

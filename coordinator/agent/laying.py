@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from coordinator.agent import beneath
 from coordinator.agent.beneath import Unsafe
+from coordinator.agent.cache import free_bytes
 
 PIECE_BYTES = 16 << 20
 """Copied at a time: between two it is looked whether anybody still wants it."""
@@ -68,13 +69,18 @@ def lay(
 
 
 def copy_into(source: int, target: int, wanted: Callable[[], bool] = lambda: True) -> int:
-    """All bytes of one open file into another, empty one, sharing blocks where that is possible; how many."""
+    """All bytes of one open file into another, empty one, sharing blocks where that is possible; how many.
+
+    OSError(ENOSPC) before anything was written, where they would not fit.
+    """
     try:
         fcntl.ioctl(target, _FICLONE, source)
         return os.fstat(target).st_size
     except OSError as error:
         if error.errno not in _CANNOT_CLONE:
             raise
+    if free_bytes(target) < os.fstat(source).st_size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     copied = 0
     while wanted():
         more = _copy_piece(source, target, copied)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from coordinator.agent.config import AgentConfig
 from coordinator.agent.log import logger
 
 TRASH = ".trash"
@@ -76,6 +77,11 @@ class Place:
         for path in (*self.streams, f"{self.kept}/{PLAN}"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)  # noqa: PTH108
+
+
+def work_of(config: AgentConfig) -> Path:
+    """Where programs of this agent have their directories."""
+    return Path(config.work_dir).resolve() if config.work_dir else Path(config.state_dir).resolve() / "work"
 
 
 def place_at(kept: str, work: str) -> Place:

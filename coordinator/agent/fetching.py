@@ -1,0 +1,267 @@
+"""Blobs from the coordinator into the cache: each once, several at a time, verified while they are written.
+
+A connection that breaks is taken up where it ended; so is what an earlier daemon left half done. A blob that two
+attempts want is fetched by one of them while the other waits; if the one gives up, the other goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import aiohttp
+from blake3 import blake3
+
+from coordinator.agent.asking import CEILINGS_S, PASSING, UNREACHABLE, Asking, Refused, Whose, refusal, retry_after_s
+from coordinator.agent.backoff import Backoff
+from coordinator.agent.cache import BlobKey, Cache, NoRoom, free_bytes, is_intact
+from coordinator.agent.log import logger
+from coordinator.agent.parts import DiskFailed, Part
+
+THREADS = 4
+"""That write, compare and copy. The disk is the bound, not they."""
+GATHER_BYTES = 1 << 20
+"""Written at a time: a hop into a thread costs 0.1 ms."""
+TRIES_MAX = 2
+"""Of a blob that came whole and was not what its digest says."""
+URLS_MAX = 4
+"""Fresh URLs in a row that are refused without a byte."""
+_REFUSED = (401, 403, 404, 410)
+"""Of a signed URL: it has expired, or what it names is gone. A fresh one is asked for, which tells."""
+T = TypeVar("T")
+
+
+class Gone(Exception):
+    """The coordinator does not have it any more."""
+
+
+class Damaged(Exception):
+    """What the coordinator has under this digest is something else."""
+
+
+class Blob(NamedTuple):
+    """What is wanted, and where it was said to be; `url` may be empty: then it is asked for."""
+
+    digest: str
+    size: int
+    url: str = ""
+
+
+class _Lock:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
+class Fetcher:
+    """All fetches of one daemon. `at_once`: transfers at a time, over all attempts."""
+
+    def __init__(self, asking: Asking, cache: Cache, at_once: int, draw: Callable[[], float] = random.random) -> None:
+        self.cache = cache
+        self.fetched_bytes = 0
+        """That came over the network since this daemon began, twice where they came twice."""
+        self._asking = asking
+        self._slots = asyncio.Semaphore(at_once)
+        self._draw = draw
+        self._locks: dict[BlobKey, _Lock] = {}
+        self._threads = ThreadPoolExecutor(THREADS, "staging")
+
+    def close(self) -> None:
+        """Whoever used it has ended."""
+        self._threads.shutdown(wait=False)
+
+    @asynccontextmanager
+    async def having(self, tenant: str, blob: Blob, whose: Whose) -> AsyncIterator[Path]:
+        """The file with these bytes, verified, which stays while the block runs and must not be changed.
+
+        Waits for the network as long as it takes. Raises NoRoom, Gone, Damaged, DiskFailed, Stale, Refused.
+        """
+        key = tenant, blob.digest
+        async with self._alone(key):
+            if not await self._is_here(key, blob.size):
+                await self._fetch(key, blob, whose)
+            pin = self.cache.pinned(key)
+            pin.__enter__()
+        try:
+            yield self.cache.path(key)
+        finally:
+            pin.__exit__(None, None, None)
+
+    async def read(self, blob: Blob, whose: Whose) -> bytes:
+        """A small one, verified, past the cache: no more than `blob.size` bytes. Raises like `having`."""
+        data = bytearray()
+
+        async def take(response: aiohttp.ClientResponse) -> bool:
+            data.clear()
+            async for part in response.content.iter_any():
+                data.extend(part)
+                if len(data) > blob.size:
+                    raise Damaged(f"{blob.digest} has more than {blob.size} bytes")
+            return True
+
+        for _ in range(TRIES_MAX):
+            await self._transfer(blob, whose, lambda: 0, take)
+            self.fetched_bytes += len(data)
+            if blake3(data).hexdigest() == blob.digest:
+                return bytes(data)
+        raise Damaged(f"what comes as {blob.digest} is something else")
+
+    async def in_thread(self, work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
+        """`work` in a thread of ours. It is waited for even by a caller that is cancelled, and told to `stop` then:
+        nothing of it goes on."""
+        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            stop()
+            await asyncio.wait({future})
+            with contextlib.suppress(BaseException):
+                future.result()  # nobody is left whom it concerns
+            raise
+
+    # ---- one at a time
+
+    @asynccontextmanager
+    async def _alone(self, key: BlobKey) -> AsyncIterator[None]:
+        found = self._locks.setdefault(key, _Lock())
+        found.users += 1
+        try:
+            async with found.lock:
+                yield
+        finally:
+            found.users -= 1
+            if not found.users:
+                del self._locks[key]
+
+    async def _is_here(self, key: BlobKey, size: int) -> bool:
+        if not self.cache.has(key):
+            return False
+        with self.cache.pinned(key):
+            good = await self.in_thread(partial(is_intact, self.cache.path(key), key[1], size))
+        if not good:
+            self.cache.forget(key)
+        return good
+
+    # ---- over the network
+
+    async def _fetch(self, key: BlobKey, blob: Blob, whose: Whose) -> None:
+        """Have it whole and in its place. What came stays in the book when this is cut short."""
+        part = Part(self.cache.part(key), self.cache.path(key), blob.digest)
+        placed = False
+        try:
+            await self.in_thread(part.begin)
+            self.cache.forget(key)
+            await self.cache.promise(blob.size, part.length)
+            try:
+                await self._bring(part, blob, whose)
+                placed = True
+                self.cache.put(key, blob.size, whole=True)
+            finally:
+                self.cache.keep(blob.size)
+        except DiskFailed as failed:
+            if failed.full:
+                free = await asyncio.to_thread(free_bytes, self.cache.root)
+                raise NoRoom(blob.size - part.length, free, self.cache.root) from None
+            raise
+        finally:
+            await self.in_thread(part.close)
+            if not placed and part.length:
+                self.cache.put(key, part.length, whole=False)
+
+    async def _bring(self, part: Part, blob: Blob, whose: Whose) -> None:
+        for _ in range(TRIES_MAX):
+            if part.length > blob.size:
+                await self.in_thread(part.restart)
+            if part.length < blob.size:
+                await self._transfer(blob, whose, lambda: part.length, partial(self._receive, part, blob.size))
+            if await self.in_thread(part.place):
+                return
+            logger.warning("what came as %s is something else", blob.digest)
+            await self.in_thread(part.restart)
+        raise Damaged(f"what comes as {blob.digest} is something else")
+
+    async def _receive(self, part: Part, size: int, response: aiohttp.ClientResponse) -> bool:
+        """Into the file; also what came before a break. Whether that is all. While a piece is written the next ones
+        gather in the connection's buffer."""
+        if response.status == 200 and part.length:
+            await self.in_thread(part.restart)  # whoever answers knows no ranges
+        gathered: list[bytes] = []
+        left = size - part.length
+        try:
+            async for data in response.content.iter_any():
+                self.fetched_bytes += len(data)
+                gathered.append(data[:left])
+                left -= len(gathered[-1])
+                if len(data) > len(gathered[-1]):
+                    response.close()  # more than was announced: the digest will tell
+                    break
+                if size - part.length - left >= GATHER_BYTES:
+                    pieces, gathered = gathered, []
+                    await self.in_thread(partial(part.write, pieces))
+        finally:
+            if gathered:
+                await self.in_thread(partial(part.write, gathered))
+        return part.length >= size
+
+    async def _transfer(
+        self,
+        blob: Blob,
+        whose: Whose,
+        at: Callable[[], int],
+        take: Callable[[aiohttp.ClientResponse], Awaitable[bool]],
+    ) -> None:
+        """Have `take` read answers that begin with byte `at()`, until it says that it has everything."""
+        url, refused, backoff = blob.url, 0, Backoff(CEILINGS_S, self._draw)
+        while True:
+            before, wait_s, why = at(), 0.0, "it broke off"
+            if not url:
+                url = await self._fresh_url(blob, whose)
+            try:
+                async with self._slots, self._asking.signed("GET", url, headers=_range(before, blob)) as response:
+                    if _brings(response, before):
+                        if await take(response):
+                            return
+                    elif response.status in PASSING:
+                        wait_s, why = retry_after_s(response), f"HTTP {response.status}"
+                    elif response.status in _REFUSED and refused < URLS_MAX:
+                        url, why, refused = "", f"HTTP {response.status}", refused + 1
+                    else:
+                        raise await refusal(response)
+            except UNREACHABLE as error:
+                self._asking.forget_certificate()
+                why = str(error) or type(error).__name__
+            if at() > before:
+                backoff.reset()
+                refused = 0
+            wait_s = max(wait_s, backoff.next_s())
+            logger.debug("%s goes on at byte %d in %.1f s: %s", blob.digest, at(), wait_s, why)
+            await asyncio.sleep(wait_s)
+
+    async def _fresh_url(self, blob: Blob, whose: Whose) -> str:
+        try:
+            url = (await self._asking.urls(whose, [blob.digest])).get(blob.digest)
+        except Refused as error:
+            if error.status != 404:
+                raise
+            url = None
+        if url is None:
+            raise Gone(f"the coordinator has no {blob.digest} any more")
+        return url
+
+
+def _range(at: int, blob: Blob) -> dict[str, str]:
+    return {"Range": f"bytes={at}-", "If-Range": f'"{blob.digest}"'} if at else {}
+
+
+def _brings(response: aiohttp.ClientResponse, at: int) -> bool:
+    """Whether its body is the blob, from byte `at` or from the first one on."""
+    if response.status == 206:
+        return response.headers.get("Content-Range", "").startswith(f"bytes {at}-")
+    return response.status == 200
