@@ -184,12 +184,3 @@ class JobData(Struct, frozen=True, kw_only=True):
     inputs: tuple[StepInputs, ...]
     entries: tuple[TaskData, ...]
     next_page: str | None = None
-
-
-class ProgressEntry(Struct, frozen=True, kw_only=True):
-    """What a program said last of how far it is."""
-
-    at: Timestamp
-    fraction: float | None
-    values: dict[str, str]
-    text: str

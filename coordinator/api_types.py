@@ -40,6 +40,7 @@ from coordinator.api_work import NodePools as NodePools
 from coordinator.api_work import Obstacle as Obstacle
 from coordinator.api_work import Preview as Preview
 from coordinator.api_work import PriceEntry as PriceEntry
+from coordinator.api_work import ProgressEntry as ProgressEntry
 from coordinator.api_work import RankEntry as RankEntry
 from coordinator.api_work import StepEntry as StepEntry
 from coordinator.api_work import StepPlan as StepPlan

@@ -63,6 +63,8 @@ class JobEntry(Struct, frozen=True, kw_only=True):
     cost_text: str = "0"
     promised_at: Timestamp | None = None
     """When its first task was first expected to start."""
+    progress: float | None = None
+    """0..1 over all of its tasks, as far as programs tell; null where none does, and when it has ended."""
 
 
 class Jobs(Struct, frozen=True, kw_only=True):
@@ -139,6 +141,16 @@ class ChoiceEntry(Struct, frozen=True, kw_only=True):
     """It started before one that stands ahead of it, without delaying that one's planned start."""
 
 
+class ProgressEntry(Struct, frozen=True, kw_only=True):
+    """What a program said last of how far it is."""
+
+    at: Timestamp
+    fraction: float | None
+    """0..1; null: it gave none."""
+    values: dict[str, str]
+    text: str
+
+
 class AttemptEntry(Struct, frozen=True, kw_only=True):
     """One try of a task."""
 
@@ -161,6 +173,11 @@ class AttemptEntry(Struct, frozen=True, kw_only=True):
     choice: ChoiceEntry | None = None
     prefetched: bool = False
     """Granted behind others that run there: it starts when its agent has room."""
+    restored: int = 0
+    """The checkpoint that it resumed from; 0: none."""
+    progress: ProgressEntry | None = None
+    lost_ms: int | None = None
+    """Of one that ended without a result: how much it had done since its last checkpoint."""
 
 
 class TaskEntry(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import msgspec
@@ -38,6 +39,8 @@ SHOWN_TASKS = 50
 TRIES_MAX = 100
 """Of one task in an answer: the latest."""
 TASKS_PAGE = 5_000
+PROGRESS_TASKS_MAX = 1_000
+"""Live tasks of a job that are looked at for its progress."""
 TEXT_CHARS_MAX = 500
 _UNFINISHED = tuple(state for state in WorkState if state is not WorkState.COMPLETED)
 
@@ -132,6 +135,8 @@ async def submit_job(call: Call[SubmitQuery, Body], locks: KeyLocks) -> Ready:
 async def _submit(call: Call[SubmitQuery, Body], tenant: TenantName, spec: JobSpec, key: str) -> tuple[JobRow, bool]:
     """The job, and whether it was there already."""
     known = await call.deps.store.job_by_key(tenant, key) if key else None
+    digests = tuple({given.digest for step in spec.steps for given in step.inputs if given.step is None})
+    inputs = tuple(await call.deps.store.blobs(tenant, digests)) if digests else ()
     asked = hashlib.sha256(msgspec.json.encode(call.body, order="sorted")).hexdigest()
     result = await call.deps.engine.call(
         lambda request_id: events.JobSubmit(
@@ -143,6 +148,7 @@ async def _submit(call: Call[SubmitQuery, Body], tenant: TenantName, spec: JobSp
             idempotency_key=key,
             body_digest=asked,
             known=known,
+            inputs=inputs,
             any_priority=call.token is not None and call.token.role is Role.ADMIN,
         )
     )
@@ -182,12 +188,25 @@ def running_of(deps: ApiDeps, job_id: JobId) -> dict[int, int]:
     return {number: step.running for number, step in enumerate(job.steps)} if job is not None else {}
 
 
+def progress_of(deps: ApiDeps, row: JobRow) -> float | None:
+    """How far its tasks are together; None where none of those that run tells. For display alone."""
+    job = deps.engine.state.work.jobs.get(row.job_id)
+    if job is None:
+        return None
+    told: list[float] = []
+    tasks = chain.from_iterable(step.tasks.values() for step in job.steps)
+    for task in islice(tasks, PROGRESS_TASKS_MAX):
+        said = [one.row.progress.fraction for one in task.attempts.values() if one.row.progress is not None]
+        told += [fraction for fraction in said[-1:] if fraction is not None]
+    return min(1.0, (row.completed + sum(told)) / row.tasks) if told else None
+
+
 def entry_of(deps: ApiDeps, row: JobRow) -> t.JobEntry:
     """The job as it durably stands."""
     if row.state in ENDED:
         return job_entry(row, 0)
     row = structs.replace(row, reason=reason_of(deps.engine.state, row, deps.engine.policy))
-    return job_entry(row, sum(running_of(deps, row.job_id).values()))
+    return job_entry(row, sum(running_of(deps, row.job_id).values()), progress_of(deps, row))
 
 
 async def spec_of(deps: ApiDeps, job_id: JobId) -> JobSpec:
@@ -274,11 +293,19 @@ async def _tasks(
     tries: dict[TaskId, list[AttemptRow]] = {}
     wanted = [(row.step, row.task, row.attempts - TRIES_MAX) for row in rows] if attempts else []
     for attempt in await deps.store.attempts_of(job_id, wanted):
-        tries.setdefault(attempt.task_id, []).append(attempt)
+        tries.setdefault(attempt.task_id, []).append(_as_told(deps, attempt))
     return t.Tasks(
         entries=tuple(task_entry(row, spec.steps[row.step], tries.get(row.task_id, [])) for row in rows),
         next_page=page_token(_TasksPosition(rows[-1].step, rows[-1].task)) if more else None,
     )
+
+
+def _as_told(deps: ApiDeps, row: AttemptRow) -> AttemptRow:
+    """With what its program said last, which is written now and then alone."""
+    view = deps.views.attempts.get(row.attempt_id)
+    if view is None or view.row.progress is None:
+        return row
+    return structs.replace(row, progress=view.row.progress)
 
 
 async def why_job(call: Call[NoQuery, NoBody]) -> t.JobWhy:

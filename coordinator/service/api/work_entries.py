@@ -8,14 +8,14 @@ from coordinator import api_types as t
 from coordinator.core import commands
 from coordinator.core.amounts import UNIT, decimal_text
 from coordinator.core.ids import dotted
-from coordinator.core.rows import AttemptRow, AuditRow, Choice, ExitInfo, JobRow, StepRow, TaskRow, WorkState
+from coordinator.core.rows import AttemptRow, AuditRow, Choice, ExitInfo, JobRow, Progress, StepRow, TaskRow, WorkState
 from coordinator.core.work.jobspec import JobSpec, StepSpec, task_values
 from coordinator.jobfile.describe import ask_text, command_of, settings_of
 from coordinator.timetext import optional_text, to_text
 
 
-def job_entry(row: JobRow, running: int) -> t.JobEntry:
-    """One job; `running` of its tasks run."""
+def job_entry(row: JobRow, running: int, progress: float | None = None) -> t.JobEntry:
+    """One job; `running` of its tasks run, and are so far."""
     return t.JobEntry(
         job_id=row.job_id,
         tenant=row.tenant,
@@ -35,6 +35,7 @@ def job_entry(row: JobRow, running: int) -> t.JobEntry:
         cost=row.cost,
         cost_text=decimal_text(row.cost),
         promised_at=optional_text(row.promised_at_ms),
+        progress=progress,
     )
 
 
@@ -125,7 +126,14 @@ def attempt_entry(row: AttemptRow) -> t.AttemptEntry:
         ),
         choice=_choice(row.choice) if row.choice is not None else None,
         prefetched=row.prefetched,
+        restored=row.restored,
+        progress=_progress(row.progress) if row.progress is not None else None,
+        lost_ms=row.lost_ms,
     )
+
+
+def _progress(told: Progress) -> t.ProgressEntry:
+    return t.ProgressEntry(at=to_text(told.at_ms), fraction=told.fraction, values=dict(told.values), text=told.text)
 
 
 def _choice(choice: Choice) -> t.ChoiceEntry:
