@@ -35,6 +35,7 @@ class PlanMemory(Struct, frozen=True, gc=False, kw_only=True):
     made_ms: Ms
     betters: int
     stale: bool
+    first: bool
 
 
 class KeptMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -104,6 +105,7 @@ def _plan_memory(work: Work, plan: Plan) -> PlanMemory:
         made_ms=plan.made_ms,
         betters=plan.betters,
         stale=plan.stale,
+        first=plan.first,
     )
 
 
@@ -149,6 +151,7 @@ def _plan_of(memory: PlanMemory) -> Plan:
         made_ms=memory.made_ms,
         betters=memory.betters,
         stale=memory.stale,
+        first=memory.first,
     )
 
 

@@ -387,10 +387,11 @@ class Pass:
         if len(self._ahead) == policy.plans_max:
             for other in [other for other in work.plans if other not in self._ahead]:
                 self._drop_plan(other)
-        if plan is not None and (still_stands(state, plan, candidates, policy) or self._to_plan <= 0):
+        first = len(self._ahead) == 1
+        if plan is not None and (still_stands(state, plan, candidates, first, policy) or self._to_plan <= 0):
             return
         # The first of all is planned whenever others come after it; whoever is alone delays nobody.
-        now_and_then = len(self._ahead) > 1 or len(work.queue) == 1
+        now_and_then = not first or len(work.queue) == 1
         if now_and_then and state.now_ms < (line.tried_ms or 0) + policy.plan_every_ms:
             if len(work.queue) == 1:
                 self._drop_plan(want)

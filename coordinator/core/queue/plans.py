@@ -45,7 +45,8 @@ def make(
     """The earliest start on providers that are kept for nobody who stands `ahead`, by the alternative that can start
     first; plans of others there are dropped. None: too few are left. O(providers looked at x their attempts)."""
     work, nodes, before = state.work, want.shape.nodes, state.work.plans.get(want)
-    kept = {who for other, plan in work.plans.items() if other in ahead and other != want for who in plan.providers}
+    kept_for = [plan for other, plan in work.plans.items() if other in ahead and other != want]
+    kept = {who for plan in kept_for for who in plan.providers}
     own = before.providers if before is not None else ()
     best: tuple[Ms, Ask, list[tuple[Ms, int, float, ProviderId]], dict[ProviderId, Load]] | None = None
     able = sorted(candidates.able) if len(candidates.able) > LOOKED_AT_MAX else candidates.able
@@ -82,6 +83,7 @@ def make(
         then=then,
         made_ms=state.now_ms,
         betters=work.betters,
+        first=not kept_for,
     )
 
 
@@ -110,9 +112,11 @@ def refresh(state: ClusterState, plan: Plan) -> None:
     plan.seen, plan.dirty = work.moves, set()
 
 
-def still_stands(state: ClusterState, plan: Plan, candidates: Candidates, policy: Policy) -> bool:
-    """Whether it need not be looked at anew."""
+def still_stands(state: ClusterState, plan: Plan, candidates: Candidates, first: bool, policy: Policy) -> bool:
+    """Whether it need not be looked at anew. `first`: nobody stands ahead now."""
     if plan.stale or state.now_ms >= plan.start_ms or any(who not in candidates.able for who in plan.providers):
+        return False
+    if first and not plan.first:
         return False
     return plan.betters == state.work.betters or state.now_ms < plan.made_ms + policy.plan_every_ms
 

@@ -119,6 +119,8 @@ class Plan(Struct, kw_only=True):
     """`Work.betters` then."""
     stale: bool = False
     """Somebody who stands ahead of it took room there."""
+    first: bool
+    """Nobody stood ahead: what was kept for others then is no reason for a later start."""
 
 
 class Task(Struct, gc=False, kw_only=True):
@@ -161,6 +163,8 @@ class Attempt(Struct, gc=False, kw_only=True):
     """From when it was reckoned and when it should have ended: kept by `freeing.planned_end_ms` while that is ahead."""
     told_ms: Ms = 0
     """When its progress was written last."""
+    paced: tuple[Ms, float] | None = None
+    """Its first word of how far it is."""
     tenant: TenantName = TenantName("")
     """Its job's; empty when that had ended before the coordinator started."""
 

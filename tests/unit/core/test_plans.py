@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import JobId
+from coordinator.core.policy import Policy
 from coordinator.core.queue.freeing import SLACK_MS
 from coordinator.core.rows import AttemptRow, Resources
 from coordinator.core.work.jobspec import Arrangement
@@ -186,3 +187,21 @@ def test_the_first_of_the_queue_is_planned_at_once_whenever_it_was_looked_at_bef
     assert ["1.0.0.1"] == site.running("a"), "one CPU is free, and kept"
     (plan,) = site.state.work.plans.values()
     assert 30 * MINUTE == plan.want.limit_ms
+
+
+def test_who_comes_to_stand_first_is_planned_anew_though_its_plan_is_young() -> None:
+    """A start that was planned around the one before it is no promise: what was kept for that one is its own now, and
+    nobody behind gets it."""
+    site = Site("a", "b", offer=TWO, policy=Policy(plan_every_ms=10**9))
+    site.submit(a_job(asks=(Ask(cpus=UNIT),), time_limit_ms=60 * MINUTE))
+    site.submit(a_job(asks=(Ask(cpus=2 * UNIT),), time_limit_ms=100 * MINUTE))
+    (early,) = (who for who in "ab" if ["1.0.0.1"] == site.running(who))
+    site.submit(a_job(asks=(Ask(cpus=2 * UNIT),), time_limit_ms=10 * MINUTE))
+    site.submit(a_job(asks=(Ask(cpus=2 * UNIT),), time_limit_ms=20 * MINUTE))
+    site.submit(a_job(asks=(Ask(cpus=UNIT),), time_limit_ms=300 * MINUTE))
+    planned = [plan.providers for plan in site.state.work.plans.values()]
+    assert (early,) == planned[0] and (early,) != planned[1]
+    site.cancel(3)
+    site.run_to(1)
+    (plan,) = site.state.work.plans.values()
+    assert (early,) == plan.providers and ["1.0.0.1"] == site.running(early)
