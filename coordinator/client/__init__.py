@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, TypeVar
 
 from coordinator import api_types as t
+from coordinator.client.artifacts import Artifacts
 from coordinator.client.jobs import Jobs
 from coordinator.client.requests import Query, Requests, decoded, of_provider, segment
 from coordinator.client.stream import follow
@@ -66,6 +67,7 @@ class Client:
         self._requests = Requests(Transport(url, token, ca=ca, pin=pin, timeout_s=timeout_s))
         self.jobs = Jobs(self._requests)
         self.tenants = Tenants(self._requests)
+        self.artifacts = Artifacts(self._requests)
 
     def __enter__(self) -> Client:
         return self

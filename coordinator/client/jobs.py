@@ -5,9 +5,14 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from coordinator import api_types as t
+from coordinator.api_data import DataFile, JobData
+from coordinator.client.downloads import Wanted, fetch
+from coordinator.client.hashing import Moved
 from coordinator.client.requests import Query, Requests, decoded, with_query
 from coordinator.client.stream import MEDIA, events_of, follow
 from coordinator.core.errors import Code, CoordError
@@ -74,6 +79,35 @@ class Jobs:
             "page": page,
         }
         return self._requests.get(_of(job_id, "tasks"), t.Tasks, query)
+
+    def data(
+        self,
+        job_id: int,
+        *,
+        step: int | None = None,
+        limit: int = 100,
+        page: str | None = None,
+    ) -> JobData:
+        """One page of a job's inputs by step, and of what its tasks made: results and checkpoints."""
+        query: Query = {"step": step, "limit": limit, "page": page}
+        return self._requests.get(_of(job_id, "data"), JobData, query)
+
+    def get_output(
+        self,
+        job_id: int,
+        task: str,
+        file: DataFile,
+        root: Path,
+        path: str | None = None,
+        *,
+        force: bool = False,
+        moved: Moved | None = None,
+    ) -> bool:
+        """Have one file of a task's result (`STEP.TASK`) beneath the directory `root`, under `path` or its own;
+        verified. False when it was there already."""
+        target = with_query(_of(job_id, f"outputs/{quote(file.path)}"), {"task": task})
+        wanted = Wanted(target, path or file.path, file.digest, file.size, file.executable)
+        return fetch(self._requests.transport, wanted, root, force=force, moved=moved)
 
     def why(self, job_id: int) -> t.JobWhy:
         """Why it stands as it does: per constraint how many providers it rules out, and the nearest thing to change."""

@@ -1,0 +1,155 @@
+"""A job whose inputs are files of ours becomes one that names stored bytes: hashed here, sent where missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coordinator.api_data import ArtifactDetails
+from coordinator.client.hashing import Moved, digest_of
+from coordinator.client.local_files import Local, found
+from coordinator.client.uploads import LocalFile
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import digest_named
+from coordinator.jobfile.inputs import ARTIFACT, is_local
+from coordinator.jobfile.problems import Problems
+
+Job = dict[str, Any]
+Look = Callable[[str], ArtifactDetails]
+"""Finds an artifact by its name or digest."""
+Begin = Callable[[str, int], Moved]
+"""Told of what begins and how many bytes that is; gives whom to tell of each that is done."""
+
+
+class Staged(NamedTuple):
+    """A job that is fit to be submitted once `files` are stored."""
+
+    job: Job
+    files: tuple[LocalFile, ...]
+    """Ours that it names, each digest once."""
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def has_inputs(job: Mapping[str, Any]) -> bool:
+    """Whether there is anything to do here."""
+    return any("inputs" in part for _, part in _parts(job))
+
+
+def staged(job: Job, base: Path, look: Look, begin: Begin) -> Staged:
+    """`job` with digests instead of paths (relative to `base`) and names of artifacts; nothing is sent yet.
+
+    What is no input at all stays as it is: the coordinator tells of it. CoordError(BAD_JOB) lists every file and name
+    that cannot be taken, by its place in the job.
+    """
+    problems = Problems()
+    ours: dict[str, list[Local]] = {}
+    for path, source, to in _sources(job):
+        if not is_local(source):
+            continue
+        try:
+            ours[path] = found(source, base, to)
+        except CoordError as wrong:
+            problems.add(path, wrong.message, wrong.hint)
+    problems.check()
+    files = {local.path: local for locals_ in ours.values() for local in locals_}
+    moved = begin("hashing", sum(local.size for local in files.values()))
+    digests = {path: LocalFile(path, *digest_of(path, moved)) for path in files}
+    changed = _changed(job, ours, digests, look, problems)
+    problems.check()
+    return Staged(changed, tuple({file.digest: file for file in digests.values()}.values()))
+
+
+def _parts(job: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every table that may have inputs, by its path."""
+    yield "", job
+    if isinstance(defaults := job.get("defaults"), Mapping):
+        yield "defaults", defaults
+    steps = job.get("step")
+    for i, step in enumerate(steps if isinstance(steps, list | tuple) else ()):
+        if isinstance(step, Mapping):
+            yield f"step[{i}]", step
+
+
+def _sources(job: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
+    """(path in the job, from, to) of every input that is written as one."""
+    for path, part in _parts(job):
+        given = part.get("inputs")
+        for i, one in enumerate(given if isinstance(given, list | tuple) else ()):
+            source, to = (one.get("from"), one.get("to")) if isinstance(one, Mapping) else (one, None)
+            if isinstance(source, str) and (to is None or isinstance(to, str)):
+                yield f"{path}.inputs[{i}]".lstrip("."), source, to
+
+
+def _changed(
+    job: Job, ours: Mapping[str, list[Local]], digests: Mapping[Path, LocalFile], look: Look, problems: Problems
+) -> Job:
+    """A copy. Every input keeps its number, further files of a directory come last: what the coordinator says of
+    `inputs[2]` is then of the one that is written there."""
+    table = dict(job)
+    if isinstance(table.get("defaults"), Mapping):
+        table["defaults"] = dict(table["defaults"])
+    if isinstance(table.get("step"), list | tuple):
+        table["step"] = [dict(step) if isinstance(step, Mapping) else step for step in table["step"]]
+    for path, part in _parts(table):
+        given = part.get("inputs")
+        if not isinstance(given, list | tuple):
+            continue
+        first: list[Any] = []
+        more: list[Any] = []
+        for i, one in enumerate(given):
+            place = f"{path}.inputs[{i}]".lstrip(".")
+            taken = ours.get(place)
+            if taken is not None:
+                told = [_told(local, digests[local.path]) for local in taken]
+                first.append(told[0])
+                more += told[1:]
+                continue
+            try:
+                first.append(_named(one, look))
+            except CoordError as wrong:
+                if wrong.code not in (Code.BAD_JOB, Code.BAD_REQUEST, Code.NOT_FOUND):
+                    raise
+                problems.add(place, wrong.message, wrong.hint)
+        part["inputs"] = first + more  # type: ignore[index]  # the copies above
+    return table
+
+
+def _told(local: Local, file: LocalFile) -> Job:
+    return _stored(file.digest, local.to, file.size, local.executable)
+
+
+def _stored(digest: str, to: str, size: int, executable: bool) -> Job:
+    told: Job = {"from": f"{ARTIFACT}{digest}", "to": to, "size": size}
+    return told | {"executable": True} if executable else told
+
+
+def _named(one: Any, look: Look) -> Any:
+    """An artifact by its digest and with its size; anything else as it is."""
+    source, to = (one.get("from"), one.get("to")) if isinstance(one, Mapping) else (one, None)
+    if not isinstance(source, str) or not source.startswith(ARTIFACT):
+        return one
+    name = source.removeprefix(ARTIFACT)
+    if _is_plain_digest(name) and to is None:
+        return one
+    known = look(name)
+    own = known.artifact.name if known.artifact is not None else None
+    if to is None or to.endswith("/") or to == ".":
+        if own is None:
+            raise CoordError(
+                Code.BAD_JOB, f"{source} has no name of its own", 'say where it goes: { from, to = "FILE" }'
+            )
+        to = own if to in (None, ".") else to + own
+    executable = known.artifact is not None and known.artifact.executable
+    given = one.get("executable") if isinstance(one, Mapping) else None
+    return _stored(known.digest, to, known.size, executable if given is None else bool(given))
+
+
+def _is_plain_digest(text: str) -> bool:
+    try:
+        return digest_named(text)[0] == "blake3"
+    except CoordError:
+        return False
