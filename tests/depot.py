@@ -26,7 +26,7 @@ from coordinator.core.rows import (
     Promises,
     TaskRow,
 )
-from coordinator.core.work.jobspec import Input
+from coordinator.core.work.jobspec import Input, JobSpec
 from tests.site import TENANT, Site
 
 DATA = Promises(work=True, data=True)
@@ -179,8 +179,8 @@ class Depot(Site):
     def touch(self, *rows: BlobRow) -> commands.Decision:
         return self.decide(data.BlobsTouch(at_ms=self.now_ms, request_id=self.request(), known=rows))
 
-    def submit_with(self, spec: Any) -> commands.Decision:
-        """With the rows of its inputs, as the service attaches them."""
+    def submit_with(self, spec: JobSpec, inputs: tuple[BlobRow, ...] | None = None) -> commands.Decision:
+        """With the rows of its inputs, as the service attaches them, or with these."""
         digests = [given.digest for step in spec.steps for given in step.inputs if given.step is None]
         return self.decide(
             events.JobSubmit(
@@ -189,7 +189,7 @@ class Depot(Site):
                 tenant=TENANT,
                 by="token:t",
                 spec=spec,
-                inputs=self.known(digests),
+                inputs=self.known(digests) if inputs is None else inputs,
             )
         )
 
@@ -215,11 +215,11 @@ class Depot(Site):
 
     # ---- what agents ask
 
-    def claim(self, attempt: str, rank: int = 0, **more: Any) -> data.Claim:
-        """As the agent that has it makes it, as the core knows it; `more` makes it a lie."""
+    def claim(self, attempt: str, rank: int = 0) -> data.Claim:
+        """As the agent that has it makes it."""
         row = self.attempt(attempt)
-        told = {"provider_id": row.ranks[rank].provider_id, "attempt_id": row.attempt_id, "rank": rank}
-        return data.Claim(**(told | {"token": row.token} | more))
+        who = row.ranks[rank].provider_id
+        return data.Claim(provider_id=who, attempt_id=row.attempt_id, rank=rank, token=row.token)
 
     def files(self, *texts: str) -> tuple[FileEntry, ...]:
         return tuple(FileEntry(path=f"{text}.out", digest=digest_of(text), size=100) for text in texts)

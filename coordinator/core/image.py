@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from coordinator.core.data.image import DataImage, data_image, restore_data
 from coordinator.core.events import AgentHello, FiguresPublished
 from coordinator.core.ids import ConnId, Ms, ProviderId, ProviderKey, SessionId
 from coordinator.core.rows import OutageRow, PoolRow, ProviderRow, SessionRow, TokenRow
@@ -73,6 +74,7 @@ class StateImage(Struct, frozen=True, gc=False, kw_only=True):
     wheel: tuple[tuple[int, str], ...]
     wheel_next: int
     work: WorkImage
+    data: DataImage
 
 
 def image_of(state: ClusterState) -> StateImage:
@@ -104,6 +106,7 @@ def image_of(state: ClusterState) -> StateImage:
         wheel=wheel,
         wheel_next=wheel_next,
         work=work_image(state.work),
+        data=data_image(state.data, state.work.accounts),
     )
 
 
@@ -155,6 +158,7 @@ def state_of(image: StateImage) -> ClusterState:
     state.conns = dict(image.conns)
     state.restore_wheel(image.wheel, image.wheel_next)
     restore_work(state.work, image.work, state.promote_all)
+    restore_data(state.data, state.work.accounts, image.data)
     if image.figures is not None:
         by_provider = {figures.provider_id: figures for figures in image.figures.providers}
         state.figures = Figures(published=image.figures, by_provider=by_provider)

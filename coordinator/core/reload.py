@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
-from coordinator.core.commands import CloseCode, CloseLink, Decision, Put, Send
+from coordinator.core.commands import CloseCode, CloseLink, Decision, Delete, Put, Send
+from coordinator.core.data.image import carry_data
+from coordinator.core.data.live import Blob
 from coordinator.core.fleet.pace import fit_interval
 from coordinator.core.fleet.publish import changed
 from coordinator.core.policy import Policy
@@ -51,6 +54,7 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
         if conn_id not in fresh.conns:
             out.sends.append(Send(conn_id, again))
     rows = _undone_rows(undone)
+    carry_data(old.data, fresh.data, _undone_removals(undone))
     carry_work(old.work, fresh.work, fresh.now_ms, {row.job_id for row in rows if isinstance(row, JobRow)})
     for conn_id, provider_id in fresh.conns.items():
         carried = fresh.providers[provider_id].session
@@ -63,6 +67,12 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
 
 def _outages(undone: Iterable[Decision]) -> list[OutageRow]:
     return [row for row in _undone_rows(undone) if isinstance(row, OutageRow)]
+
+
+def _undone_removals(undone: Iterable[Decision]) -> set[Blob]:
+    """Blobs whose rows were removed by these."""
+    deletes = [write for decision in undone for write in decision.writes if isinstance(write, Delete)]
+    return {cast(Blob, write.key) for write in deletes if write.table == "blob"}
 
 
 def _undone_rows(undone: Iterable[Decision]) -> list[Row]:

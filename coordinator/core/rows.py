@@ -385,7 +385,8 @@ class ExitInfo(Struct, frozen=True, gc=False, kw_only=True):
 
     cause: EndCause
     code: int | None = None
-    """Exit status, where it exited by itself."""
+    """Exit status, where it exited by itself; of `stage` 28 (ENOSPC: no room on the provider), 2 (ENOENT: what it needs
+    is not there for anybody), or none."""
     signal: int | None = None
     text: str = ""
     """For people: why it could not be started, who killed it."""
@@ -517,6 +518,8 @@ class TaskRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, t
     """A retry backs off until then."""
     failed_on: tuple[ProviderId, ...] = ()
     """Where it failed, oldest first, each once."""
+    unstaged_on: tuple[ProviderId, ...] = ()
+    """Where what it needs could not be brought: it is placed elsewhere."""
     straggler: bool = False
     started_at_ms: Ms | None = None
     """When its last attempt began to run."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from coordinator.core.data.invariants import check_data
 from coordinator.core.data.live import Data
 from coordinator.core.data.loading import load_data
 from coordinator.core.events import AgentHello, FiguresPublished, ProviderFigures
@@ -316,6 +317,7 @@ class ClusterState:
         assert len(self.tokens) == len(self.tokens_by_digest)
         offers = {provider_id: (p.offer.cpus, p.offer.memory) for provider_id, p in self.providers.items() if p.session}
         check_work(self.work, offers)
+        check_data(self.data, self.work)
 
     def _check_session(self, provider: Provider, session: LiveSession) -> None:
         who = provider.row.provider_id

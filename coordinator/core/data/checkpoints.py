@@ -82,14 +82,14 @@ def _row(state: ClusterState, found: Claimed, event: CheckpointPublished, number
 def _take(
     state: ClusterState, found: Claimed, row: CheckpointRow, event: CheckpointPublished, policy: Policy, out: Decision
 ) -> None:
-    task, attempt, rule = found.task, found.attempt, found.step.spec.checkpoint
+    task, rule = found.task, found.step.spec.checkpoint
     assert rule is not None
     out.writes.append(Put(row))
     holder = holder_of_checkpoint(task.row.task_id, row.number)
     out.writes.append(Put(HoldRow(tenant=row.tenant, holder=holder, digests=tuple(sorted(event.digests)))))
     kept = (*task.row.checkpoints, row.number)
     for number in kept[: -max(1, rule.keep)]:
-        drop_checkpoint(attempt, number, out)
+        drop_checkpoint(row.tenant, task.row.task_id, number, out)
     put_task(
         task,
         out,
@@ -116,8 +116,8 @@ def on_damaged(state: ClusterState, event: CheckpointDamaged, out: Decision) -> 
     found = claimed(state, event.claim)
     task, number = found.task, event.number
     if number in task.row.checkpoints:
-        drop_checkpoint(found.attempt, number, out, row_too=False)
         row = event.known
+        drop_checkpoint(found.job.row.tenant, task.row.task_id, number, out, row_too=False)
         if row is not None and (row.job_id, row.step, row.task, row.number) == (*task.row.task_id, number):
             out.writes.append(Put(replace(row, damaged=event.why[:200] or "it could not be restored")))
         left = tuple(n for n in task.row.checkpoints if n != number)

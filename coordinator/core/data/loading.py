@@ -31,4 +31,3 @@ def add_upload(data: Data, accounts: Accounts, row: UploadRow) -> None:
     data.wheel.put(row.upload_id, row.expires_at_ms)
     account.uploads += row.size
     account.awaited += row.size
-    accounts.changed(account)

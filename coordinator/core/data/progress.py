@@ -22,6 +22,8 @@ def on_progress(state: ClusterState, event: AttemptProgress, policy: Policy, out
     told = Progress(at_ms=state.now_ms, fraction=event.fraction, values=event.values, text=event.text)
     if told.fraction is None and before is not None:
         told = replace(told, fraction=before.fraction)
+    if attempt.paced is None and told.fraction is not None:
+        attempt.paced = told.at_ms, told.fraction
     attempt.row = replace(attempt.row, progress=told)
     if state.now_ms - attempt.told_ms >= policy.progress_save_ms:
         attempt.told_ms = state.now_ms

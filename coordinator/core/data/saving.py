@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 
-from coordinator.core.commands import Decision, Delete
+from msgspec.structs import replace
+
+from coordinator.core.commands import Decision, Delete, SaveState, Send
 from coordinator.core.data.outcomes import holder_of_checkpoint
 from coordinator.core.fleet.forecast import curve_of, stays_on
-from coordinator.core.ids import Ms
+from coordinator.core.ids import Digest, Ms, ProviderId, TaskId, TenantName
 from coordinator.core.policy import Policy
 from coordinator.core.rows import TaskRow
 from coordinator.core.state import ClusterState
 from coordinator.core.work.jobspec import StepSpec
-from coordinator.core.work.live import Attempt, Task
+from coordinator.core.work.live import Attempt, Task, is_live
 
 STAYS_MIN = 1e-6
 HAZARD_OVER_MS: Ms = 3_600_000
@@ -63,9 +65,28 @@ def every_ms(state: ClusterState, attempt: Attempt, task: Task, spec: StepSpec, 
     return young_ms(cost_of(task.row, policy), hazard, policy)
 
 
-def drop_checkpoint(attempt: Attempt, number: int, out: Decision, *, row_too: bool = True) -> None:
+def ask_to_save(state: ClusterState, provider_id: ProviderId, why: str, out: Decision) -> None:
+    """Have what runs there take a checkpoint now, where it can. O(its attempts)."""
+    provider = state.providers.get(provider_id)
+    load = state.work.loads.get(provider_id)
+    conn_id = provider.session.conn_id if provider is not None and provider.session is not None else None
+    for attempt_id, rank in sorted(load.attempts) if load is not None and conn_id is not None else ():
+        attempt, job = state.work.attempts[attempt_id], state.work.jobs.get(attempt_id[0])
+        saves = job is not None and job.spec.steps[attempt_id[1]].checkpoint is not None
+        if saves and rank == 0 and is_live(attempt) and attempt.row.ranks[0].running and not attempt.stopping:
+            assert conn_id is not None
+            out.sends.append(Send(conn_id, SaveState(attempt_id=attempt_id, token=attempt.row.token, why=why)))
+
+
+def drop_checkpoint(tenant: TenantName, task_id: TaskId, number: int, out: Decision, *, row_too: bool = True) -> None:
     """It is not kept any more: nobody holds its blobs."""
-    task_id = attempt.row.task_id
-    out.writes.append(Delete("hold", (attempt.tenant, holder_of_checkpoint(task_id, number))))
+    out.writes.append(Delete("hold", (tenant, holder_of_checkpoint(task_id, number))))
     if row_too:
         out.writes.append(Delete("checkpoint", (*task_id, number)))
+
+
+def drop_checkpoints(tenant: TenantName, task: Task, out: Decision) -> None:
+    """The task completed: nobody will resume it. Its row is written by whoever calls."""
+    for number in task.row.checkpoints:
+        drop_checkpoint(tenant, task.row.task_id, number, out)
+    task.row = replace(task.row, checkpoints=(), saved_ms=None, manifest=Digest(""))

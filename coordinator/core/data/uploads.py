@@ -56,6 +56,7 @@ def on_open(state: ClusterState, event: UploadOpen, policy: Policy, out: Decisio
     if before is None:
         _check_room(state, upload, job, policy)
         add_upload(state.data, state.work.accounts, upload)
+        state.work.accounts.changed(state.work.accounts.of(tenant))
         out.writes.append(Put(upload))
     else:
         upload = state.data.uploads[before]

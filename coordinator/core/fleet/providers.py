@@ -18,6 +18,7 @@ from coordinator.core.commands import (
     TellDrain,
     TokenChanged,
 )
+from coordinator.core.data.saving import ask_to_save
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import ProviderDrain, ProviderEnrol, ProviderForget, ProviderResume
 from coordinator.core.fleet.publish import changed, view_of
@@ -198,6 +199,7 @@ def on_drain(state: ClusterState, event: ProviderDrain, out: Decision) -> None:
     audit.record(state, out, "provider", who, "drained", why=event.note, by=event.by, provider_id=who)
     _tell_drain(provider, out)
     recall_all(state, who, "its provider is drained", out)
+    ask_to_save(state, who, "its provider is drained", out)
     out.replies.append(Reply(event.request_id, view_of(provider)))
 
 

@@ -61,9 +61,10 @@ def want_of(tenant: TenantName, priority: int, spec: StepSpec) -> Want:
 def want_of_task(step: Step, task: Task) -> Want:
     """Its step's, without the providers that it must not go to again."""
     row = task.row
-    if row.failed_on and (step.spec.retry.elsewhere or row.exit_code in (126, 127)):
-        return replace(step.want, shape=replace(step.want.shape, avoid=tuple(sorted(row.failed_on))))
-    return step.want
+    avoid = row.failed_on if row.failed_on and (step.spec.retry.elsewhere or row.exit_code in (126, 127)) else ()
+    if row.unstaged_on:
+        avoid = tuple({*avoid, *row.unstaged_on})
+    return replace(step.want, shape=replace(step.want.shape, avoid=tuple(sorted(avoid)))) if avoid else step.want
 
 
 def has_room(step: Step) -> bool:

@@ -29,6 +29,9 @@ def charge_exit(state: ClusterState, attempt: Attempt, rank: int, exit: ExitInfo
     if exit.cause is EndCause.AGENT and not exit.ran_ms:  # nobody saw its end
         charge_lost(state, attempt, rank, out)
         return
+    if exit.cause is EndCause.STAGE:  # it never ran
+        stop_rank(state.work.accounts, attempt.tenant, row.attempt_id, rank)
+        return
     _charge(state, attempt, rank, min(_began_ms(row) + exit.ran_ms, state.now_ms), out)
 
 

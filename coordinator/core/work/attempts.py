@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from coordinator.core.commands import Decision, Promised, Send, Settled, StopAttempt
 from coordinator.core.data.outcomes import publish_result, withdraw_result
+from coordinator.core.data.saving import drop_checkpoints, saved_to_ms
 from coordinator.core.data.uploads import end_uploads
 from coordinator.core.events import AgentGranted, AgentRefused, AttemptExited, AttemptPhase
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, dotted
@@ -20,7 +21,7 @@ from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants import metering
 from coordinator.core.tenants.account import hold_for, let_go
-from coordinator.core.tenants.charging import charge_exit, charge_lost
+from coordinator.core.tenants.charging import charge_exit, charge_lost, last_heard_ms
 from coordinator.core.work.endings import end_task, rank_freed, stop, take_back
 from coordinator.core.work.leases import (
     drop_if_free,
@@ -42,6 +43,7 @@ from coordinator.core.work.retries import (
     lost,
     praise_provider,
     told,
+    unstaged,
 )
 from coordinator.core.work.transitions import (
     audit_attempt,
@@ -67,6 +69,8 @@ OWN_FAULTS = frozenset(
 )
 """Ends that are the program's own, not its agent's or ours."""
 LASTED_MAX = 100
+STAGED = "its inputs are being brought there"
+UPLOADING = "its program has ended, its outputs are being sent"
 
 
 def addressed(state: ClusterState, conn_id: ConnId, attempt_id: AttemptId, rank: int) -> tuple[Attempt | None, bool]:
@@ -155,7 +159,8 @@ def unanswered(state: ClusterState, attempt: Attempt, why: str, out: Decision) -
 
 
 def on_phase(state: ClusterState, event: AttemptPhase, policy: Policy, out: Decision) -> None:
-    """It runs, it is frozen, or it runs again. One that does not count any more is to be ended there."""
+    """It runs, it is frozen, or it runs again; or what it needs is brought, or what it made is sent. One that does not
+    count any more is to be ended there."""
     attempt, theirs = addressed(state, event.conn_id, event.attempt_id, event.rank)
     if not theirs:
         return
@@ -168,9 +173,13 @@ def on_phase(state: ClusterState, event: AttemptPhase, policy: Policy, out: Deci
 
 
 def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, policy: Policy, out: Decision) -> None:
-    """What an agent says of a rank that was launched: `running` or `frozen`. Of one in doubt it is noted only."""
+    """What an agent says of a rank that was launched: `staging`, `running`, `frozen` or `uploading`. Of one in doubt it
+    is noted only. Who uploads runs, for all that concerns its lease."""
     row = attempt.row
     by = f"agent:{row.ranks[rank].provider_id}"
+    if phase == "staging":
+        _is_staged(state, attempt, rank, out)
+        return
     if not row.ranks[rank].running:
         attempt.row = row = set_rank(row, rank, running=True)
         _take_turn(state, attempt, rank)
@@ -185,6 +194,18 @@ def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, pol
         move_attempt(state, attempt, AttemptState.RUNNING, out, why="thawed", by=by)
     elif row.state is AttemptState.STAGING and all(r.running or r.exit is not None for r in row.ranks):
         begin(state, attempt, by, out)
+    if phase == "uploading" and attempt.row.state is AttemptState.RUNNING and attempt.row.reason != UPLOADING:
+        put_attempt(attempt, out, reason=UPLOADING)
+
+
+def _is_staged(state: ClusterState, attempt: Attempt, rank: int, out: Decision) -> None:
+    """What it needs is being brought: that takes as long as it takes, and nobody is slow to begin."""
+    row = attempt.row
+    if row.state is not AttemptState.STAGING or row.ranks[rank].running or attempt.stopping:
+        return
+    state.work.wheel.drop(row.attempt_id)
+    if row.reason != STAGED:
+        put_attempt(attempt, out, reason=STAGED)
 
 
 def _take_turn(state: ClusterState, attempt: Attempt, rank: int) -> None:
@@ -370,6 +391,11 @@ def _unsuccessful(
             _close(state, attempt, AttemptState.FAILED, told(exit), by, out)
             failed(state, job, step, task, attempt, rank, exit, policy, out)
             return
+    for rank, exit in enumerate(exits):
+        if exit is not None and exit.cause is EndCause.STAGE:
+            _close(state, attempt, AttemptState.LOST, told(exit), by, out)
+            unstaged(state, job, step, task, attempt, rank, exit, policy, out)
+            return
     why = _loss(attempt, exits)
     if has_not_begun(attempt) and all(row.released for row in attempt.row.ranks):
         _close(state, attempt, AttemptState.TAKEN_BACK, why, by, out)
@@ -390,7 +416,9 @@ def _loss(attempt: Attempt, exits: list[ExitInfo | None]) -> str:
 
 
 def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by: str, out: Decision) -> None:
-    metered_ms = attempt.row.metered_ms
+    metered_ms, lost_ms = attempt.row.metered_ms, None
+    if to is not AttemptState.COMPLETED:
+        lost_ms = lost_work_ms(state, attempt)
     for rank, row in enumerate(attempt.row.ranks):
         if row.exit is None:
             metered_ms = charge_lost(state, attempt, rank, out) or metered_ms
@@ -401,10 +429,35 @@ def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by
     silent = any(not row.released for row in attempt.row.ranks)
     let_go(state.work.accounts, attempt.tenant, attempt.row)
     move_attempt(
-        state, attempt, to, out, why=why, by=by, fenced=silent, ended_at_ms=state.now_ms, metered_ms=metered_ms
+        state,
+        attempt,
+        to,
+        out,
+        why=why,
+        by=by,
+        fenced=silent,
+        ended_at_ms=state.now_ms,
+        metered_ms=metered_ms,
+        lost_ms=lost_ms,
     )
     state.work.wheel.drop(attempt.row.attempt_id)
     drop_if_free(state.work, attempt)
+
+
+def lost_work_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
+    """How much of what it did until its end, as far as that was heard of, no checkpoint has. None: it never began."""
+    began_ms = attempt.row.started_at_ms
+    if began_ms is None:
+        return None
+    ended_ms = began_ms
+    for rank, row in enumerate(attempt.row.ranks):
+        if row.exit is not None and row.exit.ran_ms:
+            ended_ms = max(ended_ms, min(began_ms + row.exit.ran_ms, state.now_ms))
+        else:
+            heard_ms = last_heard_ms(state, row.provider_id)
+            ended_ms = max(ended_ms, min(attempt.renewed_ms[rank], heard_ms or state.now_ms))
+    task = state.work.task(attempt.row.task_id)
+    return max(0, ended_ms - saved_to_ms(task.row if task is not None else None, began_ms))
 
 
 def _completed(state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, by: str, out: Decision) -> None:
@@ -414,6 +467,8 @@ def _completed(state: ClusterState, job: Job, step: Step, task: Task, attempt: A
     step.lasted_ms = [*step.lasted_ms[-(LASTED_MAX - 1) :], exit.ran_ms]
     for row in attempt.row.ranks:
         praise_provider(state, row.provider_id, out)
+    if task.row.checkpoints:
+        drop_checkpoints(attempt.tenant, task, out)
     end_task(state, job, step, task, WorkState.COMPLETED, out, by=by, exit_code=0)
 
 
@@ -464,7 +519,15 @@ def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> No
     work.wheel.drop(task.row.task_id)
     task.row = replace(task.row, losses=max(0, task.row.losses - charged), not_before_ms=None)
     move_attempt(
-        state, attempt, AttemptState.RUNNING, out, why=why, ended_at_ms=None, doubted_at_ms=None, lease_over_ms=None
+        state,
+        attempt,
+        AttemptState.RUNNING,
+        out,
+        why=why,
+        ended_at_ms=None,
+        doubted_at_ms=None,
+        lease_over_ms=None,
+        lost_ms=None,
     )
     hold_for(work.accounts, attempt.tenant, attempt.row)
     metering.start(work.accounts, attempt.tenant, attempt.row, step.row.task_estimate)

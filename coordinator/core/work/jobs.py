@@ -312,6 +312,7 @@ def _put_back(state: ClusterState, job: Job, event: JobRetry, out: Decision) -> 
             losses=0,
             not_before_ms=None,
             failed_on=(),
+            unstaged_on=(),
             straggler=False,
             started_at_ms=None,
             ended_at_ms=None,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from coordinator.core.amounts import Share
-from coordinator.core.commands import AttemptChanged, Decision, Grant, Launch, Message, Put, Send, StopAttempt
-from coordinator.core.data.saving import every_ms
+from coordinator.core.commands import AttemptChanged, Decision, Grant, Launch, Message, Put, Send, StopAttempt, Warm
+from coordinator.core.data.saving import every_ms, unsaved_ms
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import hold, line_up, promote, release
@@ -94,7 +94,8 @@ def due_term_ms(state: ClusterState, attempt: Attempt, spec: StepSpec, policy: P
     first = first_term_ms(state, spec, policy)
     if spec.on_lost.mode != "auto" or attempt.row.started_at_ms is None:
         return first
-    at_stake = (state.now_ms - attempt.row.started_at_ms) * policy.term_unsaved_share
+    task = state.work.task(attempt.row.task_id) if spec.checkpoint is not None else None
+    at_stake = unsaved_ms(state, attempt, task) * policy.term_unsaved_share
     term, longest = first, max(first, policy.term_max_ms)
     while term < longest and min(2 * term, longest) <= at_stake:
         term = min(2 * term, longest)
@@ -150,9 +151,13 @@ def rank_row(state: ClusterState, provider_id: ProviderId, share: Share) -> Rank
 
 
 def reserve(state: ClusterState, attempt: Attempt, why: str, out: Decision) -> None:
-    """It waits under its reservation until the attempt before it cannot be running."""
+    """It waits under its reservation until the attempt before it cannot be running. What it needs is brought there."""
     put_attempt(attempt, out, reason=why)
     audit_attempt(state, attempt, out, AttemptState.RESERVED.value, why=why)
+    home = home_of(state.work, attempt)
+    if home is not None and (home[1].spec.inputs or home[2].row.checkpoints):
+        for rank, row in enumerate(attempt.row.ranks):
+            tell(state, row.provider_id, Warm(attempt_id=attempt.row.attempt_id, rank=rank), out)
 
 
 def grant(

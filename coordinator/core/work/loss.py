@@ -7,14 +7,16 @@ ends by the wheel alone, after our own stalls were forgiven.
 from __future__ import annotations
 
 from coordinator.core.commands import Decision
+from coordinator.core.data.lasting import remaining_ms
+from coordinator.core.data.saving import unsaved_ms
 from coordinator.core.fleet.forecast import returns, stays_once_back
 from coordinator.core.ids import AttemptId, Ms, ProviderId
 from coordinator.core.policy import Policy
-from coordinator.core.queue.lines import fit_task, horizon_ms, leave
+from coordinator.core.queue.lines import fit_task, leave
 from coordinator.core.rows import AttemptState
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
-from coordinator.core.work.attempts import finish, unanswered
+from coordinator.core.work.attempts import STAGED, finish, unanswered
 from coordinator.core.work.endings import STOP_AGAIN_MS, rank_freed, recall, stop, take_back
 from coordinator.core.work.leases import (
     drop_if_free,
@@ -102,11 +104,11 @@ def wants_replacement(state: ClusterState, step: Step, attempt: Attempt, policy:
     if mode != "auto":
         return mode == "retry"
     left_ms = max(0, lease_over_ms(attempt) - state.now_ms)
-    unsaved_ms = state.now_ms - (attempt.row.started_at_ms or state.now_ms)
-    rest_ms = max(0, horizon_ms(step.spec) - unsaved_ms)
+    at_stake_ms = unsaved_ms(state, attempt, state.work.task(attempt.row.task_id))
+    rest_ms = remaining_ms(state, attempt, step.spec)
     back = min(_return_probability(state, attempt, rank, left_ms, policy) for rank in attempt.silent)
     saves = min(_saves(state, attempt, rank, rest_ms) for rank in attempt.silent)
-    return back * saves * unsaved_ms <= (1 - back) * left_ms
+    return back * saves * at_stake_ms <= (1 - back) * left_ms
 
 
 def _return_probability(state: ClusterState, attempt: Attempt, rank: int, left_ms: int, policy: Policy) -> float:
@@ -205,7 +207,7 @@ def _review_live(state: ClusterState, attempt: Attempt, policy: Policy, out: Dec
         _review_grant(state, attempt, policy, out)
     elif row.state is AttemptState.STAGING and not attempt.stopping and has_not_begun(attempt):
         recall(state, attempt, "those before it last longer than expected", out)
-    elif row.state is AttemptState.STAGING and not attempt.stopping:
+    elif row.state is AttemptState.STAGING and not attempt.stopping and row.reason != STAGED:
         since_ms = attempt.renewed_ms[0]
         audit_attempt(state, attempt, out, "slow", row.state.value, "ordered to launch, and slow to begin")
         put_attempt(attempt, out, reason=f"was ordered to launch {(state.now_ms - since_ms) // 1000} s ago at least")

@@ -31,8 +31,13 @@ from coordinator.core.work.transitions import move_task, put_task
 
 NOT_BY_DEFAULT = ("exit:126", "exit:127", "timeout", "log_full", "output")
 """A second try of these would end like the first, unless it is made elsewhere (126, 127: it is missing)."""
+ENOENT, ENOSPC = 2, 28
+"""What an agent says with the cause `stage`: it is not there for anybody; there is no room for it on the provider."""
+EXIT_OF_INPUT = 66
+"""EX_NOINPUT of sysexits.h."""
 EXIT_OF_OUTPUT = 73
 """EX_CANTCREAT of sysexits.h: what a task without its outputs ended with, whatever its program did."""
+_WHATEVER_IT_SAID = MappingProxyType({EndCause.OUTPUT: EXIT_OF_OUTPUT, EndCause.STALLED: 124})
 SIGNALS = (
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM"
 )  # fmt: skip
@@ -47,13 +52,13 @@ def signal_name(number: int | None) -> str:
 def exit_code_of(exit: ExitInfo) -> int | None:
     """One number for how it ended, as a shell would give it: 128 + signal, 124 for a time limit or no progress, 127 for
     no start, 73 for missing outputs."""
-    if exit.cause is EndCause.OUTPUT:
-        return EXIT_OF_OUTPUT
+    if exit.cause in _WHATEVER_IT_SAID:
+        return _WHATEVER_IT_SAID[exit.cause]
     if exit.code is not None:
         return exit.code
     if exit.signal is not None:
         return 128 + exit.signal
-    return {EndCause.TIMEOUT: 124, EndCause.STALLED: 124, EndCause.START: 127, EndCause.OOM: 137}.get(exit.cause)
+    return {EndCause.TIMEOUT: 124, EndCause.START: 127, EndCause.OOM: 137}.get(exit.cause)
 
 
 def cause_of(exit: ExitInfo) -> str:
@@ -200,6 +205,39 @@ def _no_more(state: ClusterState, job: Job, step: Step, task: Task, cause: str, 
     if len(row.failed_on) >= policy.storm_providers:
         return f"it failed on {len(row.failed_on)} providers"
     return ""
+
+
+def unstaged(
+    state: ClusterState,
+    job: Job,
+    step: Step,
+    task: Task,
+    attempt: Attempt,
+    rank: int,
+    exit: ExitInfo,
+    policy: Policy,
+    out: Decision,
+) -> None:
+    """What it needs could not be brought to this rank's provider: charged like a loss, and tried elsewhere if there is
+    an elsewhere, behind a backoff. What is not there for anybody ends the task."""
+    where, words = attempt.row.ranks[rank].provider_id, told(exit)
+    if exit.code == ENOENT:
+        end_task(state, job, step, task, WorkState.FAILED, out, why=words, exit_code=EXIT_OF_INPUT)
+        return
+    if exit.code == ENOSPC:
+        blame_provider(state, where, job.row.job_id, policy, out)
+    avoided = task.row.unstaged_on if where in task.row.unstaged_on else (*task.row.unstaged_on, where)
+    if not could_ever(state, step, policy, avoid=avoided):
+        avoided = ()
+    put_task(task, out, losses=task.row.losses + 1, unstaged_on=avoided)
+    if task.row.losses > step.spec.retry.losses:
+        why = f"{words}; lost {task.row.losses} times, {step.spec.retry.losses} were allowed"
+        end_task(state, job, step, task, WorkState.FAILED, out, why=why, exit_code=EXIT_OF_INPUT)
+        return
+    delay_ms = backoff_ms(step.spec.retry, task.row.losses, dotted(attempt.row.attempt_id), policy)
+    _count_retry(state, job, policy, out)
+    why = f"{words} on {where}; tried again in {delay_ms / 1000:.1f} s"
+    again(state, job, step, task, out, why=why, waits_for="backoff", delay_ms=delay_ms)
 
 
 def lost(
