@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.group(short_help="Back up, restore and check the data directory.")
 def db() -> None:
-    """The data directory is the truth: two SQLite databases and the sealed segments.
+    """The data directory is the truth: two SQLite databases, sealed segments, logs and blobs.
 
     \b
     coord db backup
@@ -70,7 +70,10 @@ def restore(backup_dir: Path, data: Path | None, config_file: Path | None) -> No
 
     config = Config(file=config_file, flags=given(data=("--data", data)))
     place = config.data().absolute()
-    before = restore_files(backup_dir.absolute(), place, config.secret("COORD_FAILPOINT") or "")
+    failpoint = config.secret("COORD_FAILPOINT") or ""
+    before = restore_files(
+        backup_dir.absolute(), place, failpoint, lambda problem: terminal.say(terminal.safe(problem))
+    )
     if before is not None:
         terminal.say(f"what was there is kept in {terminal.safe(str(before))}")
     terminal.say(f"restored {terminal.safe(str(backup_dir))} into {terminal.safe(str(place))}; start it: coord serve")
@@ -81,7 +84,7 @@ def restore(backup_dir: Path, data: Path | None, config_file: Path | None) -> No
 @json_option
 @reaches
 def check(reach: Reach, offline: bool, output: str) -> int:
-    """Check both databases and the digest of every sealed segment. Exit status 1 when there is a problem.
+    """Check both databases and the digests of segments and blobs. Exit status 1 when there is a problem.
 
     \b
     coord db check
@@ -105,14 +108,30 @@ def _offline(data: Path) -> CheckAnswer:
         )
 
     report = check_files(data)
-    return CheckAnswer(files=report.files, rows=report.rows, segments=report.segments, problems=report.problems)
+    return CheckAnswer(
+        files=report.files,
+        rows=report.rows,
+        segments=report.segments,
+        problems=report.problems,
+        blobs=report.blobs,
+        unread=report.unread,
+        ownerless=report.ownerless,
+    )
 
 
 def print_check(answer: CheckAnswer, form: str) -> int:
     if form == "json":
         output.print_json(answer)
     else:
-        click.echo(f"{answer.files} files, {answer.rows} rows, {answer.segments} segments checked")
+        click.echo(
+            f"{answer.files} files, {answer.rows} rows, {answer.segments} segments, {answer.blobs} blobs checked"
+        )
+        if answer.unread:
+            click.echo(
+                f"{answer.unread} blobs were not read for lack of time: stop it and run coord db check --offline"
+            )
+        if answer.ownerless:
+            click.echo(f"{answer.ownerless} files of blobs have no row; a sweep collects them")
         for problem in answer.problems:
             click.echo(f"problem: {terminal.safe(problem)}")
         click.echo("no problems" if not answer.problems else f"{len(answer.problems)} problems")

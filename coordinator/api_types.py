@@ -467,6 +467,11 @@ class CheckAnswer(Struct, frozen=True, kw_only=True):
     rows: int
     segments: int
     problems: tuple[str, ...]
+    blobs: int = 0
+    unread: int = 0
+    """Of these, those whose bytes were not looked at: it would have taken too long."""
+    ownerless: int = 0
+    """Files of blobs without a row: what a crash left for the next sweep."""
 
 
 class BackupRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

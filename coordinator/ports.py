@@ -152,6 +152,11 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     rows: int
     segments: int
     problems: tuple[str, ...]
+    blobs: int = 0
+    unread: int = 0
+    """Of these, those whose bytes were not looked at: it would have taken too long."""
+    ownerless: int = 0
+    """Bytes of blobs without a row: what a crash left for the next sweep."""
 
 
 class Store(Protocol):
@@ -334,11 +339,11 @@ class Store(Protocol):
         ...
 
     async def backup(self, directory: Path) -> Path:
-        """Write a consistent copy (both databases, the segments and the logs) into a new directory and return it."""
+        """Write a consistent copy (both databases, segments, logs and blobs) into a new directory and return it."""
         ...
 
     async def check(self) -> CheckReport:
-        """Integrity of both databases, digests of every segment, logs against what agents said of them."""
+        """Integrity of both databases, digests of segments and blobs, logs against what agents said of them."""
         ...
 
     async def close(self) -> None: ...

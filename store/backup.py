@@ -1,4 +1,4 @@
-"""Backup of a running store: both databases as of one moment, their segments, the logs, and a manifest of digests."""
+"""Backup of a running store: both databases as of one moment, their segments, logs and blobs, and a manifest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from coordinator.core.errors import Code, CoordError
 from store import manifest
+from store.blob_backup import copy_blobs, need_blobs
 from store.failpoints import FailPoints
 from store.layout import DIRECTORY_MODE, FILE_MODE, DataDir, link_or_copy, sync_directory, write_private
 from store.log_backup import copy_logs
@@ -45,14 +46,20 @@ class Contents(Struct, frozen=True, kw_only=True):
     coordinator_id: str
     made_at: str
     files: tuple[BackupFile, ...]
+    """But for blobs: of these the truth's rows say what there must be."""
+    missing: tuple[str, ...] = ()
+    """Blobs that were not there to be saved, as TENANT/DIGEST."""
 
 
-async def back_up(data: DataDir, parent: Path, truth: Writer, telemetry: Writer, points: FailPoints) -> Path:
+async def back_up(
+    data: DataDir, parent: Path, truth: Writer, telemetry: Writer, points: FailPoints, report: Callable[[str], None]
+) -> Path:
     """Write a new directory `coord-<UTC time>` into `parent` and return it, verified and durable.
 
     Both writers stand still only while the two snapshots are opened (milliseconds); the copying goes on beside
-    them. Segments must not be sealed or removed meanwhile. Segments and complete logs are hard links on the same
-    file system; a log that grows is copied as far as it is.
+    them. Segments must not be sealed or removed meanwhile, nor bytes of blobs removed. Segments, blobs and complete
+    logs are hard links on the same file system; a log that grows is copied as far as it is. `report` is told of blobs
+    that are lost: what there is is saved all the same.
     """
     name = f"coord-{datetime.fromtimestamp(time.time(), UTC).strftime('%Y%m%dT%H%M%SZ')}-{secrets.token_hex(2)}"
     partial = parent / f".{name}.partial"
@@ -61,14 +68,16 @@ async def back_up(data: DataDir, parent: Path, truth: Writer, telemetry: Writer,
         with ExitStack() as stack:
             async with truth.paused(), telemetry.paused():
                 snapshots = await asyncio.to_thread(_snapshots, data, stack)
-            await asyncio.to_thread(_copy, data, partial, snapshots)
-        await asyncio.to_thread(_finish, data, partial, parent / name, points)
+            missing = await asyncio.to_thread(_copy, data, partial, snapshots)
+        await asyncio.to_thread(_finish, data, partial, parent / name, missing, points)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         failure = translated(error, partial)
         if failure is error:
             raise
         raise failure from error
+    for place in missing:
+        report(f"blobs/{place} is lost: it is not in the backup {name} either")
     return parent / name
 
 
@@ -91,7 +100,8 @@ def _snapshots(data: DataDir, stack: ExitStack) -> list[sqlite3.Connection]:
     return found
 
 
-def _copy(data: DataDir, target: Path, snapshots: list[sqlite3.Connection]) -> None:
+def _copy(data: DataDir, target: Path, snapshots: list[sqlite3.Connection]) -> tuple[str, ...]:
+    """Returns the blobs that are lost."""
     for connection, path in zip(snapshots, (data.truth, data.telemetry), strict=True):
         copy = target / path.name
         os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
@@ -105,9 +115,10 @@ def _copy(data: DataDir, target: Path, snapshots: list[sqlite3.Connection]) -> N
         link_or_copy(data.segments / segment.file, target / data.segments.name / segment.file)
     copy_logs(data.logs, target / data.logs.name, snapshots[0])
     shutil.copy(data.coordinator_id, target / data.coordinator_id.name)
+    return copy_blobs(data.blobs, target / data.blobs.name, snapshots[0])
 
 
-def _finish(data: DataDir, partial: Path, final: Path, points: FailPoints) -> None:
+def _finish(data: DataDir, partial: Path, final: Path, missing: tuple[str, ...], points: FailPoints) -> None:
     with closing(sqlite3.connect(str(partial / data.truth.name))) as connection:
         _verify(connection, data.truth.name)
     with closing(sqlite3.connect(str(partial / data.telemetry.name))) as connection:
@@ -115,7 +126,7 @@ def _finish(data: DataDir, partial: Path, final: Path, points: FailPoints) -> No
         segments = [Segment(*row) for row in connection.execute(manifest.ALL)]
     digests = {f"{data.segments.name}/{segment.file}": segment.digest for segment in segments}
     files = []
-    for path in _files(partial):
+    for path in _files(partial, data.blobs.name):
         _sync(path)
         file = BackupFile(path=str(path.relative_to(partial)), bytes=path.stat().st_size, digest=digest_of(path))
         if digests.get(file.path, file.digest) != file.digest:
@@ -126,6 +137,7 @@ def _finish(data: DataDir, partial: Path, final: Path, points: FailPoints) -> No
         coordinator_id=data.read_coordinator_id() or "",
         made_at=datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         files=tuple(files),
+        missing=missing,
     )
     points.reach("backup.copied")
     for directory in (path for path in partial.rglob("*") if path.is_dir()):
@@ -141,8 +153,10 @@ def _verify(connection: sqlite3.Connection, name: str) -> None:
         raise broken(f"the copy of {name} is damaged: {found[0][0]}")
 
 
-def _files(directory: Path) -> Iterator[Path]:
-    return (path for path in sorted(directory.rglob("*")) if path.is_file())
+def _files(directory: Path, leaving_out: str) -> Iterator[Path]:
+    for entry in sorted(directory.iterdir()):
+        if entry.name != leaving_out:
+            yield from (path for path in (entry, *sorted(entry.rglob("*"))) if path.is_file())
 
 
 def _sync(path: Path) -> None:
@@ -154,7 +168,8 @@ def _sync(path: Path) -> None:
 
 
 def read_contents(backup: Path) -> Contents:
-    """The manifest of a backup, every file checked against it. CoordError(BAD_REQUEST) names what is wrong."""
+    """The manifest of a backup, every file checked against it, and the lengths of blobs against their rows.
+    CoordError(BAD_REQUEST) names what is wrong."""
     hint = "name a directory that coord db backup made"
     try:
         contents = msgspec.json.decode((backup / CONTENTS).read_bytes(), type=Contents)
@@ -180,4 +195,7 @@ def read_contents(backup: Path) -> Contents:
             ) from error
         if not same:
             raise CoordError(Code.BAD_REQUEST, f"{path} is not what {CONTENTS} says", "use another backup")
+    saved = DataDir(backup)
+    with closing(open_reader(saved.truth)) as truth:
+        need_blobs(saved.blobs, truth, contents.missing)
     return contents

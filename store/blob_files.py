@@ -272,7 +272,7 @@ class DiskBlobs:
 
     def _stored(self, unchanged_since_ms: Ms, limit: int, after: tuple[str, str]) -> list[tuple[TenantName, str]]:
         found = self._tree.blobs(after)
-        return list(islice(((tenant, digest) for tenant, digest, ms in found if ms < unchanged_since_ms), limit))
+        return list(islice(((tenant, digest) for tenant, digest, _, ms in found if ms < unchanged_since_ms), limit))
 
     # ---- threads
 

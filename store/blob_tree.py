@@ -44,9 +44,12 @@ def check_upload(upload_id: str) -> str:
 class BlobTree:
     """The directories and files below `root`. Raises OSError, and CoordError(BAD_REQUEST) for what is no name."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, only_read: bool = False) -> None:
         self.root = root
         self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._uploads = -1
+        if only_read:
+            return
         try:
             with suppress(FileExistsError):
                 os.mkdir(UPLOADS, DIRECTORY_MODE, dir_fd=self._fd)
@@ -56,8 +59,9 @@ class BlobTree:
             raise
 
     def close(self) -> None:
-        os.close(self._uploads)
-        os.close(self._fd)
+        for fd in (self._uploads, self._fd):
+            if fd >= 0:
+                os.close(fd)
 
     # ---- uploads
 
@@ -108,8 +112,8 @@ class BlobTree:
             return 0
         return size
 
-    def blobs(self, after: tuple[str, str] = ("", "")) -> Iterator[tuple[TenantName, str, Ms]]:
-        """(tenant, digest, when its file last changed) by (tenant, digest) rising, after that one."""
+    def blobs(self, after: tuple[str, str] = ("", "")) -> Iterator[tuple[TenantName, str, int, Ms]]:
+        """(tenant, digest, bytes, when its file last changed) by (tenant, digest) rising, after that one."""
         for tenant in _subdirectories(self._fd):
             if tenant < after[0] or tenant == UPLOADS:
                 continue
@@ -121,13 +125,14 @@ class BlobTree:
                     with self._opened(part, whose) as directory:
                         yield from self._blobs_in(directory, TenantName(tenant), behind)
 
-    def _blobs_in(self, directory: int, tenant: TenantName, behind: str) -> Iterator[tuple[TenantName, str, Ms]]:
+    def _blobs_in(self, directory: int, tenant: TenantName, behind: str) -> Iterator[tuple[TenantName, str, int, Ms]]:
         for digest in _names(directory):
             if digest > behind and _DIGEST.fullmatch(digest):
                 with suppress(FileNotFoundError):
                     status = os.stat(digest, dir_fd=directory, follow_symlinks=False)
                     # Its publication is a change of the file's status, not of its contents.
-                    yield tenant, digest, max(status.st_mtime_ns, status.st_ctime_ns) // 1_000_000
+                    changed_ns = max(status.st_mtime_ns, status.st_ctime_ns)
+                    yield tenant, digest, status.st_size, changed_ns // 1_000_000
 
     @contextmanager
     def _directory(self, tenant: TenantName, digest: str, *, make: bool = False) -> Iterator[int]:

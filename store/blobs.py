@@ -13,6 +13,7 @@ AMONG = f"""
 SELECT {_OF_BLOB} FROM json_each(?2) AS wanted CROSS JOIN blob ON blob.tenant = ?1 AND blob.digest = wanted.value
 """  # noqa: S608  names are constants of ours; likewise below
 """(tenant, JSON array of digests): those that it has; a seek each."""
+ONE = "SELECT size FROM blob WHERE tenant = ? AND digest = ?"
 BY_SHA256 = f"""
 SELECT {_NAMES} FROM blob INDEXED BY blob_of_sha256 WHERE tenant = ? AND sha256 = ? AND sha256 <> ''
 """  # noqa: S608
@@ -21,8 +22,6 @@ SELECT {_NAMES} FROM blob INDEXED BY blob_unheld
  WHERE held = 0 AND touched_ms < ? ORDER BY touched_ms, tenant, digest LIMIT ?
 """  # noqa: S608
 """(touched_before_ms, limit): what nobody holds, the longest untouched first. The index has those alone."""
-STORED = f"SELECT {_NAMES} FROM blob ORDER BY tenant, digest"  # noqa: S608
-"""Every blob: for a backup, a restore and a check."""
 
 
 def listing(*, tenant: bool) -> str:

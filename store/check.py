@@ -1,8 +1,9 @@
-"""The full check: integrity of both databases, digests of every segment, lengths of every log. Changes nothing.
+"""The full check: integrity of both databases, digests of segments and blobs, lengths of logs. Changes nothing.
 
-    python -m store.check DATA          (MessagePack of ports.CheckReport)
+    python -m store.check DATA SECONDS          (MessagePack of ports.CheckReport)
 
-Reads everything once; beside a running coordinator it is a niced process of its own.
+Reads everything once, of blobs as many as it can in SECONDS; beside a running coordinator it is a niced process of
+its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import msgspec
 from coordinator.core.errors import CoordError
 from coordinator.ports import CheckReport
 from store import heartbeats, manifest
+from store.blob_check import BlobsChecked, check_blobs
 from store.children import become_child
 from store.layout import DataDir
 from store.log_backup import check_logs
@@ -34,11 +36,15 @@ SELECT tenant, month, account.cost, coalesce(charged, 0)
 """Accounts whose cost is not the sum of their charges of the month."""
 
 
-def check_files(data_dir: Path) -> CheckReport:
-    """Check a data directory, whether its coordinator runs or not. Problems are told, not raised."""
+def check_files(data_dir: Path, blobs_s: float | None = None) -> CheckReport:
+    """Check a data directory, whether its coordinator runs or not. Problems are told, not raised.
+
+    `blobs_s`: for how long bytes of blobs are read; None: all of them, however long that takes.
+    """
     data = DataDir(data_dir)
     problems: list[str] = []
     files = rows = segments = 0
+    blobs = BlobsChecked()
     for path, database in ((data.truth, "truth"), (data.telemetry, "telemetry")):
         files += 1
         try:
@@ -50,13 +56,22 @@ def check_files(data_dir: Path) -> CheckReport:
             rows += _check_database(connection, database, problems)
             if database == "truth":
                 files += check_logs(data.logs, connection, problems)
+                blobs = check_blobs(data.blobs, connection, problems, blobs_s)
             else:
                 segments = _check_segments(data, connection, problems)
         except sqlite3.Error as error:
             problems.append(str(translated(error, path)))
         finally:
             connection.close()
-    return CheckReport(files=files + segments, rows=rows, segments=segments, problems=tuple(problems[:PROBLEMS_MAX]))
+    return CheckReport(
+        files=files + segments + blobs.blobs,
+        rows=rows,
+        segments=segments,
+        problems=tuple(problems[:PROBLEMS_MAX]),
+        blobs=blobs.blobs,
+        unread=blobs.unread,
+        ownerless=blobs.ownerless,
+    )
 
 
 def _check_database(connection: sqlite3.Connection, database: str, problems: list[str]) -> int:
@@ -102,7 +117,7 @@ def _check_segments(data: DataDir, connection: sqlite3.Connection, problems: lis
 
 def main() -> int:
     become_child()
-    sys.stdout.buffer.write(msgspec.msgpack.encode(check_files(Path(sys.argv[1]))))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(check_files(Path(sys.argv[1]), float(sys.argv[2]))))
     return 0
 
 

@@ -321,11 +321,12 @@ class DiskStore:
                 raise failed
 
     async def backup(self, directory: Path) -> Path:
-        async with self._segments_lock:
-            return await back_up(self.data, directory, self._truth, self._telemetry, self._points)
+        async with self._segments_lock, self.blob_files.kept():
+            return await back_up(self.data, directory, self._truth, self._telemetry, self._points, self._report)
 
     async def check(self) -> CheckReport:
-        out = await run_child("store.check", (str(self.data.path),), b"", self._settings.child_s_max)
+        seconds = str(self._settings.child_s_max / 2)  # for blobs: reading them all may take hours
+        out = await run_child("store.check", (str(self.data.path), seconds), b"", self._settings.child_s_max)
         report = msgspec.msgpack.decode(out, type=CheckReport)
         return msgspec.structs.replace(report, problems=(*report.problems, *self.set_aside))
 

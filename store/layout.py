@@ -44,7 +44,7 @@ class DataDir:
 
     @property
     def blobs(self) -> Path:
-        """Bytes of blobs, tenant by tenant. May be a link to a directory on another disk."""
+        """Bytes of blobs, tenant by tenant."""
         return self.path / "blobs"
 
     @property

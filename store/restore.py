@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from coordinator.core.errors import CoordError
 from coordinator.core.rows import Meta
 from store import meta
 from store.backup import read_contents
+from store.blob_backup import copy_blobs
 from store.failpoints import FailPoints
 from store.layout import DIRECTORY_MODE, FILE_MODE, DataDir, link_or_copy, make_directory, sync_directory
 from store.migrate import migrate
@@ -23,13 +25,15 @@ UNKNOWN_AFTER = {"job_id": 10_000, "audit": 10_000_000, "ledger": 1_000_000}
 """So many numbers are taken as given after the backup where the store of before cannot be asked."""
 
 
-def restore(backup_dir: Path, data_dir: Path, failpoint: str = "") -> Path | None:
+def restore(
+    backup_dir: Path, data_dir: Path, failpoint: str = "", report: Callable[[str], None] | None = None
+) -> Path | None:
     """Verify a backup and make it the store of `data_dir`; returns where the files before it were put, if any.
 
     The generation rises by one, so that agents refuse leases of before; numbers of jobs, of audit rows and of charges
     that were given after the backup stay used; the epoch is new, so that everything derived is computed anew.
     Interrupted, it is to be run again: the coordinator's id is the first file to go and the last to come, and without
-    it a directory with a restore on its way is refused at start.
+    it a directory with a restore on its way is refused at start. `report` is told of blobs that the backup has lost.
 
     Raises CoordError: BAD_REQUEST for a backup that is not whole, DATA_LOCKED for a directory in use,
     STORE_FULL, SCHEMA_NEWER.
@@ -53,8 +57,11 @@ def restore(backup_dir: Path, data_dir: Path, failpoint: str = "") -> Path | Non
         for path in staged.path.rglob("*"):
             if path.is_file():
                 _settle(path)
-            else:
-                sync_directory(path)
+        saved = DataDir(backup_dir)
+        with closing(open_reader(saved.truth)) as truth:
+            lost = copy_blobs(saved.blobs, staged.blobs, truth)  # synced, each of them
+        for path in (path for path in staged.path.rglob("*") if path.is_dir()):
+            sync_directory(path)
         sync_directory(staged.path)
         before = _set_aside(data)
         points.reach("restore.set_aside")
@@ -62,6 +69,7 @@ def restore(backup_dir: Path, data_dir: Path, failpoint: str = "") -> Path | Non
         for name in (
             data.segments.name,
             data.logs.name,
+            data.blobs.name,
             data.telemetry.name,
             data.truth.name,
             data.coordinator_id.name,
@@ -70,6 +78,9 @@ def restore(backup_dir: Path, data_dir: Path, failpoint: str = "") -> Path | Non
         sync_directory(data.path)
         staged.path.rmdir()
         shutil.rmtree(data.analytics, ignore_errors=True)  # derived from what is no more
+        if report is not None:
+            for place in lost:
+                report(f"blobs/{place} is lost: the backup does not have it whole")
     except (sqlite3.Error, OSError) as error:
         failure = translated(error, data.path)
         raise failure from error
@@ -121,7 +132,7 @@ def _settle(path: Path) -> None:
 def _set_aside(data: DataDir) -> Path | None:
     """Move what is there into a directory of its own; nothing is deleted. Logs go with their databases: they
     would be applied to the restored ones. The id goes first, so that no moment looks like a whole store."""
-    directories = [path for path in (data.segments, data.logs) if path.exists()]
+    directories = [path for path in (data.segments, data.logs, data.blobs) if path.exists()]
     names = [data.coordinator_id.name]
     for path in (data.truth, data.telemetry):
         names += [path.name, f"{path.name}-wal", f"{path.name}-shm"]

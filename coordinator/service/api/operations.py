@@ -114,7 +114,15 @@ async def check(call: Call[NoQuery, NoBody], alone: OneAtATime) -> CheckAnswer:
     """Integrity of the databases and digests of every segment. `problems` is empty when all is well."""
     async with alone.run("check"):
         report = await call.deps.store.check()
-    return CheckAnswer(files=report.files, rows=report.rows, segments=report.segments, problems=report.problems)
+    return CheckAnswer(
+        files=report.files,
+        rows=report.rows,
+        segments=report.segments,
+        problems=report.problems,
+        blobs=report.blobs,
+        unread=report.unread,
+        ownerless=report.ownerless,
+    )
 
 
 async def list_alerts(call: Call[NoQuery, NoBody]) -> Alerts:
