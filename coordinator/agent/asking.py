@@ -33,7 +33,8 @@ CEILINGS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 RETRY_AFTER_MAX_S = 60.0
 CONNECTIONS_MAX = 32
 """To the coordinator at once, over all attempts; transfers have bounds of their own below this."""
-READ_BYTES = 1 << 20
+READ_BYTES = 128 * 1024
+"""That a connection reads ahead, up to twice so much: when it breaks, that is lost, and travels again."""
 ANSWER_BYTES_MAX = 16 << 20
 """Of an answer: URLs for a checkpoint's 4,200 files are 2 MB."""
 PROBLEM_BYTES_MAX = 64 * 1024

@@ -18,10 +18,10 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from blake3 import blake3
 from msgspec import Struct
@@ -35,6 +35,7 @@ SPARE_BYTES = 16 << 20
 """Of the file system, that is never filled: others write there, too. A small one keeps a sixteenth."""
 READ_BYTES = 1 << 20
 TOLD_MAX = 512
+T = TypeVar("T")
 
 BlobKey = tuple[str, str]
 """Tenant and digest."""
@@ -85,6 +86,8 @@ class Cache:
         self._total = 0
         self._coming = 0
         """Bytes that fetches were promised, written or not."""
+        self._going: set[BlobKey] = set()
+        """What was forgotten to make room, and whose file is not unlinked yet."""
         self._released = asyncio.Event()
         self.changed = asyncio.Event()
         """What is told of it (`digests`) may be another since somebody cleared this."""
@@ -176,11 +179,7 @@ class Cache:
         while True:
             free = await asyncio.to_thread(free_bytes, self.root) - self._coming
             over = self._total + self._coming + size - self._bytes_max
-            victims = self._victims(max(over, size - there - free))
-            if victims:
-                await asyncio.to_thread(_unlink_all, [self._file(key) for key in victims])
-                for key in victims:
-                    self.forget(key)
+            if await self.make_room(max(over, size - there - free)):
                 continue
             busy = self._coming or any(entry.pins for entry in self._entries.values())
             if size - there <= free and (over <= 0 or not busy):
@@ -197,12 +196,25 @@ class Cache:
         self._released.set()
 
     async def make_room(self, size: int) -> bool:
-        """Have so much more free on the disk, for a copy that was made of it; whether anything was removed."""
+        """Have so many bytes more free on the disk, if others are not used; whether anything was removed."""
         victims = self._victims(size)
-        await asyncio.to_thread(_unlink_all, [self._file(key) for key in victims])
-        for key in victims:
+        files = [self._file(key) for key in victims]
+        for key in victims:  # from now on nobody is given it; and nobody fetches it before its file is gone
             self.forget(key)
+        self._going.update(victims)
+        try:
+            if victims:
+                await to_its_end(asyncio.to_thread(_unlink_all, files))
+        finally:
+            self._going.difference_update(victims)
+            self._released.set()
         return bool(victims)
+
+    async def gone(self, key: BlobKey) -> None:
+        """Wait until what was removed under this name is off the disk."""
+        while key in self._going:
+            self._released.clear()
+            await self._released.wait()
 
     def _victims(self, size: int) -> list[BlobKey]:
         """Those that go for so many bytes: beginnings first, then by their last use."""
@@ -221,6 +233,16 @@ class Cache:
 
     def _file(self, key: BlobKey) -> Path:
         return self.path(key) if self._entries[key].whole else self.part(key)
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """`work`, which a caller that is cancelled waits for all the same: nothing of it goes on afterwards."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 # ---- the disk: in threads

@@ -153,27 +153,29 @@ class Fetcher:
 
     async def _fetch(self, key: BlobKey, blob: Blob, whose: Whose) -> None:
         """Have it whole and in its place. What came stays in the book when this is cut short."""
+        await self.cache.gone(key)
+        self.cache.forget(key)  # what there is of it is ours now, and nobody makes room of it
         part = Part(self.cache.part(key), self.cache.path(key), blob.digest)
-        placed = False
+        promised = placed = False
         try:
             await self.in_thread(part.begin)
-            self.cache.forget(key)
             await self.cache.promise(blob.size, part.length)
-            try:
-                await self._bring(part, blob, whose)
-                placed = True
-                self.cache.put(key, blob.size, whole=True)
-            finally:
-                self.cache.keep(blob.size)
+            promised = True
+            await self._bring(part, blob, whose)
+            placed = True
         except DiskFailed as failed:
             if failed.full:
                 free = await asyncio.to_thread(free_bytes, self.cache.root)
                 raise NoRoom(blob.size - part.length, free, self.cache.root) from None
             raise
         finally:
-            await self.in_thread(part.close)
-            if not placed and part.length:
-                self.cache.put(key, part.length, whole=False)
+            try:
+                await self.in_thread(part.close)
+            finally:
+                if promised:
+                    self.cache.keep(blob.size)
+                if placed or part.length:
+                    self.cache.put(key, part.length, whole=placed)
 
     async def _bring(self, part: Part, blob: Blob, whose: Whose) -> None:
         for _ in range(TRIES_MAX):
