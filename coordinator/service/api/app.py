@@ -146,6 +146,8 @@ class _Surface:
         metrics.add(m.HTTP_PROBLEMS, 1, error.code.value)
         for one in error.refusals:
             metrics.add(m.QUOTA_REFUSED, 1, one.dimension)
+        if error.code is Code.STORE_BROKEN:
+            self._deps.data.fail(error)
         if problem_of(error).status >= 500:
             log.warning("refused with %s: %s", error.code.value, error)
         return refusal(error, headers=headers)

@@ -82,7 +82,7 @@ async def open_one(
     upload = opened.upload
     if upload is None or upload.upload_id == fresh:
         return opened, 0
-    return opened, await deps.data.arrived(upload)
+    return opened, await deps.data.publisher.arrived(upload)
 
 
 def _answer(call: Call[NoQuery, d.UploadRequest], opened: UploadOpened, offset: int) -> d.UploadAnswer:
@@ -119,7 +119,7 @@ async def drop_upload(call: Call[NoQuery, NoBody]) -> None:
 async def show_upload(call: Call[SignedQuery, NoBody]) -> web.Response:
     """How much of it is there: Upload-Offset of Upload-Length."""
     upload = _signed_upload(call)
-    return web.Response(headers=_standing(await call.deps.data.arrived(upload), upload.size))
+    return web.Response(headers=_standing(await call.deps.data.publisher.arrived(upload), upload.size))
 
 
 async def receive_upload(call: Call[SignedQuery, NoBody]) -> web.StreamResponse:
@@ -136,7 +136,7 @@ async def receive_upload(call: Call[SignedQuery, NoBody]) -> web.StreamResponse:
             upload = data.upload(upload.upload_id)  # the one before it may have been its last
             data.gate.admit(transfer)
             try:
-                offset = await data.arrived(upload)
+                offset = await data.publisher.arrived(upload)
                 first = _first_byte(request, upload, offset)
                 if first != offset:
                     raise _bad_offset(first, offset)
@@ -163,9 +163,11 @@ async def _refused(deps: ApiDeps, upload: UploadRow, error: CoordError) -> web.R
     """Every refusal of an upload that is still open tells where to go on."""
     deps.metrics.add(m.HTTP_PROBLEMS, 1, error.code.value)
     headers: dict[str, str] = {}
+    if error.code is Code.STORE_BROKEN:
+        deps.data.fail(error)
     if error.code not in (Code.UPLOAD_GONE, Code.BAD_DIGEST, Code.UNAUTHENTICATED, Code.STORE_BROKEN):
         try:
-            headers = _standing(await deps.data.arrived(upload), upload.size)
+            headers = _standing(await deps.data.publisher.arrived(upload), upload.size)
         except CoordError as second:
             error = error if second.code is Code.STORE_FULL else second
     return refusal(error, headers=headers)

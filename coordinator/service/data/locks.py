@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from coordinator.core.data.rows import BlobRow
 from coordinator.core.ids import TenantName
 
 Key = tuple[TenantName, str]
@@ -35,15 +34,10 @@ class BlobLocks:
             self._leave(key)
 
     @asynccontextmanager
-    async def idle(self, rows: Iterable[BlobRow]) -> AsyncIterator[list[BlobRow]]:
-        """Those of `rows` that nobody is at, kept from others while the block runs. Waits for nobody."""
-        free = [
-            row
-            for row in rows
-            if (row.tenant, row.digest) not in self._locks and (row.tenant, UNKNOWN) not in self._locks
-        ]
-        tenants = {row.tenant for row in free}
-        keys = [*((row.tenant, row.digest) for row in free), *((tenant, UNKNOWN) for tenant in tenants)]
+    async def idle(self, blobs: Iterable[Key]) -> AsyncIterator[list[Key]]:
+        """Those of `blobs` that nobody is at, kept from others while the block runs. Waits for nobody."""
+        free = [key for key in blobs if key not in self._locks and (key[0], UNKNOWN) not in self._locks]
+        keys = [*free, *((tenant, UNKNOWN) for tenant in {tenant for tenant, _ in free})]
         for key in keys:
             await self._take(key).acquire()  # a fresh one: nobody has it, so this does not wait
         try:

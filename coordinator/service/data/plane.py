@@ -48,8 +48,9 @@ class DataPlane:
         self.sender = Sender(gate, self.meters, settings)
         locks = BlobLocks()
         self.publisher = Publisher(engine, store, blobs, locks, gate)
-        self.sweeper = Sweeper(engine, store, blobs, locks, settings.sweep_s)
+        self.sweeper = Sweeper(engine, store, blobs, locks, settings.sweep_s, settings.scan_s)
         self._engine = engine
+        self._broken: CoordError | None = None
         self._over: deque[UploadId] = deque()
         self._wake = asyncio.Event()
         engine.views.listen(self._on_note, UploadGone)
@@ -71,11 +72,10 @@ class DataPlane:
             return elsewhere
         return self.signer.sign("GET", blob_path(tenant, digest), size, self._engine.clock.now_ms())
 
-    async def arrived(self, row: UploadRow) -> int:
-        """How many bytes of an upload are there."""
-        if self.publisher.is_placed(row.upload_id):
-            return row.size
-        return await self.blobs.begin(row.upload_id, row.size)
+    def fail(self, error: CoordError) -> None:
+        """The disk of the blobs is broken: `run` raises `error`, and nothing unsaid was acknowledged."""
+        self._broken = error
+        self._wake.set()
 
     def close(self) -> None:
         """End every transfer, let no other begin, charge what moved."""
@@ -84,7 +84,8 @@ class DataPlane:
         self.meters.charge()
 
     async def run(self) -> None:
-        """Charge, sweep, and clear up behind uploads that ended, until cancelled."""
+        """Charge, sweep, and clear up behind uploads that ended, until cancelled. CoordError(STORE_BROKEN) when the
+        disk of the blobs is."""
         await self.blobs.tidy(tuple(self._engine.state.data.uploads))
         async with asyncio.TaskGroup() as group:
             group.create_task(self.meters.run())
@@ -101,6 +102,8 @@ class DataPlane:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._broken is not None:
+                raise self._broken
             while self._over:
                 upload_id = self._over.popleft()
                 await self.transfers.ended(upload_id)

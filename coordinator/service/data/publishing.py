@@ -6,6 +6,7 @@ crash in between leaves bytes that no row names, which the next start removes, a
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 
 from coordinator import ports
@@ -32,12 +33,38 @@ class Publisher:
         self._locks = locks
         self._gate = gate
         self._placed: OrderedDict[UploadId, tuple[str, str, int]] = OrderedDict()
-        """Uploads whose bytes lie under their digest, while a full disk keeps the row away: asking again publishes
-        them. Bound: PLACED_MAX; of one that is forgotten the bytes are sent again."""
+        """Uploads whose bytes lie under their digest, and have no row: asking again publishes them. Bound: PLACED_MAX;
+        of one that is forgotten the bytes are sent again."""
+
+    async def arrived(self, upload: UploadRow) -> int:
+        """How many bytes of it are there: all of them also where only the row is missing, since a full disk refused it
+        or we were killed before it was durable. What lies under a digest was verified before it came to lie there."""
+        if upload.upload_id in self._placed:
+            return upload.size
+        offset = await self._blobs.begin(upload.upload_id, upload.size)
+        if offset or not upload.digest or upload.sha256 or not await self._lies_there(upload, upload.digest):
+            return offset
+        self._place(upload.upload_id, (upload.digest, "", upload.size))
+        return upload.size
+
+    async def _lies_there(self, upload: UploadRow, digest: str) -> bool:
+        try:
+            file, size = await self._blobs.open_blob(upload.tenant, digest)
+        except CoordError as error:
+            if error.code is Code.NOT_FOUND:
+                return False
+            raise
+        os.close(file)
+        return size == upload.size
 
     def is_placed(self, upload_id: UploadId) -> bool:
         """Whether all of its bytes are verified, and only the row is missing."""
         return upload_id in self._placed
+
+    def _place(self, upload_id: UploadId, found: tuple[str, str, int]) -> None:
+        self._placed[upload_id] = found
+        if len(self._placed) > PLACED_MAX:
+            self._placed.popitem(last=False)
 
     async def publish(self, upload: UploadRow) -> BlobRow:
         """CoordError: BAD_DIGEST (it is dropped then), UPLOAD_GONE, STORE_FULL (asked again, it goes on)."""
@@ -60,7 +87,7 @@ class Publisher:
 
     async def _finish(self, upload: UploadRow) -> tuple[str, str, int]:
         placed = self._placed.pop(upload.upload_id, None)
-        if placed is not None:
+        if placed is not None and await self._lies_there(upload, placed[0]):
             return placed
         try:
             return await self._blobs.finish(upload.upload_id, upload.tenant, upload.digest, upload.sha256)
@@ -86,9 +113,7 @@ class Publisher:
             )
         except CoordError as error:
             if error.code in (Code.STORE_FULL, Code.TOO_MANY, Code.SHUTTING_DOWN):
-                self._placed[upload.upload_id] = (digest, sha256, size)
-                if len(self._placed) > PLACED_MAX:
-                    self._placed.popitem(last=False)
+                self._place(upload.upload_id, (digest, sha256, size))
             elif known is None:
                 await self._blobs.remove(((upload.tenant, digest),))
             raise

@@ -30,3 +30,5 @@ class DataSettings(Struct, frozen=True, kw_only=True):
     """How often moved bytes are charged while any move."""
     sweep_s: float = 300.0
     """How often blobs that nobody holds are looked for; policy.blob_grace_ms says how long those are kept."""
+    scan_s: float = 86_400.0
+    """How often every file of a blob is looked at: one that no row names, which a crash may leave, is removed."""

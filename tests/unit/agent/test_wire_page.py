@@ -34,6 +34,8 @@ MESSAGES: list[type[msgspec.Struct]] = [
     wire.Refused,
     wire.Phase,
     wire.Exited,
+    wire.Progress,
+    wire.Cached,
     wire.Welcome,
     wire.Ack,
     wire.Ping,
@@ -45,6 +47,8 @@ MESSAGES: list[type[msgspec.Struct]] = [
     wire.Stop,
     wire.Settled,
     wire.Renew,
+    wire.Warm,
+    wire.Save,
     wire.LogAck,
 ]
 PARTS: list[type[msgspec.Struct]] = [
