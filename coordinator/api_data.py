@@ -184,3 +184,37 @@ class JobData(Struct, frozen=True, kw_only=True):
     inputs: tuple[StepInputs, ...]
     entries: tuple[TaskData, ...]
     next_page: str | None = None
+
+
+class TenantTransfers(Struct, frozen=True, kw_only=True):
+    tenant: str
+    under_way: int
+    uploads_open: int
+    uploads_bytes: int
+    """What the open ones will take, and have reserved."""
+
+
+class TransfersAnswer(Struct, frozen=True, kw_only=True):
+    """How transfers of blobs stand."""
+
+    state: str
+    """Of the circuit breaker: closed (all are let in), open (none is) or half_open (one is, to see)."""
+    why: str
+    opened: int
+    """How often it opened since the start."""
+    under_way: int
+    refused: int
+    """For lack of room, since the start."""
+    spilled_bytes: int
+    """Taken beyond their tenant's rate, and not counted as arrived yet."""
+    spill_bytes_max: int
+    waiting_in_bytes: int
+    waiting_out_bytes: int
+    ingress_bytes_per_s: int
+    """What the link may take; 0: no bound."""
+    egress_bytes_per_s: int
+    ingress_bytes: int
+    """Since the start."""
+    egress_bytes: int
+    entries: tuple[TenantTransfers, ...]
+    """Tenants with transfers or open uploads, by name."""

@@ -73,7 +73,7 @@ HTTP_SECONDS = _histogram("coord_http_request_seconds", "From a request's head t
 HTTP_OPEN = _gauge("coord_http_open_requests", "Requests that are being answered now, agents' connections included")
 HTTP_PROBLEMS = _counter("coord_http_problems_total", "Refusals and failures, by their code", "code")
 HTTP_REPLAYED = _counter("coord_http_replayed_total", "Answers given again for an Idempotency-Key")
-AUTH_FAILED = _counter("coord_auth_failures_total", "Requests without a valid token")
+AUTH_FAILED = _counter("coord_auth_failures_total", "Requests without a valid token or signature")
 IMPORTED = _counter("coord_imported_rows_total", "Rows of imported history, by what became of them", "result")
 
 PROVIDERS = _gauge("coord_providers", "Enrolled providers by how they stand", "liveness")
@@ -171,6 +171,24 @@ LINKS_SLOWED = _counter("coord_links_slowed_total", "Times that a socket was rea
 
 DELIVERIES = _counter("coord_alert_deliveries_total", "Alerts to a webhook or command", "receiver", "result")
 DELIVERIES_WAITING = _gauge("coord_alert_deliveries_waiting", "Alerts that wait to be delivered")
+
+TRANSFERS = _gauge("coord_transfers", "Uploads and downloads of blobs that are under way")
+TRANSFER_BYTES = _counter(
+    "coord_transfer_bytes_total", "Bytes of blobs that moved, cut transfers included", "direction"
+)
+TRANSFERS_REFUSED = _counter(
+    "coord_transfers_refused_total",
+    "Transfers refused: too many at a time (busy), or faster than their tenant or the link may (throttled)",
+    "cause",
+)
+TRANSFERS_CUT = _counter("coord_transfers_cut_total", "Transfers cut because their peer was too slow", "direction")
+UPLOADS_OPEN = _gauge("coord_uploads_open", "Uploads that are open")
+UPLOADS_PUBLISHED = _counter("coord_uploads_published_total", "Uploads that became blobs")
+SPILLED = _gauge("coord_transfer_spilled_bytes", "Bytes of uploads beyond their rate that lie in the spill area")
+BREAKER = _gauge("coord_transfer_breaker", "Circuit breaker of transfers: 0 closed, 1 half-open, 2 open")
+BLOBS_SWEPT = _counter("coord_blobs_swept_total", "Blobs that nobody held, removed after their grace time")
+BLOBS_ORPHANED = _counter("coord_blob_orphans_total", "Files of blobs without a row, which a crash left; removed")
+BLOB_BYTES_FREED = _counter("coord_blob_freed_bytes_total", "Bytes of the disk that removed blobs gave back")
 
 LINKS = _gauge("coord_links", "Agents' connections that are open")
 LINKS_PUSHED = _gauge("coord_links_pushed", "1: frames come straight from the parser; 0: by the slower receive loop")

@@ -27,6 +27,7 @@ from coordinator.service.api.route import WITH_BODY, AnyRoute, Call, NoBody, Rea
 from coordinator.service.api.routes import routes
 from coordinator.service.api.streams import OpenStreams
 from coordinator.service.api.uploads import decode_body, read_body, receive_upload
+from coordinator.service.data.measuring import data_source
 from coordinator.service.data.signing import SignedQuery
 from coordinator.service.queue_measures import queue_source
 
@@ -61,6 +62,7 @@ def _measure(deps: ApiDeps) -> None:
     metrics.source(tenant_measures.tenants_source(deps.engine))
     metrics.source(queue_source(deps.engine))
     metrics.source(measures.relay_source(deps.relay))
+    metrics.source(data_source(deps.data, deps.engine))
     metrics.source(measures.analytics_source(deps.analytics, clock))
     metrics.source(measures.process_source(clock, deps.loop_lag, deps.version, deps.coordinator_id))
 

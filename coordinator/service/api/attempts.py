@@ -87,6 +87,7 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
     _check_egress(deps, found.tenant, sum(entry.size for entry in files) + (states[0].size if states else 0))
     manifests = await touched(deps, found.tenant, tuple(row.manifest for row in states))
     return w.StagingAnswer(
+        tenant=found.tenant,
         files=tuple(
             w.StagedFile(
                 path=entry.path,

@@ -32,6 +32,7 @@ from coordinator.service.api import (
     operations,
     reliability,
     tenants,
+    transfers,
     waiting,
 )
 from coordinator.service.api.agents_door import connect_agent
@@ -152,6 +153,14 @@ def _data_routes() -> tuple[AnyRoute, ...]:
             OCTETS,
             "The bytes of an artifact, or of any blob by its digest",
             artifacts.OfTenantQuery,
+        ),
+        get(
+            "/v1/transfers",
+            READERS,
+            transfers.show_transfers,
+            d.TransfersAnswer,
+            "What moves, what is held back, and whether anything is let in",
+            NoQuery,
         ),
         get(
             "/v1/jobs/{id}/data",

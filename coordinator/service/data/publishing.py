@@ -35,6 +35,8 @@ class Publisher:
         self._placed: OrderedDict[UploadId, tuple[str, str, int]] = OrderedDict()
         """Uploads whose bytes lie under their digest, and have no row: asking again publishes them. Bound: PLACED_MAX;
         of one that is forgotten the bytes are sent again."""
+        self.published = 0
+        """Since the start."""
 
     async def arrived(self, upload: UploadRow) -> int:
         """How many bytes of it are there: all of them also where only the row is missing, since a full disk refused it
@@ -118,4 +120,5 @@ class Publisher:
                 await self._blobs.remove(((upload.tenant, digest),))
             raise
         assert isinstance(row, BlobRow)
+        self.published += 1
         return row

@@ -49,12 +49,14 @@ class Transfers:
         self._by_upload: dict[str, Transfer] = {}
         self._stopping = False
         self.refused = 0
-        self.cut_slow = 0
-        """Those that were too slow."""
         views.listen(self._on_note, commands.TokenChanged, commands.TokenForgotten, UploadGone)
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def by_tenant(self) -> dict[TenantName, int]:
+        """How many each tenant has; those without have no entry."""
+        return dict(self._of_tenant)
 
     def _on_note(self, note: commands.Note) -> None:
         match note:
