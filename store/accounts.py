@@ -15,7 +15,7 @@ COLUMNS = (
     "storage",
     "share",
     "share_at_ms",
-    "storage_byte_ms",
+    "storage_mb_s",
     "storage_at_ms",
 )
 ALL = f"SELECT {', '.join(COLUMNS)} FROM account"  # noqa: S608  names are constants of ours
@@ -32,7 +32,7 @@ def to_columns(row: AccountRow) -> Columns:
         row.storage,
         row.share,
         row.share_at_ms,
-        row.storage_byte_ms,
+        row.storage_mb_s,
         row.storage_at_ms,
     )
 
@@ -47,7 +47,7 @@ def from_columns(c: Columns) -> AccountRow:
         storage=c[5],
         share=c[6],
         share_at_ms=c[7],
-        storage_byte_ms=c[8],
+        storage_mb_s=c[8],
         storage_at_ms=c[9],
     )
 

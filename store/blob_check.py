@@ -37,7 +37,7 @@ UNMETERED = """
 SELECT tenant, month, kind, amount, coalesce(metered, 0) FROM (
     SELECT tenant, month, 'ingress' AS kind, ingress AS amount FROM account
     UNION ALL SELECT tenant, month, 'egress', egress FROM account
-    UNION ALL SELECT tenant, month, 'storage', storage_byte_ms FROM account
+    UNION ALL SELECT tenant, month, 'storage', storage_mb_s FROM account
 ) LEFT JOIN (SELECT tenant, month, kind, sum(amount) AS metered FROM ledger WHERE kind <> 'run' GROUP BY 1, 2, 3)
   USING (tenant, month, kind)
  WHERE amount <> coalesce(metered, 0)

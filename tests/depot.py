@@ -23,6 +23,7 @@ from coordinator.core.rows import (
     AttemptState,
     EndCause,
     ExitInfo,
+    LedgerRow,
     Promises,
     TaskRow,
 )
@@ -315,6 +316,14 @@ def check_rows(depot: Depot) -> None:
         kept[tenant] = kept.get(tenant, 0) + row.size
     for account in depot.all(AccountRow):
         assert account.storage == kept.pop(account.tenant, 0), f"storage of {account.tenant} is off"
+        for kind, amount in (
+            ("ingress", account.ingress),
+            ("egress", account.egress),
+            ("storage", account.storage_mb_s),
+        ):
+            rows = [row for row in depot.all(LedgerRow) if (row.tenant, row.kind) == (account.tenant, kind)]
+            assert len({row.at_ms for row in rows}) == len(rows), f"{kind} of {account.tenant}: two rows of an hour"
+            assert sum(row.amount for row in rows if row.month == account.month) == amount, f"{kind}: {amount}, {rows}"
     assert not kept, f"blobs of tenants without an account: {kept}"
     for hold in depot.all(HoldRow):
         gone = [digest for digest in hold.digests if (hold.tenant, digest) not in blobs]

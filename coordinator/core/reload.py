@@ -8,13 +8,14 @@ from typing import cast
 from coordinator.core.commands import CloseCode, CloseLink, Decision, Delete, Put, Send
 from coordinator.core.data.image import carry_data
 from coordinator.core.data.live import Blob
+from coordinator.core.data.meters import count_again
 from coordinator.core.fleet.pace import fit_interval
 from coordinator.core.fleet.publish import changed
 from coordinator.core.policy import Policy
 from coordinator.core.rows import JobRow, OutageRow, Row, SessionRow
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, LiveSession, Provider
-from coordinator.core.tenants.budgets import tell_again
+from coordinator.core.tenants.budgets import tell_again, write_accounts
 from coordinator.core.work.carrying import carry_work
 from coordinator.core.work.loading import look_at_all
 from coordinator.core.work.renewals import renew_all
@@ -55,6 +56,8 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
             out.sends.append(Send(conn_id, again))
     rows = _undone_rows(undone)
     carry_data(old.data, fresh.data, _undone_removals(undone))
+    count_again(old.work.accounts, fresh.work.accounts, out)
+    write_accounts(fresh, out)
     carry_work(old.work, fresh.work, fresh.now_ms, {row.job_id for row in rows if isinstance(row, JobRow)})
     for conn_id, provider_id in fresh.conns.items():
         carried = fresh.providers[provider_id].session

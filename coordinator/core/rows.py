@@ -244,8 +244,8 @@ class AccountRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
     egress: int = 0
     storage: int = 0
     """Bytes of its blobs, each counted once: the sum of its blob rows, exactly."""
-    storage_byte_ms: int = 0
-    """Of this month: bytes times how long they were kept, up to `storage_at_ms`."""
+    storage_mb_s: int = 0
+    """Of this month: what was kept times how long, up to `storage_at_ms`, in megabyte-seconds (10^6 bytes for 1 s)."""
     storage_at_ms: Ms = 0
     share: float = 0.0
     """Its dominant share of the fleet, decayed: what fair share remembers."""
@@ -255,8 +255,8 @@ class AccountRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
 class LedgerRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="ledger"):
     """One charge: what one rank of an attempt held for how long, at which price. Key: `seq`, which counts up.
 
-    Other kinds than `run` meter bytes of a tenant in one hour (UTC): of them `at_ms`, `month`, `tenant`, `kind`,
-    `amount` and `cost` count, and the row of the current hour is written anew as it grows.
+    Other kinds than `run` meter bytes of a tenant in one hour (UTC), which begins at `at_ms`: of them that, `month`,
+    `tenant`, `kind`, `amount` and `cost` count, and the row of the current hour is written anew as it grows.
 
     `cost` = ceil of (cpus x price.cpu + gpus x price.gpu + memory x price.memory) x length, in whole millionths.
     """
@@ -280,7 +280,7 @@ class LedgerRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", ta
     """Metered: never more than the coordinator saw, whatever the agent says."""
     cost: int
     kind: str = "run"
-    """`run`, `ingress`, `egress` (bytes) or `storage` (bytes times milliseconds)."""
+    """`run`, `ingress`, `egress` (bytes) or `storage` (megabyte-seconds)."""
     amount: int = 0
 
 

@@ -1,5 +1,5 @@
 -- The data: blobs and who holds them, artifacts, open uploads, results, checkpoints; what bytes a tenant moves and keeps.
-ALTER TABLE account ADD COLUMN storage_byte_ms INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE account ADD COLUMN storage_mb_s INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE account ADD COLUMN storage_at_ms INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE ledger ADD COLUMN kind TEXT NOT NULL DEFAULT 'run';
 ALTER TABLE ledger ADD COLUMN amount INTEGER NOT NULL DEFAULT 0;

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from coordinator.core.commands import Decision, Delete, Put, Reply
 from coordinator.core.data.events import BlobsTouch
 from coordinator.core.data.live import RECENT_MAX, REFERRED_MAX, Blob
+from coordinator.core.data.meters import storage_changes
 from coordinator.core.data.rows import BlobRow
-from coordinator.core.data.storage import storage_changes
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Digest, TenantName
 from coordinator.core.policy import Policy

@@ -10,12 +10,22 @@ from coordinator.core.data.live import Blob, Data, Sweep
 from coordinator.core.data.loading import load_data
 from coordinator.core.data.rows import BlobRow, UploadRow
 from coordinator.core.ids import AttemptId, Ms, TenantName
+from coordinator.core.rows import LedgerRow
 from coordinator.core.tenants.account import Accounts
 
 
 class SweepImage(Struct, frozen=True, gc=False, kw_only=True):
     referred: tuple[Blob, ...]
     spoiled: bool
+
+
+class BytesImage(Struct, frozen=True, gc=False, kw_only=True):
+    """What is remembered of a tenant's bytes besides its account's row."""
+
+    tenant: TenantName
+    awaited: int
+    kept_rest: int
+    rows: tuple[LedgerRow, ...]
 
 
 class DataImage(Struct, frozen=True, gc=False, kw_only=True):
@@ -29,13 +39,15 @@ class DataImage(Struct, frozen=True, gc=False, kw_only=True):
     late: tuple[AttemptId, ...]
     wheel: tuple[tuple[Ms, str], ...]
     wheel_next: int
-    awaited: tuple[tuple[TenantName, int], ...]
-    """Of the accounts with open uploads."""
+    hours: tuple[tuple[Ms, str], ...]
+    hours_next: int
+    accounts: tuple[BytesImage, ...]
 
 
 def data_image(data: Data, accounts: Accounts) -> DataImage:
     """Copy `data`; later changes to it do not show."""
     wheel, wheel_next = data.wheel.image()
+    hours, hours_next = data.hours.image()
     sweep = data.sweep
     return DataImage(
         uploads=tuple(data.uploads.values()),
@@ -46,7 +58,18 @@ def data_image(data: Data, accounts: Accounts) -> DataImage:
         late=tuple(data.late),
         wheel=wheel,
         wheel_next=wheel_next,
-        awaited=tuple((tenant, accounts.of(tenant).awaited) for tenant in sorted(data.by_tenant)),
+        hours=hours,
+        hours_next=hours_next,
+        accounts=tuple(
+            BytesImage(
+                tenant=tenant,
+                awaited=account.awaited,
+                kept_rest=account.kept_rest,
+                rows=tuple(row for _, row in sorted(account.hours.items())),
+            )
+            for tenant, account in accounts.by_tenant.items()
+            if account.awaited or account.kept_rest or account.hours
+        ),
     )
 
 
@@ -60,8 +83,11 @@ def restore_data(data: Data, accounts: Accounts, image: DataImage) -> None:
         data.sweep = Sweep(referred=set(image.sweep.referred), spoiled=image.sweep.spoiled)
     data.results, data.late = dict.fromkeys(image.results), dict.fromkeys(image.late)
     data.wheel.restore(image.wheel, image.wheel_next)
-    for tenant, awaited in image.awaited:
-        accounts.of(tenant).awaited = awaited
+    data.hours.restore(image.hours, image.hours_next)
+    for known in image.accounts:
+        account = accounts.of(known.tenant)
+        account.awaited, account.kept_rest = known.awaited, known.kept_rest
+        account.hours = {row.kind: row for row in known.rows}
 
 
 def carry_data(old: Data, fresh: Data, undone: Collection[Blob]) -> None:

@@ -25,6 +25,7 @@ def check_data(data: Data, work: Work) -> None:
     for tenant, account in work.accounts.by_tenant.items():
         assert account.uploads == open_bytes.pop(tenant, 0), f"tenant {tenant}: uploads of {account.uploads} bytes"
         assert 0 <= account.awaited <= account.uploads, f"tenant {tenant}: {account.awaited} bytes are awaited"
+        assert not account.row.storage or tenant in data.hours, f"tenant {tenant}: what it keeps is not metered"
         assert account.row.storage >= 0, f"tenant {tenant} keeps less than nothing"
     assert not open_bytes, "uploads of tenants without an account"
     gone = [key for victims in data.victims for key in victims if key in data.recent]

@@ -54,6 +54,8 @@ class Data:
         self.late: dict[AttemptId, None] = {}
         self.wheel: Wheel[str] = Wheel()
         """(upload): its expiry."""
+        self.hours: Wheel[str] = Wheel()
+        """(tenant): what it keeps is metered once an hour. Of those that keep something."""
 
 
 def twin_of(row: UploadRow) -> Twin:

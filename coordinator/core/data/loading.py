@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from coordinator.core.data.live import Data, twin_of
+from coordinator.core.data.meters import next_look_ms
 from coordinator.core.data.rows import UploadRow
-
-if TYPE_CHECKING:
-    from coordinator.core.rows import Row
-    from coordinator.core.tenants.account import Accounts
+from coordinator.core.rows import LedgerRow, Row
+from coordinator.core.tenants.account import Accounts
 
 
 def load_data(data: Data, accounts: Accounts, rows: Iterable[Row]) -> None:
-    """Open uploads, in the order of their opening. Nobody has referred to anything lately."""
+    """Open uploads, in the order of their opening, and the rows of the hours that are metered. Nobody has referred to
+    anything lately."""
+    rows = list(rows)
+    for row in rows:
+        if isinstance(row, LedgerRow) and row.kind != "run":
+            hours = accounts.of(row.tenant).hours
+            if row.kind not in hours or hours[row.kind].at_ms <= row.at_ms:
+                hours[row.kind] = row
+    for account in accounts.by_tenant.values():
+        if account.row.storage:
+            data.hours.put(account.tenant.name, next_look_ms(account.tenant.name, account.row.storage_at_ms))
     uploads = [row for row in rows if isinstance(row, UploadRow)]
     for row in sorted(uploads, key=lambda row: (row.opened_at_ms, row.upload_id)):
         add_upload(data, accounts, row)

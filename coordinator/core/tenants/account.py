@@ -12,7 +12,16 @@ from msgspec.structs import replace
 from coordinator.core.amounts import Ask, Price
 from coordinator.core.ids import AttemptId, JobId, Ms, TenantName
 from coordinator.core.queue.fair_share import HALF_LIFE_MS, NO_FLEET, settle
-from coordinator.core.rows import LIVE_ATTEMPT, AccountRow, AttemptRow, AttemptState, JobRow, Quota, TenantRow
+from coordinator.core.rows import (
+    LIVE_ATTEMPT,
+    AccountRow,
+    AttemptRow,
+    AttemptState,
+    JobRow,
+    LedgerRow,
+    Quota,
+    TenantRow,
+)
 from coordinator.core.wheel import Wheel
 from coordinator.core.work.jobspec import PRIORITY_MAX
 
@@ -68,6 +77,12 @@ class Account(Struct, kw_only=True):
     """Bytes of uploads that are open: under the quota of storage they are taken already."""
     awaited: int = 0
     """What of these has not arrived yet, as far as was metered: under that of ingress."""
+
+    # ---- bytes
+    hours: dict[str, LedgerRow] = field(default_factory=dict)
+    """By kind: the row of the hour that was metered last."""
+    kept_rest: int = 0
+    """Byte-milliseconds that were kept, were not metered, and are no whole unit of it. Memory only."""
 
     # ---- running at a price: what is accrued at a moment is `rate` x moment - `base`
     meters: dict[AttemptId, Meter] = field(default_factory=dict)

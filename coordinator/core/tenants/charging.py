@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from coordinator.core.commands import Decision, Delete, Put
+from coordinator.core.data.meters import settle_storage
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.rows import AttemptRow, EndCause, ExitInfo, LedgerRow
 from coordinator.core.snapshot import Liveness
@@ -131,7 +132,8 @@ def turn_month(state: ClusterState, out: Decision) -> None:
         account = accounts.by_tenant[name]
         _turn(state, account, accounts.month, out)
         gone = name not in accounts.tenants and name != DEFAULT_TENANT
-        if gone and not account.live and not account.jobs and not account.meters:
+        keeps = account.row.storage or account.uploads
+        if gone and not account.live and not account.jobs and not account.meters and not keeps:
             del accounts.by_tenant[name]
             accounts.touched.pop(name, None)
             accounts.unsettled.pop(name, None)
@@ -154,10 +156,13 @@ def _turn(state: ClusterState, account: Account, month: int, out: Decision) -> N
                     _write(state, account, attempt.row, rank, length_ms, account.row.month, over_ms, out)
                 move_start(account, attempt_id, until_ms)
                 put_attempt(attempt, out, metered_ms=until_ms)
-        account.row = replace(account.row, month=next_month(account.row.month), cost=0, ingress=0, egress=0)
+        settle_storage(state.work.accounts, account, over_ms, out)
+        account.row = replace(
+            account.row, month=next_month(account.row.month), cost=0, ingress=0, egress=0, storage_mb_s=0
+        )
     if account.row != before:
         account.freed += 1
         state.work.accounts.changed(account)
-        if before.cost or before.ingress or before.egress or account.row.cost:
+        if before.cost or before.ingress or before.egress or before.storage or account.row.cost:
             state.work.accounts.touch(account)
             state.work.ask_place()

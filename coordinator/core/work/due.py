@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core.commands import Decision
+from coordinator.core.data.meters import settle_due
 from coordinator.core.data.uploads import end_expired
 from coordinator.core.ids import JobId, Ms
 from coordinator.core.policy import Policy
@@ -24,6 +25,7 @@ def on_time(state: ClusterState, policy: Policy, out: Decision) -> None:
         end_quarantines(state, out)
     look_at_due(state)
     end_expired(state, out)
+    settle_due(state, out)
     for key in work.wheel.due(state.now_ms):
         match key:
             case (job_id,):
