@@ -20,7 +20,7 @@ from yarl import URL
 
 from coordinator import wire, wire_data
 from coordinator.agent.backoff import Backoff
-from coordinator.agent.log import logger
+from coordinator.agent.log import logger, printable
 from coordinator.agent.tls import Endpoint, PinMismatch, Trust
 from coordinator.core.errors import Code
 from coordinator.core.rows import LeaseToken
@@ -140,7 +140,7 @@ class Asking:
 
     async def damaged(self, whose: Whose, number: int, why: str) -> None:
         """Say that this checkpoint cannot be restored."""
-        asked = wire_data.DamagedRequest(rank=whose.rank, token=whose.token, number=number, why=why[:500])
+        asked = wire_data.DamagedRequest(rank=whose.rank, token=whose.token, number=number, why=printable(why)[:500])
         await self._ask(whose, "damaged", asked, None)
 
     async def _ask(self, whose: Whose, what: str, asked: Struct, answer: type[A] | None) -> A:

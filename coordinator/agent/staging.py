@@ -39,6 +39,8 @@ RESTORED = "COORD_RESTORED"
 UNLEASED = LeaseToken(0, 0)
 """Of an attempt that is only reserved."""
 WHY_CHARS_MAX = 800
+_FOR_GOOD = (404, 410, 422)
+"""An input is gone, or a pattern matches no output: nothing will change that."""
 
 
 def needs_staging(plan: LaunchPlan) -> bool:
@@ -180,7 +182,7 @@ def _as_cannot(error: Exception) -> CannotStage | None:
         case Unsafe():
             return CannotStage(f"it cannot be laid out: {error}", errno.ENOENT)
         case Refused():
-            return CannotStage(str(error), errno.ENOENT if error.status in (404, 410) else None)
+            return CannotStage(str(error), errno.ENOENT if error.status in _FOR_GOOD else None)
         case Damaged():
             return CannotStage(str(error))
         case _:
