@@ -8,11 +8,18 @@ Every line on standard output is an acknowledgement: it is printed after the cal
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from coordinator.core.commands import Put
+from blake3 import blake3
+
+from coordinator.core.commands import Delete, Put
+from coordinator.core.data.rows import BlobRow, UploadRow
 from coordinator.core.errors import CoordError
+from coordinator.core.ids import Digest, TenantName, UploadId
+from coordinator.core.rows import AccountRow
 from store.durable import DiskStore
 from store.layout import DataDir
 from store.restore import restore
@@ -20,6 +27,7 @@ from store.settings import StoreSettings
 from tests.conformance.homes import DAY_MS, HOUR_MS, NOON_MS, a_beat, a_provider, a_session, imported
 
 ROUNDS = 40
+BLOBS = 7
 EXIT_BROKEN = 70
 
 
@@ -60,7 +68,63 @@ async def save(store: DiskStore) -> None:
     say("saved", path)
 
 
-STORIES = {"write": write, "seal": seal, "bring": bring, "save": save}
+def bytes_of(number: int) -> bytes:
+    """What the upload of that number brings."""
+    return random.Random(number).randbytes(40_000 + number)
+
+
+async def keep(store: DiskStore) -> None:
+    """Blobs as a service has them: an upload is opened, brought and published, every third blob is removed again; one
+    upload is refused, one dropped, and one is nobody's. What is over was so in an earlier life too."""
+    blobs, tenant = store.blob_files, TenantName("t")
+    known = {row.upload_id: row for row in (await store.load()).rows if isinstance(row, UploadRow)}
+    await blobs.tidy(list(known))
+    for number in range(1, BLOBS + 1):
+        upload_id, data = UploadId(f"{number:032x}"), bytes_of(number)
+        digest = Digest(blake3(data).hexdigest())
+        if not await store.blobs(tenant, [digest]):
+            opened = UploadRow(
+                upload_id=upload_id,
+                tenant=tenant,
+                size=len(data),
+                opened_at_ms=1,
+                expires_at_ms=2,
+                by="x",
+                digest=digest,
+            )
+            await store.commit([Put(opened)])
+            offset = await blobs.begin(upload_id, len(data))
+            if offset:
+                say("resumed", number)
+            for place in range(offset, len(data), 16_000):
+                await blobs.write(upload_id, place, [data[place : place + 16_000]])
+                say("arrived", number)
+            await blobs.finish(upload_id, tenant, digest, "")
+            row = BlobRow(tenant=tenant, digest=digest, size=len(data), created_at_ms=1, touched_ms=1)
+            await store.commit([Put(row), Delete("upload", upload_id), Put(await _account(store, len(data)))])
+            say("published", number)
+        if number % 3 == 0:
+            await store.commit([Delete("blob", (tenant, digest)), Put(await _account(store, -len(data)))])
+            say("forgotten", number)
+            await blobs.remove([(tenant, digest)])
+    for number, ends in ((101, "refused"), (102, "dropped"), (103, "forgotten")):
+        await blobs.begin(f"{number:032x}", 5)
+        await blobs.write(f"{number:032x}", 0, [b"wrong"])
+        if ends == "refused":
+            with suppress(CoordError):
+                await blobs.finish(f"{number:032x}", tenant, "0" * 64, "")
+        elif ends == "dropped":
+            await blobs.drop(f"{number:032x}")
+    await blobs.tidy([])
+    say("kept")
+
+
+async def _account(store: DiskStore, more: int) -> AccountRow:
+    rows = await store.accounts()
+    return AccountRow(tenant=TenantName("t"), month=202_611, storage=(rows[0].storage if rows else 0) + more)
+
+
+STORIES = {"write": write, "seal": seal, "bring": bring, "save": save, "keep": keep}
 
 
 async def tell(directory: Path, failpoint: str, story: str) -> None:

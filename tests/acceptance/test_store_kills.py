@@ -10,13 +10,14 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
-from coordinator.core.ids import ProviderId, ProviderKey
+from coordinator.core.ids import ProviderId, ProviderKey, TenantName
 from coordinator.core.rows import ProviderRow
 from store.durable import DiskStore
 from store.failpoints import FAIL_POINTS
 from store.layout import DataDir
-from tests.acceptance.store_process import EXIT_BROKEN, ROUNDS
+from tests.acceptance.store_process import BLOBS, EXIT_BROKEN, ROUNDS, bytes_of
 from tests.conformance.homes import DAY_MS, HOUR_MS, NOON_MS, DiskHome, a_beat
 
 ONE = ProviderKey(1)
@@ -34,6 +35,15 @@ STORIES = {
     "import.before_commit": ("bring", 1),
     "backup.copied": ("save", 1),
     "restore.set_aside": ("restore", 1),
+    "blob.written": ("keep", 2),
+    "blob.verified": ("keep", 2),
+    "blob.synced": ("keep", 3),
+    "blob.renamed": ("keep", 2),
+    "blob.published": ("keep", 3),
+    "blob.refused": ("keep", 1),
+    "blob.dropped": ("keep", 1),
+    "blob.removed": ("keep", 1),
+    "blob.tidied": ("keep", 1),
 }
 """Where to be killed, telling which story, at which passage."""
 
@@ -139,6 +149,63 @@ def test_a_backup_or_restore_that_was_killed_is_done_again(tmp_path: Path) -> No
         return sum(isinstance(row, ProviderRow) for row in (await store.load()).rows)
 
     assert ROUNDS == DiskHome(directory).run(count)
+
+
+@pytest.mark.parametrize("place", [place for place in STORIES if STORIES[place][0] == "keep"])
+def test_blobs_survive_a_kill_at_any_step(tmp_path: Path, place: str) -> None:
+    """Whatever was acknowledged as published has its row and its bytes; no row is without bytes, ever. The next life
+    goes on with what had arrived, and once what has no row is collected nothing is left over."""
+    directory = tmp_path / "data"
+    status, said = tell(directory, "keep", f"{place}:{STORIES[place][1]}")
+    assert -signal.SIGKILL == status
+    DiskHome(directory).run(lambda store: _whole(store, said))
+    status, more = tell(directory, "keep")
+    assert (0, "kept") == (status, more[-1])
+    under_way = 1 + sum(line.startswith("published") for line in said)
+    arrived = place in ("blob.written", "blob.verified", "blob.synced")
+    assert ([f"resumed {under_way}"] if arrived else []) == [line for line in more if line.startswith("resumed")]
+
+    async def collect(store: DiskStore) -> None:
+        await _whole(store, [])
+        rows = {(row.tenant, row.digest) for row in await store.list_blobs(None, 99)}
+        assert BLOBS - BLOBS // 3 == len(rows)
+        there = await store.blob_files.stored(1 << 60, 99)
+        await store.blob_files.remove([found for found in there if found not in rows])
+        assert rows == set(await store.blob_files.stored(1 << 60, 99))
+        assert [] == list((DataDir(directory).blobs / ".uploads").iterdir())
+        report = await store.check()
+        assert ((), BLOBS - BLOBS // 3, 0, 0) == (report.problems, report.blobs, report.unread, report.ownerless)
+
+    DiskHome(directory).run(collect)
+
+
+async def _whole(store: DiskStore, said: list[str]) -> None:
+    tenant = TenantName("t")
+    forgotten = {line.split()[1] for line in said if line.startswith("forgotten")}
+    for line in said:
+        if line.startswith("published") and int(line.split()[1]) % 3 and line.split()[1] not in forgotten:
+            data = bytes_of(int(line.split()[1]))
+            (row,) = await store.blobs(tenant, [blake3(data).hexdigest()])
+            assert data == await store.blob_files.read(tenant, row.digest, len(data))
+    for row in await store.list_blobs(None, 99):
+        assert row.size == len(await store.blob_files.read(tenant, row.digest, row.size))
+    assert () == (await store.check()).problems
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which makes fsync fail, is not installed")
+@pytest.mark.parametrize("nth", [9, 14])
+def test_a_failed_fsync_publishes_no_blob(tmp_path: Path, nth: int) -> None:
+    """Of the file, its directory or the row's commit: the store refuses from then on; what was said before is there."""
+    directory = tmp_path / "data"
+    assert 0 == tell(directory, "write")[0]
+    inject = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync")
+    failing = (*inject, "-e", f"inject=fsync,fdatasync:error=EIO:when={nth}+")
+    status, said = tell(directory, "keep", wrapped=failing)
+    if status not in (0, EXIT_BROKEN) and not said:
+        pytest.skip(f"strace cannot trace here (exit {status})")
+    assert (EXIT_BROKEN, "refused store_broken") == (status, said[-1])
+    assert f"published {BLOBS}" not in said
+    DiskHome(directory).run(lambda store: _whole(store, said))
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace, which makes fsync fail, is not installed")
