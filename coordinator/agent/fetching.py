@@ -29,6 +29,8 @@ THREADS = 4
 """That write, compare and copy. The disk is the bound, not they."""
 GATHER_BYTES = 1 << 20
 """Written at a time: a hop into a thread costs 0.1 ms."""
+HOLD_BYTES = 8 * GATHER_BYTES
+"""That wait for a slow disk; then the network waits, too."""
 TRIES_MAX = 2
 """Of a blob that came whole and was not what its digest says."""
 URLS_MAX = 4
@@ -116,7 +118,13 @@ class Fetcher:
     async def in_thread(self, work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
         """`work` in a thread of ours. It is waited for even by a caller that is cancelled, and told to `stop` then:
         nothing of it goes on."""
-        future = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await self._ended(self._begun(work), stop)
+
+    def _begun(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    @staticmethod
+    async def _ended(future: asyncio.Future[T], stop: Callable[[], None] = lambda: None) -> T:
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -190,24 +198,34 @@ class Fetcher:
         raise Damaged(f"what comes as {blob.digest} is something else")
 
     async def _receive(self, part: Part, size: int, response: aiohttp.ClientResponse) -> bool:
-        """Into the file; also what came before a break. Whether that is all. While a piece is written the next ones
-        gather in the connection's buffer."""
+        """Into the file; also what came before a break. Whether that is all.
+
+        Reading goes on while a piece is written: what lies in a connection's buffer when it breaks is lost, and would
+        travel again.
+        """
         if response.status == 200 and part.length:
             await self.in_thread(part.restart)  # whoever answers knows no ranges
         gathered: list[bytes] = []
-        left = size - part.length
+        left, waiting = size - part.length, 0
+        writing: asyncio.Future[None] | None = None
         try:
             async for data in response.content.iter_any():
                 self.fetched_bytes += len(data)
                 gathered.append(data[:left])
                 left -= len(gathered[-1])
+                waiting += len(gathered[-1])
                 if len(data) > len(gathered[-1]):
                     response.close()  # more than was announced: the digest will tell
                     break
-                if size - part.length - left >= GATHER_BYTES:
-                    pieces, gathered = gathered, []
-                    await self.in_thread(partial(part.write, pieces))
+                if waiting < GATHER_BYTES or (writing is not None and not writing.done() and waiting < HOLD_BYTES):
+                    continue
+                if writing is not None:
+                    await self._ended(writing)
+                pieces, gathered, waiting = gathered, [], 0
+                writing = self._begun(partial(part.write, pieces))
         finally:
+            if writing is not None:
+                await self._ended(writing)
             if gathered:
                 await self.in_thread(partial(part.write, gathered))
         return part.length >= size

@@ -86,7 +86,7 @@ def test_two_who_want_it_at_once_share_one_fetch(tmp_path: Path) -> None:
 
 
 def test_a_transfer_that_breaks_off_goes_on_where_it_ended(tmp_path: Path) -> None:
-    """Bytes are asked for from where they ended. What travels twice is no more than a connection reads ahead."""
+    """Of 16 MB that break off five times, less than one percent travels twice."""
 
     async def steps() -> None:
         async with fetching(tmp_path) as (side, fetcher):
@@ -95,7 +95,7 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_ended(tmp_path: Path) -> No
             side.cuts[wanted.digest] = [3 * MB, 5 * MB + 1, 5 * MB + 100_000, 11 * MB, 15 * MB]
             assert await fetched(fetcher, wanted) == data
             assert len(side.gets) == 6
-            assert sum(side.sent.values()) - len(data) <= 5 * AHEAD
+            assert sum(side.sent.values()) <= 1.01 * len(data)
             assert fetcher.fetched_bytes == len(data)
 
     go(steps())
