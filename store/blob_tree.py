@@ -8,6 +8,7 @@ Directories are 0700, files 0600. A tenant's name never begins with a dot, so no
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -42,7 +43,8 @@ def check_upload(upload_id: str) -> str:
 
 
 class BlobTree:
-    """The directories and files below `root`. Raises OSError, and CoordError(BAD_REQUEST) for what is no name."""
+    """The directories and files below `root`. Raises OSError, and CoordError: BAD_REQUEST for what is no name, CONFLICT
+    for what is not ours."""
 
     def __init__(self, root: Path, *, only_read: bool = False) -> None:
         self.root = root
@@ -68,7 +70,8 @@ class BlobTree:
     def open_upload(self, upload_id: str, *, make: bool = False) -> int:
         """FileNotFoundError where there is none."""
         flags = _WRITE | (os.O_CREAT if make else 0)
-        return os.open(check_upload(upload_id), flags, FILE_MODE, dir_fd=self._uploads)
+        with _ours(upload_id):
+            return os.open(check_upload(upload_id), flags, FILE_MODE, dir_fd=self._uploads)
 
     def remove_upload(self, upload_id: str) -> None:
         with suppress(FileNotFoundError):
@@ -81,7 +84,7 @@ class BlobTree:
 
     def publish(self, upload_id: str, tenant: TenantName, digest: str) -> None:
         """Put an upload's file under its digest, in the place of one that is there: whole or not at all."""
-        with self._directory(tenant, digest, make=True) as directory:
+        with _ours(f"{tenant}/{digest}"), self._directory(tenant, digest, make=True) as directory:
             os.rename(check_upload(upload_id), digest, src_dir_fd=self._uploads, dst_dir_fd=directory)
 
     def sync(self, tenant: TenantName, digest: str) -> None:
@@ -94,18 +97,18 @@ class BlobTree:
 
     def open_blob(self, tenant: TenantName, digest: str) -> tuple[int, os.stat_result]:
         """FileNotFoundError where there is none."""
-        with self._directory(tenant, digest) as directory:
+        with _ours(f"{tenant}/{digest}"), self._directory(tenant, digest) as directory:
             fd = os.open(digest, _READ, dir_fd=directory)
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             return fd, status
         os.close(fd)
-        raise FileNotFoundError(f"{digest} is no file")
+        raise _in_the_way(f"{tenant}/{digest}")
 
     def remove_blob(self, tenant: TenantName, digest: str) -> int:
         """-> the bytes it had; 0 where there is none."""
         try:
-            with self._directory(tenant, digest) as directory:
+            with _ours(f"{tenant}/{digest}"), self._directory(tenant, digest) as directory:
                 size = os.stat(digest, dir_fd=directory, follow_symlinks=False).st_size
                 os.unlink(digest, dir_fd=directory)
         except FileNotFoundError:
@@ -154,6 +157,26 @@ class BlobTree:
             yield fd
         finally:
             os.close(fd)
+
+
+@contextmanager
+def _ours(name: str) -> Iterator[None]:
+    """CONFLICT where somebody put a link, or what is no file or directory, in the place of ours: nobody follows it, and
+    it is no fault of the disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO):
+            raise _in_the_way(name) from error
+        raise
+
+
+def _in_the_way(name: str) -> CoordError:
+    return CoordError(
+        Code.CONFLICT,
+        f"something that is no file of coord lies in the way of {name}",
+        "somebody changed the directory blobs: remove what is not a plain file or directory there",
+    )
 
 
 def _names(fd: int) -> list[str]:
