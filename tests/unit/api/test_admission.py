@@ -12,7 +12,7 @@ import pytest
 from coordinator.core.rows import Role
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.query import NoQuery
-from coordinator.service.api.route import PUBLIC, PUBLIC_PATHS, AnyRoute, Call, NoBody, Route
+from coordinator.service.api.route import PUBLIC, PUBLIC_PATHS, SIGNED, SIGNED_PATHS, AnyRoute, Call, NoBody, Route
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, EXPIRED, READER, REVOKED, TENANT, TOKENS, Rig, served
 
@@ -28,7 +28,8 @@ def concrete(path: str) -> str:
 
 def test_every_route_times_method_times_token_is_admitted_as_the_table_says() -> None:
     """No token, a wrong, revoked or expired one: 401 on everything but the public paths. A role that the route
-    does not name: 403. A method that the path does not have: 405 for those who may come in, 401 for others."""
+    does not name: 403. A method that the path does not have: 405 for those who may come in, 401 for others. Where a
+    signature opens, no token does."""
 
     async def test(rig: Rig) -> None:
         agent = await rig.enrol("agent-1")
@@ -45,6 +46,8 @@ def test_every_route_times_method_times_token_is_admitted_as_the_table_says() ->
                     walked += 1
                     if route is not None and public:
                         assert 200 == got.status, f"{method} {path}"
+                    elif route is not None and route.roles == SIGNED:
+                        assert 403 == got.status, f"{method} {path} with {stranger!r}: {got.status}"
                     else:
                         assert 401 == got.status, f"{method} {path} with {stranger!r}: {got.status}"
                         assert got.headers["WWW-Authenticate"].startswith("Bearer")
@@ -53,7 +56,7 @@ def test_every_route_times_method_times_token_is_admitted_as_the_table_says() ->
                     walked += 1
                     if route is None:
                         assert 405 == got.status, f"{method} {path} as {role}: {got.status}"
-                    elif route.roles != PUBLIC and role not in route.roles:
+                    elif route.roles == SIGNED or (route.roles != PUBLIC and role not in route.roles):
                         assert 403 == got.status, f"{method} {path} as {role}: {got.status}"
                     else:
                         assert got.status not in (401, 403, 405, 500), f"{method} {path} as {role}: {got.body!r}"
@@ -63,14 +66,19 @@ def test_every_route_times_method_times_token_is_admitted_as_the_table_says() ->
 
 
 def test_a_tenants_token_opens_jobs_and_what_happens_to_them_alone() -> None:
-    """Whatever else there is, is of those who run the place; /healthz and /readyz alone need no token."""
+    """Whatever else there is, is of those who run the place; /healthz and /readyz alone need neither a token nor a
+    signature."""
 
     async def test(rig: Rig) -> None:
         for route in rig.app[ROUTES]:
             if route.roles == PUBLIC:
                 assert route.path in ("/healthz", "/readyz")
+            elif route.roles == SIGNED:
+                assert route.path in SIGNED_PATHS
             elif Role.TENANT in route.roles:
-                assert re.match(r"/v1/(jobs|events|audit|nodepools|usage|ledger|tenants/{name})(/|$)", route.path)
+                assert re.match(
+                    r"/v1/(jobs|events|audit|nodepools|usage|ledger|tenants/{name}|uploads|artifacts)(/|$)", route.path
+                )
 
     served(test)
 
@@ -84,6 +92,8 @@ async def _nothing(call: Call[Any, Any]) -> None:
     [
         ("GET", "/v1/secrets", frozenset(), NoBody),
         ("GET", "/v1/providers", PUBLIC, NoBody),
+        ("GET", "/v1/providers", SIGNED, NoBody),
+        ("GET", "/v1/blobs/{tenant}/{digest}", SIGNED, NoBody),  # without the query that is checked
         ("DELETE", "/v1/x", frozenset({Role.ADMIN}), ApiSettings),
     ],
 )
