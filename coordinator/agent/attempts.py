@@ -23,7 +23,8 @@ from coordinator.agent.logship import Key, LogShip, is_attempt
 from coordinator.agent.offer import exceeds
 from coordinator.agent.reports import exit_of, held_attempts
 from coordinator.agent.staging import Stager, needs_staging
-from coordinator.core.rows import EndCause, LeaseToken, Resources
+from coordinator.agent.tending import Tending
+from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 
 AGAIN_S = 4.0
 """`granted` is said again until it is answered by launch or stop, `exited` until it is settled."""
@@ -37,23 +38,26 @@ FORGOTTEN_MAX = 4_096
 
 class Attempts:
     """The book. `to_keeper` takes everything; `launch` completes the plan for a directory, and has it run; before that
-    `stager` brings what is needed."""
+    `stager` brings what is needed, from then on `tending` sees to what is owed to it."""
 
     def __init__(
         self,
         to_keeper: Callable[[channel.ToKeeper], None],
         launch: Callable[[str, wire.Launch], None],
         stager: Stager,
+        tending: Tending,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.clock = LeaseClock()
-        self.ship = LogShip()
+        self.ship = LogShip(tending.on_log)
         self.offered = Resources()
         self.leaving = False
         self._to_keeper = to_keeper
         self._launch = launch
         self._stager = stager
         stager.over = self._on_staged
+        self._tending = tending
+        tending.over, tending.running, tending.news = self._on_tended, self.running, self._tell_progress
         self._draw = draw
         self._held: dict[Key, Held] = {}
         self._asked: dict[Key, wire.Grant] = {}
@@ -78,6 +82,7 @@ class Attempts:
             self._came.set()
         held.now, held.freeze_at_s = now, now.freeze_at_s
         self.ship.update(now)
+        held.uploading = self._tending.on_now(now)
         self._changed.set()
         if held.said != held.phase:
             self._tell(held)
@@ -113,7 +118,7 @@ class Attempts:
                 case wire.Warm():
                     self._stager.warm(message.attempt, message.rank)
                 case wire.Save():
-                    logger.debug("%s is to be saved: %s", message.attempt, message.why)
+                    self._tending.save(message.attempt, message.token, message.why)
 
     def _on_grant(self, grant: wire.Grant) -> None:
         key = grant.attempt, grant.rank
@@ -157,6 +162,7 @@ class Attempts:
         if held.now.phase == "leased":
             if not held.launching:
                 held.launching = True
+                self._tending.expect(launch)
                 if needs_staging(launch.plan):
                     held.staging = True
                     self._tell(held)
@@ -175,7 +181,9 @@ class Attempts:
             return
         for held in ranks:
             held.answered = True
-            if held.now.phase == "exited" or (stop.unbegun and held.now.phase != "leased"):
+            if held.uploading and not stop.unbegun:
+                self._tending.give_up(held.key)
+            elif held.now.phase == "exited" or (stop.unbegun and held.now.phase != "leased"):
                 self._tell(held)
         token = ranks[0].now.token if ranks else stop.token
         end = channel.End(
@@ -188,6 +196,8 @@ class Attempts:
         if held is not None and held.now.token == settled.token:
             held.settled = True
             self._changed.set()
+            if held.uploading:
+                self._tending.give_up(held.key)
             self._forget_if_done(held)
 
     def _on_renew(self, renew: wire.Renew) -> None:
@@ -223,14 +233,26 @@ class Attempts:
         if key in self._held:
             self._forget_if_done(self._held[key])
 
+    def _on_tended(self, key: Key, verdict: ExitInfo | None) -> None:
+        """Its outputs and its last checkpoint are where they should be, or will never be."""
+        held = self._held.get(key)
+        if held is None:
+            return
+        held.uploading, held.verdict = False, verdict
+        self._changed.set()
+        if held.said != held.phase:
+            self._tell(held)
+        self._forget_if_done(held)
+
     def _forget_if_done(self, held: Held) -> None:
         if not held.settled or held.now.phase != "exited" or not self.ship.complete(held.key):
             return
-        if self._stager.holds(held.key):
-            return  # its directories are still written to
+        if self._stager.holds(held.key) or self._tending.holds(held.key):
+            return  # its directories are still in use
         key = held.key
         del self._held[key]
         self.ship.drop(key)
+        self._tending.drop(key)
         self._forgotten[key] = None
         if len(self._forgotten) > FORGOTTEN_MAX:
             del self._forgotten[next(iter(self._forgotten))]
@@ -280,12 +302,16 @@ class Attempts:
     async def leave(self, patience: Patience) -> None:
         """Nothing new is taken, what runs is ended, and the coordinator learns of it: all of that within bounds."""
         self.leaving = True
+        if self._say is not None:
+            await self._tending.save_all("the agent leaves")
         self._to_keeper(channel.EndAll(why="the agent leaves", grace_s=patience.end_s))
         if self._held or self._asked:
             logger.info("leaving: %d attempts are ended first", len(self._held) + len(self._asked))
         within_s = patience.end_s + patience.report_s
         if not await self._within(within_s, lambda: all(held.now.phase == "exited" for held in self._held.values())):
             logger.warning("not every attempt ended within %.0f s", within_s)
+        elif self._say is not None and not await self._within(patience.send_s, lambda: not self._tending.sends()):
+            logger.warning("results are still on their way: this agent goes on with them when it is back")
         elif self._say is not None and not await self._within(
             patience.report_s, lambda: all(held.settled for held in self._held.values())
         ):
@@ -321,7 +347,9 @@ class Attempts:
             case "staging" | "running" | "frozen" | "uploading" as phase:
                 self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase))
             case "exited":
-                self._say(wire.Exited(attempt=now.attempt, rank=now.rank, token=now.token, exit=exit_of(now)))
+                if (last := self._tending.reports.last(held.key)) is not None:
+                    self._say(last)
+                self._say(wire.Exited(attempt=now.attempt, rank=now.rank, token=now.token, exit=exit_of(held.exit)))
         held.said = held.phase
         self._say_again_after(held, boot_s())
 
@@ -339,6 +367,15 @@ class Attempts:
             exit_said = wire.Exit(cause=EndCause.AGENT, text="it is not held here")
             self._say(wire.Exited(attempt=attempt, rank=rank, token=token, exit=exit_said))
 
+    def _tell_progress(self) -> None:
+        """What programs said of how far they are."""
+        if self._say is not None:
+            for report in self._tending.reports.due():
+                self._say(report)
+
     def status(self) -> tuple[AttemptStatus, ...]:
         """For people."""
-        return tuple(status_of(held, sum(self.ship.stored(held.key))) for held in self._held.values())
+        return tuple(
+            status_of(held, sum(self.ship.stored(held.key)), self._tending.problem(held.key))
+            for held in self._held.values()
+        )

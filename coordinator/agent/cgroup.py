@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from coordinator.agent.cpu_cap import CpuCap, quota_us
@@ -294,6 +295,9 @@ class CgroupTree:
     def signal_all(self, signum: int) -> None:
         for pid in pids_of(self.path):
             send(pid, signum)
+
+    def members(self) -> Iterable[int]:
+        return pids_of(self.path)
 
     def freeze(self) -> None:
         self.frozen = self.group.froze = True

@@ -53,6 +53,8 @@ class Pulse(Struct, frozen=True, kw_only=True, tag="pulse"):
     """The daemon's loop turns. Carries what the next daemon needs, so that a lost one costs nothing."""
 
     resume_key: str
+    sending: bool = False
+    """Results or last checkpoints are on their way: an agent that is to stop waits for them, within its bounds."""
 
 
 # ---- attempts: what the daemon asks of the keeper
@@ -108,6 +110,14 @@ class EndAll(Struct, frozen=True, kw_only=True, tag="end_all"):
 
     why: str
     grace_s: float
+
+
+class Tell(Struct, frozen=True, kw_only=True, tag="tell"):
+    """Send this signal to those of its processes that catch it: who does not would die of most of them."""
+
+    attempt: str
+    token: LeaseToken
+    signum: int
 
 
 class LogStored(Struct, frozen=True, kw_only=True, tag="log_stored"):
@@ -166,7 +176,7 @@ class Told(Struct, frozen=True, kw_only=True, tag="told"):
 
 
 ToDaemon = Start | Leave | Now | No | Told
-ToKeeper = Pulse | Hold | Run | Deadline | End | EndAll | LogStored | Forget
+ToKeeper = Pulse | Hold | Run | Deadline | End | EndAll | Tell | LogStored | Forget
 _TO_DAEMON: msgspec.json.Decoder[ToDaemon | list[ToDaemon]] = msgspec.json.Decoder(ToDaemon | list[ToDaemon])
 _TO_KEEPER: msgspec.json.Decoder[ToKeeper | list[ToKeeper]] = msgspec.json.Decoder(ToKeeper | list[ToKeeper])
 _ENCODER = msgspec.json.Encoder()

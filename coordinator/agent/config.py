@@ -85,6 +85,8 @@ class Patience(Struct, frozen=True, kw_only=True):
     """The grace of attempts when the agent leaves; a shorter one of their own counts."""
     report_s: float = 3.0
     """For their ends to be settled by the coordinator, before the good-bye."""
+    send_s: float = 120.0
+    """For results and last checkpoints that are on their way when the agent leaves; the next one goes on with them."""
     kept_frozen_s: float = wire.KEPT_FROZEN_S
     """What was not renewed for so long is killed: its successor has run for a day."""
     leave_s: float = 5.0

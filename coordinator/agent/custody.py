@@ -30,6 +30,7 @@ from coordinator.agent.spawn import CannotStart
 from coordinator.agent.starter import own_peak
 from coordinator.agent.starters import Starters
 from coordinator.agent.starting import Ended as ProcessEnded
+from coordinator.agent.tree import tell
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 
 LOG_NEWS_S = 0.004
@@ -39,6 +40,8 @@ SPOKEN_AGAIN_S = 0.002
 """Between two syncs of the journal, and what is told after them: an exit waits so long at most for those beside it."""
 COMMIT_AGAIN_S = 1.0
 TEXT_CHARS_MAX = 1_000
+SAVING_S = 5.0
+"""The daemon may take so much longer to have programs save their state than they were given for it."""
 
 Watch = Callable[[int, int, Callable[[], None]], None]
 """(descriptor, poll mask, what to call): mask 0 ends it."""
@@ -151,6 +154,10 @@ class Custody:
                     self._end(attempt, message.cause, message.why, message.grace_s, now_s, message.code)
             case channel.EndAll():
                 self.end_all(message.why, message.grace_s, refuse=False)
+            case channel.Tell():
+                attempt = self._current(message.attempt, message.token)
+                if attempt is not None and attempt.phase == "running" and attempt.tree is not None:
+                    tell(attempt.tree, message.signum)
             case channel.LogStored():
                 if attempt := self._attempts.get(message.attempt):
                     attempt.on_stored(message.out_bytes, message.err_bytes)
@@ -162,14 +169,25 @@ class Custody:
             case channel.Pulse():
                 """The keeper's own."""
 
-    def end_all(self, why: str, grace_s: float, refuse: bool) -> None:
-        """The agent leaves: everything ends, with its own grace but no more than this. `refuse`: for good."""
+    def end_all(self, why: str, grace_s: float, refuse: bool, saved_first: bool = False) -> float:
+        """The agent leaves: everything ends, with its own grace but no more than this. `refuse`: for good.
+
+        `saved_first`: those whose state can be saved are left to the daemon, which has that done and says `EndAll`; for
+        how many seconds at most is returned.
+        """
         if refuse:
             self._leaving = why
+        left_s = 0.0
         for attempt in list(self._attempts.values()):
-            if attempt.exit is None:
+            if attempt.exit is not None:
+                continue
+            rule = attempt.plan.checkpoint if attempt.plan is not None else None
+            if saved_first and rule is not None and attempt.phase == "running":
+                left_s = max(left_s, rule.grace_ms / 1000 + SAVING_S)
+            else:
                 own_s = attempt.plan.grace_ms / 1000 if attempt.plan is not None else 0.0
                 self._end(attempt, EndCause.AGENT, why, min(grace_s, own_s), boot_s())
+        return left_s
 
     def _current(self, name: str, token: LeaseToken) -> Attempt | None:
         attempt = self._attempts.get(name)

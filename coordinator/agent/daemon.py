@@ -45,6 +45,7 @@ from coordinator.agent.reaching import hint_for
 from coordinator.agent.staging import Stager
 from coordinator.agent.standing import AgentStatus, Standing, Wish
 from coordinator.agent.state_dir import Identity, StateDir
+from coordinator.agent.tending import Tending
 from coordinator.agent.tls import (
     Endpoint,
     PinMismatch,
@@ -90,7 +91,10 @@ class Daemon:
         self._stager = Stager(
             self._asking, fetcher, work_of(config), start.promises.isolation, to_keeper, self._plans.put
         )
-        self.attempts = Attempts(to_keeper, self._plans.put, self._stager, draw)
+        self._tending = Tending(
+            self._asking, Path(config.state_dir), work_of(config), start.promises.isolation, to_keeper
+        )
+        self.attempts = Attempts(to_keeper, self._plans.put, self._stager, self._tending, draw)
         self._draw = draw
         self._vitals = vitals or Vitals()
         self._backoff = Backoff(self._patience.retry_ceilings_s, draw)
@@ -127,13 +131,14 @@ class Daemon:
                 aiohttp.ClientSession(timeout=timeout) as http,
                 self._asking.open(),
                 control.serve(self._state.path, self.standing.ask, self.status),
-                AttemptEndpoint(self.attempts).serve(self._listener),
+                AttemptEndpoint(self.attempts, self._tending).serve(self._listener),
             ):
                 helpers = [
                     group.create_task(self._pulse_forever()),
                     group.create_task(self._vitals.watch_gpus()),
                     group.create_task(self._plans.run()),
                     group.create_task(self._stager.run()),
+                    group.create_task(self._tending.run()),
                 ]
                 try:
                     return await self._serve(http)
@@ -154,7 +159,7 @@ class Daemon:
             await asyncio.sleep(self._patience.pulse_s)
 
     def _keep_key(self, resume_key: str) -> None:
-        self._to_keeper(channel.Pulse(resume_key=resume_key))
+        self._to_keeper(channel.Pulse(resume_key=resume_key, sending=self._tending.sends()))
 
     # ---- who we are
 

@@ -12,15 +12,20 @@ import hmac
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from coordinator.agent import channel, plans
+from coordinator import wire
+from coordinator.agent import channel, plans, progress
 from coordinator.agent.attempts import Attempts
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
+from coordinator.agent.progress import Report
+from coordinator.agent.saving import NotSaved
+from coordinator.agent.tending import Tending
 from coordinator.core.ids import attempt_of, dotted
 
 CONNECTIONS_MAX = 256
@@ -29,9 +34,16 @@ KEEPALIVE_S = 15.0
 LINGERING_S = 1.0
 """A body that nobody wants is read for so long, so that the answer arrives; then the connection is closed."""
 HEAD_BYTES_MAX = 8_190
-NOT_YET = ("/v1/attempt/progress", "/v1/attempt/checkpoints", "/v1/attempt/artifacts", "/v1/traces")
+BODY_BYTES_MAX = 16 * 1024
+BODY_S = 10.0
+"""A body that takes longer to come is not waited for."""
+NOT_YET = ("/v1/attempt/artifacts", "/v1/traces")
 """Paths that attempts will have, and have not yet."""
+B = TypeVar("B")
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "coord"}
+
+
+_Name = Annotated[str, Meta(min_length=1, max_length=progress.NAME_CHARS_MAX)]
 
 
 class AttemptAnswer(Struct, frozen=True, kw_only=True):
@@ -46,6 +58,22 @@ class AttemptAnswer(Struct, frozen=True, kw_only=True):
     """`running` or `frozen`: who asks is running, or was when it asked."""
 
 
+class ProgressReport(Struct, frozen=True, kw_only=True):
+    """Body of POST /v1/attempt/progress: something of it."""
+
+    fraction: wire.Share | None = None
+    values: Annotated[dict[_Name, _Name], Meta(max_length=progress.VALUES_MAX)] = {}
+    text: Annotated[str, Meta(max_length=progress.TEXT_CHARS_MAX)] = ""
+
+
+class CheckpointCall(Struct, frozen=True, kw_only=True):
+    """Body of POST /v1/attempt/checkpoints: the files in the checkpoint directory are whole, save them."""
+
+    label: Annotated[str, Meta(max_length=200)] = ""
+    wait: bool = True
+    """Answer when it counts; else as soon as the files were copied and may be changed."""
+
+
 class Problem(Struct, frozen=True, kw_only=True):
     """RFC 9457."""
 
@@ -55,11 +83,16 @@ class Problem(Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class AttemptEndpoint:
-    """Serves the attempts of `book` on a socket that listens already."""
+_PROGRESS = msgspec.json.Decoder(ProgressReport)
+_CHECKPOINT = msgspec.json.Decoder(CheckpointCall)
 
-    def __init__(self, book: Attempts) -> None:
+
+class AttemptEndpoint:
+    """Serves the attempts of `book` on a socket that listens already; `tending` has what they may ask for."""
+
+    def __init__(self, book: Attempts, tending: Tending) -> None:
         self._book = book
+        self._tending = tending
         self._known: dict[bytes, tuple[Key, int]] = {}
         """Attempt and rank, and of how many nodes, by the digest of the token."""
         self._read: set[Key] = set()
@@ -85,10 +118,41 @@ class AttemptEndpoint:
                 return _json(200, who)
             case "/v1/attempt", _:
                 return _problem(405, "method_not_allowed", "GET is all that this path knows", Allow="GET")
+            case "/v1/attempt/progress", "POST":
+                return await self._on_progress(request, who)
+            case "/v1/attempt/checkpoints", "POST":
+                return await self._on_checkpoint(request, who)
+            case "/v1/attempt/progress" | "/v1/attempt/checkpoints", _:
+                return _problem(405, "method_not_allowed", "POST is all that this path knows", Allow="POST")
             case path, _ if path in NOT_YET:
                 return _problem(501, "not_built", f"{path} is not built yet: nothing was kept of what you sent")
             case _:
                 return _problem(404, "not_found", "an attempt is asked for at /v1/attempt")
+
+    async def _on_progress(self, request: web.BaseRequest, who: AttemptAnswer) -> web.StreamResponse:
+        said = await _body(request, _PROGRESS)
+        if isinstance(said, web.Response):
+            return said
+        words = [*said.values, *said.values.values(), said.text]
+        if not all(word.isprintable() for word in words):
+            return _problem(400, "bad_request", "values and text are to be printable")
+        if said.fraction is None and not any(words):
+            return _problem(400, "bad_request", "nothing is said: give a fraction, values or text")
+        now = self._book.running().get((who.attempt, who.rank))
+        if now is not None:
+            report = Report(fraction=said.fraction, values=tuple(said.values.items()), text=said.text)
+            self._tending.on_report((who.attempt, who.rank), now.token, report)
+        return web.Response(status=204, headers=_HEADERS)
+
+    async def _on_checkpoint(self, request: web.BaseRequest, who: AttemptAnswer) -> web.StreamResponse:
+        asked = await _body(request, _CHECKPOINT)
+        if isinstance(asked, web.Response):
+            return asked
+        try:
+            saved = await self._tending.call((who.attempt, who.rank), asked.label, asked.wait)
+        except NotSaved as error:
+            return _problem(409, "not_saved", str(error))
+        return _json(201 if saved.number is not None else 202, saved)
 
     async def _who(self, authorization: str) -> AttemptAnswer | None:
         """Whose token it is, if its lease is alive. Every token that is known is compared, whichever it is."""
@@ -160,6 +224,23 @@ class _Server(web.Server):
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         self._open.pop(handler, None)
         super().connection_lost(handler, exc)
+
+
+async def _body(request: web.BaseRequest, decoder: msgspec.json.Decoder[B]) -> B | web.Response:
+    """What was sent, or the answer that refuses it. Nothing at all is an empty object."""
+    if (request.content_length or 0) > BODY_BYTES_MAX:
+        return _problem(413, "too_large", f"at most {BODY_BYTES_MAX} bytes are read")
+    try:
+        async with asyncio.timeout(BODY_S):
+            data = await request.read()
+    except TimeoutError:
+        return _problem(408, "timeout", f"the body did not come within {BODY_S:.0f} s")
+    except web.HTTPException:
+        return _problem(413, "too_large", f"at most {BODY_BYTES_MAX} bytes are read")
+    try:
+        return decoder.decode(data or b"{}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        return _problem(400, "bad_request", f"the body is not understood: {error}")
 
 
 def _digests(running: list[channel.Now]) -> dict[bytes, tuple[Key, int]]:

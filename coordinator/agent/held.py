@@ -7,6 +7,7 @@ from msgspec import Struct
 from coordinator.agent import channel
 from coordinator.agent.clock import boot_s
 from coordinator.agent.logship import Key
+from coordinator.core.rows import ExitInfo
 
 LIVE = ("leased", "staging", "running", "frozen", "uploading")
 """Phases of a lease that is to be renewed."""
@@ -26,6 +27,8 @@ class AttemptStatus(Struct, frozen=True, kw_only=True):
     log_bytes: int
     log_stored: int
     exit: str = ""
+    problem: str = ""
+    """What is wrong with its checkpoints."""
 
 
 class Held(Struct, kw_only=True):
@@ -44,6 +47,8 @@ class Held(Struct, kw_only=True):
     """It was ordered to run, and what it needs is being brought; to the keeper it is leased."""
     uploading: bool = False
     """Its program has ended, and its outputs are being sent; to the keeper it has exited."""
+    verdict: ExitInfo | None = None
+    """How it ended, if that is not what the keeper says: its program succeeded, its outputs did not."""
     settled: bool = False
     freeze_at_s: float = 0.0
     """As it was renewed last, whether the keeper has heard of it or not."""
@@ -58,11 +63,16 @@ class Held(Struct, kw_only=True):
         return self.now.phase
 
     @property
+    def exit(self) -> ExitInfo | None:
+        """How it ended."""
+        return self.verdict or self.now.exit
+
+    @property
     def key(self) -> Key:
         return self.now.attempt, self.now.rank
 
 
-def status_of(held: Held, log_stored: int) -> AttemptStatus:
+def status_of(held: Held, log_stored: int, problem: str) -> AttemptStatus:
     """How it stands now."""
     now = held.now
     return AttemptStatus(
@@ -72,5 +82,6 @@ def status_of(held: Held, log_stored: int) -> AttemptStatus:
         freeze_in_s=held.freeze_at_s - boot_s() if now.phase in ("leased", "running") else None,
         log_bytes=now.out_bytes + now.err_bytes,
         log_stored=log_stored,
-        exit=str(now.exit.cause) if now.exit is not None else "",
+        exit=str(held.exit.cause) if held.exit is not None else "",
+        problem=problem,
     )

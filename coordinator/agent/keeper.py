@@ -83,6 +83,7 @@ class _Daemon:
         self.began_s = boot_s()
         self.silent_s = 0.0
         self.pulsed = False
+        self.sending = False
         self.mask = select.EPOLLIN
 
 
@@ -130,6 +131,10 @@ class _Keeper:
         self._false_starts = 0
         self._start_at_s = 0.0
         self._kill_at_s: float | None = None
+        self._end_at_s = math.inf
+        """What is left to the daemon to be saved is ended then, saved or not."""
+        self._send_until_s = math.inf
+        """Results and last checkpoints that are on their way are waited for until then."""
         self._stop_signals: list[int] = []
         self._signals_obeyed = 0
         self._last_status: int | None = None
@@ -289,6 +294,7 @@ class _Keeper:
                     if isinstance(message, channel.Pulse):
                         daemon.silent_s = 0.0
                         daemon.pulsed = True
+                        daemon.sending = message.sending
                         self._resume_key = message.resume_key
                     else:
                         self._custody.hear(message)
@@ -332,6 +338,7 @@ class _Keeper:
         daemon.end.close()
         self._daemon = None
         if self._stop_signals:
+            self._end_now()
             self._last_status = Exit.STOPPED
         elif code in FINAL:
             self._last_status = code
@@ -361,9 +368,13 @@ class _Keeper:
         if daemon is None:
             return
         if self._stop_signals:
+            if boot_s() >= self._end_at_s:
+                self._end_now()
             if self._custody.alive():
                 return
             if self._kill_at_s is None:
+                self._send_until_s = boot_s() + self._patience.send_s
+            if self._kill_at_s is None or (daemon.sending and boot_s() < self._send_until_s):
                 self._kill_at_s = boot_s() + self._patience.report_s + self._patience.leave_s
             if boot_s() >= self._kill_at_s:
                 logger.warning("no good-bye within %.0f s; the daemon is killed", self._patience.leave_s)
@@ -392,11 +403,18 @@ class _Keeper:
             self._exit = 128 + self._stop_signals[1]
             return
         logger.info("%s: saying good-bye", signal.Signals(self._stop_signals[0]).name)
-        self._custody.end_all("the agent was told to stop", self._patience.end_s, refuse=True)
+        saving_s = self._end_now(saved_first=self._daemon is not None)
         if self._daemon is None:
             self._last_status = Exit.STOPPED
         else:
+            if saving_s:
+                self._end_at_s = boot_s() + saving_s
             self._custody.leave()
+
+    def _end_now(self, saved_first: bool = False) -> float:
+        self._end_at_s = math.inf
+        why = "the agent was told to stop"
+        return self._custody.end_all(why, self._patience.end_s, refuse=True, saved_first=saved_first)
 
 
 def _raise_limits() -> tuple[int, int]:

@@ -20,6 +20,7 @@ from coordinator.agent.devices import gpu_groups
 from coordinator.agent.isolation import Program, Started, Walls, start_isolated
 from coordinator.agent.journal import USERS
 from coordinator.agent.places import Place
+from coordinator.agent.progress import FILE as PROGRESS_FILE
 from coordinator.agent.pump import Pump
 from coordinator.agent.spawn import NOT_STARTED, PATH, PROCESSES_MAX, CannotStart, start_beside, stdin_of
 from coordinator.agent.starters import Starters
@@ -247,6 +248,9 @@ class Launcher:
         env |= dict(plan.env)
         for variable in OURS:
             env[variable] = place.variables[variable]
+        if plan.checkpoint is not None and plan.checkpoint.path:
+            env["COORD_CHECKPOINT_DIR"] = f"{place.directory(plan.directory)}/{plan.checkpoint.path}"
+        env["COORD_PROGRESS_FILE"] = f"{place.work}/{PROGRESS_FILE}"
         env["COORD_ATTEMPT_TOKEN_FILE"] = f"{place.kept if self.level is Isolation.NONE else place.work}/token"
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
         env[MARK] = f"{self._mark}/{place.number}"

@@ -32,12 +32,15 @@ UNREADABLE_S = 5.0
 
 Key = tuple[str, int]
 """Attempt and rank."""
+Look = Callable[[Key, LeaseToken, int, int, bytes], None]
+"""Takes stream, offset and bytes of an attempt's log."""
 
 
 class Stream:
     """Where one stream stands: 0 <= acked <= sent <= length, `acked` is the coordinator's word."""
 
     def __init__(self, key: Key, stream: int, token: LeaseToken, path: Path, stored: int) -> None:
+        self.key = key
         self.attempt_id: AttemptId = attempt_of(key[0])
         self.rank = key[1]
         self.stream = stream
@@ -66,7 +69,9 @@ class Stream:
 class LogShip:
     """All streams that are not stored to their end. One connection's `run` at a time; the rest may be called always."""
 
-    def __init__(self) -> None:
+    def __init__(self, look: Look = lambda key, token, stream, offset, data: None) -> None:
+        """`look` sees the bytes as they leave, some of them again."""
+        self._look = look
         self._streams: dict[tuple[Key, int], Stream] = {}
         self._ready: deque[Stream] = deque()
         self._ahead = 0
@@ -222,6 +227,7 @@ class LogShip:
             return  # acknowledged, dropped or set back while it was read
         stream.sent += len(data)
         self._ahead += len(data)
+        self._look(stream.key, stream.token, stream.stream, offset, data)
         began_s = boot_s()
         await send(wire.log_frame(_chunk(stream, offset, data)))
         self._fit_piece(boot_s() - began_s)

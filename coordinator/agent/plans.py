@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from coordinator import wire
-from coordinator.agent import channel
+from coordinator.agent import channel, duties
 from coordinator.agent.log import logger
 from coordinator.core.ids import attempt_of, dotted
 
@@ -66,6 +66,9 @@ class Plans:
         encoded = _ENCODER.encode(plan)
         try:
             _write(directory / TOKEN, _secret(dict(plan.env).get(NODES, "1")).encode())
+            owed = duties.duties_of(launch)
+            if owed is not None:
+                duties.write(str(directory), owed)
             if len(encoded) > IN_MESSAGE_BYTES_MAX:
                 order = msgspec.structs.replace(order, plan=None)
                 _write(directory / PLAN, encoded)

@@ -24,6 +24,7 @@ PREFIX = b"coord-progress "
 LINE_BYTES_MAX = 512
 _REST_BYTES_MAX = len(PREFIX) + LINE_BYTES_MAX + 1
 """Of a line that is not whole: enough to know that it is too long."""
+_NO_BEGIN = (b"", b"\0")
 FILE = "progress"
 """Beside the program's home: $COORD_PROGRESS_FILE."""
 TELL_AGAIN_S = 1.0
@@ -87,11 +88,19 @@ class LineScan:
         self.at = offset + len(data)
         newest = fresh.rfind(b"\n")
         if newest < 0:
-            self._rest = (self._rest + fresh)[:_REST_BYTES_MAX]
+            self._rest = _begin(self._rest + fresh[:_REST_BYTES_MAX])
             return None
-        whole = self._rest + fresh[:newest]
-        self._rest = fresh[newest + 1 :][:_REST_BYTES_MAX]
-        return _last_in(whole)
+        rest, self._rest = self._rest, _begin(fresh[newest + 1 : newest + 1 + _REST_BYTES_MAX])
+        if rest in _NO_BEGIN and PREFIX not in fresh:
+            return None  # nearly always: a log costs one search
+        return _last_in(rest + fresh[:newest])
+
+
+def _begin(line: bytes) -> bytes:
+    """What is kept of a line that is not whole: nothing that cannot become a report."""
+    if line.startswith(PREFIX) or PREFIX.startswith(line):
+        return line[:_REST_BYTES_MAX]
+    return b"\0"
 
 
 def _last_in(lines: bytes) -> Report | None:

@@ -8,7 +8,6 @@ from typing import Literal, cast
 import msgspec
 
 from coordinator import wire
-from coordinator.agent import channel
 from coordinator.agent.held import Held
 from coordinator.core.rows import EndCause, ExitInfo
 
@@ -18,9 +17,9 @@ _UNRECORDED = ExitInfo(cause=EndCause.AGENT, text="its end was not recorded")
 _ENCODER = msgspec.json.Encoder()
 
 
-def exit_of(now: channel.Now) -> wire.Exit:
+def exit_of(end: ExitInfo | None) -> wire.Exit:
     """How it ended."""
-    info = now.exit or _UNRECORDED
+    info = end or _UNRECORDED
     return wire.Exit(
         cause=info.cause,
         code=info.code if info.code is not None and 0 <= info.code <= 255 else None,
@@ -35,12 +34,12 @@ def exit_of(now: channel.Now) -> wire.Exit:
     )
 
 
-def _without_words(now: channel.Now) -> wire.Exit:
-    return msgspec.structs.replace(exit_of(now), text="")
+def _without_words(end: ExitInfo | None) -> wire.Exit:
+    return msgspec.structs.replace(exit_of(end), text="")
 
 
-def _without_figures(now: channel.Now) -> wire.Exit:
-    told = exit_of(now)
+def _without_figures(end: ExitInfo | None) -> wire.Exit:
+    told = exit_of(end)
     return wire.Exit(
         cause=told.cause, code=told.code, signal=told.signal, out_bytes=told.out_bytes, err_bytes=told.err_bytes
     )
@@ -56,8 +55,8 @@ def held_attempts(book: Sequence[Held], room: int) -> tuple[wire.HeldAttempt, ..
     return said
 
 
-def _held(held: Held, end_of: Callable[[channel.Now], wire.Exit]) -> wire.HeldAttempt:
+def _held(held: Held, end_of: Callable[[ExitInfo | None], wire.Exit]) -> wire.HeldAttempt:
     now = held.now
-    end = end_of(now) if held.phase == "exited" else None
+    end = end_of(held.exit) if held.phase == "exited" else None
     phase = cast("HeldPhase", held.phase)
     return wire.HeldAttempt(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase, exit=end)

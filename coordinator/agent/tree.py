@@ -28,6 +28,9 @@ class Tree(Protocol):
 
     def signal_all(self, signum: int) -> None: ...
 
+    def members(self) -> Iterable[int]:
+        """Its processes just now."""
+
     def freeze(self) -> None:
         """No process of it runs when this returns, or a moment later."""
 
@@ -54,6 +57,23 @@ def send(pid: int, signum: int) -> None:
         os.kill(pid, signum)
 
 
+def catches(pid: int, signum: int) -> bool:
+    """Whether the process has a handler for it: SigCgt of proc(5)."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_bytes()
+        caught = int(text.partition(b"\nSigCgt:")[2].partition(b"\n")[0], 16)
+    except (OSError, ValueError):
+        return False
+    return bool(caught >> (signum - 1) & 1)
+
+
+def tell(tree: Tree, signum: int) -> None:
+    """Send it to those that catch it: a shell around the program does not, and would die of it."""
+    for pid in tree.members():
+        if catches(pid, signum):
+            send(pid, signum)
+
+
 class Walk:
     """By /proc: what a process that wants to hide from it can do is told in docs/reference/agent-isolation.md."""
 
@@ -68,6 +88,9 @@ class Walk:
     def signal_all(self, signum: int) -> None:
         for pid in self._find():
             send(pid, signum)
+
+    def members(self) -> Iterable[int]:
+        return self._find()
 
     def freeze(self) -> None:
         self.frozen = True

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -17,6 +18,7 @@ from coordinator.core.ids import dotted
 
 JOIN = "coord-join-0123456789abcdef"
 DEADLINE_S = 15.0
+T = TypeVar("T")
 _FRAME = msgspec.json.Decoder(wire.FromAgent | list[wire.FromAgent])
 
 
@@ -42,7 +44,7 @@ class CoordinatorSide:
         self.byes: list[wire.Bye] = []
         self.version = 1
         self.said: list[wire.FromAgent] = []
-        """Granted, refused, phase and exited messages, in order."""
+        """Granted, refused, phase, exited and progress messages, in order."""
         self.logs: dict[tuple[str, int, int], bytearray] = {}
         """By attempt, rank and stream."""
         self.frames: list[wire.LogChunk] = []
@@ -53,6 +55,10 @@ class CoordinatorSide:
         self.port = 0
         self._news = asyncio.Event()
         self._runner: web.AppRunner | None = None
+
+    def of(self, kind: type[T]) -> list[T]:
+        """What was said of this kind."""
+        return [message for message in self.said if isinstance(message, kind)]
 
     # ---- the server
 
@@ -165,7 +171,7 @@ class CoordinatorSide:
                     await ws.send_str(msgspec.json.encode(ack).decode())
             case wire.Pong():
                 self.pongs += 1
-            case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited():
+            case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited() | wire.Progress():
                 self.said.append(message)
             case wire.Bye():
                 self.byes.append(message)

@@ -465,11 +465,40 @@ def test_an_attempt_asks_who_it_is_with_its_own_token(tmp_path: Path) -> None:
                 for wrong in ("", "x", token[:-1], agent.keeper.nows[A].attempt):
                     status, told = await ask(path, wrong)
                     assert (status, told["code"]) == (401, "unauthenticated")
-            assert (await ask("/v1/attempt/progress", token, "POST", bytes(100_000)))[0] == 501
+            assert (await ask("/v1/traces", token, "POST", bytes(100_000)))[0] == 501
             assert (await ask("/v1/attempt", token, "DELETE"))[0] == 405
             assert (await ask("/v1/attempts", token))[0] == 404
             agent.keeper.change(A, phase="exited", exit=ExitInfo(cause=EndCause.EXITED, code=0))
             assert (await ask("/v1/attempt", token))[0] == 401
+
+    asyncio.run(go())
+
+
+def test_a_program_says_how_far_it_is_and_the_coordinator_hears_it(tmp_path: Path) -> None:
+    """By the endpoint or by a line; what is no report is refused, or is a line like others."""
+
+    async def go() -> None:
+        async with working(tmp_path) as (side, agent), aiohttp.ClientSession(agent.url) as http:
+            await running(side, A)
+            secret = plans.read_secret(agent.keeper.nows[A].directory)
+            assert secret is not None
+
+            async def say(body: bytes, path: str = "progress") -> int:
+                headers = {"Authorization": f"Bearer {secret.text}"}
+                async with http.post(f"/v1/attempt/{path}", headers=headers, data=body) as answer:
+                    return answer.status
+
+            assert 204 == await say(b'{"fraction": 0.25, "values": {"step": "30"}, "text": "warm"}')
+            await side.until(lambda: bool(side.of(wire.Progress)))
+            (told,) = side.of(wire.Progress)
+            assert (0.25, {"step": "30"}, "warm") == (told.fraction, told.values, told.text)
+            for bad in (b"{}", b"[]", b"{", b'{"fraction": 2}', b'{"text": "\\u001b[2J"}', b'{"values": {"a": 1}}'):
+                assert 400 == await say(bad)
+            assert 413 == await say(bytes(100_000))
+            assert 409 == await say(b"{}", "checkpoints")
+            agent.keeper.write(A, "stdout", b"coord-progress 0.5 step=60\n")
+            await side.until(lambda: len(side.of(wire.Progress)) == 2)
+            assert 0.5 == side.of(wire.Progress)[1].fraction
 
     asyncio.run(go())
 

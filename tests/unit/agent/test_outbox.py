@@ -35,7 +35,7 @@ def test_messages_share_frames_within_both_bounds(tmp_path: Path) -> None:
         for message in small:
             box.put(message)
         now = a_now(tmp_path, "exited", exit=WORDY)
-        large = [wire.Exited(attempt=f"2.0.{n}.1", token=TOKEN, exit=exit_of(now)) for n in range(100)]
+        large = [wire.Exited(attempt=f"2.0.{n}.1", token=TOKEN, exit=exit_of(now.exit)) for n in range(100)]
         for end in large:
             box.put(end)
         task = asyncio.ensure_future(box.run(send))

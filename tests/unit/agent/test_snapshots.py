@@ -18,7 +18,6 @@ from coordinator.agent.hashing import digest
 from coordinator.agent.snapshots import CannotSave, Known, Snapshot, Unquiet
 from coordinator.agent.spool import NoRoom, Spool
 
-
 NOTHING: Known = MappingProxyType({})
 
 

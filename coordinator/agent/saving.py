@@ -1,0 +1,477 @@
+"""When the state of an attempt is saved: at its own word, when one is due, and when the coordinator wants one.
+
+A program says that its state is whole by the file `.ready`, or by a call of the endpoint; from then on nothing is taken
+that it did not say so of. One that never did is saved when its directory has changed and then stood still. That one is
+wanted now it is told by the file `.wanted`, and by the signal that its job named.
+
+Two things go on side by side: copying, which is over before the program is told so, and sending, which may take long.
+What waits to be sent gives way to what was copied after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from coordinator import wire_data
+from coordinator.agent import beneath, snapshots
+from coordinator.agent.asking import Asking, Refused, Stale, Whose
+from coordinator.agent.clock import boot_s
+from coordinator.agent.grounds import Ground
+from coordinator.agent.log import logger
+from coordinator.agent.sending import Changed, Sending
+from coordinator.agent.snapshots import READY, WANTED, CannotSave, Known, Scan, Snapshot, Unquiet
+from coordinator.agent.spool import NoRoom, Spool
+from coordinator.core.work.launch_plan import CheckpointPlan
+
+LOOK_AGAIN_S = 0.2
+"""Between two looks at a directory that is about to stand still."""
+STILL_S = 1.0
+"""A directory that nobody vouches for must have stood still for so long, or for a fifth of the interval if that is
+less."""
+STILL_SHARE = 0.2
+SCANS_SHARE = 0.02
+"""Of the time at most goes into looking."""
+CALL_S = 10.0
+"""So long a call waits for files that are still written to."""
+LABEL_CHARS_MAX = 200
+AGAIN_S = 30.0
+"""After a checkpoint that could not be sent, of a job that names no interval."""
+_FAILURES = (CannotSave, NoRoom, OSError, beneath.Unsafe)
+
+
+class Saved(Struct, frozen=True, kw_only=True):
+    """A checkpoint, as the program that asked for it is told."""
+
+    number: int | None
+    """None: it is being sent."""
+    size: int
+    """Bytes of all its files."""
+    sent: int
+    """Bytes that had to travel."""
+
+
+class NotSaved(Exception):
+    """There is none; the text says why."""
+
+
+class Means(NamedTuple):
+    """What all savers share."""
+
+    asking: Asking
+    sending: Sending
+    spool: Spool
+
+
+class Ready(NamedTuple):
+    """The file `.ready`, as it was seen."""
+
+    inode: int
+    changed_ns: int
+    label: str
+
+
+class _Pending:
+    """A snapshot on its way, and who waits for it."""
+
+    def __init__(self, snapshot: Snapshot, label: str) -> None:
+        self.snapshot = snapshot
+        self.label = label
+        self.waiting: list[asyncio.Future[Saved]] = []
+
+    def answer(self, saved: Saved) -> None:
+        for future in self.waiting:
+            if not future.done():
+                future.set_result(saved)
+
+    def fail(self, error: Exception) -> None:
+        for future in self.waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whoever asked may be gone
+
+
+class Saver:
+    """Of one attempt. `run` is a task of its own; everything else may be called while it runs."""
+
+    def __init__(
+        self,
+        whose: Whose,
+        ground: Ground,
+        rule: CheckpointPlan,
+        means: Means,
+        user: int,
+        *,
+        explicit: bool,
+        tell: Callable[[], None],
+        on_explicit: Callable[[], None],
+        on_saved: Callable[[], None],
+    ) -> None:
+        """`tell` has the keeper send the job's signal. `on_explicit`: the program says itself when its state is whole.
+        `on_saved`: a checkpoint counts."""
+        self._whose = whose
+        self.ground = ground
+        self.rule = rule
+        self._means = means
+        self._user = user
+        self._tell = tell
+        self._on_explicit = on_explicit
+        self._on_saved = on_saved
+        self.explicit = explicit
+        self.problem = ""
+        """Why the last one was not taken or not sent."""
+        self.settled = asyncio.Event()
+        """Nothing is wanted, or it cannot be had."""
+        self._due_s = boot_s() + rule.every_ms / 1000 if rule.every_ms is not None else math.inf
+        self._wanted = False
+        self._known: Known = {}
+        self._last: Scan | None = None
+        """Of the last one."""
+        self._before: Scan | None = None
+        """The look before, while it is waited that the directory stands still."""
+        self._look_s = 0.0
+        """When the next look is due."""
+        self._ready: Ready | None = None
+        self._ignored: tuple[int, int] | None = None
+        self._copying = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._outbox: _Pending | None = None
+        self._sending: _Pending | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._to_send = asyncio.Event()
+        self._over = False
+        """`run` has ended: nobody sends any more."""
+
+    async def run(self) -> None:
+        """Save what is to be saved, for ever. Raises Stale when the attempt is not ours any more."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch())
+                group.create_task(self._send_forever())
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        finally:
+            self._over = True
+            self.settled.set()
+            self._give_up(NotSaved("the attempt has ended"))
+
+    # ---- what others say
+
+    def look(self) -> Ready | None:
+        """What `.ready` says now. Blocks for a moment: for a thread."""
+        with contextlib.suppress(OSError, beneath.Unsafe):
+            directory = self.ground.open()
+            try:
+                fd = beneath.open_file(directory, READY, self._user)
+            finally:
+                os.close(directory)
+            try:
+                found = os.fstat(fd)
+                text = os.pread(fd, 4 * LABEL_CHARS_MAX, 0).decode("utf-8", "replace")
+            finally:
+                os.close(fd)
+            return Ready(found.st_ino, found.st_ctime_ns, _label(text))
+        return None
+
+    def on_ready(self, ready: Ready | None) -> None:
+        """What `look` saw."""
+        self._ready = ready if ready is not None and ready[:2] != self._ignored else None
+        if self._ready is not None:
+            self._news.set()
+
+    async def want(self, why: str) -> None:
+        """Ask the program for a checkpoint; one that stands still already is one. `why`: empty, since one is due."""
+        logger.debug("a checkpoint of %s is wanted: %s", self._whose.attempt, why or "one is due")
+        self._wanted, self._before, self._look_s = True, None, 0.0
+        self.settled.clear()
+        self._news.set()
+        try:
+            await asyncio.to_thread(self._mark)
+        except FileNotFoundError:
+            logger.debug("%s has no directory for checkpoints yet", self._whose.attempt)
+        except (OSError, beneath.Unsafe) as error:
+            logger.warning("%s is not told by a file that a checkpoint is wanted: %s", self._whose.attempt, error)
+        if self.rule.signal:
+            self._tell()
+
+    async def call(self, label: str, wait: bool) -> Saved:
+        """The program says that its state is whole, and waits. Raises NotSaved."""
+        self._be_explicit()
+        until_s = boot_s() + CALL_S
+        while True:
+            try:
+                pending = await self._take(_label(label), lambda _: True)
+                break
+            except Unquiet as error:
+                if boot_s() >= until_s:
+                    raise NotSaved(f"its files are written to all the time: {error}") from None
+                await asyncio.sleep(LOOK_AGAIN_S)
+        if pending is None:
+            raise NotSaved(self.problem)
+        if not wait:
+            return Saved(number=None, size=pending.snapshot.size, sent=0)
+        future: asyncio.Future[Saved] = asyncio.get_running_loop().create_future()
+        pending.waiting.append(future)
+        return await future
+
+    async def last(self, by_itself: bool) -> None:
+        """The program has ended without success: save what it left, if it can be trusted, and send what is not sent.
+        `by_itself`: it was not killed in the middle of something. `run` goes on meanwhile."""
+        ready = await asyncio.to_thread(self.look)
+        with contextlib.suppress(Unquiet, NotSaved):
+            if self.explicit or ready is not None:
+                if ready is not None and ready[:2] != self._ignored:
+                    await self._wait_quiet()
+                    await self._take(ready.label, _whole_at(ready))
+            else:
+                await self._wait_quiet()
+                ended_ns = time.time_ns()
+                still_ns = 0 if by_itself else int(self._still_s() * 1e9)
+                await self._take(
+                    "",
+                    lambda found: bool(found.files) and found != self._last and ended_ns - found.newest_ns >= still_ns,
+                )
+        await self._idle.wait()
+
+    # ---- watching
+
+    async def _watch(self) -> None:
+        while True:
+            wait_s = max(0.0, min(self._due_s, self._look_s if self._guesses() else math.inf) - boot_s())
+            self._news.clear()
+            if self._ready is None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(wait_s, 3600.0)):
+                        await self._news.wait()
+            if boot_s() >= self._due_s:
+                self._due_s = boot_s() + self._every_s()
+                await self.want("")
+            if self._ready is not None:
+                await self._take_ready(self._ready)
+            elif self._guesses() and boot_s() >= self._look_s:
+                await self._take_still()
+
+    def _every_s(self) -> float:
+        return self.rule.every_ms / 1000 if self.rule.every_ms is not None else AGAIN_S
+
+    def _guesses(self) -> bool:
+        """Whether a directory that stands still is to be taken for a state."""
+        return self._wanted and not self.explicit
+
+    def _still_s(self) -> float:
+        return min(STILL_S, STILL_SHARE * self._every_s())
+
+    async def _take_ready(self, ready: Ready) -> None:
+        """The program has said by a file that its state is whole. Counts for files that are older than that."""
+        self._ready = None
+        self._be_explicit()
+        refused = False
+
+        def is_whole(found: Scan) -> bool:
+            nonlocal refused
+            refused = not _whole_at(ready)(found)
+            return not refused
+
+        try:
+            await self._take(ready.label, is_whole, ready)
+        except Unquiet:
+            return  # it is looked at again
+        if refused:
+            self._ignored = ready[:2]
+            logger.info("%s wrote to its files after %s: it is waited for the next", self._whose.attempt, READY)
+
+    async def _take_still(self) -> None:
+        """Nobody vouches for it: two looks that are equal, and nothing happened in between or just before."""
+        began_s = boot_s()
+        self._look_s = boot_s() + LOOK_AGAIN_S
+        try:
+            found = await asyncio.to_thread(self._scan)
+        except FileNotFoundError:
+            return  # the program has yet to make it
+        except _FAILURES as error:
+            self._fail(error)
+            self._settle()
+            return
+        took_s = boot_s() - began_s
+        self._look_s = boot_s() + max(LOOK_AGAIN_S, self._still_s() / 2, took_s / SCANS_SHARE)
+        before, self._before = self._before, found
+        if not found.files or found == self._last or found != before or not snapshots.is_quiet(found, self._still_s()):
+            return
+        with contextlib.suppress(Unquiet):
+            await self._take("", lambda again: again == found)
+
+    def _scan(self) -> Scan:
+        directory = self.ground.open()
+        try:
+            return snapshots.scan(directory)
+        finally:
+            os.close(directory)
+
+    def _settle(self) -> None:
+        self._wanted = False
+        self.settled.set()
+
+    def _be_explicit(self) -> None:
+        if not self.explicit:
+            self.explicit = True
+            self._on_explicit()
+
+    # ---- copying
+
+    async def _take(self, label: str, before: Callable[[Scan], bool], ready: Ready | None = None) -> _Pending | None:
+        """Copy, and have it sent. None: `before` did not want it, or it cannot be (`problem`). Raises Unquiet."""
+        async with self._copying:
+            try:
+                taken = await self._copy(before)
+            except _FAILURES as error:
+                self._fail(error)
+                await asyncio.to_thread(self._unmark, ready)
+                self._settle()
+                return None
+            if taken is None:
+                return None
+            if taken.scan.left_out and self._last is None:
+                names = ", ".join(taken.scan.left_out[:3])
+                logger.warning("%s: no part of its checkpoints, as no plain files: %s", self._whose.attempt, names)
+            self._last, self._before = taken.scan, None
+            await asyncio.to_thread(self._unmark, ready)
+            self._settle()
+            if self._over:
+                await asyncio.to_thread(taken.close)
+                raise NotSaved("the attempt has ended")
+        pending = _Pending(taken, label)
+        if self._outbox is not None:
+            pending.waiting = self._outbox.waiting
+            await asyncio.to_thread(self._outbox.snapshot.close)
+        self._outbox = pending
+        self._idle.clear()
+        self._to_send.set()
+        return pending
+
+    async def _copy(self, before: Callable[[Scan], bool]) -> Snapshot | None:
+        """In a thread, which goes on when we are cancelled: what it makes then is put away by it."""
+        take = partial(snapshots.take, self.ground, self._means.spool, self._known, self._user, before)
+        copying = asyncio.get_running_loop().run_in_executor(None, take)
+        try:
+            return await asyncio.shield(copying)
+        except asyncio.CancelledError:
+            copying.add_done_callback(_put_away)
+            raise
+
+    def _fail(self, error: Exception) -> None:
+        self.problem = f"no checkpoint was taken: {(error.strerror if isinstance(error, OSError) else None) or error}"
+        logger.warning("%s: %s", self._whose.attempt, self.problem)
+
+    async def _wait_quiet(self) -> None:
+        """What was written last has to be a moment old, or a write within the same tick would not be seen."""
+        await asyncio.sleep(snapshots.QUIET_S)
+
+    def _mark(self) -> None:
+        directory = self.ground.open()
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(WANTED, flags, 0o644, dir_fd=directory)
+            try:
+                if self._user and os.fstat(fd).st_uid != self._user:
+                    os.fchown(fd, self._user, self._user)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(directory)
+
+    def _unmark(self, ready: Ready | None) -> None:
+        """Nothing is wanted any more; and this `.ready`, unless the program has made another, is seen to."""
+        with contextlib.suppress(OSError, beneath.Unsafe):
+            directory = self.ground.open()
+            try:
+                beneath.remove_file(directory, WANTED)
+                if ready is not None:
+                    found = os.stat(READY, dir_fd=directory, follow_symlinks=False)
+                    if (found.st_ino, found.st_ctime_ns) == ready[:2]:
+                        beneath.remove_file(directory, READY)
+            finally:
+                os.close(directory)
+
+    # ---- sending
+
+    async def _send_forever(self) -> None:
+        while True:
+            await self._to_send.wait()
+            self._to_send.clear()
+            pending, self._outbox = self._outbox, None
+            if pending is None:
+                continue
+            self._sending = pending
+            try:
+                await self._publish(pending)
+            except Stale:
+                pending.fail(NotSaved("the attempt is not ours any more"))
+                raise
+            except (Refused, Changed, OSError, beneath.Unsafe) as error:
+                self._known = {}
+                self.problem = f"a checkpoint was not stored: {error}"
+                self._due_s = min(self._due_s, boot_s() + self._every_s())
+                self._last = None
+                logger.warning("%s: %s", self._whose.attempt, self.problem)
+                pending.fail(NotSaved(self.problem))
+            finally:
+                self._sending = None
+                await asyncio.to_thread(pending.snapshot.close)
+            if self._outbox is None:
+                self._idle.set()
+
+    async def _publish(self, pending: _Pending) -> None:
+        taken = pending.snapshot
+        sent = await self._means.sending.send(self._whose, taken.parcels)
+        now_s = boot_s()
+        answer = await self._means.asking.checkpoint(
+            self._whose,
+            wire_data.CheckpointRequest(
+                rank=self._whose.rank,
+                token=self._whose.token,
+                manifest=taken.manifest,
+                sent=sent,
+                age_ms=int((now_s - taken.taken_s) * 1000),
+                cost_ms=int((now_s - taken.began_s) * 1000),
+                label=pending.label,
+            ),
+        )
+        self._known, self.problem = taken.known, ""
+        self._due_s = boot_s() + answer.next_ms / 1000 if answer.next_ms is not None else math.inf
+        logger.info("checkpoint %d of %s: %d bytes, %d sent", answer.number, self._whose.attempt, taken.size, sent)
+        self._on_saved()
+        pending.answer(Saved(number=answer.number, size=taken.size, sent=sent))
+
+    def _give_up(self, error: Exception) -> None:
+        for pending in (self._outbox, self._sending):
+            if pending is not None:
+                pending.fail(error)
+        if self._outbox is not None:
+            self._outbox.snapshot.close()
+            self._outbox = None
+        self._idle.set()
+
+
+def _put_away(copying: asyncio.Future[Snapshot | None]) -> None:
+    if not copying.cancelled() and copying.exception() is None and (taken := copying.result()) is not None:
+        taken.close()
+
+
+def _whole_at(ready: Ready) -> Callable[[Scan], bool]:
+    """Nothing was written after the program said that its state is whole."""
+    return lambda found: found.newest_ns <= ready.changed_ns
+
+
+def _label(text: str) -> str:
+    """One line that may be shown."""
+    line = text.strip().partition("\n")[0]
+    return "".join(character for character in line if character.isprintable())[:LABEL_CHARS_MAX]
