@@ -82,7 +82,7 @@ def test_no_route_tells_a_tenant_or_its_reader_anything_of_another_one() -> None
                     assert b"canary" not in got.body, f"{route.method} {route.path} as {role}"
                 if may and "tenant" in route.query.__struct_fields__:
                     refused = [
-                        await rig.ask(route.method, f"{route.path}?{by(route)}tenant={name}", token, json=body)
+                        await rig.ask(route.method, f"{about(route)}?{by(route)}tenant={name}", token, json=body)
                         for name in (THEIRS, "nobody")
                     ]
                     assert [403, 403] == [one.status for one in refused], route.path
