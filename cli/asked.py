@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from cli.data_flags import checkpoint_of, inputs_of
 from cli.jobtext import Body, environment_of, lines_of, read_text
 from coordinator.core.errors import Code, CoordError
 
@@ -17,8 +18,14 @@ ONLY_A_COMMAND = {
     "max_running": "max_running", "retry": "retry.limit", "on_lost": "on_lost",
     "isolation": "isolation", "nodes": "nodes", "max_fails": "max_fails",
     "min_forecast": "min_forecast", "min_score": "min_score", "spread": "arrangement",
+    "inputs": "inputs", "outputs": "outputs", "checkpoint": "checkpoint", "stall_after": "stall_after",
 }  # fmt: skip
 """Flags that describe the one step of a command -> where a job file says the same."""
+
+
+_SPELLED = {
+    "needs": "need", "pools": "pool", "labels": "label", "directory": "dir", "inputs": "input", "outputs": "collect",
+}  # fmt: skip
 
 
 def body_of(command: tuple[str, ...], flags: dict[str, Any]) -> Body:
@@ -47,6 +54,8 @@ def body_of(command: tuple[str, ...], flags: dict[str, Any]) -> Body:
         "max_fails": flags["max_fails"], "max_running": flags["max_running"], "min_forecast": flags["min_forecast"],
         "min_score": flags["min_score"], "arrangement": "spread" if flags["spread"] else None,
         "priority": flags["priority"], "estimate": _estimate({}, flags),
+        "inputs": inputs_of(flags["inputs"]), "outputs": list(flags["outputs"]) or None,
+        "checkpoint": checkpoint_of(flags["checkpoint"]), "stall_after": flags["stall_after"],
     })  # fmt: skip
     return asked
 
@@ -55,7 +64,7 @@ def over_a_file(body: Body, flags: dict[str, Any]) -> Body:
     """The job of a file with the flags that go beside one. The others are refused: they are the file's to say."""
     for flag, field in ONLY_A_COMMAND.items():
         if flags[flag] not in (None, ()):
-            option = {"needs": "need", "pools": "pool", "labels": "label", "directory": "dir"}.get(flag, flag)
+            option = _SPELLED.get(flag, flag)
             raise click.UsageError(
                 f"--{option.replace('_', '-')} describes a command; a job file says it itself: {field} = ..."
             )

@@ -81,3 +81,28 @@ def quick_client(ctx: click.Context) -> Client:
     """A client of the coordinator that the half-written command line means, and that does not wait for long."""
     flags = given(data=("--data", ctx.params.get("data")), client_url=("--url", ctx.params.get("url")))
     return client_for(Config(flags=[*flags, Flag("client.timeout_s", PATIENCE_S, "completion")]))
+
+
+def live_artifacts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of artifacts that begin like this. Silence when nobody answers at once."""
+    from click.shell_completion import CompletionItem
+
+    if any(sign in incomplete for sign in "*?["):
+        return []
+    try:
+        with quick_client(ctx) as client:
+            entries = client.artifacts.list(name=f"{incomplete}*", limit=PROVIDERS_MAX).entries
+    except CoordError:
+        return []
+    return [CompletionItem(one.name) for one in entries]
+
+
+def files_or_artifacts(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Files here, which the shell completes itself, or names of artifacts behind `artifact:`."""
+    from click.shell_completion import CompletionItem
+
+    prefix = "artifact:"
+    if incomplete.startswith(prefix):
+        found = live_artifacts(ctx, param, incomplete.removeprefix(prefix))
+        return [CompletionItem(prefix + one.value) for one in found]
+    return [CompletionItem(incomplete, type="file")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,7 @@ from cli.completion import live_tenants
 from cli.jobids import live_jobs, named, whole_job
 from cli.options import Reach, output_option, reaches, talks
 from cli.paging import collect
-from cli.standing import COLOURS, PAGE_MAX, STATES, progress, took
+from cli.standing import COLOURS, PAGE_MAX, STATES, progress, share, took
 from coordinator.api_types import JobEntry, Jobs
 
 if TYPE_CHECKING:
@@ -23,12 +24,15 @@ def _age(entry: JobEntry) -> str:
     return humane.ago(entry.submitted_at)
 
 
+PROGRESS = output.Column("PROGRESS", lambda j: share(j.progress), right=True)
+"""Only where some program says how far it is."""
 COLUMNS = (
     output.Column("JOB", lambda j: str(j.job_id), right=True),
     output.Column("NAME", lambda j: j.name),
     output.Column("STATE", lambda j: j.state, colour=lambda j: COLOURS.get(j.state, "")),
     output.Column("DONE", progress, right=True, explained="TASKS COMPLETED"),
     output.Column("RUNS", lambda j: str(j.counts.running), right=True, explained="TASKS RUNNING"),
+    PROGRESS,
     output.Column("SUBMITTED", _age, right=True),
     output.Column("TOOK", took, right=True, explained="SINCE ITS START"),
     output.Column("REASON", lambda j: j.reason),
@@ -43,7 +47,7 @@ COLUMNS = (
 job_argument = click.argument("job", shell_complete=live_jobs)
 
 
-@click.group(short_help="Jobs: list, show, why, wait, cancel, retry.")
+@click.group(short_help="Jobs: list, show, outputs, why, wait, cancel, retry.")
 def job() -> None:
     """The jobs. A job is its number, a task JOB.STEP.TASK; last (or @) is the newest job.
 
@@ -80,7 +84,9 @@ def list_jobs(
 
 def print_jobs(answer: Jobs, form: output.Format, *, filtered: bool = False) -> None:
     empty = "no job fits; without --state, --name and --tenant all are listed" if filtered else _EMPTY
-    output.listing(answer, COLUMNS, form, name=lambda j: str(j.job_id), empty=empty)
+    told = any(entry.progress is not None for entry in answer.entries)
+    columns = [column for column in COLUMNS if told or column is not PROGRESS]
+    output.listing(answer, columns, form, name=lambda j: str(j.job_id), empty=empty)
     if answer.next_page is not None and form in ("table", "wide") and sys.stdout.isatty():
         terminal.say("older ones: --limit 0")
 
@@ -105,13 +111,43 @@ def show(client: Client, job: str, tasks: bool, output: output.Format) -> None:
     from cli import jobview
 
     found = named(client, job)
+    read = output in ("table", "wide")
     if tasks or found.task is not None:
         jobview.print_tasks(jobview.tasks_of(client, found), output)
+        if read and found.task is not None:
+            jobview.print_data(client, found.job_id, output, f"{found.job_id}.{found.step}.{found.task}")
     else:
         answer = client.jobs.show(found.job_id)
-        read = output in ("table", "wide")
         why = client.jobs.why(found.job_id) if read and answer.job.state == "pending" else None
         jobview.print_job(answer, output, why, jobview.notable(client, answer) if read else ())
+        if read and jobview.has_data(answer):
+            jobview.print_data(client, found.job_id, output)
+
+
+@job.command()
+@job_argument
+@click.option("--get", "to", metavar="DIR", type=click.Path(path_type=Path, file_okay=False), help="Fetch them there.")
+@click.option("--match", metavar="PATTERN", help="Only files like this; * stays within a directory, ** does not.")
+@click.option("--force", is_flag=True, help="With --get: also in place of other files.")
+@output_option
+@talks
+def outputs(client: Client, job: str, to: Path | None, match: str | None, force: bool, output: output.Format) -> None:
+    """List what a job, or one task of it, has made: the files that its outputs name, each with size and digest. With
+    --get they are fetched and verified; of a job with several steps or tasks each task's files lie beneath STEP/TASK.
+
+    \b
+    coord job outputs 12
+    coord job outputs last --get results
+    coord job outputs 12.0.7 --match '*.pt' --get .
+    """
+    from cli import jobdata
+
+    found = named(client, job)
+    answer, made = jobdata.outputs_of(client, found, match)
+    if to is not None:
+        jobdata.fetch_outputs(client, found.job_id, made, to, force=force)
+    else:
+        jobdata.print_outputs(answer, made, output)
 
 
 @job.command(short_help="Why a job does not run, and what would help.")

@@ -22,6 +22,8 @@ class JobText(NamedTuple):
     body: Body
     text: str
     name: str
+    beside: Path = Path()
+    """The directory that paths in it are relative to."""
 
 
 def read_job(name: str) -> JobText:
@@ -31,9 +33,9 @@ def read_job(name: str) -> JobText:
     is_json = name.endswith(".json") or (name == STDIN and text.lstrip().startswith("{"))
     body = _json(text, shown) if is_json else _toml(text, shown)
     beside = Path() if name == STDIN else Path(name).parent
-    for part in _parts(body):
+    for part in parts(body):
         _read_array(part, beside)
-    return JobText(body, "" if is_json else text, shown)
+    return JobText(body, "" if is_json else text, shown, beside)
 
 
 def read_text(name: str, what: str) -> str:
@@ -118,10 +120,12 @@ def _kind(value: object) -> str:
     return {list: "a list", str: "text", type(None): "null"}.get(type(value), "a number")
 
 
-def _parts(body: Body) -> list[Body]:
-    """Every table that may have an array: the job itself and its steps."""
+def parts(body: Body) -> list[Body]:
+    """Every table that describes a step: the job itself, its defaults and its steps."""
     steps = body.get("step")
-    return [body, *(step for step in (steps if isinstance(steps, list) else []) if isinstance(step, dict))]
+    defaults = body.get("defaults")
+    above = [defaults] if isinstance(defaults, dict) else []
+    return [body, *above, *(step for step in (steps if isinstance(steps, list) else []) if isinstance(step, dict))]
 
 
 def _read_array(part: Body, beside: Path) -> None:

@@ -8,9 +8,11 @@ import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from cli import humane, output, terminal
+from cli.jobdata import has_data as has_data
+from cli.jobdata import print_data as print_data
 from cli.paging import collect
 from cli.placing import placed, where, why_there
-from cli.standing import COLOURS, PAGE_MAX, progress, standing, took
+from cli.standing import COLOURS, PAGE_MAX, progress, share, standing, told, took
 from cli.waiting import place
 from coordinator.api_types import (
     AttemptEntry,
@@ -55,6 +57,14 @@ STEPS = (
     output.Column("REASON", lambda s: s.reason),
     output.Column("RUNS", lambda s: runs(s), wide=True, whole=True),
 )
+PROGRESS = output.Column("PROGRESS", lambda r: told(r.attempt))
+RESUMED = output.Column(
+    "FROM",
+    lambda r: str(r.attempt.restored) if r.attempt and r.attempt.restored else "-",
+    right=True,
+    explained="RESUMED FROM CHECKPOINT",
+)
+LOST = output.Column("LOST", lambda r: _lost(r.attempt), right=True, explained="WORK LOST")
 TRIES = (
     output.Column("TASK", lambda r: r.task.task if r.first else ""),
     output.Column("STEP", lambda r: r.task.step if r.first else "", spare=True),
@@ -62,7 +72,10 @@ TRIES = (
     output.Column("STATE", lambda r: _state(r), colour=lambda r: _TRY_COLOURS.get(_state(r), "")),
     output.Column("WHERE", lambda r: where(r.attempt)),
     output.Column("RAN", lambda r: _ran(r.attempt), right=True),
+    PROGRESS,
     output.Column("END", lambda r: _end(r.attempt)),
+    RESUMED,
+    LOST,
     output.Column("REASON", lambda r: (r.attempt.reason if r.attempt else "") or r.task.reason),
     output.Column("WHY THERE", lambda r: why_there(r.attempt) if r.attempt else "", wide=True, whole=True),
 )  # fmt: skip
@@ -108,6 +121,7 @@ def print_job(
         ("state", standing(entry.state, entry.reason)),
         ("being cancelled", entry.cancelling if entry.ended_at is None else ""),
         ("tasks", how_far(entry)),
+        ("progress", share(entry.progress)),
         ("runs", runs(answer.steps[0]) if len(answer.steps) == 1 else ""),
         ("asks", asks(answer.steps[0]) if len(answer.steps) == 1 else ""),
         ("says", said(answer.steps[0]) if len(answer.steps) == 1 else ""),
@@ -148,8 +162,14 @@ def print_tasks(answer: Tasks, form: output.Format) -> None:
 
 def _print_tries(tasks: tuple[TaskEntry, ...], form: output.Format) -> None:
     fit = terminal.width(sys.stdout) if sys.stdout.isatty() and form == "table" else None
-    columns = [column for column in TRIES if form == "wide" or not column.wide]
-    output.print_table(lines(tasks), columns, sys.stdout, fit=fit)
+    rows = lines(tasks)
+    columns = [
+        column
+        for column in TRIES
+        if (form == "wide" or not column.wide)
+        and (column not in (PROGRESS, RESUMED, LOST) or any(column.show(row) != "-" for row in rows))
+    ]
+    output.print_table(rows, columns, sys.stdout, fit=fit)
     if form == "table" and (said := placed(tasks)):
         sys.stdout.write("\n")
         for line in said:
@@ -240,6 +260,11 @@ def _ran(attempt: AttemptEntry | None) -> str:
     if ends:
         return humane.length(max(end.ran_seconds for end in ends))
     return humane.between(attempt.started_at, attempt.ended_at)
+
+
+def _lost(attempt: AttemptEntry | None) -> str:
+    """How much it had done since its last checkpoint when it ended without a result."""
+    return "-" if attempt is None or not attempt.lost_ms else humane.length(attempt.lost_ms / 1000)
 
 
 def _end(attempt: AttemptEntry | None) -> str:

@@ -30,14 +30,19 @@ class Entry(NamedTuple):
     short: str
 
 
-WORK, RUN, LOOK, OPERATE = "Run work", "Run a fleet", "Look", "Operate"
+WORK, INSIDE, RUN, LOOK, OPERATE = "Run work", "Inside a job", "Run a fleet", "Look", "Operate"
 COMMANDS: dict[str, dict[str, Entry]] = {
     WORK: {
         "submit": Entry("cli.submit:submit", "Have a command or a job file run."),
-        "job": Entry("cli.jobs:job", "Jobs: list, show, why, wait, cancel, retry."),
+        "job": Entry("cli.jobs:job", "Jobs: list, show, outputs, why, wait, cancel, retry."),
         "logs": Entry("cli.joblogs:logs", "What a job writes."),
+        "artifacts": Entry("cli.artifacts:artifacts", "Stored files with names: list, show, put, get, rm."),
         "events": Entry("cli.events:events", "What happens, as it happens."),
         "audit": Entry("cli.events:audit", "The record of every transition and of what people did."),
+    },
+    INSIDE: {
+        "progress": Entry("cli.inside:progress", "Say how far the job is that this runs in."),
+        "checkpoint": Entry("cli.inside:checkpoint", "Have the state of the job saved that this runs in."),
     },
     RUN: {
         "up": Entry("cli.serve:up", "Start a coordinator and one agent on this machine."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli import humane
-from coordinator.api_types import JobEntry
+from coordinator.api_types import AttemptEntry, JobEntry
 
 PAGE_MAX = 1000
 """Entries of one answer: longer lists come in pages."""
@@ -29,3 +29,19 @@ def took(entry: JobEntry) -> str:
     """Of a job that had ended before anybody said that it runs: from when it was submitted."""
     began = entry.started_at or (entry.submitted_at if entry.state in ("completed", "failed") else None)
     return humane.between(began, entry.ended_at)
+
+
+def share(fraction: float | None) -> str:
+    """`40 %`; never rounded up to all of it."""
+    return "-" if fraction is None else f"{int(100 * fraction)} %"
+
+
+def told(attempt: AttemptEntry | None) -> str:
+    """`40 %, step=1200, third epoch (12s ago)`: what its program said last; `-` where it said nothing."""
+    if attempt is None or attempt.progress is None:
+        return "-"
+    last = attempt.progress
+    parts = [share(last.fraction)] if last.fraction is not None else []
+    parts += [f"{name}={value}" for name, value in last.values.items()]
+    parts += [last.text] if last.text else []
+    return f"{', '.join(parts)} ({humane.ago(last.at)})"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli import humane, output, terminal
-from cli.completion import live_pools, live_tenants
+from cli.completion import files_or_artifacts, live_pools, live_tenants
 from cli.options import Reach, reaches
 from coordinator.core.errors import Code, CoordError
 
@@ -77,6 +78,18 @@ def flags_of_a_command(command: Any) -> Any:
         ),
         click.option("--dir", "directory", metavar="DIR", help="Where it runs on the provider. [its own, empty]"),
         click.option("--stdin", metavar="FILE", help="Text that it reads from stdin (- takes it from ours)."),
+        click.option(
+            "--input", "inputs", multiple=True, metavar="FILE[:AS]", shell_complete=files_or_artifacts,
+            help="A file or directory that is there before it starts, or artifact:NAME; repeatable.",
+        ),
+        click.option(
+            "--collect", "outputs", multiple=True, metavar="PATTERN",
+            help="Files that are stored when it ends, like '*.pt'; repeatable.",
+        ),
+        click.option(
+            "--checkpoint", metavar="RULE", help="Saves its state: 10m, auto, or every=10m,path=ckpt,keep=3."
+        ),
+        click.option("--stall-after", metavar="LENGTH", help="Ended when it makes no progress for so long."),
         click.option("--retry", type=click.IntRange(0), metavar="N", help="Tries after a failure; 0: none. [3]"),
         click.option("--on-lost", metavar="HOW", help="When its provider is lost: retry, wait:20m or auto. [auto]"),
     )):  # fmt: skip
@@ -118,10 +131,12 @@ def submit(
     coord submit --wait --cpus 8 --gpus 1 --memory 16GiB --time-limit 6h -- python train.py
     coord submit --array 1-100 --max-fails 5 -- python fold.py '{index}'
     coord submit --matrix lr=0.1,0.01 --matrix seed=1,2 -- python train.py '{lr}' '{seed}'
+    coord submit --input train.py --input data/ --collect '*.pt' --checkpoint auto -- python train.py data
     coord submit night.toml --dry-run
     """
     from cli.asked import body_of, over_a_file
     from cli.jobtext import read_job
+    from cli.staging import Ready
 
     command = ctx.meta[CommandLine.__name__]
     if bool(command) == (file is not None):
@@ -135,9 +150,12 @@ def submit(
     body = over_a_file(told.body, flags) if told is not None else body_of(command, flags)
     with reach.client() as client:
         try:
+            ready = Ready(client, body, told.beside if told is not None else Path(), tenant)
             if dry_run:
-                return preview(client.jobs.preview(body, tenant=tenant), output)
-            entry = client.jobs.submit(body, tenant=tenant, idempotency_key=idempotency_key)
+                ready.tell()
+                return preview(client.jobs.preview(ready.body, tenant=tenant), output)
+            ready.send()
+            entry = client.jobs.submit(ready.body, tenant=tenant, idempotency_key=idempotency_key)
         except CoordError as refused:
             raise _with_lines(refused, told) from refused
         print_submitted(entry, output, quiet=wait)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordinator import api_data as d
 from coordinator.client.downloads import Wanted, fetch
-from coordinator.client.hashing import Moved, digest_of
+from coordinator.client.hashing import Moved, digest_of, unreadable
 from coordinator.client.requests import Query, Requests, segment, with_query
 from coordinator.client.uploads import LocalFile, Uploads
 
@@ -39,14 +39,18 @@ class Artifacts:
         return self._requests.post("/v1/artifacts", request, d.ArtifactEntry)
 
     def put(
-        self, path: Path, name: str | None = None, *, tenant: str | None = None, moved: Moved | None = None
+        self, path: Path, name: str | None = None, *, tenant: str | None = None, begin: Begin | None = None
     ) -> d.ArtifactEntry:
         """Store a file, unless the same bytes are there, and give it a name: its own without one."""
-        digest, size = digest_of(path)
+        start = begin or _silent
+        try:
+            seen = path.stat()
+        except OSError as wrong:
+            raise unreadable(path, wrong) from wrong
+        digest, size = digest_of(path, start("hashing", seen.st_size))
         if self.uploads.missing((digest,), tenant=tenant):
-            self.uploads.send(LocalFile(path, digest, size), tenant=tenant, moved=moved)
-        executable = bool(path.stat().st_mode & 0o100)
-        return self.name(name or path.name, digest, executable=executable, tenant=tenant)
+            self.uploads.send(LocalFile(path, digest, size), tenant=tenant, moved=start("uploading", size))
+        return self.name(name or path.name, digest, executable=bool(seen.st_mode & 0o100), tenant=tenant)
 
     def get(
         self,
@@ -56,7 +60,7 @@ class Artifacts:
         *,
         tenant: str | None = None,
         force: bool = False,
-        moved: Moved | None = None,
+        begin: Begin | None = None,
     ) -> d.ArtifactDetails:
         """Have an artifact beneath the directory `root`, under `path` or its own name; verified."""
         found = self.show(name, tenant=tenant)
@@ -68,6 +72,7 @@ class Artifacts:
             size=found.size,
             executable=named is not None and named.executable,
         )
+        moved = (begin or _silent)("fetching", found.size)
         fetch(self._requests.transport, wanted, root, force=force, moved=moved)
         return found
 

@@ -58,6 +58,9 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     turn_max: int = 16
     """Tasks of one step that are given their first lease in one turn, before fair share looks again who is next. A
     tenant gets so many more than its due at most, and the next ones have their turns for it."""
+    share_least: float = 0.5
+    """Of what a tenant's weight is due among those that want or hold something: whoever lately had less is served before
+    those that had more, whatever it used before. 0: what was used is paid back at once."""
     turn_share: float = 0.001
     """Of the fleet that a turn may take where it would be more: in a small fleet tenants take turns task by task."""
     aging_ms: Ms = 1_800_000
@@ -136,6 +139,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     uploads_max: int = 20_000
     """Uploads that are open; further ones are refused. About 0.5 kB each."""
     uploads_per_tenant_max: int = 5_000
+    """Of those, of one tenant."""
     upload_ms: Ms = 24 * 3_600_000
     """An upload that is not published by then is dropped, and what it reserved is free."""
     blob_grace_ms: Ms = 24 * 3_600_000
@@ -145,9 +149,11 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     outputs_max: int = 1_024
     """Files of one result; more belong into an archive."""
     checkpoint_files_max: int = 4_096
+    """Files of one checkpoint; more belong into an archive."""
     checkpoint_min_ms: Ms = 10_000
     """`every = "auto"` asks for none more often; nor for one within ten times what one costs."""
     checkpoint_max_ms: Ms = 4 * 3_600_000
+    """`every = "auto"` asks for none less often."""
     checkpoint_first_cost_ms: Ms = 5_000
     """What one is taken to cost before any was measured."""
     progress_save_ms: Ms = 30_000

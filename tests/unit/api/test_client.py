@@ -21,9 +21,14 @@ from aiohttp import web
 
 from coordinator import api_types as t
 from coordinator import ports, wire
+from coordinator.api_data import DataFile
 from coordinator.client import Client, every
+from coordinator.core.commands import Put
+from coordinator.core.data.rows import FileEntry, OutputRow
 from coordinator.core.errors import Code, CoordError, Refusal
+from coordinator.core.ids import Digest, JobId, TenantName
 from coordinator.service.api.openapi import ROUTES
+from coordinator.service.api.route import SIGNED
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, READER, Got, Rig, served
 from tests.unit.api.worked import eventually
@@ -98,6 +103,34 @@ def use_jobs(client: Client) -> None:
     assert 2 == client.nodepools().entries[0].queued
 
 
+def use_artifacts(client: Client, beneath: Path) -> DataFile:
+    """Bytes there and back; the file that was stored."""
+    file = beneath / "file"
+    file.write_bytes(b"data")
+    made = client.artifacts.put(file, "x")
+    assert ["x"] == [e.name for p in every(lambda at: client.artifacts.list(limit=1, page=at)) for e in p.entries]
+    assert 4 == client.artifacts.get("x", beneath / "back").size
+    waiting = client.artifacts.uploads.open(5, "0" * 64)
+    assert waiting.id is not None and {"0" * 64} == client.artifacts.uploads.missing(["0" * 64, made.digest])
+    client.artifacts.uploads.drop(waiting.id)
+    client.artifacts.remove("x")
+    return DataFile(path="deep/file", digest=made.digest, size=4, executable=False)
+
+
+async def use_results(rig: Rig, client: Client, file: DataFile, beneath: Path) -> None:
+    """A job's result, as if one of its tasks had published it."""
+    job = await off(lambda: client.jobs.submit({"command": ["true"], "outputs": ["**"]}))
+    entry = FileEntry(path=file.path, digest=Digest(file.digest), size=file.size)
+    result = OutputRow(
+        job_id=JobId(job.job_id), step=0, task=0, attempt=1, tenant=TenantName("default"), at_ms=0, files=(entry,),
+        size=file.size,
+    )  # fmt: skip
+    await rig.store.commit([Put(result)])
+    assert ("**",) == (await off(lambda: client.jobs.data(job.job_id))).inputs[0].outputs
+    assert await off(lambda: client.jobs.get_output(job.job_id, "0.0", file, beneath / "result"))
+    assert b"data" == (beneath / "result" / "deep" / "file").read_bytes()
+
+
 def use_tenants(client: Client) -> None:
     """Everything of tenants once."""
     made = client.tenants.create("lab", quota={"cpus": 5_000_000})
@@ -159,10 +192,16 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
                 use_jobs(client)
 
         await off(use)
+        with Client(rig.url, ADMIN) as client:
+            file = await off(lambda: use_artifacts(client, tmp_path))
+            await use_results(rig, client, file, tmp_path)
         await eventually(lambda: b'route="/v1/events",status="200"' in rig.deps.metrics.render(), "the stream's end")
         metrics = (await rig.get("/metrics")).body.decode()
         for route in rig.app[ROUTES]:
-            if route.path not in (wire.CONNECT_PATH, wire.ENROL_PATH, "/metrics"):
+            agents = route.path in (wire.CONNECT_PATH, wire.ENROL_PATH) or route.path.startswith("/v1/attempts/")
+            # Blobs are for agents; of uploads whoever sends is told without asking, unless the connection breaks.
+            agents |= route.roles == SIGNED and route.method != "PUT"
+            if not agents and route.path != "/metrics":
                 assert f'method="{route.method}",route="{route.path}",status="20' in metrics, route.path
 
     served(test, ApiSettings(backups=tmp_path, streams_idle_s=0.05))

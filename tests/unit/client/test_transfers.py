@@ -117,10 +117,18 @@ def test_a_file_is_stored_named_listed_fetched_and_its_name_taken_away(tmp_path:
 
     def use(client: Client) -> None:
         told: list[int] = []
-        made = client.artifacts.put(tool, moved=told.append)
-        assert ("tool.sh", 10_000, True, 10_000) == (made.name, made.size, made.executable, sum(told))
-        again = client.artifacts.put(tool, "other", moved=told.append)
-        assert (made.digest, 10_000) == (again.digest, sum(told)), "the bytes were there: nothing was sent"
+        begun: list[tuple[str, int]] = []
+
+        def begin(what: str, size: int) -> Callable[[int], None]:
+            begun.append((what, size))
+            return told.append
+
+        made = client.artifacts.put(tool, begin=begin)
+        assert ("tool.sh", 10_000, True) == (made.name, made.size, made.executable)
+        again = client.artifacts.put(tool, "other", begin=begin)
+        assert made.digest == again.digest
+        hashed, sent = ("hashing", 10_000), ("uploading", 10_000)
+        assert [hashed, sent, hashed] == begun and 30_000 == sum(told), "the bytes were there: nothing was sent again"
         assert ["other", "tool.sh"] == [entry.name for entry in client.artifacts.list(name="*o*").entries]
         shown = client.artifacts.show("tool.sh")
         assert shown.held_by == ("artifact:other", "artifact:tool.sh")

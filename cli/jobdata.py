@@ -1,0 +1,176 @@
+"""A job's data for people: what went into it, what it made, what is saved of it; and its results as files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+from cli import humane, output, terminal
+from cli.moving import Moving, round_size
+from cli.paging import collect
+from coordinator.api_data import CheckpointEntry, DataFile, InputEntry, JobData, StepInputs, TaskData
+from coordinator.core.errors import Code, CoordError
+
+if TYPE_CHECKING:
+    from cli.jobids import Named
+    from coordinator.api_types import JobDetails
+    from coordinator.client import Client
+
+PAGE_MAX = 500
+ROWS_SHOWN = 20
+"""Of each table beside a job; more are counted."""
+DIGEST_CHARS = 12
+ABOUT_DATA = frozenset({"inputs", "outputs", "checkpoint"})
+"""Settings of a step that has any."""
+
+
+class Given(NamedTuple):
+    """A line of the inputs."""
+
+    step: StepInputs
+    one: InputEntry
+
+
+class Made(NamedTuple):
+    """A line of the results."""
+
+    of: TaskData
+    file: DataFile
+
+
+class Saved(NamedTuple):
+    """A line of the checkpoints."""
+
+    of: TaskData
+    one: CheckpointEntry
+
+
+def _digest(text: str | None) -> str:
+    return text[:DIGEST_CHARS] if text else "-"
+
+
+INPUTS = (
+    output.Column("INPUT", lambda r: r.one.path or "."),
+    output.Column("STEP", lambda r: r.step.name),
+    output.Column("SIZE", lambda r: round_size(r.one.size) if r.one.size is not None else "-", right=True),
+    output.Column("DIGEST", lambda r: _digest(r.one.digest), explained="BLAKE3"),
+    output.Column("FROM", lambda r: f"{r.one.from_step}:{r.one.pattern}" if r.one.from_step else "stored"),
+)
+OUTPUTS = (
+    output.Column("OUTPUT", lambda r: r.file.path),
+    output.Column("TASK", lambda r: r.of.task),
+    output.Column("STEP", lambda r: r.of.step, spare=True),
+    output.Column("SIZE", lambda r: round_size(r.file.size), right=True),
+    output.Column("DIGEST", lambda r: _digest(r.file.digest), explained="BLAKE3"),
+    output.Column("STORED", lambda r: humane.ago(r.of.published_at), right=True),
+)
+CHECKPOINTS = (
+    output.Column("CHECKPOINT", lambda r: f"{r.of.task}.{r.one.number}"),
+    output.Column("TRY", lambda r: str(r.one.attempt), right=True),
+    output.Column("TAKEN", lambda r: humane.ago(r.one.taken_at), right=True),
+    output.Column("FILES", lambda r: str(r.one.files), right=True),
+    output.Column("SIZE", lambda r: round_size(r.one.size), right=True),
+    output.Column("SENT", lambda r: round_size(r.one.sent), right=True),
+    output.Column("COST", lambda r: humane.length(r.one.cost_ms / 1000), right=True),
+    output.Column("DIGEST", lambda r: _digest(r.one.manifest), spare=True, explained="BLAKE3 OF ITS MANIFEST"),
+    output.Column("LABEL", lambda r: r.one.label),
+    output.Column("STANDS", lambda r: _stands(r.one)),
+)
+
+
+def _stands(one: CheckpointEntry) -> str:
+    if one.damaged:
+        return f"damaged: {one.damaged}"
+    return "kept" if one.kept else "gone"
+
+
+def has_data(answer: JobDetails) -> bool:
+    """Whether any of its steps names inputs, outputs or checkpoints: else there is nothing to ask for."""
+    return any(ABOUT_DATA & step.settings.keys() for step in answer.steps)
+
+
+def print_data(client: Client, job_id: int, form: output.Format, task: str | None = None) -> None:
+    """Inputs, results and checkpoints below a job that is shown, as far as they are few; of one task with `task`."""
+    few = form == "table" and task is None
+    answer = client.jobs.data(job_id, limit=ROWS_SHOWN) if few else data_of(client, job_id, None)
+    entries = [one for one in answer.entries if task in (None, one.task)]
+    given = [Given(step, one) for step in answer.inputs for one in step.inputs] if task is None else []
+    made = [Made(one, file) for one in entries for file in one.outputs]
+    saved = [Saved(one, state) for one in entries for state in one.checkpoints if state.kept or state.damaged]
+    sys.stdout.flush()
+    more = answer.next_page is not None
+    for rows, columns in ((given, INPUTS), (made, OUTPUTS), (saved, CHECKPOINTS)):
+        if rows:
+            sys.stdout.write("\n")
+            _print(rows[:ROWS_SHOWN] if few else rows, columns, form)
+            more |= few and len(rows) > ROWS_SHOWN
+    if more:
+        sys.stdout.flush()
+        terminal.say(f"there are more: coord job show {job_id} -o wide, coord job outputs {job_id}")
+
+
+def _print(rows: Sequence[Given | Made | Saved], columns: tuple[output.Column, ...], form: output.Format) -> None:
+    fit = terminal.width(sys.stdout) if sys.stdout.isatty() and form == "table" else None
+    output.print_table(rows, columns, sys.stdout, fit=fit)
+
+
+# ---- results
+
+
+def data_of(client: Client, job_id: int, step: int | None) -> JobData:
+    """All of it."""
+    return collect(lambda size, page: client.jobs.data(job_id, step=step, limit=size, page=page), 0, PAGE_MAX)
+
+
+def outputs_of(client: Client, found: Named, pattern: str | None) -> tuple[JobData, list[Made]]:
+    """The results of a job, or of the task that was named, as far as their paths are like `pattern`."""
+    from coordinator.globs import matches
+    from coordinator.jobfile.patterns import normal
+
+    wanted = normal(pattern) if pattern is not None else None
+    answer = data_of(client, found.job_id, found.step)
+    entries = answer.entries
+    if found.task is not None:
+        entries = tuple(one for one in entries if one.task == f"{found.job_id}.{found.step}.{found.task}")
+    made = [Made(one, file) for one in entries for file in one.outputs if wanted is None or matches(wanted, file.path)]
+    return answer, made
+
+
+def print_outputs(answer: JobData, made: list[Made], form: output.Format) -> None:
+    if form == "name":
+        for row in made:
+            print(terminal.safe(row.file.path))
+    elif form in ("table", "wide"):
+        if made:
+            _print(made, OUTPUTS, form)
+            sys.stdout.flush()
+            terminal.say(f"{humane.count(len(made), 'file')}, {round_size(sum(row.file.size for row in made))}")
+        else:
+            terminal.say("no result is stored yet" if any(one.outputs for one in answer.inputs) else _NONE)
+    else:
+        output.listing(answer, (), form, name=lambda one: str(one.task))
+
+
+_NONE = 'this job declares no outputs: outputs = ["*.pt"] in its file, --collect in coord submit'
+
+
+def fetch_outputs(client: Client, job_id: int, made: list[Made], root: Path, *, force: bool) -> None:
+    """Have these files beneath `root`: of a job with several steps or tasks each task's in a directory of its own."""
+    if not made:
+        raise CoordError(Code.NOT_FOUND, f"no result of job {job_id} fits", f"coord job outputs {job_id}")
+    steps = client.jobs.show(job_id).steps
+    several = {step.name for step in steps if step.counts.tasks > 1}
+    places = []
+    with Moving(sys.stderr) as moving:
+        moved = moving.begin("fetching", sum(row.file.size for row in made))
+        for row in made:
+            above = [row.of.step] if len(steps) > 1 else []
+            above += [row.of.task.rpartition(".")[2]] if row.of.step in several else []
+            path = str(PurePosixPath(*above, row.file.path))
+            task = row.of.task.partition(".")[2]
+            client.jobs.get_output(job_id, task, row.file, root, path, force=force, moved=moved)
+            places.append(root / path)
+    for place in places:
+        print(terminal.safe(str(place)))
