@@ -120,6 +120,12 @@ class UsageSum(NamedTuple):
     """Of one CPU: each charge's length times its CPUs, in whole milliseconds."""
     gpu_ms: int
     charges: int
+    """Of what ran."""
+    ingress: int = 0
+    """Bytes; by tenant, month and day. Bytes belong to no job, pool or provider."""
+    egress: int = 0
+    storage_mb_s: int = 0
+    """What was kept, in megabytes times seconds."""
 
 
 class ImportedSession(NamedTuple):

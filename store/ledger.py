@@ -47,6 +47,8 @@ _KEYS = {
     "day": f"date(at_ms / {_DAY_MS} * {_DAY_MS // 1_000}, 'unixepoch')",
 }
 assert tuple(_KEYS) == SUMMED_BY
+_OF_RUNS = ("pool", "job", "provider")
+_BYTES = ", ".join(f"sum(iif(kind = '{kind}', amount, 0))" for kind in ("ingress", "egress", "storage"))
 _COSTLIEST = "spent DESC, key"
 _ORDER = {"month": "key DESC", "day": "key DESC"}
 
@@ -58,14 +60,15 @@ def listing(*, tenant: bool, month: bool, job: bool) -> str:
 
 
 def sums(by: str, *, tenant: bool, month: bool, job: bool) -> str:
-    """([job], [tenant], [month], limit): (key, cost, ran_ms, cpu_ms, gpu_ms, charges), the costliest first;
-    of months and days the newest."""
-    conditions = _conditions(tenant=tenant, month=month, job=job)
+    """([job], [tenant], [month], limit): (key, cost, ran_ms, cpu_ms, gpu_ms, charges, ingress, egress, storage), the
+    costliest first; of months and days the newest. Bytes belong to no job, pool or provider."""
+    conditions = _conditions(tenant=tenant, month=month, job=job) + ["kind = 'run'"] * (by in _OF_RUNS)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     order = _ORDER.get(by, _COSTLIEST)
     return (
         f"SELECT {_KEYS[by]} AS key, sum(cost) AS spent, sum(ran_ms), sum(cpus * ran_ms / {UNIT}), "  # noqa: S608
-        f"sum(gpus * ran_ms / {UNIT}), count(*) FROM ledger {where} GROUP BY key ORDER BY {order} LIMIT ?"
+        f"sum(gpus * ran_ms / {UNIT}), sum(kind = 'run'), {_BYTES} "
+        f"FROM ledger {where} GROUP BY key ORDER BY {order} LIMIT ?"
     )
 
 

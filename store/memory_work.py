@@ -208,15 +208,18 @@ def usage_by(
     """See ports.Store.usage_by."""
     sums: dict[str, list[int]] = {}
     for row in _charges(rows, tenant, month, job_id):
-        sum_ = sums.setdefault(_KEYS[by](row), [0] * 5)
-        charged = (row.cost, row.ran_ms, row.cpus * row.ran_ms // UNIT, row.gpus * row.ran_ms // UNIT, 1)
-        sum_[:] = map(operator.add, sum_, charged)
+        if row.kind != "run" and by in ("pool", "job", "provider"):
+            continue
+        sum_ = sums.setdefault(_KEYS[by](row), [0] * 8)
+        ran = (row.cost, row.ran_ms, row.cpus * row.ran_ms // UNIT, row.gpus * row.ran_ms // UNIT, row.kind == "run")
+        sum_[:] = map(operator.add, sum_, (*ran, *(row.amount * (row.kind == kind) for kind in _BYTES)))
     found = [UsageSum(key, *sum_) for key, sum_ in sums.items()]
     if by in ("month", "day"):
         return sorted(found, key=lambda sum_: sum_.key, reverse=True)[:limit]
     return sorted(found, key=lambda sum_: (-sum_.cost, sum_.key))[:limit]
 
 
+_BYTES = ("ingress", "egress", "storage")
 _KEYS: Mapping[str, Callable[[LedgerRow], str]] = {
     "tenant": lambda row: row.tenant,
     "month": lambda row: str(row.month),

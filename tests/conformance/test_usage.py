@@ -6,6 +6,7 @@ from collections import Counter
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Price
 from coordinator.core.commands import Delete, Put
@@ -53,6 +54,8 @@ def an_account(tenant: str = "physics", cost: int = 5) -> AccountRow:
         storage=8,
         share=0.1 + 0.2,
         share_at_ms=NOON_MS,
+        storage_mb_s=9,
+        storage_at_ms=NOON_MS + 1,
     )
 
 
@@ -166,6 +169,32 @@ def test_sums_are_those_of_the_charges_to_the_millionth(home: Home, by: str) -> 
                     else:
                         assert sorted(-found.cost for found in sums) == [-found.cost for found in sums]
                     assert sums[:2] == await store.usage_by(by, 2, tenant, month, job_id)
+
+    home.run(story)
+
+
+def test_bytes_are_summed_beside_what_ran(home: Home) -> None:
+    """By tenant and time; they are no charge of a job, a pool or a provider, and their row grows under its number."""
+    dice = Random(6)
+    ran = [replace(a_charge(seq, dice), tenant=TenantName("a"), month=MONTHS[0]) for seq in (1, 2)]
+    plain = {"job_id": JobId(0), "provider_id": ProviderId(""), "pool": PoolName(""), "cost": 0, "ran_ms": 0}
+    moved = [
+        replace(ran[0], seq=3 + n, kind=kind, amount=2**50 + n, **plain)
+        for n, kind in enumerate(("ingress", "egress", "storage", "ingress"))
+    ]
+
+    async def story(store: Store) -> None:
+        await store.commit([Put(replace(moved[3], amount=1)), *map(Put, ran)])
+        await store.commit([*map(Put, moved)])
+        assert list(reversed(moved)) + list(reversed(ran)) == await store.ledger(9)
+        for by in ("tenant", "month"):
+            (found,) = await store.usage_by(by, 9)
+            assert (2, sum(row.cost for row in ran)) == (found.charges, found.cost)
+            assert (2**51 + 3, 2**50 + 1, 2**50 + 2) == (found.ingress, found.egress, found.storage_mb_s)
+        for by in ("job", "pool", "provider"):
+            sums = await store.usage_by(by, 9)
+            assert 2 == sum(found.charges for found in sums)
+            assert {(0, 0, 0)} == {(found.ingress, found.egress, found.storage_mb_s) for found in sums}
 
     home.run(story)
 

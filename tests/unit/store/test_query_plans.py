@@ -16,10 +16,14 @@ from coordinator.core.rows import WorkState
 from coordinator.ports import SUMMED_BY
 from store import (
     accounts,
+    artifacts,
     attempts,
     audit,
+    blobs,
+    checkpoints,
     columns,
     heartbeats,
+    holds,
     hours,
     imports,
     jobs,
@@ -27,6 +31,7 @@ from store import (
     manifest,
     meta,
     outages,
+    outputs,
     pools,
     providers,
     sessions,
@@ -34,6 +39,7 @@ from store import (
     tasks,
     tenants,
     tokens,
+    uploads,
 )
 from store.migrate import migrate
 from store.sqlite import sqlite3
@@ -41,7 +47,22 @@ from tests.conformance.homes import NOON_MS
 
 TRUTH = {"sessions", "providers", "outages", "tokens", "pools", "meta"}
 WORK = (jobs, steps, tasks, attempts, audit, ledger, tenants, accounts)
-MODULES = (sessions, providers, outages, tokens, pools, meta, hours, manifest, heartbeats, columns, imports, *WORK)
+DATA = (blobs, holds, artifacts, uploads, outputs, checkpoints)
+MODULES = (
+    sessions,
+    providers,
+    outages,
+    tokens,
+    pools,
+    meta,
+    hours,
+    manifest,
+    heartbeats,
+    columns,
+    imports,
+    *WORK,
+    *DATA,
+)
 WHOLE = {
     ("providers", "ALL"): "read once at a start",
     ("tokens", "ALL"): "read once at a start",
@@ -54,6 +75,10 @@ WHOLE = {
     ("ledger", "PRUNE"): "the oldest rows, of which a limit ends the walk",
     ("tenants", "ALL"): "read once at a start",
     ("accounts", "ALL"): "one a tenant, read at a start and for a report",
+    ("uploads", "ALL"): "read once at a start",
+    ("holds", "DANGLING"): "a check, in a process of its own",
+    ("holds", "MISTAKEN"): "a check",
+    ("holds", "UNPAIRED"): "a check",
     ("manifest", "ALL"): "backup, check and the sweep at a start, 672 rows",
     ("columns", "OUTAGES"): "the analytics worker takes them all, in its own process",
     ("columns", "PROVIDERS"): "the analytics worker takes them all",
@@ -95,6 +120,14 @@ def listings() -> Iterator[tuple[str, str]]:
                 yield "listing_audit", audit_listing(text if subject else "", job, entity, tenant, rising)
     for tenant, month, job in product((False, True), repeat=3):
         yield "listing_ledger", ledger.listing(tenant=tenant, month=month, job=job)
+    for whose in (False, True):
+        yield "listing_blobs", blobs.listing(tenant=whose)
+        yield "listing_artifacts", artifacts.listing(tenant=whose, name=False)
+        yield "listing_artifacts", artifacts.listing(tenant=whose, name=True)
+    for step in (False, True):
+        yield "listing_outputs", outputs.listing(step=step)
+    for step, task in ((False, False), (True, False), (True, True)):
+        yield "listing_checkpoints", checkpoints.listing(step=step, task=task)
 
 
 def audit_listing(subject: str, job: bool, entity: str, tenant: bool, rising: bool) -> str:
