@@ -131,7 +131,7 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         links=config.section("links", LinkSettings),
         heartbeats=config.section("heartbeats", HeartbeatSettings),
         relay=config.section("relay", RelaySettings),
-        data=config.section("data", DataSettings),
+        data=config.section("blobs", DataSettings),
         throttle=config.section("throttle", GateSettings),
         api=config.section("api", ApiSettings),
         upkeep=config.section("upkeep", UpkeepSettings),

@@ -34,6 +34,8 @@ SECTIONS: dict[str, str] = {
     "links": "coordinator.service.link_settings:LinkSettings",
     "heartbeats": "coordinator.service.heartbeats:HeartbeatSettings",
     "relay": "coordinator.service.relay.settings:RelaySettings",
+    "blobs": "coordinator.service.data.settings:DataSettings",
+    "throttle": "coordinator.service.data.gate:GateSettings",
     "alerts": "coordinator.service.delivery:AlertSettings",
     "store": "store.settings:StoreSettings",
     "analytics": "analytics.link:LinkSettings",
@@ -57,7 +59,8 @@ CHECKS = {"policy": "cli.patience:check"}
 """Sections whose values have to fit each other -> who looks at that."""
 MAY_BE_ZERO = frozenset({
     "analytics.nice", "heartbeats.batch_age_s", "links.beats_delay_s", "policy.retry_jitter",
-    "policy.term_unsaved_share", "store.ballast_bytes", "store.seal_after_ms", "upkeep.check_after_s",
+    "policy.term_unsaved_share", "store.ballast_bytes", "store.seal_after_ms", "throttle.egress_bytes_per_s",
+    "throttle.ingress_bytes_per_s", "throttle.tenant_bytes_per_s", "upkeep.check_after_s",
 })  # fmt: skip
 """Numbers for which 0 means something; every other one is above it."""
 FILE_BYTES_MAX = 1 << 20

@@ -37,6 +37,7 @@ class GateSettings(Struct, frozen=True, kw_only=True):
     pause_s: float = 15.0
     """How long it stays open at first; doubled when the transfer that is let in then fails too."""
     pause_max_s: float = 600.0
+    """It is never doubled beyond this."""
 
 
 class GateView(Struct, frozen=True, kw_only=True):
