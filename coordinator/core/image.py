@@ -43,6 +43,7 @@ class ProviderImage(Struct, frozen=True, gc=False, kw_only=True):
     gone_from_ms: Ms | None
     challenger: ChallengerImage | None
     duplicate: Duplicate | None
+    cached: bytes = b""
 
 
 class StateImage(Struct, frozen=True, gc=False, kw_only=True):
@@ -134,6 +135,7 @@ def _provider_image(provider: Provider) -> ProviderImage:
         if challenger is None
         else ChallengerImage(conn_id=challenger.conn_id, hello=challenger.hello, deadline_ms=challenger.deadline_ms),
         duplicate=provider.duplicate,
+        cached=provider.cached,
     )
 
 
@@ -172,6 +174,7 @@ def _add_provider(state: ClusterState, image: ProviderImage) -> None:
         peer=image.peer,
         gone_from_ms=image.gone_from_ms,
         duplicate=image.duplicate,
+        cached=image.cached,
     )
     who = image.row.provider_id
     if image.session is not None:

@@ -41,7 +41,7 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
     for provider_id, provider in fresh.providers.items():
         before = old.providers.get(provider_id)
         if before is not None:
-            provider.peer, provider.duplicate = before.peer, before.duplicate
+            provider.peer, provider.duplicate, provider.cached = before.peer, before.duplicate, before.cached
         if provider.session is not None:
             undone_end = ended.get(provider.session.row.session_id)
             _carry_session(fresh, provider, provider.session, before, undone_end, policy)

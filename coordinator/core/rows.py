@@ -560,6 +560,8 @@ class Choice(Struct, frozen=True, gc=False, kw_only=True):
     """What the forecast rests on: `provider`, `age`, `none`."""
     backfilled: bool = False
     """It started before one that stands ahead of it, without delaying that one's planned start."""
+    fetch: int = 0
+    """Bytes of its inputs that were not in the provider's cache; of all ranks together."""
 
 
 class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="row", tag="attempt"):

@@ -84,8 +84,8 @@ class Provider(Struct, kw_only=True):
     offered: Resources | None = None
     """What `capacity` was made of."""
     capacity: Offer | None = None
-    cached: frozenset[str] = frozenset()
-    """Blobs that its agent said it has."""
+    cached: bytes = b""
+    """What its agent said that it has in its cache: see `data.caches`."""
 
     @property
     def offer(self) -> Offer:

@@ -8,6 +8,7 @@ from coordinator.core.commands import Decision
 from coordinator.core.data import (
     artifacts,
     blobs,
+    caches,
     checkpoints,
     events,
     meters,
@@ -35,7 +36,7 @@ def on_data(state: ClusterState, event: events.DataEvent, policy: Policy, out: D
         case events.BytesMoved():
             meters.on_moved(state, event, out)
         case events.CacheTold():
-            staging.on_cached(state, event, policy)
+            caches.on_cached(state, event, policy)
         case events.AttemptAsks():
             staging.on_asks(state, event, policy, out)
         case events.OutputsPublished():

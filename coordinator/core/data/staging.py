@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.core.commands import Decision, Reply
 from coordinator.core.data.answers import Admitted
 from coordinator.core.data.claims import claimed
-from coordinator.core.data.events import AttemptAsks, CacheTold
+from coordinator.core.data.events import AttemptAsks
 from coordinator.core.data.room import check_egress
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
@@ -19,10 +19,3 @@ def on_asks(state: ClusterState, event: AttemptAsks, policy: Policy, out: Decisi
     needs = tuple((n, job.steps[n].spec.name, job.steps[n].spec.tasks) for n in numbers)
     admitted = Admitted(tenant=job.row.tenant, attempt=attempt.row, task=task.row, step=step.spec, needs=needs)
     out.replies.append(Reply(event.request_id, admitted))
-
-
-def on_cached(state: ClusterState, event: CacheTold, policy: Policy) -> None:
-    """What this provider need not fetch."""
-    provider = state.provider_of(event.conn_id)
-    if provider is not None:
-        provider.cached = frozenset(event.digests[: policy.cached_max])

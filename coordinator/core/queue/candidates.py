@@ -314,7 +314,7 @@ class Candidates:
 
     def _found(self, state: ClusterState, chosen: list[ProviderId], ask: Ask, among: int) -> Found:
         shares: list[tuple[ProviderId, Share]] = []
-        loss_ms, fit, forecast, basis = -1, 0.0, 1.0, ""
+        loss_ms, fit, forecast, basis, fetch = -1, 0.0, 1.0, "", 0
         for who in chosen:
             offer, load = state.providers[who].offer, state.work.loads.get(who, NOTHING)
             share = share_of(offer, load, ask)
@@ -322,10 +322,13 @@ class Candidates:
             shares.append((who, share))
             terms = self.able[who]
             forecast = min(forecast, terms.forecast)
+            fetch += terms.fetch
             if terms.loss_ms > loss_ms:
                 loss_ms, basis = terms.loss_ms, terms.basis
                 fit = unfit(offer, load, ask, self.shape.arrangement)
-        choice = Choice(among=among, run_ms=self.shape.run_ms, loss_ms=loss_ms, fit=round(fit, 4), basis=basis)
+        choice = Choice(
+            among=among, run_ms=self.shape.run_ms, loss_ms=loss_ms, fit=round(fit, 4), basis=basis, fetch=fetch
+        )
         return Found(shares, forecast, choice)
 
 

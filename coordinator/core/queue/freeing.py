@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from statistics import median
 
 from coordinator.core.amounts import Share
+from coordinator.core.data.lasting import left_ms
 from coordinator.core.ids import AttemptId, Ms, ProviderId
 from coordinator.core.queue.capacity import NOTHING, add_share
 from coordinator.core.queue.lines import horizon_ms
@@ -48,11 +49,14 @@ def planned_end_ms(state: ClusterState, attempt: Attempt) -> Ms:
 
 
 def likely_end_ms(state: ClusterState, attempt: Attempt) -> Ms:
-    """When it should have ended: by its expected run time, else what its siblings took, else its time limit; a moment
-    that has passed counts as now. Where nothing of these tells, as planned."""
+    """When it should have ended: by its own progress, else its expected run time, else what its siblings took, else its
+    time limit; a moment that has passed counts as now. Where nothing of these tells, as planned."""
     home = home_of(state.work, attempt)
     if home is None:
         return planned_end_ms(state, attempt)
+    told_ms = left_ms(state, attempt)
+    if told_ms is not None:
+        return state.now_ms + told_ms
     step = home[1]
     lasts_ms = step.spec.expected_ms or (int(median(step.lasted_ms)) if step.lasted_ms else step.spec.time_limit_ms)
     if lasts_ms is None:

@@ -10,12 +10,14 @@ from heapq import heapify, heappop, heappush
 
 from msgspec.structs import replace
 
-from coordinator.core.ids import JobId, Ms, TenantName
-from coordinator.core.work.jobspec import StepSpec
+from coordinator.core.ids import Digest, JobId, Ms, TenantName
+from coordinator.core.work.jobspec import CheckpointRule, StepSpec
 from coordinator.core.work.live import FRESH, Band, Job, Line, Place, Shape, Step, Task, Want, Work
 
 HORIZON_MS = 3_600_000
 """How long a task is taken to run that says neither how long it will nor how long it may."""
+FETCH_MIN, FETCHED_MAX = 1_000_000, 16
+"""Smaller inputs are brought in no time; so many of the larger ones are looked for in caches."""
 LEFT_MAX = 64
 """Places of those who left that a line may hold beyond as many as wait."""
 RUN_STEPS, LIMIT_STEPS = 2, 8
@@ -49,8 +51,23 @@ def shape_of(spec: StepSpec) -> Shape:
         min_forecast=spec.min_forecast,
         run_ms=rounded_up(run_ms, RUN_STEPS) if spec.min_forecast is None else run_ms,
         arrangement=spec.arrangement,
+        inputs=largest_inputs(spec),
+        saves_ms=saves_ms(spec.checkpoint),
         data=bool(spec.inputs or spec.outputs or spec.checkpoint is not None or spec.stall_ms is not None),
     )
+
+
+def largest_inputs(spec: StepSpec) -> tuple[tuple[Digest, int], ...]:
+    """The blobs among its inputs that are worth looking for in caches, the largest first, each once."""
+    if not spec.inputs:
+        return ()
+    sizes = {given.digest: given.size for given in spec.inputs if given.step is None and given.size >= FETCH_MIN}
+    return tuple(sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))[:FETCHED_MAX])
+
+
+def saves_ms(rule: CheckpointRule | None) -> Ms | None:
+    """How often its state is saved by the agent: 0 where the agent is told as it begins."""
+    return None if rule is None else 0 if rule.auto else rule.every_ms
 
 
 def want_of(tenant: TenantName, priority: int, spec: StepSpec) -> Want:

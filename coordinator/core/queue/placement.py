@@ -238,6 +238,7 @@ class Pass:
                     fit=round(unfit, 4),
                     basis=terms.basis,
                     backfilled=backfilled,
+                    fetch=terms.fetch,
                 )
                 for unfit in unfits(provider.offer, at.load, ask, shape.arrangement, count)
             ]

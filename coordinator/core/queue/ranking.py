@@ -12,6 +12,8 @@ import zlib
 from msgspec import Struct
 
 from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.data.caches import to_fetch
+from coordinator.core.data.saving import young_ms
 from coordinator.core.fleet.forecast import Curves, curve_of, expected_loss, stays_on
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.policy import Policy
@@ -35,33 +37,55 @@ class Terms(Struct, frozen=True, gc=False):
     loss_ms: Ms
     forecast: float
     basis: str
+    fetch: int = 0
+    """Bytes of its inputs that are not in the provider's cache."""
 
 
 def terms_of(state: ClusterState, provider: Provider, shape: Shape, at_ms: Ms, policy: Policy) -> Terms:
     """Of a connected provider, as of `at_ms`."""
     curve = curve_of(state, provider, policy, at_ms)
     assert curve is not None, f"{provider.row.provider_id} is not connected"
-    loss_ms = expected_loss(curve, shape.run_ms)
+    stays = stays_on(curve, shape.run_ms)
+    stake_ms = at_stake_ms(curve, shape, policy)
+    if stake_ms < shape.run_ms:
+        loss_ms = (1.0 - stays.probability) * stake_ms / 2
+    else:
+        loss_ms = expected_loss(curve, shape.run_ms)
+    fetch = to_fetch(provider.cached, shape.inputs) if shape.inputs else 0
     match policy.rank:
         case "forecast":
-            term = risk(curve, shape.run_ms, policy)
+            term = risk(curve, shape.run_ms, policy, stake_ms) + fetch * 1_000 / policy.stage_bytes_per_s / shape.run_ms
         case "score":
             term = 1.0 - score(state, provider.row.provider_id)
         case _:
             term = 0.0
-    stays = stays_on(curve, shape.run_ms)
-    return Terms(term, round(loss_ms), stays.probability, stays.basis)
+    return Terms(term, round(loss_ms), stays.probability, stays.basis, fetch)
 
 
-def risk(curve: Curves, run_ms: Ms, policy: Policy) -> float:
-    """The share of a run that is expected to be lost there, by the mean hazard over the run or `rank_ahead_ms`, if that
-    is longer: hazard x run / 2, the loss coming halfway.
+def hazard_of(curve: Curves, run_ms: Ms, policy: Policy) -> float:
+    """Losses a millisecond: the mean over the run or `rank_ahead_ms`, if that is longer."""
+    ahead_ms = max(run_ms, policy.rank_ahead_ms)
+    return -math.log(max(stays_on(curve, ahead_ms).probability, STAYS_MIN)) / ahead_ms
+
+
+def at_stake_ms(curve: Curves, shape: Shape, policy: Policy) -> Ms:
+    """How much of a run a loss can take: all of it, or what was done since a checkpoint."""
+    if shape.saves_ms is None:
+        return shape.run_ms
+    if shape.saves_ms:
+        return min(shape.run_ms, shape.saves_ms)
+    hazard = hazard_of(curve, shape.run_ms, policy)
+    return min(shape.run_ms, young_ms(policy.checkpoint_first_cost_ms, hazard, policy))
+
+
+def risk(curve: Curves, run_ms: Ms, policy: Policy, stake_ms: Ms | None = None) -> float:
+    """The share of a run that is expected to be lost there: hazard x run / 2, the loss coming halfway. Of a run that
+    saves its state each loss takes half of `stake_ms` instead of half of the run.
 
     Who stays for long also stays for an hour, and forecasts for an hour tell hardly anybody apart. The exact
     `expected_loss` is not what to choose by: it is small again where a run dies at once, and has to be begun anew.
     """
-    ahead_ms = max(run_ms, policy.rank_ahead_ms)
-    return -math.log(max(stays_on(curve, ahead_ms).probability, STAYS_MIN)) * run_ms / ahead_ms / 2
+    return hazard_of(curve, run_ms, policy) * (run_ms if stake_ms is None else stake_ms) / 2
 
 
 def left_idle(offer: Offer, load: Load, ask: Ask) -> float:

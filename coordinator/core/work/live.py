@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.ids import AttemptId, JobId, Ms, PoolName, ProviderId, TaskId, TenantName
+from coordinator.core.ids import AttemptId, Digest, JobId, Ms, PoolName, ProviderId, TaskId, TenantName
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, JobRow, LeaseToken, StepRow, TaskRow
 from coordinator.core.tenants.account import Accounts
 from coordinator.core.wheel import Wheel
@@ -43,6 +43,10 @@ class Shape(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
     arrangement: Arrangement = Arrangement.PACK
     avoid: tuple[ProviderId, ...] = ()
     """Where it must not be placed again."""
+    inputs: tuple[tuple[Digest, int], ...] = ()
+    """The largest blobs that it takes, and their sizes: where they are cached they need not be brought."""
+    saves_ms: Ms | None = None
+    """How often its state is saved, so that no more is lost; 0: as often as is best where it runs. None: it is not."""
     data: bool = False
     """Its agent has to stage inputs, publish outputs, keep checkpoints or watch over progress."""
 
