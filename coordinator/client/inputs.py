@@ -47,19 +47,23 @@ def staged(job: Job, base: Path, look: Look, begin: Begin) -> Staged:
     """
     problems = Problems()
     ours: dict[str, list[Local]] = {}
-    for path, source, to in _sources(job):
-        if not is_local(source):
-            continue
+    known: dict[str, Job] = {}
+    for path, one in _inputs(job):
         try:
-            ours[path] = found(source, base, to)
+            if is_local(one.source):
+                ours[path] = found(one.source, base, one.to)
+            elif one.source.startswith(ARTIFACT) and (told := _named(one, look)) is not None:
+                known[path] = told
         except CoordError as wrong:
+            if wrong.code not in (Code.BAD_JOB, Code.BAD_REQUEST, Code.NOT_FOUND):
+                raise
             problems.add(path, wrong.message, wrong.hint)
     problems.check()
     files = {local.path: local for locals_ in ours.values() for local in locals_}
-    moved = begin("hashing", sum(local.size for local in files.values()))
+    moved = begin("hashing", sum(local.size for local in files.values())) if files else None
     digests = {path: LocalFile(path, *digest_of(path, moved)) for path in files}
-    changed = _changed(job, ours, digests, look, problems)
-    problems.check()
+    given = {path: [_told(local, digests[local.path]) for local in locals_] for path, locals_ in ours.items()}
+    changed = _changed(job, given | {path: [told] for path, told in known.items()})
     return Staged(changed, tuple({file.digest: file for file in digests.values()}.values()))
 
 
@@ -74,19 +78,30 @@ def _parts(job: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield f"step[{i}]", step
 
 
-def _sources(job: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
-    """(path in the job, from, to) of every input that is written as one."""
+class _Input(NamedTuple):
+    """One that is written as one."""
+
+    source: str
+    to: str | None
+    executable: object
+
+
+def _inputs(job: Mapping[str, Any]) -> Iterator[tuple[str, _Input]]:
+    """Every input, by its path in the job."""
     for path, part in _parts(job):
         given = part.get("inputs")
         for i, one in enumerate(given if isinstance(given, list | tuple) else ()):
-            source, to = (one.get("from"), one.get("to")) if isinstance(one, Mapping) else (one, None)
+            table = one if isinstance(one, Mapping) else {"from": one}
+            source, to = table.get("from"), table.get("to")
             if isinstance(source, str) and (to is None or isinstance(to, str)):
-                yield f"{path}.inputs[{i}]".lstrip("."), source, to
+                yield _place(path, i), _Input(source, to, table.get("executable"))
 
 
-def _changed(
-    job: Job, ours: Mapping[str, list[Local]], digests: Mapping[Path, LocalFile], look: Look, problems: Problems
-) -> Job:
+def _place(path: str, i: int) -> str:
+    return f"{path}.inputs[{i}]".lstrip(".")
+
+
+def _changed(job: Job, told: Mapping[str, list[Job]]) -> Job:
     """A copy. Every input keeps its number, further files of a directory come last: what the coordinator says of
     `inputs[2]` is then of the one that is written there."""
     table = dict(job)
@@ -96,25 +111,10 @@ def _changed(
         table["step"] = [dict(step) if isinstance(step, Mapping) else step for step in table["step"]]
     for path, part in _parts(table):
         given = part.get("inputs")
-        if not isinstance(given, list | tuple):
-            continue
-        first: list[Any] = []
-        more: list[Any] = []
-        for i, one in enumerate(given):
-            place = f"{path}.inputs[{i}]".lstrip(".")
-            taken = ours.get(place)
-            if taken is not None:
-                told = [_told(local, digests[local.path]) for local in taken]
-                first.append(told[0])
-                more += told[1:]
-                continue
-            try:
-                first.append(_named(one, look))
-            except CoordError as wrong:
-                if wrong.code not in (Code.BAD_JOB, Code.BAD_REQUEST, Code.NOT_FOUND):
-                    raise
-                problems.add(place, wrong.message, wrong.hint)
-        part["inputs"] = first + more  # type: ignore[index]  # the copies above
+        if isinstance(given, list | tuple):
+            taken = [told.get(_place(path, i), [one]) for i, one in enumerate(given)]
+            first = [ones[0] for ones in taken]
+            part["inputs"] = first + [one for ones in taken for one in ones[1:]]  # type: ignore[index]  # our copies
     return table
 
 
@@ -127,25 +127,22 @@ def _stored(digest: str, to: str, size: int, executable: bool) -> Job:
     return told | {"executable": True} if executable else told
 
 
-def _named(one: Any, look: Look) -> Any:
-    """An artifact by its digest and with its size; anything else as it is."""
-    source, to = (one.get("from"), one.get("to")) if isinstance(one, Mapping) else (one, None)
-    if not isinstance(source, str) or not source.startswith(ARTIFACT):
-        return one
-    name = source.removeprefix(ARTIFACT)
-    if _is_plain_digest(name) and to is None:
-        return one
+def _named(one: _Input, look: Look) -> Job | None:
+    """An artifact by its digest and with its size; None for what is told by a digest and a place already."""
+    name = one.source.removeprefix(ARTIFACT)
+    if _is_plain_digest(name) and one.to is not None and not one.to.endswith("/"):
+        return None
     known = look(name)
-    own = known.artifact.name if known.artifact is not None else None
-    if to is None or to.endswith("/") or to == ".":
-        if own is None:
+    own = known.artifact.name if known.artifact is not None else ""
+    to = one.to or ""
+    if to in ("", ".") or to.endswith("/"):
+        if not own:
             raise CoordError(
-                Code.BAD_JOB, f"{source} has no name of its own", 'say where it goes: { from, to = "FILE" }'
+                Code.BAD_JOB, f"{one.source} has no name of its own", 'say where it goes: { from = "...", to = "FILE" }'
             )
-        to = own if to in (None, ".") else to + own
+        to = own if to == "." else to + own
     executable = known.artifact is not None and known.artifact.executable
-    given = one.get("executable") if isinstance(one, Mapping) else None
-    return _stored(known.digest, to, known.size, executable if given is None else bool(given))
+    return _stored(known.digest, to, known.size, executable if one.executable is None else one.executable is True)
 
 
 def _is_plain_digest(text: str) -> bool:

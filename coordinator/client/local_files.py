@@ -47,7 +47,7 @@ def found(text: str, base: Path, to: str | None) -> list[Local]:
     if to is None:
         there = _kept(text, name)
     else:
-        there = to + name if to.endswith("/") or to in ("", ".") else to
+        there = name if to in ("", ".") else to + name if to.endswith("/") else to
     return [Local(path, _beneath(there), seen.st_size, bool(seen.st_mode & stat.S_IXUSR))]
 
 
