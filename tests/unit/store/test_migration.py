@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.commands import Put
+from coordinator.core.commands import Delete, Put
+from coordinator.core.data.rows import BlobRow
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import JobId, PoolName, ProviderId, TenantName
+from coordinator.core.ids import Digest, JobId, PoolName, ProviderId, TenantName
 from coordinator.core.rows import (
+    AccountRow,
     AttemptRow,
     AttemptState,
     AuditRow,
@@ -31,8 +35,11 @@ from coordinator.core.rows import (
 from coordinator.ports import Store
 from store import migrate
 from store.audit import Wanted
+from store.backup import CONTENTS, BackupFile, Contents
 from store.durable import DiskStore
-from store.sqlite import Durability, open_writer
+from store.manifest import digest_of
+from store.restore import restore
+from store.sqlite import Durability, open_writer, sqlite3
 from tests.conformance.homes import NOON_MS, DiskHome, a_job, a_spec, a_step, an_audit
 
 PROVIDER_V1 = """
@@ -210,6 +217,84 @@ def test_work_and_audit_of_version_2_go_on(tmp_path: Path) -> None:
         assert () == (await store.check()).problems
 
     home.run(story)
+
+
+ROWS_V3 = (
+    """INSERT INTO account VALUES ('physics', 202611, 5, 6, 7, 0, 0.5, 9)""",
+    """INSERT INTO ledger VALUES (1, 10, 202611, 'physics', 4, 0, 1, 2, 0, 'a', 'gpu', 1000000, 0, 8, 1, 2, 3,
+       60000, 5)""",
+    """INSERT INTO job VALUES (4, 'physics', 'night', 'running', 10, 't', 3, 1, 0, 0, 11, NULL, 'y', '', 0, '', '',
+       7, 8, 5, NULL)""",
+    """INSERT INTO spec VALUES (4, '{"name":"night","steps":[{"name":"s","command":["true"],"tasks":3}]}')""",
+    """INSERT INTO step VALUES (4, 0, 'running', 2, 1, 0, 0, '', 3)""",
+    """INSERT INTO task VALUES (4, 0, 1, 'running', '{"row":"task","job_id":4,"step":0,"task":1,"state":"running",
+       "attempts":2,"reason":"it''s"}')""",
+    """INSERT INTO attempt VALUES (4, 0, 1, 2, 1, '{"row":"attempt","job_id":4,"step":0,"task":1,"attempt":2,
+       "state":"running","created_at_ms":12,"ranks":[{"provider_id":"a"}],"token":[1,9]}')""",
+    """UPDATE counter SET value = 5 WHERE name = 'job_id'""",
+    """UPDATE counter SET value = 1 WHERE name = 'ledger'""",
+)
+
+
+def make_version_3(home: DiskHome) -> None:
+    """A data directory as version 3 made it, with what version 4 adds columns to, and live work."""
+    make_version_1(home)
+    home.data.logs.mkdir()
+    home.data.blobs.rmdir()
+    with closing(open_writer(home.data.truth, Durability.FULL)) as connection:
+        migrate.migrate(connection, "truth", migrate.scripts("truth")[:3])
+        for statement in ROWS_V3:
+            connection.execute(statement)
+
+
+async def look_at_version_3(store: DiskStore) -> None:
+    loaded = await store.load()
+    rows = {row_key(row): row for row in loaded.rows}
+    assert rows["account", "physics"] == AccountRow(
+        tenant=TenantName("physics"), month=202_611, cost=5, ingress=6, egress=7, share=0.5, share_at_ms=9
+    )
+    job, task, attempt = rows["job", 4], rows["task", (4, 0, 1)], rows["attempt", (4, 0, 1, 2)]
+    assert isinstance(job, JobRow) and isinstance(task, TaskRow) and isinstance(attempt, AttemptRow)
+    assert (7, 8, "it's", 2, 9) == (job.priority, job.estimate, task.reason, task.attempts, attempt.token.number)
+    assert ((), None, 0, None) == (task.checkpoints, task.saved_ms, attempt.restored, attempt.progress)
+    (charge,) = await store.ledger(9)
+    assert ("run", 0, 5, 60_000) == (charge.kind, charge.amount, charge.cost, charge.ran_ms)
+    assert ([], [], []) == (
+        await store.list_blobs(None, 9),
+        await store.unheld(NOON_MS, 9),
+        await store.outputs(JobId(4), 9),
+    )
+    blob = BlobRow(tenant=TenantName("physics"), digest=Digest("d" * 64), size=3, created_at_ms=1, touched_ms=1)
+    await store.commit([Put(blob)])
+    assert [blob] == await store.unheld(NOON_MS, 9)
+    await store.commit([Delete("blob", (blob.tenant, blob.digest))])
+
+
+def test_a_directory_of_version_3_goes_on(tmp_path: Path) -> None:
+    """Live work, accounts and charges are as they were; what they lack has its default; data begins with nothing."""
+    home = DiskHome(tmp_path / "data")
+    make_version_3(home)
+    home.run(look_at_version_3)
+    assert home.data.blobs.is_dir()
+
+
+def test_a_backup_of_version_3_is_restored(tmp_path: Path) -> None:
+    """It has no blobs, and says nothing of any."""
+    old, home = DiskHome(tmp_path / "old"), DiskHome(tmp_path / "data")
+    make_version_3(old)
+    backup = tmp_path / "backup"
+    (backup / "segments").mkdir(parents=True)
+    files = []
+    for path in (old.data.truth, old.data.telemetry, old.data.coordinator_id):
+        copy = Path(shutil.copy(path, backup / path.name))
+        if path.suffix == ".sqlite":
+            with closing(sqlite3.connect(str(copy))) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+        files.append(BackupFile(path=path.name, bytes=copy.stat().st_size, digest=digest_of(copy)))
+    contents = Contents(format=1, coordinator_id=old.data.read_coordinator_id() or "", made_at="", files=tuple(files))
+    (backup / CONTENTS).write_bytes(msgspec.json.encode(contents))
+    assert restore(backup, home.data.path) is None
+    home.run(look_at_version_3)
 
 
 def test_a_migration_that_is_interrupted_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
