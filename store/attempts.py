@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow
+from store import older_bodies
 from store.table import Columns, Table, several_columns, upsert
 
 COLUMNS = ("job_id", "step", "task", "attempt", "held", "body")
-"""The key, whether a start must know of it (1), and the row as JSON. See `tasks.COLUMNS`."""
+"""The key, whether a start must know of it (1), and the row as MessagePack. See `tasks.COLUMNS`."""
 _NAMES = ", ".join(COLUMNS)
 ALL_HELD = f"SELECT {_NAMES} FROM attempt WHERE held = 1"  # noqa: S608
 """Live, or still holding capacity: read at start, bounded by what the fleet can hold."""
@@ -37,8 +38,8 @@ def of_tasks(tasks: int) -> str:
     )
 
 
-_encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(AttemptRow)
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(AttemptRow)
 
 
 def is_held(row: AttemptRow) -> bool:
@@ -47,12 +48,12 @@ def is_held(row: AttemptRow) -> bool:
 
 
 def to_columns(row: AttemptRow) -> Columns:
-    return (row.job_id, row.step, row.task, row.attempt, int(is_held(row)), _encode(row).decode())
+    return (row.job_id, row.step, row.task, row.attempt, int(is_held(row)), _encode(row))
 
 
 def from_columns(c: Columns) -> AttemptRow:
     """Raises ValueError (msgspec's errors are) for a body that is no attempt."""
-    return _decoder.decode(c[5])
+    return older_bodies.attempt(c[5]) if isinstance(c[5], str) else _decoder.decode(c[5])
 
 
 TABLE = Table(

@@ -1,6 +1,7 @@
 """The audit in the truth: every transition, and what people did, in the order of its happening.
 
-Rows that are written together lie together: a pack is up to 256 of them as one JSON array, behind the number of its
+Rows that are written together lie together: a pack is up to 256 of them as one array in MessagePack (JSON, where an
+older version wrote it), behind the number of its
 first. Who looks for some of them finds the packs by four indexes and the rows by reading these. Audit is most of what
 is written: a row of its own with its indexes costs several times as much.
 """
@@ -122,8 +123,9 @@ def listing(wanted: Wanted, *, rising: bool) -> tuple[str, tuple[str | int, ...]
     return sql, values
 
 
-_encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(tuple[AuditRow, ...])
+_encode = msgspec.msgpack.Encoder().encode
+_decoder = msgspec.msgpack.Decoder(tuple[AuditRow, ...])
+_older = msgspec.json.Decoder(tuple[AuditRow, ...])
 
 
 _seq = attrgetter("seq")
@@ -131,12 +133,12 @@ _seq = attrgetter("seq")
 
 def to_columns(rows: Sequence[AuditRow]) -> Columns:
     """One pack, of rows in the order of their numbers."""
-    return rows[0].seq, rows[-1].seq, rows[-1].wall_ns, _encode(rows).decode()
+    return rows[0].seq, rows[-1].seq, rows[-1].wall_ns, _encode(rows)
 
 
 def from_columns(c: Columns) -> tuple[AuditRow, ...]:
     """Raises ValueError (msgspec's errors are) for a body that is no pack."""
-    return _decoder.decode(c[3])
+    return _older.decode(c[3]) if isinstance(c[3], str) else _decoder.decode(c[3])
 
 
 TABLE = Table(

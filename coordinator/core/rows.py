@@ -501,8 +501,11 @@ class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
-class TaskRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="row", tag="task"):
-    """A task that was launched at least once, or is about to be. Key: (`job_id`, `step`, `task`)."""
+class TaskRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag_field="row", tag="task"):
+    """A task that was launched at least once, or is about to be. Key: (`job_id`, `step`, `task`).
+
+    Encoded as an array, like Choice, AttemptRow and AuditRow: a new field comes last and has a default.
+    """
 
     job_id: JobId
     step: int
@@ -545,8 +548,9 @@ class TaskRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, t
         return self.job_id, self.step, self.task
 
 
-class Choice(Struct, frozen=True, gc=False, kw_only=True):
-    """Why an attempt was placed where it is: the terms of its ranking. The worst rank's, where there are several."""
+class Choice(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
+    """Why an attempt was placed where it is: the terms of its ranking. The worst rank's, where there are several. An
+    array, see TaskRow."""
 
     among: int
     """Providers that could have taken it."""
@@ -564,8 +568,8 @@ class Choice(Struct, frozen=True, gc=False, kw_only=True):
     """Bytes of its inputs that were not in the provider's cache; of all ranks together."""
 
 
-class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="row", tag="attempt"):
-    """One try of a task, and its lease. Key: (`job_id`, `step`, `task`, `attempt`)."""
+class AttemptRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag_field="row", tag="attempt"):
+    """One try of a task, and its lease. Key: (`job_id`, `step`, `task`, `attempt`). An array, see TaskRow."""
 
     job_id: JobId
     step: int

@@ -27,7 +27,7 @@ from coordinator.core.state import ClusterState
 
 log = logging.getLogger("coord.recorder")
 
-FORMAT = 4
+FORMAT = 5
 ENTRIES_MAX = 10_000
 """Providers, attempts and steps of jobs of a state that an image is taken of: some 60 ms and 9 MB."""
 LOOK_AGAIN = 20_000

@@ -17,7 +17,9 @@ from coordinator.core.tenants.image import AccountsImage, accounts_image, restor
 from coordinator.core.work.live import Attempt, Job, Step, Task, Work
 from coordinator.core.work.loading import load_work
 
-WorkRow = JobRow | SpecRow | StepRow | TaskRow | AttemptRow
+JobsRow = JobRow | SpecRow | StepRow
+LiveRow = TaskRow | AttemptRow
+"""These are encoded as arrays: they cannot share a field with the others."""
 
 
 class JobMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -62,7 +64,8 @@ class LoadMemory(Struct, frozen=True, gc=False, kw_only=True):
 class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     """Everything that a Work holds."""
 
-    rows: tuple[WorkRow, ...]
+    rows: tuple[JobsRow, ...]
+    live: tuple[LiveRow, ...]
     jobs: tuple[JobMemory, ...]
     steps: tuple[StepMemory, ...]
     tasks: tuple[TaskMemory, ...]
@@ -97,9 +100,8 @@ def work_image(work: Work) -> WorkImage:
             *(job.row for job in jobs),
             *(SpecRow(job_id=job.row.job_id, spec=job.spec) for job in jobs),
             *(step.row for step in steps),
-            *(task.row for task in tasks),
-            *(attempt.row for attempt in attempts),
         ),
+        live=(*(task.row for task in tasks), *(attempt.row for attempt in attempts)),
         jobs=tuple(
             JobMemory(job_id=job.row.job_id, retried_ms=tuple(job.retried_ms), stormed=job.stormed) for job in jobs
         ),
@@ -161,7 +163,7 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
     """Fill an empty Work so that it decides as the imaged one would."""
     tenants = {memory.attempt_id: memory.tenant for memory in image.attempts}
     restore_accounts(work.accounts, image.accounts)
-    load_work(work, image.rows, promote_all, tenants)
+    load_work(work, (*image.rows, *image.live), promote_all, tenants)
     for job in image.jobs:
         _restore_job(work.jobs[job.job_id], job)
     for step in image.steps:

@@ -177,16 +177,15 @@ def test_a_row_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
         ("DELETE FROM spec WHERE job_id = 2", "job 2 has lost its specification"),
         ("DELETE FROM step WHERE job_id = 2", "job 2 has lost a step"),
         ("UPDATE step SET state = 'pending ' WHERE job_id = 2", "step 2.0 cannot be read"),
+        ("UPDATE task SET body = substr(body, 1, length(body) - 3) WHERE job_id = 2", "task 2.0.4 cannot be read"),
+        ('UPDATE task SET body = \'{"row":"task"}\' WHERE job_id = 2', "task 2.0.4 cannot be read"),
         (
-            "UPDATE task SET body = json_set(body, '$.failed_on', json('[1]')) WHERE job_id = 2",
-            "task 2.0.4 cannot be read",
-        ),
-        (
-            "UPDATE attempt SET body = json_set(body, '$.ranks', json('[{}]')) WHERE job_id = 2",
+            "UPDATE attempt SET body = unhex(replace(hex(body), hex('provider_id'), hex('provider_ix')))"
+            " WHERE job_id = 2",
             "attempt 2.0.4.1 cannot be read",
         ),
         (
-            "UPDATE attempt SET body = json_set(body, '$.state', 'ran') WHERE job_id = 2",
+            "UPDATE attempt SET body = unhex(replace(hex(body), hex('running'), hex('runnyng'))) WHERE job_id = 2",
             "attempt 2.0.4.1 cannot be read",
         ),
     ],
@@ -262,18 +261,28 @@ def test_the_full_check_finds_damage_that_a_start_does_not(filled: Path, tmp_pat
 
 
 def test_an_account_that_is_not_the_sum_of_its_ledger_is_found(tmp_path: Path) -> None:
-    """Of its month; charges of other months and tenants are none of its sum."""
+    """Of its month, in money and in bytes; charges of other months and tenants are none of its sum."""
     home = DiskHome(tmp_path / "data")
+    account = replace(an_account(cost=3), storage=0)
+    amounts = {"ingress": account.ingress, "egress": account.egress, "storage": account.storage_mb_s}
+    bytes_moved = [
+        replace(a_charge(5 + n, Random(n)), tenant="physics", month=202_511, cost=0, kind=kind, amount=amount)
+        for n, (kind, amount) in enumerate(amounts.items())
+    ]
     charges = [replace(a_charge(seq, Random(seq)), tenant="physics", month=202_511, cost=seq) for seq in (1, 2)]
     others = [replace(a_charge(3, Random(3)), month=202_510), replace(a_charge(4, Random(4)), tenant="b")]
 
     async def write(store: DiskStore) -> None:
-        rows: list[Row] = [an_account(cost=3), *charges, *others]
+        rows: list[Row] = [account, *charges, *bytes_moved, *others]
         await store.commit([Put(row) for row in rows])
         assert () == (await store.check()).problems
-        await store.commit([Put(an_account(cost=4))])
-        (problem,) = (await store.check()).problems
-        assert "truth.sqlite: account physics has cost 4 in 202511, its ledger adds up to 3" == problem
+        for wrong, problem in (
+            (replace(account, cost=4), "cost 4 in 202511, its ledger adds up to 3"),
+            (replace(account, egress=8), "egress 8 in 202511, its ledger adds up to 7"),
+            (replace(account, storage=9), "storage 9, its blobs add up to 0"),
+        ):
+            await store.commit([Put(wrong)])
+            assert (f"truth.sqlite: account physics has {problem}",) == (await store.check()).problems
 
     home.run(write)
 

@@ -280,7 +280,7 @@ def test_ends_of_work_are_written_on_a_full_disk(small_disk: Path) -> None:
 
     async def story(store: DiskStore) -> None:
         await store.commit([Put(a_job(1, WorkState.RUNNING)), Put(a_spec(1)), Put(a_step(1))])
-        await store.commit([Put(an_attempt(1, 0, task)) for task in range(30)])
+        await store.commit([Put(an_attempt(1, 0, task)) for task in range(25)])
         filler = fill_up(small_disk)
         for number in range(2, 400):
             new = [Put(a_job(number, name="n" * 4_000)), Put(a_spec(number)), Put(a_step(number))]
@@ -288,7 +288,7 @@ def test_ends_of_work_are_written_on_a_full_disk(small_disk: Path) -> None:
                 break
         else:
             raise AssertionError("the disk never filled")
-        for task in range(30):
+        for task in range(25):
             await store.commit(ended(task))
         assert not home.data.ballast.exists()
         assert await code_of(store.commit([Put(a_job(999))])) is Code.STORE_FULL
@@ -303,8 +303,8 @@ def test_ends_of_work_are_written_on_a_full_disk(small_disk: Path) -> None:
 
     async def after(store: DiskStore) -> None:
         rows = await store.job_attempts(JobId(1), 99)
-        assert [AttemptState.COMPLETED] * 30 == [row.state for row in rows]
-        assert 30 == len(await store.audit(99))
+        assert [AttemptState.COMPLETED] * 25 == [row.state for row in rows]
+        assert 25 == len(await store.audit(99))
         assert WorkState.COMPLETED is (await store.jobs(None, 1, JobId(2)))[0].state
         assert (await store.check()).problems == ()
 
