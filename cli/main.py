@@ -54,6 +54,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "providers": Entry("cli.providers:providers", "The fleet now; drain, resume or forget a provider."),
         "query": Entry("cli.query:query", "Reliability, forecasts, history, and SQL over all of it."),
         "usage": Entry("cli.usage:usage", "What tenants use now, and what they were charged for."),
+        "transfers": Entry("cli.transfers:transfers", "Bytes of files that move, wait or are held back."),
         "alerts": Entry("cli.alerts:alerts", "What needs attention now."),
     },
     OPERATE: {

@@ -60,10 +60,12 @@ NOW = (
     output.Column("COST", lambda u: _of_limit(u, "budget"), right=True, explained="COST THIS MONTH"),
     output.Column("RESERVED", _reserved, right=True, explained="COST RESERVED"),
     output.Column("LEFT", _left, right=True, explained="LEFT OF THE BUDGET"),
-    output.Column("STORAGE", lambda u: _of_limit(u, "storage"), right=True, wide=True),
-    output.Column("IN", lambda u: _of_limit(u, "ingress"), right=True, wide=True, explained="INGRESS THIS MONTH"),
-    output.Column("OUT", lambda u: _of_limit(u, "egress"), right=True, wide=True, explained="EGRESS THIS MONTH"),
+    output.Column("STORAGE", lambda u: _of_limit(u, "storage"), right=True, spare=True, explained="STORAGE KEPT"),
+    output.Column("IN", lambda u: _of_limit(u, "ingress"), right=True, spare=True, explained="INGRESS THIS MONTH"),
+    output.Column("OUT", lambda u: _of_limit(u, "egress"), right=True, spare=True, explained="EGRESS THIS MONTH"),
 )
+BYTES = {"STORAGE": "storage", "IN": "ingress", "OUT": "egress"}
+"""Columns that stand in a table only where some tenant has moved or kept bytes, or may only so many."""
 SUMMED = (
     output.Column("", lambda u: u.key),
     output.Column("COST", lambda u: u.cost_text, right=True),
@@ -157,7 +159,13 @@ def print_usage(answer: Usages, form: output.Format) -> None:
         sys.stdout.write("\n")
         print_use(one)
     else:
-        output.listing(answer, NOW, form, name=lambda u: str(u.tenant))
+        output.listing(answer, columns_of(answer, form), form, name=lambda u: str(u.tenant))
+
+
+def columns_of(answer: Usages, form: output.Format) -> list[output.Column]:
+    """Those that say something."""
+    said = {one.name for entry in answer.entries for one in entry.dimensions if one.used or one.reserved or one.limit}
+    return [column for column in NOW if form == "wide" or BYTES.get(column.title, "") in {"", *said}]
 
 
 def print_sums(answer: UsageBy, form: output.Format) -> None:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, TypeVar
 
 from coordinator import api_types as t
+from coordinator.api_data import TransfersAnswer
 from coordinator.client.artifacts import Artifacts
 from coordinator.client.jobs import Jobs
 from coordinator.client.requests import Query, Requests, decoded, of_provider, segment
@@ -303,6 +304,10 @@ class Client:
 
         body = self._requests.transport.send("POST", "/v1/import/sessions", pieces, total, "text/csv", LONG_S)
         return decoded(body, t.ImportAnswer)
+
+    def transfers(self) -> TransfersAnswer:
+        """What of blobs moves, what is held back, and whether anything is let in."""
+        return self._requests.get("/v1/transfers", TransfersAnswer)
 
     def alerts(self) -> t.Alerts:
         """What an operator should look at."""
