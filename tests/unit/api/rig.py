@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import aiohttp
 import msgspec
+import uvloop
 from aiohttp import web
 from yarl import URL
 
@@ -265,14 +266,16 @@ def served(
     patience_s: float = 30.0,
     data_settings: DataSettings | None = None,
     blobs: ports.BlobStore | None = None,
+    uv: bool = False,
 ) -> None:
-    """Run `test` against a fresh service."""
+    """Run `test` against a fresh service. `uv`: on the loop that `coord serve` runs on."""
 
     async def run() -> None:
         async with asyncio.timeout(patience_s), a_service(settings, data_settings, blobs) as rig:
             await test(rig)
 
     try:
-        asyncio.run(run())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop if uv else None) as runner:
+            runner.run(run())
     except BaseExceptionGroup as group:
         raise group.exceptions[0] from None
