@@ -131,6 +131,9 @@ class LedgerEntry(Struct, frozen=True, kw_only=True):
     """Metered: never more than the coordinator saw."""
     cost: int
     cost_text: str
+    kind: str = "run"
+    """run; ingress or egress (`amount` bytes of one hour); storage (megabytes times seconds of one hour)."""
+    amount: int = 0
 
 
 class Ledger(Struct, frozen=True, kw_only=True):
@@ -151,6 +154,12 @@ class UsageLine(Struct, frozen=True, kw_only=True):
     """CPUs held times how long; of GPUs likewise."""
     gpu_ms: int
     charges: int
+    """Of what ran."""
+    ingress: int = 0
+    """Bytes; by tenant, month and day: they belong to no job, pool or provider. So do the next two."""
+    egress: int = 0
+    storage_mb_s: int = 0
+    """Megabytes times seconds."""
 
 
 class UsageBy(Struct, frozen=True, kw_only=True):

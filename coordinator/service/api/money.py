@@ -61,7 +61,7 @@ def ledger_entry(row: LedgerRow) -> t.LedgerEntry:
         month=row.month,
         tenant=row.tenant,
         job_id=row.job_id,
-        attempt=dotted((row.job_id, row.step, row.task, row.attempt)),
+        attempt=dotted((row.job_id, row.step, row.task, row.attempt)) if row.kind == "run" else "",
         rank=row.rank,
         provider_id=row.provider_id,
         pool=row.pool,
@@ -72,6 +72,8 @@ def ledger_entry(row: LedgerRow) -> t.LedgerEntry:
         ran_ms=row.ran_ms,
         cost=row.cost,
         cost_text=decimal_text(row.cost),
+        kind=row.kind,
+        amount=row.amount,
     )
 
 
@@ -84,4 +86,7 @@ def usage_line(row: ports.UsageSum) -> t.UsageLine:
         cpu_ms=row.cpu_ms,
         gpu_ms=row.gpu_ms,
         charges=row.charges,
+        ingress=row.ingress,
+        egress=row.egress,
+        storage_mb_s=row.storage_mb_s,
     )
