@@ -153,11 +153,11 @@ def _tell(entry: ArtifactEntry, quiet: bool) -> None:
 
 @artifacts.command()
 @click.argument("name", shell_complete=live_artifacts)
-@click.argument("to", required=False, type=click.Path(path_type=Path), metavar="[FILE | DIR/]")
+@click.argument("to", required=False, type=click.Path(), metavar="[FILE | DIR/]")
 @click.option("--force", is_flag=True, help="Also in place of another file.")
 @tenant_option
 @talks
-def get(client: Client, name: str, to: Path | None, force: bool, tenant: str | None) -> None:
+def get(client: Client, name: str, to: str | None, force: bool, tenant: str | None) -> None:
     """Fetch an artifact, or stored bytes by their digest, into this directory, another one, or a file. It is verified;
     what broke off is gone on with by the same command.
 
@@ -173,15 +173,14 @@ def get(client: Client, name: str, to: Path | None, force: bool, tenant: str | N
     click.echo(f"{terminal.safe(str(there))}  {round_size(found.size)}")
 
 
-def where(to: Path | None) -> tuple[Path, str | None]:
-    """The directory that it goes to and its name there; None: its own."""
-    if to is None:
-        return Path(), None
-    if to.is_dir():
-        return to, None
-    if not to.name:
+def where(to: str | None) -> tuple[Path, str | None]:
+    """The directory that it goes to and its name there; None: its own. With `/` at its end it is a directory."""
+    path = Path(to or ".")
+    if to is None or to.endswith("/") or path.is_dir():
+        return path, None
+    if path.name in ("", ".."):
         raise CoordError(Code.BAD_REQUEST, f"{to} is no place for a file", "name a directory that is there, or a file")
-    return to.parent, to.name
+    return path.parent, path.name
 
 
 @artifacts.command()

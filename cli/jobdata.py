@@ -113,7 +113,7 @@ def print_data(client: Client, job_id: int, form: output.Format, task: str | Non
 
 def _print(rows: Sequence[Given | Made | Saved], columns: tuple[output.Column, ...], form: output.Format) -> None:
     fit = terminal.width(sys.stdout) if sys.stdout.isatty() and form == "table" else None
-    output.print_table(rows, columns, sys.stdout, fit=fit)
+    output.print_table(rows, output.titled(columns, form), sys.stdout, fit=fit)
 
 
 # ---- results

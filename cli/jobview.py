@@ -169,7 +169,7 @@ def _print_tries(tasks: tuple[TaskEntry, ...], form: output.Format) -> None:
         if (form == "wide" or not column.wide)
         and (column not in (PROGRESS, RESUMED, LOST) or any(column.show(row) != "-" for row in rows))
     ]
-    output.print_table(rows, columns, sys.stdout, fit=fit)
+    output.print_table(rows, output.titled(columns, form), sys.stdout, fit=fit)
     if form == "table" and (said := placed(tasks)):
         sys.stdout.write("\n")
         for line in said:

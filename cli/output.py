@@ -67,10 +67,17 @@ def listing(
         terminal.say(empty)
     else:
         if output == "wide":
-            print_table(rows, [column._replace(title=column.explained or column.title) for column in columns], out)
+            print_table(rows, titled(columns, output), out)
         else:
             shown = [column for column in columns if not column.wide]
             print_table(rows, shown, out, fit=terminal.width(out) if out.isatty() else None)
+
+
+def titled(columns: Sequence[Column], output: Format) -> list[Column]:
+    """With `wide` under titles that explain themselves."""
+    return [
+        column._replace(title=column.explained or column.title) if output == "wide" else column for column in columns
+    ]
 
 
 def single(entry: Struct, output: Format, *, name: str) -> None:

@@ -12,8 +12,11 @@ from cli.asked import ONLY_A_COMMAND, body_of, environment, over_a_file
 from cli.main import main
 from cli.submit import submit
 from coordinator.core.errors import CoordError
-from coordinator.core.work.jobspec import OnLost
+from coordinator.core.ids import Digest
+from coordinator.core.work.jobspec import CheckpointRule, Input, OnLost
 from coordinator.jobfile import parse_job
+
+DIGEST = "ab" * 32
 
 
 def flags(*argv: str) -> dict[str, Any]:
@@ -36,6 +39,8 @@ def test_every_flag_reaches_the_job(tmp_path: Path) -> None:
             "A=1", "--dir", "/data", "--stdin", str(tmp_path / "in"), "--retry", "0", "--on-lost", "wait:20m",
             "--isolation", "uid", "--nodes", "2", "--max-fails", "5", "--max-running", "7", "--min-forecast", "0.8",
             "--deadline", "8h", "--priority", "7", "--estimate-cost", "0.3", "--spread", "--min-score", "0.4",
+            "--input", f"artifact:{DIGEST}:in", "--collect", "*.pt", "--collect", "log/", "--stall-after", "5m",
+            "--checkpoint", "every=10m,path=ckpt,keep=3,signal=USR1,grace=2m",
         ),
     )  # fmt: skip
     spec = parse_job(body, now_ms=0)
@@ -50,6 +55,9 @@ def test_every_flag_reaches_the_job(tmp_path: Path) -> None:
     assert (dict(step.env), step.directory, step.stdin) == ({"A": "1", "SECRET": "s"}, "/data", "hello")
     assert (spec.priority, spec.estimate.cost) == (7, 300_000)
     assert (step.arrangement, step.min_score) == ("spread", 0.4)
+    assert (step.inputs, step.outputs) == ((Input(path="in", digest=Digest(DIGEST)),), ("*.pt", "log/**"))
+    rule = CheckpointRule(path="ckpt", every_ms=600_000, keep=3, signal="USR1", grace_ms=120_000)
+    assert (step.checkpoint, step.stall_ms) == (rule, 300_000)
     assert (step.retry.limit, step.on_lost) == (0, OnLost(mode="wait", wait_ms=1_200_000))
     assert (step.isolation, step.nodes, step.max_fails, step.max_running, step.min_forecast) == ("uid", 2, 5, 7, 0.8)
 

@@ -1,0 +1,340 @@
+"""Data on the command line: what flags mean, what is shown of inputs, results and checkpoints, and how bytes move."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import select
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import pytest
+
+from cli import jobdata
+from cli.artifacts import print_artifacts, print_details, where
+from cli.data_flags import checkpoint_of, inputs_of
+from cli.inside import said_by
+from cli.jobids import Named
+from cli.jobs import print_jobs
+from cli.jobview import print_tasks
+from cli.moving import Moving, drawn, round_size
+from cli.standing import share, told
+from cli.transfers import print_transfers
+from cli.usage import print_usage
+from coordinator import api_data as d
+from coordinator import api_types as t
+from coordinator.client import Client
+from coordinator.core.errors import CoordError
+from tests.unit.cli.jobs import AT, a_job, a_task, an_attempt
+from tests.unit.cli.tenants import a_dimension, a_usage
+
+HEX = "4f1c" * 16
+GIB = 1 << 30
+
+
+# ---- flags
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("here.csv", {"from": "./here.csv"}),
+        ("./here.csv", {"from": "./here.csv"}),
+        ("/abs/x", {"from": "/abs/x"}),
+        ("~/x", {"from": "~/x"}),
+        ("nothing.csv:data/in.csv", {"from": "./nothing.csv", "to": "data/in.csv"}),
+        ("colon:here", {"from": "./colon:here"}),
+        ("colon:here:there", {"from": "./colon:here", "to": "there"}),
+        ("artifact:model.pt", {"from": "artifact:model.pt"}),
+        ("artifact:model.pt:in/m", {"from": "artifact:model.pt", "to": "in/m"}),
+        (f"artifact:blake3:{HEX}", {"from": f"artifact:blake3:{HEX}"}),
+        (f"artifact:sha256:{HEX}:m", {"from": f"artifact:sha256:{HEX}", "to": "m"}),
+    ],
+)
+def test_an_input_is_a_file_or_an_artifact_and_where_it_goes(
+    text: str, meant: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is there is meant as it is called, colons and all."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.csv").touch()
+    (tmp_path / "colon:here").touch()
+    assert [meant] == inputs_of((text,))
+
+
+def test_the_rule_of_checkpoints_has_short_forms() -> None:
+    """A length, a word, or its parts; anything else is told."""
+    assert {"every": "10m"} == checkpoint_of("10m")
+    assert {"every": "auto"} == checkpoint_of("auto")
+    assert {} == checkpoint_of("on") and checkpoint_of(None) is None
+    assert {"path": "c", "keep": 3} == checkpoint_of("path=c,keep=3")
+    for wrong in ("every=1m,evry=2m", "path=c,", "keep=1,keep=2", "=3"):
+        with pytest.raises(CoordError, match="is none of its parts"):
+            checkpoint_of(wrong)
+
+
+def test_progress_is_a_share_values_and_words_however_they_are_quoted() -> None:
+    """As a line in a log says it; a number that is no share is a slip, not a word."""
+    assert (0.4, {"step": "1200", "loss": "0.31"}, "third epoch") == said_by(
+        ("0.4", "step=1200", "loss=0.31", "third epoch")
+    )
+    assert (0.4, {}, "") == said_by(("40%",))
+    assert (None, {"step": "3"}, "0.5") == said_by(("step=3 0.5",))
+    assert (None, {}, "reading the data") == said_by(("reading the data",))
+    for wrong in ("1.5", "101%", "inf", "nan"):
+        with pytest.raises(click.UsageError, match="is no share"):
+            said_by((wrong,))
+    with pytest.raises(click.UsageError, match="17 values"):
+        said_by(tuple(f"v{i}=1" for i in range(17)))
+
+
+def test_where_an_artifact_is_fetched_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here, into a directory, or as a file."""
+    monkeypatch.chdir(tmp_path)
+    assert (Path(), None) == where(None)
+    assert (tmp_path, None) == where(str(tmp_path))
+    assert (Path("new"), None) == where("new/")
+    assert (Path("new"), "file") == where("new/file")
+    with pytest.raises(CoordError, match="is no place for a file"):
+        where("nowhere/..")
+
+
+# ---- bytes on their way
+
+
+def test_a_bar_says_how_much_how_fast_and_how_long() -> None:
+    """And that the coordinator's turn has come when all was sent."""
+    line = drawn("uploading", GIB, 4 * GIB, 10.0)
+    assert "uploading [########......................]  25 %  1 GiB of 4 GiB, 102 MiB/s, 30s left" == line
+    assert drawn("uploading", GIB, GIB, 10.0).endswith("1 GiB of 1 GiB, 102 MiB/s, waiting for the coordinator")
+    assert "100 %  0 B of 0 B" in drawn("hashing", 0, 0, 0.0) or "  0 %  0 B of 0 B" in drawn("hashing", 0, 0, 0.0)
+    assert ["999 B", "1 KiB", "1.46 KiB", "1000 MiB"] == [round_size(n) for n in (999, 1024, 1500, 1000 << 20)]
+
+
+def test_on_a_terminal_a_bar_is_drawn_and_cleared_and_elsewhere_a_line_is_written() -> None:
+    """Nothing is left on the screen; a log has a line for what takes a while, and none for what does not."""
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as screen, Moving(screen) as moving:
+        moved = moving.begin("hashing", 2 * GIB)
+        moved(GIB)
+        moved(GIB)
+        moving.begin("uploading", GIB)(GIB)
+    seen = b""
+    while select.select([master], [], [], 0)[0]:
+        try:
+            seen += os.read(master, 65_536)
+        except OSError:
+            break
+    os.close(master)
+    assert b"hashing [" in seen and b"100 %" in seen and seen.endswith(b"\r\x1b[K")
+    out = io.StringIO()
+    with Moving(out) as moving:
+        moving.begin("hashing", GIB)(GIB)
+        moving.begin("uploading", 100)(100)
+    assert "hashing 1 GiB\n" == out.getvalue()
+
+
+# ---- what is shown
+
+
+class Known:
+    """Stands where a client's `jobs` and `artifacts` do, for what only looks."""
+
+    def __init__(self, data: d.JobData, *steps: tuple[str, int]) -> None:
+        self._data = data
+        self._steps = steps
+        self.fetched: list[tuple[str, str, str]] = []
+
+    def data(self, job_id: int, *, step: int | None = None, limit: int = 100, page: str | None = None) -> d.JobData:
+        return self._data
+
+    def show(self, job_id: int) -> t.JobDetails:
+        steps = tuple(
+            t.StepEntry(
+                step=i, name=name, state="completed", reason="", needs=(), when="succeeded", nodes=1,
+                counts=t.Counts(tasks=tasks, waiting=0, running=0, completed=tasks, failed=0, cancelled=0),
+            )
+            for i, (name, tasks) in enumerate(self._steps)
+        )  # fmt: skip
+        return t.JobDetails(job=a_job(), deadline=None, steps=steps, tasks=())
+
+    def get_output(self, job_id: int, task: str, file: d.DataFile, root: Path, path: str, **_: object) -> bool:
+        self.fetched.append((task, file.path, path))
+        return True
+
+
+def looking(known: Known) -> Client:
+    made = Client("http://127.0.0.1:9", "x")
+    made.jobs = cast("Any", known)
+    return made
+
+
+def a_file(path: str, size: int = 2_048) -> d.DataFile:
+    return d.DataFile(path=path, digest=HEX, size=size, executable=False)
+
+
+def a_checkpoint(number: int, **changes: Any) -> d.CheckpointEntry:
+    fields: dict[str, Any] = {
+        "number": number, "attempt": 2, "taken_at": AT, "published_at": AT, "manifest": HEX, "files": 3,
+        "size": 5 << 20, "sent": 1 << 20, "cost_ms": 1_200, "label": f"step={number}", "damaged": "", "kept": True,
+    }  # fmt: skip
+    return d.CheckpointEntry(**(fields | changes))
+
+
+def made_by(task: str, step: str, *files: d.DataFile, checkpoints: tuple[d.CheckpointEntry, ...] = ()) -> d.TaskData:
+    return d.TaskData(
+        task=task, step=step, attempt=1, published_at=AT, outputs=files, size=sum(file.size for file in files),
+        checkpoints=checkpoints,
+    )  # fmt: skip
+
+
+DATA = d.JobData(
+    inputs=(
+        d.StepInputs(
+            step=1, name="train", outputs=("*.pt",), inputs=(
+                d.InputEntry(path="conf.yaml", digest=HEX, size=10, executable=False, from_step=None, pattern=None),
+                d.InputEntry(path="", digest=None, size=None, executable=False, from_step="prep", pattern="*.csv"),
+            ),
+        ),
+    ),
+    entries=(
+        made_by("12.0.0", "prep", a_file("clean.csv"), a_file("notes/\x1b[31m.txt")),
+        made_by("12.1.0", "train", a_file("model.pt"), checkpoints=(
+            a_checkpoint(7), a_checkpoint(6, damaged="a blob is gone"), a_checkpoint(5, kept=False),
+        )),
+        made_by("12.1.1", "train", a_file("model.pt")),
+    ),
+)  # fmt: skip
+
+
+def test_a_job_is_shown_with_its_inputs_results_and_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
+    """Sizes and digests; what is gone is not listed, what is damaged is, and names are harmless."""
+    jobdata.print_data(looking(Known(DATA)), 12, "table")
+    out = capsys.readouterr().out
+    tables = [[line.split() for line in table.splitlines()] for table in out.strip().split("\n\n")]
+    assert ["conf.yaml", "train", "10", "B", HEX[:12], "stored"] in tables[0]
+    assert [".", "train", "-", "-", "prep:*.csv"] in tables[0]
+    assert ["model.pt", "12.1.0", "train", "2", "KiB", HEX[:12]] == tables[1][3][:6]
+    assert ["12.1.0.7", "12.1.0.6"] == [row[0] for row in tables[2][1:]]
+    assert "damaged: a blob is gone" in out and "step=7" in out
+    assert "\x1b" not in out and "\\x1b[31m" in out
+
+
+def test_of_one_task_its_own_data_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """The others' is not."""
+    jobdata.print_data(looking(Known(DATA)), 12, "table", "12.1.1")
+    out = capsys.readouterr().out
+    assert "12.1.1" in out and "12.1.0" not in out and "conf.yaml" not in out
+
+
+def test_results_are_listed_and_picked_by_task_and_pattern(capsys: pytest.CaptureFixture[str]) -> None:
+    """`-o name` is paths alone."""
+    client = looking(Known(DATA))
+    answer, made = jobdata.outputs_of(client, Named(12), None)
+    assert 4 == len(made)
+    jobdata.print_outputs(answer, made, "table")
+    assert "4 files, 8 KiB" in capsys.readouterr().err
+    _, made = jobdata.outputs_of(client, Named(12, 1, 1), None)
+    assert ["12.1.1"] == [row.of.task for row in made]
+    _, made = jobdata.outputs_of(client, Named(12), "**/*.txt")
+    jobdata.print_outputs(answer, made, "name")
+    assert ["notes/\\x1b[31m.txt"] == capsys.readouterr().out.splitlines()
+    with pytest.raises(CoordError, match="names no file beneath"):
+        jobdata.outputs_of(client, Named(12), "../*")
+    jobdata.print_outputs(d.JobData(inputs=(), entries=()), [], "table")
+    assert "declares no outputs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("steps", "places"),
+    [
+        ((("train", 1),), ["clean.csv", "notes/x", "model.pt", "model.pt"]),
+        ((("prep", 1), ("train", 2)), ["prep/clean.csv", "prep/notes/x", "train/0/model.pt", "train/1/model.pt"]),
+        ((("train", 2),), ["clean.csv", "notes/x", "0/model.pt", "1/model.pt"]),
+    ],
+)
+def test_results_of_several_steps_and_tasks_lie_in_directories_of_their_own(
+    steps: tuple[tuple[str, int], ...], places: list[str], tmp_path: Path
+) -> None:
+    """As the job says, not as many as there happen to be."""
+    entries = (made_by("12.0.0", "prep", a_file("clean.csv"), a_file("notes/x")), *DATA.entries[1:])
+    known = Known(d.JobData(inputs=(), entries=entries), *steps)
+    client = looking(known)
+    _, made = jobdata.outputs_of(client, Named(12), None)
+    jobdata.fetch_outputs(client, 12, made, tmp_path, force=False)
+    assert places == [path for _, _, path in known.fetched]
+    assert ["0.0", "0.0", "1.0", "1.1"] == [task for task, _, _ in known.fetched]
+    with pytest.raises(CoordError, match="no result of job 12 fits"):
+        jobdata.fetch_outputs(client, 12, [], tmp_path, force=False)
+
+
+def test_progress_is_shown_with_its_age_where_somebody_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """In lists and beside attempts; a job that says nothing has no column for it."""
+    print_jobs(t.Jobs(entries=(a_job(progress=0.999), a_job(13))), "table")
+    out = capsys.readouterr().out
+    assert "PROGRESS" in out and "99 %" in out
+    print_jobs(t.Jobs(entries=(a_job(),)), "table")
+    assert "PROGRESS" not in capsys.readouterr().out
+    last = t.ProgressEntry(at=AT, fraction=0.4, values={"step": "1200"}, text="\x1b[31mred")
+    run = an_attempt(2, progress=last, restored=7)
+    assert told(run).startswith("40 %, step=1200, ") and told(run).endswith(" ago)") and "-" == share(None)
+    print_tasks(t.Tasks(entries=(a_task(an_attempt(state="lost", lost_ms=90_000), run),)), "wide")
+    out = capsys.readouterr().out
+    assert "RESUMED FROM CHECKPOINT" in out and "WORK LOST" in out and "1m 30s" in out and "\x1b" not in out
+    print_tasks(t.Tasks(entries=(a_task(an_attempt()),)), "wide")
+    out = capsys.readouterr().out
+    assert "PROGRESS" not in out and "LOST" not in out
+
+
+def test_an_artifact_is_shown_with_who_keeps_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """In words; one that nobody keeps says so."""
+    named = d.ArtifactEntry(
+        name="m.pt", tenant="lab", digest=HEX, size=GIB, created_at=AT, by="token:1", executable=True
+    )
+    holders = ("artifact:m.pt", "job:12", "task:12.0.3", "checkpoint:12.0.3.7")
+    answer = d.ArtifactDetails(
+        tenant="lab", digest=HEX, size=GIB, stored_at=AT, sha256="5" * 64, artifact=named, held_by=holders
+    )
+    print_details(answer, "table")
+    out = capsys.readouterr().out
+    assert "artifact m.pt, job 12 (input), task 12.0.3 (output), checkpoint 12.0.3.7" in out
+    assert HEX in out and "1 GiB (1073741824 bytes)" in out and "sha256" in out
+    print_details(answer, "name")
+    assert "m.pt\n" == capsys.readouterr().out
+
+    class Listed:
+        def list(self, **_: object) -> d.Artifacts:
+            return d.Artifacts(entries=(named,))
+
+    client = Client("http://127.0.0.1:9", "x")
+    client.artifacts = cast("Any", Listed())
+    print_artifacts(client, None, None, 100, "table")
+    assert ["m.pt", "1", "GiB"] == capsys.readouterr().out.splitlines()[1].split()[:3]
+
+
+def test_usage_has_bytes_where_any_were_moved_or_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """A fleet that moves none has no columns for them."""
+    plain = (a_usage(a_dimension("cpus")), a_usage(a_dimension("cpus"), tenant="lab"))
+    print_usage(t.Usages(entries=plain), "table")
+    assert "STORAGE" not in capsys.readouterr().out
+    moved = a_usage(a_dimension("storage", used=3 * GIB, limit=10 * GIB), a_dimension("egress", used=5), tenant="lab")
+    print_usage(t.Usages(entries=(plain[0], moved)), "table")
+    head, _, line = capsys.readouterr().out.splitlines()
+    assert "STORAGE" in head and "OUT" in head.split() and "IN" not in head.split()
+    assert "3 GiB/10 GiB" in line and line.split()[-2:] == ["5", "B"]
+
+
+def test_transfers_say_what_is_held_back_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    """The breaker in words."""
+    answer = d.TransfersAnswer(
+        state="open", why="the spill area is full", opened=2, under_way=3, refused=4, spilled_bytes=1 << 20,
+        spill_bytes_max=4 << 20, waiting_in_bytes=5 << 20, waiting_out_bytes=0, ingress_bytes_per_s=100 << 20,
+        egress_bytes_per_s=0, ingress_bytes=GIB, egress_bytes=0,
+        entries=(d.TenantTransfers(tenant="lab", under_way=3, uploads_open=2, uploads_bytes=GIB),),
+    )  # fmt: skip
+    print_transfers(answer, "table")
+    out = capsys.readouterr().out
+    assert "NO transfer is let in: the spill area is full" in out
+    assert "1 GiB since its start, at most 100 MiB/s, 5 MiB wait" in out and "1 MiB of 4 MiB" in out
+    assert ["lab", "3", "2", "1", "GiB"] == out.splitlines()[-1].split()
