@@ -55,14 +55,14 @@ class Part:
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Behind what is there. After a failure `length` is what was written."""
+        # as one: after every call that lets the loop run, this thread waits its turn again
+        view = memoryview(b"".join(pieces))
         with disk(self._path):
-            for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    written = os.pwrite(self._fd, view, self.length)
-                    self._hasher.update(view[:written])
-                    self.length += written
-                    view = view[written:]
+            while view:
+                written = os.pwrite(self._fd, view, self.length)
+                self._hasher.update(view[:written])
+                self.length += written
+                view = view[written:]
 
     def restart(self) -> None:
         """What is there is not it."""
