@@ -259,8 +259,13 @@ BUGS = {
 LIGHT_BUGS = {
     "what a tenant had is not remembered": (
         "shares",
-        "    return now + (account.share - now) * math.exp2(-past_ms / accounts.half_life_ms)\n",
-        "    return account.share\n",
+        "    account.share = _decayed(account.share, now, past_ms, accounts.half_life_ms)\n",
+        "    account.share = 0.0\n",
+    ),
+    "who pays back gets nothing meanwhile": (
+        "incumbents",
+        "        return lately(accounts, account) >= least, ",
+        "        return False, ",
     ),
     "weights do not count": (
         "shares",
@@ -284,8 +289,8 @@ LIGHT_BUGS = {
     ),
     "the first of the queue waits for its plan": (
         "backfill",
-        "            tried = len(self._ahead) > 1 and state.now_ms < due_ms",
-        "            tried = state.now_ms < due_ms",
+        "        now_and_then = not first or len(work.queue) == 1\n",
+        "        now_and_then = True\n",
     ),
 }
 """Caught by the light world that is named."""

@@ -3,7 +3,11 @@
 Dominant resources (Ghodsi et al., NSDI 2011): a tenant's share is the largest of its shares of CPUs, GPUs and memory.
 What is remembered of it is its mean with exponential weights: d m / dt = (share - m) ln 2 / half-life. So a tenant that
 comes in bursts gets over the window what one that always asks gets, and a burst of yesterday is not paid for for ever.
-O(1) for each change of what a tenant holds; nothing here looks at another tenant.
+A long memory alone would be paid back in full: after a day alone a tenant would get nothing for most of another one.
+So whoever lately had less than its least, a part of what its weight is due among those that want something, is served
+before those that had more, while it pays back.
+
+O(1) for each change of what a tenant holds.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from coordinator.core.amounts import UNIT
-from coordinator.core.ids import Ms
+from coordinator.core.ids import Ms, TenantName
 
 if TYPE_CHECKING:
     from coordinator.core.policy import Policy
@@ -24,6 +28,9 @@ NO_FLEET = (0, 0, 0)
 """CPUs, GPUs and memory of a fleet that nobody has measured."""
 HALF_LIFE_MS: Ms = 24 * 3_600_000
 """What the memory of `Accounts` begins with; `Policy.share_half_life_ms` is put in its place."""
+LATELY_MS: Ms = 3_600_000
+"""Half-life of what a tenant had lately. Shorter, and on a few CPUs each task would be more than its least for as long
+as that is looked at; longer, and a newcomer's first hours would hide that the one before it gets nothing."""
 
 
 def measure(accounts: Accounts, offers: Iterable[Offer]) -> None:
@@ -52,16 +59,28 @@ def remembered(accounts: Accounts, account: Account) -> float:
     past_ms = accounts.now_ms - account.share_at_ms
     if past_ms <= 0:
         return account.share
-    now = dominant(accounts, account)
-    if now == account.share:
-        return now
-    return now + (account.share - now) * math.exp2(-past_ms / accounts.half_life_ms)
+    return _decayed(account.share, dominant(accounts, account), past_ms, accounts.half_life_ms)
+
+
+def lately(accounts: Accounts, account: Account) -> float:
+    """What it had within the last hours, or holds now if that is more: what is given at one moment counts at once."""
+    now, past_ms = dominant(accounts, account), max(0, accounts.now_ms - account.share_at_ms)
+    return max(now, _decayed(account.lately, now, past_ms, LATELY_MS))
+
+
+def _decayed(mean: float, now: float, past_ms: Ms, half_life_ms: Ms) -> float:
+    return now if now == mean else now + (mean - now) * math.exp2(-past_ms / half_life_ms)
 
 
 def settle(accounts: Accounts, account: Account) -> None:
     """Take into its memory what it held until now. Called before anything of that changes."""
-    account.share = remembered(accounts, account)
-    account.share_at_ms = max(account.share_at_ms, accounts.now_ms)
+    past_ms = accounts.now_ms - account.share_at_ms
+    if past_ms <= 0:
+        return
+    now = dominant(accounts, account)
+    account.share = _decayed(account.share, now, past_ms, accounts.half_life_ms)
+    account.lately = _decayed(account.lately, now, past_ms, LATELY_MS)
+    account.share_at_ms = accounts.now_ms
 
 
 def standing(accounts: Accounts, account: Account, policy: Policy) -> float:
@@ -73,3 +92,23 @@ def standing(accounts: Accounts, account: Account, policy: Policy) -> float:
     """
     ahead = math.log(2) * policy.share_ahead_ms / policy.share_half_life_ms
     return (remembered(accounts, account) + ahead * dominant(accounts, account)) / account.tenant.weight
+
+
+Standing = tuple[bool, float]
+"""Where a tenant stands, the lowest first: whether it had its least, then `standing`."""
+
+
+class Standings:
+    """Where tenants stand at one moment, beside each other."""
+
+    def __init__(self, accounts: Accounts, wanting: Iterable[TenantName], policy: Policy) -> None:
+        """`wanting`: those that somebody waits for. O(these, and those that hold something)."""
+        self._accounts, self._policy = accounts, policy
+        names = {*wanting, *accounts.holders}
+        self._weights = sum(accounts.of(name).tenant.weight for name in names)
+
+    def of(self, name: TenantName) -> Standing:
+        accounts, policy = self._accounts, self._policy
+        account = accounts.of(name)
+        least = policy.share_least * account.tenant.weight / max(1, self._weights)
+        return lately(accounts, account) >= least, standing(accounts, account, policy)

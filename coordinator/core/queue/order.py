@@ -12,13 +12,13 @@ from heapq import heapify, heappop, heappush, heapreplace
 
 from coordinator.core.ids import Ms, TenantName
 from coordinator.core.policy import Policy
-from coordinator.core.queue.fair_share import standing
+from coordinator.core.queue.fair_share import Standing, Standings
 from coordinator.core.queue.lines import head, is_head, put_head
 from coordinator.core.state import ClusterState
 from coordinator.core.work.live import Band, Place, Want, Work
 
 BandKey = tuple[TenantName, int]
-Turn = tuple[int, float, int, Place, BandKey]
+Turn = tuple[int, Standing, int, Place, BandKey]
 """When a band's turn is, the smallest first: its priority, negated; where its tenant stands; what it has aged, negated;
 who is first."""
 LEVELLED = 16
@@ -44,7 +44,8 @@ class Order:
         self._state, self._policy = state, policy
         self._aside: list[tuple[BandKey, tuple[Place, int, Want]]] = []
         self._top = top_of(state.work)
-        self._standing: dict[TenantName, float] = {}
+        self._standings = Standings(state.work.accounts, (tenant for tenant, _ in state.work.bands), policy)
+        self._standing: dict[TenantName, Standing] = {}
         self._turns: list[Turn] = []
         self._bands_of: dict[TenantName, list[BandKey]] = {}
         self._moved: set[BandKey] = set()
@@ -139,11 +140,10 @@ class Order:
         aged = age_of(band, self._state.now_ms, self._policy)
         return -effective(key[1], aged, self._top), self._stands(key[0]), -aged, first, key
 
-    def _stands(self, tenant: TenantName) -> float:
+    def _stands(self, tenant: TenantName) -> Standing:
         found = self._standing.get(tenant)
         if found is None:
-            accounts = self._state.work.accounts
-            found = self._standing[tenant] = standing(accounts, accounts.of(tenant), self._policy)
+            found = self._standing[tenant] = self._standings.of(tenant)
         return found
 
 

@@ -14,7 +14,7 @@ from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import Offer
-from coordinator.core.queue.fair_share import standing
+from coordinator.core.queue.fair_share import Standing, Standings
 from coordinator.core.queue.feasible import as_enrolled, bound_to_others, out_of_reach
 from coordinator.core.queue.freeing import freeing, likely_end_ms
 from coordinator.core.queue.lines import head, stands
@@ -39,12 +39,12 @@ def ahead_of(state: ClusterState, want: Want, place: Place, policy: Policy, *, t
     """Who stands before this place. O(bands + lines and places of those before its own). `tasks_alone`: whoever asks
     needs no more than the tasks, so that there are no more than AHEAD_MAX to count."""
     work = state.work
-    top, own_band = top_of(work), (want.tenant, want.priority)
-    mine = _turn(state, own_band, top, policy)
+    top, own_band, standings = top_of(work), (want.tenant, want.priority), standings_of(state, policy)
+    mine = _turn(state, own_band, top, standings, policy)
     places = tasks = 0
     for key, band in work.bands.items():
         own = key == own_band
-        turn = mine if own else _turn(state, key, top, policy)
+        turn = mine if own else _turn(state, key, top, standings, policy)
         if turn > mine:
             continue
         for other in band.wants:
@@ -70,23 +70,28 @@ def kept_from(state: ClusterState, want: Want, policy: Policy) -> frozenset[Prov
     plans = state.work.plans
     if not plans or (want.tenant, want.priority) not in state.work.bands:
         return frozenset()
-    top = top_of(state.work)
-    mine = _turn(state, (want.tenant, want.priority), top, policy)
+    top, standings = top_of(state.work), standings_of(state, policy)
+    mine = _turn(state, (want.tenant, want.priority), top, standings, policy)
     return frozenset(
         who
         for other, plan in plans.items()
         if other != want
-        and _turn(state, (other.tenant, other.priority), top, policy) <= mine
+        and _turn(state, (other.tenant, other.priority), top, standings, policy) <= mine
         and not ends_before(want, plan, state.now_ms)
         for who in plan.providers
     )
 
 
-def _turn(state: ClusterState, key: BandKey, top: int, policy: Policy) -> tuple[int, float, int]:
+def standings_of(state: ClusterState, policy: Policy) -> Standings:
+    return Standings(state.work.accounts, (tenant for tenant, _ in state.work.bands), policy)
+
+
+def _turn(
+    state: ClusterState, key: BandKey, top: int, standings: Standings, policy: Policy
+) -> tuple[int, Standing, int]:
     tenant, priority = key
-    accounts = state.work.accounts
     aged = age_of(state.work.bands[key], state.now_ms, policy)
-    return -effective(priority, aged, top), standing(accounts, accounts.of(tenant), policy), -aged
+    return -effective(priority, aged, top), standings.of(tenant), -aged
 
 
 def _tasks_at(work: Work, place: Place) -> int:

@@ -98,6 +98,8 @@ class Account(Struct, kw_only=True):
     # ---- remembered
     share: float = 0.0
     """Its dominant share of the fleet, decayed: what fair share remembers as of `share_at_ms`."""
+    lately: float = 0.0
+    """The same with a memory of hours: what tells whether it gets its least."""
     share_at_ms: Ms = 0
     freed: int = 0
     """How often it got room: what was blocked by its quota is to be looked at again when this has moved."""
@@ -124,6 +126,8 @@ class Accounts:
         self.fleet = NO_FLEET
         """CPUs, GPUs and memory that fair share counts by: all that was enrolled when it was looked at last."""
         self.half_life_ms = HALF_LIFE_MS
+        self.holders: dict[TenantName, None] = {}
+        """Those that hold something."""
         self.behind: dict[TenantName, tuple[int, int]] = {}
         """CPUs and memory of what stands in line: `Work.behind`."""
         self.tenants: dict[TenantName, TenantRow] = {}
@@ -157,6 +161,7 @@ class Accounts:
                 row=row,
                 limited=tenant.quota != NO_QUOTA,
                 share=row.share,
+                lately=row.share,
                 share_at_ms=row.share_at_ms,
             )
             self.by_tenant[name] = account
@@ -236,8 +241,11 @@ def _add(accounts: Accounts, account: Account, job_id: JobId, ask: Ask, count: i
     ranks = account.jobs.get(job_id, 0) + count
     if ranks:
         account.jobs[job_id] = ranks
+        accounts.holders[account.tenant.name] = None
     else:
         del account.jobs[job_id]
+        if not account.jobs:
+            del accounts.holders[account.tenant.name]
     if count < 0:
         account.freed += 1
     else:

@@ -14,6 +14,7 @@ from coordinator.core.tenants.account import Accounts, durable, remember_held
 
 class AccountMemory(Struct, frozen=True, gc=False, kw_only=True):
     row: AccountRow
+    lately: float
     freed: int
     grace: tuple[int, int, int, int]
     told: tuple[str, ...]
@@ -41,6 +42,7 @@ def accounts_image(accounts: Accounts) -> AccountsImage:
         accounts=tuple(
             AccountMemory(
                 row=durable(account),
+                lately=account.lately,
                 freed=account.freed,
                 grace=account.grace,
                 told=account.told,
@@ -73,7 +75,7 @@ def restore_memory(accounts: Accounts, image: AccountsImage) -> None:
     accounts.now_ms = image.now_ms
     for memory in image.accounts:
         account = accounts.of(memory.row.tenant)
-        account.freed, account.grace = memory.freed, memory.grace
+        account.lately, account.freed, account.grace = memory.lately, memory.freed, memory.grace
         account.told, account.calm_from_ms, account.broke = memory.told, memory.calm_from_ms, memory.broke
     accounts.wheel.restore(image.wheel, image.wheel_next)
     accounts.unsettled.clear()
@@ -87,6 +89,6 @@ def carry_accounts(old: Accounts, fresh: Accounts) -> None:
     for name, before in old.by_tenant.items():
         account = fresh.by_tenant.get(TenantName(name))
         if account is not None:
-            account.share, account.share_at_ms = before.share, before.share_at_ms
+            account.share, account.lately, account.share_at_ms = before.share, before.lately, before.share_at_ms
             account.freed = max(account.freed, before.freed) + 1
             remember_held(account)

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from coordinator.simulator.fairness.backfill import Backfill
 from coordinator.simulator.fairness.floods import Floods
+from coordinator.simulator.fairness.incumbents import Incumbents
 from coordinator.simulator.fairness.shares import Shares
 from coordinator.simulator.violation import Violation
 
@@ -21,9 +22,9 @@ class Fair(Struct, frozen=True, kw_only=True):
     violation: str = ""
 
 
-def world_of(seed: int) -> type[Shares | Floods | Backfill]:
-    """Of ten seeds six are of shares, two of floods, two of planned starts."""
-    return Shares if seed % 10 < 6 else Floods if seed % 10 < 8 else Backfill
+def world_of(seed: int) -> type[Shares | Incumbents | Floods | Backfill]:
+    """Of ten seeds five are of shares, one of a newcomer, two of floods, two of planned starts."""
+    return Shares if seed % 10 < 5 else Incumbents if seed % 10 < 6 else Floods if seed % 10 < 8 else Backfill
 
 
 def be_fair(seed: int) -> Fair:
