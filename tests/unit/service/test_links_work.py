@@ -12,6 +12,7 @@ from coordinator import wire
 from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.commands import CloseCode
+from coordinator.core.data.events import AttemptProgress, CacheTold
 from coordinator.core.ids import ConnId, JobId, ProviderId, TenantName
 from coordinator.core.rows import EndCause, LeaseToken
 from coordinator.core.work.jobspec import Isolation, StepSpec
@@ -339,5 +340,64 @@ def test_a_launch_that_no_plan_can_be_made_of_has_failed() -> None:
             ended = await heard.next_of(events.AttemptExited)
             assert ended.exit.cause is EndCause.START and ended.token == TOKEN
             assert (await agent.hears("stop"))["attempt"] == NAME
+
+    asyncio.run(main())
+
+
+def test_how_far_programs_are_is_passed_on_fit_for_a_terminal_and_too_much_of_it_costs_nobody() -> None:
+    """What a program says is cleaned, not refused; beyond the pace it is dropped, and the link stays."""
+
+    async def main() -> None:
+        async with a_rig(LinkSettings(progress_per_s=20.0, messages_per_s=1.0, messages_burst=20.0)) as rig:
+            heard, agent = Heard(rig), await a_worker(rig)
+            agent.say(
+                {"type": "progress", **SAID, "fraction": 0.5, "values": {"s\x1btep": "12\n"}, "text": "\x1b[31m x"}
+            )
+            told = await heard.next_of(AttemptProgress)
+            assert (ATTEMPT, TOKEN, 0.5) == (told.attempt_id, told.token, told.fraction)
+            assert ((("s?tep", "12?"),), "?[31m x") == (told.values, told.text)
+            for bad in ({"fraction": 1.5}, {"values": {str(n): "" for n in range(17)}}, {"token": [2**32, 1]}):
+                agent.say({"type": "progress", **SAID, **bad})
+                assert (await agent.hears("error"))["code"] == "bad_frame"
+            for _ in range(500):
+                agent.say({"type": "progress", **SAID, "fraction": 1.0})
+            agent.say({"type": "granted", **SAID})
+            await heard.next_of(events.AgentGranted)
+            assert 15 <= sum(isinstance(event, AttemptProgress) for event in heard.events) < 100
+
+    asyncio.run(main())
+
+
+def test_what_a_cache_holds_is_passed_on_after_the_welcome_alone() -> None:
+    """At most 512 digests, each of which is one."""
+
+    async def main() -> None:
+        async with a_rig() as rig:
+            heard = Heard(rig)
+            early = await rig.dial(await rig.enrol("b"))
+            early.say({"type": "cached", "digests": []})
+            assert (await early.hears("error"))["code"] == "bad_frame"
+            agent = await a_worker(rig)
+            agent.say({"type": "cached", "digests": ["a" * 64, "b" * 64]})
+            assert ("a" * 64, "b" * 64) == (await heard.next_of(CacheTold)).digests
+            for bad in (["a" * 63], ["A" * 64], ["a" * 64] * 513):
+                agent.say({"type": "cached", "digests": bad})
+                assert (await agent.hears("error"))["code"] == "bad_frame"
+
+    asyncio.run(main())
+
+
+def test_agents_are_told_to_warm_their_cache_and_to_save() -> None:
+    """As the core orders it, counted by kind."""
+
+    async def main() -> None:
+        async with a_rig() as rig:
+            agent = await a_worker(rig)
+            conn = conn_of(rig)
+            rig.links.send(conn, commands.Warm(attempt_id=ATTEMPT, rank=1))
+            rig.links.send(conn, commands.SaveState(attempt_id=ATTEMPT, token=TOKEN, why="drained"))
+            assert {"type": "warm", "attempt": NAME, "rank": 1} == await agent.hears("warm")
+            assert {"type": "save", "attempt": NAME, "token": [1, 5], "why": "drained"} == await agent.hears("save")
+            assert 1 == rig.links.counters.orders["warm"] == rig.links.counters.orders["save"]
 
     asyncio.run(main())
