@@ -435,7 +435,8 @@ class BlobStore(Protocol):
         ...
 
     async def write(self, upload_id: str, offset: int, data: Sequence[bytes | memoryview]) -> int:
-        """Append at `offset`, where it ends (else BAD_OFFSET). -> the new end. Not durable yet. Off the loop."""
+        """Append at `offset`, where it ends (else BAD_OFFSET). -> the new end. Not durable yet. Off the loop. What the
+        pieces hold must never change: they may be hashed later."""
         ...
 
     async def finish(self, upload_id: str, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:

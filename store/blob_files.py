@@ -1,7 +1,7 @@
 """Bytes of blobs on local disk: ports.BlobStore.
 
-An upload is a file of its own until it is verified, synced and renamed to its digest. What it holds so far is hashed as
-it is written, beside the writing; after a restart, or a write that failed, the file is read again instead. All work is
+An upload is a file of its own until it is verified, synced and renamed to its digest. What it holds so far is hashed by
+another thread behind the writing; after a restart, or a write that failed, the file is read again instead. All work is
 done in threads; one upload is written by one at a time.
 """
 
@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, TenantName, check_name
+from store.blob_hashing import HashThread, Pieces
 from store.blob_tree import BlobTree, check_digest, check_upload
 from store.blob_upload import Upload, bad_digest, write_pieces
 from store.failpoints import FailPoints
@@ -29,12 +30,10 @@ from store.log_files import meaning, read_at
 from store.settings import StoreSettings
 
 T = TypeVar("T")
-Pieces = Sequence[bytes | memoryview]
 WRITERS = 8
 """Threads that write, sync and remove."""
 READERS = 4
 """Threads that open and read: they wait for no sync."""
-HASHERS = 2
 
 
 class DiskBlobs:
@@ -48,7 +47,7 @@ class DiskBlobs:
         self._uploads: dict[str, Upload] = {}
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write blobs")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read blobs")
-        self._hashers = ThreadPoolExecutor(HASHERS, thread_name_prefix="hash blobs")
+        self._hashing = HashThread()
         self._names = threading.Lock()
         """Held while a blob gets or loses its name."""
         self._backups = 0
@@ -70,7 +69,7 @@ class DiskBlobs:
         return await self._run(self._readers, lambda: self._begin(upload))
 
     async def write(self, upload_id: str, offset: int, data: Pieces) -> int:
-        """The pieces must not change until it returns. On a full disk what fitted stays."""
+        """The pieces must never change: they are hashed later. On a full disk what fitted stays."""
         upload = self._upload(upload_id)
         return await self._run(self._writers, lambda: self._write(upload, offset, data))
 
@@ -122,20 +121,15 @@ class DiskBlobs:
                 length = sum(map(len, pieces))
                 upload.check(offset, length)
                 self._leave_room(length)
-                hashing = upload.hash_beside(pieces, length, self._hashers)
                 try:
                     write_pieces(fd, pieces, end)
                 except BaseException:
                     upload.forget()
                     raise
-                finally:
-                    if hashing is not None:
-                        hashing.result()
-                upload.end = end + length
             finally:
                 os.close(fd)
             self._points.reach("blob.written")
-            return upload.end
+            return upload.wrote(pieces, length, self._hashing)
 
     def _finish(self, upload: Upload, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:
         with upload.mutex:
@@ -280,8 +274,8 @@ class DiskBlobs:
         """Finish what was begun. Safe to call twice."""
         if not self._closed:
             self._closed = True
-            for pool in (self._readers, self._writers, self._hashers):
-                await asyncio.to_thread(pool.shutdown)
+            for stop in (self._readers.shutdown, self._writers.shutdown, self._hashing.close):
+                await asyncio.to_thread(stop)
             self._tree.close()
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 
 from blake3 import blake3
 
 from coordinator.core.errors import Code, CoordError
+from store.blob_hashing import HashThread, Pieces, update
 from store.log_files import read_at
 
-Pieces = Sequence[bytes | memoryview]
 HASH_BESIDE_BYTES = 1 << 18
-"""From so many bytes on another thread hashes while this one writes; fewer take less time than asking it does."""
+"""From so many bytes on another thread hashes them; fewer take less time than asking it does."""
 READ_BYTES = 1 << 22
 IOV_MAX = os.sysconf("SC_IOV_MAX")
 
@@ -31,7 +30,8 @@ class Upload:
         self.gone = False
         """Published, refused or dropped."""
         self._hasher: blake3 | None = blake3()
-        """Of the first `end` bytes; None: the file has to be read for it. Some 2 kB."""
+        """Of the first `end` bytes, once `_hashing` is done; None: the file has to be read for it. Some 2 kB."""
+        self._hashing: Future[None] | None = None
 
     def settle(self, length: int) -> int:
         """Take what the file holds for what has arrived."""
@@ -68,17 +68,20 @@ class Upload:
                 "send the rest of them first",
             )
 
-    def hash_beside(self, pieces: Pieces, length: int, hashers: Executor) -> Future[None] | None:
-        """Hash what is about to be written; the future is done when that is."""
-        if self._hasher is None:
-            return None
-        if length >= HASH_BESIDE_BYTES:
-            return hashers.submit(_update, self._hasher, pieces)
-        _update(self._hasher, pieces)
-        return None
+    def wrote(self, pieces: Pieces, length: int, thread: HashThread) -> int:
+        """These were appended; they are hashed later. -> where the upload ends now."""
+        self.end += length
+        if self._hasher is not None:
+            if length >= HASH_BESIDE_BYTES or not (self._hashing is None or self._hashing.done()):
+                self._hashing = thread.submit(self._hasher, pieces, length)
+            else:
+                update(self._hasher, pieces)
+        return self.end
 
     def hexdigest(self, fd: int) -> str:
         """BLAKE3 of what has arrived."""
+        if self._hashing is not None:
+            self._hashing.result()
         if self._hasher is None:
             hasher, offset = blake3(), 0
             while piece := read_at(fd, min(READ_BYTES, self.end - offset), offset):
@@ -107,8 +110,3 @@ def bad_digest(digest: str, sha256: str, found: str, found_sha256: str) -> Coord
     return CoordError(
         Code.BAD_DIGEST, f"{wrong} was announced, and {came} came: nothing of it was kept", "upload it again"
     )
-
-
-def _update(hasher: blake3, pieces: Pieces) -> None:
-    for piece in pieces:
-        hasher.update(piece)

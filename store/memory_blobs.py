@@ -10,8 +10,9 @@ from blake3 import blake3
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, TenantName, check_name
+from store.blob_hashing import Pieces
 from store.blob_tree import check_digest, check_upload
-from store.blob_upload import Pieces, Upload, bad_digest
+from store.blob_upload import Upload, bad_digest
 
 
 class MemoryBlobs:
