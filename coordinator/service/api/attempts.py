@@ -35,6 +35,8 @@ from coordinator.service.inbound import exit_info, token_is_sane
 
 T = TypeVar("T")
 A = TypeVar("A", bound=w.ForAttempt)
+CHECKPOINTS_MAX = 1_000
+"""Of one task: those among which the damaged one is looked for, the newest."""
 OPENED_AT_ONCE = 256
 """Uploads of one request that are decided together."""
 
@@ -137,9 +139,12 @@ async def attempt_damaged(call: Call[NoQuery, w.DamagedRequest]) -> None:
     claim, body = claim_of(call), call.body
     if not body.why.isprintable():
         raise CoordError(Code.BAD_REQUEST, "this reason is not taken", "send printable characters")
+    job_id, step, task, _ = claim.attempt_id
+    rows = await call.deps.store.checkpoints(job_id, CHECKPOINTS_MAX, step, task)
+    known = next((row for row in rows if row.number == body.number), None)
     await call.deps.engine.call(
         lambda request_id: CheckpointDamaged(
-            at_ms=call.now_ms, request_id=request_id, claim=claim, number=body.number, why=body.why
+            at_ms=call.now_ms, request_id=request_id, claim=claim, number=body.number, why=body.why, known=known
         )
     )
 
