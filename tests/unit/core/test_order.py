@@ -113,8 +113,9 @@ def test_on_few_cpus_aging_does_not_undo_the_shares() -> None:
 
 
 def test_whoever_had_far_too_much_is_served_now_and_then_all_the_same() -> None:
-    """Shares alone would let it wait for days: after 16 times the aging it gets one."""
-    shop = Shop({"heir": 1, "old": 1}, {"a": cpus(2)}, lambda job, tenant: 30)
+    """Shares alone would let it wait for days: without a least, after 16 times the aging it gets one."""
+    policy = replace(PATIENT, share_least=0.0)
+    shop = Shop({"heir": 1, "old": 1}, {"a": cpus(2)}, lambda job, tenant: 30, policy)
     old = shop.submit("old", a_job(tasks=10_000))
     came = 3 * 24 * 60
     shop.run_to(came)
@@ -122,6 +123,20 @@ def test_whoever_had_far_too_much_is_served_now_and_then_all_the_same() -> None:
     shop.run_to(came + 9 * 60)
     later = [minute - came for minute, job, _ in shop.begun if job == old and minute > came + 30]
     assert later and 16 * 30 <= later[0] <= 16 * 30 + 60
+
+
+@pytest.mark.parametrize(("weights", "least"), [((1, 1), 0.25), ((1, 3), 0.125), ((3, 1), 0.375)])
+def test_who_pays_back_has_half_of_what_its_weight_is_due_meanwhile(weights: tuple[int, int], least: float) -> None:
+    """Whatever it had before: from the third hour on, and no more than that until it has paid."""
+    shop = Shop(dict(zip(("old", "new"), weights, strict=True)), {"a": cpus(4)}, lambda job, tenant: 10)
+    shop.submit("old", a_job(tasks=100_000))
+    came = 3 * 24 * 60
+    shop.run_to(came)
+    shop.submit("new", a_job(tasks=100_000))
+    shop.run_to(came + 3 * 60)
+    before = shop.served["old"]
+    shop.run_to(came + 9 * 60)
+    assert least == pytest.approx((shop.served["old"] - before) / (4 * 6 * 60), abs=0.04)
 
 
 def test_what_nobody_can_run_does_not_age() -> None:
