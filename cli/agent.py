@@ -22,6 +22,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.timetext import SECOND_MS, asked_duration, asked_time, to_text
 
 if TYPE_CHECKING:
+    from coordinator.agent.cache import CacheStatus
     from coordinator.agent.control import AgentControl
     from coordinator.agent.standing import AgentStatus
 
@@ -51,6 +52,8 @@ PR_SET_PDEATHSIG = 1
 @click.option("--isolation", type=click.Choice(("auto", "none", "uid", "sandbox")), help="The most they get. [auto]")
 @click.option("--cpu-limit/--no-cpu-limit", default=None, help="Hold each to the CPUs it asked for. [hold]")
 @click.option("--log-max", metavar="SIZE", help="Of a stream of an attempt whose job names no bound. [1GiB]")
+@click.option("--cache", metavar="SIZE", help="Of inputs that are kept here for the next attempt. [20GiB]")
+@click.option("--fetch-at-once", type=click.IntRange(1, 256), help="Transfers of inputs at a time. [8]")
 @click.option("--hide", type=click.Path(), multiple=True, help="A directory that a sandbox hides; repeatable.")
 @click.option("--join-token-file", type=click.File("r"), help="File with the join token (- for stdin).")
 @click.option("--ca", type=click.Path(path_type=Path, dir_okay=False), help="CA certificates to trust (PEM).")
@@ -185,12 +188,18 @@ def print_status(found: AgentStatus, form: str) -> None:
         ("kills all", "yes" if found.promises.kills_all else "no: what outlives the agent is not promised to end"),
         ("memory limit", "of each attempt" if found.promises.memory_limit else "of each process, by itself"),
         ("cpu limit", "of each attempt" if found.promises.cpu_limit else "no: a program takes what is idle"),
+        ("cache", _cache(found.cache)),
         ("last problem", found.last_problem),
         ("attempts", str(len(found.attempts))),
     ])  # fmt: skip
     if found.attempts:
         sys.stdout.write("\n")
         output.print_table(found.attempts, ATTEMPTS, sys.stdout)
+
+
+def _cache(found: CacheStatus) -> str:
+    said = f"{humane.count(found.files, 'blob')}, {humane.size_text(found.size)} of {humane.size_text(found.bytes_max)}"
+    return f"{said}; {found.problem}" if found.problem else said
 
 
 def agent_config(
@@ -209,6 +218,8 @@ def agent_config(
     isolation: str | None,
     cpu_limit: bool | None,
     log_max: str | None,
+    cache: str | None,
+    fetch_at_once: int | None,
     hide: tuple[str, ...],
     ca: Path | None,
     insecure: bool | None,
@@ -234,6 +245,8 @@ def agent_config(
         agent_isolation=("--isolation", isolation),
         agent_cpu_limit=("--cpu-limit", cpu_limit),
         agent_log_bytes_max=("--log-max", _size(log_max, "--log-max") if log_max is not None else None),
+        agent_cache_bytes_max=("--cache", _size(cache, "--cache") if cache is not None else None),
+        agent_fetch_at_once=("--fetch-at-once", fetch_at_once),
         agent_hide=("--hide", hide or None),
         agent_ca=("--ca", ca),
         agent_insecure=("--insecure", insecure),

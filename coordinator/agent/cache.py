@@ -21,7 +21,7 @@ import time
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from blake3 import blake3
 from msgspec import Struct
@@ -62,12 +62,15 @@ class Entry(Struct):
     """It is being used, or fetched: it stays."""
 
 
-class Room(NamedTuple):
-    """How things stand, for people."""
+class CacheStatus(Struct, frozen=True, kw_only=True):
+    """The cache in the answer of `coord agent status`."""
 
-    files: int
-    size: int
-    bytes_max: int
+    files: int = 0
+    size: int = 0
+    """Bytes, beginnings included."""
+    bytes_max: int = 0
+    problem: str = ""
+    """Why an attempt could not be staged here, if that was our disk, and no later one could."""
 
 
 def seal_ns(digest: str) -> int:
@@ -82,6 +85,7 @@ class Cache:
         self.root = root
         self._bytes_max = bytes_max
         self._boot_id = boot_id
+        self.problem = ""
         self._entries: dict[BlobKey, Entry] = {}
         self._total = 0
         self._coming = 0
@@ -141,8 +145,10 @@ class Cache:
         whole.sort(reverse=True)
         return tuple(dict.fromkeys(digest for _, digest in whole[: 2 * most]))[:most]
 
-    def room(self) -> Room:
-        return Room(sum(entry.whole for entry in self._entries.values()), self._total, self._bytes_max)
+    def status(self) -> CacheStatus:
+        """For people."""
+        files = sum(entry.whole for entry in self._entries.values())
+        return CacheStatus(files=files, size=self._total, bytes_max=self._bytes_max, problem=self.problem)
 
     def forget(self, key: BlobKey) -> None:
         """Its files are gone."""

@@ -119,7 +119,11 @@ class Daemon:
 
     def status(self) -> AgentStatus:
         return self.standing.status(
-            keeper_pid=os.getppid(), daemon_pid=os.getpid(), attempts=self.attempts.status(), promises=self._promises
+            keeper_pid=os.getppid(),
+            daemon_pid=os.getpid(),
+            attempts=self.attempts.status(),
+            promises=self._promises,
+            cache=self.cache.status(),
         )
 
     async def run(self) -> Exit:

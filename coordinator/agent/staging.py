@@ -139,8 +139,11 @@ class Stager:
                 failed = CannotStage(f"the agent failed at it: {type(error).__name__}: {error}")
             else:
                 logger.warning("%s cannot be staged: %s", order.now.attempt, failed)
+            if isinstance(error, NoRoom | DiskFailed):
+                self._fetcher.cache.problem = str(failed)
             self._end(order, EndCause.STAGE, str(failed), failed.code)
         else:
+            self._fetcher.cache.problem = ""
             self._launch(order.now.directory, _told(order.launch, number))
 
     def _end(self, order: Order, cause: EndCause, why: str, code: int | None) -> None:

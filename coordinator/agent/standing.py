@@ -7,6 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from coordinator.agent.cache import CacheStatus
 from coordinator.agent.clock import boot_s, wall_ms
 from coordinator.agent.held import AttemptStatus
 from coordinator.agent.offset import Estimate
@@ -47,6 +48,7 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     last_problem: str
     promises: Promises = Promises()
     attempts: tuple[AttemptStatus, ...] = ()
+    cache: CacheStatus = CacheStatus()
 
 
 class Standing:
@@ -111,7 +113,12 @@ class Standing:
         self.last_problem = problem
 
     def status(
-        self, keeper_pid: int, daemon_pid: int, promises: Promises, attempts: tuple[AttemptStatus, ...]
+        self,
+        keeper_pid: int,
+        daemon_pid: int,
+        promises: Promises,
+        attempts: tuple[AttemptStatus, ...],
+        cache: CacheStatus,
     ) -> AgentStatus:
         now_s = boot_s()
         return AgentStatus(
@@ -135,6 +142,7 @@ class Standing:
             last_problem=self.last_problem,
             promises=promises,
             attempts=attempts,
+            cache=cache,
         )
 
     def away_for_s(self) -> float:

@@ -66,7 +66,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
         fourth = await have(book, 3, 400)
         assert [book.has((T, digest)) for digest in (first, second, third, fourth)] == [True, False, True, True]
         assert not book.path((T, second)).exists()
-        assert book.room().size == 1_000
+        assert book.status().size == 1_000
         assert book.digests() == (fourth, first, third)
 
     go(steps())
@@ -157,7 +157,7 @@ def test_the_next_daemon_finds_it(tmp_path: Path) -> None:
     after = a_cache(tmp_path)
     newest_first = tuple(digest_of(bytes([number]) * 100) for number in (2, 1, 0))
     assert after.digests() == newest_first
-    assert after.room().size == 350
+    assert after.status().size == 350
     assert not after.has((T, D))
 
     async def steps() -> None:
@@ -258,7 +258,7 @@ def test_a_blob_counts_once(tmp_path: Path) -> None:
     book = a_cache(tmp_path)
     digest = keep(book, b"12345")
     book.put((T, digest), 5, whole=True)
-    assert book.room() == (1, 5, 1_000)
+    assert (book.status().files, book.status().size) == (1, 5)
     book.forget((T, digest))
     book.forget((T, digest))
-    assert book.room() == (0, 0, 1_000)
+    assert (book.status().files, book.status().size) == (0, 0)

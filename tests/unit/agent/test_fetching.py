@@ -116,13 +116,13 @@ def test_the_next_daemon_goes_on_with_what_there_is(tmp_path: Path) -> None:
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert not fetcher.cache.has((TENANT, wanted.digest))
-            assert fetcher.cache.room().size >= 6 * MB - AHEAD
+            assert fetcher.cache.status().size >= 6 * MB - AHEAD
         async with fetching(tmp_path) as (side, fetcher):
             wanted = blob(side, data)
-            assert fetcher.cache.room().size >= 6 * MB - AHEAD
+            assert fetcher.cache.status().size >= 6 * MB - AHEAD
             assert await fetched(fetcher, wanted) == data
             assert fetcher.fetched_bytes <= 2 * MB + AHEAD
-            assert fetcher.cache.room().size == 8 * MB
+            assert fetcher.cache.status().size == 8 * MB
             assert list((tmp_path / "cache" / PARTS).iterdir()) == []
 
     go(steps())
@@ -161,7 +161,7 @@ def test_bytes_that_are_something_else_are_never_given_out(tmp_path: Path) -> No
                     await fetched(fetcher, wanted)
                 assert len(side.gets) == 2
                 assert fetcher.cache.digests() == ()
-                assert fetcher.cache.room().size == 0
+                assert fetcher.cache.status().size == 0
             side.answers[wanted.digest] = data + b"more"
             assert await fetched(fetcher, wanted) == data
 
@@ -286,7 +286,7 @@ def test_a_small_cache_is_passed_through(tmp_path: Path) -> None:
             blobs = [blob(side, os.urandom(5_000)) for _ in range(10)]
             found = await asyncio.gather(*(fetched(fetcher, wanted) for wanted in blobs))
             assert found == [side.blobs[wanted.digest] for wanted in blobs]
-            assert fetcher.cache.room().size <= 5_000
+            assert fetcher.cache.status().size <= 5_000
 
     go(steps())
 

@@ -290,7 +290,13 @@ def test_a_full_disk_says_how_much_is_missing(tmp_path: Path, monkeypatch: pytes
             assert (end.cause, end.code) == (EndCause.STAGE, errno.ENOSPC)
             assert "4000 bytes are needed" in end.why
             assert "are free on" in end.why
-            assert rig.fetcher.cache.room().size == 4_000, "the old one went for it"
+            assert rig.fetcher.cache.status().size == 4_000, "the old one went for it"
+            assert rig.fetcher.cache.status().problem == end.why
+            monkeypatch.undo()
+            rig.put("1.0.2.1")
+            await rig.done(len(rig.over) + 1)
+            assert [launch.attempt for launch in rig.launched] == ["1.0.2.1"]
+            assert rig.fetcher.cache.status().problem == ""
 
     go(steps())
 
