@@ -224,7 +224,13 @@ def test_a_checkpoint_counts_when_all_of_it_is_there_and_is_offered_until_it_is_
                 what = content(500, seed=number)
                 listed = manifest.Manifest(files=(FileEntry(path="w", digest=Digest(what.digest), size=500),))
                 paper = Content(manifest.encode(listed))
-                body = {"manifest": paper.digest, "sent": 500, "age_ms": 10, "cost_ms": 20, "label": f"step={number}"}
+                body: dict[str, Any] = {
+                    "manifest": paper.digest,
+                    "sent": 500,
+                    "age_ms": 10,
+                    "cost_ms": 20,
+                    "label": f"step={number}",
+                }
                 assert 422 == (await agent.ask("checkpoints", **body)).status, "its manifest is not there"
                 await agent.sends(paper)
                 got = await agent.ask("checkpoints", **body)
