@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec.structs import replace
+
 from cli import humane, output, terminal
 from cli.moving import Moving, round_size
 from cli.paging import collect
@@ -98,7 +100,7 @@ def print_data(client: Client, job_id: int, form: output.Format, task: str | Non
     entries = [one for one in answer.entries if task in (None, one.task)]
     given = [Given(step, one) for step in answer.inputs for one in step.inputs] if task is None else []
     made = [Made(one, file) for one in entries for file in one.outputs]
-    saved = [Saved(one, state) for one in entries for state in one.checkpoints if state.kept or state.damaged]
+    saved = [Saved(one, state) for one in entries for state in one.checkpoints]
     sys.stdout.flush()
     more = answer.next_page is not None
     for rows, columns in ((given, INPUTS), (made, OUTPUTS), (saved, CHECKPOINTS)):
@@ -124,21 +126,32 @@ def data_of(client: Client, job_id: int, step: int | None) -> JobData:
     return collect(lambda size, page: client.jobs.data(job_id, step=step, limit=size, page=page), 0, PAGE_MAX)
 
 
-def outputs_of(client: Client, found: Named, pattern: str | None) -> tuple[JobData, list[Made]]:
-    """The results of a job, or of the task that was named, as far as their paths are like `pattern`."""
+def outputs_of(client: Client, found: Named, pattern: str | None) -> JobData:
+    """The data of a job, or of the task that was named, with those of its results whose paths are like `pattern`."""
     from coordinator.globs import matches
     from coordinator.jobfile.patterns import normal
 
-    wanted = normal(pattern) if pattern is not None else None
+    wanted = normal(pattern) if pattern is not None else "**"
+    task = f"{found.job_id}.{found.step}.{found.task}" if found.task is not None else None
     answer = data_of(client, found.job_id, found.step)
-    entries = answer.entries
-    if found.task is not None:
-        entries = tuple(one for one in entries if one.task == f"{found.job_id}.{found.step}.{found.task}")
-    made = [Made(one, file) for one in entries for file in one.outputs if wanted is None or matches(wanted, file.path)]
-    return answer, made
+    return replace(
+        answer,
+        entries=tuple(
+            replace(one, outputs=tuple(file for file in one.outputs if matches(wanted, file.path)))
+            for one in answer.entries
+            if task in (None, one.task)
+        ),
+    )
 
 
-def print_outputs(answer: JobData, made: list[Made], form: output.Format) -> None:
+def made_by(answer: JobData) -> list[Made]:
+    """Every result of these tasks."""
+    return [Made(one, file) for one in answer.entries for file in one.outputs]
+
+
+def print_outputs(answer: JobData, form: output.Format) -> None:
+    """A line for each result, and how much they are together."""
+    made = made_by(answer)
     if form == "name":
         for row in made:
             print(terminal.safe(row.file.path))
@@ -156,8 +169,9 @@ def print_outputs(answer: JobData, made: list[Made], form: output.Format) -> Non
 _NONE = 'this job declares no outputs: outputs = ["*.pt"] in its file, --collect in coord submit'
 
 
-def fetch_outputs(client: Client, job_id: int, made: list[Made], root: Path, *, force: bool) -> None:
-    """Have these files beneath `root`: of a job with several steps or tasks each task's in a directory of its own."""
+def fetch_outputs(client: Client, job_id: int, answer: JobData, root: Path, *, force: bool) -> None:
+    """Have these results beneath `root`: of a job with several steps or tasks each task's in a directory of its own."""
+    made = made_by(answer)
     if not made:
         raise CoordError(Code.NOT_FOUND, f"no result of job {job_id} fits", f"coord job outputs {job_id}")
     steps = client.jobs.show(job_id).steps

@@ -143,11 +143,11 @@ def outputs(client: Client, job: str, to: Path | None, match: str | None, force:
     from cli import jobdata
 
     found = named(client, job)
-    answer, made = jobdata.outputs_of(client, found, match)
+    answer = jobdata.outputs_of(client, found, match)
     if to is not None:
-        jobdata.fetch_outputs(client, found.job_id, made, to, force=force)
+        jobdata.fetch_outputs(client, found.job_id, answer, to, force=force)
     else:
-        jobdata.print_outputs(answer, made, output)
+        jobdata.print_outputs(answer, output)
 
 
 @job.command(short_help="Why a job does not run, and what would help.")

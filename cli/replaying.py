@@ -91,7 +91,10 @@ def replayed(asked: Asked) -> Replayed:
     ]
     with progress.Bar("replaying", jobs[-1].at_ms - jobs[0].at_ms, sys.stderr) as bar:
         figures = past.at if past is not None else None
-        told: Callable[[int, int], None] = lambda done, of: bar.at(done)  # noqa: E731
+
+        def told(done: int, of: int) -> None:
+            bar.at(done)
+
         runs = compare(fleet, jobs, asked.policies, figures, asked.figures_every_ms, tenants, told)
     return Replayed(fleet, work, {**work.left_out, **dropped}, runs)
 

@@ -209,14 +209,15 @@ DATA = d.JobData(
 
 
 def test_a_job_is_shown_with_its_inputs_results_and_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
-    """Sizes and digests; what is gone is not listed, what is damaged is, and names are harmless."""
+    """Sizes and digests; what is damaged says so, and names are harmless."""
     jobdata.print_data(looking(Known(DATA)), 12, "table")
     out = capsys.readouterr().out
     tables = [[line.split() for line in table.splitlines()] for table in out.strip().split("\n\n")]
     assert ["conf.yaml", "train", "10", "B", HEX[:12], "stored"] in tables[0]
     assert [".", "train", "-", "-", "prep:*.csv"] in tables[0]
     assert ["model.pt", "12.1.0", "train", "2", "KiB", HEX[:12]] == tables[1][3][:6]
-    assert ["12.1.0.7", "12.1.0.6"] == [row[0] for row in tables[2][1:]]
+    assert ["12.1.0.7", "12.1.0.6", "12.1.0.5"] == [row[0] for row in tables[2][1:]]
+    assert ["kept", "gone", "gone"] == [row[-1] for row in tables[2][1:]]
     assert "damaged: a blob is gone" in out and "step=7" in out
     assert "\x1b" not in out and "\\x1b[31m" in out
 
@@ -231,18 +232,14 @@ def test_of_one_task_its_own_data_is_shown(capsys: pytest.CaptureFixture[str]) -
 def test_results_are_listed_and_picked_by_task_and_pattern(capsys: pytest.CaptureFixture[str]) -> None:
     """`-o name` is paths alone."""
     client = looking(Known(DATA))
-    answer, made = jobdata.outputs_of(client, Named(12), None)
-    assert 4 == len(made)
-    jobdata.print_outputs(answer, made, "table")
+    jobdata.print_outputs(jobdata.outputs_of(client, Named(12), None), "table")
     assert "4 files, 8 KiB" in capsys.readouterr().err
-    _, made = jobdata.outputs_of(client, Named(12, 1, 1), None)
-    assert ["12.1.1"] == [row.of.task for row in made]
-    _, made = jobdata.outputs_of(client, Named(12), "**/*.txt")
-    jobdata.print_outputs(answer, made, "name")
+    assert ["12.1.1"] == [one.task for one in jobdata.outputs_of(client, Named(12, 1, 1), None).entries]
+    jobdata.print_outputs(jobdata.outputs_of(client, Named(12), "**/*.txt"), "name")
     assert ["notes/\\x1b[31m.txt"] == capsys.readouterr().out.splitlines()
     with pytest.raises(CoordError, match="names no file beneath"):
         jobdata.outputs_of(client, Named(12), "../*")
-    jobdata.print_outputs(d.JobData(inputs=(), entries=()), [], "table")
+    jobdata.print_outputs(d.JobData(inputs=(), entries=()), "table")
     assert "declares no outputs" in capsys.readouterr().err
 
 
@@ -261,12 +258,11 @@ def test_results_of_several_steps_and_tasks_lie_in_directories_of_their_own(
     entries = (made_by("12.0.0", "prep", a_file("clean.csv"), a_file("notes/x")), *DATA.entries[1:])
     known = Known(d.JobData(inputs=(), entries=entries), *steps)
     client = looking(known)
-    _, made = jobdata.outputs_of(client, Named(12), None)
-    jobdata.fetch_outputs(client, 12, made, tmp_path, force=False)
+    jobdata.fetch_outputs(client, 12, jobdata.outputs_of(client, Named(12), None), tmp_path, force=False)
     assert places == [path for _, _, path in known.fetched]
     assert ["0.0", "0.0", "1.0", "1.1"] == [task for task, _, _ in known.fetched]
     with pytest.raises(CoordError, match="no result of job 12 fits"):
-        jobdata.fetch_outputs(client, 12, [], tmp_path, force=False)
+        jobdata.fetch_outputs(client, 12, d.JobData(inputs=(), entries=()), tmp_path, force=False)
 
 
 def test_progress_is_shown_with_its_age_where_somebody_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
