@@ -165,7 +165,8 @@ def test_a_program_says_how_far_it_is_and_goes_on_from_what_it_saved(fleet: Flee
     assert "resumed from 7" == (to / "result").read_text()
 
     lost = coord(
-        "submit", "--wait", "--retry", "0", "--input", str(program), "--collect", "result", "--checkpoint", "on", "--env",
+        "submit", "--wait", "--retry", "0", "--input", str(program), "--collect", "result", "--checkpoint", "on",
+        "--env",
         f"PYTHONPATH={TREE}", "--", sys.executable, "program.py",
     )  # fmt: skip
     assert lost.code == 137, lost.err
