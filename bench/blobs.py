@@ -136,7 +136,7 @@ def measure(directory: Path, quick: bool) -> dict[str, object]:
     rounds = 1 if quick else ROUNDS
     on_disk = asyncio.run(measured(directory, total, rounds, quick=quick, bare_too=True))
     with memory_directory(total) as memory:
-        in_memory = asyncio.run(measured(memory, total, 1 if quick else 2 * ROUNDS, quick=quick, bare_too=False))
+        in_memory = asyncio.run(measured(memory, total, rounds, quick=quick, bare_too=False))
     speed = {name: statistics.median(speeds) for name, speeds in on_disk.items() if name != "small"}
     return {
         "figures": {

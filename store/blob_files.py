@@ -126,6 +126,7 @@ class DiskBlobs:
                 except BaseException:
                     upload.forget()
                     raise
+                upload.push(fd, end + length)
             finally:
                 os.close(fd)
             self._points.reach("blob.written")

@@ -50,6 +50,8 @@ class BlobTree:
         self.root = root
         self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._uploads = -1
+        self._durable: set[tuple[str, str]] = set()
+        """Directories of blobs whose own names are: 256 a tenant at most."""
         if only_read:
             return
         try:
@@ -88,12 +90,15 @@ class BlobTree:
             os.rename(check_upload(upload_id), digest, src_dir_fd=self._uploads, dst_dir_fd=directory)
 
     def sync(self, tenant: TenantName, digest: str) -> None:
-        """Make the name of a blob durable, and those of the directories that lead to it."""
+        """Make the name of a blob durable, and those of the directories that lead to it, unless they were before."""
         with self._directory(tenant, digest) as directory:
             os.fsync(directory)
-        with self._opened(tenant, self._fd) as whose:
-            os.fsync(whose)
-        os.fsync(self._fd)
+        leading = (tenant, digest[:2])
+        if leading not in self._durable:
+            with self._opened(tenant, self._fd) as whose:
+                os.fsync(whose)
+            os.fsync(self._fd)
+            self._durable.add(leading)
 
     def open_blob(self, tenant: TenantName, digest: str) -> tuple[int, os.stat_result]:
         """FileNotFoundError where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from concurrent.futures import Future
@@ -14,8 +15,14 @@ from store.log_files import read_at
 
 HASH_BESIDE_BYTES = 1 << 18
 """From so many bytes on another thread hashes them; fewer take less time than asking it does."""
+WRITEBACK_BYTES = 1 << 23
+"""The kernel is told to write each so many to the disk at once. Left to itself it keeps gigabytes, and the sync at the
+end waits for all of them: of 512 MB 200 ms instead of 5, 0.8 against 0.96 GB/s until they are published."""
 READ_BYTES = 1 << 22
 IOV_MAX = os.sysconf("SC_IOV_MAX")
+_SYNC_FILE_RANGE_WRITE = 2
+_sync_file_range = ctypes.CDLL(None).sync_file_range
+_sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 class Upload:
@@ -32,6 +39,7 @@ class Upload:
         self._hasher: blake3 | None = blake3()
         """Of the first `end` bytes, once `_hashing` is done; None: the file has to be read for it. Some 2 kB."""
         self._hashing: Future[None] | None = None
+        self._pushed = 0
 
     def settle(self, length: int) -> int:
         """Take what the file holds for what has arrived."""
@@ -44,6 +52,7 @@ class Upload:
         """A write failed: how much of it there is, and its digest, is to be seen from the file."""
         self._hasher = None
         self.end = -1
+        self._pushed = 0
 
     def check(self, offset: int, length: int) -> None:
         """Whether so many bytes may be written there."""
@@ -78,6 +87,12 @@ class Upload:
                 update(self._hasher, pieces)
         return self.end
 
+    def push(self, fd: int, end: int) -> None:
+        """Have the disk begin with what is written up to there."""
+        if end - self._pushed >= WRITEBACK_BYTES:
+            begin_writeback(fd, self._pushed, end - self._pushed)
+            self._pushed = end
+
     def hexdigest(self, fd: int) -> str:
         """BLAKE3 of what has arrived."""
         if self._hashing is not None:
@@ -89,6 +104,11 @@ class Upload:
                 offset += len(piece)
             self._hasher = hasher
         return self._hasher.hexdigest()
+
+
+def begin_writeback(fd: int, offset: int, length: int) -> None:
+    """A hint: where it is refused, the sync at the end does it all."""
+    _sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
 
 def write_pieces(fd: int, pieces: Pieces, offset: int) -> None:
