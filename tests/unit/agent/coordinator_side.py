@@ -15,6 +15,7 @@ from aiohttp import WSMsgType, web
 from coordinator import wire
 from coordinator.core.commands import CloseCode
 from coordinator.core.ids import dotted
+from tests.unit.agent.data_side import DataSide
 
 JOIN = "coord-join-0123456789abcdef"
 DEADLINE_S = 15.0
@@ -48,6 +49,8 @@ class CoordinatorSide:
         self.logs: dict[tuple[str, int, int], bytearray] = {}
         """By attempt, rank and stream."""
         self.frames: list[wire.LogChunk] = []
+        self.data = DataSide()
+        self.cached: list[wire.Cached] = []
         self.keeps_logs = True
         self.pongs = 0
         self.closed = 0
@@ -67,6 +70,7 @@ class CoordinatorSide:
         app = web.Application()
         app.router.add_post(wire.ENROL_PATH, self._enrol)
         app.router.add_get(wire.CONNECT_PATH, self._connect)
+        self.data.add_to(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context, reuse_address=True)
@@ -173,6 +177,8 @@ class CoordinatorSide:
                 self.pongs += 1
             case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited() | wire.Progress():
                 self.said.append(message)
+            case wire.Cached():
+                self.cached.append(message)
             case wire.Bye():
                 self.byes.append(message)
                 await ws.close(code=CloseCode.GOING_AWAY, message=b"good bye")
@@ -215,4 +221,5 @@ async def coordinator_side(context: ssl.SSLContext | None = None) -> AsyncIterat
         yield side
     finally:
         side.reading.set()
+        side.data.hold.set()
         await side.stop()

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from coordinator.agent import channel
+from coordinator.agent.places import Places
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 
@@ -39,6 +40,8 @@ class KeeperSide:
         self.nows: dict[str, channel.Now] = {}
         self.refuses = ""
         """Why no lease is taken."""
+        self.places: Places | None = None
+        """Makes real directories for attempts, where one is needed."""
 
     def of(self, kind: type) -> list[Any]:
         """What was asked of this kind."""
@@ -51,11 +54,17 @@ class KeeperSide:
                 self.tell(channel.No(attempt=message.attempt, rank=message.rank, token=message.token, why=self.refuses))
             case channel.Hold():
                 now = a_now(self.root, "leased", message.attempt, rank=message.rank, token=message.token)
+                if self.places is not None:
+                    now = msgspec.structs.replace(now, directory=self.places.take().kept)
                 self.now(now)
             case channel.Run():
                 self.change(message.attempt, phase="running")
             case channel.End():
-                self.change(message.attempt, phase="exited", exit=ExitInfo(cause=EndCause.STOPPED, text=message.why))
+                self.change(
+                    message.attempt,
+                    phase="exited",
+                    exit=ExitInfo(cause=message.cause, code=message.code, text=message.why),
+                )
             case channel.EndAll():
                 for now in list(self.nows.values()):
                     if now.phase != "exited":
