@@ -21,11 +21,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Ask
@@ -316,23 +317,23 @@ async def queued(directory: Path, quick: bool) -> dict[str, float]:
             places.append(time.perf_counter() - began_s)
             cpu.append(time.thread_time() - began_cpu_s)
 
-        world.engine._place = timed  # type: ignore[method-assign]
-        world.connect(cpus=4)
-        at_rest = threading.Event()
-        while not at_rest.is_set():
-            before = len(places)
-            await asyncio.sleep(0.2)
-            if before == len(places) and not world.engine.state.work.place_due:
-                at_rest.set()
-        filled = len(places)
-        first_ms = max(places) * 1e3
-        held = list(world.agents.granted)
-        dice.shuffle(held)
-        for begin in range(0, min(ends, len(held)), AT_ONCE):
-            now, ending = len(world.agents.granted), held[begin : begin + AT_ONCE]
-            for who, grant in ending:
-                world.ends(who, grant)
-            await world.agents.grants(now + 1)
+        with patch.object(world.engine, "_place", timed):
+            world.connect(cpus=4)
+            at_rest = threading.Event()
+            while not at_rest.is_set():
+                before = len(places)
+                await asyncio.sleep(0.2)
+                if before == len(places) and not world.engine.state.work.place_due:
+                    at_rest.set()
+            filled = len(places)
+            first_ms = max(places) * 1e3
+            held = list(world.agents.granted)
+            dice.shuffle(held)
+            for begin in range(0, min(ends, len(held)), AT_ONCE):
+                now, ending = len(world.agents.granted), held[begin : begin + AT_ONCE]
+                for who, grant in ending:
+                    world.ends(who, grant)
+                await world.agents.grants(now + 1)
         later = places[filled:]
         waiting = len(world.engine.state.work.jobs)
         later_cpu = cpu[filled:]
@@ -348,7 +349,7 @@ async def queued(directory: Path, quick: bool) -> dict[str, float]:
     }
 
 
-PARTS: dict[str, Callable[[Path, bool], Awaitable[dict[str, float]]]] = {
+PARTS: dict[str, Callable[[Path, bool], Coroutine[None, None, dict[str, float]]]] = {
     "burst": burst,
     "single": single,
     "array": array,
@@ -362,7 +363,7 @@ def main() -> int:
     figures: dict[str, float] = {}
     for name in names:
         with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
-            figures |= asyncio.run(PARTS[name](Path(directory), quick))  # type: ignore[arg-type]
+            figures |= asyncio.run(PARTS[name](Path(directory), quick))
     ratios = {name: figures[name] for name in FLOORS if name in figures}
     print(json.dumps({"figures": figures, "ratios": ratios, "floors": FLOORS, "n": {"runs": 1}}, indent=1))
     held = [ratio >= FLOORS[name] if name == "burst_per_s" else ratio <= FLOORS[name] for name, ratio in ratios.items()]

@@ -21,6 +21,7 @@ from random import Random
 
 from bench.schedules import figures
 from coordinator.core.amounts import UNIT, Ask, Share
+from coordinator.core.ids import ProviderId
 from coordinator.core.queue.capacity import Offer, add_share, left_over, offer_of, share_of
 from coordinator.core.rows import Resources
 from coordinator.core.work.live import Load
@@ -142,7 +143,7 @@ def made() -> tuple[Fleet, Workload]:
     """Twelve nodes of two kinds; pods that want parts of a GPU, whole ones, or none."""
     dice = Random(5)
     kinds = (Resources(cpus=64, memory_gb=256, gpus=("T4",) * 8), Resources(cpus=32, memory_gb=128))
-    fleet = of_nodes({f"n{n:02d}": Machine(resources=kinds[n % 3 == 0]) for n in range(12)})  # type: ignore[misc]
+    fleet = of_nodes({ProviderId(f"n{n:02d}"): Machine(resources=kinds[int(n % 3 == 0)]) for n in range(12)})
     jobs = []
     for n in range(600):
         gpus = dice.choice((0, 300_000, 500_000, UNIT, 2 * UNIT, 8 * UNIT))

@@ -48,7 +48,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "up": Entry("cli.serve:up", "Start a coordinator and one agent on this machine."),
         "serve": Entry("cli.serve:serve", "Run the coordinator."),
         "agent": Entry("cli.agent:agent", "Run the agent of this machine."),
-        "demo": Entry("cli.demo.tour:demo", "Show the whole of it in half a minute."),
+        "demo": Entry("cli.demo.tour:demo", "Show the whole of it in under a minute."),
     },
     LOOK: {
         "providers": Entry("cli.providers:providers", "The fleet now; drain, resume or forget a provider."),

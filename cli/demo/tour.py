@@ -1,4 +1,4 @@
-"""`coord demo`: the main job in half a minute, with real processes. Each step prints what a user would type."""
+"""`coord demo`: the main job in under a minute, with real processes. Each step prints what a user would type."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NODES, DAYS, SEED = 300, 30, 2026
 SHOWN = "office-007"
 
 
-@click.command(short_help="Show the whole of it in half a minute.")
+@click.command(short_help="Show the whole of it in under a minute.")
 @click.option("--keep", is_flag=True, help="Leave the coordinator and two agents running, and say how to stop them.")
 @click.option("--history-only", type=click.Path(path_type=Path, dir_okay=False), help="Only write the made-up history.")
 @click.option("--seed", type=int, default=SEED, show_default=True, help="Of the made-up history.")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from coordinator.core import events
 from coordinator.core.commands import Decision, Enrolled, Grant, Launch
-from coordinator.core.decide import decide
-from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, RequestId, TenantName, TokenId
-from coordinator.core.policy import Policy
+from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, TenantName, TokenId
 from coordinator.core.rows import (
     EndCause,
     ExitInfo,
@@ -27,25 +24,14 @@ from coordinator.core.state import ClusterState
 from coordinator.core.tenants.months import begins_ms
 from coordinator.core.work.jobspec import Isolation, JobSpec
 from coordinator.simulator.agenda import Agenda
+from coordinator.simulator.desk import QUIET, Desk
 from coordinator.simulator.violation import Violation
 
 BEGAN_MS: Ms = begins_ms(202702) + 1
 """No month turns within."""
-NEVER_MS: Ms = 100 * 366 * 86_400_000
-PLACES_MAX = 100
-"""Place events in a row: a queue of this size needs no more to come to rest."""
+POLICY = QUIET
 ADMIN = "admin"
 PROMISES = Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True)
-POLICY = Policy(
-    heartbeat_interval_ms=NEVER_MS,
-    heartbeat_budget_per_s=1e12,
-    lost_after_ms=NEVER_MS,
-    beat_save_every_ms=NEVER_MS,
-    alive_every_ms=NEVER_MS,
-    stall_ms=NEVER_MS,
-    outage_ms=NEVER_MS,
-)
-"""The usual policy, but that silence means nothing."""
 
 
 class Watching(Protocol):
@@ -64,15 +50,13 @@ class Site:
     def __init__(self, machines: Sequence[Resources], tenants: Sequence[TenantRow], books: Watching) -> None:
         self.agenda = Agenda()
         self.agenda.now_ms = BEGAN_MS
-        self.events = 0
         self._books = books
-        self._requests = 0
-        self._inbox: deque[events.AnyEvent] = deque()
         token = TokenRow(token_id=TokenId(ADMIN), role=Role.ADMIN, digest=ADMIN, created_at_ms=BEGAN_MS)
         rows: list[Row] = [token, *tenants]
         self.state = ClusterState.load("fair", rows, 1, 1)
+        self._desk = Desk(self.state, POLICY, lambda: self.now_ms, self._carry_out)
         self._names: dict[ConnId, ProviderId] = {}
-        self._tell(events.Boot(at_ms=BEGAN_MS))
+        self._desk.tell(events.Boot(at_ms=BEGAN_MS))
         for number, resources in enumerate(machines, 1):
             self._join(ConnId(number), ProviderId(f"box-{number}"), resources)
 
@@ -84,14 +68,19 @@ class Site:
     def elapsed_ms(self) -> Ms:
         return self.agenda.now_ms - BEGAN_MS
 
+    @property
+    def events(self) -> int:
+        """How many were decided."""
+        return self._desk.decided
+
     def submit(self, tenant: TenantName, spec: JobSpec) -> JobId:
         event = events.JobSubmit(
-            at_ms=self.now_ms, request_id=self._request(), tenant=tenant, by="seed", spec=spec, any_priority=True
+            at_ms=self.now_ms, request_id=self._desk.request(), tenant=tenant, by="seed", spec=spec, any_priority=True
         )
-        answer = self._decide(event).replies[0].result
+        answer = self._desk.decide(event).replies[0].result
         if not isinstance(answer, JobRow):
             raise Violation(f"{spec.name} of {tenant} is refused: {answer}")
-        self.come_to_rest()
+        self._desk.come_to_rest()
         return answer.job_id
 
     def after(self, delay_ms: Ms, happens: Callable[[], None]) -> None:
@@ -110,7 +99,7 @@ class Site:
             self.agenda.step()
 
     def tick(self) -> None:
-        self._tell(events.Tick(at_ms=self.now_ms))
+        self._desk.tell(events.Tick(at_ms=self.now_ms))
 
     # ---- the fleet
 
@@ -118,16 +107,16 @@ class Site:
         self._names[conn_id] = name
         enrol = events.ProviderEnrol(
             at_ms=self.now_ms,
-            request_id=self._request(),
+            request_id=self._desk.request(),
             provider_id=name,
             machine_id=name,
             token_digest=ADMIN,
             credential_digest=f"credential of {name}",
             credential_id=TokenId(f"credential-{name}"),
         )
-        granted = self._tell(enrol).replies[0].result
+        granted = self._desk.tell(enrol).replies[0].result
         assert isinstance(granted, Enrolled)
-        self._tell(
+        self._desk.tell(
             events.AgentHello(
                 at_ms=self.now_ms,
                 conn_id=conn_id,
@@ -150,45 +139,22 @@ class Site:
         phase = events.AttemptPhase(
             at_ms=self.now_ms, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, phase="running"
         )
-        self._inbox.append(phase)
+        self._desk.say(phase)
 
     def _exit(self, conn_id: ConnId, attempt_id: AttemptId, rank: int, token: LeaseToken, ran_ms: Ms) -> None:
         self._books.ended(attempt_id, rank, self._names[conn_id])
         exit = ExitInfo(cause=EndCause.EXITED, code=0, ran_ms=ran_ms)
-        self._tell(
+        self._desk.tell(
             events.AttemptExited(
                 at_ms=self.now_ms, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, exit=exit
             )
         )
 
-    # ---- the engine
-
-    def _request(self) -> RequestId:
-        self._requests += 1
-        return RequestId(self._requests)
-
-    def _tell(self, event: events.AnyEvent) -> Decision:
-        decision = self._decide(event)
-        self.come_to_rest()
-        return decision
-
-    def come_to_rest(self) -> None:
-        """Agents answer and whoever waits is placed, until nobody has anything more to say in this moment."""
-        for _ in range(PLACES_MAX):
-            while self._inbox:
-                self._decide(self._inbox.popleft())
-            if not self.state.work.place_due:
-                return
-            self._decide(events.Place(at_ms=self.now_ms))
-        raise Violation(f"after {self.elapsed_ms} ms the queue asks for a place for ever")
-
-    def _decide(self, event: events.AnyEvent) -> Decision:
-        self.events += 1
-        decision = decide(self.state, event, POLICY)
+    def _carry_out(self, decision: Decision) -> None:
         for send in decision.sends:
             match send.message:
                 case Grant(attempt_id=attempt_id, rank=rank, token=token):
-                    self._inbox.append(
+                    self._desk.say(
                         events.AgentGranted(
                             at_ms=self.now_ms, conn_id=send.conn_id, attempt_id=attempt_id, rank=rank, token=token
                         )
@@ -197,4 +163,3 @@ class Site:
                     self._launch(send.conn_id, order)
                 case _:
                     pass
-        return decision

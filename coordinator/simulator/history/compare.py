@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from coordinator.core.events import FiguresPublished
 from coordinator.core.ids import Ms
 from coordinator.core.rows import TenantRow
+from coordinator.simulator.desk import NEVER_MS
 from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.fleet import Fleet
-from coordinator.simulator.history.replay import NEVER_MS, Replay, policy_of
+from coordinator.simulator.history.replay import Replay, policy_of
 from coordinator.simulator.history.report import Report, report
 from coordinator.simulator.history.workload import Job
 

@@ -6,7 +6,6 @@ lost when its lease is over. Heartbeats between are left out: nothing that is de
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
@@ -15,9 +14,8 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.commands import Decision, Enrolled, Grant, JobChanged, Launch, Message, Put, StopAttempt
-from coordinator.core.decide import decide
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, RequestId, TokenId
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, TokenId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     ENDED,
@@ -37,6 +35,7 @@ from coordinator.core.rows import (
 )
 from coordinator.core.state import ClusterState
 from coordinator.core.work.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec
+from coordinator.simulator.desk import QUIET, Desk
 from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.fleet import Fleet, Stay
 from coordinator.simulator.history.workload import Job, tenants_of
@@ -51,9 +50,6 @@ IDLE_LOOK_MS: Ms = 3_600_000
 """How often while nothing does."""
 FORGET_MS: Ms = 120_000
 """A machine that is gone for so long, with everything that it ran long lost, is not kept in the tables."""
-NEVER_MS: Ms = 100 * 366 * 86_400_000
-PLACES_MAX = 10_000
-"""Place events in a row: more is a scheduler that never comes to rest."""
 ADMIN = "admin"
 PROMISES = Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True)
 EXITS, DIES, CLOSES, ARRIVES, SUBMITS, TICKS = range(6)
@@ -62,18 +58,7 @@ EXITS, DIES, CLOSES, ARRIVES, SUBMITS, TICKS = range(6)
 
 def policy_of(rank: str, forecast_stale_ms: Ms) -> Policy:
     """The usual policy, but that silence alone means nothing: who is gone is told by its history."""
-    return Policy(
-        rank=rank,
-        heartbeat_interval_ms=NEVER_MS,
-        heartbeat_budget_per_s=1e12,
-        lost_after_ms=NEVER_MS,
-        beat_save_every_ms=NEVER_MS,
-        alive_every_ms=NEVER_MS,
-        stall_ms=NEVER_MS,
-        outage_ms=NEVER_MS,
-        forecast_stale_ms=forecast_stale_ms,
-        rank_every_ms=RANK_MS,
-    )
+    return replace(QUIET, rank=rank, forecast_stale_ms=forecast_stale_ms, rank_every_ms=RANK_MS)
 
 
 def spec_of(job: Job) -> JobSpec:
@@ -111,7 +96,6 @@ class Replay:
         """`jobs` by the time of their submission. Nothing happens from `end_ms` on. O(stays + jobs)."""
         self.books = Books()
         self.now_ms: Ms = fleet.from_ms
-        self.decisions = 0
         self.settled: dict[WorkState, int] = {}
         """Jobs that ended, as the scheduler has it."""
         self._fleet, self._jobs, self._policy, self._end_ms = fleet, jobs, policy, end_ms
@@ -119,10 +103,10 @@ class Replay:
         self._by_conn: dict[ConnId, Node] = {}
         self._names: dict[ConnId, ProviderId] = {}
         self._agenda: list[tuple[Ms, int, int, Callable[[], None]]] = []
-        self._posted = self._requests = self._boots = self._next_job = 0
-        self._inbox: deque[events.AnyEvent] = deque()
+        self._posted = self._boots = self._next_job = 0
         self._state = ClusterState.load("replay", self._rows(tenants), 1, 1)
-        self._tell(events.Boot(at_ms=self.now_ms))
+        self._desk = Desk(self._state, policy, lambda: self.now_ms, self._carry_out)
+        self._desk.tell(events.Boot(at_ms=self.now_ms))
         for stay in fleet.stays:
             self._at(stay.began_ms, ARRIVES, partial(self._arrive, stay))
         if jobs:
@@ -141,7 +125,12 @@ class Replay:
 
     def tell(self, figures: events.FiguresPublished) -> None:
         """What analytics knows by now."""
-        self._tell(replace(figures, at_ms=self.now_ms))
+        self._desk.tell(replace(figures, at_ms=self.now_ms))
+
+    @property
+    def decisions(self) -> int:
+        """Events that were decided."""
+        return self._desk.decided
 
     @property
     def idle(self) -> bool:
@@ -162,10 +151,6 @@ class Replay:
         self._posted += 1
         heappush(self._agenda, (at_ms, kind, self._posted, happens))
 
-    def _request(self) -> RequestId:
-        self._requests += 1
-        return RequestId(self._requests)
-
     # ---- what happens to machines
 
     def _arrive(self, stay: Stay) -> None:
@@ -181,7 +166,7 @@ class Replay:
         self._names[node.conn_id] = name
         if stay.ended_ms is not None:
             self._at(stay.ended_ms, DIES, partial(self._die, node, node.conn_id))
-        self._tell(
+        self._desk.tell(
             events.AgentHello(
                 at_ms=self.now_ms,
                 conn_id=node.conn_id,
@@ -200,10 +185,10 @@ class Replay:
     def _enrol(self, name: ProviderId) -> None:
         pool = self._fleet.machines[name].pool
         if pool not in self._state.pools and pool != "default":
-            self._tell(events.PoolCreate(at_ms=self.now_ms, request_id=self._request(), name=pool))
+            self._desk.tell(events.PoolCreate(at_ms=self.now_ms, request_id=self._desk.request(), name=pool))
         enrol = events.ProviderEnrol(
             at_ms=self.now_ms,
-            request_id=self._request(),
+            request_id=self._desk.request(),
             provider_id=name,
             machine_id=name,
             token_digest=ADMIN,
@@ -211,7 +196,7 @@ class Replay:
             credential_id=TokenId(f"credential-{name}"),
             pool=pool,
         )
-        granted = self._tell(enrol).replies[0].result
+        granted = self._desk.tell(enrol).replies[0].result
         assert isinstance(granted, Enrolled), f"{name} is not enrolled: {granted}"
 
     def _die(self, node: Node, conn_id: ConnId) -> None:
@@ -221,7 +206,7 @@ class Replay:
         if node.runs:
             held = tuple(dict.fromkeys(attempt_id for attempt_id, _ in node.runs))
             beat = events.Beat(conn_id=conn_id, received_ms=self.now_ms, attempts=held, seq=1)
-            self._tell(events.Heartbeats(at_ms=self.now_ms, beats=(beat,)))
+            self._desk.tell(events.Heartbeats(at_ms=self.now_ms, beats=(beat,)))
         node.alive = False
         for attempt_id, rank in node.runs:
             self.books.ended(attempt_id, rank, self.now_ms, well=False)
@@ -233,7 +218,7 @@ class Replay:
         """It is gone for long: it enrols again when it is back. Only who is there is looked at by every placement."""
         name = self._names[conn_id]
         if node.conn_id == conn_id and self._nodes.pop(name, None) is not None:
-            self._tell(events.ProviderForget(at_ms=self.now_ms, request_id=self._request(), provider_id=name))
+            self._desk.tell(events.ProviderForget(at_ms=self.now_ms, request_id=self._desk.request(), provider_id=name))
 
     def _close(self, node: Node, conn_id: ConnId) -> None:
         """Its silence is noticed."""
@@ -241,7 +226,7 @@ class Replay:
             return
         node.connected = False
         del self._by_conn[conn_id]
-        self._tell(events.LinkClosed(at_ms=self.now_ms, conn_id=conn_id))
+        self._desk.tell(events.LinkClosed(at_ms=self.now_ms, conn_id=conn_id))
 
     # ---- what happens to work
 
@@ -251,21 +236,21 @@ class Replay:
         if self._next_job < len(self._jobs):
             self._at(self._jobs[self._next_job].at_ms, SUBMITS, self._submit)
         submit = events.JobSubmit(
-            at_ms=self.now_ms, request_id=self._request(), tenant=job.tenant, by="replay", spec=spec_of(job)
+            at_ms=self.now_ms, request_id=self._desk.request(), tenant=job.tenant, by="replay", spec=spec_of(job)
         )
-        answer = self._decide(submit).replies[0].result
+        answer = self._desk.decide(submit).replies[0].result
         if isinstance(answer, JobRow):
             self.books.submitted(answer.job_id, job)
         else:
             assert isinstance(answer, CoordError)
             self.books.refusals.append(answer.message)
-        self._come_to_rest()
+        self._desk.come_to_rest()
 
     def _exit(self, node: Node, attempt_id: AttemptId, rank: int, token: LeaseToken) -> None:
         """It came to its end, if it still runs there."""
         if node.runs.get((attempt_id, rank)) == token:
             self._ends(node, attempt_id, rank, token, well=True)
-            self._come_to_rest()
+            self._desk.come_to_rest()
 
     def _ends(self, node: Node, attempt_id: AttemptId, rank: int, token: LeaseToken, *, well: bool) -> None:
         ran_ms: Ms = 0
@@ -273,7 +258,7 @@ class Replay:
             ran_ms = self.now_ms - self.books.records[attempt_id[0]].running[rank]
             self.books.ended(attempt_id, rank, self.now_ms, well=well)
         cause = EndCause.EXITED if well else EndCause.STOPPED
-        self._inbox.append(
+        self._desk.say(
             events.AttemptExited(
                 at_ms=self.now_ms,
                 conn_id=node.conn_id,
@@ -286,32 +271,15 @@ class Replay:
 
     def _look(self) -> None:
         """Time goes by: the next look is soon while something waits."""
-        self._tell(events.Tick(at_ms=self.now_ms))
+        self._desk.tell(events.Tick(at_ms=self.now_ms))
         self._at(self.now_ms + (LOOK_MS if self._state.work.queue else IDLE_LOOK_MS), TICKS, self._look)
 
     def _tick(self) -> None:
-        self._tell(events.Tick(at_ms=self.now_ms))
+        self._desk.tell(events.Tick(at_ms=self.now_ms))
 
-    # ---- the engine
+    # ---- what was decided
 
-    def _tell(self, event: events.AnyEvent) -> Decision:
-        decision = self._decide(event)
-        self._come_to_rest()
-        return decision
-
-    def _come_to_rest(self) -> None:
-        """Agents answer, whoever waits is placed, until nobody has anything more to say in this moment."""
-        for _ in range(PLACES_MAX):
-            while self._inbox:
-                self._decide(self._inbox.popleft())
-            if not self._state.work.place_due:
-                return
-            self._decide(events.Place(at_ms=self.now_ms))
-        raise AssertionError(f"the scheduler asks for a place for ever at {self.now_ms}")
-
-    def _decide(self, event: events.AnyEvent) -> Decision:
-        self.decisions += 1
-        decision = decide(self._state, event, self._policy)
+    def _carry_out(self, decision: Decision) -> None:
         for write in decision.writes:
             if isinstance(write, Put):
                 self._appoint(write.row)
@@ -324,7 +292,6 @@ class Replay:
         for note in decision.notes:
             if isinstance(note, JobChanged) and note.row.state in ENDED:
                 self.settled[note.row.state] = self.settled.get(note.row.state, 0) + 1
-        return decision
 
     def _appoint(self, row: Row) -> None:
         """Something is due at a moment that the scheduler wrote down: it is told of the time then."""
@@ -346,7 +313,7 @@ class Replay:
                 answer: events.AnyEvent = events.AgentGranted(
                     at_ms=self.now_ms, conn_id=node.conn_id, attempt_id=attempt_id, rank=rank, token=token
                 )
-                self._inbox.append(answer)
+                self._desk.say(answer)
             case Launch(attempt_id=attempt_id, rank=rank, token=token):
                 self._launch(node, attempt_id, rank, token)
             case StopAttempt(attempt_id=attempt_id, token=token):
@@ -365,4 +332,4 @@ class Replay:
         phase = events.AttemptPhase(
             at_ms=self.now_ms, conn_id=node.conn_id, attempt_id=attempt_id, rank=rank, token=token, phase="running"
         )
-        self._inbox.append(phase)
+        self._desk.say(phase)
