@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from typing import NoReturn, TypeVar
 
@@ -203,7 +203,7 @@ class DiskBlobs:
         return await self._run(self._readers, lambda: self._read(tenant, digest, limit))
 
     async def remove(self, gone: Sequence[tuple[TenantName, str]]) -> int:
-        """What is removed while a backup is made stays until that is done, and counts 0 here."""
+        """What is removed while a backup is made is gone for all but that, until it is done, and counts 0 here."""
         return await self._run(self._writers, lambda: self._remove(gone))
 
     async def stored(
@@ -226,12 +226,10 @@ class DiskBlobs:
                 await self._run(self._writers, lambda: self._remove_put_off(put_off))
 
     def _found(self, tenant: TenantName, digest: str) -> tuple[int, os.stat_result]:
-        try:
-            return self._tree.open_blob(tenant, digest)
-        except FileNotFoundError:
-            raise CoordError(
-                Code.NOT_FOUND, f"tenant {tenant} has no blob {digest}", "it was collected, or never uploaded"
-            ) from None
+        if (tenant, digest) not in self._put_off:
+            with suppress(FileNotFoundError):
+                return self._tree.open_blob(tenant, digest)
+        raise CoordError(Code.NOT_FOUND, f"tenant {tenant} has no blob {digest}", "it was collected, or never uploaded")
 
     def _read(self, tenant: TenantName, digest: str, limit: int) -> bytes:
         fd, status = self._found(tenant, digest)
@@ -266,8 +264,10 @@ class DiskBlobs:
                     self._tree.remove_blob(*place)
 
     def _stored(self, unchanged_since_ms: Ms, limit: int, after: tuple[str, str]) -> list[tuple[TenantName, str]]:
-        found = self._tree.blobs(after)
-        return list(islice(((tenant, digest) for tenant, digest, _, ms in found if ms < unchanged_since_ms), limit))
+        with self._names:
+            removed = frozenset(self._put_off)
+        found = ((tenant, digest) for tenant, digest, _, ms in self._tree.blobs(after) if ms < unchanged_since_ms)
+        return list(islice((place for place in found if place not in removed), limit))
 
     # ---- threads
 

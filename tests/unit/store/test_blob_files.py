@@ -220,16 +220,21 @@ def test_more_pieces_than_one_call_of_the_kernel_takes(tmp_path: Path) -> None:
 
 
 def test_bytes_go_away_only_when_no_backup_needs_them(tmp_path: Path) -> None:
-    """Removed meanwhile they stay until it is done, and longer when they were published anew."""
+    """Removed meanwhile their files stay until it is done, found by nobody else; published anew they are there."""
     data = DataDir(tmp_path / "data")
 
     async def story(blobs: DiskBlobs) -> None:
         one, two = await put(blobs, b"one", "1" * 32), await put(blobs, b"two", "2" * 32)
         async with blobs.kept(), blobs.kept():
             assert 0 == await blobs.remove([(A, one), (A, two)])
-            assert b"one" == await blobs.read(A, one, 9)
+            assert (data.blobs / A / one[:2] / one).exists()
+            assert Code.NOT_FOUND is (await refused(blobs.open_blob(A, one))).code, (
+                "whose row is gone may not count on it"
+            )
+            assert [] == await blobs.stored(1 << 60, 9)
             await put(blobs, b"two", "3" * 32)
-        assert Code.NOT_FOUND is (await refused(blobs.read(A, one, 9))).code
+            assert b"two" == await blobs.read(A, two, 9)
+        assert not (data.blobs / A / one[:2] / one).exists()
         assert b"two" == await blobs.read(A, two, 9)
         assert 3 == await blobs.remove([(A, two)])
 
