@@ -341,14 +341,14 @@ class Attempts:
         now = held.now
         if self._say is None:
             return
+        if held.now.phase == "exited" and (last := self._tending.last_report(now)) is not None:
+            self._say(last)
         match held.phase:
             case "leased":
                 self._say(wire.Granted(attempt=now.attempt, rank=now.rank, token=now.token))
             case "staging" | "running" | "frozen" | "uploading" as phase:
                 self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase))
             case "exited":
-                if (last := self._tending.reports.last(held.key)) is not None:
-                    self._say(last)
                 self._say(wire.Exited(attempt=now.attempt, rank=now.rank, token=now.token, exit=exit_of(held.exit)))
         held.said = held.phase
         self._say_again_after(held, boot_s())

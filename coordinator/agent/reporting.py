@@ -23,12 +23,15 @@ class Reports(Teller):
 
     def __init__(self) -> None:
         super().__init__()
+        self.heard: set[Key] = set()
+        """Of whom there were reports by lines."""
         self._scans: dict[Key, tuple[LineScan, LineScan]] = {}
         self._files: dict[Key, tuple[int, int]] = {}
         """Inode and time of the progress file that was read last."""
 
     def drop(self, key: Key) -> None:
         super().drop(key)
+        self.heard.discard(key)
         self._scans.pop(key, None)
         self._files.pop(key, None)
 
@@ -39,18 +42,21 @@ class Reports(Teller):
         scans = self._scans.get(key)
         if scans is None:
             scans = self._scans[key] = LineScan(), LineScan()
-        return scans[stream].feed(offset, data)
+        report = scans[stream].feed(offset, data)
+        if report is not None:
+            self.heard.add(key)
+        return report
 
     def seen(self, key: Key) -> tuple[int, int]:
         """Up to where its streams were looked at."""
         scans = self._scans.get(key)
         return (scans[0].at, scans[1].at) if scans is not None else (0, 0)
 
-    def read_tails(self, now: channel.Now, seen: tuple[int, int]) -> list[_Piece]:
-        """What its streams hold beyond what was looked at: as much of it as may be."""
+    def read_tails(self, now: channel.Now, seen: tuple[int, int], most: int = TAIL_BYTES) -> list[_Piece]:
+        """What its streams hold beyond what was looked at: the last `most` bytes of each at most."""
         pieces: list[_Piece] = []
         for stream, (name, length) in enumerate(zip(STREAMS, (now.out_bytes, now.err_bytes), strict=True)):
-            offset = max(seen[stream], length - TAIL_BYTES)
+            offset = max(seen[stream], length - most)
             if offset < length:
                 pieces.append((stream, offset, _read(Path(now.directory, name), offset, length - offset)))
         return pieces

@@ -42,6 +42,8 @@ LOOK_EVERY_S = 0.2
 """How often it is looked for what programs say by files."""
 LAST_S = 600.0
 """For the last checkpoint of a program that failed to reach the coordinator; then its end is told without."""
+LAST_WORDS_BYTES = 4_096
+"""Of each stream of a program that reports by lines are looked at once more at its end."""
 UNASKED_S = 5.0
 """What a program that may know of no checkpoints is given to write one before it is ended."""
 FILES_EVERY = 5
@@ -170,6 +172,21 @@ class Tending:
         one = self._tended.get(key)
         if one is not None and one.stall is not None:
             one.stall.reported(boot_s())
+
+    def last_report(self, now: channel.Now) -> wire.Progress | None:
+        """What was said at the very end and not told: its end is about to be."""
+        key = now.attempt, now.rank
+        if key in self.reports.heard:
+            for piece in self.reports.read_tails(now, self.reports.seen(key), LAST_WORDS_BYTES):
+                self.on_log(key, now.token, *piece)
+        for _, which, text in self.reports.read_files([(key, self._place_of(now))]):
+            report = self.reports.on_file(key, which, text)
+            if report is not None:
+                self.reports.put(key, now.token, report)
+        return self.reports.last(key)
+
+    def _place_of(self, now: channel.Now) -> str:
+        return f"{self._work}/{now.directory.rpartition('/')[2]}"
 
     def on_log(self, key: Key, token: LeaseToken, stream: int, offset: int, data: bytes) -> None:
         """Bytes of its log, on their way or found on the disk."""
@@ -322,7 +339,7 @@ class Tending:
                 saver.on_ready(ready)
 
     async def _look_at_files(self, running: Mapping[Key, channel.Now]) -> None:
-        places = [(key, f"{self._work}/{now.directory.rpartition('/')[2]}") for key, now in running.items()]
+        places = [(key, self._place_of(now)) for key, now in running.items()]
         for key, which, text in await asyncio.to_thread(self.reports.read_files, places):
             report = self.reports.on_file(key, which, text)
             if report is not None:
