@@ -49,7 +49,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True):
     place_writes_max: int = 12_000
     """Rows that wait for the disk; beyond, nothing more is placed for now. 512 leases are some 2,000 rows; a
     third of the rows wrote a seventh more bytes and took a seventh longer."""
-    commits_per_s: float = 100.0
+    commits_per_s: float = 50.0
     """Commits that nobody waits for by name: beyond, decisions gather. A commit costs some 0.8 ms of CPU whatever is in
     it, ten short tasks' worth."""
     commits_burst: float = 50.0
