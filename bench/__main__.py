@@ -25,6 +25,7 @@ BENCHES = (
     "commit",
     "decisions",
     "log_store",
+    "blobs",
     "restart",
     "logs",
     "placement",

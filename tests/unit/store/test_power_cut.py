@@ -1,10 +1,11 @@
-"""The power goes: what was acknowledged of jobs and of logs is on the disk, on a file system that forgets the rest."""
+"""The power goes: what was acknowledged of jobs, logs and blobs is there, on a file system that forgets the rest."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
 import os
+import random
 import shutil
 import struct
 import subprocess
@@ -13,10 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from coordinator.core.commands import Put
+from coordinator.core.data.rows import BlobRow
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import JobId
+from coordinator.core.ids import Digest, JobId, TenantName
 from coordinator.core.rows import WorkState
 from coordinator.ports import LogKey, LogWrite
 from store.durable import DiskStore
@@ -27,6 +30,7 @@ SHUT_DOWN = 0x8004587D
 """EXT4_IOC_SHUTDOWN: from now on every write fails, and what was not synced is lost."""
 NO_FLUSH = struct.pack("I", 2)
 STREAMS = 6
+TENANT = TenantName("t")
 
 
 class Disk:
@@ -122,5 +126,59 @@ def test_nothing_acknowledged_goes_with_the_power(disk: Disk) -> None:
                 assert len(data) == sum(mark.length for mark in marks)
         assert 7 * STREAMS <= sum(map(len, acknowledged.values()))
         assert () == (await store.check()).problems
+
+    home.run(look)
+
+
+def content_of(number: int) -> bytes:
+    return random.Random(number).randbytes(150_000 + number)
+
+
+async def publish_until(store: DiskStore, disk: Disk, acknowledged: list[int]) -> None:
+    """Blob after blob, several at once, each counted when its row is durable; the power goes amid the seventh round."""
+
+    async def one(number: int) -> None:
+        content, upload_id = content_of(number), f"{number:032x}"
+        await store.blob_files.begin(upload_id, len(content))
+        await store.blob_files.write(upload_id, 0, [content])
+        digest, _, size = await store.blob_files.finish(upload_id, TENANT, "", "")
+        row = BlobRow(tenant=TENANT, digest=Digest(digest), size=size, created_at_ms=1, touched_ms=1)
+        async with alone:
+            await store.commit([Put(row)])
+        acknowledged.append(number)
+
+    alone = asyncio.Lock()
+    for begin in range(0, 400, STREAMS):
+        ones = [asyncio.ensure_future(one(number)) for number in range(begin, begin + STREAMS)]
+        if begin == 6 * STREAMS:
+            disk.cut_power()
+        for answer in await asyncio.gather(*ones, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer
+
+
+def test_no_published_blob_goes_with_the_power(disk: Disk) -> None:
+    """Its row, its name, the directories that lead to it and every byte are there; no row is without its bytes."""
+    home = DiskHome(disk.path / "data")
+    acknowledged: list[int] = []
+
+    async def until_the_cut(store: DiskStore) -> None:
+        with pytest.raises((CoordError, sqlite3.Error)):
+            await publish_until(store, disk, acknowledged)
+
+    with suppress(CoordError, OSError):
+        home.run(until_the_cut)
+    assert 6 * STREAMS <= len(acknowledged) < 400
+    disk.unmount()
+    disk.mount()
+
+    async def look(store: DiskStore) -> None:
+        rows = {row.digest: row for row in await store.list_blobs(None, 999)}
+        for number in acknowledged:
+            content = content_of(number)
+            assert content == await store.blob_files.read(TENANT, blake3(content).hexdigest(), len(content))
+            assert blake3(content).hexdigest() in rows
+        problems = (await store.check()).problems
+        assert [] == [problem for problem in problems if "account" not in problem]
 
     home.run(look)
