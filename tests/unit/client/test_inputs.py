@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,18 @@ def test_a_directory_with_too_many_files_is_refused_before_it_is_hashed(home: Pa
         (home / "data" / f"{i}").touch()
     with pytest.raises(JobError, match=f"more than {FILES_MAX} files"):
         staged({"inputs": ["./data"]}, home, look, lambda _what, _size: pytest.fail("hashed"))
+
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "examples").glob("*/job.toml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.parent.name)
+def test_every_example_is_a_job_whose_files_are_there(example: Path) -> None:
+    """What people copy works."""
+    made = prepared(tomllib.loads(example.read_text()), example.parent)
+    assert made.files
+
+
+def test_there_are_examples() -> None:
+    """The test above has something to look at."""
+    assert EXAMPLES
