@@ -628,7 +628,7 @@ class AuditRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag
     mono_ns: int
     """CLOCK_BOOTTIME of the head node: differences within one boot are exact."""
     entity: str
-    """`job`, `step`, `task`, `attempt`, `provider`, `token`, `pool`."""
+    """`job`, `step`, `task`, `attempt`, `result`, `checkpoint`, `artifact`, `provider`, `token`, `pool`, `tenant`."""
     subject: str
     """Its id as people have it: `12`, `12.0`, `12.0.7`, `12.0.7.2`, a provider's id."""
     after: str

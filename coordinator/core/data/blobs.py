@@ -100,11 +100,13 @@ def all_there(
 
 
 def on_touch(state: ClusterState, event: BlobsTouch, policy: Policy, out: Decision) -> None:
-    for row in event.known:
-        found = find(state, row.tenant, row.digest, row)
-        if found is None:
-            raise CoordError(Code.INCOMPLETE, f"blob {row.digest} was removed this moment", "ask again")
-        refer(state, found, policy, out)
+    found = [find(state, row.tenant, row.digest, row) for row in event.known]
+    there = [row for row in found if row is not None]
+    if len(there) < len(found):
+        gone = event.known[found.index(None)]
+        raise CoordError(Code.INCOMPLETE, f"blob {gone.digest} was removed this moment", "ask again")
+    for row in there:
+        refer(state, row, policy, out)
     out.replies.append(Reply(event.request_id, None))
 
 

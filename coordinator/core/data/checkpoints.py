@@ -11,7 +11,7 @@ from coordinator.core import audit
 from coordinator.core.commands import Decision, Put, Reply
 from coordinator.core.data.answers import CheckpointTaken
 from coordinator.core.data.blobs import all_there, refer
-from coordinator.core.data.claims import Claimed, claimed
+from coordinator.core.data.claims import Claimed, claimed, still_wanted
 from coordinator.core.data.events import AttemptRestored, CheckpointDamaged, CheckpointPublished
 from coordinator.core.data.outcomes import holder_of_checkpoint
 from coordinator.core.data.rows import CheckpointRow, HoldRow
@@ -28,7 +28,7 @@ MEAN_OF = 4
 
 def on_published(state: ClusterState, event: CheckpointPublished, policy: Policy, out: Decision) -> None:
     """One more, or the newest one again."""
-    found = claimed(state, event.claim)
+    found = still_wanted(state, event.claim)
     _check(found, event, policy)
     job, step, task, attempt = found
     if event.manifest == task.row.manifest and task.row.checkpoint in task.row.checkpoints:

@@ -45,6 +45,14 @@ def claimed(state: ClusterState, claim: Claim, *, reserved: bool = False) -> Cla
     return Claimed(*home, attempt)
 
 
+def still_wanted(state: ClusterState, claim: Claim) -> Claimed:
+    """The same, of one whose work is still wanted: what is being cancelled saves and sends nothing more."""
+    found = claimed(state, claim)
+    if found.task.cancelling:
+        raise stale(claim)
+    return found
+
+
 def is_theirs(attempt: Attempt, claim: Claim) -> bool:
     """The token is this attempt's, and the rank is on the provider that claims it."""
     row = attempt.row

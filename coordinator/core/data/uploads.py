@@ -8,7 +8,7 @@ from __future__ import annotations
 from coordinator.core.commands import Decision, Delete, Put, Reply
 from coordinator.core.data.answers import UploadGone, UploadOpened
 from coordinator.core.data.blobs import find, publish, refer
-from coordinator.core.data.claims import claimed
+from coordinator.core.data.claims import still_wanted
 from coordinator.core.data.events import UploadDone, UploadDrop, UploadOpen
 from coordinator.core.data.live import twin_of
 from coordinator.core.data.loading import add_upload
@@ -26,7 +26,7 @@ def on_open(state: ClusterState, event: UploadOpen, policy: Policy, out: Decisio
     """What is there already, what was opened already, or a new one."""
     tenant, job, attempt_id = event.tenant, None, None
     if event.claim is not None:
-        found = claimed(state, event.claim)
+        found = still_wanted(state, event.claim)
         job, attempt_id, tenant = found.job, event.claim.attempt_id, found.job.row.tenant
     else:
         known_tenant(state, tenant)

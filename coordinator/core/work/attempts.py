@@ -21,7 +21,7 @@ from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants import metering
 from coordinator.core.tenants.account import hold_for, let_go
-from coordinator.core.tenants.charging import charge_exit, charge_lost, last_heard_ms
+from coordinator.core.tenants.charging import charge_exit, charge_lost
 from coordinator.core.work.endings import end_task, rank_freed, stop, take_back
 from coordinator.core.work.leases import (
     drop_if_free,
@@ -194,7 +194,9 @@ def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, pol
         move_attempt(state, attempt, AttemptState.RUNNING, out, why="thawed", by=by)
     elif row.state is AttemptState.STAGING and all(r.running or r.exit is not None for r in row.ranks):
         begin(state, attempt, by, out)
-    if phase == "uploading" and attempt.row.state is AttemptState.RUNNING and attempt.row.reason != UPLOADING:
+    row = attempt.row
+    uploads = phase == "uploading" and row.state is AttemptState.RUNNING and row.ranks[rank].exit is None
+    if uploads and row.reason != UPLOADING:
         put_attempt(attempt, out, reason=UPLOADING)
 
 
@@ -445,17 +447,21 @@ def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by
 
 
 def lost_work_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
-    """How much of what it did until its end, as far as that was heard of, no checkpoint has. None: it never began."""
+    """How much of what it did until its end no checkpoint has. None: it never began.
+
+    The end of one that nobody saw end is that of its session: when it broke, or one interval after its last heartbeat.
+    """
     began_ms = attempt.row.started_at_ms
     if began_ms is None:
         return None
-    ended_ms = began_ms
+    ended_ms, doubted_ms = began_ms, attempt.row.doubted_at_ms
     for rank, row in enumerate(attempt.row.ranks):
         if row.exit is not None and row.exit.ran_ms:
-            ended_ms = max(ended_ms, min(began_ms + row.exit.ran_ms, state.now_ms))
+            rank_ms = began_ms + row.exit.ran_ms
         else:
-            heard_ms = last_heard_ms(state, row.provider_id)
-            ended_ms = max(ended_ms, min(attempt.renewed_ms[rank], heard_ms or state.now_ms))
+            rank_ms = attempt.unseen_ms.get(rank, attempt.renewed_ms[rank]) + state.interval_ms
+            rank_ms = rank_ms if doubted_ms is None else min(rank_ms, doubted_ms)
+        ended_ms = max(ended_ms, min(rank_ms, state.now_ms))
     task = state.work.task(attempt.row.task_id)
     return max(0, ended_ms - saved_to_ms(task.row if task is not None else None, began_ms))
 

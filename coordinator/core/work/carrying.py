@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Set
 
+from msgspec.structs import replace
+
 from coordinator.core.ids import JobId, Ms
 from coordinator.core.queue.capacity import count_behind
 from coordinator.core.queue.image import carry_queue
@@ -56,6 +58,9 @@ def _carry_attempt(accounts: Accounts, before: Attempt | None, attempt: Attempt,
     attempt.renewed_ms, attempt.unseen_ms = list(before.renewed_ms), dict(before.unseen_ms)
     attempt.terms_ms = [min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks]
     attempt.granted_ms = before.granted_ms
+    attempt.told_ms, attempt.paced = before.told_ms, before.paced
+    if before.row.progress is not None:
+        attempt.row = replace(attempt.row, progress=before.row.progress)
     if attempt.row.state is AttemptState.IN_DOUBT:  # else the next tick doubts it again
         attempt.silent = set(before.silent)
     if attempt.tenant != before.tenant and counted(attempt.row):

@@ -54,6 +54,8 @@ class AttemptMemory(Struct, frozen=True, gc=False, kw_only=True):
     shrinks: tuple[tuple[int, int, Ms], ...]
     tenant: TenantName
     unseen: tuple[tuple[int, Ms], ...] = ()
+    told_ms: Ms = 0
+    paced: tuple[Ms, float] | None = None
 
 
 class LoadMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -156,6 +158,8 @@ def _attempt_memory(attempt: Attempt) -> AttemptMemory:
         shrinks=tuple((rank, seq, term) for rank, (seq, term) in sorted(attempt.shrinks.items())),
         tenant=attempt.tenant,
         unseen=tuple(sorted(attempt.unseen_ms.items())),
+        told_ms=attempt.told_ms,
+        paced=attempt.paced,
     )
 
 
@@ -213,3 +217,4 @@ def _restore_attempt(attempt: Attempt, memory: AttemptMemory) -> None:
     attempt.stopping, attempt.silent, attempt.granted_ms = memory.stopping, set(memory.silent), memory.granted_ms
     attempt.shrinks = {rank: (seq, term) for rank, seq, term in memory.shrinks}
     attempt.unseen_ms = dict(memory.unseen)
+    attempt.told_ms, attempt.paced = memory.told_ms, memory.paced

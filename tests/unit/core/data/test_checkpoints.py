@@ -119,9 +119,25 @@ def test_what_is_saved_is_not_lost() -> None:
     depot.run_to(130)
     depot.falls_silent(depot.attempt("1.0.0.1").ranks[0].provider_id)
     depot.run_to(200)
-    assert depot.attempt("1.0.0.1").lost_ms == 40_000, "from 90 s to its last heartbeat at 130 s"
+    assert depot.attempt("1.0.0.1").lost_ms == 45_000, "from 90 s to one interval after its last heartbeat at 130 s"
     depot.exits("1.0.0.2", 3, ran_ms=5_000)
     assert depot.attempt("1.0.0.2").lost_ms == 5_000
+
+
+def test_what_broke_off_is_lost_up_to_that_moment() -> None:
+    """Whether its lease runs out or its agent comes back without it."""
+    for back in (False, True):
+        depot = Depot("a")
+        depot.submit(a_saver())
+        depot.run_to(100)
+        depot.save("1.0.0.1", "v1")
+        depot.at(102)
+        depot.breaks("a")
+        if back:
+            depot.at(104)
+            depot.back("a", empty=True, process="p2")
+        depot.run_to(180)
+        assert depot.attempt("1.0.0.1").lost_ms == 2_000
 
 
 def test_a_term_grows_with_what_is_unsaved() -> None:

@@ -8,6 +8,7 @@ from coordinator.core import commands
 from coordinator.core.data import events as data
 from coordinator.core.data.lasting import left_ms, remaining_ms
 from coordinator.core.ids import ConnId
+from coordinator.core.image import image_of, state_of
 from coordinator.core.rows import LeaseToken
 from coordinator.core.work.jobspec import CheckpointRule
 from tests.depot import Depot, outcome
@@ -78,3 +79,18 @@ def test_those_who_wait_are_told_by_it() -> None:
     (after,) = depot.explain(2).steps
     assert before.eta_ms is not None and after.eta_ms is not None
     assert before.eta_ms - depot.now_ms == 3_500_000 and after.eta_ms - depot.now_ms == 100_000
+
+
+def test_a_full_disk_and_an_image_keep_the_newest_word() -> None:
+    depot = Depot("a")
+    depot.submit(a_job())
+    depot.at(40)
+    says(depot, "1.0.0.1", 0.1)
+    depot.at(41)
+    says(depot, "1.0.0.1", 0.3)
+    depot.disk_was_full()
+    attempt = depot.state.work.attempts[depot.attempt("1.0.0.1").attempt_id]
+    assert attempt.row.progress is not None and attempt.row.progress.fraction == 0.3
+    copy = state_of(image_of(depot.state)).work.attempts[attempt.row.attempt_id]
+    assert (copy.row, copy.told_ms, copy.paced) == (attempt.row, attempt.told_ms, attempt.paced)
+    assert copy.told_ms == depot.now_ms - 1_000

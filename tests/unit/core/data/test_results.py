@@ -176,3 +176,18 @@ def test_a_graph_hands_results_on() -> None:
     depot.submit(a_job(make, take))
     depot.results("1.0.0.1", "x")
     assert depot.states(1, 1) == ["running"]
+
+
+def test_what_is_being_cancelled_sends_nothing_more() -> None:
+    """Unless its result is there already: then it has succeeded."""
+    depot = Depot("a")
+    depot.submit(a_maker(tasks=2))
+    claims = [depot.claim("1.0.0.1"), depot.claim("1.0.1.1")]
+    depot.store("x", claim=claims[0])
+    depot.agents["a"].hears = False
+    depot.cancel(1)
+    depot.agents["a"].hears = True
+    assert refusal(depot.open("y", claim=claims[1])).code is Code.STALE_TOKEN
+    outcome(depot.publish(claims[0], "x"))
+    depot.exits("1.0.1.1")
+    assert [depot.task(task=n).state.value for n in (0, 1)] == ["completed", "cancelled"]
