@@ -56,9 +56,12 @@ def test_the_demo_shows_the_main_job_and_leaves_nothing(tmp_path: Path) -> None:
     assert re.search(r"(1\.1\.\d)\.1 on beta is in doubt", done.out)
     lost, again = re.search(r"^(1\.1\.\d .* lost +beta .*)\n(.*)$", done.out, re.MULTILINE).groups()  # type: ignore[union-attr]
     assert "its lease is over" in lost
-    assert re.search(r"^ +2  completed  (alpha|gamma) .* exit 0$", again.rstrip())
+    assert re.search(r"^ +2  completed  (alpha|gamma) .* exit 0 +\d", again), "it went on from a checkpoint"
     assert re.search(r"^state +completed\ntasks +5/5$", done.out, re.MULTILINE)
+    epochs = re.findall(r"^fold \d, epoch (\d)$", done.out, re.MULTILINE)
+    assert epochs.count("1") == 1, f"what was saved was not done again: {epochs}"
     assert re.search(r"^fold \d done$", done.out, re.MULTILINE)
+    assert 4 == len(re.findall(r"/results/(?:prep/clean.csv|train/\d/model-\d)$", done.out, re.MULTILINE))
     assert re.search(r"^cpus +4 +0 +0 +2 +1.8 ", done.err, re.MULTILINE), "what guests may not is named"
     assert re.search(r"2\.0\.0\.1 .* 0\.0\d+$", done.out, re.MULTILINE), "what they did is charged"
     rows = [line.split() for line in done.out.splitlines() if re.match(r"(server|newcomer)-\d+ +[01]\.\d{3} ", line)]
