@@ -14,14 +14,15 @@ import csv
 import json
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from pathlib import Path
 from random import Random
 
 from bench.schedules import figures
 from coordinator.core.amounts import UNIT, Ask, Share
-from coordinator.core.ids import ProviderId
+from coordinator.core.ids import PoolName, ProviderId
 from coordinator.core.queue.capacity import Offer, add_share, left_over, offer_of, share_of
 from coordinator.core.rows import Resources
 from coordinator.core.work.live import Load
@@ -35,6 +36,10 @@ WORST = 0.5
 LONGEST_MS = 24 * HOUR_MS
 
 
+Kind = tuple[Ask, tuple[PoolName, ...]]
+"""What a job asks for, and where it may run."""
+
+
 class Place:
     """One node as the references see it."""
 
@@ -42,16 +47,25 @@ class Place:
         self.pool, self.offer, self.load = machine.pool, offer_of(machine.resources), Load()
         self.runs: dict[int, tuple[int, Share]] = {}
         """Job: its end by its limit, and what it holds."""
+        self.known: dict[Kind, int | None] = {}
+        """When there is room for one of a kind, as long as nothing begins or ends here."""
 
     def able(self, job: Job) -> bool:
         return not job.pools or self.pool in job.pools
 
     def room_at(self, job: Job, now: int) -> int | None:
         """When there is room for it, by the limits of those that run here; None: never."""
+        kind = job.ask, job.pools
+        if kind not in self.known:
+            self.known[kind] = self._room_at(job)
+        found = self.known[kind]
+        return max(now, found) if found is not None else None
+
+    def _room_at(self, job: Job) -> int | None:
         if not self.able(job) or share_of(self.offer, Load(), job.ask) is None:
             return None
         load = Load(cpus=self.load.cpus, memory=self.load.memory, gpus=list(self.load.gpus))
-        when = now
+        when = 0
         for end, share in sorted(self.runs.values(), key=lambda run: run[0]):
             if share_of(self.offer, load, job.ask) is not None:
                 break
@@ -68,7 +82,8 @@ class Reference:
         self.places = [Place(machine) for machine in fleet.machines.values()]
         self.jobs, self.backfill = jobs, backfill
         self.began = [0] * len(jobs)
-        self.queue: list[int] = []
+        self.waiting: dict[Kind, list[int]] = {}
+        """By kind, in the order of submission."""
         self.ends: list[tuple[int, int, Place]] = []
         self.kept: tuple[int, Place, int] | None = None
         """The head, its place and when it starts there at the latest."""
@@ -76,40 +91,72 @@ class Reference:
     def run(self) -> list[int]:
         """When each job starts."""
         next_job = 0
-        while next_job < len(self.jobs) or self.queue:
+        while next_job < len(self.jobs) or self.waiting:
             arrival = [self.jobs[next_job].at_ms] if next_job < len(self.jobs) else []
             now = min([*arrival, *(end for end, _, _ in self.ends[:1])])
             freed: list[Place] = []
             while self.ends and self.ends[0][0] <= now:
                 _, number, place = heappop(self.ends)
                 add_share(place.load, place.runs.pop(number)[1], -1)
+                place.known.clear()
                 freed.append(place)
-            fresh = len(self.queue)
+            fresh = next_job
             while next_job < len(self.jobs) and self.jobs[next_job].at_ms <= now:
-                self.queue.append(next_job)
+                job = self.jobs[next_job]
+                self.waiting.setdefault((job.ask, job.pools), []).append(next_job)
                 next_job += 1
             self._serve(now, freed, fresh)
         return self.began
 
     def _serve(self, now: int, freed: list[Place], fresh: int) -> None:
-        """Who waited already can only be served by what came free; who is new, by anybody."""
-        left: list[int] = []
-        for at, number in enumerate(self.queue):
-            job = self.jobs[number]
-            blocked = bool(left)
-            among = freed if at < fresh and (not blocked or self.backfill) else self.places
-            if blocked and not self.backfill:
-                left.append(number)
-                continue
-            head_moved = at < fresh and not blocked and (self.kept is None or self.kept[0] != number)
-            place = self._best(job, self.places if head_moved else among, now, blocked)
-            if place is not None:
-                self._start(number, place, now)
-                continue
-            left.append(number)
-            if not blocked and self.backfill:
-                self._keep(number, now)
-        self.queue = left
+        """In the order of submission. Who waited already (below `fresh`) can only be served by what came free, a new
+        one by anybody. What one of a kind did not find none of the same kind finds in this moment: places only fill.
+        The head's place is open to those that end before the head starts: these may find what a longer one did not."""
+        turns = [(numbers[0], 0, kind) for kind, numbers in self.waiting.items()]
+        heapify(turns)
+        full: dict[tuple[Kind, bool], bool] = {}
+        """By kind, and whether they are new: whether the head's place has no room for them either."""
+        begun: dict[Kind, set[int]] = {}
+        blocked = False
+        while turns:
+            number, at, kind = turns[0]
+            job, numbers, new = self.jobs[number], self.waiting[kind], number >= fresh
+            no_room = full.get((kind, new))
+            if no_room:
+                at = len(numbers) if new else bisect_left(numbers, fresh)
+            else:
+                at += 1
+                if no_room is None or (self.kept is not None and now + job.run_ms <= self.kept[2]):
+                    first_time = not new and not blocked and (self.kept is None or self.kept[0] != number)
+                    among = self.places if new or first_time else freed
+                    place = self._best(job, among, now, blocked)
+                    if place is not None:
+                        begun.setdefault(kind, set()).add(number)
+                        self._start(number, place, now)
+                    else:
+                        full[kind, new] = not blocked or self._is_full(job, among, now)
+                        if not blocked and not self.backfill:
+                            break
+                        if not blocked:
+                            self._keep(number, now)
+                            blocked = True
+            if at < len(numbers):
+                heapreplace(turns, (numbers[at], at, kind))
+            else:
+                heappop(turns)
+        for kind, started in begun.items():
+            left = [number for number in self.waiting[kind] if number not in started]
+            if left:
+                self.waiting[kind] = left
+            else:
+                del self.waiting[kind]
+
+    def _is_full(self, job: Job, among: Sequence[Place], now: int) -> bool:
+        """Behind the head there was no room for it: nor would there be for a shorter one."""
+        if self.kept is None or now + job.run_ms <= self.kept[2]:
+            return True
+        place = self.kept[1]
+        return place not in among or share_of(place.offer, place.load, job.ask) is None
 
     def _best(self, job: Job, among: Sequence[Place], now: int, blocked: bool) -> Place | None:
         """The fullest place that has room."""
@@ -134,6 +181,7 @@ class Reference:
         share = share_of(place.offer, place.load, job.ask)
         assert share is not None
         add_share(place.load, share, 1)
+        place.known.clear()
         place.runs[number] = now + job.run_ms, share
         self.began[number] = now
         heappush(self.ends, (now + job.run_ms, number, place))
