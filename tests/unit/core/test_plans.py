@@ -205,3 +205,22 @@ def test_who_comes_to_stand_first_is_planned_anew_though_its_plan_is_young() -> 
     site.run_to(1)
     (plan,) = site.state.work.plans.values()
     assert (early,) == plan.providers and ["1.0.0.1"] == site.running(early)
+
+
+def test_who_is_alone_is_planned_now_and_then_and_at_once_when_somebody_comes() -> None:
+    """A start that nobody could delay is worked out anew every `plan_every_ms` and not in each Place; before anybody
+    behind is looked at, it is."""
+    site = Site("a", "b", offer=TWO, policy=Policy(plan_every_ms=10**9))
+    whole = (Ask(cpus=2 * UNIT),)
+    site.submit(a_job(asks=whole, expected_ms=30_000))
+    site.submit(a_job(asks=(Ask(cpus=UNIT),), time_limit_ms=100 * MINUTE))
+    site.submit(a_job(asks=whole))
+    (plan,) = site.state.work.plans.values()
+    assert 30_000 == plan.start_ms - site.now_ms, "the first time it is planned"
+    site.run_to(40)
+    site.state.work.place_due = True
+    site.run_to(41)
+    assert not site.state.work.plans, "its time is over, and nobody is there whom it could bind"
+    site.submit(a_job(asks=(Ask(cpus=UNIT),), time_limit_ms=300 * MINUTE))
+    (plan,) = site.state.work.plans.values()
+    assert JobId(3) == site.state.work.queue[plan.want].heap[0][0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,7 +21,6 @@ from coordinator.core.rows import (
     Promises,
     Resources,
     Role,
-    SessionRow,
     TokenRow,
     WorkState,
 )
@@ -592,36 +590,6 @@ def test_placing_waits_for_the_disk(tmp_path: Path) -> None:
         await until(lambda: rig.said.count((1, "Grant")) == 4)
 
     with_engine(test, tmp_path, EngineSettings(retry_s=0.0, place_writes_max=1))
-
-
-def _asked(enrolment: events.ProviderEnrol, request_id: RequestId) -> events.ProviderEnrol:
-    return msgspec.structs.replace(enrolment, request_id=request_id)
-
-
-def test_commits_that_nobody_waits_for_gather(tmp_path: Path) -> None:
-    """Beyond `commits_per_s` a decision waits for those that come after it: until somebody asks for an answer, whose
-    commit takes it along at once, or until the time is over."""
-
-    async def test(rig: Rig) -> None:
-        await rig.enrol_and_connect("a", 1)
-        for enrolment in (an_enrolment("b"), an_enrolment("c")):
-            await rig.engine.call(partial(_asked, enrolment))
-        while not rig.store.begun.empty():
-            rig.store.begun.get_nowait()
-        decided = rig.engine.counters.decisions
-        rig.engine.post(a_hello(2, "b"))
-        await rig.decided(decided + 1)
-        assert rig.store.begun.empty() and (2, "Welcome") not in rig.said
-        await rig.pool("lab")
-        together = {type(write.row) for write in await rig.store.next_commit() if isinstance(write, commands.Put)}
-        assert {SessionRow, PoolRow} <= together
-        assert (2, "Welcome") in rig.said
-        rig.engine.post(a_hello(3, "c"))
-        await rig.decided(decided + 3)
-        assert rig.store.begun.empty() and (3, "Welcome") not in rig.said
-        await until(lambda: (3, "Welcome") in rig.said)
-
-    with_engine(test, tmp_path, EngineSettings(retry_s=0.0, commits_per_s=2.0, commits_burst=2.0))
 
 
 def test_a_planned_stop_extends_the_leases_durably_before_it_says_good_bye(tmp_path: Path) -> None:
