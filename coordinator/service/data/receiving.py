@@ -34,6 +34,7 @@ class Receiver:
         CoordError: TOO_LARGE beyond the upload's size, TIMEOUT for one that is too slow, BAD_REQUEST when the
         connection broke, TOO_FAST, STORE_FULL. After any of these what arrived is stored, as far as there was room.
         """
+        body.set_read_chunk_size(self._settings.receive_bytes // 2)  # else reading stops and starts with every piece
         inflow = _Inflow(self._blobs, self._gate, upload, offset)
         loop = asyncio.get_running_loop()
         patience = Patience(self._settings.stall_s, self._settings.rate_min_bytes_per_s, loop.time())
