@@ -223,16 +223,19 @@ class Saver:
         pending.waiting.append(future)
         return await future
 
-    async def last(self, by_itself: bool) -> None:
+    async def last(self, by_itself: bool, just_now: bool) -> None:
         """The program has ended without success: save what it left, if it can be trusted, and send what is not sent.
-        `by_itself`: it was not killed in the middle of something. `run` goes on meanwhile."""
+
+        What nobody vouches for is trusted if it ended `by_itself`, or `just_now` and long enough after its last write:
+        it may have been killed in the middle of one. `run` goes on meanwhile.
+        """
         ready = await asyncio.to_thread(self.look)
         with contextlib.suppress(Unquiet, NotSaved):
             if self.explicit or ready is not None:
                 if ready is not None and ready[:2] != self._ignored:
                     await self._wait_quiet()
                     await self._take(ready.label, _whole_at(ready))
-            else:
+            elif by_itself or just_now:
                 await self._wait_quiet()
                 ended_ns = time.time_ns()
                 still_ns = 0 if by_itself else int(self._still_s() * 1e9)

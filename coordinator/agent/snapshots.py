@@ -81,9 +81,11 @@ def scan(directory: int) -> Scan:
     files: list[Seen] = []
     left_out: list[str] = []
     try:
-        for path, found in beneath.walk(directory, FILES_MAX + 2):
+        for path, found in beneath.walk(directory, 2 * FILES_MAX):
             if path in (READY, WANTED):
                 continue
+            if len(files) >= FILES_MAX:
+                raise CannotSave(f"there are more than {FILES_MAX} files: pack them")
             if not stat.S_ISREG(found.st_mode):
                 left_out.append(path)
                 continue
@@ -94,8 +96,6 @@ def scan(directory: int) -> Scan:
         raise CannotSave(str(error)) from None
     except CoordError as error:
         raise CannotSave(error.message) from None
-    if len(files) > FILES_MAX:
-        raise CannotSave(f"there are more than {FILES_MAX} files: pack them")
     return Scan(tuple(sorted(files)), tuple(left_out))
 
 

@@ -380,9 +380,11 @@ class Tending:
         elif succeeded or one.owed.checkpoint is None or end.cause in (EndCause.START, EndCause.STAGE):
             self._stop_saving(one)
         else:
+            seen = one.saver is not None
             saver = one.saver or self._have_saver(one)
             if saver is not None:
-                self._run_errand(one, partial(self._save_last, one, saver, end))
+                by_itself = end.signal is None and end.code is not None
+                self._run_errand(one, partial(self._save_last, one, saver, by_itself, seen))
         return one.busy
 
     def _stop_saving(self, one: Tended) -> None:
@@ -421,11 +423,11 @@ class Tending:
         found = [grounds.part(place, "COORD_OUTPUT_DIR"), grounds.working(place, one.owed.directory, self._walled)]
         return [ground for ground in found if ground is not None]
 
-    async def _save_last(self, one: Tended, saver: Saver, end: ExitInfo) -> None:
+    async def _save_last(self, one: Tended, saver: Saver, by_itself: bool, just_now: bool) -> None:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LAST_S):
-                    await saver.last(by_itself=end.signal is None and end.code is not None)
+                    await saver.last(by_itself, just_now)
         except Exception as error:
             logger.error("%s is not saved: the agent failed at it", one.now.attempt, exc_info=error)
         finally:
