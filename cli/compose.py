@@ -271,7 +271,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         coordinator_id=coordinator_id,
         loop_lag=lag.recent_ms,
     )
-    watch(alerts, store, engine, heartbeats, relay, analytics, lag)
+    watch(alerts, store, engine, heartbeats, relay, gate, analytics, lag)
     group.create_task(engine.run(), name="engine")
     group.create_task(heartbeats.run(), name="heartbeats")
     group.create_task(relay.run(), name="relay")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from coordinator.ports import Analytics
 from coordinator.service.alerts import Alerts, Probe
+from coordinator.service.data.breaker import State
+from coordinator.service.data.gate import Gate
 from coordinator.service.engine import Engine
 from coordinator.service.heartbeats import HeartbeatWriter
 from coordinator.service.relay.relay import Relay
@@ -25,6 +27,7 @@ def watch(
     engine: Engine,
     heartbeats: HeartbeatWriter,
     relay: Relay,
+    gate: Gate,
     analytics: Analytics,
     lag: LoopLag,
 ) -> None:
@@ -42,6 +45,10 @@ def watch(
         health = analytics.health()
         return None if health.up else f"the analytics worker is down: {health.last_error or 'it is being started'}"
 
+    def shut() -> str | None:
+        view = gate.view()
+        return None if view.state is State.CLOSED else f"transfers of blobs are not let in: {view.why}"
+
     def slow() -> str | None:
         late_ms = lag.recent_ms()
         return f"the loop runs {late_ms:.0f} ms late" if late_ms > LAG_ALERT_MS else None
@@ -56,6 +63,7 @@ def watch(
     alerts.probe("record_set_aside", "rows", unread)
     alerts.probe("heartbeat_loss", "store", dropped)
     alerts.probe("relay_saturated", "logs", saturation(relay))
+    alerts.probe("staging_saturated", "transfers", shut)
     alerts.probe("analytics_down", "worker", lasting(worker))
     alerts.probe("loop_lag", "coordinator", slow)
 

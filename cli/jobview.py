@@ -229,7 +229,10 @@ def lines(tasks: tuple[TaskEntry, ...]) -> list[Line]:
 
 def ended_how(end: ExitEntry) -> str:
     """`exit 3`, `SIGKILL`, `time limit` ..., and what its agent says of it."""
-    words = {"timeout": "time limit", "oom": "out of memory", "log_full": "log full", "start": "not started"}
+    words = {
+        "timeout": "time limit", "oom": "out of memory", "log_full": "log full", "start": "not started",
+        "output": "no output", "stage": "not staged",
+    }  # fmt: skip
     match end.cause:
         case "exited":
             text = f"exit {end.code}"

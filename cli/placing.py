@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cli import humane
+from cli.moving import round_size
 from coordinator.api_types import AttemptEntry, ChoiceEntry, TaskEntry
 
 ATTEMPTS_SAID = 5
@@ -27,6 +28,8 @@ def why_there(attempt: AttemptEntry) -> str:
     said = [": ".join(part for part in (_among(choice.among), _terms(choice)) if part)]
     if attempt.prefetched:
         said.append("lined up behind what ran there")
+    if choice.fetch:
+        said.append(f"{round_size(choice.fetch)} of its inputs had to be fetched")
     if choice.backfilled:
         said.append("let past one ahead of it, whose start it does not delay")
     return "; ".join(said)

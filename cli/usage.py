@@ -10,11 +10,12 @@ import click
 
 from cli import humane, output, terminal
 from cli.completion import live_tenants
+from cli.moving import round_size
 from cli.options import output_option, talks
 from cli.paging import collect
 from cli.quantities import amount_text
 from cli.tenant import left_of, print_use
-from coordinator.api_types import DimensionEntry, Ledger, UsageBy, UsageEntry, Usages
+from coordinator.api_types import DimensionEntry, Ledger, LedgerEntry, UsageBy, UsageEntry, Usages
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 PAGE_MAX = 1000
 SUMS = ("job", "pool", "day", "month", "tenant")
 HOUR_MS = 3_600_000
+MB_S_OF_GB_HOUR = 3_600_000
+"""Megabytes times seconds: a gigabyte kept for an hour."""
 
 
 def _dimension(entry: UsageEntry, name: str) -> DimensionEntry | None:
@@ -66,6 +69,20 @@ NOW = (
 )
 BYTES = {"STORAGE": "storage", "IN": "ingress", "OUT": "egress"}
 """Columns that stand in a table only where some tenant has moved or kept bytes, or may only so many."""
+
+
+def moved_text(charge: LedgerEntry) -> str:
+    """`1.2 GiB`, of storage `3.1 GB hours`: what bytes were charged for, in one hour."""
+    if charge.kind == "storage":
+        return f"{charge.amount / MB_S_OF_GB_HOUR:.3g} GB hours"
+    return round_size(charge.amount)
+
+
+def _run(charge: LedgerEntry, text: str) -> str:
+    """What only charges of what ran have."""
+    return text if charge.kind == "run" else "-"
+
+
 SUMMED = (
     output.Column("", lambda u: u.key),
     output.Column("COST", lambda u: u.cost_text, right=True),
@@ -73,20 +90,25 @@ SUMMED = (
     output.Column("CPU HOURS", lambda u: f"{u.cpu_ms / HOUR_MS:.3f}", right=True),
     output.Column("GPU HOURS", lambda u: f"{u.gpu_ms / HOUR_MS:.3f}", right=True),
     output.Column("CHARGES", lambda u: str(u.charges), right=True),
+    output.Column("IN", lambda u: round_size(u.ingress), right=True, explained="INGRESS"),
+    output.Column("OUT", lambda u: round_size(u.egress), right=True, explained="EGRESS"),
+    output.Column(
+        "GB HOURS", lambda u: f"{u.storage_mb_s / MB_S_OF_GB_HOUR:.3f}", right=True, explained="STORED GB HOURS"
+    ),
 )
 LEDGER = (
     output.Column("CHARGE", lambda c: str(c.seq), right=True),
     output.Column("AT", lambda c: humane.clock(c.at)),
     output.Column("TENANT", lambda c: c.tenant),
-    output.Column("ATTEMPT", lambda c: c.attempt),
+    output.Column("FOR", lambda c: c.attempt if c.kind == "run" else f"{c.kind} of {moved_text(c)}"),
     output.Column("WHERE", lambda c: c.provider_id),
     output.Column("POOL", lambda c: c.pool),
-    output.Column("RAN", lambda c: humane.length(c.ran_ms / 1000), right=True),
-    output.Column("CPUS", lambda c: amount_text("cpus", c.cpus), right=True),
-    output.Column("GPUS", lambda c: amount_text("gpus", c.gpus), right=True),
-    output.Column("MEMORY", lambda c: amount_text("memory", c.memory), right=True),
+    output.Column("RAN", lambda c: _run(c, humane.length(c.ran_ms / 1000)), right=True),
+    output.Column("CPUS", lambda c: _run(c, amount_text("cpus", c.cpus)), right=True),
+    output.Column("GPUS", lambda c: _run(c, amount_text("gpus", c.gpus)), right=True),
+    output.Column("MEMORY", lambda c: _run(c, amount_text("memory", c.memory)), right=True),
     output.Column("COST", lambda c: c.cost_text, right=True),
-    output.Column("RANK", lambda c: str(c.rank), right=True, wide=True),
+    output.Column("RANK", lambda c: _run(c, str(c.rank)), right=True, wide=True),
     output.Column("CPU/H", lambda c: amount_text("budget", c.price.cpu), right=True, wide=True),
     output.Column("GPU/H", lambda c: amount_text("budget", c.price.gpu), right=True, wide=True),
     output.Column("GB/H", lambda c: amount_text("budget", c.price.memory), right=True, wide=True),
@@ -169,7 +191,8 @@ def columns_of(answer: Usages, form: output.Format) -> list[output.Column]:
 
 
 def print_sums(answer: UsageBy, form: output.Format) -> None:
-    columns = (SUMMED[0]._replace(title=answer.by.upper()), *SUMMED[1:])
+    moved = any(one.ingress or one.egress or one.storage_mb_s for one in answer.entries)
+    columns = [SUMMED[0]._replace(title=answer.by.upper()), *(SUMMED[1:] if moved else SUMMED[1:-3])]
     output.listing(answer, columns, form, name=lambda u: str(u.key), empty="nothing was charged")
     if form in ("table", "wide") and len(answer.entries) > 1:
         total = sum(one.cost for one in answer.entries)

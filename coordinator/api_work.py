@@ -93,7 +93,8 @@ class StepEntry(Struct, frozen=True, kw_only=True):
 
 
 class ExitEntry(Struct, frozen=True, kw_only=True):
-    """How a rank ended. `cause`: exited, signalled, timeout, oom, log_full, start, stopped, expired or agent."""
+    """How a rank ended. `cause`: exited, signalled, timeout, oom, log_full, stalled, output, start, stage, stopped,
+    expired or agent."""
 
     cause: str
     code: int | None
@@ -139,6 +140,8 @@ class ChoiceEntry(Struct, frozen=True, kw_only=True):
     """What the forecast rests on: provider, age or none."""
     backfilled: bool
     """It started before one that stands ahead of it, without delaying that one's planned start."""
+    fetch: int = 0
+    """Bytes of its inputs that were not in the caches there."""
 
 
 class ProgressEntry(Struct, frozen=True, kw_only=True):

@@ -144,6 +144,7 @@ def _choice(choice: Choice) -> t.ChoiceEntry:
         fit=choice.fit,
         basis=choice.basis,
         backfilled=choice.backfilled,
+        fetch=choice.fetch,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import click
 import pytest
+from msgspec.structs import replace
 
 from cli import jobdata
 from cli.artifacts import print_artifacts, print_details, where
@@ -22,13 +23,13 @@ from cli.jobview import print_tasks
 from cli.moving import Moving, drawn, round_size
 from cli.standing import share, told
 from cli.transfers import print_transfers
-from cli.usage import print_usage
+from cli.usage import print_ledger, print_sums, print_usage
 from coordinator import api_data as d
 from coordinator import api_types as t
 from coordinator.client import Client
 from coordinator.core.errors import CoordError
 from tests.unit.cli.jobs import AT, a_job, a_task, an_attempt
-from tests.unit.cli.tenants import a_dimension, a_usage
+from tests.unit.cli.tenants import a_charge, a_dimension, a_usage
 
 HEX = "4f1c" * 16
 GIB = 1 << 30
@@ -319,6 +320,21 @@ def test_usage_has_bytes_where_any_were_moved_or_kept(capsys: pytest.CaptureFixt
     head, _, line = capsys.readouterr().out.splitlines()
     assert "STORAGE" in head and "OUT" in head.split() and "IN" not in head.split()
     assert "3 GiB/10 GiB" in line and line.split()[-2:] == ["5", "B"]
+
+
+def test_charges_of_bytes_are_told_as_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    """One by one and summed; what ran has no columns for them."""
+    moved = a_charge(2, kind="egress", amount=3 * GIB, attempt="", cost=0, cost_text="0")
+    kept = a_charge(3, kind="storage", amount=7_200_000, attempt="", cost=0, cost_text="0")
+    print_ledger(t.Ledger(entries=(kept, moved, a_charge())), "table")
+    _, first, second, third = capsys.readouterr().out.splitlines()
+    assert "storage of 2 GB hours" in first and "egress of 3 GiB" in second and "12.0.0.1" in third
+    line = t.UsageLine(key="2026-11-22", cost=0, cost_text="0", ran_ms=0, cpu_ms=0, gpu_ms=0, charges=0)
+    sums = t.UsageBy(by="day", tenant=None, month=None, entries=(line,))
+    print_sums(sums, "table")
+    assert "GB HOURS" not in capsys.readouterr().out
+    print_sums(replace(sums, entries=(replace(line, ingress=GIB, storage_mb_s=1_800_000),)), "table")
+    assert ["1", "GiB", "0", "B", "0.500"] == capsys.readouterr().out.splitlines()[1].split()[-5:]
 
 
 def test_transfers_say_what_is_held_back_and_why(capsys: pytest.CaptureFixture[str]) -> None:

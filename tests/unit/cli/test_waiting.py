@@ -41,6 +41,7 @@ def why(*steps: t.StepWhy) -> t.JobWhy:
         (replace(CHOICE, loss_ms=20), "expected to lose next to nothing of 8h there"),
         (replace(CHOICE, among=1), "the only one that could take it: expected to lose 6m"),
         (replace(CHOICE, backfilled=True), "let past one ahead of it"),
+        (replace(CHOICE, fetch=3 << 30), "3 GiB of its inputs had to be fetched"),
     ],
 )
 def test_the_terms_of_a_choice_are_words(choice: t.ChoiceEntry, words: str) -> None:
