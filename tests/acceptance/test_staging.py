@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,78 +51,108 @@ def cached(agent: Agent) -> list[Path]:
 
 
 @contextmanager
-def gated(tmp_path: Path) -> Iterator[tuple[Client, TollGate, Agent]]:
+def gated(tmp_path: Path) -> Iterator[tuple[Head, Client, TollGate, Agent]]:
     """A coordinator, and an agent that reaches it by the gate alone."""
     with Head(tmp_path) as head, head.start() as client, TollGate(head.url) as gate:
         agent = Agent(tmp_path, head, "w1")
         agent.env = {**agent.env, "COORD_URL": gate.url}
         with agent:
             when_online(client, agent)
-            yield client, gate, agent
+            yield head, client, gate, agent
 
 
-def test_inputs_are_there_when_the_program_starts_and_travel_once(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, TollGate, Agent]]:
+    """One that several tests may use, one after the other."""
+    with gated(tmp_path_factory.mktemp("site")) as (_, client, gate, agent):
+        yield client, gate, agent
+
+
+def test_inputs_are_there_when_the_program_starts_and_travel_once(
+    tmp_path: Path, site: tuple[Client, TollGate, Agent]
+) -> None:
     """Each task has a copy of its own; the next one has it from the cache, unless the cached file was damaged."""
-    with gated(tmp_path) as (client, gate, agent):
-        data = os.urandom(6 * MB)
-        digest = stored(client, tmp_path, data)
-        script = "cat data/in.bin; printf changed | dd of=data/in.bin conv=notrunc 2>&1; rm -r data"
-        before = gate.brought
-        for _ in range(2):
-            assert completed(client, a_job(digest, script), len(data))[: len(data)] == data
-        assert len(data) <= gate.brought - before <= 1.02 * len(data) + 100_000
-        (kept,) = cached(agent)
-        assert kept.read_bytes() == data
-        kept.chmod(0o600)
-        with kept.open("r+b") as file:
-            file.write(b"rotten")
+    client, gate, agent = site
+    data = os.urandom(6 * MB)
+    digest = stored(client, tmp_path, data)
+    script = "cat data/in.bin; printf changed | dd of=data/in.bin conv=notrunc 2>&1; rm -r data"
+    before = gate.brought
+    for _ in range(2):
         assert completed(client, a_job(digest, script), len(data))[: len(data)] == data
-        assert kept.read_bytes() == data
-        assert gate.brought - before >= 2 * len(data)
+    assert len(data) <= gate.brought - before <= 1.02 * len(data) + 100_000
+    kept = next(path for path in cached(agent) if path.name == digest)
+    assert kept.read_bytes() == data
+    kept.chmod(0o600)
+    with kept.open("r+b") as file:
+        file.write(b"rotten")
+    assert completed(client, a_job(digest, script), len(data))[: len(data)] == data
+    assert kept.read_bytes() == data
+    assert gate.brought - before >= 2 * len(data)
 
 
-def test_a_transfer_goes_on_over_cuts_and_a_killed_daemon(tmp_path: Path) -> None:
-    """The link breaks every 8 MB, and the daemon is killed in the middle: one attempt, and hardly a byte twice."""
-    with gated(tmp_path) as (client, gate, agent):
+def test_a_job_that_is_cancelled_while_it_is_staged_ends_cleanly(
+    tmp_path: Path, site: tuple[Client, TollGate, Agent]
+) -> None:
+    """Nothing of it starts; the agent holds nothing any more and takes the next one."""
+    client, gate, agent = site
+    digest = stored(client, tmp_path, os.urandom(8 * MB))
+    before = gate.brought
+    gate.hold_up()
+    mark = tmp_path / "started"
+    job = client.jobs.submit(a_job(digest, f"touch {mark}"))
+    wait_for(lambda: gate.brought - before >= LARGE, "the transfer")
+    client.jobs.cancel(job.job_id)
+    assert client.jobs.wait(job.job_id, timeout_s=20.0).state == "cancelled"
+    wait_for(lambda: AgentControl(agent.state).status().attempts == (), "the agent holding nothing")
+    gate.let_pass()
+    assert completed(client, {"command": ["echo", "next"]}) == b"next\n"
+    assert not mark.exists()
+
+
+def test_a_transfer_goes_on_over_cuts_a_killed_daemon_and_a_killed_coordinator(tmp_path: Path) -> None:
+    """The link breaks every 8 MB, the daemon is killed, then the coordinator: one attempt, and hardly a byte twice."""
+    with gated(tmp_path) as (head, client, gate, agent):
         data = os.urandom(48 * MB)
         digest = stored(client, tmp_path, data)
         before, gate.cut_at = gate.brought, 8 * MB
-        gate.open.clear()
+        gate.hold_up()
         job = client.jobs.submit(a_job(digest, "cksum < data/in.bin"))
         wait_for(lambda: gate.brought - before >= LARGE, "the transfer")
-        shown = wait_for(lambda: AgentControl(agent.state).status().attempts, "the attempt")
-        assert [held.phase for held in shown] == ["staging"]
+        (shown,) = AgentControl(agent.state).status().attempts
+        assert shown.phase == "staging"
         wait_for(lambda: client.jobs.show(job.job_id).tasks[0].state == "staging", "the job being staged")
         killed = agent.daemon_pid()
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: agent.daemon_pid() != killed, "the next daemon")
-        gate.open.set()
-        assert client.jobs.wait(job.job_id, timeout_s=40.0).state == "completed"
-        (task,) = client.jobs.tasks(job.job_id).entries
-        assert (task.attempts, task.failures, task.losses) == (1, 0, 0)
-        assert gate.cuts >= 5
-        told = subprocess.run(["cksum"], input=data, capture_output=True, check=True).stdout
-        assert wait_for(lambda: b"".join(client.jobs.logs(job.job_id)), "the output") == told
+        gate.let_pass()
+        wait_for(lambda: gate.brought - before >= 20 * MB, "more of the transfer")
+        gate.hold_up()
+        head.kill()
+        with head.start() as client:
+            gate.let_pass()
+            assert client.jobs.wait(job.job_id, timeout_s=40.0).state == "completed"
+            (task,) = client.jobs.tasks(job.job_id).entries
+            assert (task.attempts, task.failures, task.losses) == (1, 0, 0)
+            told = subprocess.run(["cksum"], input=data, capture_output=True, check=True).stdout
+            assert wait_for(lambda: b"".join(client.jobs.logs(job.job_id)), "the output") == told
+        assert gate.cuts >= 4
         twice = gate.brought - before - len(data)
         # of the killed daemon nothing below a piece was written; heartbeats and the like are no part of the transfer
         assert twice <= 0.01 * len(data) + LARGE + 200_000, twice
 
 
-def test_a_job_that_is_cancelled_while_it_is_staged_ends_cleanly(tmp_path: Path) -> None:
-    """Nothing of it starts; the agent holds nothing any more and takes the next one."""
-    with gated(tmp_path) as (client, gate, agent):
-        digest = stored(client, tmp_path, os.urandom(8 * MB))
-        before = gate.brought
-        gate.open.clear()
-        mark = tmp_path / "started"
-        job = client.jobs.submit(a_job(digest, f"touch {mark}"))
-        wait_for(lambda: gate.brought - before >= LARGE, "the transfer")
-        client.jobs.cancel(job.job_id)
-        assert client.jobs.wait(job.job_id, timeout_s=20.0).state == "cancelled"
-        wait_for(lambda: AgentControl(agent.state).status().attempts == (), "the agent holding nothing")
-        gate.open.set()
-        assert completed(client, {"command": ["echo", "next"]}) == b"next\n"
-        assert not mark.exists()
+def test_a_replacement_finds_its_inputs_fetched_ahead(tmp_path: Path) -> None:
+    """While the first provider is in doubt, the one that is reserved brings the input: nothing runs there yet."""
+    with Head(tmp_path) as head, head.start() as client, Agent(tmp_path, head, "w1") as first:
+        when_online(client, first)
+        digest = stored(client, tmp_path, os.urandom(MB))
+        job = client.jobs.submit(a_job(digest, "sleep 600", on_lost="retry"))
+        wait_for(lambda: client.jobs.show(job.job_id).tasks[0].state == "running", "the first attempt")
+        first.signal_all(signal.SIGSTOP)
+        with Agent(tmp_path, head, "w2") as second:
+            wait_for(lambda: cached(second), "the input at the other provider", 30.0)
+            (task,) = client.jobs.tasks(job.job_id, attempts=True).entries
+            assert task.tries[-1].state == "reserved"
 
 
 @pytest.fixture
@@ -145,13 +175,13 @@ def test_a_full_disk_is_the_providers_failure_not_the_jobs(tmp_path: Path, small
         when_online(client, small)
         digest = stored(client, tmp_path, os.urandom(20 * MB))
         job = client.jobs.submit(a_job(digest, "wc -c < data/in.bin"))
-        wait_for(lambda: "the disk of this provider is full" in small.text() or None, "the agent saying so", 20.0)
-        with Agent(tmp_path, head, "large") as large:
-            when_online(client, large)
+        with Agent(tmp_path, head, "large"):
             assert client.jobs.wait(job.job_id, timeout_s=40.0).state == "completed"
         (task,) = client.jobs.tasks(job.job_id, attempts=True).entries
         assert task.failures == 0
+        assert task.tries[0].ranks[0].provider_id == "small"
         assert "bytes are needed" in task.tries[0].reason
+        assert "the disk of this provider is full" in AgentControl(small.state).status().cache.problem
 
 
 @pytest.fixture
@@ -164,19 +194,25 @@ def open_path() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="users of their own need root")
-@pytest.mark.parametrize("level", ["uid", "sandbox"])
-def test_a_program_of_its_own_user_has_its_copy_and_never_the_cache(
-    tmp_path: Path, open_path: Path, level: str
-) -> None:
+def test_a_program_of_its_own_user_has_its_copy_and_never_the_cache(tmp_path: Path, open_path: Path) -> None:
     """It may change what it was given; what others are given from is out of its reach."""
-    arguments = "--isolation", level, "--work", str(open_path / "work")
-    with Head(tmp_path) as head, head.start() as client, Agent(tmp_path, head, "w1", *arguments) as agent:
-        when_online(client, agent)
+    with Head(tmp_path) as head, head.start() as client, ExitStack() as stack:
         digest = stored(client, tmp_path, b"input of a user\n")
-        first = completed(client, a_job(digest, "id -u; cat data/in.bin; echo more >> data/in.bin; touch data/new"))
-        assert first.splitlines()[0] != b"0"
-        assert first.splitlines()[1] == b"input of a user"
-        assert AgentControl(agent.state).status().promises.isolation == level
-        (kept,) = cached(agent)
-        script = f"cat data/in.bin; cat {kept} 2>/dev/null || echo out of reach"
-        assert completed(client, a_job(digest, script)) == b"input of a user\nout of reach\n"
+        agents = {
+            level: stack.enter_context(Agent(tmp_path, head, level, *arguments))
+            for level in ("uid", "sandbox")
+            for arguments in [
+                ("--isolation", level, "--work", str(open_path / level), "--cpus", "1", "--label", f"level={level}")
+            ]
+        }
+        when_online(client, *agents.values())
+        for level, agent in agents.items():
+            assert AgentControl(agent.state).status().promises.isolation == level
+            script = "id -u; cat data/in.bin; echo more >> data/in.bin; touch data/new"
+            user, *content = completed(client, a_job(digest, script, labels={"level": level})).splitlines()
+            assert user != b"0"
+            assert content == [b"input of a user"]
+            (kept,) = cached(agent)
+            script = f"cat data/in.bin; cat {kept} 2>/dev/null || echo out of reach"
+            told = completed(client, a_job(digest, script, labels={"level": level}), 29)
+            assert told == b"input of a user\nout of reach\n"

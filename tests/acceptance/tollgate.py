@@ -26,12 +26,21 @@ class TollGate:
         self.cut_at = 0
         """Break every connection off that brought so much. 0: none."""
         self.cuts = 0
-        self.open = threading.Event()
-        """While it is clear, no connection brings more than LARGE."""
-        self.open.set()
+        self._open = threading.Event()
+        self._open.set()
+        self._held_up = 0
+        """How often it was closed."""
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept)]
         self._lock = threading.Lock()
+
+    def hold_up(self) -> None:
+        """From now on no connection brings more than LARGE."""
+        self._held_up += 1
+        self._open.clear()
+
+    def let_pass(self) -> None:
+        self._open.set()
 
     def _accept(self) -> None:
         while True:
@@ -58,7 +67,7 @@ class TollGate:
         self._pass(far, near, count=True)
 
     def _pass(self, source: socket.socket, target: socket.socket, count: bool) -> None:
-        brought = 0
+        brought = since = held_up = 0
         try:
             while data := source.recv(PIECE):
                 target.sendall(data)
@@ -71,8 +80,11 @@ class TollGate:
                     self.cuts += bool(cut)
                 if cut:
                     break
-                if brought >= LARGE:
-                    self.open.wait()
+                if held_up != self._held_up:
+                    since, held_up = 0, self._held_up
+                since += len(data)
+                if since >= LARGE:
+                    self._open.wait()
         except OSError:
             pass
         for end in (source, target):
@@ -86,7 +98,7 @@ class TollGate:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.open.set()
+        self.let_pass()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
         for end in self._sockets:
