@@ -373,7 +373,9 @@ class DataAtWork(RuleBasedStateMachine):
         self.looked = {(row.tenant, row.digest): row for row in self.depot.all(BlobRow)}
         self.look_age = 0
 
-    @rule(data=st.data(), old=st.booleans(), between=st.lists(st.sampled_from(BETWEEN), max_size=2))
+    @rule(
+        data=st.data(), old=st.sampled_from((True, True, False)), between=st.lists(st.sampled_from(BETWEEN), max_size=2)
+    )
     def sweep(self, data: st.DataObject, old: bool, between: list[str]) -> None:
         """While the store is asked what nobody holds, and after it has said so, others go on."""
         self.promised.clear()
@@ -382,7 +384,7 @@ class DataAtWork(RuleBasedStateMachine):
         self.depot.sweep_begin()
         candidates = self.depot.unheld() if self.durable else ()
         for what in between:
-            tenant, texts = data.draw(st.sampled_from(TENANTS)), data.draw(FEW)
+            tenant, texts = self._wanted(data, candidates)
             match what:
                 case "name":
                     self.name(texts[0], tenant, "one", True)
@@ -399,6 +401,13 @@ class DataAtWork(RuleBasedStateMachine):
                 case _:
                     self.touch()
         self._end_sweep(candidates)
+
+    def _wanted(self, drawn: st.DataObject, candidates: tuple[BlobRow, ...]) -> tuple[TenantName, list[str]]:
+        """Mostly what is about to be swept."""
+        if not candidates or not drawn.draw(st.integers(0, 4)):
+            return drawn.draw(st.sampled_from(TENANTS)), drawn.draw(FEW)
+        row = drawn.draw(st.sampled_from(candidates))
+        return row.tenant, [text for text in TEXTS if digest_of(text) == row.digest]
 
     def _end_sweep(self, candidates: tuple[BlobRow, ...]) -> None:
         held = {(hold.tenant, digest) for hold in self.depot.all(HoldRow) for digest in hold.digests}
