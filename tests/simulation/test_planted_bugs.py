@@ -143,8 +143,8 @@ BUGS = {
         "        and attempt.row.attempt not in task.attempts\n",
     ),
     "the end of a fenced attempt counts": (
-        "    if is_live(attempt):\n        end_rank(state, attempt, rank, exit, by, policy, out)\n        return\n",
-        "    if attempt.row.ranks:\n        end_rank(state, attempt, rank, exit, by, policy, out)\n        return\n",
+        "    if is_live(attempt):\n        end_rank(state, attempt, rank, as_it_counts",
+        "    if attempt.row.ranks:\n        end_rank(state, attempt, rank, as_it_counts",
     ),
     "an end is counted twice": (
         "    count(state, job, step, to, 1)\n    if to is WorkState.FAILED",
