@@ -30,7 +30,7 @@ from coordinator.core.work.jobspec import Isolation
 
 AT_ONCE = 8
 """Files of one attempt that are brought at a time."""
-I = TypeVar("I")  # noqa: E741  # an item
+Item = TypeVar("Item")
 
 
 class CannotStage(Exception):
@@ -96,7 +96,7 @@ class Bringing:
         finally:
             os.close(home)
 
-    async def _in_thread(self, work: Callable[[], I]) -> I:
+    async def _in_thread(self, work: Callable[[], Item]) -> Item:
         return await self._fetcher.in_thread(work, self._stop)
 
     def _stop(self) -> None:
@@ -231,7 +231,7 @@ class Bringing:
         ]
 
 
-async def each(items: Sequence[I], work: Callable[[int, I], Awaitable[None]], at_once: int) -> None:
+async def each(items: Sequence[Item], work: Callable[[int, Item], Awaitable[None]], at_once: int) -> None:
     """`work(number, item)` of every item, so many at a time. The first failure ends the others and is raised."""
     left = iter(enumerate(items))
 

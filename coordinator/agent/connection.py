@@ -350,16 +350,18 @@ class Connection:
     async def _tell_cached(self) -> Ended:
         """What is in the cache, after a welcome and when that has changed. Of an empty one nothing is told before
         something was in it: a coordinator that knows no blobs would not know the message."""
+        if not self._works:
+            await asyncio.Event().wait()
         told: tuple[str, ...] = ()
         while True:
-            digests = self._cache.digests()
-            if self._works and digests != told:
-                self._outbox.put(wire.Cached(digests=digests))
-                told = digests
-                await asyncio.sleep(CACHED_AGAIN_S)
             self._cache.changed.clear()
-            if self._cache.digests() == told:
+            digests = self._cache.digests()
+            if digests == told:
                 await self._cache.changed.wait()
+                continue
+            self._outbox.put(wire.Cached(digests=digests))
+            told = digests
+            await asyncio.sleep(CACHED_AGAIN_S)
 
     async def _ship_logs(self) -> Ended:
         """What attempts wrote, as the connection takes it."""

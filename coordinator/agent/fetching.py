@@ -86,15 +86,12 @@ class Fetcher:
         Waits for the network as long as it takes. Raises NoRoom, Gone, Damaged, DiskFailed, Stale, Refused.
         """
         key = tenant, blob.digest
-        async with self._alone(key):
-            if not await self._is_here(key, blob.size):
-                await self._fetch(key, blob, whose)
-            pin = self.cache.pinned(key)
-            pin.__enter__()
-        try:
+        with contextlib.ExitStack() as stack:
+            async with self._alone(key):
+                if not await self._is_here(key, blob.size):
+                    await self._fetch(key, blob, whose)
+                stack.enter_context(self.cache.pinned(key))
             yield self.cache.path(key)
-        finally:
-            pin.__exit__(None, None, None)
 
     async def read(self, blob: Blob, whose: Whose) -> bytes:
         """A small one, verified, past the cache: no more than `blob.size` bytes. Raises like `having`."""

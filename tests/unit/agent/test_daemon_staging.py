@@ -218,5 +218,11 @@ def test_what_is_cached_is_told_after_a_welcome_and_as_it_changes(
             await side.until(lambda: len(side.cached) > told)
             assert set(side.cached[-1].digests) == {first, second}
             assert agent.keeper.of(channel.Hold) == []
+            side.version = 1
+            await side.open[-1].close()
+            await side.until(lambda: len(side.hellos) == 3)
+            told, beats = len(side.cached), len(side.beats)
+            await side.until(lambda: len(side.beats) > beats + 5)
+            assert len(side.cached) == told, "an older coordinator knows no such message"
 
     asyncio.run(go())

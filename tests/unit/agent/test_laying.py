@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +120,33 @@ def test_bytes_are_the_same_however_they_are_copied(tmp_path: Path, call: str, m
     with (tmp_path / "from").open("rb") as source, (tmp_path / "to").open("wb") as target:
         assert copy_into(source.fileno(), target.fileno()) == len(data)
     assert (tmp_path / "to").read_bytes() == data
+
+
+@pytest.fixture(params=["xfs", "btrfs"])
+def sharing_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system on which files can share blocks."""
+    image, mount = tmp_path / "image", tmp_path / "disk"
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    mount.mkdir()
+    for command in ([f"mkfs.{request.param}", "-q", str(image)], ["mount", "-o", "loop", str(image), str(mount)]):
+        if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip(f"no {request.param} can be made and mounted here")
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+def test_where_files_can_share_blocks_a_copy_takes_no_room(sharing_disk: Path) -> None:
+    """And is a copy all the same: who changes it changes nothing else."""
+    original, copy = sharing_disk / "original", sharing_disk / "copy"
+    original.write_bytes(os.urandom(20 << 20))
+    os.sync()
+    before = os.statvfs(sharing_disk).f_bfree
+    with original.open("rb") as source, copy.open("wb") as target:
+        assert copy_into(source.fileno(), target.fileno()) == 20 << 20
+    os.sync()
+    assert (before - os.statvfs(sharing_disk).f_bfree) * os.statvfs(sharing_disk).f_frsize < 1 << 20
+    kept = original.read_bytes()
+    with copy.open("r+b") as file:
+        file.write(b"changed")
+    assert original.read_bytes() == kept
