@@ -78,8 +78,12 @@ KINDS: Mapping[str, Kind] = {
     "relay_saturated": Kind(
         severity="warning", hint="logs come faster than the disk takes them; none is lost, readers see them late"
     ),
+    "staging_saturated": Kind(
+        severity="warning",
+        hint="coord transfers shows who moves most; raise throttle.*, or make room on the disk",
+    ),
 }
-"""Every kind there is (docs/reference/alerts.md). Those of staging come with what they speak of."""
+"""Every kind there is (docs/reference/alerts.md)."""
 
 Probe = Callable[[], str | None]
 """What is wrong right now, or None."""
