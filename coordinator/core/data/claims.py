@@ -9,7 +9,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import dotted
 from coordinator.core.rows import AttemptState
 from coordinator.core.state import ClusterState
-from coordinator.core.work.leases import home_of
+from coordinator.core.work.leases import home_of, may_revive
 from coordinator.core.work.live import NO_TOKEN, Attempt, Job, Step, Task, is_live
 
 
@@ -29,12 +29,25 @@ def stale(claim: Claim) -> CoordError:
     )
 
 
+def _not_connected(claim: Claim) -> CoordError:
+    return CoordError(
+        Code.UNREACHABLE,
+        f"{claim.provider_id} was lost, and has not connected again",
+        "connect; then the attempt goes on, if nobody else was given its task meanwhile",
+    )
+
+
 def claimed(state: ClusterState, claim: Claim, *, reserved: bool = False) -> Claimed:
     """What this claim is for; CoordError(STALE_TOKEN) unless the attempt is live, was launched there, and the token is
-    the current one. With `reserved` also of one that is only reserved, and has none."""
+    the current one. With `reserved` also of one that is only reserved, and has none.
+
+    One that was given up and not replaced yet may go on when its agent has connected: until then UNREACHABLE.
+    """
     attempt = state.work.attempts.get(claim.attempt_id)
-    if attempt is None or not is_live(attempt) or not is_theirs(attempt, claim):
+    if attempt is None or not is_theirs(attempt, claim):
         raise stale(claim)
+    if not is_live(attempt):
+        raise _not_connected(claim) if may_revive(state, attempt) else stale(claim)
     rank = attempt.row.ranks[claim.rank]
     waits = attempt.row.state is AttemptState.RESERVED
     if waits != (claim.token == NO_TOKEN) or (waits and not reserved):

@@ -21,8 +21,8 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import dotted
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
-from coordinator.core.work.attempts import end_rank, is_success, may_revive, revive
-from coordinator.core.work.leases import home_of
+from coordinator.core.work.attempts import end_rank, is_success, revive
+from coordinator.core.work.leases import home_of, may_revive
 from coordinator.core.work.live import Attempt, is_live
 
 

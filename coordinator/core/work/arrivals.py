@@ -14,9 +14,9 @@ from coordinator.core.queue.capacity import promote
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.tenants.quotas import room_again
-from coordinator.core.work.attempts import acknowledge, end_rank, may_revive, revive, take_exit, take_phase, unanswered
+from coordinator.core.work.attempts import acknowledge, end_rank, revive, take_exit, take_phase, unanswered
 from coordinator.core.work.endings import rank_freed
-from coordinator.core.work.leases import held_by, home_of, send_launch, send_stop
+from coordinator.core.work.leases import held_by, home_of, may_revive, send_launch, send_stop
 from coordinator.core.work.live import NO_TOKEN, Attempt, is_live
 from coordinator.core.work.loss import heard_again
 from coordinator.core.work.transitions import put_attempt, set_rank

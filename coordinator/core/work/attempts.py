@@ -30,6 +30,7 @@ from coordinator.core.work.leases import (
     home_of,
     is_over,
     launch,
+    may_revive,
     part,
     send_launch,
 )
@@ -489,20 +490,6 @@ def give_up(state: ClusterState, attempt: Attempt, why: str, policy: Policy, out
 
 
 # ---- lost, and back before anybody else was given the task
-
-
-def may_revive(state: ClusterState, attempt: Attempt) -> bool:
-    """It was lost, but no newer token was issued since: it is still the task's own. One of several ranks does not come
-    back: its fellows were stopped, or are not there."""
-    task = state.work.task(attempt.row.task_id)
-    return (
-        attempt.row.state is AttemptState.LOST
-        and len(attempt.row.ranks) == 1
-        and task is not None
-        and not task.cancelling
-        and task.newest == attempt.row.token
-        and attempt.row.attempt not in task.attempts
-    )
 
 
 def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> None:

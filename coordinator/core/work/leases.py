@@ -74,6 +74,20 @@ def home_of(work: Work, attempt: Attempt) -> tuple[Job, Step, Task] | None:
     return (job, job.steps[row.step], task) if job is not None and task is not None else None
 
 
+def may_revive(state: ClusterState, attempt: Attempt) -> bool:
+    """It was lost, but no newer token was issued since: it is still the task's own. One of several ranks does not come
+    back: its fellows were stopped, or are not there."""
+    task = state.work.task(attempt.row.task_id)
+    return (
+        attempt.row.state is AttemptState.LOST
+        and len(attempt.row.ranks) == 1
+        and task is not None
+        and not task.cancelling
+        and task.newest == attempt.row.token
+        and attempt.row.attempt not in task.attempts
+    )
+
+
 # ---- terms
 
 

@@ -11,8 +11,8 @@ from coordinator.core.ids import ConnId
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.tenants.quotas import room_again
-from coordinator.core.work.attempts import may_revive, revive
-from coordinator.core.work.leases import due_term_ms, held_by, home_of, send_stop
+from coordinator.core.work.attempts import revive
+from coordinator.core.work.leases import due_term_ms, held_by, home_of, may_revive, send_stop
 from coordinator.core.work.live import NO_TOKEN, Attempt, is_live
 from coordinator.core.work.loss import heard_again, unnamed
 from coordinator.core.work.transitions import put_attempt

@@ -116,6 +116,7 @@ def test_whoever_was_given_up_and_not_replaced_may_still_publish() -> None:
     depot.falls_silent("a")
     depot.run_to(60)
     assert depot.states() == ["lost"]
+    assert refusal(depot.open("y", claim=claim)).code is Code.UNREACHABLE, "it is asked again when it has connected"
     outcome(depot.publish(claim, "x"))
     assert depot.states() == ["completed"] and depot.task().losses == 0
 
