@@ -78,7 +78,7 @@ class Bringing:
     async def bring(self) -> int:
         """Everything into its place. The number of the checkpoint that was restored; 0: none.
 
-        Raises CannotStage, NoRoom, Gone, Damaged, DiskFailed, Unsafe, Stale, Refused. Cancelled: nothing of it goes on.
+        Raises CannotStage, what `Fetcher.having` raises, and Unsafe. Cancelled: nothing of it goes on.
         """
         self._tenant = tenant_named(self._plan.tenant)
         answer = await self._asking.staging(self._whose)

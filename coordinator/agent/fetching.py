@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -35,8 +36,11 @@ TRIES_MAX = 2
 """Of a blob that came whole and was not what its digest says."""
 URLS_MAX = 4
 """Fresh URLs in a row that are refused without a byte."""
+BARREN_MAX = 8
+"""Answers in a row that bring no byte. Nobody who cannot be reached counts: that may last, and passes."""
 _REFUSED = (401, 403, 404, 410)
 """Of a signed URL: it has expired, or what it names is gone. A fresh one is asked for, which tells."""
+_HEX64 = re.compile(r"[0-9a-f]{64}")
 T = TypeVar("T")
 
 
@@ -46,6 +50,10 @@ class Gone(Exception):
 
 class Damaged(Exception):
     """What the coordinator has under this digest is something else."""
+
+
+class Barren(Exception):
+    """Answers come, and break off at the same byte again and again: of the way here or of the blob, nobody can tell."""
 
 
 class Blob(NamedTuple):
@@ -83,8 +91,11 @@ class Fetcher:
     async def having(self, tenant: str, blob: Blob, whose: Whose) -> AsyncIterator[Path]:
         """The file with these bytes, verified, which stays while the block runs and must not be changed.
 
-        Waits for the network as long as it takes. Raises NoRoom, Gone, Damaged, DiskFailed, Stale, Refused.
+        Waits for the network as long as it takes. Raises NoRoom, Gone, Damaged, Barren, DiskFailed, Stale,
+        Refused.
         """
+        if not _HEX64.fullmatch(blob.digest):
+            raise Damaged(f"{blob.digest[:80]!a} is no digest")
         key = tenant, blob.digest
         with contextlib.ExitStack() as stack:
             async with self._alone(key):
@@ -235,7 +246,7 @@ class Fetcher:
         take: Callable[[aiohttp.ClientResponse], Awaitable[bool]],
     ) -> None:
         """Have `take` read answers that begin with byte `at()`, until it says that it has everything."""
-        url, refused, backoff = blob.url, 0, Backoff(CEILINGS_S, self._draw)
+        url, refused, barren, backoff = blob.url, 0, 0, Backoff(CEILINGS_S, self._draw)
         while True:
             before, wait_s, why = at(), 0.0, "it broke off"
             if not url:
@@ -243,6 +254,7 @@ class Fetcher:
             try:
                 async with self._slots, self._asking.signed("GET", url, headers=_range(before, blob)) as response:
                     if _brings(response, before):
+                        barren += 1
                         if await take(response):
                             return
                     elif response.status in PASSING:
@@ -256,7 +268,9 @@ class Fetcher:
                 why = str(error) or type(error).__name__
             if at() > before:
                 backoff.reset()
-                refused = 0
+                refused = barren = 0
+            elif barren >= BARREN_MAX:
+                raise Barren(f"{blob.digest} breaks off at byte {at()} every time: {why}")
             wait_s = max(wait_s, backoff.next_s())
             logger.debug("%s goes on at byte %d in %.1f s: %s", blob.digest, at(), wait_s, why)
             await asyncio.sleep(wait_s)

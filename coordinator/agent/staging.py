@@ -23,7 +23,7 @@ from coordinator.agent.asking import Asking, Refused, Stale, Whose
 from coordinator.agent.beneath import Unsafe
 from coordinator.agent.bringing import AT_ONCE, Bringing, CannotStage, Order, Wanted, each, tenant_named, wanted
 from coordinator.agent.cache import NoRoom
-from coordinator.agent.fetching import Damaged, Fetcher, Gone
+from coordinator.agent.fetching import Barren, Damaged, Fetcher, Gone
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
 from coordinator.agent.parts import DiskFailed
@@ -167,7 +167,7 @@ class Stager:
                         pass
 
                 await each([wanted(file) for file in answer.files], one, AT_ONCE)
-        except (TimeoutError, CannotStage, NoRoom, Gone, Damaged, DiskFailed, Refused) as error:
+        except (TimeoutError, CannotStage, NoRoom, Gone, Damaged, Barren, DiskFailed, Refused) as error:
             logger.debug("the inputs of %s were not fetched ahead: %s", key[0], error)
 
 
@@ -186,7 +186,7 @@ def _as_cannot(error: Exception) -> CannotStage | None:
             return CannotStage(f"it cannot be laid out: {error}", errno.ENOENT)
         case Refused():
             return CannotStage(str(error), errno.ENOENT if error.status in _FOR_GOOD else None)
-        case Damaged():
+        case Damaged() | Barren():
             return CannotStage(str(error))
         case _:
             return None

@@ -14,7 +14,7 @@ import pytest
 from coordinator.agent import parts
 from coordinator.agent.asking import READ_BYTES, Stale, Whose
 from coordinator.agent.cache import PARTS, Cache, NoRoom
-from coordinator.agent.fetching import Blob, Damaged, Fetcher, Gone
+from coordinator.agent.fetching import BARREN_MAX, Barren, Blob, Damaged, Fetcher, Gone
 from coordinator.agent.parts import DiskFailed
 from coordinator.core.rows import LeaseToken
 from tests.unit.agent.data_side import TENANT, DataSide, data_side
@@ -239,6 +239,34 @@ def test_a_blob_that_is_gone_is_told_apart_from_one_that_cannot_be_reached(tmp_p
                 await fetched(fetcher, lost)
             side.url_refusals = [500, 503, 507, 429, 408]
             assert await fetched(fetcher, wanted) == b"here"
+
+    go(steps())
+
+
+def test_an_answer_that_never_brings_a_byte_is_given_up_in_the_end(tmp_path: Path) -> None:
+    """Not as damaged: it may be the way here. One that gets on, however slowly, is not given up."""
+
+    async def steps() -> None:
+        async with fetching(tmp_path) as (side, fetcher):
+            wanted = blob(side, os.urandom(2 * MB))
+            side.cuts[wanted.digest] = [100_000 * number for number in range(1, 2 * BARREN_MAX)]
+            assert await fetched(fetcher, wanted) == side.blobs[wanted.digest]
+            stuck = blob(side, os.urandom(MB))
+            side.cuts[stuck.digest] = [500_000] * 100
+            with pytest.raises(Barren, match="byte 500000"):
+                await fetched(fetcher, stuck)
+
+    go(steps())
+
+
+@pytest.mark.parametrize("digest", ["../../../escape", "", "A" * 64, "0" * 63, "0" * 64 + "\n"])
+def test_what_is_no_digest_reaches_no_file(tmp_path: Path, digest: str) -> None:
+    async def steps() -> None:
+        async with fetching(tmp_path) as (side, fetcher):
+            with pytest.raises(Damaged):
+                await fetched(fetcher, Blob(digest, 5, side.url(side.put(b"bytes"))))
+            assert side.gets == []
+            assert not (tmp_path.parent / "escape").exists()
 
     go(steps())
 
