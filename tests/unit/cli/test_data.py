@@ -13,7 +13,7 @@ import click
 import pytest
 from msgspec.structs import replace
 
-from cli import jobdata
+from cli import completion, jobdata
 from cli.artifacts import print_artifacts, print_details, where
 from cli.data_flags import checkpoint_of, inputs_of
 from cli.inside import said_by
@@ -350,3 +350,30 @@ def test_transfers_say_what_is_held_back_and_why(capsys: pytest.CaptureFixture[s
     assert "NO transfer is let in: the spill area is full" in out
     assert "1 GiB since its start, at most 100 MiB/s, 5 MiB wait" in out and "1 MiB of 4 MiB" in out
     assert ["lab", "3", "2", "1", "GiB"] == out.splitlines()[-1].split()
+
+
+def test_names_of_artifacts_are_completed_and_files_are_left_to_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind `artifact:` names of what is stored; nothing is asked for patterns."""
+    asked: list[str] = []
+
+    class Listed:
+        def list(self, *, name: str, limit: int) -> d.Artifacts:
+            asked.append(name)
+            entry = d.ArtifactEntry(
+                name="model.pt", tenant="lab", digest=HEX, size=1, created_at=AT, by="token:1", executable=False
+            )
+            return d.Artifacts(entries=(entry,))
+
+    def quick(_: click.Context) -> Client:
+        client = Client("http://127.0.0.1:9", "x")
+        client.artifacts = cast("Any", Listed())
+        return client
+
+    monkeypatch.setattr(completion, "quick_client", quick)
+    context, param = click.Context(click.Command("x")), click.Option(["--x"])
+    assert ["model.pt"] == [one.value for one in completion.live_artifacts(context, param, "mo")]
+    assert ["artifact:model.pt"] == [one.value for one in completion.files_or_artifacts(context, param, "artifact:mo")]
+    assert ["mo*", "mo*"] == asked
+    assert [] == completion.live_artifacts(context, param, "mo*") and ["mo*", "mo*"] == asked
+    (plain,) = completion.files_or_artifacts(context, param, "tra")
+    assert ("tra", "file") == (plain.value, plain.type)
