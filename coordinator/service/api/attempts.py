@@ -21,10 +21,9 @@ from coordinator.core.data.events import (
     Claim,
     OutputsPublished,
 )
-from coordinator.core.data.room import check_egress
 from coordinator.core.data.rows import BlobRow, FileEntry, OutputRow
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import AttemptId, Digest, TenantName, attempt_of
+from coordinator.core.ids import AttemptId, Digest, attempt_of
 from coordinator.service.api.artifacts import touched
 from coordinator.service.api.blob_uploads import open_one
 from coordinator.service.api.deps import ApiDeps
@@ -86,7 +85,7 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
     kept = set(found.task.checkpoints)
     rows = await deps.store.checkpoints(found.task.job_id, len(kept) + 1, found.task.step, found.task.task)
     states = [row for row in rows if row.number in kept and not row.damaged]
-    _check_egress(deps, found.tenant, sum(entry.size for entry in files) + (states[0].size if states else 0))
+    deps.data.check_egress(found.tenant, sum(entry.size for entry in files) + (states[0].size if states else 0))
     manifests = await touched(deps, found.tenant, tuple(row.manifest for row in states))
     return w.StagingAnswer(
         tenant=found.tenant,
@@ -111,10 +110,6 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
             if row.manifest in manifests
         ),
     )
-
-
-def _check_egress(deps: ApiDeps, tenant: TenantName, size: int) -> None:
-    check_egress(deps.engine.state, tenant, size, deps.data.meters.uncharged(tenant)[1], deps.engine.policy)
 
 
 async def attempt_urls(call: Call[NoQuery, w.UrlsRequest]) -> w.UrlsAnswer:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from coordinator.core.data.room import check_egress
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, digest_named
 from coordinator.service.api.deps import ApiDeps
@@ -48,7 +47,7 @@ async def send_blob(
             await response.prepare(request)
             await response.write_eof()
             return response
-        check_egress(deps.engine.state, tenant, length, data.meters.uncharged(tenant)[1], deps.engine.policy)
+        data.check_egress(tenant, length)
         return await _send(deps, request, response, Part(tenant, by, file, first, length))
     finally:
         os.close(file)

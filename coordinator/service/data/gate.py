@@ -130,6 +130,12 @@ class Gate:
         finally:
             self._out.link.forget(piece)
 
+    def egress_piece(self, most: int) -> int:
+        """How many bytes, of at most `most`, should ask together, so that whoever waits has a turn every tenth of a
+        second or so."""
+        rates = [rate for rate in (self._settings.egress_bytes_per_s, self._settings.tenant_bytes_per_s) if rate > 0]
+        return min(most, max(PIECE_BYTES_MIN, min(rates) // 10)) if rates else most
+
     def saturated(self, why: str) -> None:
         """Something had no room: too fast, or a full disk."""
         self._breaker.saturated(why, self._now_s())
@@ -163,6 +169,8 @@ class Gate:
             link.drop_idle(frozenset({tenant}))
 
 
+PIECE_BYTES_MIN = 64 * 1024
+"""Smaller pieces cost more than they even out."""
 TENANTS_KEPT_MAX = 1_000
 """Tenants with nothing in line are forgotten beyond so many."""
 

@@ -9,6 +9,7 @@ from collections import deque
 from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.data.answers import UploadGone
+from coordinator.core.data.room import check_egress
 from coordinator.core.data.rows import UploadRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, UploadId
@@ -71,6 +72,13 @@ class DataPlane:
         if elsewhere is not None:
             return elsewhere
         return self.signer.sign("GET", blob_path(tenant, digest), size, self._engine.clock.now_ms())
+
+    def check_egress(self, tenant: TenantName, size: int) -> None:
+        """CoordError(QUOTA) when so many bytes more would pass the tenant's limit; what moved and is not charged yet
+        counts. Only looks: a tenant without an account has no limit."""
+        state = self._engine.state
+        if tenant in state.work.accounts.by_tenant:
+            check_egress(state, tenant, size, self.meters.uncharged(tenant)[1], self._engine.policy)
 
     def fail(self, error: CoordError) -> None:
         """The disk of the blobs is broken: `run` raises `error`, and nothing unsaid was acknowledged."""

@@ -149,8 +149,10 @@ class Sender:
 
     # ---- what every way does with a piece
 
-    async def admit(self, tenant: TenantName, size: int) -> None:
-        await self._gate.egress(tenant, size)
+    async def admit(self, tenant: TenantName, size: int) -> int:
+        piece = self._gate.egress_piece(size)
+        await self._gate.egress(tenant, piece)
+        return piece
 
     def count(self, tenant: TenantName, size: int) -> None:
         self._meters.sent(tenant, size)
@@ -184,8 +186,7 @@ class _Course:
 
     async def may(self, size: int) -> int:
         """Wait until a piece of at most `size` bytes may go. -> its size"""
-        piece = min(size, self.left)
-        await self._sender.admit(self._tenant, piece)
+        piece = await self._sender.admit(self._tenant, min(size, self.left))
         self._patience.held_up(asyncio.get_running_loop().time())
         return piece
 
