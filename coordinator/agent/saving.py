@@ -40,6 +40,8 @@ less."""
 STILL_SHARE = 0.2
 SCANS_SHARE = 0.02
 """Of the time at most goes into looking."""
+READY_S = 1.0
+"""So long a program may go on writing after it said that its state is whole; then its next word is waited for."""
 CALL_S = 10.0
 """So long a call waits for files that are still written to."""
 LABEL_CHARS_MAX = 200
@@ -194,14 +196,17 @@ class Saver:
         self._wanted, self._before, self._look_s = True, None, 0.0
         self.settled.clear()
         self._news.set()
+        await self._tell_wanted()
+        if self.rule.signal:
+            self._tell()
+
+    async def _tell_wanted(self) -> None:
         try:
             await asyncio.to_thread(self._mark)
         except FileNotFoundError:
             logger.debug("%s has no directory for checkpoints yet", self._whose.attempt)
         except (OSError, beneath.Unsafe) as error:
             logger.warning("%s is not told by a file that a checkpoint is wanted: %s", self._whose.attempt, error)
-        if self.rule.signal:
-            self._tell()
 
     async def call(self, label: str, wait: bool) -> Saved:
         """The program says that its state is whole, and waits. Raises NotSaved."""
@@ -209,7 +214,7 @@ class Saver:
         until_s = boot_s() + CALL_S
         while True:
             try:
-                pending = await self._take(_label(label), lambda _: True)
+                pending = await self._take(lambda _: True, label=label)
                 break
             except Unquiet as error:
                 if boot_s() >= until_s:
@@ -234,14 +239,13 @@ class Saver:
             if self.explicit or ready is not None:
                 if ready is not None and ready[:2] != self._ignored:
                     await self._wait_quiet()
-                    await self._take(ready.label, _whole_at(ready))
+                    await self._take(lambda found: found.newest_ns <= ready.changed_ns, lambda: ready)
             elif by_itself or just_now:
                 await self._wait_quiet()
                 ended_ns = time.time_ns()
                 still_ns = 0 if by_itself else int(self._still_s() * 1e9)
                 await self._take(
-                    "",
-                    lambda found: bool(found.files) and found != self._last and ended_ns - found.newest_ns >= still_ns,
+                    lambda found: bool(found.files) and found != self._last and ended_ns - found.newest_ns >= still_ns
                 )
         await self._idle.wait()
 
@@ -259,7 +263,8 @@ class Saver:
                 self._due_s = boot_s() + self._every_s()
                 await self.want("")
             if self._ready is not None:
-                await self._take_ready(self._ready)
+                self._ready = None
+                await self._take_ready()
             elif self._guesses() and boot_s() >= self._look_s:
                 await self._take_still()
 
@@ -273,24 +278,36 @@ class Saver:
     def _still_s(self) -> float:
         return min(STILL_S, STILL_SHARE * self._every_s())
 
-    async def _take_ready(self, ready: Ready) -> None:
-        """The program has said by a file that its state is whole. Counts for files that are older than that."""
-        self._ready = None
+    async def _take_ready(self) -> None:
+        """The program has said by a file that its state is whole. That is seen at once, or one that saves at every step
+        while a checkpoint is wanted would be at it again before the first was copied."""
         self._be_explicit()
-        refused = False
+        if self._wanted:
+            await asyncio.to_thread(self._unmark, None)
+        until_s = boot_s() + READY_S
+        vouched = await asyncio.to_thread(self.look)
 
         def is_whole(found: Scan) -> bool:
-            nonlocal refused
-            refused = not _whole_at(ready)(found)
-            return not refused
+            nonlocal vouched
+            vouched = self.look()
+            return vouched is not None and found.newest_ns <= vouched.changed_ns
 
-        try:
-            await self._take(ready.label, is_whole, ready)
-        except Unquiet:
-            return  # it is looked at again
-        if refused:
-            self._ignored = ready[:2]
-            logger.info("%s wrote to its files after %s: it is waited for the next", self._whose.attempt, READY)
+        def said() -> Ready | None:
+            return vouched
+
+        while boot_s() < until_s:
+            with contextlib.suppress(Unquiet):
+                if await self._take(is_whole, said) is not None:
+                    return
+            vouched = await asyncio.to_thread(self.look)
+            if vouched is None:
+                return  # taken back, or seen to, as nothing that could be saved
+            await asyncio.sleep(snapshots.QUIET_S)
+        if vouched is not None:
+            self._ignored = vouched[:2]
+        logger.info("%s wrote to its files after %s: the next one is waited for", self._whose.attempt, READY)
+        if self._wanted:
+            await self._tell_wanted()
 
     async def _take_still(self) -> None:
         """Nobody vouches for it: two looks that are equal, and nothing happened in between or just before."""
@@ -310,7 +327,7 @@ class Saver:
         if not found.files or found == self._last or found != before or not snapshots.is_quiet(found, self._still_s()):
             return
         with contextlib.suppress(Unquiet):
-            await self._take("", lambda again: again == found)
+            await self._take(lambda again: again == found)
 
     def _scan(self) -> Scan:
         directory = self.ground.open()
@@ -330,14 +347,22 @@ class Saver:
 
     # ---- copying
 
-    async def _take(self, label: str, before: Callable[[Scan], bool], ready: Ready | None = None) -> _Pending | None:
-        """Copy, and have it sent. None: `before` did not want it, or it cannot be (`problem`). Raises Unquiet."""
+    async def _take(
+        self,
+        before: Callable[[Scan], bool],
+        vouched: Callable[[], Ready | None] = lambda: None,
+        label: str = "",
+    ) -> _Pending | None:
+        """Copy, and have it sent. None: `before` did not want it, or it cannot be (`problem`). Raises Unquiet.
+
+        `vouched` is asked afterwards which `.ready` it was that said so, and is now seen to.
+        """
         async with self._copying:
             try:
                 taken = await self._copy(before)
             except _FAILURES as error:
                 self._fail(error)
-                await asyncio.to_thread(self._unmark, ready)
+                await asyncio.to_thread(self._unmark, vouched())
                 self._settle()
                 return None
             if taken is None:
@@ -346,12 +371,13 @@ class Saver:
                 names = ", ".join(taken.scan.left_out[:3])
                 logger.warning("%s: no part of its checkpoints, as no plain files: %s", self._whose.attempt, names)
             self._last, self._before = taken.scan, None
+            ready = vouched()
             await asyncio.to_thread(self._unmark, ready)
             self._settle()
             if self._over:
                 await asyncio.to_thread(taken.close)
                 raise NotSaved("the attempt has ended")
-        pending = _Pending(taken, label)
+        pending = _Pending(taken, _label(ready.label if ready is not None else label))
         if self._outbox is not None:
             pending.waiting = self._outbox.waiting
             await asyncio.to_thread(self._outbox.snapshot.close)
@@ -467,11 +493,6 @@ class Saver:
 def _put_away(copying: asyncio.Future[Snapshot | None]) -> None:
     if not copying.cancelled() and copying.exception() is None and (taken := copying.result()) is not None:
         taken.close()
-
-
-def _whole_at(ready: Ready) -> Callable[[Scan], bool]:
-    """Nothing was written after the program said that its state is whole."""
-    return lambda found: found.newest_ns <= ready.changed_ns
 
 
 def _label(text: str) -> str:
