@@ -370,7 +370,7 @@ class Attempts:
     def _tell_progress(self) -> None:
         """What programs said of how far they are."""
         if self._say is not None:
-            for report in self._tending.reports.due():
+            for report in self._tending.reports.ready():
                 self._say(report)
 
     def status(self) -> tuple[AttemptStatus, ...]:

@@ -137,7 +137,7 @@ class Teller:
         """When there is something to tell; infinite: nothing."""
         return min((self._told.get(key, -math.inf) + TELL_AGAIN_S for key in self._newest), default=math.inf)
 
-    def due(self) -> list[wire.Progress]:
+    def ready(self) -> list[wire.Progress]:
         """Those that may be told now."""
         now_s = self._now()
         ready = [key for key in self._newest if self._told.get(key, -math.inf) + TELL_AGAIN_S <= now_s]

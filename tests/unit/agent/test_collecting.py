@@ -17,7 +17,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files of other users 
 
 
 def a_place(root: Path) -> Place:
-    place = Place(7, f"{root}/attempts/7", f"{root}/work/7")
+    place = Place(7, f"{root}/attempts/7", f"{root}/programs/7")
     for path in (place.kept, place.work, *place.variables.values()):
         Path(path).mkdir(parents=True)
     return place
@@ -97,8 +97,8 @@ def test_a_file_of_another_user_is_no_output(tmp_path: Path) -> None:
 def test_checkpoints_are_beneath_the_working_directory(tmp_path: Path) -> None:
     """Or in the directory that is made for them; behind walls in no other."""
     place = a_place(tmp_path)
-    assert Ground(f"{tmp_path}/work", "7/checkpoints") == grounds.checkpoints(place, "", "", walled=True)
-    assert Ground(f"{tmp_path}/work", "7/home/ck") == grounds.checkpoints(place, "", "ck", walled=True)
-    assert Ground(f"{tmp_path}/work", "7/home/run/ck") == grounds.checkpoints(place, "run", "ck", walled=True)
+    assert Ground(f"{tmp_path}/programs", "7/checkpoints") == grounds.checkpoints(place, "", "", walled=True)
+    assert Ground(f"{tmp_path}/programs", "7/home/ck") == grounds.checkpoints(place, "", "ck", walled=True)
+    assert Ground(f"{tmp_path}/programs", "7/home/run/ck") == grounds.checkpoints(place, "run", "ck", walled=True)
     assert Ground("/data", "ck") == grounds.checkpoints(place, "/data", "ck", walled=False)
     assert grounds.checkpoints(place, "/data", "ck", walled=True) is None

@@ -97,13 +97,13 @@ def test_a_program_that_reports_all_the_time_is_told_once_a_second() -> None:
     assert math.inf == teller.due_s()
     for step in range(10):
         teller.put(KEY, TOKEN, Report(fraction=step / 10))
-    assert [0.9] == [told.fraction for told in teller.due()]
+    assert [0.9] == [told.fraction for told in teller.ready()]
     teller.put(KEY, TOKEN, Report(fraction=0.95))
     now_s = 100.5
-    assert [] == teller.due()
+    assert [] == teller.ready()
     assert 101.0 == teller.due_s()
     now_s = 101.0
-    assert [0.95] == [told.fraction for told in teller.due()]
+    assert [0.95] == [told.fraction for told in teller.ready()]
     teller.put(KEY, TOKEN, Report(fraction=1.0))
     last = teller.last(KEY)
     assert last is not None
