@@ -310,7 +310,7 @@ def test_nothing_is_written_through_a_link_or_into_what_is_no_file(tmp_path: Pat
 
 def test_what_passes_is_waited_for_and_what_does_not_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many transfers at a time pass; a tenant that there is not does not."""
-    files = [a_file(tmp_path / f"{i}", os.urandom(200_000)) for i in range(8)]
+    files = [a_file(tmp_path / f"{i}", os.urandom(200_000)) for i in range(3)]
 
     def use(client: Client) -> None:
         client.artifacts.uploads.send_all(files)
