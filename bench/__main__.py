@@ -34,6 +34,7 @@ BENCHES = (
     "wasted_work",
     "schedules",
     "shared_gpus",
+    "staging",
 )
 PART_S_MAX = 20 * 60
 LONG_PART_S_MAX = 25 * 60

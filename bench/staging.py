@@ -34,7 +34,7 @@ from blake3 import blake3
 
 FLOORS = {"get_to_nginx": 1.0, "put_hashed_to_unhashed": 0.95}
 SIZE = 1 << 30
-ROUNDS = 7
+ROUNDS = 5
 CHUNK = 1 << 20
 QUICK_SIZE = 32 << 20
 
