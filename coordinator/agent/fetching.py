@@ -263,6 +263,8 @@ class Fetcher:
                         url, why, refused = "", f"HTTP {response.status}", refused + 1
                     else:
                         raise await refusal(response)
+            except aiohttp.InvalidURL:  # its text would be the URL, which is a secret
+                raise Refused(0, "bad_url", f"{blob.digest} was said to be at what is no URL") from None
             except UNREACHABLE as error:
                 self._asking.forget_certificate()
                 why = str(error) or type(error).__name__

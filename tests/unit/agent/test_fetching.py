@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator.agent import parts
-from coordinator.agent.asking import READ_BYTES, Stale, Whose
+from coordinator.agent.asking import READ_BYTES, Refused, Stale, Whose
 from coordinator.agent.cache import PARTS, Cache, NoRoom
 from coordinator.agent.fetching import BARREN_MAX, Barren, Blob, Damaged, Fetcher, Gone
 from coordinator.agent.parts import DiskFailed
@@ -267,6 +267,17 @@ def test_what_is_no_digest_reaches_no_file(tmp_path: Path, digest: str) -> None:
                 await fetched(fetcher, Blob(digest, 5, side.url(side.put(b"bytes"))))
             assert side.gets == []
             assert not (tmp_path.parent / "escape").exists()
+
+    go(steps())
+
+
+def test_a_url_that_is_none_is_refused_and_not_repeated_to_anybody(tmp_path: Path) -> None:
+    async def steps() -> None:
+        async with fetching(tmp_path) as (side, fetcher):
+            wanted = blob(side, b"x")._replace(url="http://?s=secret")
+            with pytest.raises(Refused) as refused:
+                await fetched(fetcher, wanted)
+            assert "secret" not in str(refused.value)
 
     go(steps())
 
