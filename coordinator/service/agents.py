@@ -22,8 +22,9 @@ from coordinator.service.acks import AckWheel
 from coordinator.service.engine import Engine
 from coordinator.service.frames import PushedWebSocket, pull, seam_fits
 from coordinator.service.heartbeats import HeartbeatWriter
-from coordinator.service.link import Link, LogSink, Surroundings
+from coordinator.service.link import Link
 from coordinator.service.link_settings import LinkCounters, LinkSettings
+from coordinator.service.surroundings import LogSink, Surroundings
 
 log = logging.getLogger("coord.agents")
 

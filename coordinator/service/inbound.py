@@ -10,12 +10,14 @@ from typing import Annotated, get_args
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from coordinator import wire
 from coordinator.core import events
 from coordinator.core.data.events import AttemptProgress, CacheTold
-from coordinator.core.ids import AttemptId, ConnId, Digest, Ms, attempt_of
+from coordinator.core.ids import AttemptId, ConnId, Digest, Ms, ProviderId, attempt_of
 from coordinator.core.rows import ExitInfo, LeaseToken
+from coordinator.service.tokens import digest_of
 
 TEXT_CHARS_MAX = 128
 """Of a label, its value, and a GPU's name."""
@@ -154,6 +156,34 @@ def cache_of(message: wire.Cached, conn_id: ConnId, at_ms: Ms) -> CacheTold:
 def _printable(text: str) -> str:
     """What a program said of itself, fit for a terminal: it is no fault of the agent that passes it on."""
     return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+
+
+def hello_of(
+    hello: wire.Hello,
+    provider_id: ProviderId,
+    conn_id: ConnId,
+    peer: str,
+    fresh_resume_digest: str,
+    works: bool,
+    at_ms: Ms,
+) -> events.AgentHello:
+    """A hello, said by the agent of this provider. One whose version knows no work promises none and holds none."""
+    return events.AgentHello(
+        at_ms=at_ms,
+        conn_id=conn_id,
+        provider_id=provider_id,
+        machine_id=hello.machine_id,
+        boot_id=hello.boot_id,
+        process_id=hello.process_id,
+        agent_version=hello.agent_version,
+        peer=peer,
+        fresh_resume_digest=fresh_resume_digest,
+        resume_digest=digest_of(hello.resume_key) if hello.resume_key else "",
+        resources=hello.resources,
+        labels=hello.labels,
+        promises=replace(hello.promises, work=works),
+        attempts=tuple(held_of(held) for held in hello.attempts) if works else (),
+    )
 
 
 def held_of(held: wire.HeldAttempt) -> events.HeldAttempt:

@@ -8,24 +8,19 @@ peer that goes on, or that does not read, is cut.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
 
 import msgspec
 from aiohttp import WSMsgType
-from msgspec import Struct
-from msgspec.structs import replace
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.core import commands, events
 from coordinator.core.commands import CloseCode
 from coordinator.core.errors import Code
-from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, ProviderKey, attempt_of, dotted
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, ProviderKey, dotted
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, TokenRow
-from coordinator.service.acks import AckWheel
 from coordinator.service.frames import Frame, close_frame, pong_frame, text_frame
-from coordinator.service.heartbeats import HeartbeatWriter, Track
+from coordinator.service.heartbeats import Track
 from coordinator.service.inbound import (
     BAD,
     Complaint,
@@ -33,25 +28,22 @@ from coordinator.service.inbound import (
     attempt_ids,
     cache_of,
     decode,
-    event_of,
-    held_of,
+    hello_of,
     problem_of,
     sort_out,
-    token_is_sane,
 )
-from coordinator.service.link_settings import LinkCounters, LinkSettings
 from coordinator.service.outbound import to_wire
 from coordinator.service.pace import full_bucket
 from coordinator.service.peer import Peer
+from coordinator.service.surroundings import Surroundings
 from coordinator.service.tokens import digest_of, new_resume_key
+from coordinator.service.words import Words
 
 IGNORED_MAX = 1_000
 """Frames of a peer that was told why it is closed; one that sends more has not listened and is cut."""
 OF_ATTEMPTS = (wire.Granted, wire.Refused, wire.Phase, wire.Exited, wire.Progress)
 ORDERS = (wire.Grant, wire.Launch, wire.Stop, wire.Settled, wire.Renew)
 """What there may be many of in one turn: they share frames."""
-SAID_MAX = 512
-"""Words about attempts that are one event: some 20 ms of deciding."""
 WORK_VERSION = 2
 """From this protocol version on an agent runs attempts."""
 TOO_BIG = 1009
@@ -83,38 +75,6 @@ class Phase(Enum):
     LEAVING = "leaving"
 
 
-class LogSink(Protocol):
-    """Who takes the bytes of logs."""
-
-    def take(self, source: Link, chunk: wire.LogChunk) -> None:
-        """Bytes of an attempt, as they came. Never blocks, never raises; may hold the source up for a while."""
-        ...
-
-    def gone(self, source: Link) -> None:
-        """Its socket is closed: nothing more comes of it, and nothing can be told to it."""
-        ...
-
-
-class Surroundings(Struct, kw_only=True):
-    """What all connections of the process stand on."""
-
-    post: Callable[[events.AnyEvent], None]
-    greeted: Callable[[Link], None]
-    """The link said a hello that was passed on."""
-    beaten: Callable[[Link], None]
-    """The link sent heartbeats since they were taken last."""
-    admitted: Callable[[TokenRow], bool]
-    """Whether this credential still opens anything."""
-    clock: ports.Clock
-    heartbeats: HeartbeatWriter
-    acks: AckWheel
-    logs: LogSink
-    settings: LinkSettings
-    counters: LinkCounters
-    coordinator_id: str
-    version: str
-
-
 class Link:
     """One socket. `gone` is done when it is closed."""
 
@@ -130,9 +90,9 @@ class Link:
         "_peer",
         "_progress",
         "_resume_key",
-        "_said",
         "_slowed",
         "_version",
+        "_words",
         "ack_waits",
         "acked_s",
         "beaten",
@@ -165,7 +125,7 @@ class Link:
         self._around = around
         self._bad_frames = 0
         self._ids: tuple[AttemptId, ...] = ()
-        self._said: list[events.AttemptEvent] = []
+        self._words = Words(conn_id, around.post, around.clock)
         self._ignored = 0
         self._names: tuple[str, ...] = ()
         self._resume_key = ""
@@ -240,8 +200,7 @@ class Link:
                 self._control(kind, data)
         if beats:
             self._beat(beats)
-        if self._said:
-            self._pass_on()
+        self._words.pass_on()
 
     def _beat(self, beats: list[wire.Heartbeat]) -> None:
         """Heartbeats, in order. Empties the list."""
@@ -366,8 +325,8 @@ class Link:
         if self._peer.closed or not self._allow(1):
             return
         around = self._around
-        if self._said and not isinstance(message, OF_ATTEMPTS):
-            self._pass_on()
+        if not isinstance(message, OF_ATTEMPTS):
+            self._words.pass_on()
         match message:
             case wire.Granted() | wire.Refused() | wire.Phase() | wire.Exited():
                 self._work(message)
@@ -396,42 +355,17 @@ class Link:
         """Something about an attempt."""
         if self.phase is not Phase.OPEN and self.phase is not Phase.LEAVING:
             self._refuse("a word about an attempt before the welcome", "say hello and wait for the welcome")
-        elif not token_is_sane(message.token):
+        elif not self._words.add(message):
             self._refuse("a token beyond its bounds")
-        else:
-            self._said.append(event_of(message, self.conn_id, self._around.clock.now_ms()))
-            if len(self._said) >= SAID_MAX:
-                self._pass_on()
 
     def _granted(self, parts: tuple[wire.FromAgent, ...], beats: list[wire.Heartbeat]) -> bool:
-        """A frame of acknowledgements alone, the commonest of frames with many messages: taken at once. False: it is
-        another one, and nothing of it was taken."""
+        """A frame of acknowledgements alone is taken at once. False: it is another one, and nothing of it was taken."""
         if self.phase is not Phase.OPEN or beats:
             return False
-        said: list[events.AttemptEvent] = []
-        at_ms, conn_id = self._around.clock.now_ms(), self.conn_id
-        for part in parts:
-            if type(part) is not wire.Granted or not token_is_sane(part.token):
-                return False
-            said.append(
-                events.AgentGranted(
-                    at_ms=at_ms,
-                    conn_id=conn_id,
-                    attempt_id=attempt_of(part.attempt),
-                    rank=part.rank,
-                    token=part.token,
-                )
-            )
-        if not self._peer.closed and self._allow(len(parts)):
-            self._said += said
-            if len(self._said) >= SAID_MAX:
-                self._pass_on()
-        return True
-
-    def _pass_on(self) -> None:
-        """All that was said of attempts, as one event."""
-        said, self._said = self._said, []
-        self._around.post(said[0] if len(said) == 1 else events.AgentSaid(at_ms=said[-1].at_ms, said=tuple(said)))
+        said = self._words.grants(parts)
+        if said is not None and not self._peer.closed and self._allow(len(parts)):
+            self._words.add_all(said)
+        return said is not None
 
     def _hello(self, hello: wire.Hello) -> None:
         if self.phase is not Phase.GREETING:
@@ -458,24 +392,9 @@ class Link:
         self._version = version
         self._resume_key = new_resume_key()
         assert self.token.provider_id is not None
-        self._around.post(
-            events.AgentHello(
-                at_ms=self._around.clock.now_ms(),
-                conn_id=self.conn_id,
-                provider_id=self.token.provider_id,
-                machine_id=hello.machine_id,
-                boot_id=hello.boot_id,
-                process_id=hello.process_id,
-                agent_version=hello.agent_version,
-                peer=self.peer,
-                fresh_resume_digest=digest_of(self._resume_key),
-                resume_digest=digest_of(hello.resume_key) if hello.resume_key else "",
-                resources=hello.resources,
-                labels=hello.labels,
-                promises=replace(hello.promises, work=version >= WORK_VERSION),
-                attempts=tuple(held_of(held) for held in hello.attempts) if version >= WORK_VERSION else (),
-            )
-        )
+        fresh_digest = digest_of(self._resume_key)
+        at_ms, works = self._around.clock.now_ms(), version >= WORK_VERSION
+        self._around.post(hello_of(hello, self.token.provider_id, self.conn_id, self.peer, fresh_digest, works, at_ms))
 
     # ---- what the agent is told
 
@@ -529,28 +448,12 @@ class Link:
                 return
             case commands.Launch():
                 told = self._launch(message)
-                around.counters.orders["launch"] += 1
             case commands.Grant():
                 self._credit()
                 told = to_wire(message)
-                around.counters.orders["grant"] += 1
-            case commands.Renew(terms=terms):
-                told = to_wire(message)
-                around.counters.orders["renew"] += len(terms)
-            case commands.StopAttempt():
-                told = to_wire(message)
-                around.counters.orders["stop"] += 1
-            case commands.Settled():
-                told = to_wire(message)
-                around.counters.orders["settle"] += 1
-            case commands.Warm():
-                told = to_wire(message)
-                around.counters.orders["warm"] += 1
-            case commands.SaveState():
-                told = to_wire(message)
-                around.counters.orders["save"] += 1
             case _:
                 told = to_wire(message)
+        around.counters.ordered(message)
         if isinstance(told, ORDERS):
             self._peer.gather(_encode(told))
         else:

@@ -5,8 +5,18 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from coordinator import wire
+from coordinator.core import commands
 
-ORDERS = ("grant", "launch", "renew", "stop", "settle", "warm", "save")
+_KINDS: dict[type[commands.Message], str] = {
+    commands.Grant: "grant",
+    commands.Launch: "launch",
+    commands.Renew: "renew",
+    commands.StopAttempt: "stop",
+    commands.Settled: "settle",
+    commands.Warm: "warm",
+    commands.SaveState: "save",
+}
+ORDERS = tuple(_KINDS.values())
 """What agents are told about attempts."""
 
 
@@ -76,3 +86,9 @@ class LinkCounters(Struct):
     cut_bad: int = 0
     cut_silent: int = 0
     """Closed without a hello."""
+
+    def ordered(self, message: commands.Message) -> None:
+        """Count what was told, if it is about attempts."""
+        kind = _KINDS.get(type(message))
+        if kind is not None:
+            self.orders[kind] += len(message.terms) if isinstance(message, commands.Renew) else 1
