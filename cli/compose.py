@@ -202,11 +202,11 @@ class Parts(NamedTuple):
 
     async def stop(self) -> None:
         """Extend the leases and tell agents and callers, write what waits, end every task."""
+        self.data_plane.close()
         await self.engine.stop()
         await self.links.close_all(commands.CloseCode.GOING_AWAY, "the coordinator stops")
         await self.relay.close()
         self.feed.close()
-        self.data_plane.close()
         await self.server.stop()
         await self.heartbeats.close()
         for task in self.background:

@@ -86,19 +86,21 @@ class DataPlane:
         self._wake.set()
 
     def close(self) -> None:
-        """End every transfer, let no other begin, charge what moved."""
+        """End every transfer, let no other begin, charge what moved. To be called while the engine still decides."""
         self.transfers.close()
-        self.sender.close()
         self.meters.charge()
 
     async def run(self) -> None:
         """Charge, sweep, and clear up behind uploads that ended, until cancelled. CoordError(STORE_BROKEN) when the
         disk of the blobs is."""
         await self.blobs.tidy(tuple(self._engine.state.data.uploads))
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.meters.run())
-            group.create_task(self.sweeper.run())
-            group.create_task(self._clear_up())
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.meters.run())
+                group.create_task(self.sweeper.run())
+                group.create_task(self._clear_up())
+        finally:
+            self.sender.close()
 
     def _on_note(self, note: commands.Note) -> None:
         if isinstance(note, UploadGone):
