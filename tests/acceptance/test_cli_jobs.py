@@ -258,7 +258,8 @@ def test_what_nobody_could_ever_run_is_told_beforehand_and_afterwards(fleet: Fle
         ('[[step]]\nname = "a"\nneeds = ["b"]\ncommand = ["true"]\n[[step]]\nname = "b"\nneeds = ["a"]\n'
          'command = ["true"]\n', ("a -> b -> a",)),
         ('command = ["true"]\nresources = { cpu = 1 }\n', (":2: resources.cpu", "cpus")),
-        ('command = ["true"]\ninputs = ["x"]\n', (":2: inputs", "not built yet")),
+        ('command = ["true"]\nattribution = ["x"]\n', (":2: attribution", "not built yet")),
+        ('command = ["true"]\ninputs = ["x"]\n', (":2: inputs[0]", "is not an input", "./FILE")),
         ('command = ["true"\n', ("end of document",)),
     ],
 )  # fmt: skip
