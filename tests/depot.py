@@ -340,11 +340,30 @@ def check_rows(depot: Depot) -> None:
     for artifact in depot.all(ArtifactRow):
         hold = holders[artifact.tenant, f"artifact:{artifact.name}"]
         assert hold.digests == (artifact.digest,)
+    _check_holders(depot, holders)
     for upload in depot.all(UploadRow):
         assert depot.state.data.uploads.get(upload.upload_id) == upload or not depot.durable
         if upload.attempt_id is not None:
             attempt = depot.rows["attempt", upload.attempt_id]
             assert isinstance(attempt, AttemptRow) and attempt.state not in (AttemptState.LOST, AttemptState.COMPLETED)
+
+
+def _check_holders(depot: Depot, holders: dict[tuple[TenantName, str], HoldRow]) -> None:
+    """Nothing is held by what is not there: that would stay for ever."""
+    waits = {dotted(row.task_id) for row in depot.all(AttemptRow) if row.outputs}
+    for tenant, holder in holders:
+        kind, _, name = holder.partition(":")
+        numbers = tuple(map(int, name.split("."))) if kind != "artifact" else ()
+        match kind:
+            case "artifact":
+                there = ("artifact", (tenant, name)) in depot.rows
+            case "job":
+                there = ("job", numbers[0]) in depot.rows
+            case "task":
+                there = ("output", numbers) in depot.rows or name in waits
+            case _:
+                there = ("checkpoint", numbers) in depot.rows
+        assert there, f"{holder} holds blobs, and is not there"
 
 
 def _check_results(depot: Depot, holders: dict[tuple[TenantName, str], HoldRow]) -> None:

@@ -11,18 +11,19 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from coordinator.core import commands, events
 from coordinator.core.data import events as data
 from coordinator.core.data.answers import Swept, UploadOpened
-from coordinator.core.data.rows import BlobRow, HoldRow, OutputRow
-from coordinator.core.errors import CoordError
-from coordinator.core.ids import Digest, TaskId, TenantName, UploadId
+from coordinator.core.data.rows import BlobRow, FileEntry, HoldRow, OutputRow
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import Digest, TaskId, TenantName, UploadId, dotted
 from coordinator.core.image import image_of, state_of
 from coordinator.core.policy import Policy
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, LeaseToken, TaskRow
-from coordinator.core.work.jobspec import CheckpointRule, JobSpec, OnLost, RetryRule
-from tests.depot import Depot, an_input, check_rows, digest_of
+from coordinator.core.work.jobspec import CheckpointRule, JobSpec, OnLost, RetryRule, StepSpec
+from tests.depot import DONE, Depot, an_input, check_rows, digest_of
 from tests.site import TENANT, a_step
 
 TEXTS = ("v", "w", "x", "y", "z")
@@ -52,6 +53,7 @@ class DataAtWork(RuleBasedStateMachine):
         self.looked: dict[Blob, BlobRow] = {}
         """What the store had a while ago: at most one sweep was carried out since."""
         self.look_age = 0
+        self.swept_while_full = False
         self.promised: list[BlobRow] = []
         """Somebody was told in this step that these are there."""
 
@@ -64,12 +66,16 @@ class DataAtWork(RuleBasedStateMachine):
         (reply,) = decision.replies
         if isinstance(reply.result, CoordError):
             assert reply.result.message and reply.result.hint
-            if not any(isinstance(note, commands.Audited) for note in decision.notes):
-                after = image_of(self.depot.state)
-                self.depot.state.now_ms = before.now_ms
-                if before.work.accounts.month:
-                    assert image_of(self.depot.state) == before, f"a refusal changed something: {reply.result}"
-                assert after.data == before.data
+        claim: data.Claim | None = getattr(event, "claim", None)
+        attempt = self.depot.state.work.attempts.get(claim.attempt_id) if claim is not None else None
+        if claim is not None and attempt is not None and attempt.row.token != claim.token:
+            stale = isinstance(reply.result, CoordError) and reply.result.code is Code.STALE_TOKEN
+            assert stale, f"a token that was never given: {reply.result}"
+        audited = any(isinstance(note, commands.Audited) for note in decision.notes)
+        if isinstance(reply.result, CoordError) and not audited:
+            self.depot.state.now_ms = before.now_ms
+            if before.work.accounts.month:
+                assert image_of(self.depot.state) == before, f"a refusal changed something: {reply.result}"
         return reply.result
 
     def known(self, text: str, tenant: TenantName, late: bool) -> BlobRow | None:
@@ -288,10 +294,9 @@ class DataAtWork(RuleBasedStateMachine):
         if whole:
             self._bring(claim, texts)
         files = tuple(
-            entry.__class__(path=entry.path, digest=entry.digest, size=SIZES[text])
-            for text, entry in zip(texts, self.depot.files(*texts), strict=True)
+            replace(entry, size=SIZES[text]) for text, entry in zip(texts, self.depot.files(*texts), strict=True)
         )
-        self.depot.publish(claim, files=files)
+        self._publish(claim, files)
 
     @rule(
         drawn=st.data(),
@@ -304,6 +309,23 @@ class DataAtWork(RuleBasedStateMachine):
             return
         if whole:
             self._bring(claim, texts)
+        self._save(claim, texts)
+
+    def _publish(self, claim: data.Claim, files: tuple[FileEntry, ...]) -> None:
+        job_id, step, task, _ = claim.attempt_id
+        self.ask(
+            data.OutputsPublished(
+                at_ms=self.depot.now_ms,
+                request_id=self.depot.request(),
+                claim=claim,
+                files=files,
+                exit=DONE,
+                known=self.depot.known(entry.digest for entry in files),
+                published=self.depot.output(job_id, step, task),
+            )
+        )
+
+    def _save(self, claim: data.Claim, texts: list[str]) -> None:
         digests = tuple(sorted(map(digest_of, texts)))
         self.ask(
             data.CheckpointPublished(
@@ -351,7 +373,22 @@ class DataAtWork(RuleBasedStateMachine):
         running = [h for agent in self.depot.agents.values() for h in agent.held.values() if h.phase == "running"]
         if running:
             held = drawn.draw(st.sampled_from(running))
-            self.depot.exits(".".join(map(str, held.attempt_id)), code, rank=held.rank)
+            self.depot.exits(dotted(held.attempt_id), code, rank=held.rank)
+
+    @rule(drawn=st.data(), text=st.sampled_from(TEXTS))
+    def one_rank_of_two_fails_late(self, drawn: st.DataObject, text: str) -> None:
+        """Rank 0 has brought its result already."""
+        pairs = [a for a in self.depot.state.work.attempts.values() if len(a.row.ranks) > 1 and a.row.ranks[1].running]
+        for attempt in pairs[:1]:
+            self._settle()
+            claim = next((c for c in self.claims if c.attempt_id == attempt.row.attempt_id and not c.rank), None)
+            if claim is not None:
+                self._bring(claim, [text])
+                entry = self.depot.files(text)[0]
+                self._publish(claim, (replace(entry, size=SIZES[text]),))
+                held = self.depot.agents[attempt.row.ranks[1].provider_id].held.get((claim.attempt_id, 1))
+                if held is not None and held.phase == "running":
+                    self.depot.exits(dotted(claim.attempt_id), drawn.draw(st.integers(0, 1)), rank=1)
 
     @rule(name=st.sampled_from(("a", "b")), how=st.sampled_from(("silent", "breaks", "back", "empty")))
     def an_agent_comes_and_goes(self, name: str, how: str) -> None:
@@ -379,10 +416,12 @@ class DataAtWork(RuleBasedStateMachine):
     def sweep(self, data: st.DataObject, old: bool, between: list[str]) -> None:
         """While the store is asked what nobody holds, and after it has said so, others go on."""
         self.promised.clear()
+        if not self._may_sweep():
+            return
         if old:
             self.depot.at(self.depot.now_s + 1.1 * HOUR_S)
         self.depot.sweep_begin()
-        candidates = self.depot.unheld() if self.durable else ()
+        candidates = self.depot.unheld()
         for what in between:
             tenant, texts = self._wanted(data, candidates)
             match what:
@@ -401,6 +440,56 @@ class DataAtWork(RuleBasedStateMachine):
                 case _:
                     self.touch()
         self._end_sweep(candidates)
+
+    @rule(text=st.sampled_from(TEXTS), kind=st.sampled_from(("name", "submit", "publish", "save", "look")))
+    def one_refers_beside_a_sweep(self, text: str, kind: str) -> None:
+        """To what was stored a while ago, when the store has just said that nobody holds it."""
+        if not self._may_sweep():
+            return
+        self.store(text, TENANT, False)
+        self.look()
+        self.promised.clear()
+        self.depot.at(self.depot.now_s + 1.1 * HOUR_S)
+        self.depot.sweep_begin()
+        candidates = self.depot.unheld()
+        if kind == "look":  # and refers to it when the sweep is over
+            self._end_sweep(candidates)
+            self.name(text, TENANT, "two", True)
+            self._open(text, TENANT, True, SIZES[text], None)
+            return
+        claims = [claim for claim in self._current() if self._spec(claim).checkpoint or kind == "publish"]
+        if kind == "name":
+            self.name(text, TENANT, "two", True)
+        elif kind == "submit":
+            self.submit([text], False, False, 1, 1, "retry", 1)
+        elif kind == "publish" and claims:
+            self._publish(claims[0], (replace(self.depot.files(text)[0], size=SIZES[text]),))
+        elif claims:
+            self._save(claims[0], [text])
+        self._end_sweep(candidates)
+
+    @rule(texts=FEW)
+    def one_saves_again_and_again(self, texts: list[str]) -> None:
+        for claim in [claim for claim in self._current() if self._spec(claim).checkpoint][:1]:
+            for text in texts:
+                self._bring(claim, [text])
+                self._save(claim, [text])
+
+    def _current(self) -> list[data.Claim]:
+        """Of rank 0 of what runs."""
+        self._settle()
+        live = self.depot.state.work.attempts
+        return [
+            c for c in self.claims if not c.rank and c.attempt_id in live and live[c.attempt_id].row.token == c.token
+        ]
+
+    def _spec(self, claim: data.Claim) -> StepSpec:
+        return self.depot.state.work.jobs[claim.attempt_id[0]].spec.steps[claim.attempt_id[1]]
+
+    def _may_sweep(self) -> bool:
+        """While nothing becomes durable nobody hears of the end of a sweep, and begins another one."""
+        may, self.swept_while_full = self.durable or not self.swept_while_full, not self.durable
+        return may
 
     def _wanted(self, drawn: st.DataObject, candidates: tuple[BlobRow, ...]) -> tuple[TenantName, list[str]]:
         """Mostly what is about to be swept."""
@@ -468,7 +557,7 @@ class DataAtWork(RuleBasedStateMachine):
     @precondition(lambda self: self.durable)
     @rule()
     def the_disk_fills(self) -> None:
-        self.depot.durable, self.full_from = False, len(self.depot.decisions)
+        self.depot.durable, self.full_from, self.swept_while_full = False, len(self.depot.decisions), False
 
     @precondition(lambda self: not self.durable)
     @rule()
@@ -518,4 +607,4 @@ def _end(at_ms: int, request: Any, candidates: tuple[BlobRow, ...]) -> data.Swee
 
 
 TestDataAtWork = DataAtWork.TestCase
-TestDataAtWork.settings = settings(max_examples=120, stateful_step_count=60, deadline=None, derandomize=True)
+TestDataAtWork.settings = settings(max_examples=80, stateful_step_count=50, deadline=None, derandomize=True)
