@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 from pathlib import Path
 
 NAME = "spool"
@@ -22,11 +23,12 @@ class NoRoom(Exception):
 
 
 class Spool:
-    """Directories of it are taken and given back; what they may hold is reserved as a whole."""
+    """Directories of it are taken and given back, by several threads; what they may hold is reserved as a whole."""
 
     def __init__(self, state: Path, bytes_max: int = BYTES_MAX) -> None:
         self._path = state / NAME
         self._bytes_max = bytes_max
+        self._lock = threading.Lock()
         self._numbers = 0
         self.used = 0
         """Bytes reserved."""
@@ -37,21 +39,31 @@ class Spool:
 
     def take(self, size: int) -> Shelf:
         """A directory of one's own for so many bytes. Raises NoRoom, OSError. Blocks for a moment."""
-        if self.used + size > self._bytes_max:
-            raise NoRoom(f"{size} bytes are needed, {self._bytes_max - self.used} of {self._bytes_max} may be used")
+        with self._lock:
+            if self.used + size > self._bytes_max:
+                left = self._bytes_max - self.used
+                raise NoRoom(f"{size} bytes are needed, {left} of {self._bytes_max} may be used")
+            self.used += size
+            self._numbers += 1
+            path = self._path / f"{os.getpid()}-{self._numbers}"
+        try:
+            self._make(path, size)
+        except BaseException:
+            self.give_back(size)
+            raise
+        return Shelf(self, path, size)
+
+    def _make(self, path: Path, size: int) -> None:
         self._path.mkdir(mode=0o700, exist_ok=True)
         disk = os.statvfs(self._path)
         free = disk.f_bavail * disk.f_frsize - min(SPARE_BYTES, disk.f_blocks * disk.f_frsize // 100)
         if size > free:
             raise NoRoom(f"{size} bytes are needed, {max(0, free)} are free at {self._path}")
-        self._numbers += 1
-        path = self._path / f"{os.getpid()}-{self._numbers}"
         path.mkdir(mode=0o700)
-        self.used += size
-        return Shelf(self, path, size)
 
     def give_back(self, size: int) -> None:
-        self.used -= size
+        with self._lock:
+            self.used -= size
 
 
 class Shelf:
@@ -66,5 +78,5 @@ class Shelf:
         """What lies there is gone. Blocks."""
         with contextlib.suppress(OSError):
             shutil.rmtree(self.path)
-        self._spool.give_back(self._size)
-        self._size = 0
+        size, self._size = self._size, 0
+        self._spool.give_back(size)

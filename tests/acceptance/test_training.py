@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 
 from coordinator.api_work import AttemptEntry
 from coordinator.client import Client
-from tests.acceptance.processes import Agent, Head, clean_environment, wait_for, when_online
+from tests.acceptance.processes import Agent, Head, wait_for, when_online
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "training"
 KILLS = 10
@@ -26,10 +27,12 @@ COMMAND = ("--steps", "200", "--step-seconds", str(STEP_S), "--save-every", "8")
 
 
 def undisturbed(directory: Path) -> Path:
-    """The weights of a run that nobody kills, without coord."""
+    """The weights of a run that nobody kills, without coord. Its environment is as bare as an attempt's: variables of
+    the linear algebra library choose other kernels, which round differently."""
     places = {"COORD_CHECKPOINT_DIR": str(directory / "state"), "COORD_OUTPUT_DIR": str(directory)}
     command = [sys.executable, str(EXAMPLE / "train.py"), "--steps", "200"]
-    subprocess.run(command, env=clean_environment(places | {"OMP_NUM_THREADS": "1"}), check=True, capture_output=True)
+    env = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=env | places, check=True, capture_output=True)
     return directory / "weights.npz"
 
 
@@ -93,7 +96,7 @@ def test_training_survives_its_providers_and_ends_with_the_same_weights(tmp_path
     assert all(0 <= count * STEP_S < EVERY_S for count in again)
     assert KILLS == len(lost_ms) == task.losses
     assert all(lost is not None and lost < EVERY_S * 1_000 for lost in lost_ms)
-    assert all(attempt.restored > 0 for attempt in task.tries[1:])
+    assert all(attempt.restored > 0 for attempt in task.tries[1:] if attempt.started_at is not None)
     with np.load(expected) as wanted, np.load(tmp_path / "got" / "weights.npz") as got:
         assert wanted.files == got.files
         assert all(np.array_equal(wanted[name], got[name]) for name in wanted.files)
