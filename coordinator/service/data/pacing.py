@@ -3,7 +3,7 @@ the order in which pieces go. Pure: the time comes in, nothing waits here.
 
 Between tenants start-time fair queueing (Goyal, Vin and Cheng 1996): a piece of n bytes gets the start tag
 max(virtual time, its tenant's last finish tag) and finishes n / weight later; the eligible piece with the lowest start
-tag goes first. Whoever has been away gains nothing by it, and whoever sends ten times as much gets no more. O(tenants)
+tag goes first. Whoever has been away gains nothing by it but a tenth of a second, and whoever sends ten times as much gets no more. O(tenants)
 a piece.
 """
 
@@ -100,12 +100,17 @@ class FairLink:
     def ask(self, tenant: str, size: int) -> Piece:
         """A piece that wants to go. It goes with an `advance`: the next one, when it is its turn then."""
         queue = self._queues[tenant]
-        start = max(self._virtual, queue.finish)
+        start = max(self._virtual - self._slack(), queue.finish)
         queue.finish = start + size / queue.weight
         piece = Piece(tenant=tenant, size=size, start=start)
         queue.waiting.append(piece)
         self.waiting_bytes += size
         return piece
+
+    def _slack(self) -> float:
+        """How far behind the virtual time a tenant may come and still be in its place: who has one piece in line at a
+        time asks for the next one a moment after the last one went, and others' may have gone in that moment."""
+        return self._link.rate * BURST_S / 2 if self._link is not None else 0.0
 
     def spill(self, piece: Piece) -> None:
         """Its bytes are taken already; it stays in line until they are paid for."""
