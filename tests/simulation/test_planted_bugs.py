@@ -256,6 +256,13 @@ BUGS = {
     ),
 }
 
+FOUND_BY = {
+    "a suspect that came back is looked at late": 6,
+    "a planned stop is charged": 4,
+    "a term shrinks before the agent knows": 28,
+}
+"""Where the first seeds find nothing, the one that did: tried first, since another world costs a second. A world that
+changes makes these worth nothing, and nothing wrong."""
 LIGHT_BUGS = {
     "what a tenant had is not remembered": (
         "shares",
@@ -321,8 +328,10 @@ def _rebind(module: ModuleType, target: ModuleType, before: dict[str, object]) -
             setattr(module, name, vars(target)[name])
 
 
-def first_violation() -> tuple[int, str] | None:
-    for seed in range(SEEDS_MAX):
+def first_violation(bug: str) -> tuple[int, str] | None:
+    """By the seed that found it before, else by the first that does."""
+    first = FOUND_BY.get(bug, 0)
+    for seed in (first, *(seed for seed in range(SEEDS_MAX) if seed != first)):
         outcome = story.simulate(seed, EVENTS)
         if outcome.violation:
             return seed, outcome.violation
@@ -333,7 +342,7 @@ def first_violation() -> tuple[int, str] | None:
 def test_a_planted_bug_is_caught(bug: str) -> None:
     """Within a bounded number of seeds, and replayed by its seed."""
     with planted(*BUGS[bug]):
-        caught = first_violation()
+        caught = first_violation(bug)
         assert caught is not None, f"{SEEDS_MAX} seeds did not notice that {bug}"
         seed, violation = caught
         lines: list[str] = []
