@@ -3,8 +3,8 @@ the order in which pieces go. Pure: the time comes in, nothing waits here.
 
 Between tenants start-time fair queueing (Goyal, Vin and Cheng 1996): a piece of n bytes gets the start tag
 max(virtual time, its tenant's last finish tag) and finishes n / weight later; the eligible piece with the lowest start
-tag goes first. Whoever has been away gains nothing by it but a tenth of a second, and whoever sends ten times as much gets no more. O(tenants)
-a piece.
+tag goes first. Whoever has been away gains nothing by it but a tenth of a second, and whoever sends ten times as much
+gets no more. O(tenants) a piece.
 """
 
 from __future__ import annotations
