@@ -1,10 +1,11 @@
 """Work lost on machines that leave: placement by forecast against random and by score, through the scheduler itself.
 
-    python -m bench.wasted_work [HISTORY.csv.xz] [--days N] [--case 8h@30%]... [--quick]
+    python -m bench.wasted_work [HISTORY.csv.xz] [--days N] [--case 8h@30%]... [--checkpoint auto]... [--quick]
 
-Every policy has the same history and the same jobs; nothing is saved by checkpoints. Without a history it makes one of
-two kinds of machines, so that it runs anywhere. Prints JSON; exits 1 where a forecast loses more than CHANCE of random
-though there was a choice.
+Every policy has the same history and the same jobs; nothing is saved by checkpoints, but with --checkpoint (none, auto,
+or every so long; repeatable): it compares, under the forecast alone, ways to save state that each stop the job for
+--checkpoint-cost. Without a history it makes one of two kinds of machines, so that it runs anywhere. Prints JSON; exits
+1 where a forecast loses more than CHANCE of random though there was a choice.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from random import Random
 from typing import Any
 
 from cli.replaying import Asked, replayed
+from coordinator.core.ids import Ms
+from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.swf import Gather
 from coordinator.simulator.history.workload import HOUR_MS
+from coordinator.timetext import parse_duration
 
 CASES = ("1h@30%", "4h@30%", "8h@30%", "24h@30%", "1h+4h+8h+24h@30%", "8h@10%", "8h@60%", "8h@95%")
 CHANCE = 0.8
@@ -45,10 +49,15 @@ def made(path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def measured(fleet: str, case: str, policies: tuple[str, ...], seed: int, days: float | None) -> dict[str, Any]:
-    """One case: by policy what was wasted, and as a ratio to random."""
-    began = time.process_time()
-    asked = Asked(
+def asked_of(
+    fleet: str,
+    case: str,
+    policies: tuple[str, ...],
+    seed: int,
+    days: float | None,
+    savings: tuple[Saving | None, ...] = (None,),
+) -> Asked:
+    return Asked(
         fleet=fleet,
         workload=case,
         policies=policies,
@@ -62,7 +71,39 @@ def measured(fleet: str, case: str, policies: tuple[str, ...], seed: int, days: 
         weights={},
         first=None,
         days=days,
+        savings=savings,
     )
+
+
+def saved(fleet: str, case: str, savings: tuple[Saving | None, ...], seed: int, days: float | None) -> dict[str, Any]:
+    """One case under the forecast: by how state is saved what was lost, what saving took, and both."""
+    began = time.process_time()
+    runs = replayed(asked_of(fleet, case, ("forecast",), seed, days, savings)).runs
+    reports = {report.checkpoint: report for report, _ in runs}
+    return {
+        "case": case,
+        "days": days,
+        "jobs": runs[0][0].jobs,
+        "useful_h": round(runs[0][0].useful_h),
+        "completed": {name: report.completed for name, report in reports.items()},
+        "lost": {name: report.lost for name, report in reports.items()},
+        "lost_h": {name: round(report.lost_h, 1) for name, report in reports.items()},
+        "saving_h": {name: round(report.saving_h, 1) for name, report in reports.items()},
+        "wasted_h": {name: round(report.wasted_h, 1) for name, report in reports.items()},
+        "cpu_s": round(time.process_time() - began, 1),
+    }
+
+
+def saving_of(text: str, cost_ms: Ms) -> Saving | None:
+    if text == "none":
+        return None
+    return Saving(every_ms=None if text == "auto" else parse_duration(text), cost_ms=cost_ms, name=text)
+
+
+def measured(fleet: str, case: str, policies: tuple[str, ...], seed: int, days: float | None) -> dict[str, Any]:
+    """One case: by policy what was wasted, and as a ratio to random."""
+    began = time.process_time()
+    asked = asked_of(fleet, case, policies, seed, days)
     reports = {report.policy: report for report, _ in replayed(asked).runs}
     chance = reports["random"].wasted_h
     return {
@@ -85,6 +126,8 @@ def main() -> int:
     parser.add_argument("--days", type=float, help="only the first days of it")
     parser.add_argument("--case", action="append", help=f"of {', '.join(CASES)}, or any other; repeatable")
     parser.add_argument("--policy", action="append", help="beside forecast and random; repeatable")
+    parser.add_argument("--checkpoint", action="append", help="none, auto or every so long; repeatable")
+    parser.add_argument("--checkpoint-cost", default="30s", help="how long a job stands still for one")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one case")
     given = parser.parse_args()
@@ -95,6 +138,11 @@ def main() -> int:
         if history is None:
             history = Path(directory) / "made.csv"
             made(history)
+        if given.checkpoint:
+            savings = tuple(saving_of(text, parse_duration(given.checkpoint_cost)) for text in given.checkpoint)
+            results = [saved(str(history), case, savings, given.seed, given.days) for case in cases]
+            print(json.dumps({"bench": "wasted_work", "cost": given.checkpoint_cost, "figures": results}, indent=1))
+            return 0
         results = [measured(str(history), case, policies, given.seed, given.days) for case in cases]
     report = {
         "bench": "wasted_work",

@@ -14,6 +14,7 @@ from cli.replaying import Asked, Replayed, replayed
 from coordinator.core.errors import Code, CoordError
 from coordinator.simulator.history.picture import drawn, page
 from coordinator.simulator.history.report import Report
+from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.swf import Gather
 from coordinator.timetext import asked_duration
 
@@ -57,7 +58,7 @@ def run(fleet: str, workload: str, seed: int, quiet: bool, *, picture: Path | No
     )
     if picture is not None:
         picture.write_text(PICTURES[picture.suffix](f"{workload} on {fleet}", found.runs))
-    output.listing(answer, COLUMNS, form, name=lambda report: report.policy)
+    output.listing(answer, COLUMNS, form, name=lambda report: report.name)
     if not quiet and form == "wide":
         _say_tenants(reports)
     return exits.OK
@@ -78,6 +79,8 @@ def _asked(
     figures_every: str,
     first: int | None,
     days: float | None,
+    checkpoints: tuple[str, ...],
+    checkpoint_cost: str,
 ) -> Asked:
     return Asked(
         fleet=fleet,
@@ -93,7 +96,16 @@ def _asked(
         weights=dict(_weight(text) for text in weights),
         first=first,
         days=days,
+        savings=tuple(_saving(text, checkpoint_cost) for text in dict.fromkeys(checkpoints or ("none",))),
     )
+
+
+def _saving(text: str, cost: str) -> Saving | None:
+    if text == "none":
+        return None
+    cost_ms = asked_duration(cost, "--checkpoint-cost", 0, 24 * HOUR_MS)
+    every_ms = None if text == "auto" else asked_duration(text, "--checkpoint", 1_000, 3650 * 24 * HOUR_MS)
+    return Saving(every_ms=every_ms, cost_ms=cost_ms, name=text)
 
 
 def _weight(text: str) -> tuple[str, int]:
@@ -105,6 +117,7 @@ def _weight(text: str) -> tuple[str, int]:
 
 COLUMNS = (
     Column("POLICY", lambda r: r.policy),
+    Column("CHECKPOINT", lambda r: r.checkpoint),
     Column("DONE", lambda r: f"{r.completed}/{r.jobs}", right=True),
     Column("LOST", lambda r: str(r.lost), right=True, explained="ATTEMPTS LOST"),
     Column("WASTED H", lambda r: f"{r.wasted_h:,.1f}", right=True),
@@ -114,6 +127,8 @@ COLUMNS = (
     Column("P95", lambda r: humane.length(r.waits.p95_s), right=True, explained="P95 WAIT"),
     Column("SLOWDOWN", lambda r: f"{r.slowdown_mean:.2f}", right=True),
     Column("FAIR", lambda r: f"{r.jain:.2f}", right=True),
+    Column("LOST H", lambda r: f"{r.lost_h:,.1f}", right=True, wide=True),
+    Column("SAVING H", lambda r: f"{r.saving_h:,.1f}", right=True, wide=True),
     Column("MOST TRIES", lambda r: str(r.retried_most), right=True, wide=True),
     Column("P50 WAIT", lambda r: humane.length(r.waits.p50_s), right=True, wide=True),
     Column("GPUS BUSY", lambda r: humane_share(r.utilisation_gpus), right=True, wide=True),
@@ -140,7 +155,7 @@ def _say_tenants(reports: tuple[Report, ...]) -> None:
     for one in reports:
         for entry in one.tenants[:TENANTS_SHOWN]:
             click.echo(
-                f"{one.policy}  {terminal.safe(entry.tenant)}: {entry.jobs} jobs, {entry.hours:.1f} h, "
+                f"{one.name}  {terminal.safe(entry.tenant)}: {entry.jobs} jobs, {entry.hours:.1f} h, "
                 f"{humane_share(entry.crowded_share)} of what was short, weight {entry.weight}, "
                 f"mean wait {humane.length(entry.wait_mean_s)}"
             )

@@ -27,6 +27,7 @@ from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.compare import compare
 from coordinator.simulator.history.fleet import Fleet, Session, alike, of_sessions
 from coordinator.simulator.history.report import Report
+from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.swf import Gather, read_swf
 from coordinator.simulator.history.workload import Job, Made, Workload
 from coordinator.timetext import parse_duration
@@ -62,6 +63,8 @@ class Asked(NamedTuple):
     first: int | None
     days: float | None
     """Of a fleet's history, so many from its beginning on."""
+    savings: Sequence[Saving | None] = (None,)
+    """How jobs save their state; None: not at all."""
 
 
 class Replayed(NamedTuple):
@@ -95,7 +98,7 @@ def replayed(asked: Asked) -> Replayed:
         def told(done: int, of: int) -> None:
             bar.at(done)
 
-        runs = compare(fleet, jobs, asked.policies, figures, asked.figures_every_ms, tenants, told)
+        runs = compare(fleet, jobs, asked.policies, figures, asked.figures_every_ms, tenants, told, asked.savings)
     return Replayed(fleet, work, {**work.left_out, **dropped}, runs)
 
 

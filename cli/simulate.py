@@ -25,6 +25,14 @@ POLICIES = ("forecast", "fit", "score", "random")
 @click.option(
     "--policy", "policies", type=click.Choice(POLICIES), multiple=True, help="How providers are ranked; repeatable."
 )
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    metavar="none|auto|DURATION",
+    multiple=True,
+    help="How often jobs save their state; repeatable.  [default: none]",
+)
+@click.option("--checkpoint-cost", default="30s", show_default=True, help="How long a job stands still for one.")
 @click.option("--load", type=click.FloatRange(0.0, 10.0, min_open=True), help="Submit so much of what the fleet has.")
 @click.option("--told", type=click.FloatRange(1.0, 1_000.0), help="Time limits: so many times the true run time.")
 @click.option(
@@ -61,8 +69,8 @@ def simulate(
 
     With --fleet and --workload, replays the comings and goings of real machines and a workload through the scheduler
     itself, on a virtual clock, and says for each --policy what was wasted (work that died with its machine), how long
-    jobs waited, how busy the machines were and how fair it was. Nothing is saved by checkpoints: what is lost is begun
-    anew. docs/explanation/placement.md says what the replay assumes.
+    jobs waited, how busy the machines were and how fair it was. What is lost is begun anew, or goes on from its newest
+    --checkpoint; what those cost is waste too. docs/explanation/placement.md says what the replay assumes.
 
     With --seed alone, lets agents come, go and crash with jobs on them and checks every promise after every step. Exit
     status 1 when a promise was broken: the same command shows it again. With --replay, decides the events of a
@@ -70,6 +78,7 @@ def simulate(
 
     \b
     coord simulate --fleet history.csv.xz --workload 8h@30% --policy forecast --policy random
+    coord simulate --fleet history.csv.xz --workload 24h@30% --policy forecast --checkpoint none --checkpoint auto
     coord simulate --fleet 128x1 --workload log.swf.gz --load 0.9 --told 1 --picture waits.svg
     coord simulate --seed 7
     coord simulate --replay ~/.local/share/coord/recorder/20261122T120000-4242-now.rec

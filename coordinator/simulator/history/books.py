@@ -18,7 +18,11 @@ class Record(Struct, kw_only=True):
     starts: int = 0
     """Attempts of it that began to run."""
     wasted_ms: Ms = 0
-    """Run time of ranks whose attempt came to nothing, all together."""
+    """Run time of ranks whose attempt came to nothing, all together; of one that saved its state, since then."""
+    saving_ms: Ms = 0
+    """Of its ranks together, spent on taking checkpoints and on laying them out."""
+    kept_ms: Ms = 0
+    """Up to when what it did is kept, whatever happens; 0: nothing of it."""
     running: dict[int, Ms] = field(default_factory=dict)
     """Ranks of its live attempt that run: since when."""
     done: int = 0
@@ -61,8 +65,15 @@ class Books:
         record.running[rank] = at_ms
         self._hold(record, at_ms, 1)
 
+    def kept(self, attempt_id: AttemptId, at_ms: Ms, cost_ms: Ms) -> None:
+        """All its ranks stood still for `cost_ms` up to now; what was done before is a checkpoint, or was one."""
+        record = self.records[attempt_id[0]]
+        record.saving_ms += cost_ms * record.job.nodes
+        record.kept_ms = at_ms
+
     def ended(self, attempt_id: AttemptId, rank: int, at_ms: Ms, *, well: bool) -> None:
-        """This rank runs no more: it came to its end, or died or was stopped. All that its attempt did is lost then."""
+        """This rank runs no more: it came to its end, or died or was stopped. What its attempt did and did not save is
+        lost then."""
         record = self.records[attempt_id[0]]
         since_ms = record.running.pop(rank)
         self._hold(record, at_ms, -1)
@@ -71,7 +82,7 @@ class Books:
             if record.done == record.job.nodes:
                 record.ended_ms = at_ms
             return
-        record.wasted_ms += at_ms - since_ms + record.done * record.job.run_ms
+        record.wasted_ms += at_ms - max(since_ms, record.kept_ms) + record.done * record.job.run_ms
         record.done = 0
 
     def _hold(self, record: Record, at_ms: Ms, sign: int) -> None:

@@ -12,6 +12,7 @@ from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.fleet import Fleet
 from coordinator.simulator.history.replay import Replay, policy_of
 from coordinator.simulator.history.report import Report, report
+from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.workload import Job
 
 POLICIES = ("forecast", "fit", "score", "random")
@@ -31,8 +32,10 @@ def compare(
     every_ms: Ms,
     tenants: Sequence[TenantRow] = (),
     told: Callable[[int, int], None] = lambda done, of: None,
+    savings: Sequence[Saving | None] = (None,),
 ) -> list[tuple[Report, Books]]:
-    """Run each policy from the fleet's beginning until everything has ended or the history has.
+    """Run each policy with each way to save state from the fleet's beginning until everything has ended or the history
+    has.
 
     `figures(moment)` says what was known at `moment`; it is asked for the first submission's and every `every_ms` from
     then on. `told(done, of)` is called as virtual time goes by.
@@ -41,7 +44,8 @@ def compare(
     end_ms = fleet.to_ms if fleet.to_ms is not None else last_ms + AFTER_MS
     step_ms = every_ms if figures is not None else STEP_MS
     stale_ms = every_ms + SLACK_MS if figures is not None else NEVER_MS
-    runs = [Replay(fleet, jobs, policy_of(name, stale_ms), end_ms, tenants) for name in policies]
+    asked = [(name, saving) for saving in savings for name in policies]
+    runs = [Replay(fleet, jobs, policy_of(name, stale_ms), end_ms, tenants, saving) for name, saving in asked]
     moment = first_ms
     while moment < end_ms and not all(run.idle for run in runs):
         for run in runs:
@@ -54,12 +58,16 @@ def compare(
         told(min(moment, last_ms) - first_ms, last_ms - first_ms)
     for run in runs:
         run.advance(end_ms)
-    return [(_checked(name, fleet, run, tenants), run.books) for name, run in zip(policies, runs, strict=True)]
+    return [
+        (_checked(name, saving, fleet, run, tenants), run.books)
+        for (name, saving), run in zip(asked, runs, strict=True)
+    ]
 
 
-def _checked(name: str, fleet: Fleet, run: Replay, tenants: Sequence[TenantRow]) -> Report:
+def _checked(name: str, saving: Saving | None, fleet: Fleet, run: Replay, tenants: Sequence[TenantRow]) -> Report:
     """The report of the books, which must say of every job's end what the scheduler says."""
-    found = report(name, fleet, run.books, run.now_ms, tenants)
+    how = saving.name if saving is not None else "none"
+    found = report(name, fleet, run.books, run.now_ms, tenants, how)
     completed = sum(run.settled.values())
     assert completed == found.completed, f"{name}: {completed} jobs ended, {found.completed} by the books"
     return found

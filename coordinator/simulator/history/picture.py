@@ -29,7 +29,7 @@ def drawn(title: str, runs: Sequence[tuple[Report, Books]]) -> str:
     reports = [report for report, _ in runs]
     for n, report in enumerate(reports):
         parts.append(_box(LEFT + 120 * n, 34, 10, 10, COLOURS[n % len(COLOURS)]))
-        parts.append(_text(LEFT + 120 * n + 15, 43, report.policy))
+        parts.append(_text(LEFT + 120 * n + 15, 43, report.name))
     parts += _wasted(reports, 62)
     parts += _waits(runs, 220)
     parts += _held(runs, 400)

@@ -14,8 +14,10 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.commands import Decision, Enrolled, Grant, JobChanged, Launch, Message, Put, StopAttempt
+from coordinator.core.data.answers import CheckpointTaken
+from coordinator.core.data.events import AttemptRestored
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, TokenId
+from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, TokenId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     ENDED,
@@ -38,6 +40,7 @@ from coordinator.core.work.jobspec import Isolation, JobSpec, OnLost, RetryRule,
 from coordinator.simulator.desk import QUIET, Desk
 from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.fleet import Fleet, Stay
+from coordinator.simulator.history.saving import Course, Saving
 from coordinator.simulator.history.workload import Job, tenants_of
 
 SUSPECT_MS: Ms = 10_000
@@ -51,7 +54,7 @@ IDLE_LOOK_MS: Ms = 3_600_000
 FORGET_MS: Ms = 120_000
 """A machine that is gone for so long, with everything that it ran long lost, is not kept in the tables."""
 ADMIN = "admin"
-PROMISES = Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True)
+PROMISES = Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True, data=True)
 EXITS, DIES, CLOSES, ARRIVES, SUBMITS, TICKS = range(6)
 """What comes first of what happens in the same millisecond."""
 
@@ -61,8 +64,8 @@ def policy_of(rank: str, forecast_stale_ms: Ms) -> Policy:
     return replace(QUIET, rank=rank, forecast_stale_ms=forecast_stale_ms, rank_every_ms=RANK_MS)
 
 
-def spec_of(job: Job) -> JobSpec:
-    """One step of one task. What is lost is begun anew, as often as it takes."""
+def spec_of(job: Job, saving: Saving | None = None) -> JobSpec:
+    """One step of one task. What is lost is begun anew, or from its checkpoint, as often as it takes."""
     step = StepSpec(
         name="run",
         command=("true",),
@@ -73,6 +76,7 @@ def spec_of(job: Job) -> JobSpec:
         expected_ms=job.told_ms,
         retry=RetryRule(losses=1_000_000),
         on_lost=OnLost(mode="retry"),
+        checkpoint=saving.rule() if saving is not None else None,
     )
     return JobSpec(name="job", steps=(step,))
 
@@ -91,7 +95,13 @@ class Replay:
     """One policy's run. `advance` moves the clock, `tell` gives it figures. Deterministic."""
 
     def __init__(
-        self, fleet: Fleet, jobs: Sequence[Job], policy: Policy, end_ms: Ms, tenants: Sequence[TenantRow] = ()
+        self,
+        fleet: Fleet,
+        jobs: Sequence[Job],
+        policy: Policy,
+        end_ms: Ms,
+        tenants: Sequence[TenantRow] = (),
+        saving: Saving | None = None,
     ) -> None:
         """`jobs` by the time of their submission. Nothing happens from `end_ms` on. O(stays + jobs)."""
         self.books = Books()
@@ -103,7 +113,10 @@ class Replay:
         self._by_conn: dict[ConnId, Node] = {}
         self._names: dict[ConnId, ProviderId] = {}
         self._agenda: list[tuple[Ms, int, int, Callable[[], None]]] = []
-        self._posted = self._boots = self._next_job = 0
+        self._posted = self._boots = self._next_job = self._checkpoints = 0
+        self._saving = saving
+        self._courses: dict[JobId, Course] = {}
+        """Of jobs that have not ended, where they save their state."""
         self._state = ClusterState.load("replay", self._rows(tenants), 1, 1)
         self._desk = Desk(self._state, policy, lambda: self.now_ms, self._carry_out)
         self._desk.tell(events.Boot(at_ms=self.now_ms))
@@ -236,11 +249,17 @@ class Replay:
         if self._next_job < len(self._jobs):
             self._at(self._jobs[self._next_job].at_ms, SUBMITS, self._submit)
         submit = events.JobSubmit(
-            at_ms=self.now_ms, request_id=self._desk.request(), tenant=job.tenant, by="replay", spec=spec_of(job)
+            at_ms=self.now_ms,
+            request_id=self._desk.request(),
+            tenant=job.tenant,
+            by="replay",
+            spec=spec_of(job, self._saving),
         )
         answer = self._desk.decide(submit).replies[0].result
         if isinstance(answer, JobRow):
             self.books.submitted(answer.job_id, job)
+            if self._saving is not None:
+                self._courses[answer.job_id] = Course()
         else:
             assert isinstance(answer, CoordError)
             self.books.refusals.append(answer.message)
@@ -292,6 +311,7 @@ class Replay:
         for note in decision.notes:
             if isinstance(note, JobChanged) and note.row.state in ENDED:
                 self.settled[note.row.state] = self.settled.get(note.row.state, 0) + 1
+                self._courses.pop(note.row.job_id, None)
 
     def _appoint(self, row: Row) -> None:
         """Something is due at a moment that the scheduler wrote down: it is told of the time then."""
@@ -314,22 +334,89 @@ class Replay:
                     at_ms=self.now_ms, conn_id=node.conn_id, attempt_id=attempt_id, rank=rank, token=token
                 )
                 self._desk.say(answer)
-            case Launch(attempt_id=attempt_id, rank=rank, token=token):
-                self._launch(node, attempt_id, rank, token)
+            case Launch():
+                self._launch(node, message)
             case StopAttempt(attempt_id=attempt_id, token=token):
                 for held, rank in [key for key in node.runs if key[0] == attempt_id] or [(attempt_id, 0)]:
                     self._ends(node, held, rank, token, well=False)
             case _:
                 pass
 
-    def _launch(self, node: Node, attempt_id: AttemptId, rank: int, token: LeaseToken) -> None:
+    def _launch(self, node: Node, order: Launch) -> None:
+        attempt_id, rank, token = order.attempt_id, order.rank, order.token
         if (attempt_id, rank) in node.runs:
             return
         node.runs[attempt_id, rank] = token
         self.books.began(attempt_id, rank, self.now_ms)
-        run_ms = self.books.records[attempt_id[0]].job.run_ms
-        self._at(self.now_ms + run_ms, EXITS, partial(self._exit, node, attempt_id, rank, token))
         phase = events.AttemptPhase(
             at_ms=self.now_ms, conn_id=node.conn_id, attempt_id=attempt_id, rank=rank, token=token, phase="running"
         )
         self._desk.say(phase)
+        job = self.books.records[attempt_id[0]].job
+        course = self._courses.get(attempt_id[0])
+        if self._saving is None or course is None:
+            self._at(self.now_ms + job.run_ms, EXITS, partial(self._exit, node, attempt_id, rank, token))
+            return
+        assert order.restore == (course.number > 0), f"{attempt_id} restores: {order.restore}, saved {course.number}"
+        course.joined(attempt_id, rank, order.nodes[rank], token)
+        if rank:
+            return
+        if not order.restore:
+            self._work(course, attempt_id, order.checkpoint_every_ms)
+            return
+        restored = partial(self._restored, course, attempt_id, order.checkpoint_every_ms)
+        self._at(self.now_ms + self._saving.cost_ms, EXITS, restored)
+
+    # ---- checkpoints
+
+    def _restored(self, course: Course, attempt_id: AttemptId, every_ms: Ms | None) -> None:
+        """Its newest checkpoint is laid out: it goes on from there."""
+        assert self._saving is not None
+        if not self._all_run(course, attempt_id):
+            return
+        self.books.kept(attempt_id, self.now_ms, self._saving.cost_ms)
+        self._desk.say(
+            AttemptRestored(
+                at_ms=self.now_ms, request_id=self._desk.request(), claim=course.claim(), number=course.number
+            )
+        )
+        self._desk.come_to_rest()
+        self._work(course, attempt_id, every_ms)
+
+    def _work(self, course: Course, attempt_id: AttemptId, every_ms: Ms | None) -> None:
+        """On to its end, or to its next checkpoint if that is due before."""
+        assert self._saving is not None
+        left_ms = self.books.records[attempt_id[0]].job.run_ms - course.saved_ms
+        if every_ms is None or left_ms <= every_ms:
+            self._at(self.now_ms + left_ms, EXITS, partial(self._all_exit, course, attempt_id))
+            return
+        save = partial(self._save, course, attempt_id, every_ms)
+        self._at(self.now_ms + every_ms + self._saving.cost_ms, EXITS, save)
+
+    def _save(self, course: Course, attempt_id: AttemptId, every_ms: Ms) -> None:
+        """What it did in `every_ms` is saved, and will not be lost any more."""
+        assert self._saving is not None
+        if not self._all_run(course, attempt_id):
+            return
+        self.books.kept(attempt_id, self.now_ms, self._saving.cost_ms)
+        self._checkpoints += 1
+        course.saved_ms += every_ms
+        tenant = self.books.records[attempt_id[0]].job.tenant
+        saved = course.published(self.now_ms, self._desk.request(), tenant, self._saving.cost_ms, self._checkpoints)
+        taken = self._desk.tell(saved).replies[0].result
+        assert isinstance(taken, CheckpointTaken), f"a checkpoint of {attempt_id} is not taken: {taken}"
+        course.number = taken.row.number
+        self._work(course, attempt_id, taken.next_ms)
+
+    def _all_run(self, course: Course, attempt_id: AttemptId) -> bool:
+        """It is still this attempt, and no rank of it was lost: one alone gets nowhere."""
+        nodes = self.books.records[attempt_id[0]].job.nodes
+        return course.attempt_id == attempt_id and len(self.books.records[attempt_id[0]].running) == nodes
+
+    def _all_exit(self, course: Course, attempt_id: AttemptId) -> None:
+        """Every rank comes to its end."""
+        if not self._all_run(course, attempt_id):
+            return
+        for rank, (provider_id, token) in sorted(course.ranks.items()):
+            self._ends(self._nodes[provider_id], attempt_id, rank, token, well=True)
+        self._desk.come_to_rest()

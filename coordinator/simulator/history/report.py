@@ -43,6 +43,8 @@ class Report(Struct, frozen=True, kw_only=True):
     """One policy's run from the first submission to its end."""
 
     policy: str
+    checkpoint: str = "none"
+    """How often jobs saved their state."""
     jobs: int
     completed: int
     unfinished: int
@@ -54,8 +56,12 @@ class Report(Struct, frozen=True, kw_only=True):
     retried_most: int
     """Starts of the job that was started most often."""
     useful_h: float
+    lost_h: float
+    """Held by attempts that came to nothing, since they last saved their state."""
+    saving_h: float
+    """Held while checkpoints were taken, or laid out where a job went on."""
     wasted_h: float
-    """Held by attempts that came to nothing."""
+    """Both."""
     wasted_share: float
     """Of useful and wasted hours together."""
     waits: Waits
@@ -71,20 +77,35 @@ class Report(Struct, frozen=True, kw_only=True):
     makespan_s: float
     tenants: tuple[OfTenant, ...]
 
+    @property
+    def name(self) -> str:
+        """What this run is called beside others."""
+        return self.policy if self.checkpoint == "none" else f"{self.policy}, {self.checkpoint}"
 
-def report(policy: str, fleet: Fleet, books: Books, end_ms: Ms, tenants: Sequence[TenantRow] = ()) -> Report:
+
+def report(
+    policy: str,
+    fleet: Fleet,
+    books: Books,
+    end_ms: Ms,
+    tenants: Sequence[TenantRow] = (),
+    checkpoint: str = "none",
+) -> Report:
     """The figures of a run whose clock stands at `end_ms`. O(jobs log jobs)."""
     records = list(books.records.values())
     ended = [record for record in records if record.ended_ms is not None]
     first_ms = min((record.job.at_ms for record in records), default=end_ms)
     useful = sum(hours_of(record, record.job.run_ms * record.job.nodes) for record in ended)
-    wasted = sum(hours_of(record, record.wasted_ms) for record in records)
+    lost = sum(hours_of(record, record.wasted_ms) for record in records)
+    saving = sum(hours_of(record, record.saving_ms) for record in records)
+    wasted = lost + saving
     held_cpus, held_gpus, by_tenant, crowded = _held(books, end_ms)
     cpus, gpus = fleet.capacity(first_ms, end_ms)
     slow = sorted(slowdown(record) for record in ended)
     entries = _tenants(records, by_tenant, crowded, tenants)
     return Report(
         policy=policy,
+        checkpoint=checkpoint,
         jobs=len(records),
         completed=len(ended),
         unfinished=len(records) - len(ended),
@@ -93,6 +114,8 @@ def report(policy: str, fleet: Fleet, books: Books, end_ms: Ms, tenants: Sequenc
         lost=sum(record.starts - (record.ended_ms is not None or bool(record.running)) for record in records),
         retried_most=max((record.starts for record in records), default=0),
         useful_h=useful,
+        lost_h=lost,
+        saving_h=saving,
         wasted_h=wasted,
         wasted_share=wasted / (useful + wasted) if useful + wasted else 0.0,
         waits=waits_of(records),

@@ -49,9 +49,25 @@ def test_a_history_under_a_made_up_load_is_a_table(tmp_path: Path, capsys: pytes
     assert "12 providers" in err
 
 
+def test_ways_to_save_state_stand_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each policy with each of them; what is lost, and what saving took, are both waste."""
+    history = tmp_path / "history.csv"
+    history.write_text(HISTORY)
+    code, out, _ = replayed(
+        capsys, "--fleet", str(history), "--workload", "6h@50%", "--figures-every", "12h", "--policy", "fit",
+        "--checkpoint", "none", "--checkpoint", "auto", "--checkpoint", "1h", "--checkpoint-cost", "1m", "-o", "json",
+    )  # fmt: skip
+    entries = json.loads(out)["entries"]
+    assert (0, ["none", "auto", "1h"]) == (code, [entry["checkpoint"] for entry in entries])
+    assert all(abs(entry["wasted_h"] - entry["lost_h"] - entry["saving_h"]) < 1e-9 for entry in entries)
+    assert 0.0 == entries[0]["saving_h"] < entries[2]["saving_h"]
+    assert entries[2]["lost_h"] < entries[0]["lost_h"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("--fleet", "4x1", "--workload", "1h@30%", "--checkpoint", "often"), "--checkpoint"),
         (("--fleet", "4x1"), "--workload"),
         (("--fleet", "4x1", "--workload", "nothing.swf"), "nothing.swf"),
         (("--fleet", "nothing.csv", "--workload", "1h@30%"), "nothing.csv"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from coordinator.core.amounts import UNIT
 from coordinator.core.ids import ProviderId
 from coordinator.core.rows import EndReason, Resources
+from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.compare import compare
 from coordinator.simulator.history.fleet import Session, alike, of_sessions
 from coordinator.simulator.history.replay import SUSPECT_MS
+from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.workload import HOUR_MS, Job
 
 MINUTE_MS = 60_000
@@ -50,3 +53,47 @@ def test_a_job_of_two_ranks_loses_both_when_one_machine_goes() -> None:
     [record] = books.records.values()
     assert 1 == found.completed
     assert 2 * HOUR_MS <= record.wasted_ms <= 2 * HOUR_MS + 31_000
+
+
+def test_what_was_saved_is_not_lost_and_what_saving_took_is_counted() -> None:
+    """Saved every half hour for a minute each; the machine goes 90 minutes in: it goes on elsewhere from the second
+    checkpoint. What was held is what was useful, lost and spent on checkpoints, to the millisecond."""
+    sessions = [
+        Session(provider_id=ProviderId("a"), began_ms=0, ended_ms=90 * MINUTE_MS, reason=EndReason.READ_ERROR),
+        Session(provider_id=ProviderId("b"), began_ms=HOUR_MS, ended_ms=20 * HOUR_MS),
+    ]
+    fleet = of_sessions(sessions, Resources(cpus=1.0))
+    saving = Saving(every_ms=30 * MINUTE_MS, cost_ms=MINUTE_MS, name="30m")
+    job = Job(at_ms=0, run_ms=3 * HOUR_MS)
+    runs = compare(fleet, [job], ["fit"], None, HOUR_MS, savings=[None, saving])
+    (bare, _), (saved, books) = runs
+    [record] = books.records.values()
+    assert ("none", "30m") == (bare.checkpoint, saved.checkpoint)
+    assert 1.5 == bare.lost_h == bare.wasted_h
+    assert (90 - 62) * MINUTE_MS == record.wasted_ms
+    assert (2 + 1 + 3) * MINUTE_MS == record.saving_ms, "two there, laid out once, three here: none at the very end"
+    assert abs(saved.wasted_h - 34 / 60) < 1e-9
+    assert held_ms(books) == job.run_ms + record.wasted_ms + record.saving_ms
+
+
+def test_ranks_of_one_job_save_together_and_a_lost_one_ends_what_was_not_saved() -> None:
+    """Two ranks; one of their machines goes: both lose what they did since, both go on from it, both end."""
+    sessions = [
+        Session(provider_id=ProviderId("a"), began_ms=0, ended_ms=HOUR_MS, reason=EndReason.READ_ERROR),
+        Session(provider_id=ProviderId("b"), began_ms=0, ended_ms=20 * HOUR_MS),
+        Session(provider_id=ProviderId("c"), began_ms=2 * HOUR_MS, ended_ms=20 * HOUR_MS),
+    ]
+    fleet = of_sessions(sessions, Resources(cpus=1.0))
+    saving = Saving(every_ms=25 * MINUTE_MS, cost_ms=MINUTE_MS, name="25m")
+    job = Job(at_ms=0, run_ms=6 * HOUR_MS, nodes=2)
+    [(found, books)] = compare(fleet, [job], ["fit"], None, HOUR_MS, savings=[saving])
+    [record] = books.records.values()
+    assert (1, 2) == (found.completed, found.starts)
+    assert 16 * MINUTE_MS <= record.wasted_ms <= 16 * MINUTE_MS + 31_000, "the second checkpoint is 52 minutes in"
+    assert record.saving_ms == (2 + 1 + 12) * 2 * MINUTE_MS
+    assert held_ms(books) == job.nodes * job.run_ms + record.wasted_ms + record.saving_ms
+
+
+def held_ms(books: Books) -> int:
+    """Of one CPU a rank: for how long ranks were held, all together."""
+    return -sum(step.at_ms * step.cpus for step in books.steps) // UNIT
