@@ -55,6 +55,7 @@ class Attempt:
 
     def __init__(self, held: Held, place: Place, freeze_at_s: float, kept_frozen_s: float) -> None:
         self.held = held
+        self.name = held.attempt
         self.place = place
         self.freeze_at_s = freeze_at_s
         self.user = 0
@@ -96,10 +97,6 @@ class Attempt:
         self._kill_at_s = math.inf
         self._limit_at_s = math.inf
         self._frozen_at_s = 0.0
-
-    @property
-    def name(self) -> str:
-        return self.held.attempt
 
     def expect(self, order: int, plan: LaunchPlan, tree: Tree, pumps: tuple[Pump, ...]) -> None:
         """A starter is told to start it: `began`, `refused` or `lost` will follow. Its phase is `leased` till then."""
@@ -197,8 +194,7 @@ class Attempt:
             told = read_status(self._status_pipe)
             status = status if told is None else told
         self.ended_status, self._usage, self._ended_s = status, usage, now_s
-        self.tree.main_ended()
-        if self.tree.empty():
+        if self.tree.main_ended() or self.tree.empty():
             self._finish()
             return
         self._kill_at_s = now_s + AGAIN_S

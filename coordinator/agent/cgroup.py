@@ -32,6 +32,7 @@ from coordinator.agent.hierarchies import (
 )
 from coordinator.agent.log import logger
 from coordinator.agent.tree import send
+from coordinator.agent.untouched import Untouched
 from coordinator.core.amounts import UNIT
 
 CPUS = (os.cpu_count() or 1) * UNIT
@@ -62,6 +63,7 @@ class CgroupHome:
         self._names = 0
         self._spare: list[Group] = []
         """Groups that are there, and empty."""
+        self.untouched = Untouched()
         self.cap: CpuCap | None = None
         self._to_cap: list[tuple[Group, int]] = []
         """Those that this process has to be out of before."""
@@ -218,6 +220,7 @@ class CgroupHome:
         self._spare.append(group)
 
     def close(self) -> None:
+        self.untouched.close()
         for group in self._spare:
             group.close()
         for name, back in self._fds.items():
@@ -310,9 +313,11 @@ class CgroupTree:
     def kill(self) -> None:
         kill_group(self.path)
 
-    def main_ended(self) -> None:
-        if not self.empty():
-            self.kill()
+    def main_ended(self) -> bool:
+        if self.empty():
+            return True
+        self.kill()
+        return False
 
     def empty(self) -> bool:
         return not self.group.populated()
@@ -325,7 +330,7 @@ class CgroupTree:
         """The groups stay for another attempt, unless they count memory or were given groups below them."""
         if self.frozen:
             self.thaw()
-        if self._memory is None and self.group.has_none_below(self._uses):
+        if self._memory is None and self.group.has_none_below(self._uses, self._home.untouched):
             self._home.spare(self.group)
             return
         for path in self.group.close():

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from coordinator.agent.hierarchies import write
+from coordinator.agent.untouched import Untouched
 
 UNIFIED = ""
 """The name of the unified hierarchy; the older ones are named after their controller."""
@@ -25,6 +26,8 @@ class Group:
         self._paths = {UNIFIED: path}
         self._fds: dict[str, int] = {}
         """Of the directories, by hierarchy."""
+        self._watches: dict[tuple[str, ...], tuple[int, ...]] = {}
+        """By the hierarchies that were looked at together."""
         self.procs = {UNIFIED: f"{path}/cgroup.procs"}
         """By hierarchy, the file that leads into it."""
         self.froze = not _made(path)
@@ -77,7 +80,12 @@ class Group:
             self.used_us = int(text[start : text.index(b"\n", start)])
         return self.used_us
 
-    def has_none_below(self, names: tuple[str, ...]) -> bool:
+    def has_none_below(self, names: tuple[str, ...], by: Untouched) -> bool:
+        watches = self._watches.get(names)
+        if watches is None:
+            watches = self._watches[names] = by.watch(str(self._paths[name]) for name in names)
+        elif by.sure(watches):
+            return True
         for name in names:
             if name not in self._fds:
                 self._fds[name] = os.open(self._paths[name], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

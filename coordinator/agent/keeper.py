@@ -195,6 +195,7 @@ class _Keeper:
             self._watched.close()
             self._endpoint.close()
             self._journal.close()
+            self._places.close()
             if self._home is not None:
                 self._home.close()
             os.close(awake)

@@ -16,8 +16,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from coordinator import wire
 from coordinator.agent.config import AgentConfig
 from coordinator.agent.log import logger
+from coordinator.agent.untouched import Untouched
 
 TRASH = ".trash"
 VARIABLES = {
@@ -30,7 +32,8 @@ VARIABLES = {
 """Of the program, and which part of its place they name."""
 PLAN = "plan.json"
 STREAMS = ("stdout", "stderr")
-SPARE_MAX = 64
+SPARE_MAX = wire.ATTEMPTS_MAX
+"""Leases ahead come and go by the hundred: every pair that is not kept for them is made and removed again."""
 SWEEP_AGAIN_S = 0.2
 """Removers are started no more often: each start holds the keeper up for a millisecond."""
 BATCH = 500
@@ -49,26 +52,28 @@ class Place:
         self.variables = {name: f"{work}/{part}" for name, part in VARIABLES.items()}
         """What a program is told of its directories."""
         self._made: list[int] = []
+        self._watches: tuple[int, ...] = ()
 
     def directory(self, name: str) -> str:
         """The working directory that a plan names: relative to the program's home, or absolute."""
         home = self.variables["HOME"]
         return str(Path(home, name)) if name else home
 
-    def make(self, again: bool) -> None:
-        """`again`: so that it may be used again. OSError when there is no room."""
+    def make(self, again: Untouched | None) -> None:
+        """`again`: who knows whether it may be used again; None: it may not. OSError when there is no room."""
         for path in (self.kept, self.work, *self.variables.values()):
             os.mkdir(path, 0o700)  # noqa: PTH102
-        if again:
+        if again is not None:
+            self._watches = again.watch((self.work, *self.variables.values()))
             self._made = self._changes()
 
     def _changes(self) -> list[int]:
         return [os.stat(path).st_ctime_ns for path in (self.work, *self.variables.values())]  # noqa: PTH116
 
-    def is_untouched(self) -> bool:
+    def is_untouched(self, by: Untouched) -> bool:
         """Whether nothing was ever made or removed in the program's directories."""
         try:
-            return bool(self._made) and self._made == self._changes()
+            return by.sure(self._watches) or (bool(self._made) and self._made == self._changes())
         except OSError:
             return False
 
@@ -98,6 +103,7 @@ class Places:
         self._used = {number: self._place(number) for number in keep}
         self._next = max(self._used, default=0) + 1
         self._spare: list[Place] = []
+        self._untouched = Untouched()
         self._trashed = 0
         self._remover = 0
         self._swept_s = -SWEEP_AGAIN_S
@@ -127,7 +133,7 @@ class Places:
             place = self._place(self._next)
             self._next += 1
             try:
-                place.make(again)
+                place.make(self._untouched if again else None)
             except OSError:
                 self._remove(place)
                 raise
@@ -138,13 +144,17 @@ class Places:
         """Nothing in it is needed any more. `again`: the next attempt may have it, if it is as it was. `files`: the
         agent's own may be there."""
         del self._used[place.number]
-        if again and len(self._spare) < SPARE_MAX and place.is_untouched():
+        if again and len(self._spare) < SPARE_MAX and place.is_untouched(self._untouched):
             with contextlib.suppress(OSError):
                 if files:
                     place.empty()
                 self._spare.append(place)
                 return
         self._remove(place)
+
+    def close(self) -> None:
+        """Nothing is taken or given back any more."""
+        self._untouched.close()
 
     # ---- removing
 

@@ -21,6 +21,8 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
 )
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID = 0x20000, 0x8000000, 0x10000000, 0x20000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
+IN_ATTRIB, IN_MOVE, IN_CREATE, IN_DELETE, IN_SELF, IN_Q_OVERFLOW = 0x4, 0xC0, 0x100, 0x200, 0xC00, 0x4000
+IN_ONLYDIR, IN_DONT_FOLLOW, IN_ONESHOT = 0x01000000, 0x02000000, 0x80000000
 RESOLVE_BENEATH_NO_LINKS = 0x08 | 0x04 | 0x02
 """For `openat2`: beneath the directory, through no link of any kind."""
 _CLONE3, _OPENAT2 = 435, 437
@@ -76,6 +78,16 @@ def punch_hole(fd: int, start: int, end: int) -> None:
     """Give back the room of [start, end); the file's length stays."""
     length = ctypes.c_long(end - start)
     _check(_LIBC.fallocate(fd, _KEEP_SIZE_PUNCH_HOLE, ctypes.c_long(start), length), "fallocate")
+
+
+def inotify() -> int:
+    """A descriptor that tells what happens where `inotify_watch` says."""
+    return _check(_LIBC.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+
+
+def inotify_watch(fd: int, path: str, what: int) -> int:
+    """The number of the watch."""
+    return _check(_LIBC.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(what)), path)
 
 
 def openat2(directory: int, path: str, flags: int, mode: int, resolve: int) -> int:

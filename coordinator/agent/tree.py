@@ -42,8 +42,8 @@ class Tree(Protocol):
     def enter(self) -> None:
         """What this process starts from now on is of the tree."""
 
-    def main_ended(self) -> None:
-        """The main process was reaped: what is left of it is killed."""
+    def main_ended(self) -> bool:
+        """The main process was reaped: what is left of it is killed. Whether nothing was left."""
 
     def empty(self) -> bool:
         """Whether nothing of it is left, but for the main process, which may wait to be reaped."""
@@ -107,9 +107,10 @@ class Walk:
     def enter(self) -> None:
         """A mark in its environment, and its session, tell it."""
 
-    def main_ended(self) -> None:
+    def main_ended(self) -> bool:
         self.kill()
         self._main_lives = False  # its number is free, and no longer the name of a session of ours
+        return False
 
     def empty(self) -> bool:
         return not (self._find() - {self.main})
