@@ -58,6 +58,6 @@ def publish_result(state: ClusterState, attempt: Attempt, by: str, out: Decision
 
 
 def withdraw_result(attempt: Attempt, out: Decision) -> None:
-    """Another rank of it failed: what rank 0 brought is nobody's."""
+    """Another rank of it failed or was lost: what rank 0 brought is nobody's."""
     out.writes.append(Delete("hold", (attempt.tenant, holder_of_result(attempt.row.task_id))))
     attempt.row = replace(attempt.row, outputs=())

@@ -59,7 +59,7 @@ def _is_repeated(state: ClusterState, event: OutputsPublished) -> bool:
     claim, attempt = event.claim, state.work.attempts.get(event.claim.attempt_id)
     if attempt is not None:
         ended = is_theirs(attempt, claim) and attempt.row.ranks[claim.rank].exit is not None
-        return ended and claim.attempt_id in state.data.results
+        return ended and (bool(attempt.row.outputs) or claim.attempt_id in state.data.results)
     if claim.attempt_id in state.data.results:
         return True
     row = event.published

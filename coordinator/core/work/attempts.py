@@ -485,6 +485,8 @@ def give_up(state: ClusterState, attempt: Attempt, why: str, policy: Policy, out
     assert home is not None
     job, step, task = home
     part(state, attempt)
+    if attempt.row.outputs:
+        withdraw_result(attempt, out)
     _close(state, attempt, AttemptState.LOST, why, "coord", out)
     lost(state, job, step, task, attempt, why, policy, out)
 

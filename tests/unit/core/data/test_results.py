@@ -11,7 +11,7 @@ from coordinator.core.data.rows import FileEntry
 from coordinator.core.errors import Code
 from coordinator.core.ids import ProviderId
 from coordinator.core.rows import EndCause, LeaseToken, Promises
-from coordinator.core.work.jobspec import JobSpec, OnLost, RetryRule
+from coordinator.core.work.jobspec import JobSpec, OnLost, Overlap, RetryRule
 from tests.builders import refusal
 from tests.depot import DONE, Depot, digest_of, outcome
 from tests.site import a_job, a_step
@@ -150,6 +150,28 @@ def test_the_result_of_several_ranks_waits_for_all_of_them() -> None:
     depot.exits("1.0.0.2", 0, rank=1)
     output = depot.output()
     assert output is not None and output.attempt == 2 and depot.job().state.value == "completed"
+
+
+def test_a_repetition_while_other_ranks_run_is_none_that_is_late() -> None:
+    """The coordinator was killed behind the first one: what it wrote tells, not what it remembered."""
+    depot = Depot("a", "b")
+    depot.submit(a_maker(nodes=2))
+    claim = depot.claim("1.0.0.1")
+    depot.results("1.0.0.1", "x")
+    depot.restart(1)
+    assert outcome(depot.publish(claim, "x")) == Published(repeated=True)
+    assert "late" not in [row.after for row in depot.audits("attempt", "1.0.0.1")]
+
+
+def test_what_one_rank_brought_is_withdrawn_when_its_attempt_is_given_up() -> None:
+    """Another attempt starts at once: nobody holds what the first one would have made."""
+    depot = Depot("a", "b", "c", "d")
+    depot.submit(a_maker(nodes=2, overlap=Overlap.ALLOW))
+    depot.results("1.0.0.1", "x")
+    depot.falls_silent(depot.attempt("1.0.0.1").ranks[1].provider_id)
+    depot.run_to(15)
+    assert depot.states()[:2] == ["lost", "running"]
+    assert depot.attempt("1.0.0.1").outputs == () and depot.holds() == {}
 
 
 def test_rank_0_and_success_alone_publish() -> None:
