@@ -6,6 +6,10 @@ agents and by the coordinator.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+
 import msgspec
 from msgspec import Struct
 
@@ -17,6 +21,8 @@ BYTES_MAX = 4 << 20
 FILES_MAX = 4_096
 PATH_BYTES_MAX = 1_024
 PART_BYTES_MAX = 255
+SIZE_MAX = 1 << 53
+"""Bytes of all files together. A number beyond 64 bits could be kept nowhere."""
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -32,6 +38,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 _DECODER = msgspec.json.Decoder(Manifest)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -51,9 +58,24 @@ def decode(data: bytes) -> Manifest:
         raise CoordError(Code.BAD_REQUEST, "this is no manifest: another version, too many files, or not in order")
     for entry in found.files:
         check_path(entry.path)
+        if not _DIGEST.fullmatch(entry.digest):
+            raise CoordError(Code.BAD_REQUEST, f"this is no manifest: the digest of {entry.path!a} is none")
         if entry.size < 0:
             raise CoordError(Code.BAD_REQUEST, f"this is no manifest: {entry.path!a} has a negative size")
+    if found.size > SIZE_MAX:
+        raise CoordError(Code.BAD_REQUEST, f"this is no manifest: its files have more than {SIZE_MAX} bytes")
+    check_tree(paths)
     return found
+
+
+def check_tree(paths: Iterable[str]) -> None:
+    """Return when files can lie at all of these at once; CoordError(BAD_REQUEST) when one is a directory of another."""
+    ordered = sorted(paths, key=lambda path: path.replace("/", "\0"))  # what lies in a directory follows its name
+    for before, after in pairwise(ordered):
+        if after.startswith(f"{before}/"):
+            raise CoordError(
+                Code.BAD_REQUEST, f"{before[:80]!a} is a file and the directory of {after[:80]!a}", "name one of them"
+            )
 
 
 def check_path(path: str) -> str:

@@ -8,6 +8,7 @@ only where the program has the rights that we have.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +19,7 @@ from typing import NamedTuple, TypeVar
 from coordinator import manifest, wire, wire_data
 from coordinator.agent import beneath, channel
 from coordinator.agent.asking import Asking, Whose
+from coordinator.agent.beneath import Unsafe
 from coordinator.agent.cache import NoRoom, free_bytes
 from coordinator.agent.fetching import Blob, Damaged, Fetcher, Gone
 from coordinator.agent.laying import lay
@@ -194,10 +196,11 @@ class Bringing:
                 continue
             try:
                 await self._lay_all(target, files)
-            except (Damaged, Gone) as error:
+            except (Damaged, Gone, Unsafe) as error:  # unsafe: an input's directory has the name of one of its files
                 await self._is_damaged(state, str(error))
                 for file in files:
-                    await self._in_thread(partial(beneath.remove_file, target, file.path))
+                    with contextlib.suppress(Unsafe, IsADirectoryError):
+                        await self._in_thread(partial(beneath.remove_file, target, file.path))
                 await self._lay_all(home, inputs)  # it may have lain over some
                 continue
             await self._asking.restored(self._whose, state.number)

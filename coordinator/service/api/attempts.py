@@ -35,7 +35,7 @@ from coordinator.service.inbound import exit_info, token_is_sane
 T = TypeVar("T")
 A = TypeVar("A", bound=w.ForAttempt)
 CHECKPOINTS_MAX = 1_000
-"""Of one task: those among which the damaged one is looked for, the newest."""
+"""Of one task, the newest: those that are kept stand among the damaged ones, whose rows stay."""
 OPENED_AT_ONCE = 256
 """Uploads of one request that are decided together."""
 
@@ -83,7 +83,7 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
                 Code.NOT_FOUND, f"input {entry.path} is gone: no blob {entry.digest[:16]}", "submit the job again"
             )
     kept = set(found.task.checkpoints)
-    rows = await deps.store.checkpoints(found.task.job_id, len(kept) + 1, found.task.step, found.task.task)
+    rows = await deps.store.checkpoints(found.task.job_id, CHECKPOINTS_MAX, found.task.step, found.task.task)
     states = [row for row in rows if row.number in kept and not row.damaged]
     deps.data.check_egress(found.tenant, sum(entry.size for entry in files) + (states[0].size if states else 0))
     manifests = await touched(deps, found.tenant, tuple(row.manifest for row in states))
@@ -193,6 +193,7 @@ async def publish_outputs(call: Call[NoQuery, w.OutputsRequest]) -> w.OutputsAns
         raise CoordError(Code.BAD_REQUEST, "a path is named twice", "name each file once")
     for path in paths:
         manifest.check_path(path)
+    manifest.check_tree(paths)
     files = tuple(
         FileEntry(path=file.path, digest=Digest(file.digest), size=file.size, executable=file.executable)
         for file in sorted(body.files, key=lambda file: file.path)
@@ -230,6 +231,14 @@ async def publish_checkpoint(call: Call[NoQuery, w.CheckpointRequest]) -> w.Chec
     listed = await asyncio.to_thread(manifest.decode, raw)
     digests = tuple(sorted({Digest(body.manifest), *(entry.digest for entry in listed.files)}))
     known = tuple(await deps.store.blobs(found.tenant, digests))
+    sizes = {row.digest: row.size for row in known}
+    for entry in listed.files:
+        if sizes.get(entry.digest, entry.size) != entry.size:
+            raise CoordError(
+                Code.INCOMPLETE,
+                f"{entry.path!a} has {entry.size} bytes in the manifest, its blob has {sizes[entry.digest]}",
+                "list the sizes of what was uploaded",
+            )
     taken = await deps.engine.call(
         lambda request_id: CheckpointPublished(
             at_ms=deps.engine.clock.now_ms(),

@@ -367,7 +367,7 @@ def test_one_of_its_own_directory_lies_over_the_inputs(tmp_path: Path) -> None:
     go(steps())
 
 
-@pytest.mark.parametrize("wound", ["file", "gone", "manifest", "no manifest", "manifest gone", "escape"])
+@pytest.mark.parametrize("wound", ["file", "gone", "manifest", "no manifest", "manifest gone", "escape", "in the way"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, wound: str) -> None:
     """Whatever is wrong with it, it is said, with its number and the reason, and nothing of it stays."""
 
@@ -390,6 +390,9 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, wound:
                     )
                 case "manifest gone":
                     del rig.side.blobs[manifest]
+                case "in the way":
+                    rig.side.saves(7, {"a/below": b"where an input is a file", "b": b"b of seven"})
+                    del rig.side.states[1]
                 case _:
                     forged = rig.side.blobs[manifest].replace(b'"path":"b"', b'"path":"../b"')
                     digest = rig.side.put(forged)

@@ -252,6 +252,32 @@ def test_a_checkpoint_counts_when_all_of_it_is_there_and_is_offered_until_it_is_
             junk = Content(b'{"files":[{"path":"../x","digest":"%s","size":1}],"version":1}' % (b"0" * 64))
             await agent.sends(junk)
             assert 400 == (await agent.ask("checkpoints", **{**body, "manifest": junk.digest})).status
+            lie = Content(b'{"files":[{"path":"x","digest":"%s","size":1}],"version":1}' % what.digest.encode())
+            await agent.sends(lie)
+            got = await agent.ask("checkpoints", **{**body, "manifest": lie.digest})
+            assert (422, "incomplete") == (got.status, got.code), "its blob has another size"
+
+    served(test)
+
+
+def test_a_checkpoint_behind_several_damaged_ones_is_offered_still() -> None:
+    """Rows of damaged ones stay for people to see: they hide none that is whole."""
+
+    async def test(rig: Rig) -> None:
+        await submitted(rig, checkpoint={"every": "10m", "keep": 3})
+        async with an_agent(rig) as agent:
+            await agent.takes_work()
+            await agent.runs()
+            for number in (1, 2, 3):
+                what = content(50, seed=number)
+                listed = manifest.Manifest(files=(FileEntry(path="w", digest=Digest(what.digest), size=50),))
+                paper = Content(manifest.encode(listed))
+                await agent.sends(paper, what)
+                got = await agent.ask("checkpoints", manifest=paper.digest, sent=50, age_ms=10, cost_ms=20)
+                assert number == got.json["number"]
+            for number in (3, 2):
+                assert 204 == (await agent.ask("damaged", number=number, why="a bit fell over")).status
+            assert [1] == [one["number"] for one in (await agent.ask("staging")).json["checkpoints"]]
 
     served(test)
 
