@@ -59,8 +59,8 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """Tasks of one step that are given their first lease in one turn, before fair share looks again who is next. A
     tenant gets so many more than its due at most, and the next ones have their turns for it."""
     share_least: float = 0.5
-    """Of what a tenant's weight is due among those that want or hold something: whoever lately had less is served before
-    those that had more, whatever it used before. 0: what was used is paid back at once."""
+    """Of what a tenant's weight is due among those that want or hold something: whoever lately had less is served
+    before those that had more, whatever it used before. 0: what was used is paid back at once."""
     turn_share: float = 0.001
     """Of the fleet that a turn may take where it would be more: in a small fleet tenants take turns task by task."""
     aging_ms: Ms = 1_800_000
