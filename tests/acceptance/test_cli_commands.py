@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from cli.demo.history import as_csv, generate
-from tests.acceptance.cli_runs import Coord, Server
+from tests.acceptance.cli_runs import Coord, Done, Server
 from tests.acceptance.processes import Agent, wait_for
 
 GOLEM = Path(__file__).parents[3] / "shared" / "data" / "golem_network" / "sessions.csv.xz"
@@ -63,13 +64,21 @@ LISTINGS = (
 def test_every_listing_has_every_format(fleet: Fleet, command: tuple[str, ...]) -> None:
     """JSON with `entries`; lines, CSV and names agree with it in number and content; tables fit 80 columns."""
     coord = fleet.coord
-    entries = coord(*command, "-o", "json").json()["entries"]
-    lines = coord(*command, "-o", "jsonl").out.splitlines()
-    assert [json.loads(line).keys() for line in lines] == [entry.keys() for entry in entries]
-    rows = list(csv.DictReader(io.StringIO(coord(*command, "-o", "csv").out)))
-    assert len(rows) == len(coord(*command, "-o", "name").out.splitlines()) == len(entries)
+    formats = ("json", "jsonl", "csv", "name", "table", "json")
+
+    def all_of_them() -> list[Done] | None:
+        """At one moment: a heartbeat that comes between two of them makes one longer."""
+        with ThreadPoolExecutor(len(formats)) as pool:
+            answers = list(pool.map(lambda one: coord(*command, "-o", one), formats))
+        return answers if len(answers[0].json()["entries"]) == len(answers[-1].json()["entries"]) else None
+
+    whole, lines, cells, names, shown, _ = wait_for(all_of_them, "a moment without a heartbeat", 60)
+    entries = whole.json()["entries"]
+    assert [json.loads(line).keys() for line in lines.out.splitlines()] == [entry.keys() for entry in entries]
+    rows = list(csv.DictReader(io.StringIO(cells.out)))
+    assert len(rows) == len(names.out.splitlines()) == len(entries)
     assert all(list(row) == list(entry) for row, entry in zip(rows, entries, strict=True))
-    table = coord(*command).out.splitlines()
+    table = shown.out.splitlines()
     assert len(table) == (len(entries) + 1 if entries else 0)
     assert max((len(line) for line in table), default=0) <= 80
     assert "\x1b" not in "".join(table)

@@ -260,6 +260,9 @@ FOUND_BY = {
     "a suspect that came back is looked at late": 6,
     "a planned stop is charged": 4,
     "a term shrinks before the agent knows": 28,
+    "a planned stop makes no lease longer": 40,
+    "work goes on at the end of a budget": 4,
+    "a keeper starts those in line beyond its room": 6,
 }
 """Where the first seeds find nothing, the one that did: tried first, since another world costs a second. A world that
 changes makes these worth nothing, and nothing wrong."""
