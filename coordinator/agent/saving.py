@@ -81,24 +81,32 @@ class Ready(NamedTuple):
     label: str
 
 
-class _Pending:
-    """A snapshot on its way, and who waits for it."""
+class _Outcome:
+    """What became of a snapshot, or of the one that took its place; and who waits for that."""
 
-    def __init__(self, snapshot: Snapshot, label: str) -> None:
-        self.snapshot = snapshot
-        self.label = label
-        self.waiting: list[asyncio.Future[Saved]] = []
+    def __init__(self) -> None:
+        self._is: Saved | Exception | None = None
+        self._known = asyncio.Event()
 
-    def answer(self, saved: Saved) -> None:
-        for future in self.waiting:
-            if not future.done():
-                future.set_result(saved)
+    def tell(self, outcome: Saved | Exception) -> None:
+        self._is = outcome
+        self._known.set()
 
-    def fail(self, error: Exception) -> None:
-        for future in self.waiting:
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # whoever asked may be gone
+    async def told(self) -> Saved:
+        """Raises what it failed with."""
+        await self._known.wait()
+        assert self._is is not None
+        if isinstance(self._is, Exception):
+            raise self._is
+        return self._is
+
+
+class _Pending(NamedTuple):
+    """A snapshot on its way."""
+
+    snapshot: Snapshot
+    label: str
+    outcome: _Outcome
 
 
 class Saver:
@@ -219,14 +227,12 @@ class Saver:
             except Unquiet as error:
                 if boot_s() >= until_s:
                     raise NotSaved(f"its files are written to all the time: {error}") from None
-                await asyncio.sleep(LOOK_AGAIN_S)
+                await asyncio.sleep(snapshots.QUIET_S)
         if pending is None:
             raise NotSaved(self.problem)
         if not wait:
             return Saved(number=None, size=pending.snapshot.size, sent=0)
-        future: asyncio.Future[Saved] = asyncio.get_running_loop().create_future()
-        pending.waiting.append(future)
-        return await future
+        return await pending.outcome.told()
 
     async def last(self, by_itself: bool, just_now: bool) -> None:
         """The program has ended without success: save what it left, if it can be trusted, and send what is not sent.
@@ -367,20 +373,25 @@ class Saver:
                 return None
             if taken is None:
                 return None
-            if taken.scan.left_out and self._last is None:
-                names = ", ".join(taken.scan.left_out[:3])
-                logger.warning("%s: no part of its checkpoints, as no plain files: %s", self._whose.attempt, names)
-            self._last, self._before = taken.scan, None
             ready = vouched()
+            pending = self._put(taken, _label(ready.label if ready is not None else label))
             await asyncio.to_thread(self._unmark, ready)
             self._settle()
-            if self._over:
-                await asyncio.to_thread(taken.close)
-                raise NotSaved("the attempt has ended")
-        pending = _Pending(taken, _label(ready.label if ready is not None else label))
-        if self._outbox is not None:
-            pending.waiting = self._outbox.waiting
-            await asyncio.to_thread(self._outbox.snapshot.close)
+        return pending
+
+    def _put(self, taken: Snapshot, label: str) -> _Pending:
+        """Have it sent, instead of one that still waits for that."""
+        if self._over:
+            taken.close()
+            raise NotSaved("the attempt has ended")
+        if taken.scan.left_out and self._last is None:
+            names = ", ".join(taken.scan.left_out[:3])
+            logger.warning("%s: no part of its checkpoints, as no plain files: %s", self._whose.attempt, names)
+        self._last, self._before = taken.scan, None
+        before = self._outbox
+        pending = _Pending(taken, label, before.outcome if before is not None else _Outcome())
+        if before is not None:
+            asyncio.get_running_loop().run_in_executor(None, before.snapshot.close)
         self._outbox = pending
         self._idle.clear()
         self._to_send.set()
@@ -443,7 +454,7 @@ class Saver:
             try:
                 await self._publish(pending)
             except Stale:
-                pending.fail(NotSaved("the attempt is not ours any more"))
+                pending.outcome.tell(NotSaved("the attempt is not ours any more"))
                 raise
             except (Refused, Changed, OSError, beneath.Unsafe) as error:
                 self._known = {}
@@ -451,10 +462,10 @@ class Saver:
                 self._due_s = min(self._due_s, boot_s() + self._every_s())
                 self._last = None
                 logger.warning("%s: %s", self._whose.attempt, self.problem)
-                pending.fail(NotSaved(self.problem))
+                pending.outcome.tell(NotSaved(self.problem))
             finally:
                 self._sending = None
-                await asyncio.to_thread(pending.snapshot.close)
+                await _close(pending.snapshot)
             if self._outbox is None:
                 self._idle.set()
 
@@ -478,16 +489,21 @@ class Saver:
         self._due_s = boot_s() + answer.next_ms / 1000 if answer.next_ms is not None else math.inf
         logger.info("checkpoint %d of %s: %d bytes, %d sent", answer.number, self._whose.attempt, taken.size, sent)
         self._on_saved()
-        pending.answer(Saved(number=answer.number, size=taken.size, sent=sent))
+        pending.outcome.tell(Saved(number=answer.number, size=taken.size, sent=sent))
 
     def _give_up(self, error: Exception) -> None:
         for pending in (self._outbox, self._sending):
             if pending is not None:
-                pending.fail(error)
+                pending.outcome.tell(error)
         if self._outbox is not None:
             self._outbox.snapshot.close()
             self._outbox = None
         self._idle.set()
+
+
+async def _close(snapshot: Snapshot) -> None:
+    """In a thread, also when we are cancelled before it began."""
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, snapshot.close))
 
 
 def _put_away(copying: asyncio.Future[Snapshot | None]) -> None:
