@@ -2,6 +2,9 @@
 
 closed --saturated for `after_s`--> open --`pause_s` over--> half-open --a transfer went well--> closed
                                       ^------------------------- it did not: twice the pause --'
+
+One that is let in to see and is still under way after `after_s`, while nothing was refused, has shown enough: whoever
+sends a byte a second does not keep the others out.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ class Breaker:
         self._pause_s = pause_s
         self._saturated_from_s: float | None = None
         self._probe: object | None = None
+        self._probe_from_s = 0.0
 
     def saturated(self, why: str, now_s: float) -> None:
         """A transfer was refused or failed for lack of room."""
@@ -59,19 +63,24 @@ class Breaker:
         """0: come in. Else how many seconds to wait."""
         if self.state is State.OPEN and now_s >= self.since_s + self._pause_s:
             self.state, self.since_s = State.HALF_OPEN, now_s
+        if self.state is State.HALF_OPEN and self._probe is not None and now_s >= self._probe_from_s + self._after_s:
+            self._close(now_s)
         if self.state is State.CLOSED:
             return 0.0
         if self.state is State.HALF_OPEN:
             if self._probe is None:
-                self._probe = transfer
+                self._probe, self._probe_from_s = transfer, now_s
             return 0.0 if self._probe is transfer else 1.0
         return max(1.0, self.since_s + self._pause_s - now_s)
 
     def went_well(self, transfer: object, now_s: float) -> None:
         """A transfer came to its end. The one that was let in to see closes it."""
         if self.state is State.HALF_OPEN and self._probe is transfer:
-            self.state, self.why, self.since_s = State.CLOSED, "", now_s
-            self._pause_s, self._saturated_from_s, self._probe = self._first_s, None, None
+            self._close(now_s)
+
+    def _close(self, now_s: float) -> None:
+        self.state, self.why, self.since_s = State.CLOSED, "", now_s
+        self._pause_s, self._saturated_from_s, self._probe = self._first_s, None, None
 
     def gave_up(self, transfer: object) -> None:
         """It ended for a reason of its own, which shows nothing: the next one is let in to see."""

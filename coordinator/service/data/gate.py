@@ -5,7 +5,8 @@ taken all the same, as long as the spill area has room: they lie in their upload
 they are paid for. Beyond that it is refused with the time after which it may be tried again, and the bytes before it
 stay. Egress waits for its turn; nothing of it is held. Without rates nothing ever waits.
 
-Bounds: spilled bytes in all and of one tenant (half of it), pieces that wait (each transfer has one at a time).
+Bounds: spilled bytes in all and of one tenant (half of it), spilled pieces of one tenant, pieces that wait (each
+transfer has one at a time).
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class Gate:
         if piece.gone:
             return
         room = self._settings.spill_bytes_max
-        if link.spilled_bytes + size > room or link.behind(tenant) > room // 2:
+        full = link.spilled_bytes + size > room
+        if full or link.behind(tenant) > room // 2 or link.pieces(tenant) > SPILLED_PIECES_MAX:
             link.forget(piece)
             wait_s = max(1.0, min(60.0, link.drained_s(tenant) / 2))
             self.saturated(f"{link.spilled_bytes} bytes wait in the spill area")
@@ -169,6 +171,8 @@ class Gate:
             link.drop_idle(frozenset({tenant}))
 
 
+SPILLED_PIECES_MAX = 32_768
+"""Of one tenant: bodies of a byte each fill our memory long before they fill the disk."""
 PIECE_BYTES_MIN = 64 * 1024
 """Smaller pieces cost more than they even out."""
 TENANTS_KEPT_MAX = 1_000

@@ -62,6 +62,10 @@ class _Queue(Struct, kw_only=True):
     bucket: Bucket | None
     finish: float = 0.0
     waiting: deque[Piece] = field(default_factory=deque)
+    """With some that are gone."""
+    pieces: int = 0
+    size: int = 0
+    """Of those in line that are not gone: how many, and their bytes."""
 
 
 class FairLink:
@@ -104,6 +108,8 @@ class FairLink:
         queue.finish = start + size / queue.weight
         piece = Piece(tenant=tenant, size=size, start=start)
         queue.waiting.append(piece)
+        queue.pieces += 1
+        queue.size += size
         self.waiting_bytes += size
         return piece
 
@@ -124,6 +130,9 @@ class FairLink:
 
     def _leave(self, piece: Piece) -> None:
         piece.gone = True
+        queue = self._queues[piece.tenant]
+        queue.pieces -= 1
+        queue.size -= piece.size
         self.waiting_bytes -= piece.size
         if piece.spilled:
             self.spilled_bytes -= piece.size
@@ -160,14 +169,19 @@ class FairLink:
         """When `advance` has something to do next; infinity when nothing waits."""
         ready_s = math.inf
         for queue in self._queues.values():
-            if any(not piece.gone for piece in queue.waiting):
+            if queue.pieces:
                 ready_s = min(ready_s, queue.bucket.ready_s(now_s) if queue.bucket is not None else now_s)
         return ready_s if self._link is None else max(ready_s, self._link.ready_s(now_s))
 
     def behind(self, tenant: str) -> int:
-        """Bytes of this tenant that wait or are spilled."""
+        """Bytes of this tenant that wait or are spilled. O(1)."""
         queue = self._queues.get(tenant)
-        return sum(piece.size for piece in queue.waiting if not piece.gone) if queue is not None else 0
+        return queue.size if queue is not None else 0
+
+    def pieces(self, tenant: str) -> int:
+        """How many pieces they are."""
+        queue = self._queues.get(tenant)
+        return queue.pieces if queue is not None else 0
 
     def drained_s(self, tenant: str) -> float:
         """How long what waits of this tenant takes at its share of the link, about."""

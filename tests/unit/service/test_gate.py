@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.service.data.breaker import Breaker, State
-from coordinator.service.data.gate import Gate, GateSettings
+from coordinator.service.data.gate import SPILLED_PIECES_MAX, Gate, GateSettings
 
 MB = 1_000_000
 
@@ -63,6 +63,35 @@ def test_a_probe_that_gives_up_by_itself_leaves_its_place_to_the_next() -> None:
     assert breaker.admit("a", 2.0) == 0.0
     breaker.gave_up("a")
     assert breaker.admit("b", 2.0) == 0.0
+
+
+def test_a_probe_that_takes_its_time_keeps_nobody_out_for_ever() -> None:
+    """A body of a byte a second is no failure and comes to no end: what was not refused meanwhile shows enough."""
+    breaker = Breaker(after_s=10.0, pause_s=15.0, pause_max_s=15.0)
+    breaker.saturated("full", 0.0)
+    breaker.saturated("full", 10.0)
+    assert breaker.admit("slow", 25.0) == 0.0
+    assert breaker.admit("other", 34.0) > 0
+    assert breaker.admit("other", 35.0) == 0.0
+    assert breaker.state is State.CLOSED
+
+
+def test_bodies_of_a_byte_each_are_bounded_by_their_number() -> None:
+    """They would fill memory before they fill the spill area; another tenant's go on, and each costs the same."""
+
+    async def check() -> None:
+        gate = a_gate(Hand(), tenant_bytes_per_s=10)
+        await gate.ingress("tiny", "up", MB)
+        with pytest.raises(CoordError) as refused:
+            for _ in range(SPILLED_PIECES_MAX + 2):
+                await gate.ingress("tiny", "up", 1)
+        assert refused.value.code is Code.TOO_FAST
+        await gate.ingress("other", "else", 1)
+        gate.drop("up")
+        assert gate.view().spilled_bytes == 0
+        await gate.ingress("tiny", "up", 1)
+
+    asyncio.run(check())
 
 
 def test_bytes_beyond_the_rate_are_spilled_within_bounds_and_paid_for_before_publication() -> None:
