@@ -20,6 +20,7 @@ from yarl import URL
 
 from coordinator import wire, wire_data
 from coordinator.agent.backoff import Backoff
+from coordinator.agent.clock import boot_s
 from coordinator.agent.log import logger, printable
 from coordinator.agent.tls import Endpoint, PinMismatch, Trust
 from coordinator.core.errors import Code
@@ -131,7 +132,14 @@ class Asking:
         return (await self._ask(whose, "outputs", asked, wire_data.OutputsAnswer)).repeated
 
     async def checkpoint(self, whose: Whose, taken: wire_data.CheckpointRequest) -> wire_data.CheckpointAnswer:
-        return await self._ask(whose, "checkpoints", taken, wire_data.CheckpointAnswer)
+        """`taken.age_ms` is as of now. It grows while the coordinator cannot be asked, or what was done meanwhile would
+        count as saved."""
+        since_s = boot_s()
+
+        def aged() -> wire_data.CheckpointRequest:
+            return msgspec.structs.replace(taken, age_ms=taken.age_ms + int((boot_s() - since_s) * 1000))
+
+        return await self._ask(whose, "checkpoints", aged, wire_data.CheckpointAnswer)
 
     async def restored(self, whose: Whose, number: int) -> None:
         """Say that the program starts from this checkpoint."""
@@ -143,15 +151,16 @@ class Asking:
         asked = wire_data.DamagedRequest(rank=whose.rank, token=whose.token, number=number, why=printable(why)[:500])
         await self._ask(whose, "damaged", asked, None)
 
-    async def _ask(self, whose: Whose, what: str, asked: Struct, answer: type[A] | None) -> A:
+    async def _ask(self, whose: Whose, what: str, asked: Struct | Callable[[], Struct], answer: type[A] | None) -> A:
+        """`asked` that is a function is called for each try."""
         await self._aimed.wait()
         assert self._where is not None
         endpoint, _, credential = self._where
         url = endpoint.url(f"/v1/attempts/{whose.attempt}/{what}")
         headers = {"Authorization": f"Bearer {credential}", "Content-Type": "application/json"}
-        body = msgspec.json.encode(asked)
         backoff = Backoff(CEILINGS_S, self._draw)
         while True:
+            body = msgspec.json.encode(asked if isinstance(asked, Struct) else asked())
             try:
                 async with self._request("POST", url, headers=headers, data=body) as response:
                     if response.status < 300:

@@ -52,6 +52,7 @@ class DataSide:
         """(attempt, what) of every question that was answered."""
         self.restored: list[int] = []
         self.damaged: list[wire_data.DamagedRequest] = []
+        self.saved: list[wire_data.CheckpointRequest] = []
         self.sent: dict[str, int] = {}
         """Bytes of each blob that left, over all connections."""
         self.gets: list[tuple[str, str]] = []
@@ -140,6 +141,9 @@ class DataSide:
             case "damaged":
                 self.damaged.append(msgspec.json.decode(body, type=wire_data.DamagedRequest))
                 return web.Response(status=204)
+            case "checkpoints":
+                self.saved.append(msgspec.json.decode(body, type=wire_data.CheckpointRequest))
+                return answer(wire_data.CheckpointAnswer(number=len(self.saved), next_ms=None))
             case _:
                 return web.Response(status=404)
 
