@@ -31,8 +31,8 @@ from coordinator.core.ids import Digest
 
 READY, WANTED = ".ready", ".wanted"
 """Files of the agreement with the program, at the top of the directory: no part of its state."""
-QUIET_S = 0.05
-"""Nothing may have changed for so long before a scan that counts."""
+QUIET_S = 0.02
+"""Nothing may have changed for so long before a scan that counts: two ticks of the slowest clock."""
 FILES_MAX = manifest.FILES_MAX
 _MANIFEST = "manifest"
 
