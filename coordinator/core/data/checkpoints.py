@@ -23,7 +23,10 @@ from coordinator.core.state import ClusterState
 from coordinator.core.work.transitions import put_attempt, put_task
 
 MEAN_OF = 4
-"""A new cost moves the mean by the fourth part."""
+"""A new cost moves the mean by the fourth part, and counts as so many times the mean at most: what waited an hour for
+the network cost no hour, and is not to be saved the more seldom for it."""
+COST_LEAST_MS: Ms = 1_000
+"""What the mean is taken for at least when it is said how much a new one may differ."""
 
 
 def on_published(state: ClusterState, event: CheckpointPublished, policy: Policy, out: Decision) -> None:
@@ -103,7 +106,9 @@ def _take(
 
 
 def _mean(before: Ms | None, cost_ms: Ms) -> Ms:
-    return cost_ms if before is None else before + (cost_ms - before) // MEAN_OF
+    if before is None:
+        return cost_ms
+    return before + (min(cost_ms, MEAN_OF * max(before, COST_LEAST_MS)) - before) // MEAN_OF
 
 
 def _in_words(row: CheckpointRow) -> str:

@@ -202,3 +202,16 @@ def test_a_replacement_that_is_reserved_warms_its_cache() -> None:
     assert depot.admitted(claim).task.checkpoints == (1,)
     assert refusal(depot.open("z", claim=claim)).code is Code.STALE_TOKEN
     assert refusal(depot.saved(claim, "v1")).code is Code.STALE_TOKEN
+
+
+def test_one_that_waited_for_the_network_is_not_taken_for_expensive() -> None:
+    """`auto` would hardly save any more after an outage of an hour; real growth counts within a few checkpoints."""
+    depot = Depot("a")
+    depot.submit(a_saver(None, auto=True))
+    depot.save("1.0.0.1", "v0", cost_ms=2_000)
+    usual_ms = depot.save("1.0.0.1", "v1", cost_ms=2_000).next_ms
+    held_up_ms = depot.save("1.0.0.1", "v2", cost_ms=3_600_000).next_ms
+    assert usual_ms is not None and held_up_ms is not None and held_up_ms < 1.5 * usual_ms
+    for number in range(20):
+        depot.save("1.0.0.1", f"w{number}", cost_ms=60_000)
+    assert depot.task().checkpoint_cost_ms is not None and depot.task().checkpoint_cost_ms > 55_000
