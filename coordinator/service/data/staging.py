@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from msgspec.structs import replace
 
 from coordinator import ports
@@ -16,6 +18,8 @@ from coordinator.runtimes.placeholders import fill
 PAGE = 1_000
 FILES_MAX = 100_000
 """Of one attempt."""
+MATCHED_AT_ONCE = 64
+"""Files that are held against a pattern before the loop has its turn."""
 
 
 async def staged_files(store: ports.Store, found: Admitted) -> list[FileEntry]:
@@ -59,11 +63,13 @@ async def _outputs(store: ports.Store, job_id: JobId, wanted: Input, pattern: st
     while True:
         rows = await store.outputs(job_id, PAGE, wanted.step, after)
         for row in rows:
-            files += [
-                replace(file, path=_where(wanted, row, file, many=many))
-                for file in row.files
-                if matches(pattern, file.path)
-            ]
+            for at in range(0, len(row.files), MATCHED_AT_ONCE):
+                files += [
+                    replace(file, path=_where(wanted, row, file, many=many))
+                    for file in row.files[at : at + MATCHED_AT_ONCE]
+                    if matches(pattern, file.path)
+                ]
+                await asyncio.sleep(0)  # patterns and names are a tenant's: at the worst one takes a tenth of a ms
         if len(rows) < PAGE or len(files) > FILES_MAX:
             return files
         after = rows[-1].step, rows[-1].task
