@@ -259,6 +259,7 @@ BUGS = {
 FOUND_BY = {
     "a suspect that came back is looked at late": 6,
     "a planned stop is charged": 4,
+    "capacity is given back before the machine says so": 164,
     "a term shrinks before the agent knows": 28,
     "a planned stop makes no lease longer": 40,
     "work goes on at the end of a budget": 4,
