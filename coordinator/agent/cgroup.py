@@ -160,18 +160,19 @@ class CgroupHome:
             group.weight = cpus
         ahead = visited and quota >= VISITED_QUOTA_US
         fresh = group.capped == cpus and group.used_us - group.capped_at_us < quota // STALE_PART
-        if group.capped and not (ahead and fresh):
+        if group.capped and not (ahead and group.capped == cpus):
             self.cap.lift(room)  # what holds the program back must not hold back who goes in
             group.capped = 0
-        if ahead and not group.capped:
+        if ahead and not fresh:
             self._put(group, cpus)
         return 0 if ahead else cpus
 
     def _put(self, group: Group, cpus: int) -> None:
         assert self.cap is not None
         room = group.path_of("cpu")
+        give = self.cap.renew if group.capped == cpus else self.cap.put
         try:
-            self.cap.put(room, *quota_us(cpus))
+            give(room, *quota_us(cpus))
         except OSError as error:
             # EINVAL: a group above has less to give than this, and gives no more
             logger.log(10 if error.errno == errno.EINVAL else 30, "%s is not capped: %s", room, error.strerror)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from coordinator.agent.hierarchies import figure, write
@@ -20,6 +21,7 @@ WEIGHT, SHARES = 100, 1_024
 WEIGHT_MAX, SHARES_MAX = 10_000, 262_144
 
 
+@lru_cache(256)
 def quota_us(cpus: int) -> tuple[int, int]:
     """(quota, period) for so many millionths of a CPU."""
     period_us = min(max(PERIOD_US, QUOTA_US * UNIT // cpus), PERIOD_MAX_US)
@@ -46,6 +48,13 @@ class CpuCap:
             write(f"{group}/cpu.max", f"{quota_us} {period_us}")
         else:
             write(f"{group}/cpu.cfs_period_us", str(period_us))
+            write(f"{group}/cpu.cfs_quota_us", str(quota_us))
+
+    def renew(self, group: Path, quota_us: int, period_us: int) -> None:
+        """The same bound, with its whole quota: whoever was held back goes on."""
+        if self._unified:
+            write(f"{group}/cpu.max", f"{quota_us} {period_us}")
+        else:
             write(f"{group}/cpu.cfs_quota_us", str(quota_us))
 
     def weigh(self, group: Path, cpus: int) -> None:

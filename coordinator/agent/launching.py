@@ -239,22 +239,26 @@ class Launcher:
         """From scratch: the agent's own ends here, but for PATH and LANG."""
         name = f"coord{user}" if user else self._user
         place = attempt.place
-        env = {"PATH": self._path, "LANG": self._lang, "USER": name, "LOGNAME": name}
-        env |= place.variables
+        env = {"PATH": self._path, "LANG": self._lang, "USER": name, "LOGNAME": name, **place.variables}
         if self.level is Isolation.SANDBOX:
             env["TMPDIR"] = "/tmp"  # noqa: S108  # its own
         if plan.limits.cpus:
             env["OMP_NUM_THREADS"] = str(max(1, plan.limits.cpus // UNIT))
-        env |= dict(plan.env)
-        for variable in OURS:
-            env[variable] = place.variables[variable]
+        env.update(plan.env)
+        env.update(place.always or self._tell_always(place))
         if plan.checkpoint is not None and plan.checkpoint.path:
             env["COORD_CHECKPOINT_DIR"] = f"{place.directory(plan.directory)}/{plan.checkpoint.path}"
-        env["COORD_PROGRESS_FILE"] = f"{place.work}/{PROGRESS_FILE}"
-        env["COORD_ATTEMPT_TOKEN_FILE"] = f"{place.kept if self.level is Isolation.NONE else place.work}/token"
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, plan.gpus))
-        env[MARK] = f"{self._mark}/{place.number}"
         return env
+
+    def _tell_always(self, place: Place) -> dict[str, str]:
+        place.always = {variable: place.variables[variable] for variable in OURS}
+        place.always |= {
+            "COORD_PROGRESS_FILE": f"{place.work}/{PROGRESS_FILE}",
+            "COORD_ATTEMPT_TOKEN_FILE": f"{place.kept if self.level is Isolation.NONE else place.work}/token",
+            MARK: f"{self._mark}/{place.number}",
+        }
+        return place.always
 
 
 def users_from(state: Path) -> int:

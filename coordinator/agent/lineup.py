@@ -18,8 +18,9 @@ class LineUp:
     """`offer` is what was announced; GPUs are not counted: nobody who waits here asks for any."""
 
     def __init__(self, offer: Resources) -> None:
-        self._free = {"cpus": round(offer.cpus * UNIT), "memory": round(offer.memory_gb * 1e9)}
-        self._free |= {f"named:{name}": round(amount * UNIT) for name, amount in offer.named.items()}
+        self._cpus = round(offer.cpus * UNIT)
+        self._memory = round(offer.memory_gb * 1e9)
+        self._named = {name: round(amount * UNIT) for name, amount in offer.named.items()}
         self._line: list[tuple[LeaseToken, str, Attempt]] = []
 
     def hold(self, attempt: Attempt, share: Share, prefetched: bool) -> None:
@@ -53,13 +54,14 @@ class LineUp:
         attempt.share = NOTHING
 
     def _fits(self, share: Share) -> bool:
-        return all(amount <= self._free.get(name, 0) for name, amount in _amounts(share) if amount)
+        ask = share.ask
+        if (ask.cpus and ask.cpus > self._cpus) or (ask.memory and ask.memory > self._memory):
+            return False
+        return all(amount <= self._named.get(name, 0) for name, amount in ask.named if amount)
 
     def _take(self, share: Share, sign: int) -> None:
-        for name, amount in _amounts(share):
-            self._free[name] = self._free.get(name, 0) - sign * amount
-
-
-def _amounts(share: Share) -> list[tuple[str, int]]:
-    ask = share.ask
-    return [("cpus", ask.cpus), ("memory", ask.memory), *((f"named:{name}", amount) for name, amount in ask.named)]
+        ask = share.ask
+        self._cpus -= sign * ask.cpus
+        self._memory -= sign * ask.memory
+        for name, amount in ask.named:
+            self._named[name] = self._named.get(name, 0) - sign * amount

@@ -51,6 +51,8 @@ class Place:
         self.streams = tuple(f"{kept}/{name}" for name in STREAMS)
         self.variables = {name: f"{work}/{part}" for name, part in VARIABLES.items()}
         """What a program is told of its directories."""
+        self.always: dict[str, str] = {}
+        """What every program in it is told, whatever its job says; kept here by who tells it."""
         self._made: list[int] = []
         self._watches: tuple[int, ...] = ()
 

@@ -34,6 +34,9 @@ GATHER_MS = 1
 costs as much as five reports."""
 QUIET_S = 0.003
 """After so long without a report the next one is told at once."""
+IN_A_ROW = 4
+"""Messages that are obeyed before it is seen who has ended, if they are there already: the way out of the last group of
+one is the way into the first of the next."""
 FOUND_S = 1.0
 """How long a program is believed to be where it was found: a search is nine questions to the file system."""
 FOUND_MAX = 256
@@ -49,10 +52,8 @@ class Starter:
         self._entrances: OrderedDict[str, int] = OrderedDict()
         self._backs = {name: os.open(path, os.O_WRONLY | os.O_CLOEXEC) for name, path in setup.backs.items()}
         self._away: set[str] = set()
-        self._inside: int | None = None
-        """The program in whose group this process is."""
         self._held_back: list[Report] = []
-        """Of that one: what is not told before this process has left."""
+        """Of the program in whose group this process is: what is not told before it has left."""
         self._reports: list[Report] = []
         self._todo: deque[tuple[Order, tuple[int, int, int]]] = deque()
         self._groups: tuple[int, ...] | None = None
@@ -63,39 +64,46 @@ class Starter:
         """By process: when it was started."""
         self._peak = own_peak()
         self._ends = 0
+        self._signalled = False
+        """The pipe has something."""
         self._told_s = 0.0
 
     def run(self, ended: int) -> None:
         """Serve until the keeper is gone. `ended`: a pipe that says that a child may have ended."""
-        poll = select.poll()
-        poll.register(self._end, select.POLLIN)
-        poll.register(ended, select.POLLIN)
+        signal.signal(signal.SIGCHLD, self._on_child_ended)
+        more = select.poll()
+        more.register(self._end, select.POLLIN)
+        news = select.poll()
+        news.register(self._end, select.POLLIN)
+        news.register(ended, select.POLLIN)
         while True:
-            ready = {fd for fd, _ in poll.poll(GATHER_MS if self._reports else None)}
-            if ended in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(ended, 512)
-            if self._end.fileno() in ready:
-                orders, fds = starting.hear_orders(self._end)
-                if not orders:
-                    return
-                self._todo.extend((order, starting.order_fds(order, fds)) for order in orders)
-            self._work()
+            ready = news.poll(GATHER_MS if self._reports else None)
+            if any(fd != ended for fd, _ in ready):
+                for _ in range(IN_A_ROW):
+                    orders, fds = starting.hear_orders(self._end)
+                    if not orders:
+                        return
+                    self._todo.extend([(order, starting.order_fds(order, fds)) for order in orders])
+                    self._work()
+                    if not more.poll(0):
+                        break
+                self._leave()
+            self._reap(ended)
             if self._reports and (not ready or time.monotonic() >= self._told_s + QUIET_S):
                 self._tell()
 
+    def _on_child_ended(self, _signum: int, _frame: object) -> None:
+        self._signalled = True
+
     def _work(self) -> None:
-        """Do what was ordered, and be outside of every group then."""
+        """Do what was ordered. This process may be inside of the last one's group then."""
         while self._todo:
             order, fds = self._todo.popleft()
             self._start(order, fds)
             if order.apart:
                 self._leave()
-            self._reap()
             if order.apart or len(self._reports) >= TOLD_AT_ONCE:
                 self._tell()
-        self._leave()
-        self._reap()
 
     def _tell(self) -> None:
         starting.send_reports(self._end, self._reports)
@@ -114,7 +122,6 @@ class Starter:
             text = f"{error.filename or 'no process could be made'}: {error.strerror}"
             self._reports.append(Refused(order.number, NOT_STARTED, text))
         else:
-            self._inside = pid
             self._held_back.append(Started(order.number, pid))
         finally:
             for fd in fds:
@@ -211,7 +218,6 @@ class Starter:
     def _left(self) -> None:
         self._reports += self._held_back
         self._held_back.clear()
-        self._inside = None
 
     def _entrance(self, path: str) -> int:
         fd = self._entrances.get(path)
@@ -223,7 +229,12 @@ class Starter:
 
     # ---- reaping
 
-    def _reap(self) -> None:
+    def _reap(self, pipe: int) -> None:
+        """Outside of every group: so what has ended may be told. `pipe`: as in `run`."""
+        if self._signalled:  # what is found now is not told of again
+            self._signalled = False
+            with contextlib.suppress(BlockingIOError):  # two signals, and both bytes were read at the first
+                os.read(pipe, 512)
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -239,7 +250,7 @@ class Starter:
             now_s = boot_s()
             ran_s = now_s - self._began_s.pop(pid, now_s)  # one that a program made our child was not started here
             ended = Ended(pid, status, usage.ru_utime + usage.ru_stime, memory if memory > self._peak else 0, ran_s)
-            (self._held_back if pid == self._inside else self._reports).append(ended)
+            self._reports.append(ended)
 
 
 def own_peak() -> int:
@@ -268,7 +279,7 @@ def main() -> None:
         os.umask(0o022)
         syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
     ended, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # only what has a handler is written into the pipe
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Starter(end, setup).run(ended)
