@@ -141,7 +141,10 @@ async def receive_upload(call: Call[SignedQuery, NoBody]) -> web.StreamResponse:
                 if first != offset:
                     raise _bad_offset(first, offset)
                 if not data.publisher.is_placed(upload.upload_id):
-                    offset = await data.receiver.take(request.content, upload, offset)
+                    try:
+                        offset = await data.receiver.take(request.content, upload, offset)
+                    finally:
+                        data.settle(upload.tenant)
                 if offset < upload.size:
                     data.gate.went_well(transfer)
                     return web.Response(status=202, headers=_standing(offset, upload.size))

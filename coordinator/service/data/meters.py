@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from coordinator import ports
 from coordinator.core.data.events import BytesMoved, Moved
 from coordinator.core.ids import TenantName
+
+
+class Outflow:
+    """One body that goes out: what is left of it counts as gone already, so that many at once pass no limit."""
+
+    def __init__(self, meters: Meters, tenant: TenantName, left: int) -> None:
+        self.left = left
+        self._meters = meters
+        self._tenant = tenant
+
+    def sent(self, size: int) -> None:
+        self.left -= size
+        self._meters.sent(self._tenant, size)
 
 
 class Meters:
@@ -19,6 +33,7 @@ class Meters:
         self._pace_s = pace_s
         self._ingress: dict[TenantName, int] = {}
         self._egress: dict[TenantName, int] = {}
+        self._outflows: dict[TenantName, dict[Outflow, None]] = {}
         self.ingress_total = 0
         """Since the start, of all tenants; so is the next."""
         self.egress_total = 0
@@ -31,9 +46,29 @@ class Meters:
         self._egress[tenant] = self._egress.get(tenant, 0) + size
         self.egress_total += size
 
-    def uncharged(self, tenant: TenantName) -> tuple[int, int]:
-        """(ingress, egress) that its account does not know of yet."""
-        return self._ingress.get(tenant, 0), self._egress.get(tenant, 0)
+    @contextmanager
+    def outflow(self, tenant: TenantName, size: int) -> Iterator[Outflow]:
+        """While the block runs `size` bytes are on their way out."""
+        one = Outflow(self, tenant, size)
+        own = self._outflows.setdefault(tenant, {})
+        own[one] = None
+        try:
+            yield one
+        finally:
+            del own[one]
+            if not own:
+                del self._outflows[tenant]
+
+    def leaving(self, tenant: TenantName) -> int:
+        """Bytes out that its account does not know of yet: sent since, or on their way. O(its downloads)."""
+        return self._egress.get(tenant, 0) + sum(one.left for one in self._outflows.get(tenant, ()))
+
+    def charge_one(self, tenant: TenantName) -> None:
+        """The same as `charge`, of one tenant."""
+        ingress, egress = self._ingress.pop(tenant, 0), self._egress.pop(tenant, 0)
+        if ingress or egress:
+            moved = (Moved(tenant=tenant, ingress=ingress, egress=egress),)
+            self._post(BytesMoved(at_ms=self._clock.now_ms(), moved=moved))
 
     def charge(self) -> None:
         """Tell the core what moved since the last time."""

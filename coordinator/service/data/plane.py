@@ -78,7 +78,14 @@ class DataPlane:
         counts. Only looks: a tenant without an account has no limit."""
         state = self._engine.state
         if tenant in state.work.accounts.by_tenant:
-            check_egress(state, tenant, size, self.meters.uncharged(tenant)[1], self._engine.policy)
+            check_egress(state, tenant, size, self.meters.leaving(tenant), self._engine.policy)
+
+    def settle(self, tenant: TenantName) -> None:
+        """Have the core know what a tenant with limits moved, before whatever is posted next: an upload that ends
+        reserves nothing any more, and what it brought must stand in the account by then."""
+        account = self._engine.state.work.accounts.by_tenant.get(tenant)
+        if account is not None and account.limited:
+            self.meters.charge_one(tenant)
 
     def fail(self, error: CoordError) -> None:
         """The disk of the blobs is broken: `run` raises `error`, and nothing unsaid was acknowledged."""

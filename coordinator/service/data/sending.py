@@ -22,7 +22,7 @@ from aiohttp import web
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName
 from coordinator.service.data.gate import Gate
-from coordinator.service.data.meters import Meters
+from coordinator.service.data.meters import Meters, Outflow
 from coordinator.service.data.patience import Patience
 from coordinator.service.data.settings import DataSettings
 
@@ -55,14 +55,19 @@ class Sender:
     ) -> None:
         """Answer with `size` bytes of `file` from `first` on; the response's head says so already.
 
+        They count as sent while they are on their way.
+
         A reader that is too slow, or gone, is cut: CoordError(TIMEOUT), ConnectionError. `file` stays the caller's;
         nothing reads it any more when this returns or raises.
         """
+        with self._meters.outflow(tenant, size) as outflow:
+            await self._send(request, response, _Course(self, tenant, file, first, outflow))
+
+    async def _send(self, request: web.Request, response: web.StreamResponse, course: _Course) -> None:
         await response.prepare(request)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the reader is gone")
-        course = _Course(self, tenant, file, first, first + size)
         if transport.get_extra_info("sslcontext") is not None:
             await self._in_pieces(response, course)
         else:
@@ -154,9 +159,6 @@ class Sender:
         await self._gate.egress(tenant, piece)
         return piece
 
-    def count(self, tenant: TenantName, size: int) -> None:
-        self._meters.sent(tenant, size)
-
     def patience(self) -> Patience:
         now_s = asyncio.get_running_loop().time()
         return Patience(self._settings.stall_s, self._settings.rate_min_bytes_per_s, now_s)
@@ -165,17 +167,17 @@ class Sender:
 class _Course:
     """Where one answer is: what is left of it, and how long its reader may take."""
 
-    def __init__(self, sender: Sender, tenant: TenantName, file: int, at: int, end: int) -> None:
+    def __init__(self, sender: Sender, tenant: TenantName, file: int, at: int, outflow: Outflow) -> None:
         self.file = file
         self.at = at
-        self._end = end
+        self._outflow = outflow
         self._sender = sender
         self._tenant = tenant
         self._patience = sender.patience()
 
     @property
     def left(self) -> int:
-        return self._end - self.at
+        return self._outflow.left
 
     @property
     def until_s(self) -> float:
@@ -192,7 +194,7 @@ class _Course:
 
     def sent(self, size: int) -> None:
         self.at += size
-        self._sender.count(self._tenant, size)
+        self._outflow.sent(size)
         self._patience.moved(size, asyncio.get_running_loop().time())
 
 

@@ -200,6 +200,20 @@ def test_what_would_pass_the_quota_of_egress_is_refused_before_a_byte(uv: bool) 
     served(test, uv=uv)
 
 
+def test_many_downloads_at_once_do_not_pass_the_quota_of_egress_together(uv: bool) -> None:
+    """What is on its way counts as gone."""
+
+    async def test(rig: Rig) -> None:
+        what = content(MB)
+        token = await rig.tenant_token("small")
+        assert 200 == (await rig.ask("PATCH", "/v1/tenants/small", json={"quota": {"egress": 3 * MB}})).status
+        url = url_of(rig, await stored(rig, what, token), MB, TenantName("small"))
+        got = await asyncio.gather(*(rig.get(url, None) for _ in range(6)))
+        assert [200, 200, 403, 403, 403, 403] == sorted(one.status for one in got)
+
+    served(test, uv=uv)
+
+
 def test_content_by_token_ends_with_the_token(uv: bool) -> None:
     """A download under way is cut when its token is revoked: nobody takes the part for the whole."""
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, UploadId
 from coordinator.service.data.settings import DataSettings
-from tests.unit.api.raw import Content, Raw, altered, content, offset_of, opened, part, raw
+from tests.unit.api.raw import Content, Raw, altered, content, offset_of, opened, part, raw, stored
 from tests.unit.api.rig import ADMIN, TENANT, Got, Rig, served
 from tests.unit.api.worked import eventually
 
@@ -454,5 +454,21 @@ def test_what_an_upload_may_not_be_published_for_leaves_no_bytes_behind() -> Non
             await data.publisher.publish(row)
         assert [] == await files.stored(1 << 60, 10)
         assert 201 == (await put(rig, answer["url"], what.data)).status
+
+    served(test)
+
+
+def test_what_came_in_just_now_counts_for_the_quota_of_ingress() -> None:
+    """Bytes are charged every few seconds; a tenant with a limit is not let past it in between."""
+
+    async def test(rig: Rig) -> None:
+        token = await rig.tenant_token("small")
+        assert 200 == (await rig.ask("PATCH", "/v1/tenants/small", json={"quota": {"ingress": 3 * MB}})).status
+        for seed in (1, 2):
+            await stored(rig, content(MB, seed), token)
+        got = await rig.ask("POST", "/v1/uploads", token, json={"digest": "ab" * 32, "size": MB})
+        assert (403, "quota") == (got.status, got.code)
+        (refusal,) = got.json["refusals"]
+        assert ("ingress", 2 * MB, 0) == (refusal["dimension"], refusal["used"], refusal["reserved"])
 
     served(test)
