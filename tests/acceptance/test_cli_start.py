@@ -67,6 +67,7 @@ def cpu_s(argv: tuple[str, ...], environ: dict[str, str]) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
+@pytest.mark.alone
 def test_a_client_command_starts_in_a_small_multiple_of_a_bare_interpreter(tmp_path: Path) -> None:
     """Alternating runs, the median of each: CPU time up to the refused connection against `python -c pass`."""
     environ = clean_environment({"COORD_URL": "http://127.0.0.1:9", "COORD_TOKEN": "x", "HOME": str(tmp_path)})

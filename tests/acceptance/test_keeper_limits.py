@@ -58,6 +58,7 @@ def throttled(side: DaemonSide) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("nr_throttled "))
 
 
+@pytest.mark.alone
 def test_an_attempt_takes_no_more_cpu_time_than_it_asked_for(capping: DaemonSide) -> None:
     """Two processes that never rest, a twentieth of a CPU: 50 ms in each second that began."""
     spin = a_shell(
@@ -71,6 +72,7 @@ def test_an_attempt_takes_no_more_cpu_time_than_it_asked_for(capping: DaemonSide
     assert throttled(capping) > before
 
 
+@pytest.mark.alone
 def test_a_fraction_holds_no_short_program_up(capping: DaemonSide) -> None:
     """A quarter of a CPU for 40 ms of work, eight times one after the other in the same groups: never held back."""
     before = throttled(capping)

@@ -171,6 +171,7 @@ def test_a_flood_starves_neither_deadlines_nor_neighbours(keepers: Keepers) -> N
             side.phase("frozen", f"2.0.{number}.1")
 
 
+@pytest.mark.alone
 def test_the_pump_keeps_up_with_a_pipe(tmp_path: Path, keepers: Keepers) -> None:
     """A hundred megabytes through the keeper take at most three times what one `cat` into a file takes."""
     size = 100_000_000

@@ -135,6 +135,7 @@ def test_a_full_disk_refuses_uploads_with_507_and_they_go_on_when_there_is_room(
         assert (200, data) == depot.fetch(blake3(data).hexdigest())
 
 
+@pytest.mark.alone
 def test_the_loop_is_not_held_up_while_much_is_on_the_way(tmp_path: Path) -> None:
     """Uploads and downloads of a hundred megabytes at once: /healthz is answered all the while, and so are heartbeats.
     The bound is wide, for a machine that others work on; bench/staging.py has the figure."""

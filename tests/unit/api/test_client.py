@@ -457,6 +457,7 @@ def test_tls_is_trusted_by_authority_or_by_key_and_a_stranger_never_sees_the_tok
     asyncio.run(run())
 
 
+@pytest.mark.alone
 def test_the_client_is_quick_to_import() -> None:
     """Neither aiohttp nor cryptography nor anything of the service comes along."""
     said = subprocess.run(

@@ -164,6 +164,7 @@ def test_refusing_for_long_opens_the_breaker_and_every_new_transfer_is_told() ->
     asyncio.run(check())
 
 
+@pytest.mark.alone
 def test_downloads_share_the_link_evenly_whoever_asks_more() -> None:
     """Ten readers of one tenant beside one of another: half each, with real waiting."""
 
