@@ -6,7 +6,6 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
-COMPUTING := $(VENV)/.tests-that-compute
 
 .PHONY: help setup demo test check lint types docs soak bench clean
 
@@ -31,12 +30,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## run the tour: a coordinator, three agents, 300 nodes of history, a job that outlives a machine (KEEP=1 leaves it running)
 	@$(BIN)/coord demo $(if $(KEEP),--keep)
 
-# Tests with real processes mostly wait, the others compute: beside each other they take two thirds of the time.
-test: setup ## run all tests
-	@$(BIN)/python -m pytest -q -m "not soak" -p no:cacheprovider --ignore=tests/acceptance >$(COMPUTING) 2>&1 & beside=$$!; \
-	trap 'kill $$beside 2>/dev/null; rm -f $(COMPUTING)' EXIT; trap 'exit 130' INT TERM; \
-	$(BIN)/python -m pytest -q -m "not soak" tests/acceptance; waiting=$$?; \
-	wait $$beside; computing=$$?; cat $(COMPUTING); exit $$((waiting | computing))
+# Tests with real processes mostly wait, the others compute: beside each other they take half of the time.
+test: setup ## run all tests: three at a time, then those that want the machine for themselves
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not soak and not alone"; most=$$?; \
+	$(BIN)/python -m pytest -q -m "alone and not soak"; alone=$$?; exit $$((most | alone))
 
 lint: setup ## style and import directions
 	@$(BIN)/ruff check .
