@@ -100,7 +100,10 @@ class Gate:
         if full or link.behind(tenant) > room // 2 or link.pieces(tenant) > SPILLED_PIECES_MAX:
             link.forget(piece)
             wait_s = max(1.0, min(60.0, link.drained_s(tenant) / 2))
-            self.saturated(f"{link.spilled_bytes} bytes wait in the spill area")
+            if link.spilled_bytes + size > room // 4 * 3 or len(link) == 1:
+                self.saturated(f"{link.spilled_bytes} bytes wait in the spill area")
+            else:  # it is the only one that sends too fast: that shuts nobody else out
+                self._breaker.relieved()
             self.refused += 1
             raise CoordError(
                 Code.TOO_FAST,

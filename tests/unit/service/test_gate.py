@@ -165,6 +165,32 @@ def test_refusing_for_long_opens_the_breaker_and_every_new_transfer_is_told() ->
 
 
 @pytest.mark.alone
+def test_one_tenant_that_sends_too_fast_shuts_nobody_else_out() -> None:
+    """Refused for as long as it likes: the breaker is for what several of them bring."""
+
+    async def check() -> None:
+        hand = Hand()
+        gate = a_gate(hand, ingress_bytes_per_s=100, spill_bytes_max=20_000)
+        await gate.ingress("modest", "m", 100)
+
+        async def pushed(*tenants: str, until_s: int) -> None:
+            while hand.s < until_s:
+                hand.s += 1.0
+                for tenant in tenants:
+                    with pytest.raises(CoordError):
+                        for _ in range(30):
+                            await gate.ingress(tenant, tenant, 1_000)
+
+        await pushed("greedy", until_s=60)
+        assert gate.view().state is State.CLOSED
+        gate.admit("modest's next")
+        await gate.ingress("modest", "m", 100)
+        await pushed("greedy", "modest", until_s=90)
+        assert gate.view().state is State.OPEN
+
+    asyncio.run(check())
+
+
 def test_downloads_share_the_link_evenly_whoever_asks_more() -> None:
     """Ten readers of one tenant beside one of another: half each, with real waiting."""
 
