@@ -15,6 +15,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -128,22 +129,32 @@ def remove_file(root: int, path: str) -> None:
 
 
 def walk(root: int, most: int) -> Iterator[Found]:
-    """Everything beneath that is no directory, by path: at most so many, then Unsafe. Links are entries, not ways.
+    """Everything beneath that is no directory, by path: Unsafe where there are more than so many entries, directories
+    too, before more of them are in memory. Links are entries, not ways.
 
     Names are as they are: one that no manifest could hold is Unsafe when it is opened. A tree deeper than DEPTH_MAX is
     Unsafe here.
     """
-    for number, found in enumerate(_walk(root, "", 0)):
-        if number >= most:
-            raise Unsafe(f"there are more than {most} files")
-        yield found
+    return _walk(root, "", 0, _Left(most, most))
 
 
-def _walk(directory: int, prefix: str, depth: int) -> Iterator[Found]:
+class _Left:
+    """How many entries may still be found, of so many."""
+
+    def __init__(self, left: int, most: int) -> None:
+        self.left = left
+        self.most = most
+
+
+def _walk(directory: int, prefix: str, depth: int, left: _Left) -> Iterator[Found]:
     if depth >= DEPTH_MAX:
         raise Unsafe(f"{prefix} is {depth} directories deep")
     with os.scandir(directory) as entries:
-        names = sorted([(entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name) for entry in entries])
+        some = islice(entries, left.left + 1)
+        names = sorted([(entry.name + "/" if entry.is_dir(follow_symlinks=False) else entry.name) for entry in some])
+    left.left -= len(names)
+    if left.left < 0:
+        raise Unsafe(f"there are more than {left.most} files and directories")
     for name in names:
         path = prefix + name
         if not name.endswith("/"):
@@ -157,7 +168,7 @@ def _walk(directory: int, prefix: str, depth: int) -> Iterator[Found]:
         except OSError as error:
             raise _unsafe(error, path) from None
         try:
-            yield from _walk(inner, path, depth + 1)
+            yield from _walk(inner, path, depth + 1, left)
         finally:
             os.close(inner)
 

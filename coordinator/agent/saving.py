@@ -416,12 +416,17 @@ class Saver:
         await asyncio.sleep(snapshots.QUIET_S)
 
     def _mark(self) -> None:
+        """Only a file that we have just made becomes the program's: one that it put there under this name may be a hard
+        link to somebody else's."""
         directory = self.ground.open()
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(WANTED, flags, 0o644, dir_fd=directory)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             try:
-                if self._user and os.fstat(fd).st_uid != self._user:
+                fd = os.open(WANTED, flags, 0o644, dir_fd=directory)
+            except FileExistsError:
+                return
+            try:
+                if self._user:
                     os.fchown(fd, self._user, self._user)
             finally:
                 os.close(fd)

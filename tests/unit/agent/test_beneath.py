@@ -168,7 +168,7 @@ def test_a_walk_tells_everything_and_follows_nothing(root: int, tmp_path: Path) 
         deep /= "d"
     deep.mkdir(parents=True)
     with pytest.raises(Unsafe, match="deep"):
-        list(beneath.walk(root, 10))
+        list(beneath.walk(root, 100))
 
 
 def test_a_directory_swapped_for_a_link_is_never_followed(root: int, tmp_path: Path) -> None:
@@ -225,3 +225,19 @@ def swapping(one: Path, other: Path) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def test_directories_count_in_a_walk_and_what_is_too_much_is_not_read(root: int, tmp_path: Path) -> None:
+    """A program may make millions of either: no more of them are looked at than are wanted."""
+    for number in range(20):
+        (tmp_path / "home" / f"d{number:02}" / "inner").mkdir(parents=True)
+    with pytest.raises(Unsafe, match="more than 30"):
+        list(beneath.walk(root, 30))
+    assert [] == [found for found in beneath.walk(root, 100) if "d" in found.path]
+    opened = os.open(tmp_path / "home" / "d00", os.O_RDONLY)
+    try:
+        assert [] == list(beneath.walk(opened, 1))
+        with pytest.raises(Unsafe):
+            list(beneath.walk(opened, 0))
+    finally:
+        os.close(opened)

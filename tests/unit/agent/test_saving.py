@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from coordinator.agent.spool import Spool
 from coordinator.core.rows import LeaseToken
 from coordinator.core.work.launch_plan import CheckpointPlan
 
+NOBODY = 65_534
 WHOSE = Whose("1.0.0.1", 0, LeaseToken(1, 7))
 
 
@@ -55,7 +57,7 @@ class Coordinator:
 class Rig:
     """A saver of a directory of the test's own, looked at as the daemon does."""
 
-    def __init__(self, path: Path, rule: CheckpointPlan, explicit: bool) -> None:
+    def __init__(self, path: Path, rule: CheckpointPlan, explicit: bool, user: int = 0) -> None:
         self.path = path / "state"
         self.path.mkdir()
         self.head = Coordinator()
@@ -68,7 +70,7 @@ class Rig:
             Ground(str(path), "state"),
             rule,
             means,
-            0,
+            user,
             explicit=explicit,
             tell=self._tell,
             on_explicit=self._on_explicit,
@@ -95,8 +97,8 @@ class Rig:
 
 
 @asynccontextmanager
-async def saving(path: Path, explicit: bool = False, **rule: Any) -> AsyncIterator[Rig]:
-    rig = Rig(path, CheckpointPlan(**rule), explicit)
+async def saving(path: Path, explicit: bool = False, user: int = 0, **rule: Any) -> AsyncIterator[Rig]:
+    rig = Rig(path, CheckpointPlan(**rule), explicit, user)
 
     async def look() -> None:
         while True:
@@ -125,6 +127,30 @@ def test_a_program_says_by_a_file_that_its_state_is_whole(tmp_path: Path) -> Non
             await rig.head.count(1)
             assert "step=1" == rig.head.taken[0].label
             assert 1 == rig.told_explicit
+
+    asyncio.run(go())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_lies_under_the_name_of_our_word_is_given_to_nobody(tmp_path: Path) -> None:
+    """A hard link called `.wanted` to a file of somebody else's stays that one's, with its bytes; a FIFO holds nobody
+    up; what we make ourselves is the program's."""
+    theirs = tmp_path / "theirs"
+    theirs.write_text("a secret")
+    theirs.chmod(0o600)
+
+    async def go() -> None:
+        async with saving(tmp_path, user=NOBODY) as rig:
+            wanted = rig.path / ".wanted"
+            os.link(theirs, wanted)
+            await rig.saver.want("the machine is drained")
+            assert (0, "a secret") == (theirs.stat().st_uid, theirs.read_text())
+            wanted.unlink()
+            os.mkfifo(wanted)
+            await rig.saver.want("the machine is drained")
+            wanted.unlink()
+            await rig.saver.want("the machine is drained")
+            assert NOBODY == wanted.stat().st_uid
 
     asyncio.run(go())
 
