@@ -170,8 +170,8 @@ def test_one_tenant_that_sends_too_fast_shuts_nobody_else_out() -> None:
 
     async def check() -> None:
         hand = Hand()
-        gate = a_gate(hand, ingress_bytes_per_s=100, spill_bytes_max=20_000)
-        await gate.ingress("modest", "m", 100)
+        gate = a_gate(hand, ingress_bytes_per_s=10, spill_bytes_max=20_000)
+        await gate.ingress("modest", "m", 10)
 
         async def pushed(*tenants: str, until_s: int) -> None:
             while hand.s < until_s:
@@ -184,7 +184,7 @@ def test_one_tenant_that_sends_too_fast_shuts_nobody_else_out() -> None:
         await pushed("greedy", until_s=60)
         assert gate.view().state is State.CLOSED
         gate.admit("modest's next")
-        await gate.ingress("modest", "m", 100)
+        await gate.ingress("modest", "m", 10)
         await pushed("greedy", "modest", until_s=90)
         assert gate.view().state is State.OPEN
 
