@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from coordinator import globs
 from coordinator.agent import beneath
 from coordinator.agent.grounds import Ground
-from coordinator.agent.hashing import digest_of
+from coordinator.agent.hashing import Unwanted, digest_of
 from coordinator.core.errors import CoordError
 
 LOOKED_AT_MAX = 200_000
 """Files beneath one directory that are held against a pattern."""
+FILE_BYTES_MAX = 1 << 42
+"""No coordinator takes more as one blob. A file may say of itself that it has 8 EB, and hold nothing."""
 
 
 class NoOutput(Exception):
@@ -43,9 +45,16 @@ class Collected(NamedTuple):
             os.close(directory)
 
 
-def collect(grounds: Sequence[Ground], patterns: Iterable[str], user: int, most: int) -> list[Collected]:
+def collect(
+    grounds: Sequence[Ground],
+    patterns: Iterable[str],
+    user: int,
+    most: int,
+    wanted: Callable[[], bool] = lambda: True,
+) -> list[Collected]:
     """The files of a result, by path, hashed. Blocks: for a thread. NoOutput when a pattern matches none, when there
-    are more than `most`, or when one cannot be read. `user`: who has to be able to read them; 0: whoever we are."""
+    are more than `most`, or when one cannot be read. `user`: who has to be able to read them; 0: whoever we are.
+    Raises Unwanted as soon as `wanted` says no."""
     found: dict[str, Ground] = {}
     for pattern in patterns:
         names = 0
@@ -57,7 +66,7 @@ def collect(grounds: Sequence[Ground], patterns: Iterable[str], user: int, most:
                     raise NoOutput(f"the outputs are more than {most} files: pack them, or declare fewer")
         if not names:
             raise NoOutput(f"the output {pattern!a} matches no file")
-    return [_take(path, ground, user) for path, ground in sorted(found.items())]
+    return [_take(path, ground, user, wanted) for path, ground in sorted(found.items())]
 
 
 def _named(ground: Ground, pattern: str, user: int) -> Iterator[str]:
@@ -105,7 +114,7 @@ def _literal_part(pattern: str) -> str:
     return "/".join(parts)
 
 
-def _take(path: str, ground: Ground, user: int) -> Collected:
+def _take(path: str, ground: Ground, user: int, wanted: Callable[[], bool]) -> Collected:
     try:
         directory = ground.open()
         try:
@@ -113,13 +122,25 @@ def _take(path: str, ground: Ground, user: int) -> Collected:
         finally:
             os.close(directory)
         try:
-            digest, size = digest_of(fd)
+            size = os.fstat(fd).st_size
+            if size > FILE_BYTES_MAX:
+                raise NoOutput(f"the output {path!a} has {size} bytes, no more than {FILE_BYTES_MAX} are taken")
+            digest, size = _digest_of(fd, path, size, wanted)
             executable = bool(os.fstat(fd).st_mode & stat.S_IXUSR)
         finally:
             os.close(fd)
     except (OSError, beneath.Unsafe) as error:
         raise NoOutput(f"the output {path!a} cannot be read: {_words(error)}") from None
     return Collected(path, digest, size, executable, ground, user)
+
+
+def _digest_of(fd: int, path: str, size: int, wanted: Callable[[], bool]) -> tuple[str, int]:
+    try:
+        return digest_of(fd, lambda at: at <= size and wanted())
+    except Unwanted:
+        if not wanted():
+            raise
+        raise NoOutput(f"the output {path!a} grows while it is read") from None
 
 
 def _words(error: Exception) -> str:

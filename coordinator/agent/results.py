@@ -6,12 +6,13 @@ Whatever is in the way of that and is the job's own (a pattern that matches noth
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 
 from coordinator import wire, wire_data
+from coordinator.agent import heavy
 from coordinator.agent.asking import Asking, Refused, Stale, Whose
 from coordinator.agent.beneath import Unsafe
 from coordinator.agent.collecting import Collected, NoOutput, collect
@@ -41,7 +42,7 @@ async def publish(
     why = ""
     for _ in range(TRIES):
         try:
-            files = await asyncio.to_thread(collect, grounds, patterns, user, wire_data.OUTPUTS_MAX)
+            files = await heavy.in_thread(partial(collect, grounds, patterns, user, wire_data.OUTPUTS_MAX))
             sent = await sending.send(whose, [Parcel(file.digest, file.size, file) for file in files])
             await asking.outputs(whose, [_told(file) for file in files], said)
             logger.info("%s: %d outputs are published, %d bytes were sent", whose.attempt, len(files), sent)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from coordinator import wire_data
-from coordinator.agent import beneath, snapshots
+from coordinator.agent import beneath, heavy, snapshots
 from coordinator.agent.asking import Asking, Refused, Stale, Whose
 from coordinator.agent.clock import boot_s
 from coordinator.agent.grounds import Ground
@@ -400,7 +400,7 @@ class Saver:
     async def _copy(self, before: Callable[[Scan], bool]) -> Snapshot | None:
         """In a thread, which goes on when we are cancelled: what it makes then is put away by it."""
         take = partial(snapshots.take, self.ground, self._means.spool, self._known, self._user, before)
-        copying = asyncio.get_running_loop().run_in_executor(None, take)
+        copying = asyncio.get_running_loop().run_in_executor(heavy.POOL, take)
         try:
             return await asyncio.shield(copying)
         except asyncio.CancelledError:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.agent import grounds
-from coordinator.agent.collecting import NoOutput, collect
+from coordinator.agent.collecting import FILE_BYTES_MAX, NoOutput, collect
 from coordinator.agent.grounds import Ground
-from coordinator.agent.hashing import digest
+from coordinator.agent.hashing import Unwanted, digest
 from coordinator.agent.places import Place
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files of other users need root")
@@ -102,3 +102,33 @@ def test_checkpoints_are_beneath_the_working_directory(tmp_path: Path) -> None:
     assert Ground(f"{tmp_path}/programs", "7/home/run/ck") == grounds.checkpoints(place, "run", "ck", walled=True)
     assert Ground("/data", "ck") == grounds.checkpoints(place, "/data", "ck", walled=False)
     assert grounds.checkpoints(place, "/data", "ck", walled=True) is None
+
+
+def test_a_file_of_nothing_holds_nobody_up(tmp_path: Path) -> None:
+    """A sparse one of a terabyte is given up as soon as its result is not wanted; more than a blob may have is none."""
+    place = a_place(tmp_path)
+    ground = grounds.part(place, "COORD_OUTPUT_DIR")
+    huge = Path(place.variables["COORD_OUTPUT_DIR"]) / "huge"
+    huge.touch()
+    os.truncate(huge, 1 << 40)
+    asked = iter([True, True, True])
+    with pytest.raises(Unwanted):
+        collect([ground], ["huge"], 0, 1, lambda: next(asked, False))
+    os.truncate(huge, FILE_BYTES_MAX + 1)
+    with pytest.raises(NoOutput, match="no more than"):
+        collect([ground], ["huge"], 0, 1)
+
+
+def test_a_file_that_grows_while_it_is_read_is_no_output(tmp_path: Path) -> None:
+    """Something that outlived its program appends faster than we read: that is found, and not followed for ever."""
+    place = a_place(tmp_path)
+    file = Path(place.variables["COORD_OUTPUT_DIR"]) / "log"
+    file.write_bytes(bytes(3 << 20))
+
+    def append() -> bool:
+        with file.open("ab") as opened:
+            opened.write(bytes(2 << 20))
+        return True
+
+    with pytest.raises(NoOutput, match="grows"):
+        collect([grounds.part(place, "COORD_OUTPUT_DIR")], ["log"], 0, 1, append)
