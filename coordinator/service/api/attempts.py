@@ -75,7 +75,7 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
     404 when an input is gone, 422 when a pattern matches no output: neither will be otherwise later.
     """
     deps, found = call.deps, await _admitted(call)
-    files = await staged_files(deps.store, found)
+    files = await staged_files(deps.data.made, found)
     blobs = await touched(deps, found.tenant, tuple({entry.digest for entry in files}))
     for entry in files:
         if entry.digest not in blobs:

@@ -15,6 +15,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, UploadId
 from coordinator.service.data.gate import Gate
 from coordinator.service.data.locks import BlobLocks
+from coordinator.service.data.made import MadeBySteps
 from coordinator.service.data.meters import Meters
 from coordinator.service.data.publishing import Publisher
 from coordinator.service.data.receiving import Receiver
@@ -47,6 +48,7 @@ class DataPlane:
         self.meters = Meters(engine.post, engine.clock, settings.meter_s)
         self.receiver = Receiver(blobs, gate, self.meters, settings)
         self.sender = Sender(gate, self.meters, settings)
+        self.made = MadeBySteps(store)
         locks = BlobLocks()
         self.publisher = Publisher(engine, store, blobs, locks, gate)
         self.sweeper = Sweeper(engine, store, blobs, locks, settings.sweep_s, settings.scan_s)
