@@ -144,6 +144,9 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """An upload that is not published by then is dropped, and what it reserved is free."""
     blob_grace_ms: Ms = 24 * 3_600_000
     """A blob that nobody holds is kept so long: whoever has just found it there is about to refer to it."""
+    checkpoint_gone_ms: Ms = 3_600_000
+    """The same of what only a checkpoint had that gave way to newer ones: one of 10 GB every ten minutes would leave
+    1.4 TB behind in a day. 0: it goes with the next sweep."""
     sweep_max: int = 1_000
     """Blobs that one sweep removes."""
     outputs_max: int = 1_024

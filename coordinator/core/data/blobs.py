@@ -42,6 +42,14 @@ def refer(state: ClusterState, row: BlobRow, policy: Policy, out: Decision) -> B
     return row
 
 
+def fade(state: ClusterState, row: BlobRow, policy: Policy, out: Decision) -> None:
+    """Whoever held it does no more, and nobody looks for it: if nobody else holds it, it goes soon. Whoever refers to
+    it until then has it for the whole grace time."""
+    touched_ms = state.now_ms - policy.blob_grace_ms + policy.checkpoint_gone_ms
+    if row.touched_ms > touched_ms:
+        _put(state, replace(row, touched_ms=touched_ms), out)
+
+
 def publish(
     state: ClusterState,
     tenant: TenantName,

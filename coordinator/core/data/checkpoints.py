@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from coordinator.core import audit
 from coordinator.core.commands import Decision, Put, Reply
 from coordinator.core.data.answers import CheckpointTaken
-from coordinator.core.data.blobs import all_there, refer
+from coordinator.core.data.blobs import all_there, fade, find, refer
 from coordinator.core.data.claims import Claimed, claimed, still_wanted
 from coordinator.core.data.events import AttemptRestored, CheckpointDamaged, CheckpointPublished
 from coordinator.core.data.outcomes import holder_of_checkpoint
@@ -93,6 +93,11 @@ def _take(
     kept = (*task.row.checkpoints, row.number)
     for number in kept[: -max(1, rule.keep)]:
         drop_checkpoint(row.tenant, task.row.task_id, number, out)
+    fresh = frozenset(event.digests)
+    for known in event.let_go:
+        blob = find(state, row.tenant, known.digest, known)
+        if blob is not None and blob.digest not in fresh:
+            fade(state, blob, policy, out)
     put_task(
         task,
         out,

@@ -86,10 +86,12 @@ class BlobsTouch(Event, frozen=True, kw_only=True, tag="blobs_touch"):
 
 
 class AttemptAsks(Event, frozen=True, kw_only=True, tag="attempt_asks"):
-    """An agent wants to fetch for an attempt. -> answers.Admitted; CONFLICT for a stale token."""
+    """An agent wants to do something for an attempt. -> answers.Admitted; STALE_TOKEN."""
 
     request_id: RequestId
     claim: Claim
+    fetches: bool = True
+    """It will fetch bytes: QUOTA when its tenant may have no more of these."""
 
 
 class OutputsPublished(Event, frozen=True, kw_only=True, tag="outputs_published"):
@@ -124,6 +126,8 @@ class CheckpointPublished(Event, frozen=True, kw_only=True, tag="checkpoint_publ
     digests: tuple[Digest, ...] = ()
     """The manifest's own and those of its files: each once, sorted."""
     known: tuple[BlobRow, ...] = ()
+    let_go: tuple[BlobRow, ...] = ()
+    """What the store has of those that give way to it."""
 
 
 class CheckpointDamaged(Event, frozen=True, kw_only=True, tag="checkpoint_damaged"):

@@ -29,13 +29,12 @@ from coordinator.service.api.blob_uploads import open_one
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call
+from coordinator.service.data.giving_way import CHECKPOINTS_MAX, giving_way
 from coordinator.service.data.staging import staged_files
 from coordinator.service.inbound import exit_info, token_is_sane
 
 T = TypeVar("T")
 A = TypeVar("A", bound=w.ForAttempt)
-CHECKPOINTS_MAX = 1_000
-"""Of one task, the newest: those that are kept stand among the damaged ones, whose rows stay."""
 OPENED_AT_ONCE = 256
 """Uploads of one request that are decided together."""
 
@@ -57,10 +56,11 @@ def _attempt_id(call: Call[NoQuery, A]) -> AttemptId:
         raise CoordError(Code.NOT_FOUND, error.message, error.hint) from None
 
 
-async def _admitted(call: Call[NoQuery, A]) -> Admitted:
+async def _admitted(call: Call[NoQuery, A], *, fetches: bool) -> Admitted:
+    """Whoever only sends is not asked whether its tenant may fetch."""
     claim = claim_of(call)
     found = await call.deps.engine.call(
-        lambda request_id: AttemptAsks(at_ms=call.now_ms, request_id=request_id, claim=claim)
+        lambda request_id: AttemptAsks(at_ms=call.now_ms, request_id=request_id, claim=claim, fetches=fetches)
     )
     assert isinstance(found, Admitted)
     return found
@@ -74,7 +74,7 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
 
     404 when an input is gone, 422 when a pattern matches no output: neither will be otherwise later.
     """
-    deps, found = call.deps, await _admitted(call)
+    deps, found = call.deps, await _admitted(call, fetches=True)
     files = await staged_files(deps.data.made, found)
     blobs = await touched(deps, found.tenant, tuple({entry.digest for entry in files}))
     for entry in files:
@@ -114,7 +114,7 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
 
 async def attempt_urls(call: Call[NoQuery, w.UrlsRequest]) -> w.UrlsAnswer:
     """Where these may be fetched; what is not there is left out."""
-    deps, found = call.deps, await _admitted(call)
+    deps, found = call.deps, await _admitted(call, fetches=True)
     blobs = await touched(deps, found.tenant, tuple(dict.fromkeys(call.body.digests)))
     return w.UrlsAnswer(
         urls={digest: deps.data.blob_url(found.tenant, digest, row.size) for digest, row in blobs.items()}
@@ -150,7 +150,7 @@ async def attempt_damaged(call: Call[NoQuery, w.DamagedRequest]) -> None:
 async def attempt_uploads(call: Call[NoQuery, w.UploadsRequest]) -> w.UploadsAnswer:
     """Open an upload of each of these that is missing."""
     deps, claim = call.deps, claim_of(call)
-    found = await _admitted(call)
+    found = await _admitted(call, fetches=False)
     wanted = {one.digest: one.size for one in call.body.blobs}
     if len(wanted) != len(call.body.blobs):
         raise CoordError(Code.BAD_REQUEST, "a digest is named twice", "name each once")
@@ -221,7 +221,7 @@ async def publish_checkpoint(call: Call[NoQuery, w.CheckpointRequest]) -> w.Chec
     deps, claim, body = call.deps, claim_of(call), call.body
     if not body.label.isprintable():
         raise CoordError(Code.BAD_REQUEST, "this label is not taken", "send printable characters")
-    found = await _admitted(call)
+    found = await _admitted(call, fetches=False)
     try:
         raw = await deps.data.blobs.read(found.tenant, body.manifest, manifest.BYTES_MAX)
     except CoordError as error:
@@ -239,6 +239,7 @@ async def publish_checkpoint(call: Call[NoQuery, w.CheckpointRequest]) -> w.Chec
                 f"{entry.path!a} has {entry.size} bytes in the manifest, its blob has {sizes[entry.digest]}",
                 "list the sizes of what was uploaded",
             )
+    let_go = await giving_way(deps.store, deps.data.blobs, found, frozenset(digests))
     taken = await deps.engine.call(
         lambda request_id: CheckpointPublished(
             at_ms=deps.engine.clock.now_ms(),
@@ -253,6 +254,7 @@ async def publish_checkpoint(call: Call[NoQuery, w.CheckpointRequest]) -> w.Chec
             label=body.label,
             digests=digests,
             known=known,
+            let_go=let_go,
         )
     )
     assert isinstance(taken, CheckpointTaken)

@@ -282,6 +282,64 @@ def test_a_checkpoint_behind_several_damaged_ones_is_offered_still() -> None:
     served(test)
 
 
+def test_who_may_fetch_nothing_more_still_sends_its_result() -> None:
+    """The quota of egress says nothing of what an attempt brings: hours of work are not lost by it."""
+
+    async def test(rig: Rig) -> None:
+        what, read = content(1_000), content(900, seed=2)
+        await stored(rig, read)
+        assert 200 == (await rig.get(f"/v1/artifacts/{read.digest}/content", TENANT)).status
+        rig.deps.data.meters.charge()
+        await submitted(rig, outputs=["*.bin"], checkpoint={"every": "10m"})
+        quota = {"quota": {"egress": 1_000}}
+        assert 200 == (await rig.ask("PATCH", "/v1/tenants/physics", json=quota)).status
+        async with an_agent(rig) as agent:
+            await agent.takes_work()
+            await agent.runs()
+            refused = await agent.ask("staging")
+            assert (403, "quota") == (refused.status, refused.code)
+            paper = Content(
+                manifest.encode(manifest.Manifest(files=(FileEntry(path="w", digest=Digest(what.digest), size=1_000),)))
+            )
+            await agent.sends(what, paper)
+            told: dict[str, Any] = {"manifest": paper.digest, "sent": 1, "age_ms": 1, "cost_ms": 1}
+            assert 200 == (await agent.ask("checkpoints", **told)).status
+            file = {"path": "a.bin", "digest": what.digest, "size": 1_000}
+            assert 200 == (await agent.ask("outputs", files=[file], exit=EXIT)).status
+
+    served(test)
+
+
+def test_what_gave_way_to_newer_checkpoints_goes_within_the_hour() -> None:
+    """Its manifest and what it alone had: a day of them would fill any disk. What the newer ones share stays."""
+
+    async def test(rig: Rig) -> None:
+        await submitted(rig, checkpoint={"every": "10m", "keep": 1})
+        same = content(70, seed=9)
+        papers = []
+        async with an_agent(rig) as agent:
+            await agent.takes_work()
+            await agent.runs()
+            for number in (1, 2):
+                what = content(50, seed=number)
+                files = tuple(
+                    FileEntry(path=name, digest=Digest(one.digest), size=len(one))
+                    for name, one in (("same", same), ("w", what))
+                )
+                papers.append(Content(manifest.encode(manifest.Manifest(files=files))))
+                await agent.sends(papers[-1], what, same)
+                told: dict[str, Any] = {"manifest": papers[-1].digest, "sent": 1, "age_ms": 1, "cost_ms": 1}
+                assert 200 == (await agent.ask("checkpoints", **told)).status
+            sweeper = rig.deps.data.sweeper
+            assert 0 == await sweeper.sweep()
+            rig.clock.ahead_ms = 3_600_001
+            assert 2 == await sweeper.sweep()
+            left = {digest for _, digest in await rig.store.blob_files.stored(1 << 60, 10)}
+            assert left == {papers[1].digest, same.digest, content(50, seed=2).digest}
+
+    served(test)
+
+
 def test_an_input_that_matches_nothing_is_told_for_good() -> None:
     """422: the step before made no such file."""
 

@@ -38,6 +38,24 @@ def test_the_last_ones_are_kept() -> None:
     assert set(depot.sweep()) == {digest_of("v1"), digest_of("same+v1")}
 
 
+def test_what_gave_way_goes_soon_unless_somebody_has_use_for_it() -> None:
+    """A day of checkpoints would fill any disk. What the newer ones share stays; so does what was referred to since."""
+    depot = Depot("a")
+    depot.submit(a_saver(keep=1))
+    depot.save("1.0.0.1", "same", "v1")
+    gave_way = depot.known(map(digest_of, ("same", "v1", "same+v1")))
+    depot.at(600)
+    depot.save("1.0.0.1", "same", "v2", let_go=gave_way)
+    depot.at(2_000)
+    assert depot.sweep() == []
+    (named,) = depot.known([digest_of("v1")])
+    depot.touch(named)
+    depot.at(600 + 3_700)
+    assert depot.sweep() == [digest_of("same+v1")]
+    depot.at(2_000 + 25 * 3_600)
+    assert depot.sweep() == [digest_of("v1")]
+
+
 def test_a_repetition_is_the_same_one() -> None:
     depot = Depot("a")
     depot.submit(a_saver())
