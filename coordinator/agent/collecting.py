@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from coordinator import globs
 from coordinator.agent import beneath
 from coordinator.agent.grounds import Ground
-from coordinator.agent.hashing import Unwanted, digest_of
+from coordinator.agent.hashing import digesting
 from coordinator.core.errors import CoordError
 
 LOOKED_AT_MAX = 200_000
@@ -45,28 +45,28 @@ class Collected(NamedTuple):
             os.close(directory)
 
 
-def collect(
-    grounds: Sequence[Ground],
-    patterns: Iterable[str],
-    user: int,
-    most: int,
-    wanted: Callable[[], bool] = lambda: True,
-) -> list[Collected]:
-    """The files of a result, by path, hashed. Blocks: for a thread. NoOutput when a pattern matches none, when there
-    are more than `most`, or when one cannot be read. `user`: who has to be able to read them; 0: whoever we are.
-    Raises Unwanted as soon as `wanted` says no."""
+def collecting(
+    grounds: Sequence[Ground], patterns: Iterable[str], user: int, most: int
+) -> Generator[None, None, list[Collected]]:
+    """The files of a result, by path, hashed. Blocks from one yield to the next: for `heavy.by_turns`. NoOutput when a
+    pattern matches none, when there are more than `most`, or when one cannot be read. `user`: who has to be able to
+    read them; 0: whoever we are."""
     found: dict[str, Ground] = {}
     for pattern in patterns:
         names = 0
         for ground in grounds:
             for path in _named(ground, pattern, user):
                 names += 1
+                yield
                 found.setdefault(path, ground)
                 if len(found) > most:
                     raise NoOutput(f"the outputs are more than {most} files: pack them, or declare fewer")
         if not names:
             raise NoOutput(f"the output {pattern!a} matches no file")
-    return [_take(path, ground, user, wanted) for path, ground in sorted(found.items())]
+    files: list[Collected] = []
+    for path, ground in sorted(found.items()):
+        files.append((yield from _take(path, ground, user)))
+    return files
 
 
 def _named(ground: Ground, pattern: str, user: int) -> Iterator[str]:
@@ -114,7 +114,7 @@ def _literal_part(pattern: str) -> str:
     return "/".join(parts)
 
 
-def _take(path: str, ground: Ground, user: int, wanted: Callable[[], bool]) -> Collected:
+def _take(path: str, ground: Ground, user: int) -> Generator[None, None, Collected]:
     try:
         directory = ground.open()
         try:
@@ -125,7 +125,7 @@ def _take(path: str, ground: Ground, user: int, wanted: Callable[[], bool]) -> C
             size = os.fstat(fd).st_size
             if size > FILE_BYTES_MAX:
                 raise NoOutput(f"the output {path!a} has {size} bytes, no more than {FILE_BYTES_MAX} are taken")
-            digest, size = _digest_of(fd, path, size, wanted)
+            digest, size = yield from _digesting(fd, path, size)
             executable = bool(os.fstat(fd).st_mode & stat.S_IXUSR)
         finally:
             os.close(fd)
@@ -134,13 +134,17 @@ def _take(path: str, ground: Ground, user: int, wanted: Callable[[], bool]) -> C
     return Collected(path, digest, size, executable, ground, user)
 
 
-def _digest_of(fd: int, path: str, size: int, wanted: Callable[[], bool]) -> tuple[str, int]:
-    try:
-        return digest_of(fd, lambda at: at <= size and wanted())
-    except Unwanted:
-        if not wanted():
-            raise
-        raise NoOutput(f"the output {path!a} grows while it is read") from None
+def _digesting(fd: int, path: str, size: int) -> Generator[None, None, tuple[str, int]]:
+    steps = digesting(fd)
+    while True:
+        try:
+            at = next(steps)
+        except StopIteration as ended:
+            found: tuple[str, int] = ended.value
+            return found
+        if at > size:
+            raise NoOutput(f"the output {path!a} grows while it is read")
+        yield
 
 
 def _words(error: Exception) -> str:

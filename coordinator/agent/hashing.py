@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Generator
 
 from blake3 import blake3
 
 PIECE_BYTES = 1 << 20
 
 
-class Unwanted(Exception):
-    """Nobody wants it any more."""
-
-
-def digest_of(fd: int, wanted: Callable[[int], bool] = lambda _at: True) -> tuple[str, int]:
-    """The digest of what the open file holds, and how many bytes that is. Blocks: for a thread. Raises Unwanted as soon
-    as `wanted`, which is told how far it is, says no."""
+def digesting(fd: int) -> Generator[int, None, tuple[str, int]]:
+    """The digest of what the open file holds, and how many bytes that is, piece by piece: yields how far it is."""
     hasher, at = blake3(), 0
     while piece := os.pread(fd, PIECE_BYTES, at):
-        if not wanted(at + len(piece)):
-            raise Unwanted
         hasher.update(piece)
         at += len(piece)
+        yield at
     return hasher.hexdigest(), at
+
+
+def digest_of(fd: int) -> tuple[str, int]:
+    """The same at once. Blocks: for a thread."""
+    steps = digesting(fd)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            found: tuple[str, int] = ended.value
+            return found
 
 
 def digest(data: bytes) -> str:

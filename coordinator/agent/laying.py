@@ -15,13 +15,16 @@ from collections.abc import Callable
 from coordinator.agent import beneath
 from coordinator.agent.beneath import Unsafe
 from coordinator.agent.cache import free_bytes
-from coordinator.agent.hashing import Unwanted
 
 PIECE_BYTES = 16 << 20
 """Copied at a time: between two it is looked whether anybody still wants it."""
 _FICLONE = 0x40049409
 _CANNOT_CLONE = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EPERM, errno.ETXTBSY)
 _CANNOT_COPY = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF)
+
+
+class Unwanted(Exception):
+    """Nobody wants it any more."""
 
 
 def lay(

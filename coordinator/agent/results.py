@@ -7,7 +7,6 @@ Whatever is in the way of that and is the job's own (a pattern that matches noth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import msgspec
 
@@ -15,7 +14,7 @@ from coordinator import wire, wire_data
 from coordinator.agent import heavy
 from coordinator.agent.asking import Asking, Refused, Stale, Whose
 from coordinator.agent.beneath import Unsafe
-from coordinator.agent.collecting import Collected, NoOutput, collect
+from coordinator.agent.collecting import Collected, NoOutput, collecting
 from coordinator.agent.grounds import Ground
 from coordinator.agent.log import logger
 from coordinator.agent.sending import Changed, Parcel, Sending
@@ -42,7 +41,7 @@ async def publish(
     why = ""
     for _ in range(TRIES):
         try:
-            files = await heavy.in_thread(partial(collect, grounds, patterns, user, wire_data.OUTPUTS_MAX))
+            files = await heavy.by_turns(collecting(grounds, patterns, user, wire_data.OUTPUTS_MAX))
             sent = await sending.send(whose, [Parcel(file.digest, file.size, file) for file in files])
             await asking.outputs(whose, [_told(file) for file in files], said)
             logger.info("%s: %d outputs are published, %d bytes were sent", whose.attempt, len(files), sent)

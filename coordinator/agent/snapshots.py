@@ -21,8 +21,8 @@ from coordinator import manifest
 from coordinator.agent import beneath
 from coordinator.agent.clock import boot_s
 from coordinator.agent.grounds import Ground
-from coordinator.agent.hashing import Unwanted, digest, digest_of
-from coordinator.agent.laying import copy_into
+from coordinator.agent.hashing import digest, digest_of
+from coordinator.agent.laying import Unwanted, copy_into
 from coordinator.agent.sending import Parcel
 from coordinator.agent.spool import Shelf, Spool
 from coordinator.core.data.rows import FileEntry

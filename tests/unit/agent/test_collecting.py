@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
-from coordinator.agent import grounds
-from coordinator.agent.collecting import FILE_BYTES_MAX, NoOutput, collect
+from coordinator.agent import grounds, heavy
+from coordinator.agent.collecting import FILE_BYTES_MAX, Collected, NoOutput, collecting
 from coordinator.agent.grounds import Ground
-from coordinator.agent.hashing import Unwanted, digest
+from coordinator.agent.hashing import digest
 from coordinator.agent.places import Place
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="files of other users need root")
@@ -21,6 +22,11 @@ def a_place(root: Path) -> Place:
     for path in (place.kept, place.work, *place.variables.values()):
         Path(path).mkdir(parents=True)
     return place
+
+
+def collect(places: list[Ground], patterns: tuple[str, ...] | list[str], user: int, most: int) -> list[Collected]:
+    """All at once."""
+    return asyncio.run(heavy.by_turns(collecting(places, patterns, user, most)))
 
 
 def found(place: Place, *patterns: str, user: int = 0, most: int = 100, directory: str = "") -> dict[str, bytes]:
@@ -105,15 +111,31 @@ def test_checkpoints_are_beneath_the_working_directory(tmp_path: Path) -> None:
 
 
 def test_a_file_of_nothing_holds_nobody_up(tmp_path: Path) -> None:
-    """A sparse one of a terabyte is given up as soon as its result is not wanted; more than a blob may have is none."""
-    place = a_place(tmp_path)
+    """A sparse one of a terabyte is given up as soon as its result is not wanted, and others' results come in between;
+    more than a blob may have is none."""
+    place, other = a_place(tmp_path), a_place(tmp_path / "other")
     ground = grounds.part(place, "COORD_OUTPUT_DIR")
     huge = Path(place.variables["COORD_OUTPUT_DIR"]) / "huge"
     huge.touch()
     os.truncate(huge, 1 << 40)
-    asked = iter([True, True, True])
-    with pytest.raises(Unwanted):
-        collect([ground], ["huge"], 0, 1, lambda: next(asked, False))
+    (Path(other.variables["COORD_OUTPUT_DIR"]) / "small").write_text("small")
+
+    async def check() -> None:
+        works = [
+            asyncio.ensure_future(heavy.by_turns(collecting([ground], ["huge"], 0, 1)))
+            for _ in range(2 * heavy.THREADS)
+        ]
+        await asyncio.sleep(0)  # they are in line now
+        async with asyncio.timeout(20):
+            small = collecting([grounds.part(other, "COORD_OUTPUT_DIR")], ["small"], 0, 1)
+            assert ["small"] == [file.path for file in await heavy.by_turns(small)]
+            for work in works:
+                assert not work.done()
+                work.cancel()
+            ended = await asyncio.gather(*works, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+
+    asyncio.run(check())
     os.truncate(huge, FILE_BYTES_MAX + 1)
     with pytest.raises(NoOutput, match="no more than"):
         collect([ground], ["huge"], 0, 1)
@@ -124,11 +146,7 @@ def test_a_file_that_grows_while_it_is_read_is_no_output(tmp_path: Path) -> None
     place = a_place(tmp_path)
     file = Path(place.variables["COORD_OUTPUT_DIR"]) / "log"
     file.write_bytes(bytes(3 << 20))
-
-    def append() -> bool:
-        with file.open("ab") as opened:
-            opened.write(bytes(2 << 20))
-        return True
-
     with pytest.raises(NoOutput, match="grows"):
-        collect([grounds.part(place, "COORD_OUTPUT_DIR")], ["log"], 0, 1, append)
+        for _ in collecting([grounds.part(place, "COORD_OUTPUT_DIR")], ["log"], 0, 1):
+            with file.open("ab") as opened:
+                opened.write(bytes(2 << 20))

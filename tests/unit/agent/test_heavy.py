@@ -1,54 +1,57 @@
-"""Work on large files has threads of its own, and ends with whoever wanted it."""
+"""Work on large files has threads of its own, goes by turns, and ends with whoever wanted it."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
+import time
+from collections.abc import Generator
 
 import pytest
 
 from coordinator.agent import heavy
-from coordinator.agent.hashing import Unwanted
 
 
-def test_what_is_cancelled_ends_and_nothing_else_waits_for_it() -> None:
-    """As many as there are threads, and more: the daemon's other threads go on meanwhile; all end when cancelled."""
-    began = threading.Semaphore(0)
-    running = threading.Semaphore(heavy.THREADS)
+def endless(ended: list[bool]) -> Generator[None, None, None]:
+    try:
+        while True:
+            time.sleep(0.001)
+            yield
+    finally:
+        ended.append(True)
 
-    def endless(wanted: Callable[[], bool]) -> None:
-        assert running.acquire(blocking=False), "more at a time than there are threads"
-        began.release()
-        try:
-            while wanted():
-                pass
-        finally:
-            running.release()
-        raise Unwanted
+
+def test_what_is_short_comes_in_between_and_what_is_cancelled_ends() -> None:
+    """Twice as much endless work as there are threads holds up neither the daemon's other threads nor a short one."""
+
+    def short() -> Generator[None, None, int]:
+        yield
+        return 3
 
     async def check() -> None:
-        works = [asyncio.ensure_future(heavy.in_thread(endless)) for _ in range(3 * heavy.THREADS)]
-        for _ in range(heavy.THREADS):
-            assert await asyncio.to_thread(began.acquire, timeout=10)
-        for work in works:
-            work.cancel()
+        ended: list[bool] = []
+        works = [asyncio.ensure_future(heavy.by_turns(endless(ended))) for _ in range(2 * heavy.THREADS)]
+        await asyncio.sleep(0)  # they are in line now
         async with asyncio.timeout(10):
-            ended = await asyncio.gather(*works, return_exceptions=True)
-        assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+            assert 3 == await heavy.by_turns(short())
+            await asyncio.to_thread(time.monotonic)
+            for work in works:
+                work.cancel()
+            outcomes = await asyncio.gather(*works, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in outcomes)
+        assert 2 * heavy.THREADS == len(ended)
 
     asyncio.run(check())
 
 
-def test_what_it_gives_and_raises_is_passed_on() -> None:
+def test_what_it_raises_is_passed_on() -> None:
     """Like a call."""
 
-    def fail(_wanted: Callable[[], bool]) -> None:
-        raise Unwanted
+    def fails() -> Generator[None, None, None]:
+        yield
+        raise ZeroDivisionError
 
     async def check() -> None:
-        assert 3 == await heavy.in_thread(lambda wanted: 3 * wanted())
-        with pytest.raises(Unwanted):
-            await heavy.in_thread(fail)
+        with pytest.raises(ZeroDivisionError):
+            await heavy.by_turns(fails())
 
     asyncio.run(check())
