@@ -302,7 +302,7 @@ class Daemon:
             self._send(HasExited(held.attempt_id, held.rank, held.token, held.exit))
         elif held.phase == "leased":
             self._send(HasGranted(held.attempt_id, held.rank, held.token))
-        elif held.phase in ("running", "frozen"):
+        elif held.phase in ("running", "frozen", "uploading") or (held.phase == "staging" and held.order is not None):
             self._send(IsIn(held.attempt_id, held.rank, held.token, held.phase))
 
     def _take_work(self, message: commands.Message) -> None:
@@ -316,8 +316,8 @@ class Daemon:
                 else:
                     self._said[attempt_id, rank] = "leased"
                     self._send(HasGranted(attempt_id, rank, token))
-            case commands.Launch(attempt_id=attempt_id, rank=rank, token=token, step=step):
-                if not keeper.run(attempt_id, rank, token, step):
+            case commands.Launch(attempt_id=attempt_id, rank=rank, token=token):
+                if not keeper.run(message):
                     nothing = ExitInfo(cause=EndCause.AGENT, text="not held here")
                     self._send(HasExited(attempt_id, rank, token, nothing))
             case commands.StopAttempt(attempt_id=attempt_id, token=token, grace_ms=grace_ms, unbegun=unbegun):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from coordinator.core.commands import Delete, Put, Write
+from coordinator.core.data.rows import ArtifactRow, BlobRow, CheckpointRow, HoldRow, OutputRow
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import JobId, Ms, ProviderId
 from coordinator.core.rows import (
@@ -121,6 +122,8 @@ class Disk:
                     wanted = row.job_id in live and row.state not in ENDED
                 case AttemptRow():
                     wanted = _is_held(row)
+                case BlobRow() | HoldRow() | ArtifactRow() | OutputRow() | CheckpointRow():
+                    wanted = False
                 case _:
                     wanted = True
             if wanted:

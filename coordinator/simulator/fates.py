@@ -12,6 +12,7 @@ from coordinator.simulator.faults import CHARACTERS, pick
 from coordinator.simulator.head import Head
 from coordinator.simulator.keeper import Keeper, let_run, pause
 from coordinator.simulator.machine import Machine
+from coordinator.simulator.porter import Porter
 from coordinator.simulator.replay import Stays
 
 AWAY_S = (1.0, 4.0, 20.0, 40.0, 90.0)
@@ -22,7 +23,16 @@ CUT_S = (1.0, 4.0, 20.0, 40.0, 120.0, 1_200.0)
 class Fates:
     """Machines join, and something happens to each now and then."""
 
-    def __init__(self, head: Head, agenda: Agenda, dice: Random, unit_ms: Ms, log: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        head: Head,
+        agenda: Agenda,
+        dice: Random,
+        unit_ms: Ms,
+        log: Callable[[str, str], None],
+        porter: Porter | None = None,
+    ) -> None:
+        self._porter = porter
         self._head, self._agenda, self._dice, self._unit_ms, self._log = head, agenda, dice, unit_ms, log
         self.calm = False
         """Nothing befalls machines any more; what has begun goes on."""
@@ -63,7 +73,8 @@ class Fates:
         machine.books.troubled(machine)
         machine.suspended = False
         self._keepers += 1
-        return self._next_daemon(Keeper(f"p{self._keepers}", machine, self._unit_ms, self._agenda, self._dice))
+        name = f"p{self._keepers}"
+        return self._next_daemon(Keeper(name, machine, self._unit_ms, self._agenda, self._dice, self._porter))
 
     def _next_daemon(self, keeper: Keeper) -> Daemon:
         keeper.machine.books.troubled(keeper.machine)

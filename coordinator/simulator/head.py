@@ -66,6 +66,11 @@ class Head:
         return self.engine.state
 
     @property
+    def runs(self) -> int:
+        """How often it was started."""
+        return self._run
+
+    @property
     def lag_high_ms(self) -> Ms:
         return self.clock.lag_high_ms
 

@@ -11,11 +11,13 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Ask, Share
+from coordinator.core.commands import Launch
 from coordinator.core.ids import AttemptId, Ms
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 from coordinator.core.work.jobspec import StepSpec
 from coordinator.simulator.agenda import Agenda
 from coordinator.simulator.machine import Held, Machine, Run
+from coordinator.simulator.porter import Porter
 
 KEPT_FROZEN_S = 24 * 3600
 FAILURES = (
@@ -41,7 +43,16 @@ class Ear(Protocol):
 class Keeper:
     """One run of the keeper of one machine."""
 
-    def __init__(self, process_id: str, machine: Machine, unit_ms: Ms, agenda: Agenda, dice: Random) -> None:
+    def __init__(
+        self,
+        process_id: str,
+        machine: Machine,
+        unit_ms: Ms,
+        agenda: Agenda,
+        dice: Random,
+        porter: Porter | None = None,
+    ) -> None:
+        """`porter`: in a world of data."""
         self.process_id = process_id
         self.machine = machine
         self.boot_id = machine.boot_id
@@ -49,7 +60,7 @@ class Keeper:
         self.daemons = 0
         self.resume_key = ""
         self.ear: Ear | None = None
-        self._memory = machine.memory
+        self._memory, self._porter = machine.memory, porter
         self._unit_ms, self._agenda, self._dice = unit_ms, agenda, dice
         self._clean_up()
 
@@ -96,11 +107,13 @@ class Keeper:
         self._watch(held)
         return ""
 
-    def run(self, attempt_id: AttemptId, rank: int, token: LeaseToken, step: StepSpec) -> bool:
+    def run(self, order: Launch) -> bool:
         """Start it once. False when nothing of this name and token is held."""
-        held = self._memory.held.get((attempt_id, rank))
-        if held is None or held.token != token:
+        held, step = self._memory.held.get((order.attempt_id, order.rank)), order.step
+        if held is None or held.token != order.token:
             return False
+        if self._porter is not None and held.order is None:
+            held.order = order
         if held.in_line:
             held.wanted = step
             self._call_next()
@@ -110,7 +123,11 @@ class Keeper:
 
     def _stage(self, held: Held, step: StepSpec, most_ms: Ms) -> None:
         held.phase = "staging"
-        self._agenda.after(self._dice.randint(1, most_ms), lambda: self._start(held, step))
+        if self._porter is not None and held.order is not None and (step.inputs or held.order.restore):
+            self._tell(held)
+            self._porter.stage(self, held, lambda: self._start(held, step))
+        else:
+            self._agenda.after(self._dice.randint(1, most_ms), lambda: self._start(held, step))
 
     # ---- who stands in line
 
@@ -233,6 +250,8 @@ class Keeper:
             held.phase = "running"
             self._go(held)
         self._tell(held)
+        if self._porter is not None:
+            self._porter.follow(self, held)
 
     def _program(self, step: StepSpec) -> tuple[ExitInfo, Ms]:
         """How this run of `work MEAN_MS FAILS_PERCENT` will end, and after what time."""
@@ -256,8 +275,33 @@ class Keeper:
         self._agenda.after(run.left_ms, lambda: self._ended(held, run, number))
 
     def _ended(self, held: Held, run: Run, number: int) -> None:
-        if self._works() and run.number == number and run.going and held.exit is None:
+        if not (self._works() and run.number == number and run.going and held.exit is None):
+            return
+        well = run.ends.cause is EndCause.EXITED and run.ends.code == 0
+        brings = held.order is not None and held.rank == 0 and bool(held.order.step.outputs)
+        if self._porter is not None and well and brings and not held.ending:
+            self._bring(held, run.ends)
+        else:
             self._finish(held, run.ends)
+
+    def _bring(self, held: Held, ends: ExitInfo) -> None:
+        """Its program has succeeded; that is said together with its outputs."""
+        assert self._porter is not None and held.began_ms is not None
+        held.ran_ms = self.machine.measured(self._agenda.now_ms - held.began_ms)
+        ends = replace(ends, ran_ms=held.ran_ms)
+        held.phase = "uploading"
+        self.machine.remove(held.attempt_id, held.rank, ends)
+        self._tell(held)
+        self._porter.publish(self, held, ends)
+
+    @property
+    def connected(self) -> bool:
+        """It has a daemon."""
+        return self.ear is not None
+
+    def finish(self, held: Held, ends: ExitInfo) -> None:
+        """Its data has come to an end: this is how it ended."""
+        self._finish(held, ends)
 
     def _stopped(self, held: Held, cause: EndCause = EndCause.STOPPED) -> None:
         if held.exit is not None or not self.alive:
@@ -268,7 +312,9 @@ class Keeper:
         self._finish(held, ExitInfo(cause=cause, text=held.ending))
 
     def _finish(self, held: Held, ends: ExitInfo) -> None:
-        if held.began_ms is not None:
+        if held.ran_ms is not None:
+            ends = replace(ends, ran_ms=held.ran_ms)
+        elif held.began_ms is not None:
             ends = replace(ends, ran_ms=self.machine.measured(self._agenda.now_ms - held.began_ms))
         self.machine.remove(held.attempt_id, held.rank, ends)
         held.phase, held.exit = "exited", ends

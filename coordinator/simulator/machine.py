@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from coordinator.core.amounts import Share
+from coordinator.core.commands import Launch
 from coordinator.core.events import HeldAttempt
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TaskId
 from coordinator.core.rows import ExitInfo, LeaseToken, Promises, Resources
@@ -25,7 +26,7 @@ class Held(Struct, kw_only=True):
     token: LeaseToken
     share: Share
     phase: str = "leased"
-    """`leased`, `staging`, `running`, `frozen`, `exited`."""
+    """`leased`, `staging`, `running`, `frozen`, `uploading`, `exited`."""
     freeze_at_ms: Ms
     """On the world's clock; the agent computed it by its own."""
     frozen_at_ms: Ms | None = None
@@ -37,6 +38,10 @@ class Held(Struct, kw_only=True):
     """It was ordered to run, and waits for its turn."""
     began_ms: Ms | None = None
     """When its processes were started."""
+    order: Launch | None = None
+    """It was ordered to run, in a world of data."""
+    ran_ms: Ms | None = None
+    """How long its program ran, of one that succeeded and has yet to bring its outputs."""
     said_ms: Ms = 0
     """When its daemon last told of it."""
 
@@ -137,7 +142,7 @@ class Machine:
             self.books.is_gone(self, attempt_id, rank, exit)
 
 
-def plain_promises(kills_all: bool, prefetch: int) -> Promises:
+def plain_promises(kills_all: bool, prefetch: int, data: bool = False) -> Promises:
     return Promises(
         work=True,
         isolation=Isolation.SANDBOX,
@@ -145,4 +150,5 @@ def plain_promises(kills_all: bool, prefetch: int) -> Promises:
         freezes_all=True,
         memory_limit=True,
         prefetch=prefetch,
+        data=data,
     )

@@ -22,6 +22,7 @@ from coordinator.core.work.jobspec import (
     StepSpec,
     When,
 )
+from coordinator.simulator.curator import Curator
 from coordinator.simulator.durable import Disk
 from coordinator.simulator.head import Head
 from coordinator.simulator.treasurer import DEFAULT, EVERYBODY
@@ -45,7 +46,9 @@ class Order(Struct, kw_only=True):
 class Users:
     """Ask for something at random. What was acknowledged to them is theirs: the witness holds the core to it."""
 
-    def __init__(self, head: Head, disk: Disk, dice: Random, unit_ms: Ms) -> None:
+    def __init__(self, head: Head, disk: Disk, dice: Random, unit_ms: Ms, curator: Curator | None = None) -> None:
+        """`curator`: in a world of data."""
+        self._curator = curator
         self._head, self._disk, self._dice, self._unit_ms = head, disk, dice, unit_ms
         self.orders: list[Order] = []
         self._waiting: dict[RequestId, Order] = {}
@@ -118,6 +121,7 @@ class Users:
                 idempotency_key=order.key,
                 body_digest=order.body,
                 known=self._disk.job_by_key(order.key),
+                inputs=self._curator.inputs_of(order.spec, order.tenant) if self._curator is not None else (),
             )
         )
         steps = ", ".join(f"{step.tasks} of {step.name}" for step in order.spec.steps)
@@ -229,9 +233,10 @@ class Users:
         self._made += 1
         keyed = self._dice.random() < 0.6
         key = f"key of order {self._made}" if keyed else ""
+        tenant, spec = self._dice.choice(EVERYBODY), self._spec()
         order = Order(
-            tenant=self._dice.choice(EVERYBODY),
-            spec=self._spec(),
+            tenant=tenant,
+            spec=spec if self._curator is None else self._curator.with_data(spec, tenant),
             key=key,
             body=f"body {self._made}" if keyed else "",
         )

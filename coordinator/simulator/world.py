@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from random import Random
 
+from msgspec.structs import replace
+
 from coordinator.core.commands import Put
 from coordinator.core.ids import Ms, ProviderId, TokenId, dotted
 from coordinator.core.policy import Policy
@@ -13,11 +15,14 @@ from coordinator.core.rows import Promises, Resources, Role, TokenRow
 from coordinator.core.tenants.months import begins_ms
 from coordinator.simulator.admin import Admin
 from coordinator.simulator.agenda import Agenda
+from coordinator.simulator.curator import Curator
+from coordinator.simulator.depot import Depot
 from coordinator.simulator.durable import Disk
 from coordinator.simulator.fates import Fates
 from coordinator.simulator.faults import CHARACTERS, HEAD_FAULTS, pick
 from coordinator.simulator.head import JOIN_DIGEST, Head
 from coordinator.simulator.machine import Machine, plain_promises
+from coordinator.simulator.porter import Porter
 from coordinator.simulator.replay import Stays, pick_stays
 from coordinator.simulator.telling import Teller
 from coordinator.simulator.treasurer import Treasurer
@@ -27,6 +32,10 @@ from coordinator.simulator.witness import Witness
 SLOW_EVERY = 4
 SLOW_MS: Ms = 120_000
 """Every so many seeds the world is slow: its second is two minutes long, so that the story covers days and months."""
+DATA_EVERY = 3
+"""Every so many seeds jobs have inputs, outputs and checkpoints, and people have files."""
+GRACE_S, UPLOAD_S = 40, 120
+CLEAN_S = 600
 REPLAYED_MAX = 8
 CALM_S = 600
 """When nothing befalls anybody any more: so long until what has not ended is cancelled."""
@@ -47,7 +56,10 @@ class World:
         """With `recorded` stays the world is slow, and some of its machines come and go as those did."""
         self.dice = Random(seed)  # noqa: S311  a seed is to be repeated, not to be secret
         self.unit_ms: Ms = SLOW_MS if recorded or seed % SLOW_EVERY == SLOW_EVERY - 1 else 1_000
+        self.has_data = seed % DATA_EVERY == DATA_EVERY - 1 and not recorded
         self.policy = _policy(self.unit_ms, crowded=self.dice.random() < 0.25)
+        if self.has_data:
+            self.policy = replace(self.policy, blob_grace_ms=GRACE_S * self.unit_ms, upload_ms=UPLOAD_S * self.unit_ms)
         self.quick = self.dice.random() < 0.5
         """Its coordinator may stall, but is never merely slow: judgements are timed to the tick."""
         self.agenda = Agenda()
@@ -60,13 +72,16 @@ class World:
         self._plant()
         self.head = Head(self.policy, self.unit_ms, self.agenda, self.dice, self.disk, self.witness)
         self.witness.look_at(self.head)
+        self._depot: Depot | None = None
+        self._curator: Curator | None = None
         self.machines = self._make_machines()
         self._admin = Admin(self.head, self.witness, self.dice, [m.provider_id for m in self.machines])
         self.head.start()
-        self.users = Users(self.head, self.disk, self.dice, self.unit_ms)
+        porter = self._bring_data(seed) if self.has_data else None
+        self.users = Users(self.head, self.disk, self.dice, self.unit_ms, self._curator)
         self.witness.tell_replies(self.users.replied)
         self._calm = False
-        self._fates = Fates(self.head, self.agenda, self.dice, self.unit_ms, self._teller.log)
+        self._fates = Fates(self.head, self.agenda, self.dice, self.unit_ms, self._teller.log, porter)
         for machine in self.machines:
             self._after(self.dice.uniform(0, 20), partial(self._fates.join, machine))
             self._fates.begin(machine)
@@ -80,11 +95,33 @@ class World:
         while self.witness.steps < steps:
             self.agenda.step()
         self._settle()
+        if self._depot is not None:
+            self._wait_until_clean(self._depot)
+
+    def _bring_data(self, seed: int) -> Porter:
+        """Bytes and who moves them. Their dice are their own: a world's other stories stay what they were."""
+        dice = Random(f"data of {seed}")  # noqa: S311
+        goods = self.witness.goods
+        self._depot = Depot(self.head, self.disk, goods.truth, self.agenda, dice, self.unit_ms)
+        self.witness.tell_replies(self._depot.replied)
+        self._curator = Curator(self._depot, self.disk, dice, self.unit_ms)
+        return Porter(self._depot, self.disk, goods, self.agenda, dice, self.unit_ms)
+
+    def _wait_until_clean(self, depot: Depot) -> None:
+        """What nobody holds is gone soon after its grace time, and whatever was opened has ended."""
+        until_ms = self.agenda.now_ms + CLEAN_S * self.unit_ms
+        while self.agenda.now_ms < until_ms:
+            if not depot.unheld() and not self.head.state.data.uploads:
+                return
+            self.agenda.step()
+        self.witness.expect(False, f"nobody holds {depot.unheld()[:3]}, {len(self.head.state.data.uploads)} uploads")
 
     def _settle(self) -> None:
         """Nothing befalls anybody any more: whatever was acknowledged ends, at the latest when it is cancelled."""
         self._teller.log("world", "is calm from here on")
         self._calm = self._fates.calm = True
+        if self._curator is not None:
+            self._curator.calm = True
         self._make_room()
         self.head.slow_the_disk(False)
         self.head.clock.slow_down(0)
@@ -162,7 +199,7 @@ class World:
             ),
             Promises()
             if dice.random() < 0.05
-            else plain_promises(kills_all=dice.random() < 0.9, prefetch=dice.choice((0, 4, 64))),
+            else plain_promises(kills_all=dice.random() < 0.9, prefetch=dice.choice((0, 4, 64)), data=self.has_data),
             drift=dice.uniform(0.98, 1.02),
             boasts=dice.choice((0.5, 3.0)) if dice.random() < 0.1 else 1.0,
         )

@@ -14,6 +14,7 @@ from coordinator.core.state import ClusterState
 from coordinator.simulator.parts import Durable, Enrolling, Watched
 from coordinator.simulator.violation import Violation
 from coordinator.simulator.witness.doors import Doors
+from coordinator.simulator.witness.goods import Goods
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.judgements import Judgements
 from coordinator.simulator.witness.leases import Leases
@@ -42,6 +43,7 @@ class Witness:
         self.leases = Leases(self.ground, self.sessions)
         self.terms = Terms(self.ground)
         self.tenancy = Tenancy(self.ground, self.runs, self.sessions)
+        self.goods = Goods(self.ground)
         self.runs.tell_running(self.tenancy.runs)
         self._listeners: list[Callable[[commands.Reply], None]] = []
         self._tell = tell
@@ -97,6 +99,7 @@ class Witness:
         self.sessions.durable(writes)
         self.results.durable(writes)
         self.tenancy.durable(writes)
+        self.goods.durable(writes)
 
     def enrols(self, request_id: RequestId, machine: Enrolling, credential: str) -> None:
         self.doors.enrols(request_id, machine, credential)

@@ -74,6 +74,8 @@ class Ledger:
         self._attempts: dict[AttemptId, AttemptRow] = {}
         self._heard_ms: dict[ProviderId, Ms] = {}
         self._seq = 0
+        self._metered: dict[int, LedgerRow] = {}
+        """Rows of bytes, by seq."""
 
     def load(self) -> None:
         """What is durable is all there is."""
@@ -89,7 +91,7 @@ class Ledger:
         """`before`: the attempts' rows that it left from."""
         rows = [write.row for write in decision.writes if isinstance(write, commands.Put)]
         was = self.now.ran_ms
-        charged = [row for row in rows if isinstance(row, LedgerRow)]
+        charged = [row for row in rows if isinstance(row, LedgerRow) and row.kind == "run"]
         attempts = {row.attempt_id: row for row in rows if isinstance(row, AttemptRow)}
         if charged:
             was = dict(was)
@@ -149,6 +151,9 @@ class Ledger:
         jobs: set[JobId] = set()
         for row in rows:
             match row:
+                case LedgerRow(kind=kind) if kind != "run":
+                    self._metered[row.seq] = row
+                    tenants.add(row.tenant)
                 case LedgerRow():
                     self._check_row(row)
                     self.kept.add(row)
@@ -169,9 +174,20 @@ class Ledger:
             told = account.cost if account is not None else 0
             summed = self.kept.by_month.get((name, account.month if account is not None else 0), 0)
             self._ground.expect(told == summed, f"the account of {name} says {told}, its ledger {summed}")
+            if account is not None:
+                self._check_bytes(account)
         for job_id in sorted(jobs):
             told, summed = self._jobs[job_id].cost, self.kept.by_job.get(job_id, 0)
             self._ground.expect(told == summed, f"job {job_id} cost {told} by its row, its ledger says {summed}")
+
+    def _check_bytes(self, account: AccountRow) -> None:
+        """Of this month: the rows of its hours, each as it was written last."""
+        who = account.tenant
+        rows = [row for row in self._metered.values() if (row.tenant, row.month) == (who, account.month)]
+        kinds = {"ingress": account.ingress, "egress": account.egress, "storage": account.storage_mb_s}
+        for kind, told in kinds.items():
+            summed = sum(row.amount for row in rows if row.kind == kind)
+            self._ground.expect(told == summed, f"{who}: {told} of {kind} by its account, {summed} by its ledger")
 
     def _check_row(self, row: LedgerRow) -> None:
         expect, who = self._ground.expect, f"ledger row {row.seq}"

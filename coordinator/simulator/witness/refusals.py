@@ -25,6 +25,9 @@ class Holding(Struct, kw_only=True):
     memory: int = 0
     jobs: set[JobId]
     queued: int = 0
+    stored: int = 0
+    awaited: int = 0
+    """Bytes of uploads that are open."""
     storage: int = 0
     ingress: int = 0
     egress: int = 0
@@ -118,8 +121,10 @@ def refusals(spec: JobSpec, tenant: TenantRow, holding: Holding, cost: int) -> t
         found["queued"] = _refusal("queued", queued, 0, 1, quota.queued, quota.queued)
     for name in ("storage", "ingress", "egress"):
         limit, request, taken = getattr(quota, name), getattr(spec.estimate, name), getattr(holding, name)
-        if limit is not None and request and (taken + request) * 100 >= limit * PERCENT:
-            found[name] = _refusal(name, 0, taken, request, limit, -(-limit * PERCENT // 100))
+        used = holding.stored if name == "storage" else 0
+        taken += holding.awaited if name != "egress" else 0
+        if limit is not None and request and (used + taken + request) * 100 >= limit * PERCENT:
+            found[name] = _refusal(name, used, taken, request, limit, -(-limit * PERCENT // 100))
     if quota.budget is not None and (holding.committed + cost) * 100 >= quota.budget * PERCENT:
         used = up(holding.spent)
         rail = -(-quota.budget * PERCENT // 100)

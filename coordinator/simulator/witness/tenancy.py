@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from coordinator.core import commands, events
 from coordinator.core.amounts import Price, Share
+from coordinator.core.data.rows import BlobRow, UploadRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, TenantName, dotted
 from coordinator.core.rows import (
@@ -28,6 +29,7 @@ from coordinator.core.rows import (
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.months import month_of
 from coordinator.core.work.jobspec import PRIORITY_MAX, JobSpec
+from coordinator.simulator.goods import Blob
 from coordinator.simulator.witness.ground import Ground
 from coordinator.simulator.witness.ledger import SCALE, Ledger
 from coordinator.simulator.witness.refusals import (
@@ -69,6 +71,8 @@ class Tenancy:
         """What was held when the quota was set last: nothing is taken away then."""
         self._broke_ms: dict[TenantName, Ms] = {}
         """Since when a budget was found used up, in waking time."""
+        self._blobs: dict[Blob, int] = {}
+        self._uploads: dict[str, UploadRow] = {}
         self._month = 0
         """Of the last decision."""
 
@@ -79,6 +83,8 @@ class Tenancy:
             book.clear()
         self._holding.clear()
         self._live.clear()
+        self._blobs.clear()
+        self._uploads.clear()
         rows = list(self._ground.disk.rows.values())
         for row in (*(r for r in rows if isinstance(r, JobRow)), *(r for r in rows if not isinstance(r, JobRow))):
             self._take(row)
@@ -93,6 +99,10 @@ class Tenancy:
                 self._tenants[name] = row
             case PoolRow(name=name, price=price):
                 self._prices[name] = price
+            case BlobRow(tenant=tenant, digest=digest, size=size):
+                self._blobs[tenant, digest] = size
+            case UploadRow(upload_id=upload_id):
+                self._uploads[upload_id] = row
             case JobRow(job_id=job_id):
                 self._jobs[job_id] = row
                 live = self._live.setdefault(row.tenant, {})
@@ -133,6 +143,8 @@ class Tenancy:
         ]
         charged = self.ledger.now.by_month.get((name, month_of(now_ms)), 0)
         add_promises(holding, jobs, charged, accrued(running, now_ms))
+        holding.stored = sum(size for (tenant, _), size in self._blobs.items() if tenant == name)
+        holding.awaited = sum(row.size for row in self._uploads.values() if row.tenant == name)
         return holding
 
     # ---- every decision
@@ -151,6 +163,10 @@ class Tenancy:
             if isinstance(write, commands.Delete):
                 if write.table == "tenant":
                     self._tenants.pop(TenantName(str(write.key)), None)
+                elif write.table == "blob":
+                    self._blobs.pop(write.key, None)  # type: ignore[call-overload]
+                elif write.table == "upload":
+                    self._uploads.pop(str(write.key), None)
                 continue
             row = write.row
             if isinstance(row, AttemptRow) and self._is_new(row):
