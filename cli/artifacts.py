@@ -14,6 +14,7 @@ from cli.moving import Moving, round_size
 from cli.options import output_option, talks
 from cli.paging import collect
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import digest_named
 
 if TYPE_CHECKING:
     from coordinator.api_data import ArtifactDetails, ArtifactEntry
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 PAGE_MAX = 1000
 DIGEST_CHARS = 12
-"""Of a digest in a table."""
+"""Of a digest in a table; `-o wide` has all 64."""
 COLUMNS = (
     output.Column("NAME", lambda a: a.name),
     output.Column("SIZE", lambda a: round_size(a.size), right=True),
     output.Column("STORED", lambda a: humane.ago(a.created_at), right=True),
-    output.Column("DIGEST", lambda a: a.digest[:DIGEST_CHARS], explained="BLAKE3"),
+    output.Column("DIGEST", lambda a: a.digest[:DIGEST_CHARS], explained="BLAKE3", full=lambda a: a.digest),
     output.Column("TENANT", lambda a: a.tenant, wide=True),
     output.Column("EXECUTABLE", lambda a: "yes" if a.executable else "no", wide=True),
     output.Column("BY", lambda a: a.by, wide=True),
@@ -136,7 +137,7 @@ def put(
     if (digest is None) == (not files) or (name is not None and len(files) > 1) or (digest is not None and not name):
         raise click.UsageError("name files to store, or one and its --name, or a --digest and its --name")
     if digest is not None:
-        found = client.artifacts.show(digest, tenant=tenant)
+        found = client.artifacts.show(":".join(digest_named(digest)), tenant=tenant)
         assert name is not None
         _tell(client.artifacts.name(name, found.digest, tenant=tenant), quiet)
         return
@@ -175,6 +176,10 @@ def get(client: Client, name: str, to: str | None, force: bool, tenant: str | No
 
 def where(to: str | None) -> tuple[Path, str | None]:
     """The directory that it goes to and its name there; None: its own. With `/` at its end it is a directory."""
+    if to == "-":
+        raise CoordError(
+            Code.BAD_REQUEST, "stdout is no place for a file that is verified when it is whole", "name a file"
+        )
     path = Path(to or ".")
     if to is None or to.endswith("/") or path.is_dir():
         return path, None

@@ -9,7 +9,6 @@ from coordinator.core.errors import Code, CoordError
 
 ARTIFACT = "artifact:"
 _RULE = ("path", "every", "keep", "signal", "grace")
-_HEX_CHARS = 64
 
 
 def inputs_of(texts: tuple[str, ...]) -> list[Body] | None:
@@ -20,7 +19,7 @@ def inputs_of(texts: tuple[str, ...]) -> list[Body] | None:
 def _input(text: str) -> Body:
     if text.startswith(ARTIFACT):
         source, place = _split(text.removeprefix(ARTIFACT))
-        if place is not None and len(place) == _HEX_CHARS and source in ("blake3", "sha256"):
+        if place is not None and source in ("blake3", "sha256"):
             source, place = f"{source}:{place}", None
         return _told(ARTIFACT + source, place)
     if Path(text).expanduser().exists():

@@ -67,12 +67,13 @@ MEANING: dict[int, str] = {
     FOUND_PROBLEMS: "done, and what was looked at has problems (`doctor`, `db check`, `simulate`, `submit --dry-run`)",
     USAGE: "the command line or a value in it is wrong",
     65: "the data handed over is wrong: nothing of it was taken",
-    66: "there is no such thing",
+    66: "there is no such thing; of a job: an input that it needs",
     69: "the coordinator (or its analytics) cannot be reached now",
     70: "the store is broken: `coord serve` ended without acknowledging anything more",
     71: "a fault of coord itself, or an operating system call that failed",
     72: "the data directory was written by a newer coord",
-    73: "it would clash with what is there (`coord serve`: the port, or the data directory, is in use)",
+    73: "it would clash with what is there (`coord serve`: the port, or the data directory, is in use); of a job: "
+    "what its outputs name was not made",
     74: "the disk is full: nothing was changed, it may be tried again",
     75: "not now: try again",
     76: "the other side speaks another protocol",
@@ -104,6 +105,6 @@ def of_job(client: Client, entry: JobEntry) -> int:
             return JOB_TIMED_OUT
         if end.cause in ("signalled", "oom") and end.signal:
             return 128 + end.signal
-        if end.code:
+        if end.cause == "exited" and end.code:  # of other causes it says why, and is no exit status
             return end.code
     return (failed[0].exit_code if failed else None) or JOB_UNFINISHED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from cli import humane, output, terminal
+from cli.joblogs import has_task
 from cli.moving import Moving, round_size
 from cli.paging import collect
 from coordinator.api_data import CheckpointEntry, DataFile, InputEntry, JobData, StepInputs, TaskData
@@ -57,7 +58,7 @@ INPUTS = (
     output.Column("INPUT", lambda r: r.one.path or "."),
     output.Column("STEP", lambda r: r.step.name),
     output.Column("SIZE", lambda r: round_size(r.one.size) if r.one.size is not None else "-", right=True),
-    output.Column("DIGEST", lambda r: _digest(r.one.digest), explained="BLAKE3"),
+    output.Column("DIGEST", lambda r: _digest(r.one.digest), explained="BLAKE3", full=lambda r: r.one.digest or "-"),
     output.Column("FROM", lambda r: f"{r.one.from_step}:{r.one.pattern}" if r.one.from_step else "stored"),
 )
 OUTPUTS = (
@@ -65,7 +66,7 @@ OUTPUTS = (
     output.Column("TASK", lambda r: r.of.task),
     output.Column("STEP", lambda r: r.of.step, spare=True),
     output.Column("SIZE", lambda r: round_size(r.file.size), right=True),
-    output.Column("DIGEST", lambda r: _digest(r.file.digest), explained="BLAKE3"),
+    output.Column("DIGEST", lambda r: _digest(r.file.digest), explained="BLAKE3", full=lambda r: r.file.digest),
     output.Column("STORED", lambda r: humane.ago(r.of.published_at), right=True),
 )
 CHECKPOINTS = (
@@ -133,6 +134,8 @@ def outputs_of(client: Client, found: Named, pattern: str | None) -> JobData:
 
     wanted = normal(pattern) if pattern is not None else "**"
     task = f"{found.job_id}.{found.step}.{found.task}" if found.task is not None else None
+    if task is not None:
+        has_task(client, found.job_id, f"{found.step}.{found.task}")
     answer = data_of(client, found.job_id, found.step)
     return replace(
         answer,
@@ -149,8 +152,8 @@ def made_by(answer: JobData) -> list[Made]:
     return [Made(one, file) for one in answer.entries for file in one.outputs]
 
 
-def print_outputs(answer: JobData, form: output.Format) -> None:
-    """A line for each result, and how much they are together."""
+def print_outputs(answer: JobData, form: output.Format, *, picked: bool = False) -> None:
+    """A line for each result, and how much they are together; `picked`: those that fit a pattern."""
     made = made_by(answer)
     if form == "name":
         for row in made:
@@ -161,11 +164,13 @@ def print_outputs(answer: JobData, form: output.Format) -> None:
             sys.stdout.flush()
             terminal.say(f"{humane.count(len(made), 'file')}, {round_size(sum(row.file.size for row in made))}")
         else:
-            terminal.say("no result is stored yet" if any(one.outputs for one in answer.inputs) else _NONE)
+            none = "no such result is stored: --match '**/*.png' is of every directory" if picked else _NOT_YET
+            terminal.say(none if any(one.outputs for one in answer.inputs) else _NONE)
     else:
         output.listing(answer, (), form, name=lambda one: str(one.task))
 
 
+_NOT_YET = "no result is stored yet"
 _NONE = 'this job declares no outputs: outputs = ["*.pt"] in its file, --collect in coord submit'
 
 
@@ -173,7 +178,11 @@ def fetch_outputs(client: Client, job_id: int, answer: JobData, root: Path, *, f
     """Have these results beneath `root`: of a job with several steps or tasks each task's in a directory of its own."""
     made = made_by(answer)
     if not made:
-        raise CoordError(Code.NOT_FOUND, f"no result of job {job_id} fits", f"coord job outputs {job_id}")
+        raise CoordError(
+            Code.NOT_FOUND,
+            f"no result of job {job_id} fits",
+            f"coord job outputs {job_id} shows them; --match '**/*.png' is of every directory",
+        )
     steps = client.jobs.show(job_id).steps
     several = {step.name for step in steps if step.counts.tasks > 1}
     places = []

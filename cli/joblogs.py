@@ -103,23 +103,27 @@ def has_several(details: JobDetails, *, one_task: bool = False) -> bool:
     return (details.job.counts.tasks > 1 and not one_task) or any(step.nodes > 1 for step in details.steps)
 
 
+def has_task(client: Client, job_id: int, task: str) -> None:
+    """CoordError when the job has no task `STEP.TASK`."""
+    step, _, number = task.partition(".")
+    tasks = {str(one.step): one.counts.tasks for one in client.jobs.show(job_id).steps}
+    if not number.isdigit() or int(number) >= tasks.get(step, 0):
+        there = f"its last step is {len(tasks) - 1}"
+        if step in tasks:
+            there = f"the last task of step {step} is {job_id}.{step}.{tasks[step] - 1}"
+        raise CoordError(Code.NOT_FOUND, f"job {job_id} has no task {terminal.safe(task)}", there)
+
+
 def _nothing(client: Client, job_id: int, task: str | None, attempt: int | None) -> str:
     """Why there is nothing to show. CoordError when there is no such task or attempt."""
     entry = client.jobs.wait(job_id, timeout_s=0)
     why = f"nothing to show; job {job_id} is {standing(entry.state, entry.reason)}"
     if task is None:
         return why
-    step, _, number = task.partition(".")
-    details = client.jobs.show(job_id)
-    tasks = {str(one.step): one.counts.tasks for one in details.steps}
-    if not number.isdigit() or int(number) >= tasks.get(step, 0):
-        there = f"its last step is {len(tasks) - 1}"
-        if step in tasks:
-            there = f"the last task of step {step} is {job_id}.{step}.{tasks[step] - 1}"
-        raise CoordError(Code.NOT_FOUND, f"job {job_id} has no task {terminal.safe(task)}", there)
+    has_task(client, job_id, task)
     tries = [
         len(one.tries)
-        for one in client.jobs.tasks(job_id, step=int(step), attempts=True, limit=1000).entries
+        for one in client.jobs.tasks(job_id, step=int(task.partition(".")[0]), attempts=True, limit=1000).entries
         if one.task == f"{job_id}.{task}"
     ]
     if attempt is not None and tries and attempt > tries[0]:

@@ -147,7 +147,7 @@ def outputs(client: Client, job: str, to: Path | None, match: str | None, force:
     if to is not None:
         jobdata.fetch_outputs(client, found.job_id, answer, to, force=force)
     else:
-        jobdata.print_outputs(answer, output)
+        jobdata.print_outputs(answer, output, picked=match is not None)
 
 
 @job.command(short_help="Why a job does not run, and what would help.")

@@ -76,7 +76,7 @@ TRIES = (
     output.Column("END", lambda r: _end(r.attempt)),
     RESUMED,
     LOST,
-    output.Column("REASON", lambda r: (r.attempt.reason if r.attempt else "") or r.task.reason),
+    output.Column("REASON", lambda r: _reason(r)),
     output.Column("WHY THERE", lambda r: why_there(r.attempt) if r.attempt else "", wide=True, whole=True),
 )  # fmt: skip
 
@@ -260,9 +260,17 @@ def _ran(attempt: AttemptEntry | None) -> str:
     if attempt is None:
         return "-"
     ends = [rank.exit for rank in attempt.ranks if rank.exit is not None]
-    if ends:
-        return humane.length(max(end.ran_seconds for end in ends))
+    if measured := max((end.ran_seconds for end in ends), default=0.0):  # nothing is of an agent that died
+        return humane.length(measured)
     return humane.between(attempt.started_at, attempt.ended_at)
+
+
+def _reason(row: Line) -> str:
+    """Why it is as it is; and how much of its output nobody will see, which is no reason for anything else to say."""
+    ends = [rank.exit for rank in row.attempt.ranks if rank.exit is not None] if row.attempt else []
+    dropped = sum(end.dropped_bytes for end in ends)
+    said = (row.attempt.reason if row.attempt else "") or row.task.reason
+    return "; ".join(filter(None, (said, f"{humane.size_text(dropped)} of its output were dropped" if dropped else "")))
 
 
 def _lost(attempt: AttemptEntry | None) -> str:

@@ -13,6 +13,10 @@ WIDTH = 30
 EVERY_S = 0.1
 SMALL_BYTES = 1 << 20
 """Less is over before anybody could read that it has begun."""
+BROKEN_OFF = {
+    "uploading": "broken off: what was sent is kept, the same command goes on from there",
+    "fetching": "broken off: what has come is kept, the same command goes on from there",
+}
 
 
 class Moving:
@@ -56,6 +60,8 @@ class Moving:
         if self._drawn:
             self._out.write("\r\x1b[K")
             self._out.flush()
+        if kind is KeyboardInterrupt and self._what in BROKEN_OFF:
+            print(BROKEN_OFF[self._what], file=self._out, flush=True)
 
 
 def drawn(what: str, done: int, total: int, took_s: float) -> str:

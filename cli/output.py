@@ -39,6 +39,8 @@ class Column(NamedTuple):
     """A sentence that is never cut: the terminal wraps it."""
     explained: str = ""
     """The title with `-o wide`, where there is room for one that explains itself."""
+    full: Callable[[Any], str] | None = None
+    """The cell with `-o wide`: all of what is cut short elsewhere."""
 
 
 def listing(
@@ -74,10 +76,10 @@ def listing(
 
 
 def titled(columns: Sequence[Column], output: Format) -> list[Column]:
-    """With `wide` under titles that explain themselves."""
-    return [
-        column._replace(title=column.explained or column.title) if output == "wide" else column for column in columns
-    ]
+    """With `wide` under titles that explain themselves, and uncut."""
+    if output != "wide":
+        return list(columns)
+    return [one._replace(title=one.explained or one.title, show=one.full or one.show) for one in columns]
 
 
 def single(entry: Struct, output: Format, *, name: str) -> None:

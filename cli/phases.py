@@ -42,7 +42,10 @@ class Phases:
             text = _ATTEMPT[event.after].format(where=event.provider_id or "a provider", why=event.why or "no reason")
             yield f"{event.subject} {'goes on: ' if again else ''}{text}"
         elif event.entity == "task" and event.after == "pending" and event.before and event.why:
-            yield f"{event.subject} is tried again: {event.why}"
+            _, told, when = event.why.rpartition("; tried again in ")  # why is in the line before
+            yield (
+                f"{event.subject} is tried again in {when}" if told else f"{event.subject} is tried again: {event.why}"
+            )
         elif event.entity == "step" and self._many and event.after != "pending":
             yield f"step {self._name(event.subject)} {event.after}" + (f": {event.why}" if event.why else "")
 

@@ -50,6 +50,7 @@ GIB = 1 << 30
         ("colon:here:there", {"from": "./colon:here", "to": "there"}),
         ("artifact:model.pt", {"from": "artifact:model.pt"}),
         ("artifact:model.pt:in/m", {"from": "artifact:model.pt", "to": "in/m"}),
+        ("artifact:blake3:12ab", {"from": "artifact:blake3:12ab"}),
         (f"artifact:blake3:{HEX}", {"from": f"artifact:blake3:{HEX}"}),
         (f"artifact:sha256:{HEX}:m", {"from": f"artifact:sha256:{HEX}", "to": "m"}),
     ],
@@ -99,6 +100,8 @@ def test_where_an_artifact_is_fetched_to(tmp_path: Path, monkeypatch: pytest.Mon
     assert (Path("new"), "file") == where("new/file")
     with pytest.raises(CoordError, match="is no place for a file"):
         where("nowhere/..")
+    with pytest.raises(CoordError, match="stdout is no place"):
+        where("-")
 
 
 # ---- bytes on their way
@@ -133,7 +136,12 @@ def test_on_a_terminal_a_bar_is_drawn_and_cleared_and_elsewhere_a_line_is_writte
     with Moving(out) as moving:
         moving.begin("hashing", GIB)(GIB)
         moving.begin("uploading", 100)(100)
-    assert "hashing 1 GiB\n" == out.getvalue()
+    before = out.getvalue()
+    assert "hashing 1 GiB\n" == before
+    with pytest.raises(KeyboardInterrupt), Moving(out) as moving:
+        moving.begin("fetching", 100)(50)
+        raise KeyboardInterrupt
+    assert "the same command goes on" in out.getvalue().removeprefix(before)
 
 
 # ---- what is shown
@@ -231,15 +239,21 @@ def test_of_one_task_its_own_data_is_shown(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_results_are_listed_and_picked_by_task_and_pattern(capsys: pytest.CaptureFixture[str]) -> None:
-    """`-o name` is paths alone."""
-    client = looking(Known(DATA))
+    """`-o name` is paths alone, a digest with `-o wide` all of it; a task that is none is no empty one."""
+    client = looking(Known(DATA, ("prep", 1), ("train", 2)))
     jobdata.print_outputs(jobdata.outputs_of(client, Named(12), None), "table")
     assert "4 files, 8 KiB" in capsys.readouterr().err
+    jobdata.print_outputs(jobdata.outputs_of(client, Named(12), None), "wide")
+    assert HEX in capsys.readouterr().out
     assert ["12.1.1"] == [one.task for one in jobdata.outputs_of(client, Named(12, 1, 1), None).entries]
     jobdata.print_outputs(jobdata.outputs_of(client, Named(12), "**/*.txt"), "name")
     assert ["notes/\\x1b[31m.txt"] == capsys.readouterr().out.splitlines()
     with pytest.raises(CoordError, match="names no file beneath"):
         jobdata.outputs_of(client, Named(12), "../*")
+    jobdata.print_outputs(jobdata.outputs_of(client, Named(12), "*.png"), "table", picked=True)
+    assert "--match '**/*.png'" in capsys.readouterr().err
+    with pytest.raises(CoordError, match=r"has no task 9\.9"):
+        jobdata.outputs_of(client, Named(12, 9, 9), None)
     jobdata.print_outputs(d.JobData(inputs=(), entries=()), "table")
     assert "declares no outputs" in capsys.readouterr().err
 

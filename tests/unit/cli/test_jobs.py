@@ -87,6 +87,8 @@ def test_a_task_is_no_job_and_without_jobs_there_is_no_newest() -> None:
         (an_exit("oom", signal=9), 137),
         (an_exit("timeout", signal=15), exits.JOB_TIMED_OUT),
         (an_exit("start"), exits.JOB_UNFINISHED),
+        (an_exit("stage", code=2), exits.JOB_UNFINISHED),
+        (an_exit("output", code=28), exits.JOB_UNFINISHED),
         (None, exits.JOB_UNFINISHED),
     ],
 )
@@ -280,6 +282,8 @@ def test_one_task_is_told_with_every_phase() -> None:
     assert told(phases, back) == ["12.0.0.1 goes on: runs on alpha"]
     again = an_event("12.0.0", "pending", entity="task", before="running", why="exit 3; again in 5s")
     assert told(phases, again) == ["12.0.0 is tried again: exit 3; again in 5s"]
+    again = an_event("12.0.0", "pending", entity="task", before="running", why="exit 3 on alpha; tried again in 5.0 s")
+    assert told(phases, again) == ["12.0.0 is tried again in 5.0 s"]
 
 
 def test_of_many_tasks_only_what_is_out_of_the_ordinary_is_told() -> None:
