@@ -84,7 +84,7 @@ class Sending:
     async def _put(self, target: wire_data.UploadTarget, parcel: Parcel) -> bool:
         """Send what is missing of one. False: its URL is over."""
         async with self._room:
-            fd = await asyncio.to_thread(parcel.source.open)
+            fd = await _opened(parcel.source)
             try:
                 return await _Transfer(self._asking, target, parcel, fd, self._count, self._draw).run()
             finally:
@@ -92,6 +92,21 @@ class Sending:
 
     def _count(self, size: int) -> None:
         self.sent_bytes += size
+
+
+async def _opened(source: Readable) -> int:
+    """In a thread, which goes on when we are cancelled: what it opens then is closed."""
+    opening = asyncio.get_running_loop().run_in_executor(None, source.open)
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close)
+        raise
+
+
+def _close(opening: asyncio.Future[int]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        os.close(opening.result())
 
 
 class _Transfer:

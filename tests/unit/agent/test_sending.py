@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -236,3 +237,40 @@ def test_a_file_that_was_cut_meanwhile_is_told(tmp_path: Path) -> None:
     with pytest.raises(Changed):
         send(head, [one])
     assert {} == head.blobs
+
+
+class Slow(NamedTuple):
+    """A file whose disk takes its time."""
+
+    path: Path
+    begun: threading.Event
+    go_on: threading.Event
+
+    def open(self) -> int:
+        self.begun.set()
+        self.go_on.wait(10)
+        return os.open(self.path, os.O_RDONLY)
+
+
+def test_a_file_that_is_opened_for_nobody_is_closed(tmp_path: Path) -> None:
+    """One parcel is refused while another is being opened: an agent that tries for days keeps no file open for it."""
+    head, content = Head(), b"x" * 10_000
+    slow = Slow(tmp_path / "slow", threading.Event(), threading.Event())
+    slow.path.write_bytes(content)
+
+    async def refuse(_request: web.Request) -> web.StreamResponse:
+        await asyncio.to_thread(slow.begun.wait, 10)
+        return problem(403, "quota")
+
+    async def go() -> None:
+        head.on_put = refuse
+        async with asyncio.timeout(30), sending(head) as sender:
+            with pytest.raises(Refused):
+                await sender.send(WHOSE, [parcel(tmp_path, b"refused"), Parcel(digest(content), len(content), slow)])
+            slow.go_on.set()
+            await asyncio.get_running_loop().shutdown_default_executor()
+            await asyncio.sleep(0)
+
+    asyncio.run(go())
+    held = [link.resolve() for link in Path("/proc/self/fd").iterdir()]
+    assert slow.path not in held
