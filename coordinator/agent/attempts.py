@@ -19,11 +19,12 @@ from coordinator.agent.config import Patience
 from coordinator.agent.held import AT_WORK, LIVE, RUNNING, AttemptStatus, Held, status_of
 from coordinator.agent.leases import LeaseClock, freeze_at_s
 from coordinator.agent.log import logger
-from coordinator.agent.logship import Key, LogShip, is_attempt
+from coordinator.agent.logship import Key, LogShip
 from coordinator.agent.offer import exceeds
 from coordinator.agent.reports import exit_of, held_attempts
 from coordinator.agent.staging import Stager, needs_staging
 from coordinator.agent.tending import Tending
+from coordinator.core.ids import names_attempt
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 
 AGAIN_S = 4.0
@@ -101,7 +102,7 @@ class Attempts:
         """Obey. Whatever names no attempt is the coordinator's error and changes nothing."""
         if isinstance(message, wire.Renew):
             self._on_renew(message)
-        elif not is_attempt(message.attempt):
+        elif not names_attempt(message.attempt):
             logger.error("the coordinator speaks of %a, which is no attempt", message.attempt[:80])
         else:
             match message:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from time import CLOCK_BOOTTIME, clock_gettime
 
 
 def boot_s() -> float:
     """Seconds on CLOCK_BOOTTIME: what every deadline of an agent is counted on."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return clock_gettime(CLOCK_BOOTTIME)
 
 
 def wall_ms() -> float:

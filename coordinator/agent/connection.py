@@ -53,6 +53,7 @@ TCP_NOTSENT_LOWAT = 25
 """tcp(7); the socket module of Python 3.11 does not name it."""
 
 _MESSAGE: msgspec.json.Decoder[wire.FromCoordinator] = msgspec.json.Decoder(wire.FromCoordinator)
+_MESSAGES = msgspec.json.Decoder(list[wire.FromCoordinator])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _BAD = (msgspec.DecodeError, RecursionError)
 _ENCODER = msgspec.json.Encoder()
@@ -61,8 +62,12 @@ Ws = aiohttp.ClientWebSocketResponse
 
 def decode(text: str) -> list[wire.FromCoordinator]:
     """The messages of a frame. Those that this agent does not know are left out, with a line in the log."""
+    many = text.lstrip().startswith("[")
+    if many:
+        with contextlib.suppress(*_BAD):
+            return _MESSAGES.decode(text)  # as a rule all of them are known
     try:
-        parts: list[msgspec.Raw] | list[str] = _ARRAY.decode(text) if text.lstrip().startswith("[") else [text]
+        parts: list[msgspec.Raw] | list[str] = _ARRAY.decode(text) if many else [text]
     except _BAD as error:
         logger.warning("a frame of the coordinator was not understood: %s", error)
         return []

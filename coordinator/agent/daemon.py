@@ -37,6 +37,7 @@ from coordinator.agent.exits import AgentStop, Exit
 from coordinator.agent.fetching import Fetcher
 from coordinator.agent.keeper_line import KeeperLine
 from coordinator.agent.log import logger
+from coordinator.agent.memory import collect_seldom
 from coordinator.agent.offer import offered
 from coordinator.agent.places import work_of
 from coordinator.agent.plans import Plans
@@ -367,6 +368,7 @@ async def _main(end: socket.socket, listener: socket.socket, start: channel.Star
     signal.signal(signal.SIGTERM, lambda _signum, _frame: loop.call_soon_threadsafe(daemon.leave))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     line.open()
+    collect_seldom()
     try:
         return await daemon.run()
     finally:

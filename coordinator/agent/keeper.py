@@ -35,6 +35,7 @@ from coordinator.agent.guard import Guard
 from coordinator.agent.journal import Journal
 from coordinator.agent.launching import Launcher
 from coordinator.agent.log import logger
+from coordinator.agent.memory import collect_seldom
 from coordinator.agent.offer import offered
 from coordinator.agent.places import Places, work_of
 from coordinator.agent.probing import caps_cpu, isolation_of
@@ -167,6 +168,7 @@ class _Keeper:
 
     def run(self) -> int:
         channel.adopt_orphans()
+        collect_seldom()
         awake, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         before = {
             signum: signal.signal(signum, self._on_stop_signal)

@@ -16,7 +16,6 @@ from coordinator import wire
 from coordinator.agent import channel
 from coordinator.agent.clock import boot_s
 from coordinator.agent.log import logger
-from coordinator.core.errors import CoordError
 from coordinator.core.ids import AttemptId, attempt_of
 from coordinator.core.rows import LeaseToken
 
@@ -263,12 +262,3 @@ def _read(path: Path, offset: int, size: int) -> bytes:
 
 def _chunk(stream: Stream, offset: int, data: bytes) -> wire.LogChunk:
     return wire.LogChunk(stream.attempt_id, stream.rank, stream.stream, stream.token, offset, data)
-
-
-def is_attempt(text: str) -> bool:
-    """Whether `text` names an attempt, as everything from the coordinator must."""
-    try:
-        attempt_of(text)
-    except CoordError:
-        return False
-    return True

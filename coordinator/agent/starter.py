@@ -21,6 +21,7 @@ from pathlib import Path
 
 from coordinator.agent import starting, syscalls
 from coordinator.agent.clock import boot_s
+from coordinator.agent.memory import collect_seldom
 from coordinator.agent.spawn import EVERY_SIGNAL, NOT_STARTED, CannotStart, find_program, why
 from coordinator.agent.starting import Ended, Order, Refused, Report, Setup, Started
 
@@ -77,8 +78,10 @@ class Starter:
         news.register(self._end, select.POLLIN)
         news.register(ended, select.POLLIN)
         while True:
-            ready = news.poll(GATHER_MS if self._reports else None)
-            if any(fd != ended for fd, _ in ready):
+            ready = [fd for fd, _ in news.poll(GATHER_MS if self._reports else None)]
+            if ended in ready:
+                self._signalled = True
+            if ready and ready != [ended]:
                 for _ in range(IN_A_ROW):
                     orders, fds = starting.hear_orders(self._end)
                     if not orders:
@@ -281,6 +284,7 @@ def main() -> None:
     ended, waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.signal(signal.SIGCHLD, lambda *_: None)  # only what has a handler is written into the pipe
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    collect_seldom()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Starter(end, setup).run(ended)
     os._exit(0)

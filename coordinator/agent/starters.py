@@ -19,6 +19,7 @@ from typing import Protocol
 import msgspec
 
 from coordinator.agent import channel, starting
+from coordinator.agent.clock import boot_s
 from coordinator.agent.log import logger
 from coordinator.agent.spawn import NOT_STARTED
 from coordinator.agent.starter import END_FD
@@ -30,7 +31,10 @@ AHEAD = 8
 """Orders that a starter has at once: the others are not behind one that waits for a disk."""
 TOGETHER = 4
 """Orders that travel in one message though others could follow some of them at the same time: a message, a wake-up and
-a way out of the groups cost more than what is gained by a start that is a millisecond earlier."""
+a way out of the groups cost more than what is gained by a start that is a millisecond earlier. For the same reason who
+has fewer to follow is given the next one before somebody idle is."""
+PROMPT_S = 0.01
+"""Unless one of them is older than this: it may wait for a disk."""
 STILLBORN_MAX = 3
 """Starters in a row that died before they told anything: there are none on this machine, then."""
 _DEFAULT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -56,13 +60,19 @@ class _One:
     def __init__(self, pid: int, end: socket.socket) -> None:
         self.pid = pid
         self.end = end
-        self.ordered: dict[int, None] = {}
-        """What was sent to it and is not answered."""
+        self.ordered: dict[int, float] = {}
+        """What was sent to it and is not answered, and when it was, the oldest first."""
         self.running: dict[int, int] = {}
         """Its children, with their orders. Another starter may have been given the number of one that has ended here,
         and say so first: a process id alone tells nobody apart."""
         self.spoke = False
         self.dead = False
+
+    def is_prompt(self, now_s: float) -> bool:
+        """Whether what it is given now is followed soon."""
+        return not self.ordered or (
+            len(self.ordered) < TOGETHER and next(iter(self.ordered.values())) > now_s - PROMPT_S
+        )
 
 
 class Starters:
@@ -102,9 +112,13 @@ class Starters:
     def flush(self) -> None:
         """Send what was put, as far as it may be on its way."""
         while self._waiting:
-            one = min((one for one in self._all if not one.dead), key=lambda one: len(one.ordered), default=None)
-            if (one is None or len(one.ordered) >= 2) and len(self._all) < self._most and self.possible:
-                one = self._make() or one
+            now_s = boot_s()
+            live = [one for one in self._all if not one.dead]
+            one = next((one for one in live if one.is_prompt(now_s)), None)
+            if one is None:
+                if len(self._all) < self._most and self.possible:
+                    one = self._make()
+                one = one or min(live, key=lambda one: len(one.ordered), default=None)
             if one is None and self._all:
                 return  # they are dying: then another is made
             if one is None:
@@ -127,8 +141,9 @@ class Starters:
         if not sent:
             self._waiting.extendleft(reversed(some))
             return False
+        now_s = boot_s()
         for number, _, fds in some:
-            one.ordered[number] = None
+            one.ordered[number] = now_s
             for fd in fds:
                 os.close(fd)
         return True

@@ -47,7 +47,7 @@ def check_name(text: str, what: str) -> str:
     shown = ascii(text if len(text) <= 40 else text[:40] + "...")
     raise CoordError(
         Code.BAD_REQUEST,
-        f"{shown} cannot be the name of a {what}",
+        f"{shown} cannot be the name of {'an' if what[:1] in 'aeiou' else 'a'} {what}",
         f"use 1 to {NAME_CHARS_MAX} letters, digits or . _ : @ + - and begin with a letter or digit",
     )
 
@@ -82,3 +82,8 @@ def attempt_of(text: str) -> AttemptId:
         raise CoordError(Code.BAD_REQUEST, f"{text[:40]!a} names no attempt", "an attempt is JOB.STEP.TASK.ATTEMPT")
     job, step, task, number = named.groups()
     return JobId(int(job)), int(step), int(task), int(number)
+
+
+def names_attempt(text: str) -> bool:
+    """Whether `text` names an attempt."""
+    return _ATTEMPT.fullmatch(text) is not None

@@ -12,6 +12,8 @@ import msgspec
 import pytest
 
 from coordinator.agent import channel
+from coordinator.agent.clock import boot_s
+from coordinator.agent.starters import PROMPT_S, STARTERS
 from coordinator.core.rows import EndCause
 from coordinator.core.work.launch_plan import Limits
 from tests.unit.agent.agents import alive
@@ -102,6 +104,21 @@ def test_who_was_to_be_started_by_one_that_hangs_is_never_started(tmp_path: Path
         side.start(a_shell("exit 4"), "1.0.4.1", 4)
         assert 4 == side.exit_of("1.0.4.1").code
         assert not mark.exists()
+
+
+@pytest.mark.skipif(STARTERS < 2, reason="there is no other one on a machine with one CPU")
+def test_one_that_hangs_holds_up_nobody_who_comes_later(side: DaemonSide) -> None:
+    """Who is given the next order first because it is awake is not given it when it has not answered for a moment."""
+    side.start(a_plan("true"), "1.0.0.1", 1)
+    assert 0 == side.exit_of().code
+    for pid in starters(side):
+        os.kill(pid, signal.SIGSTOP)
+    side.start(a_plan("true"), "1.0.2.1", 2)
+    until_s = boot_s() + 2 * PROMPT_S
+    side.until(lambda: boot_s() > until_s)
+    side.start(a_shell("exit 5"), "1.0.3.1", 3)
+    assert 5 == side.exit_of("1.0.3.1").code
+    assert "leased" == side.now["1.0.2.1"].phase
 
 
 def test_an_end_that_is_ordered_while_it_starts_is_an_end(side: DaemonSide) -> None:
