@@ -50,7 +50,7 @@ class Refused(Exception):
     """The coordinator will not, whenever it is asked."""
 
     def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(f"{detail or code} (HTTP {status})")
+        super().__init__(detail or f"{code} (HTTP {status})")
         self.status = status
         self.code = code
         self.detail = detail

@@ -157,7 +157,8 @@ async def _find(call: Call[OfTenantQuery, NoBody], tenant: TenantName) -> tuple[
         try:
             kind, digest = digest_named(text)
         except CoordError:
-            raise _not_there(text) from None
+            why = f"there is no artifact {shown(text)}, and a digest has 64 hex digits"
+            raise CoordError(Code.NOT_FOUND, why, "-o wide shows all of them") from None
         by_digest = kind == "blake3"
         blob = await known_blob(call.deps, tenant, digest if by_digest else "", "" if by_digest else digest)
         artifact = None
@@ -170,9 +171,8 @@ async def _find(call: Call[OfTenantQuery, NoBody], tenant: TenantName) -> tuple[
 
 
 def _not_there(name: str) -> CoordError:
-    return CoordError(
-        Code.NOT_FOUND, f"there is no artifact {shown(name)}", "coord artifacts list shows those there are"
-    )
+    there = "no bytes with this digest are stored" if _is_digest(name) else "coord artifacts list shows those there are"
+    return CoordError(Code.NOT_FOUND, f"there is no artifact {shown(name)}", there)
 
 
 def _entry(row: ArtifactRow, sha256: str = "") -> d.ArtifactEntry:

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, Ms
-from coordinator.core.rows import AttemptRow, JobRow
+from coordinator.core.rows import AttemptRow, AttemptState, JobRow
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.query import nearest, shown
 from coordinator.service.api.scope import task_of
@@ -138,16 +138,22 @@ async def attempts_of(deps: ApiDeps, selection: Selection, task: tuple[int, int]
 
 
 async def stored_logs(deps: ApiDeps, selection: Selection) -> AsyncGenerator[Log, None]:
-    """The logs that are asked for, by task and rank, of each task the last attempt."""
+    """The logs that are asked for, by task and rank, of each task the last attempt; one that was taken back never ran,
+    and hides nothing."""
     if selection.task is not None:
-        for row in (await attempts_of(deps, selection, selection.task))[-1:]:
+        rows = await attempts_of(deps, selection, selection.task)
+        for row in ([row for row in rows if row.state is not AttemptState.TAKEN_BACK] or rows)[-1:]:
             for rank in selection.ranks(row):
                 yield Log(row, rank)
         return
     after = None
     while tasks := await deps.store.job_tasks(selection.job_id, TASKS_PAGE, None, after):
         for task in tasks:
-            last = await deps.store.attempt((*task.task_id, task.attempts))
+            number = task.attempts
+            last = await deps.store.attempt((*task.task_id, number))
+            while last is not None and last.state is AttemptState.TAKEN_BACK and number > 1:
+                number -= 1
+                last = await deps.store.attempt((*task.task_id, number))
             if last is not None:
                 for rank in selection.ranks(last):
                     yield Log(last, rank)

@@ -274,3 +274,17 @@ def test_through_tls_the_same_bytes_come(tmp_path: Path, uv: bool) -> None:
             await eventually(lambda: rig.deps.data.sender.cut_slow == 1, "it is cut")
 
     served(test, uv=uv, data_settings=DataSettings(stall_s=1.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nope", "shows those there are"), ("blake3:12ab", "64 hex digits"), ("blake3:" + "a" * 64, "no bytes with")],
+)
+def test_what_is_not_there_says_whether_a_name_or_a_digest_is_wrong(name: str, said: str, uv: bool) -> None:
+    """A table shows the first digits of a digest: they alone name nothing."""
+
+    async def test(rig: Rig) -> None:
+        got = await rig.get(f"/v1/artifacts/{name}", TENANT)
+        assert "not_found" == got.code and said in f"{got.json['detail']} {got.json.get('hint')}"
+
+    served(test, uv=uv)

@@ -87,6 +87,24 @@ def test_what_is_stored_comes_as_bytes_in_the_order_of_tasks_and_arrival() -> No
     served(test)
 
 
+def test_a_replacement_that_was_taken_back_hides_no_output() -> None:
+    """The provider came back with the result: what was granted elsewhere meanwhile never ran."""
+
+    async def test(rig: Rig) -> None:
+        work = Work(rig, tasks=1)
+        await work.begin()
+        first = await work.start(0)
+        spare = await work.start(0, number=2)
+        await work.prints(first, b"done\n")
+        await work.exit(spare, AttemptState.TAKEN_BACK)
+        await work.exit(first)
+        await work.end()
+        assert b"done\n" == (await rig.get(LOGS)).body == (await rig.get(f"{LOGS}?task=0.0")).body
+        assert b"" == (await rig.get(f"{LOGS}?attempt=2")).body
+
+    served(test)
+
+
 def test_a_tail_may_be_a_time() -> None:
     """What arrived since then, stored or followed."""
 

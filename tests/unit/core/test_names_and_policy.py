@@ -47,3 +47,10 @@ def test_nobody_is_lost_before_six_intervals() -> None:
 def test_an_interval_below_a_second_is_kept_while_the_budget_allows_it() -> None:
     policy = Policy(heartbeat_interval_ms=500)
     assert [500, 500, 1_000] == [policy.interval_ms(connected) for connected in (1, 1_000, 1_001)]
+
+
+def test_a_name_that_is_none_is_told_in_proper_words() -> None:
+    with pytest.raises(CoordError, match="the name of an artifact"):
+        check_name("a b", "artifact")
+    with pytest.raises(CoordError, match="the name of a pool"):
+        check_name("a b", "pool")
