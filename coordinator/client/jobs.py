@@ -20,6 +20,7 @@ from coordinator.core.errors import Code, CoordError
 POLL_S = 30.0
 """One request for a job's end waits so long; then the next one is sent."""
 ENDED = frozenset({"completed", "failed", "cancelled"})
+_UNNAMED = frozenset("%\\")
 
 
 class Jobs:
@@ -105,7 +106,11 @@ class Jobs:
     ) -> bool:
         """Have one file of a task's result (`STEP.TASK`) beneath the directory `root`, under `path` or its own;
         verified. False when it was there already."""
-        target = with_query(_of(job_id, f"outputs/{quote(file.path)}"), {"task": task})
+        if _UNNAMED.isdisjoint(file.path):
+            target = with_query(_of(job_id, f"outputs/{quote(file.path)}"), {"task": task})
+        else:  # no path of a URL may hold these: by its digest
+            tenant = self.show(job_id).job.tenant
+            target = with_query(f"/v1/artifacts/blake3:{file.digest}/content", {"tenant": tenant})
         wanted = Wanted(target, path or file.path, file.digest, file.size, file.executable)
         return fetch(self._requests.transport, wanted, root, force=force, moved=moved)
 

@@ -206,3 +206,18 @@ def test_what_only_a_job_can_say_is_refused_outside_of_one(fleet: Fleet) -> None
         "0 B since its start" in fleet.coord("transfers").out
         or json.loads(fleet.coord("transfers", "-o", "json").out)["state"] == "closed"
     )
+
+
+def test_a_result_comes_back_whatever_its_files_are_called(fleet: Fleet, tmp_path: Path) -> None:
+    """Names that no path of a URL may hold, and names that a shell, an option or a page would take for something."""
+    names = ["100%.txt", "%2e%2e.txt", "a\\..\\b.txt", "$(id).txt", "-rf.txt", "a b?c#d&.txt", "<p>.txt", "..txt"]
+    job = tmp_path / "job.json"
+    program = "import sys; [open(name, 'w').write(name) for name in sys.argv[1:]]"
+    job.write_text(json.dumps({"command": [sys.executable, "-c", program, *names], "outputs": ["*.txt"]}))
+    done = fleet.coord("submit", "--wait", str(job))
+    assert done.code == 0, done.err
+    number = fleet.coord("job", "list", "-o", "name").out.split()[0]
+    to = tmp_path / "to"
+    fetched = fleet.coord("job", "outputs", number, "--get", str(to))
+    assert fetched.code == 0, fetched.err
+    assert {name: name for name in names} == {path.name: path.read_text() for path in to.rglob("*") if path.is_file()}
