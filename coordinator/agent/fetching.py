@@ -121,7 +121,7 @@ class Fetcher:
             self.fetched_bytes += len(data)
             if blake3(data).hexdigest() == blob.digest:
                 return bytes(data)
-        raise Damaged(f"what comes as {blob.digest} is something else")
+        raise Damaged(f"what the coordinator has as {blob.digest} is something else: coord db check")
 
     async def in_thread(self, work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
         """`work` in a thread of ours. It is waited for even by a caller that is cancelled, and told to `stop` then:
@@ -203,7 +203,7 @@ class Fetcher:
                 return
             logger.warning("what came as %s is something else", blob.digest)
             await self.in_thread(part.restart)
-        raise Damaged(f"what comes as {blob.digest} is something else")
+        raise Damaged(f"what the coordinator has as {blob.digest} is something else: coord db check")
 
     async def _receive(self, part: Part, size: int, response: aiohttp.ClientResponse) -> bool:
         """Into the file; also what came before a break. Whether that is all.

@@ -48,4 +48,7 @@ def changed(path: Path) -> CoordError:
 
 
 def unreadable(path: Path, wrong: OSError) -> CoordError:
-    return CoordError(Code.NOT_FOUND, f"{path} cannot be read: {wrong.strerror}", "name a file that is there")
+    hint = "name a file that is there"
+    if isinstance(wrong, IsADirectoryError):
+        hint = "name a file of it, or pack it first; jobs take whole directories: coord submit --input DIR"
+    return CoordError(Code.NOT_FOUND, f"{path} cannot be read: {wrong.strerror}", hint)

@@ -27,6 +27,7 @@ from cli.usage import print_ledger, print_sums, print_usage
 from coordinator import api_data as d
 from coordinator import api_types as t
 from coordinator.client import Client
+from coordinator.client.hashing import digest_of
 from coordinator.core.errors import CoordError
 from tests.unit.cli.jobs import AT, a_job, a_task, an_attempt
 from tests.unit.cli.tenants import a_charge, a_dimension, a_usage
@@ -102,6 +103,12 @@ def test_where_an_artifact_is_fetched_to(tmp_path: Path, monkeypatch: pytest.Mon
         where("nowhere/..")
     with pytest.raises(CoordError, match="stdout is no place"):
         where("-")
+
+
+def test_a_directory_is_no_artifact_and_the_refusal_says_what_takes_one(tmp_path: Path) -> None:
+    with pytest.raises(CoordError) as refused:
+        digest_of(tmp_path, lambda _moved: None)
+    assert "Is a directory" in refused.value.message and "--input DIR" in refused.value.hint
 
 
 # ---- bytes on their way
