@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from coordinator.client import Client
 
 PAGE_MAX = 1000
-ENTITIES = ("job", "step", "task", "attempt", "provider", "token", "pool", "tenant")
+ENTITIES = (
+    "job", "step", "task", "attempt", "provider", "token", "pool", "tenant", "artifact", "checkpoint", "transfer",
+)  # fmt: skip
 _COLOURS = {
     "completed": "32", "failed": "31", "lost": "31", "cancelled": "33", "in_doubt": "33", "frozen": "33",
     "running": "36",

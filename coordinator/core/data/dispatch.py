@@ -13,6 +13,7 @@ from coordinator.core.data import (
     events,
     meters,
     progress,
+    refusals,
     results,
     staging,
     sweeps,
@@ -35,6 +36,8 @@ def on_data(state: ClusterState, event: events.DataEvent, policy: Policy, out: D
             uploads.on_drop(state, event, out)
         case events.BytesMoved():
             meters.on_moved(state, event, out)
+        case events.DataRefused():
+            refusals.on_refused(state, event, out)
         case events.CacheTold():
             caches.on_cached(state, event, policy)
         case events.AttemptAsks():

@@ -183,6 +183,18 @@ class BytesMoved(Event, frozen=True, kw_only=True, tag="bytes_moved"):
     moved: tuple[Moved, ...]
 
 
+class DataRefused(Event, frozen=True, kw_only=True, tag="data_refused"):
+    """Requests about data that were refused, folded by the service: told in the audit."""
+
+    subject: str
+    """`uploads`, `blobs` or `attempts`."""
+    by: str
+    tenant: TenantName
+    count: int
+    why: str
+    """Of the last one."""
+
+
 class SweepBegin(Event, frozen=True, kw_only=True, tag="sweep_begin"):
     """From now on it is remembered which blobs are referred to, until the SweepEnd. -> None"""
 
@@ -211,6 +223,7 @@ DataEvent = (
     | AttemptProgress
     | CacheTold
     | BytesMoved
+    | DataRefused
     | SweepBegin
     | SweepEnd
 )

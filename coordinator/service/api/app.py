@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import TenantName
 from coordinator.core.rows import TokenRow
 from coordinator.service import measures, tenant_measures
 from coordinator.service import metrics as m
@@ -34,6 +35,7 @@ from coordinator.service.queue_measures import queue_source
 log = logging.getLogger("coord.api")
 
 NO_ROUTE = "none"
+ADMITTED = web.RequestKey("admitted", TokenRow)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -121,10 +123,10 @@ class _Surface:
             self._check_exists(request)
             return await handler(request)
         except CoordError as error:
-            return self._refuse(error)
+            return self._refuse(request, error)
         except web.HTTPException as error:
             allow = error.headers.get("Allow")
-            return self._refuse(from_aiohttp(error), {"Allow": allow} if allow else None)
+            return self._refuse(request, from_aiohttp(error), {"Allow": allow} if allow else None)
         except (ConnectionResetError, web.GracefulExit):
             raise
         except Exception as error:
@@ -143,7 +145,8 @@ class _Surface:
         assert missing is not None
         raise missing
 
-    def _refuse(self, error: CoordError, headers: dict[str, str] | None = None) -> web.Response:
+    def _refuse(self, request: web.Request, error: CoordError, headers: dict[str, str] | None = None) -> web.Response:
+        self._note(request, error)
         metrics = self._deps.metrics
         metrics.add(m.HTTP_PROBLEMS, 1, error.code.value)
         for one in error.refusals:
@@ -154,9 +157,22 @@ class _Surface:
             log.warning("refused with %s: %s", error.code.value, error)
         return refusal(error, headers=headers)
 
+    def _note(self, request: web.Request, error: CoordError) -> None:
+        """What is refused of data is audited, with whoever was admitted."""
+        what = request.path.removeprefix("/v1/").partition("/")[0]
+        if what in ("uploads", "blobs", "attempts"):
+            token: TokenRow | None = request.get(ADMITTED)
+            by = ""
+            if token is not None:
+                by = f"agent:{token.provider_id}" if token.provider_id else f"token:{token.token_id}"
+            tenant = TenantName(token.tenant or "") if token is not None else TenantName("")
+            self._deps.data.refusals.note(error, what, by, tenant, request.path.removeprefix(f"/v1/{what}/"))
+
     def _admit(self, request: web.Request) -> TokenRow:
         try:
-            return door.authenticate(request, self._deps.views, self._limiter, self._clock.now_ms())
+            token = door.authenticate(request, self._deps.views, self._limiter, self._clock.now_ms())
+            request[ADMITTED] = token
+            return token
         except CoordError:
             self._deps.metrics.add(m.AUTH_FAILED, 1)
             raise
@@ -211,7 +227,7 @@ class _Surface:
             try:
                 return await self._carry_out(route, request, token, query, body)
             except CoordError as error:
-                return self._refuse(error)
+                return self._refuse(request, error)
 
         key = key_of(request)
         if key is None or route.durable_keys:

@@ -165,6 +165,7 @@ async def receive_upload(call: Call[SignedQuery, NoBody]) -> web.StreamResponse:
 async def _refused(deps: ApiDeps, upload: UploadRow, error: CoordError) -> web.Response:
     """Every refusal of an upload that is still open tells where to go on."""
     deps.metrics.add(m.HTTP_PROBLEMS, 1, error.code.value)
+    deps.data.refusals.note(error, "uploads", upload.by, upload.tenant, upload.upload_id)
     headers: dict[str, str] = {}
     if error.code is Code.STORE_BROKEN:
         deps.data.fail(error)

@@ -22,7 +22,9 @@ from coordinator.service.api.scope import scope_of
 from coordinator.service.api.streams import EVENT_STREAM, HERE, LAST_ID, OpenStreams, ServerEvent, answer_stream
 from coordinator.service.api.work_entries import event_entry
 
-ENTITIES = ("job", "step", "task", "attempt", "provider", "token", "pool", "tenant")
+ENTITIES = (
+    "job", "step", "task", "attempt", "provider", "token", "pool", "tenant", "artifact", "checkpoint", "transfer",
+)  # fmt: skip
 JobNumber = Annotated[int, Meta(ge=0, le=10**15, description="only what happens to this job")]
 Entity = Annotated[str, Meta(description="only one of job, step, task, attempt, provider, token, pool, tenant")]
 

@@ -19,6 +19,7 @@ from coordinator.service.data.made import MadeBySteps
 from coordinator.service.data.meters import Meters
 from coordinator.service.data.publishing import Publisher
 from coordinator.service.data.receiving import Receiver
+from coordinator.service.data.refusals import PACE_S, Refusals
 from coordinator.service.data.sending import Sender
 from coordinator.service.data.settings import DataSettings
 from coordinator.service.data.signing import UrlSigner, blob_path, upload_path
@@ -46,6 +47,7 @@ class DataPlane:
         self.signer = UrlSigner(url_key, settings.url_s)
         self.transfers = Transfers(engine.views, settings)
         self.meters = Meters(engine.post, engine.clock, settings.meter_s)
+        self.refusals = Refusals(engine.post, engine.clock)
         self.receiver = Receiver(blobs, gate, self.meters, settings)
         self.sender = Sender(gate, self.meters, settings)
         self.made = MadeBySteps(store)
@@ -108,6 +110,7 @@ class DataPlane:
                 group.create_task(self.meters.run())
                 group.create_task(self.sweeper.run())
                 group.create_task(self._clear_up())
+                group.create_task(self._tell_refusals())
         finally:
             self.sender.close()
 
@@ -115,6 +118,11 @@ class DataPlane:
         if isinstance(note, UploadGone):
             self._over.append(note.upload_id)
             self._wake.set()
+
+    async def _tell_refusals(self) -> None:
+        while True:
+            await asyncio.sleep(PACE_S)
+            self.refusals.flush()
 
     async def _clear_up(self) -> None:
         """What an upload had received goes with it. Bound of what waits: the uploads that were open."""
