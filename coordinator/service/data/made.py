@@ -19,9 +19,9 @@ from coordinator.globs import is_literal, matches
 PAGE = 1_000
 REMEMBERED_MAX = 100_000
 """Files of steps that are remembered, of all together: some 40 MB."""
-MATCHED_AT_ONCE = 64
+MATCHED_AT_ONCE = 16
 """Files that are held against a pattern before the loop has its turn: patterns and names are a tenant's, and at the
-worst one takes a tenth of a millisecond."""
+worst one takes a millisecond or two."""
 
 
 class File(NamedTuple):
