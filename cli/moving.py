@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -9,6 +10,8 @@ from typing import TextIO
 
 from cli import humane, terminal
 
+CLIENT = "coord.client"
+"""Where the client says what it waits for."""
 WIDTH = 30
 EVERY_S = 0.1
 SMALL_BYTES = 1 << 20
@@ -30,6 +33,13 @@ class Moving:
         self._done = 0
         self._began_s = 0.0
         self._next_s = 0.0
+        self._says = _Says(self)
+
+    def say(self, text: str) -> None:
+        """A line of its own; the bar comes again below it."""
+        if self._drawn:
+            self._out.write("\r\x1b[K")
+        print(terminal.safe(text), file=self._out, flush=True)
 
     def begin(self, what: str, total: int) -> Callable[[int], None]:
         """So many bytes are to be moved from now on. -> whom to tell of each that was."""
@@ -52,16 +62,32 @@ class Moving:
         self._drawn = True
 
     def __enter__(self) -> Moving:
+        logging.getLogger(CLIENT).addHandler(self._says)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        logging.getLogger(CLIENT).removeHandler(self._says)
         if self._drawn:
             self._out.write("\r\x1b[K")
             self._out.flush()
         if kind is KeyboardInterrupt and self._what in BROKEN_OFF:
             print(BROKEN_OFF[self._what], file=self._out, flush=True)
+
+
+class _Says(logging.Handler):
+    """What the client waits for."""
+
+    def __init__(self, moving: Moving) -> None:
+        super().__init__()
+        self._moving = moving
+        self._said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if (text := record.getMessage()) != self._said:  # of many files it is the same
+            self._said = text
+            self._moving.say(text)
 
 
 def drawn(what: str, done: int, total: int, took_s: float) -> str:

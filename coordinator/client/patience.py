@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 from coordinator.core.errors import Code, CoordError
@@ -10,6 +11,9 @@ PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Before each further try in a row; then the last one again and again."""
 PATIENCE_S = 120.0
 """Nothing may stand still for longer."""
+SAID_AT = 5
+"""Tries in a row after which whoever looks on is told what is waited for: a restart is over by then."""
+logger = logging.getLogger("coord.client")
 _PASS = frozenset({
     Code.UNREACHABLE, Code.TIMEOUT, Code.SHUTTING_DOWN, Code.STORE_FULL, Code.TOO_MANY, Code.TOO_FAST,
 })  # fmt: skip
@@ -35,4 +39,6 @@ class Patience:
         self._failed += 1
         if refused.code not in _PASS or time.monotonic() + pause_s - self._since_s > PATIENCE_S:
             raise refused
+        if self._failed == SAID_AT:
+            logger.warning("%s: tried again for %d s", refused.message, PATIENCE_S)
         time.sleep(pause_s)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pty
 import select
@@ -143,12 +144,19 @@ def test_on_a_terminal_a_bar_is_drawn_and_cleared_and_elsewhere_a_line_is_writte
     with Moving(out) as moving:
         moving.begin("hashing", GIB)(GIB)
         moving.begin("uploading", 100)(100)
-    before = out.getvalue()
-    assert "hashing 1 GiB\n" == before
+    assert "hashing 1 GiB\n" == out.getvalue()
+
+
+def test_what_is_waited_for_is_said_once_and_a_transfer_that_breaks_off_how_it_goes_on() -> None:
+    """A full disk over there is no bar that stands still without a word."""
+    out = io.StringIO()
     with pytest.raises(KeyboardInterrupt), Moving(out) as moving:
         moving.begin("fetching", 100)(50)
+        for _ in range(2):
+            logging.getLogger("coord.client").warning("its disk is full\x1b[31m")
         raise KeyboardInterrupt
-    assert "the same command goes on" in out.getvalue().removeprefix(before)
+    first, second = out.getvalue().splitlines()
+    assert "its disk is full\\x1b[31m" == first and "the same command goes on" in second
 
 
 # ---- what is shown

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -320,3 +321,17 @@ def test_what_passes_is_waited_for_and_what_does_not_is_raised(tmp_path: Path, m
         assert Code.NOT_FOUND is caught.value.code
 
     served(with_client(use), data_settings=DataSettings(transfers_max=1, transfers_per_tenant_max=1))
+
+
+def test_who_waits_long_is_told_once_for_what(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of a restart, which is over before; of a disk that is full."""
+    monkeypatch.setattr(time, "sleep", lambda _s: None)
+    waits, refused = patience.Patience(), CoordError(Code.STORE_FULL, "no room", "wait")
+    for _ in range(4):
+        waits.wait(refused)
+    assert not caplog.messages
+    for _ in range(5):
+        waits.wait(refused)
+    assert ["no room: tried again for 120 s"] == caplog.messages
