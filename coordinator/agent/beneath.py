@@ -110,9 +110,13 @@ def make_directories(root: int, path: str, user: int = 0) -> int:
 def _make_directory(parent: int, name: str, user: int) -> int:
     with contextlib.suppress(FileNotFoundError):
         return os.open(name, _DIRECTORY, dir_fd=parent)
-    os.mkdir(name, 0o755, dir_fd=parent)
+    made = True
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent)
+    except FileExistsError:  # by whoever lays the file beside: several are laid at a time
+        made = False
     fd = os.open(name, _DIRECTORY, dir_fd=parent)
-    if user:
+    if user and made:
         os.fchown(fd, user, user)
     return fd
 

@@ -144,6 +144,8 @@ class Bringing:
     # ---- files
 
     async def _lay_all(self, target: int, files: Sequence[Wanted]) -> None:
+        self._stopped = False  # by the failure of a file, the others of its checkpoint were; none of them goes on
+
         async def one(number: int, file: Wanted) -> None:
             async with self._fetcher.having(self._tenant, file.blob, self._whose) as source:
                 await self._lay(source, target, file, f"{self._whose.attempt}-{number}")

@@ -391,7 +391,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, wound:
                 case "manifest gone":
                     del rig.side.blobs[manifest]
                 case "in the way":
-                    rig.side.saves(7, {"a/below": b"where an input is a file", "b": b"b of seven"})
+                    others = {f"b{number}": os.urandom(200_000) for number in range(20)}  # under way as it fails
+                    rig.side.saves(7, {"a/below": b"where an input is a file", "b": b"b of seven", **others})
                     del rig.side.states[1]
                 case _:
                     forged = rig.side.blobs[manifest].replace(b'"path":"b"', b'"path":"../b"')
