@@ -243,23 +243,16 @@ def test_directories_count_in_a_walk_and_what_is_too_much_is_not_read(root: int,
         os.close(opened)
 
 
-def test_several_may_make_the_same_directories_at_a_time(root: int) -> None:
+def test_a_directory_that_another_thread_makes_at_that_moment_is_used(
+    root: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Files of one attempt are laid by several threads: whoever comes second finds the directory, and goes on."""
-    at_once = threading.Barrier(4)
-    failed: list[BaseException] = []
+    made = os.mkdir
 
-    def make() -> None:
-        try:
-            for number in range(200):
-                at_once.wait(10)
-                os.close(beneath.make_directories(root, f"deep{number}/data"))
-        except BaseException as error:  # told by the test's own thread
-            failed.append(error)
-            at_once.abort()
+    def beaten(name: str, mode: int, *, dir_fd: int) -> None:
+        made(name, mode, dir_fd=dir_fd)  # by the other one
+        made(name, mode, dir_fd=dir_fd)
 
-    threads = [threading.Thread(target=make) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    monkeypatch.setattr(os, "mkdir", beaten)
+    os.close(beneath.make_directories(root, "deep/data"))
+    os.close(beneath.open_directory(root, "deep/data"))
