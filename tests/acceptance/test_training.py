@@ -6,6 +6,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -82,7 +83,11 @@ def test_training_survives_its_providers_and_ends_with_the_same_weights(tmp_path
             number = attempt.number
             time.sleep(kill % 4 * 2 * STEP_S)  # somewhere in an interval of the program's own
             victim = agents[attempt.ranks[0].provider_id]
+            os.kill(victim.daemon_pid(), signal.SIGKILL)  # not when it sees that its keeper is gone
             victim.kill()
+            client.drain(victim.provider_id)  # back at once and with all in its cache, it would be taken again
+            if kill >= 2:
+                client.resume(hit[-2])
             victim.spawn()
             hit.append(victim.provider_id)
         assert client.jobs.wait(job.job_id, timeout_s=60.0).state == "completed"
