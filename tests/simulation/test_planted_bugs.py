@@ -305,7 +305,6 @@ DATA_BUGS = {
 FOUND_BY = {
     "a suspect that came back is looked at late": 6,
     "a planned stop is charged": 4,
-    "capacity is given back before the machine says so": 164,
     "a term shrinks before the agent knows": 28,
     "a planned stop makes no lease longer": 40,
     "capacity is given back before the machine says so": 29,
