@@ -72,10 +72,10 @@ def test_no_route_tells_a_tenant_or_its_reader_anything_of_another_one() -> None
                     never = await rig.ask(route.method, about(route, "no-such-lab", 77_777), token, json=body)
                     assert never.body == re.sub(b"canary-lab", b"no-such-lab", got.body.replace(b"1000", b"77777"))
                 elif route.path == "/v1/artifacts" and route.method == "POST":  # what is theirs cannot be named
-                    refused = await rig.post(route.path, {"name": "mine", "digest": DIGEST}, token)
+                    told = await rig.post(route.path, {"name": "mine", "digest": DIGEST}, token)
                     never = await rig.post(route.path, {"name": "mine", "digest": "0" * 64}, token)
-                    assert 404 == refused.status == never.status
-                    assert refused.body.replace(DIGEST.encode(), b"0" * 64) == never.body
+                    assert 404 == told.status == never.status
+                    assert told.body.replace(DIGEST.encode(), b"0" * 64) == never.body
                 elif route.path != "/v1/usage/by":  # it takes a parameter that it cannot do without
                     assert got.status in (200, 201), f"{route.method} {route.path} as {role}: {got.body!r}"
                 if "{" not in route.path:
