@@ -301,6 +301,7 @@ def processes() -> int:
     return sum(1 for _ in Path("/proc").iterdir())
 
 
+@pytest.mark.alone
 @needs_root
 def test_a_fork_bomb_is_bounded_and_ended(keepers: Keepers) -> None:
     """The machine goes on, the bomb stops growing, and its end is one order."""
