@@ -15,6 +15,7 @@ import os
 import signal
 import stat
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,40 +144,59 @@ class Program:
         self._timeout_s = timeout_s
 
     async def deliver(self, body: bytes, message_id: str) -> str | None:
+        run = _Run(self._argv, {**self._env, "COORD_DELIVERY": message_id})
         try:
-            process = await asyncio.to_thread(self._start, {**self._env, "COORD_DELIVERY": message_id})
+            status = await asyncio.to_thread(run.through, body, self._timeout_s)
+        except asyncio.CancelledError:
+            run.stop()  # the thread that waits for it then ends at once
+            raise
         except OSError as error:
             return f"it cannot be started: {error}"
-        try:
-            status = await asyncio.to_thread(_run, process, body, self._timeout_s)
-        except asyncio.CancelledError:
-            if process.returncode is None:
-                _kill_all(process)  # the thread that waits for it then ends at once
-            raise
         if status == 0:
             return None
         return f"it ran longer than {self._timeout_s:g} s" if status is None else f"it ended with status {status}"
 
-    def _start(self, env: dict[str, str]) -> subprocess.Popen[bytes]:
+
+class _Run:
+    """One run of a command, from its start to its end in one thread: at no moment is there a process that `stop`, from
+    another thread, does not reach, or that nobody waits for."""
+
+    def __init__(self, argv: tuple[str, ...], env: dict[str, str]) -> None:
+        self._argv, self._env = argv, env
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def through(self, body: bytes, timeout_s: float) -> int | None:
+        """Its status; None if it ran too long and was killed, with all its children. OSError: it cannot be started."""
+        with self._lock:
+            if self._stopped:
+                return None
+            self._process = process = self._start()
+        try:
+            process.communicate(body, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            _kill_all(process)
+            process.communicate()
+            return None
+        return process.returncode
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            if self._process is not None and self._process.returncode is None:
+                _kill_all(self._process)
+
+    def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603  what the operator configured
             self._argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=env,
+            env=self._env,
             cwd="/",
             start_new_session=True,
         )
-
-
-def _run(process: subprocess.Popen[bytes], body: bytes, timeout_s: float) -> int | None:
-    try:
-        process.communicate(body, timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        _kill_all(process)
-        process.communicate()
-        return None
-    return process.returncode
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:

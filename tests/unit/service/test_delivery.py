@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import hmac
 import os
@@ -227,6 +228,23 @@ def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) -> Non
             await until(lambda: not alive())
 
     asyncio.run(main())
+
+
+def test_a_command_is_stopped_at_every_moment_of_its_start(tmp_path: Path) -> None:
+    """Whenever we stop, before it is started, while it is, or after: none is left behind, and none unwaited for."""
+    pids = tmp_path / "pids"
+    hangs = ("/bin/sh", "-c", f"echo $$ >> {pids}; exec sleep 600")
+
+    async def main() -> None:
+        for after_ms in range(16):
+            settings = AlertSettings(command=hangs, timeout_s=60, tries=1)
+            async with asyncio.timeout(20), delivered(settings) as (alerts, _):
+                alerts.fire("disk", "store", "x")
+                await asyncio.sleep(after_ms / 2000)
+
+    asyncio.run(main())
+    gc.collect()
+    assert not [child for child in psutil.Process().children() if child.name() in ("sh", "sleep")]
 
 
 def test_a_command_that_cannot_be_started_is_a_failed_delivery() -> None:
