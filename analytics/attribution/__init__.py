@@ -1,0 +1,1 @@
+"""Why a run died, from its log: one deterministic engine for stored logs, files, and launchers that ask over HTTP."""

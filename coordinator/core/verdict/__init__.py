@@ -1,0 +1,1 @@
+"""What became of attempts, as their logs tell it: verdicts, what follows from them, and whom they suspect."""
