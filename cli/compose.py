@@ -31,6 +31,7 @@ from coordinator.core.events import FiguresPublished
 from coordinator.core.ids import TenantName
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Role
+from coordinator.ports import CheckReport
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
 from coordinator.service.api.app import build_app
@@ -271,13 +272,17 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         coordinator_id=coordinator_id,
         loop_lag=lag.recent_ms,
     )
+
+    def on_checked(report: CheckReport) -> None:
+        data_plane.soundness.found_damaged(report.damaged)
+
     watch(alerts, store, engine, heartbeats, relay, gate, analytics, lag)
     group.create_task(engine.run(), name="engine")
     group.create_task(heartbeats.run(), name="heartbeats")
     group.create_task(relay.run(), name="relay")
     background = (
         group.create_task(analytics.run(), name="analytics"),
-        group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep), name="upkeep"),
+        group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep, on_checked), name="upkeep"),
         group.create_task(lag.run(), name="loop lag"),
         group.create_task(delivery.run(), name="delivery"),
         group.create_task(data_plane.run(), name="data"),

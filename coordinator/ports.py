@@ -163,6 +163,8 @@ class CheckReport(Struct, frozen=True, kw_only=True):
     """Of these, those whose bytes were not looked at: it would have taken too long."""
     ownerless: int = 0
     """Bytes of blobs without a row: what a crash left for the next sweep."""
+    damaged: tuple[tuple[TenantName, str], ...] = ()
+    """Blobs (tenant, digest) that have a row, and not its bytes: a thousand at most."""
 
 
 class Store(Protocol):
@@ -452,6 +454,14 @@ class BlobStore(Protocol):
 
     async def read(self, tenant: TenantName, digest: str, limit: int) -> bytes:
         """A small one as a whole. TOO_LARGE beyond `limit`."""
+        ...
+
+    async def sizes(self, tenant: TenantName, digests: Sequence[str]) -> list[int | None]:
+        """How many bytes lie under each of these; None: none. Nothing is read."""
+        ...
+
+    async def is_whole(self, tenant: TenantName, digest: str) -> bool:
+        """Whether what lies there is what its digest says; False also where nothing does. Reads all of it."""
         ...
 
     async def remove(self, gone: Sequence[tuple[TenantName, str]]) -> int:

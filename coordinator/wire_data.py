@@ -17,6 +17,8 @@ from coordinator.wire import Count, Exit, Rank
 DIGESTS_MAX = 4_200
 """In one request: a checkpoint's files and its manifest."""
 OUTPUTS_MAX = 1_024
+SUSPECTS_MAX = 16
+"""Blobs that one request says to be damaged."""
 URL_LIVES_S = 900.0
 """A signed URL is good for so long; a transfer that has begun goes on, a later one asks for a new URL."""
 
@@ -146,5 +148,8 @@ class RestoredRequest(ForAttempt, frozen=True, kw_only=True):
 class DamagedRequest(ForAttempt, frozen=True, kw_only=True):
     """POST …/damaged -> 204: this checkpoint cannot be restored; it is not offered again."""
 
-    number: Annotated[int, Meta(ge=1)]
+    number: Annotated[int, Meta(ge=0)]
+    """0: it is of no checkpoint that this is said."""
     why: Annotated[str, Meta(max_length=500)]
+    digests: Annotated[tuple[Hex64, ...], Meta(max_length=SUSPECTS_MAX)] = ()
+    """Blobs that came whole and were something else: they are read over there, and taken anew where they are."""

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from itertools import chain, takewhile
 from pathlib import Path
 
-from blake3 import blake3
-from msgspec import Struct
+from msgspec import Struct, field
 
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import Ms, TenantName
@@ -22,7 +21,7 @@ from store.blob_backup import Stored, stored_rows
 from store.blob_tree import BlobTree
 from store.sqlite import sqlite3
 
-PIECE_BYTES = 1 << 22
+DAMAGED_MAX = 1_000
 OWNERLESS_MS: Ms = 48 * 3_600_000
 """Bytes without a row are what a crash left, for the next sweep but one at the latest; older ones are a problem."""
 UNBALANCED = """
@@ -46,11 +45,17 @@ SELECT tenant, month, kind, amount, coalesce(metered, 0) FROM (
 
 
 class BlobsChecked(Struct, kw_only=True):
-    """How many there are. `unread`: whose bytes were not looked at for lack of time; `ownerless`: that have no row."""
+    """How many there are. `unread`: whose bytes were not looked at for lack of time; `ownerless`: that have no row.
+    `damaged`: those whose bytes are not what their row says; bound: DAMAGED_MAX."""
 
     blobs: int = 0
     unread: int = 0
     ownerless: int = 0
+    damaged: list[tuple[TenantName, str]] = field(default_factory=list)
+
+    def is_damaged(self, tenant: TenantName, digest: str) -> None:
+        if len(self.damaged) < DAMAGED_MAX:
+            self.damaged.append((tenant, digest))
 
 
 def check_blobs(
@@ -63,12 +68,14 @@ def check_blobs(
     found = BlobsChecked()
     problems += _books(truth)
     if not root.exists():
-        problems += [f"blobs/{blob.tenant}/{blob.digest} is missing" for blob in stored_rows(truth)]
+        for blob in stored_rows(truth):
+            problems.append(f"blobs/{blob.tenant}/{blob.digest} is missing")
+            found.is_damaged(blob.tenant, blob.digest)
         return found
     tree = BlobTree(root, only_read=True)
     try:
         _compare(tree, truth, found, problems, now_ms if now_ms is not None else time.time_ns() // 1_000_000)
-        found.unread = found.blobs - _read(tree, truth, problems, seconds)
+        found.unread = found.blobs - _read(tree, truth, found, problems, seconds)
     finally:
         tree.close()
     return found
@@ -97,6 +104,7 @@ def _compare(tree: BlobTree, truth: sqlite3.Connection, found: BlobsChecked, pro
             found.blobs += 1
             if _row(truth, row.tenant, row.digest) and not _is_there(tree, row):
                 problems.append(f"blobs/{row.tenant}/{row.digest} is missing")
+                found.is_damaged(row.tenant, row.digest)
             row = next(rows, None)
         elif row is None or file[:2] < (row.tenant, row.digest):
             tenant, digest, size, changed_ms = file
@@ -110,10 +118,13 @@ def _compare(tree: BlobTree, truth: sqlite3.Connection, found: BlobsChecked, pro
             found.blobs += 1
             if file[2] != row.size:
                 problems.append(f"blobs/{row.place} has {file[2]} bytes, not {row.size}")
+                found.is_damaged(row.tenant, row.digest)
             row, file = next(rows, None), next(files, None)
 
 
-def _read(tree: BlobTree, truth: sqlite3.Connection, problems: list[str], seconds: float | None) -> int:
+def _read(
+    tree: BlobTree, truth: sqlite3.Connection, found: BlobsChecked, problems: list[str], seconds: float | None
+) -> int:
     """How many were read."""
     begin = ("", "")
     if seconds is not None:
@@ -128,6 +139,7 @@ def _read(tree: BlobTree, truth: sqlite3.Connection, problems: list[str], second
         read += 1
         if _is_damaged(tree, blob) and _row(truth, blob.tenant, blob.digest):
             problems.append(f"blobs/{blob.place} is damaged: its bytes are not those of its digest")
+            found.is_damaged(blob.tenant, blob.digest)
     return read
 
 
@@ -150,11 +162,5 @@ def _is_damaged(tree: BlobTree, blob: Stored) -> bool:
         fd, status = tree.open_blob(blob.tenant, blob.digest)
     except (OSError, CoordError):
         return False
-    hasher = blake3()
-    try:
-        with os.fdopen(fd, "rb", buffering=0) as file:
-            while piece := file.read(PIECE_BYTES):
-                hasher.update(piece)
-    except OSError:
-        return True
-    return status.st_size == blob.size and hasher.hexdigest() != blob.digest
+    os.close(fd)
+    return status.st_size == blob.size and not tree.is_whole(blob.tenant, blob.digest)

@@ -202,6 +202,13 @@ class DiskBlobs:
         """BAD_DIGEST: the bytes are damaged."""
         return await self._run(self._readers, lambda: self._read(tenant, digest, limit))
 
+    async def sizes(self, tenant: TenantName, digests: Sequence[str]) -> list[int | None]:
+        return await self._run(self._readers, lambda: [self._size(tenant, digest) for digest in digests])
+
+    async def is_whole(self, tenant: TenantName, digest: str) -> bool:
+        """One that cannot be read is none."""
+        return await self._run(self._readers, lambda: self._tree.is_whole(tenant, digest))
+
     async def remove(self, gone: Sequence[tuple[TenantName, str]]) -> int:
         """What is removed while a backup is made is gone for all but that, until it is done, and counts 0 here."""
         return await self._run(self._writers, lambda: self._remove(gone))
@@ -230,6 +237,16 @@ class DiskBlobs:
             with suppress(FileNotFoundError):
                 return self._tree.open_blob(tenant, digest)
         raise CoordError(Code.NOT_FOUND, f"tenant {tenant} has no blob {digest}", "it was collected, or never uploaded")
+
+    def _size(self, tenant: TenantName, digest: str) -> int | None:
+        try:
+            fd, status = self._found(tenant, digest)
+        except CoordError as error:
+            if error.code not in (Code.NOT_FOUND, Code.CONFLICT):
+                raise
+            return None
+        os.close(fd)
+        return status.st_size
 
     def _read(self, tenant: TenantName, digest: str, limit: int) -> bytes:
         fd, status = self._found(tenant, digest)

@@ -16,11 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from blake3 import blake3
+
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, TenantName, check_name
 from store.layout import DIRECTORY_MODE, FILE_MODE
 
 UPLOADS = ".uploads"
+PIECE_BYTES = 1 << 22
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -109,6 +112,21 @@ class BlobTree:
             return fd, status
         os.close(fd)
         raise _in_the_way(f"{tenant}/{digest}")
+
+    def is_whole(self, tenant: TenantName, digest: str) -> bool:
+        """Whether its bytes are those of its digest; False also for one that is not there or cannot be read."""
+        try:
+            fd, _ = self.open_blob(tenant, digest)
+        except (OSError, CoordError):
+            return False
+        hasher = blake3()
+        try:
+            with os.fdopen(fd, "rb", buffering=0) as file:
+                while piece := file.read(PIECE_BYTES):
+                    hasher.update(piece)
+        except OSError:
+            return False
+        return hasher.hexdigest() == digest
 
     def remove_blob(self, tenant: TenantName, digest: str) -> int:
         """-> the bytes it had; 0 where there is none."""

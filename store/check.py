@@ -71,6 +71,7 @@ def check_files(data_dir: Path, blobs_s: float | None = None) -> CheckReport:
         blobs=blobs.blobs,
         unread=blobs.unread,
         ownerless=blobs.ownerless,
+        damaged=tuple(blobs.damaged),
     )
 
 

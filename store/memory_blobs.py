@@ -73,6 +73,14 @@ class MemoryBlobs:
             raise CoordError(Code.TOO_LARGE, f"blob {digest} has {len(data)} bytes", f"at most {limit} are read")
         return data
 
+    async def sizes(self, tenant: TenantName, digests: Sequence[str]) -> list[int | None]:
+        found = (self._blobs.get((tenant, digest)) for digest in digests)
+        return [len(one[1]) if one is not None else None for one in found]
+
+    async def is_whole(self, tenant: TenantName, digest: str) -> bool:
+        _, data = self._blobs.get((tenant, digest), (0, None))
+        return data is not None and blake3(data).hexdigest() == digest
+
     async def remove(self, gone: Sequence[tuple[TenantName, str]]) -> int:
         self._refuse_if_faulty()
         for tenant, digest in gone:

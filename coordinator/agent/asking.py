@@ -146,9 +146,11 @@ class Asking:
         asked = wire_data.RestoredRequest(rank=whose.rank, token=whose.token, number=number)
         await self._ask(whose, "restored", asked, None)
 
-    async def damaged(self, whose: Whose, number: int, why: str) -> None:
-        """Say that this checkpoint cannot be restored."""
-        asked = wire_data.DamagedRequest(rank=whose.rank, token=whose.token, number=number, why=printable(why)[:500])
+    async def damaged(self, whose: Whose, number: int, why: str, digests: Sequence[str] = ()) -> None:
+        """Say that this checkpoint cannot be restored (0: of none), or that these blobs are not what they should be."""
+        asked = wire_data.DamagedRequest(
+            rank=whose.rank, token=whose.token, number=number, why=printable(why)[:500], digests=tuple(digests)
+        )
         await self._ask(whose, "damaged", asked, None)
 
     async def _ask(self, whose: Whose, what: str, asked: Struct | Callable[[], Struct], answer: type[A] | None) -> A:

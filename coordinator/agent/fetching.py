@@ -121,7 +121,7 @@ class Fetcher:
             self.fetched_bytes += len(data)
             if blake3(data).hexdigest() == blob.digest:
                 return bytes(data)
-        raise Damaged(f"what the coordinator has as {blob.digest} is something else: coord db check")
+        raise await self._is_damaged(blob, whose)
 
     async def in_thread(self, work: Callable[[], T], stop: Callable[[], None] = lambda: None) -> T:
         """`work` in a thread of ours. It is waited for even by a caller that is cancelled, and told to `stop` then:
@@ -203,7 +203,14 @@ class Fetcher:
                 return
             logger.warning("what came as %s is something else", blob.digest)
             await self.in_thread(part.restart)
-        raise Damaged(f"what the coordinator has as {blob.digest} is something else: coord db check")
+        raise await self._is_damaged(blob, whose)
+
+    async def _is_damaged(self, blob: Blob, whose: Whose) -> Damaged:
+        """Told to the coordinator, which looks at it and takes it anew from whoever has it."""
+        why = f"what the coordinator has as {blob.digest} is something else: coord db check"
+        with contextlib.suppress(Refused):
+            await self._asking.damaged(whose, 0, why, [blob.digest])
+        return Damaged(why)
 
     async def _receive(self, part: Part, size: int, response: aiohttp.ClientResponse) -> bool:
         """Into the file; also what came before a break. Whether that is all.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -48,12 +49,18 @@ class LoopLag:
             self.worst_ms = max(self.worst_ms, late_ms)
 
 
-async def keep_up(store: ports.Store, clock: ports.Clock, alerts: Alerts, settings: UpkeepSettings) -> None:
+async def keep_up(
+    store: ports.Store,
+    clock: ports.Clock,
+    alerts: Alerts,
+    settings: UpkeepSettings,
+    on_checked: Callable[[ports.CheckReport], None],
+) -> None:
     """Run all recurring work until cancelled. A full disk delays it, what else goes wrong is an alert; a broken disk
-    raises STORE_BROKEN."""
+    raises STORE_BROKEN. `on_checked` is told what the check after the start found."""
     async with asyncio.TaskGroup() as group:
         group.create_task(_maintain(store, clock, alerts, settings))
-        group.create_task(_check_once(store, alerts, settings))
+        group.create_task(_check_once(store, alerts, settings, on_checked))
         group.create_task(_probe(alerts, settings))
 
 
@@ -73,7 +80,9 @@ async def _maintain(store: ports.Store, clock: ports.Clock, alerts: Alerts, sett
         await asyncio.sleep(settings.maintain_s)
 
 
-async def _check_once(store: ports.Store, alerts: Alerts, settings: UpkeepSettings) -> None:
+async def _check_once(
+    store: ports.Store, alerts: Alerts, settings: UpkeepSettings, on_checked: Callable[[ports.CheckReport], None]
+) -> None:
     await asyncio.sleep(settings.check_after_s)
     try:
         report = await store.check()
@@ -85,6 +94,7 @@ async def _check_once(store: ports.Store, alerts: Alerts, settings: UpkeepSettin
     except OSError as error:
         alerts.fire("record_set_aside", "store", f"the check after the start was not made: {error}")
         return
+    on_checked(report)
     for problem in report.problems:
         alerts.fire("record_set_aside", "store", problem)
     log.info("checked %d files, %d segments: %d problems", report.files, report.segments, len(report.problems))

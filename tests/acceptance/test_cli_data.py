@@ -221,3 +221,33 @@ def test_a_result_comes_back_whatever_its_files_are_called(fleet: Fleet, tmp_pat
     fetched = fleet.coord("job", "outputs", number, "--get", str(to))
     assert fetched.code == 0, fetched.err
     assert {name: name for name in names} == {path.name: path.read_text() for path in to.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("how", ["a bit", "the end", "all of it"])
+def test_a_blob_that_is_damaged_on_the_head_is_healed_by_putting_it_again(
+    fleet: Fleet, tmp_path: Path, how: str
+) -> None:
+    """Lost bytes are noticed as they are asked for; a bit that fell over is found by a check. Kept once, as before."""
+    coord = fleet.coord
+    data = f"weights {how}".encode() * 10_000
+    file = tmp_path / "healed.bin"
+    file.write_bytes(data)
+    put = coord("artifacts", "put", str(file))
+    assert put.code == 0, put.err
+    before, digest = kept_bytes(coord), put.out.split("blake3:")[1].strip()
+    full = coord("artifacts", "list", "healed.bin", "-o", "json").json()["entries"][0]["digest"]
+    assert full.startswith(digest)
+    (blob,) = (Path(coord.env["COORD_DATA"]) / "blobs").glob(f"*/*/{full}")
+    if how == "all of it":
+        blob.unlink()
+    else:
+        blob.write_bytes(data[:-1] if how == "the end" else bytes([data[0] ^ 4]) + data[1:])
+    if how == "a bit":
+        found = coord("db", "check")
+        assert found.code != 0 and "is damaged: its bytes are not those of its digest" in found.out, found.out
+    again = coord("artifacts", "put", str(file))
+    assert again.code == 0, again.err
+    assert data == blob.read_bytes()
+    assert coord("artifacts", "get", "healed.bin", str(tmp_path / "got")).code == 0
+    assert data == (tmp_path / "got").read_bytes()
+    assert before == kept_bytes(coord)

@@ -287,3 +287,15 @@ def test_a_digest_that_is_none_reaches_no_path(home: Home, digest: str) -> None:
             assert Code.BAD_REQUEST is await refused(doing)
 
     on(home, story)
+
+
+def test_bytes_that_lie_there_are_measured_and_read(home: Home) -> None:
+    """By digest, of one tenant; what is not there has no size and is not whole."""
+
+    async def story(blobs: BlobStore) -> None:
+        digest = await put(blobs, b"weights")
+        assert [7, None] == await blobs.sizes(A, [digest, digest_of(b"other")])
+        assert [None] == await blobs.sizes(B, [digest])
+        assert (True, False) == (await blobs.is_whole(A, digest), await blobs.is_whole(B, digest))
+
+    on(home, story)

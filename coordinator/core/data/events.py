@@ -35,6 +35,8 @@ class UploadOpen(Event, frozen=True, kw_only=True, tag="upload_open"):
     sha256: str = ""
     known: BlobRow | None = None
     claim: Claim | None = None
+    unsound: bool = False
+    """What lies under this digest is not what its row says: an upload is opened in spite of the row."""
 
 
 class UploadDone(Event, frozen=True, kw_only=True, tag="upload_done"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.core.data.live import LATE_MAX, RECENT_MAX, REFERRED_MAX, RESULTS_MAX, Data, twin_of
+from coordinator.core.data.live import LATE_MAX, RECENT_MAX, REFERRED_MAX, RESULTS_MAX, Data, reserves, twin_of
 from coordinator.core.ids import TenantName, dotted
 from coordinator.core.work.live import Work, is_live
 
@@ -14,7 +14,7 @@ def check_data(data: Data, work: Work) -> None:
     for upload_id, row in data.uploads.items():
         assert row.upload_id == upload_id and upload_id in data.wheel, f"upload {upload_id} never expires"
         assert data.twins[twin_of(row)] == upload_id, f"upload {upload_id} is not found by what it is"
-        open_bytes[row.tenant] = open_bytes.get(row.tenant, 0) + row.size
+        open_bytes[row.tenant] = open_bytes.get(row.tenant, 0) + reserves(row)
         counts[row.tenant] = counts.get(row.tenant, 0) + 1
         if row.attempt_id is not None:
             attempt = work.attempts.get(row.attempt_id)

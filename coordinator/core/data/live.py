@@ -58,6 +58,11 @@ class Data:
         """(tenant): what it keeps is metered once an hour. Of those that keep something."""
 
 
+def reserves(row: UploadRow) -> int:
+    """Bytes that are set aside for it while it is open: none for those that its tenant's storage counts already."""
+    return 0 if row.mends else row.size
+
+
 def twin_of(row: UploadRow) -> Twin:
     return row.tenant, row.by, row.attempt_id, row.digest, row.sha256, row.size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coordinator.core.data.live import Data, twin_of
+from coordinator.core.data.live import Data, reserves, twin_of
 from coordinator.core.data.meters import next_look_ms
 from coordinator.core.data.rows import UploadRow
 from coordinator.core.rows import LedgerRow, Row
@@ -37,5 +37,5 @@ def add_upload(data: Data, accounts: Accounts, row: UploadRow) -> None:
     if row.attempt_id is not None:
         data.by_attempt.setdefault(row.attempt_id, {})[row.upload_id] = None
     data.wheel.put(row.upload_id, row.expires_at_ms)
-    account.uploads += row.size
-    account.awaited += row.size
+    account.uploads += reserves(row)
+    account.awaited += reserves(row)

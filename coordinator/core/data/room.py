@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from coordinator.core.data.rows import UploadRow
 from coordinator.core.errors import Code, CoordError, Refusal
 from coordinator.core.ids import TenantName
 from coordinator.core.policy import Policy
@@ -14,16 +15,17 @@ DIMENSIONS = ("storage", "ingress")
 """What an upload takes of."""
 
 
-def check_upload(state: ClusterState, tenant: TenantName, size: int, policy: Policy, job: Job | None = None) -> None:
-    """Return when an upload of so many bytes may be opened; CoordError(QUOTA) with every dimension that refuses it.
+def check_upload(state: ClusterState, upload: UploadRow, policy: Policy, job: Job | None = None) -> None:
+    """Return when this upload may be opened; CoordError(QUOTA) with every dimension that refuses it.
 
-    What its own job declared is set aside for it: that does not count against it.
+    What its own job declared is set aside for it: that does not count against it. One that mends keeps nothing more.
     """
+    tenant, size = upload.tenant, upload.size
     account = state.work.accounts.of(tenant)
     if not account.limited:
         return
     refused = []
-    for name in DIMENSIONS:
+    for name in DIMENSIONS[1:] if upload.mends else DIMENSIONS:
         own = getattr(job.spec.estimate, name) if job is not None else 0
         found = _refusal(state, tenant, name, size, own, policy)
         if found is not None:

@@ -50,7 +50,7 @@ class ArtifactRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", 
 class UploadRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="upload"):
     """An upload that was opened and is not published: its id is the nonce that publication burns. Key: `upload_id`.
 
-    Its size is reserved under the tenant's storage quota until then.
+    Its size is reserved under the tenant's storage quota until then, unless that counts these bytes already (`mends`).
     """
 
     upload_id: UploadId
@@ -65,6 +65,8 @@ class UploadRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", ta
     sha256: str = ""
     attempt_id: AttemptId | None = None
     """Of one that an attempt opened: it ends with the attempt's token."""
+    mends: bool = False
+    """The blob has a row, and its file is damaged or lost: these bytes come to lie in its place."""
 
 
 class FileEntry(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

@@ -10,7 +10,7 @@ from coordinator.core.data.answers import UploadGone, UploadOpened
 from coordinator.core.data.blobs import find, publish, refer
 from coordinator.core.data.claims import still_wanted
 from coordinator.core.data.events import UploadDone, UploadDrop, UploadOpen
-from coordinator.core.data.live import twin_of
+from coordinator.core.data.live import reserves, twin_of
 from coordinator.core.data.loading import add_upload
 from coordinator.core.data.room import check_upload
 from coordinator.core.data.rows import UploadRow
@@ -23,7 +23,7 @@ from coordinator.core.work.live import Job
 
 
 def on_open(state: ClusterState, event: UploadOpen, policy: Policy, out: Decision) -> None:
-    """What is there already, what was opened already, or a new one."""
+    """What is there already, what was opened already, or a new one: also of what is there and damaged."""
     tenant, job, attempt_id = event.tenant, None, None
     if event.claim is not None:
         found = still_wanted(state, event.claim)
@@ -39,8 +39,9 @@ def on_open(state: ClusterState, event: UploadOpen, policy: Policy, out: Decisio
                 Code.BAD_DIGEST, f"the blob of this digest has {present.size} bytes, not {event.size}", "hash it again"
             )
         row = refer(state, present, policy, out)
-        out.replies.append(Reply(event.request_id, UploadOpened(present=row)))
-        return
+        if not event.unsound:
+            out.replies.append(Reply(event.request_id, UploadOpened(present=row)))
+            return
     upload = UploadRow(
         upload_id=event.upload_id,
         tenant=tenant,
@@ -48,9 +49,10 @@ def on_open(state: ClusterState, event: UploadOpen, policy: Policy, out: Decisio
         opened_at_ms=state.now_ms,
         expires_at_ms=state.now_ms + policy.upload_ms,
         by=event.by,
-        digest=event.digest,
+        digest=present.digest if present is not None else event.digest,
         sha256=event.sha256,
         attempt_id=attempt_id,
+        mends=present is not None,
     )
     before = state.data.twins.get(twin_of(upload))
     if before is None:
@@ -83,7 +85,7 @@ def _check_room(state: ClusterState, upload: UploadRow, job: Job | None, policy:
         )
     if upload.upload_id in data.uploads:
         raise CoordError(Code.CONFLICT, f"upload {upload.upload_id} is open already", "ask again")
-    check_upload(state, upload.tenant, upload.size, policy, job)
+    check_upload(state, upload, policy, job)
 
 
 def on_done(state: ClusterState, event: UploadDone, out: Decision) -> None:
@@ -139,7 +141,7 @@ def _end(state: ClusterState, row: UploadRow, why: str, out: Decision) -> None:
         if not own:
             del data.by_attempt[row.attempt_id]
     account = accounts.of(row.tenant)
-    account.uploads -= row.size
+    account.uploads -= reserves(row)
     account.awaited = min(account.awaited, account.uploads)
     accounts.changed(account)
     out.writes.append(Delete("upload", row.upload_id))

@@ -130,11 +130,12 @@ async def remove_artifact(call: Call[OfTenantQuery, NoBody]) -> None:
 
 
 async def missing_blobs(call: Call[NoQuery, d.MissingRequest]) -> d.MissingAnswer:
-    """Which of these are not there; the others are kept for the grace time."""
+    """Which of these are not there, or not what they were; the others are kept for the grace time."""
     tenant = owner_of(call, call.body.tenant)
     asked = tuple(dict.fromkeys(call.body.digests))
     there = await touched(call.deps, tenant, asked)
-    return d.MissingAnswer(missing=tuple(digest for digest in asked if digest not in there))
+    mend = await call.deps.data.soundness.to_mend(tuple(there.values()))
+    return d.MissingAnswer(missing=tuple(digest for digest in asked if digest not in there or digest in mend))
 
 
 async def touched(deps: ApiDeps, tenant: TenantName, digests: tuple[str, ...]) -> dict[str, BlobRow]:

@@ -23,7 +23,7 @@ from coordinator.core.data.events import (
 )
 from coordinator.core.data.rows import BlobRow, FileEntry, OutputRow
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import AttemptId, Digest, attempt_of
+from coordinator.core.ids import AttemptId, Digest, TenantName, attempt_of
 from coordinator.service.api.artifacts import touched
 from coordinator.service.api.blob_uploads import open_one
 from coordinator.service.api.deps import ApiDeps
@@ -77,8 +77,9 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
     deps, found = call.deps, await _admitted(call, fetches=True)
     files = await staged_files(deps.data.made, found)
     blobs = await touched(deps, found.tenant, tuple({entry.digest for entry in files}))
+    lost = await deps.data.soundness.lost(tuple(blobs.values()))
     for entry in files:
-        if entry.digest not in blobs:
+        if entry.digest not in blobs or entry.digest in lost:
             raise CoordError(
                 Code.NOT_FOUND, f"input {entry.path} is gone: no blob {entry.digest[:16]}", "submit the job again"
             )
@@ -86,7 +87,7 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
     rows = await deps.store.checkpoints(found.task.job_id, CHECKPOINTS_MAX, found.task.step, found.task.task)
     states = [row for row in rows if row.number in kept and not row.damaged]
     deps.data.check_egress(found.tenant, sum(entry.size for entry in files) + (states[0].size if states else 0))
-    manifests = await touched(deps, found.tenant, tuple(row.manifest for row in states))
+    manifests = await _sound(deps, found.tenant, tuple(row.manifest for row in states))
     return w.StagingAnswer(
         tenant=found.tenant,
         files=tuple(
@@ -115,10 +116,17 @@ async def stage_attempt(call: Call[NoQuery, w.StagingRequest]) -> w.StagingAnswe
 async def attempt_urls(call: Call[NoQuery, w.UrlsRequest]) -> w.UrlsAnswer:
     """Where these may be fetched; what is not there is left out."""
     deps, found = call.deps, await _admitted(call, fetches=True)
-    blobs = await touched(deps, found.tenant, tuple(dict.fromkeys(call.body.digests)))
+    blobs = await _sound(deps, found.tenant, tuple(dict.fromkeys(call.body.digests)))
     return w.UrlsAnswer(
         urls={digest: deps.data.blob_url(found.tenant, digest, row.size) for digest, row in blobs.items()}
     )
+
+
+async def _sound(deps: ApiDeps, tenant: TenantName, digests: tuple[str, ...]) -> dict[str, BlobRow]:
+    """Those of these that can be handed out."""
+    there = await touched(deps, tenant, digests)
+    lost = await deps.data.soundness.lost(tuple(there.values()))
+    return {digest: row for digest, row in there.items() if digest not in lost}
 
 
 async def attempt_restored(call: Call[NoQuery, w.RestoredRequest]) -> None:
@@ -130,10 +138,17 @@ async def attempt_restored(call: Call[NoQuery, w.RestoredRequest]) -> None:
 
 
 async def attempt_damaged(call: Call[NoQuery, w.DamagedRequest]) -> None:
-    """This checkpoint cannot be restored: it is not offered again."""
+    """This checkpoint cannot be restored: it is not offered again. Blobs that it names are suspects: of its own tenant
+    alone, and read here before they count as damaged."""
     claim, body = claim_of(call), call.body
     if not body.why.isprintable():
         raise CoordError(Code.BAD_REQUEST, "this reason is not taken", "send printable characters")
+    if body.digests:
+        tenant = (await _admitted(call, fetches=False)).tenant
+        for row in await call.deps.store.blobs(tenant, body.digests):
+            call.deps.data.soundness.suspect(tenant, row.digest)
+    if not body.number:
+        return
     job_id, step, task, _ = claim.attempt_id
     rows = await call.deps.store.checkpoints(job_id, CHECKPOINTS_MAX, step, task)
     known = next((row for row in rows if row.number == body.number), None)
@@ -155,13 +170,14 @@ async def attempt_uploads(call: Call[NoQuery, w.UploadsRequest]) -> w.UploadsAns
     if len(wanted) != len(call.body.blobs):
         raise CoordError(Code.BAD_REQUEST, "a digest is named twice", "name each once")
     there = await touched(deps, found.tenant, tuple(wanted))
-    missing = [digest for digest in wanted if digest not in there]
+    mend = await deps.data.soundness.to_mend(tuple(there.values()))
+    missing = [digest for digest in wanted if digest not in there or digest in mend]
     opened: dict[str, tuple[UploadOpened, int]] = {}
     for at in range(0, len(missing), OPENED_AT_ONCE):
         some = missing[at : at + OPENED_AT_ONCE]
+        by = f"agent:{claim.provider_id}"
         opening = [
-            open_one(deps, found.tenant, f"agent:{claim.provider_id}", wanted[digest], digest, "", None, claim)
-            for digest in some
+            open_one(deps, found.tenant, by, wanted[digest], digest, "", there.get(digest), claim) for digest in some
         ]
         opened.update(zip(some, await _all(opening), strict=True))
     return w.UploadsAnswer(uploads=tuple(_target(deps, digest, opened.get(digest)) for digest in wanted))
@@ -225,6 +241,8 @@ async def publish_checkpoint(call: Call[NoQuery, w.CheckpointRequest]) -> w.Chec
     try:
         raw = await deps.data.blobs.read(found.tenant, body.manifest, manifest.BYTES_MAX)
     except CoordError as error:
+        if error.code is Code.BAD_DIGEST:
+            deps.data.soundness.suspect(found.tenant, body.manifest)
         if error.code is not Code.NOT_FOUND:
             raise
         raise CoordError(Code.INCOMPLETE, "the manifest was not uploaded", "upload it, and what it names") from None

@@ -64,6 +64,7 @@ async def open_one(
 ) -> tuple[UploadOpened, int]:
     """What the core says, and how much of the upload is there already."""
     fresh = UploadId(secrets.token_hex(16))
+    unsound = known is not None and bool(await deps.data.soundness.to_mend((known,)))
     opened = await deps.engine.call(
         lambda request_id: UploadOpen(
             at_ms=deps.engine.clock.now_ms(),
@@ -76,6 +77,7 @@ async def open_one(
             sha256=sha256,
             known=known,
             claim=claim,
+            unsound=unsound,
         )
     )
     assert isinstance(opened, UploadOpened)

@@ -41,6 +41,7 @@ async def send_blob(
     file, found = await data.blobs.open_blob(tenant, digest)
     try:
         if size is not None and size != found:
+            data.soundness.suspect(tenant, digest)
             raise CoordError(Code.NOT_FOUND, "there is no such blob of this size", "ask for a URL again")
         response, first, length = _head(request, digest, found)
         if request.method == "HEAD" or not length:

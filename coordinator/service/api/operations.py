@@ -114,6 +114,7 @@ async def check(call: Call[NoQuery, NoBody], alone: OneAtATime) -> CheckAnswer:
     """Integrity of the databases and digests of every segment. `problems` is empty when all is well."""
     async with alone.run("check"):
         report = await call.deps.store.check()
+    call.deps.data.soundness.found_damaged(report.damaged)
     return CheckAnswer(
         files=report.files,
         rows=report.rows,

@@ -23,6 +23,7 @@ from coordinator.service.data.refusals import PACE_S, Refusals
 from coordinator.service.data.sending import Sender
 from coordinator.service.data.settings import DataSettings
 from coordinator.service.data.signing import UrlSigner, blob_path, upload_path
+from coordinator.service.data.soundness import Soundness
 from coordinator.service.data.sweeping import Sweeper
 from coordinator.service.data.transfers import Transfers, gone
 from coordinator.service.engine import Engine
@@ -52,7 +53,8 @@ class DataPlane:
         self.sender = Sender(gate, self.meters, settings)
         self.made = MadeBySteps(store)
         locks = BlobLocks()
-        self.publisher = Publisher(engine, store, blobs, locks, gate)
+        self.soundness = Soundness(blobs)
+        self.publisher = Publisher(engine, store, blobs, locks, gate, self.soundness)
         self.sweeper = Sweeper(engine, store, blobs, locks, settings.sweep_s, settings.scan_s)
         self._engine = engine
         self._broken: CoordError | None = None
@@ -111,6 +113,7 @@ class DataPlane:
                 group.create_task(self.sweeper.run())
                 group.create_task(self._clear_up())
                 group.create_task(self._tell_refusals())
+                group.create_task(self.soundness.run())
         finally:
             self.sender.close()
 

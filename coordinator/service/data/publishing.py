@@ -16,6 +16,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Digest, UploadId
 from coordinator.service.data.gate import Gate
 from coordinator.service.data.locks import UNKNOWN, BlobLocks
+from coordinator.service.data.soundness import Soundness
 from coordinator.service.engine import Engine
 
 PLACED_MAX = 10_000
@@ -25,13 +26,20 @@ class Publisher:
     """Publishes uploads, and drops those that are not what was announced."""
 
     def __init__(
-        self, engine: Engine, store: ports.Store, blobs: ports.BlobStore, locks: BlobLocks, gate: Gate
+        self,
+        engine: Engine,
+        store: ports.Store,
+        blobs: ports.BlobStore,
+        locks: BlobLocks,
+        gate: Gate,
+        soundness: Soundness,
     ) -> None:
         self._engine = engine
         self._store = store
         self._blobs = blobs
         self._locks = locks
         self._gate = gate
+        self._soundness = soundness
         self._placed: OrderedDict[UploadId, tuple[str, str, int]] = OrderedDict()
         """Uploads whose bytes lie under their digest, and have no row: asking again publishes them. Bound: PLACED_MAX;
         of one that is forgotten the bytes are sent again."""
@@ -40,11 +48,16 @@ class Publisher:
 
     async def arrived(self, upload: UploadRow) -> int:
         """How many bytes of it are there: all of them also where only the row is missing, since a full disk refused it
-        or we were killed before it was durable. What lies under a digest was verified before it came to lie there."""
+        or we were killed before it was durable. What lies under a digest was verified before it came to lie there; an
+        upload that mends it brings all of it anew."""
         if upload.upload_id in self._placed:
             return upload.size
         offset = await self._blobs.begin(upload.upload_id, upload.size)
-        if offset or not upload.digest or upload.sha256 or not await self._lies_there(upload, upload.digest):
+        if offset or upload.mends or not upload.digest or upload.sha256:
+            return offset
+        if not self._soundness.is_trusted(upload.tenant, upload.digest):
+            return offset
+        if not await self._lies_there(upload, upload.digest):
             return offset
         self._place(upload.upload_id, (upload.digest, "", upload.size))
         return upload.size
@@ -121,4 +134,5 @@ class Publisher:
             raise
         assert isinstance(row, BlobRow)
         self.published += 1
+        self._soundness.healed(upload.tenant, digest)
         return row

