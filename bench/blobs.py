@@ -37,7 +37,7 @@ FLOORS = {"published": 0.95, "arriving": 0.95, "arriving_in_memory": 0.85}
 """Of hashed to unhashed speed; the middle of the rounds, each a pair."""
 PIECE_BYTES = 1 << 20
 TENANT = TenantName("bench")
-ROUNDS = 5
+ROUNDS = 11
 SMALL = 300
 
 
