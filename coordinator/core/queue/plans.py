@@ -25,18 +25,26 @@ LOOKED_AT_MAX = 250
 """Providers that a plan is looked for among: the first that could serve it."""
 
 
-def free_at(
-    state: ClusterState, provider: Provider, tenant: TenantName, ask: Ask, by_ms: Ms | None = None
-) -> tuple[Ms, Load]:
-    """When this provider has room for `ask`, with nothing else on it at the latest, and what it holds then. If that is
-    later than `by_ms`, some moment that is later."""
+def free_at(state: ClusterState, provider: Provider, tenant: TenantName, ask: Ask, by_ms: Ms | None = None) -> Ms:
+    """When this provider has room for `ask`, with nothing else on it at the latest. If that is later than `by_ms`, some
+    moment that is later: who can only be later costs no more than a look at its attempts."""
     who = provider.row.provider_id
-    when_ms, load = state.now_ms, NOTHING
+    load = state.work.loads.get(who, NOTHING)
+    if _fits(provider, load, tenant, ask):
+        return state.now_ms
+    if by_ms is not None:
+        soonest_ms = min(planned_end_ms(state, state.work.attempts[held]) for held, _ in load.attempts)
+        if soonest_ms > by_ms:
+            return soonest_ms
+    when_ms = state.now_ms
     for when_ms, load in freeing(state, who, planned_end_ms):
-        late = by_ms is not None and when_ms > by_ms
-        if late or (has_room(provider, load, ask) and not bound_to_others(provider, load, tenant)):
+        if (by_ms is not None and when_ms > by_ms) or _fits(provider, load, tenant, ask):
             break
-    return when_ms, copy_of(load) if load is state.work.loads.get(who, NOTHING) else load
+    return when_ms
+
+
+def _fits(provider: Provider, load: Load, tenant: TenantName, ask: Ask) -> bool:
+    return has_room(provider, load, ask) and not bound_to_others(provider, load, tenant)
 
 
 def make(
@@ -48,29 +56,29 @@ def make(
     kept_for = [plan for other, plan in work.plans.items() if other in ahead and other != want]
     kept = {who for plan in kept_for for who in plan.providers}
     own = before.providers if before is not None else ()
-    best: tuple[Ms, Ask, list[tuple[Ms, int, float, ProviderId]], dict[ProviderId, Load]] | None = None
+    best: tuple[Ms, Ask, list[tuple[Ms, int, float, ProviderId]]] | None = None
     able = sorted(candidates.able) if len(candidates.able) > LOOKED_AT_MAX else candidates.able
     free = [who for who in islice(able, LOOKED_AT_MAX) if who not in kept]
     if len(free) < nodes:
         return None
     for ask in asks:
-        times, loads, by_ms = [], {}, None
+        times, by_ms = [], None
         for who in free:
             provider = state.providers[who]
             if not has_room(provider, NOTHING, ask):
                 continue
-            when_ms, loads[who] = free_at(state, provider, want.tenant, ask, by_ms)
+            when_ms = free_at(state, provider, want.tenant, ask, by_ms)
             if nodes == 1 and (by_ms is None or when_ms < by_ms):
                 by_ms = when_ms
             times.append((when_ms, int(who not in own), candidates.able[who].term, who))
         chosen = nsmallest(nodes, times)
         if len(chosen) == nodes and (best is None or chosen[-1][0] < best[0]):
-            best = chosen[-1][0], ask, chosen, loads
+            best = chosen[-1][0], ask, chosen
     if best is None:
         return None
-    start_ms, ask, chosen, loads = best
+    start_ms, ask, chosen = best
     providers = tuple(who for *_, who in chosen)
-    then = {who: _then(state, state.providers[who], loads[who], start_ms, ask) for who in providers}
+    then = {who: _then(state, state.providers[who], want.tenant, start_ms, ask) for who in providers}
     for other in [other for other, plan in work.plans.items() if not plan.then.keys().isdisjoint(providers)]:
         work.drop_plan(other)
     work.next_plan += 1
@@ -87,11 +95,15 @@ def make(
     )
 
 
-def _then(state: ClusterState, provider: Provider, load: Load, start_ms: Ms, ask: Ask) -> Load:
-    """What it will hold at the start: who has not ended, and the planned one. `load`: when it first had room."""
-    for end_ms, attempt_id, rank, share in ends_of(state, provider.row.provider_id, planned_end_ms):
-        if end_ms <= start_ms and (attempt_id, rank) in load.attempts:
-            let_go(load, attempt_id, rank, share)
+def _then(state: ClusterState, provider: Provider, tenant: TenantName, start_ms: Ms, ask: Ask) -> Load:
+    """What it will hold at the start: who has not ended, and the planned one. Who ends later is taken to have ended too
+    where there is no room beside it."""
+    who = provider.row.provider_id
+    load = copy_of(state.work.loads.get(who, NOTHING))
+    for end_ms, attempt_id, rank, share in ends_of(state, who, planned_end_ms):
+        if end_ms > start_ms and _fits(provider, load, tenant, ask):
+            break
+        let_go(load, attempt_id, rank, share)
     own = share_of(provider.offer, load, ask)
     if own is not None:
         add_share(load, own, 1)
@@ -107,8 +119,7 @@ def refresh(state: ClusterState, plan: Plan) -> None:
     for who in plan.providers:
         if who in plan.dirty or work.moved.get(who, 0) > plan.seen:
             provider = state.providers[who]
-            _, load = free_at(state, provider, plan.want.tenant, plan.ask)
-            plan.then[who] = _then(state, provider, load, plan.start_ms, plan.ask)
+            plan.then[who] = _then(state, provider, plan.want.tenant, plan.start_ms, plan.ask)
     plan.seen, plan.dirty = work.moves, set()
 
 
