@@ -1,0 +1,118 @@
+"""What is known of an attempt when it is judged: the seam between reading its lines and choosing what it died of.
+
+Everything here is made from bytes alone. `primary.choose` picks, `actions.decide` says what to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from analytics.attribution.rules import Row
+from coordinator.core.rows import EndCause
+from coordinator.core.verdict.rows import Cause, Fault, PastVerdict, Recommendation, Seen
+
+
+class End(Struct, frozen=True, gc=False, kw_only=True):
+    """How the process ended. None: unknown, or it still runs."""
+
+    cause: EndCause | None = None
+    code: int | None = None
+    signal: int | None = None
+    text: str = ""
+
+
+class Line(Struct, frozen=True, gc=False, array_like=True):
+    """One line that is kept, without its prefixes."""
+
+    order: int
+    """Among all lines of all streams of its source, from 0."""
+    offset: int
+    number: int
+    """From 1, within its stream."""
+    stream: int
+    text: bytes
+    """At most KEPT_BYTES of it."""
+    rank: int | None
+    host: bytes
+    at_ms: int | None
+    """What it says itself; of two such times of one source the difference has a meaning."""
+    steps: int
+    """Lines that told of progress before it."""
+    episode: int
+    """The traceback (chained ones are one) that it belongs to, counted from 1; 0: none."""
+    frames: bytes
+    """Of its traceback, `file:function`, one a line, outermost first; at most FRAMES_BYTES."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """The same event: one signature and class of exception, however many lines and ranks told of it."""
+
+    row: Row
+    exception: str
+    """Class of the exception, where the line ends a traceback."""
+    usual: bool
+    """Runs of this job that went well have the same line."""
+    count: int
+    first: Line
+    open: Line
+    """The first since the program last went on working: what counts for the primary."""
+    last: Line
+    ranks: tuple[int, ...]
+    ranks_more: bool
+    """There are more ranks than can be kept."""
+    steps_after: int
+    """Lines that told of progress after the last of it."""
+    lines_after: int
+    refuted: bool
+    """The program went on working after the last of it."""
+    source: int
+    """Which of the sources (nodes, files); the order of sources is no order in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """All that is known. `happenings` are in the order of their `open` lines within a source, source after source."""
+
+    happenings: tuple[Happening, ...]
+    seen: Seen
+    end: End | None
+    history: tuple[PastVerdict, ...]
+    where: tuple[str, ...]
+    """Provider ids by rank of the attempt (by source)."""
+    ranks: tuple[int, ...]
+    """That any looked-at line named, sorted."""
+    world: int | None
+    """How many ranks there are, where the log says so."""
+    sources: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What it died of. `primary` None: an exit code or a signal alone, or nothing."""
+
+    cause: Cause
+    primary: Happening | None
+    evidence: tuple[Happening, ...] = ()
+    """Others that the choice rests on, the most telling first."""
+    confidence: float = 0.5
+    silent: tuple[int, ...] = ()
+    """Ranks that did not report a collective's timeout."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about it."""
+
+    fault: Fault
+    recommendation: Recommendation
+    confidence: float
+    summary: str
+    advice: str
+    avoid: tuple[str, ...] = ()
+
+
+KEPT_BYTES = 400
+FRAMES_BYTES = 600
