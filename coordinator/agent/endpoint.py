@@ -21,10 +21,10 @@ from msgspec import Meta, Struct
 from coordinator import wire
 from coordinator.agent import channel, plans, progress
 from coordinator.agent.attempts import Attempts
+from coordinator.agent.courier import NotSaved
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
 from coordinator.agent.progress import Report
-from coordinator.agent.saving import NotSaved
 from coordinator.agent.tending import Tending
 from coordinator.core.ids import attempt_of, dotted
 

@@ -17,19 +17,16 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
-from msgspec import Struct
-
-from coordinator import wire_data
 from coordinator.agent import beneath, heavy, snapshots
-from coordinator.agent.asking import Asking, Refused, Stale, Whose
+from coordinator.agent.asking import Whose
 from coordinator.agent.clock import boot_s
+from coordinator.agent.courier import Courier, Means, NotSaved, Pending, Saved, boot_of
 from coordinator.agent.grounds import Ground
 from coordinator.agent.log import logger
-from coordinator.agent.sending import Changed, Sending
-from coordinator.agent.snapshots import READY, WANTED, CannotSave, Known, Scan, Snapshot, Unquiet
-from coordinator.agent.spool import NoRoom, Spool
+from coordinator.agent.marks import Ready, label_of, mark, ready_in, unmark
+from coordinator.agent.snapshots import READY, CannotSave, Known, Scan, Snapshot, Unquiet
+from coordinator.agent.spool import NoRoom
 from coordinator.core.work.launch_plan import CheckpointPlan
 
 LOOK_AGAIN_S = 0.2
@@ -44,69 +41,9 @@ READY_S = 1.0
 """So long a program may go on writing after it said that its state is whole; then its next word is waited for."""
 CALL_S = 10.0
 """So long a call waits for files that are still written to."""
-LABEL_CHARS_MAX = 200
 AGAIN_S = 30.0
 """After a checkpoint that could not be sent, of a job that names no interval."""
 _FAILURES = (CannotSave, NoRoom, OSError, beneath.Unsafe)
-
-
-class Saved(Struct, frozen=True, kw_only=True):
-    """A checkpoint, as the program that asked for it is told."""
-
-    number: int | None
-    """None: it is being sent."""
-    size: int
-    """Bytes of all its files."""
-    sent: int
-    """Bytes that had to travel."""
-
-
-class NotSaved(Exception):
-    """There is none; the text says why."""
-
-
-class Means(NamedTuple):
-    """What all savers share."""
-
-    asking: Asking
-    sending: Sending
-    spool: Spool
-
-
-class Ready(NamedTuple):
-    """The file `.ready`, as it was seen."""
-
-    inode: int
-    changed_ns: int
-    label: str
-
-
-class _Outcome:
-    """What became of a snapshot, or of the one that took its place; and who waits for that."""
-
-    def __init__(self) -> None:
-        self._is: Saved | Exception | None = None
-        self._known = asyncio.Event()
-
-    def tell(self, outcome: Saved | Exception) -> None:
-        self._is = outcome
-        self._known.set()
-
-    async def told(self) -> Saved:
-        """Raises what it failed with."""
-        await self._known.wait()
-        assert self._is is not None
-        if isinstance(self._is, Exception):
-            raise self._is
-        return self._is
-
-
-class _Pending(NamedTuple):
-    """A snapshot on its way."""
-
-    snapshot: Snapshot
-    label: str
-    outcome: _Outcome
 
 
 class Saver:
@@ -153,44 +90,25 @@ class Saver:
         self._ignored: tuple[int, int] | None = None
         self._copying = asyncio.Lock()
         self._news = asyncio.Event()
-        self._outbox: _Pending | None = None
-        self._sending: _Pending | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._to_send = asyncio.Event()
-        self._over = False
-        """`run` has ended: nobody sends any more."""
+        self._courier = Courier(whose, means, self._is_saved, self._is_not_stored)
 
     async def run(self) -> None:
         """Save what is to be saved, for ever. Raises Stale when the attempt is not ours any more."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._watch())
-                group.create_task(self._send_forever())
+                group.create_task(self._courier.run())
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
-            self._over = True
             self.settled.set()
-            self._give_up(NotSaved("the attempt has ended"))
+            self._courier.end()
 
     # ---- what others say
 
     def look(self) -> Ready | None:
         """What `.ready` says now. Blocks for a moment: for a thread."""
-        with contextlib.suppress(OSError, beneath.Unsafe):
-            directory = self.ground.open()
-            try:
-                fd = beneath.open_file(directory, READY, self._user)
-            finally:
-                os.close(directory)
-            try:
-                found = os.fstat(fd)
-                text = os.pread(fd, 4 * LABEL_CHARS_MAX, 0).decode("utf-8", "replace")
-            finally:
-                os.close(fd)
-            return Ready(found.st_ino, found.st_ctime_ns, _label(text))
-        return None
+        return ready_in(self.ground, self._user)
 
     def on_ready(self, ready: Ready | None) -> None:
         """What `look` saw."""
@@ -210,7 +128,7 @@ class Saver:
 
     async def _tell_wanted(self) -> None:
         try:
-            await asyncio.to_thread(self._mark)
+            await asyncio.to_thread(mark, self.ground, self._user)
         except FileNotFoundError:
             logger.debug("%s has no directory for checkpoints yet", self._whose.attempt)
         except (OSError, beneath.Unsafe) as error:
@@ -222,7 +140,7 @@ class Saver:
         until_s = boot_s() + CALL_S
         while True:
             try:
-                pending = await self._take(lambda _: True, label=label)
+                pending = await self._take(lambda _: True, label=label, called=True)
                 break
             except Unquiet as error:
                 if boot_s() >= until_s:
@@ -253,7 +171,7 @@ class Saver:
                 await self._take(
                     lambda found: bool(found.files) and found != self._last and ended_ns - found.newest_ns >= still_ns
                 )
-        await self._idle.wait()
+        await self._courier.idle.wait()
 
     # ---- watching
 
@@ -289,7 +207,7 @@ class Saver:
         while a checkpoint is wanted would be at it again before the first was copied."""
         self._be_explicit()
         if self._wanted:
-            await asyncio.to_thread(self._unmark, None)
+            await asyncio.to_thread(unmark, self.ground, None)
         until_s = boot_s() + READY_S
         vouched = await asyncio.to_thread(self.look)
 
@@ -358,43 +276,37 @@ class Saver:
         before: Callable[[Scan], bool],
         vouched: Callable[[], Ready | None] = lambda: None,
         label: str = "",
-    ) -> _Pending | None:
+        called: bool = False,
+    ) -> Pending | None:
         """Copy, and have it sent. None: `before` did not want it, or it cannot be (`problem`). Raises Unquiet.
 
-        `vouched` is asked afterwards which `.ready` it was that said so, and is now seen to.
+        `vouched` is asked afterwards which `.ready` it was that said so, and is now seen to. What was done since the
+        program said that it is whole, or since it wrote last, is not in it; one that `called` waits meanwhile.
         """
         async with self._copying:
             try:
                 taken = await self._copy(before)
             except _FAILURES as error:
                 self._fail(error)
-                await asyncio.to_thread(self._unmark, vouched())
+                await asyncio.to_thread(unmark, self.ground, vouched())
                 self._settle()
                 return None
             if taken is None:
                 return None
             ready = vouched()
-            pending = self._put(taken, _label(ready.label if ready is not None else label))
-            await asyncio.to_thread(self._unmark, ready)
+            whole_ns = ready.changed_ns if ready is not None else taken.scan.newest_ns
+            whole_s = taken.taken_s if called else boot_of(whole_ns, taken.taken_s)
+            pending = self._put(taken, label_of(ready.label if ready is not None else label), whole_s)
+            await asyncio.to_thread(unmark, self.ground, ready)
             self._settle()
         return pending
 
-    def _put(self, taken: Snapshot, label: str) -> _Pending:
-        """Have it sent, instead of one that still waits for that."""
-        if self._over:
-            taken.close()
-            raise NotSaved("the attempt has ended")
+    def _put(self, taken: Snapshot, label: str, whole_s: float) -> Pending:
+        pending = self._courier.put(taken, label, whole_s)
         if taken.scan.left_out and self._last is None:
             names = ", ".join(taken.scan.left_out[:3])
             logger.warning("%s: no part of its checkpoints, as no plain files: %s", self._whose.attempt, names)
         self._last, self._before = taken.scan, None
-        before = self._outbox
-        pending = _Pending(taken, label, before.outcome if before is not None else _Outcome())
-        if before is not None:
-            asyncio.get_running_loop().run_in_executor(None, before.snapshot.close)
-        self._outbox = pending
-        self._idle.clear()
-        self._to_send.set()
         return pending
 
     async def _copy(self, before: Callable[[Scan], bool]) -> Snapshot | None:
@@ -415,108 +327,18 @@ class Saver:
         """What was written last has to be a moment old, or a write within the same tick would not be seen."""
         await asyncio.sleep(snapshots.QUIET_S)
 
-    def _mark(self) -> None:
-        """Only a file that we have just made becomes the program's: one that it put there under this name may be a hard
-        link to somebody else's."""
-        directory = self.ground.open()
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            try:
-                fd = os.open(WANTED, flags, 0o644, dir_fd=directory)
-            except FileExistsError:
-                return
-            try:
-                if self._user:
-                    os.fchown(fd, self._user, self._user)
-            finally:
-                os.close(fd)
-        finally:
-            os.close(directory)
+    # ---- what became of it
 
-    def _unmark(self, ready: Ready | None) -> None:
-        """Nothing is wanted any more; and this `.ready`, unless the program has made another, is seen to."""
-        with contextlib.suppress(OSError, beneath.Unsafe):
-            directory = self.ground.open()
-            try:
-                beneath.remove_file(directory, WANTED)
-                if ready is not None:
-                    found = os.stat(READY, dir_fd=directory, follow_symlinks=False)
-                    if (found.st_ino, found.st_ctime_ns) == ready[:2]:
-                        beneath.remove_file(directory, READY)
-            finally:
-                os.close(directory)
-
-    # ---- sending
-
-    async def _send_forever(self) -> None:
-        while True:
-            await self._to_send.wait()
-            self._to_send.clear()
-            pending, self._outbox = self._outbox, None
-            if pending is None:
-                continue
-            self._sending = pending
-            try:
-                await self._publish(pending)
-            except Stale:
-                pending.outcome.tell(NotSaved("the attempt is not ours any more"))
-                raise
-            except (Refused, Changed, OSError, beneath.Unsafe) as error:
-                self._known = {}
-                self.problem = f"a checkpoint was not stored: {error}"
-                self._due_s = min(self._due_s, boot_s() + self._every_s())
-                self._last = None
-                logger.warning("%s: %s", self._whose.attempt, self.problem)
-                pending.outcome.tell(NotSaved(self.problem))
-            finally:
-                self._sending = None
-                await _close(pending.snapshot)
-            if self._outbox is None:
-                self._idle.set()
-
-    async def _publish(self, pending: _Pending) -> None:
-        taken = pending.snapshot
-        sent = await self._means.sending.send(self._whose, taken.parcels)
-        now_s = boot_s()
-        answer = await self._means.asking.checkpoint(
-            self._whose,
-            wire_data.CheckpointRequest(
-                rank=self._whose.rank,
-                token=self._whose.token,
-                manifest=taken.manifest,
-                sent=sent,
-                age_ms=int((now_s - taken.taken_s) * 1000),
-                cost_ms=int((now_s - taken.began_s) * 1000),
-                label=pending.label,
-            ),
-        )
+    def _is_saved(self, taken: Snapshot, next_ms: int | None) -> None:
         self._known, self.problem = taken.known, ""
-        self._due_s = boot_s() + answer.next_ms / 1000 if answer.next_ms is not None else math.inf
-        logger.info("checkpoint %d of %s: %d bytes, %d sent", answer.number, self._whose.attempt, taken.size, sent)
+        self._due_s = boot_s() + next_ms / 1000 if next_ms is not None else math.inf
         self._on_saved()
-        pending.outcome.tell(Saved(number=answer.number, size=taken.size, sent=sent))
 
-    def _give_up(self, error: Exception) -> None:
-        for pending in (self._outbox, self._sending):
-            if pending is not None:
-                pending.outcome.tell(error)
-        if self._outbox is not None:
-            self._outbox.snapshot.close()
-            self._outbox = None
-        self._idle.set()
-
-
-async def _close(snapshot: Snapshot) -> None:
-    """In a thread, also when we are cancelled before it began."""
-    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, snapshot.close))
+    def _is_not_stored(self, why: str) -> None:
+        self._known, self._last, self.problem = {}, None, why
+        self._due_s = min(self._due_s, boot_s() + self._every_s())
 
 
 def _put_away(copying: asyncio.Future[Snapshot | None]) -> None:
     if not copying.cancelled() and copying.exception() is None and (taken := copying.result()) is not None:
         taken.close()
-
-
-def _label(text: str) -> str:
-    """One line that may be shown."""
-    line = text.strip().partition("\n")[0]
-    return "".join(character for character in line if character.isprintable())[:LABEL_CHARS_MAX]

@@ -21,17 +21,19 @@ from coordinator import wire
 from coordinator.agent import channel, duties, grounds
 from coordinator.agent.asking import Asking, Stale, Whose
 from coordinator.agent.clock import boot_s
+from coordinator.agent.courier import Means, NotSaved, Saved
 from coordinator.agent.duties import Duties
 from coordinator.agent.grounds import Ground
 from coordinator.agent.held import RUNNING
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
+from coordinator.agent.marks import Ready
 from coordinator.agent.places import place_at
 from coordinator.agent.progress import Report
 from coordinator.agent.reporting import Reports
 from coordinator.agent.reports import exit_of
 from coordinator.agent.results import TEXT_CHARS_MAX, publish
-from coordinator.agent.saving import Means, NotSaved, Ready, Saved, Saver
+from coordinator.agent.saving import Saver
 from coordinator.agent.sending import Sending
 from coordinator.agent.spool import Spool
 from coordinator.agent.stall import StallClock

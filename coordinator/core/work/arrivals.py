@@ -14,7 +14,7 @@ from coordinator.core.queue.capacity import promote
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.tenants.quotas import room_again
-from coordinator.core.work.attempts import acknowledge, end_rank, revive, take_exit, take_phase, unanswered
+from coordinator.core.work.attempts import acknowledge, end_rank, last_ran_ms, revive, take_exit, take_phase, unanswered
 from coordinator.core.work.endings import rank_freed
 from coordinator.core.work.leases import held_by, home_of, may_revive, send_launch, send_stop
 from coordinator.core.work.live import NO_TOKEN, Attempt, is_live
@@ -100,6 +100,8 @@ def _refuse(hello: AgentHello, held: HeldAttempt, out: Decision) -> None:
 def _goes_on(state: ClusterState, attempt: Attempt, held: HeldAttempt, policy: Policy, out: Decision) -> Term | None:
     """The agent holds it under the current token. What was said while nobody listened is said again."""
     rank = held.rank
+    if held.phase == "uploading":
+        attempt.ended_by_ms.setdefault(rank, last_ran_ms(state, attempt, rank))
     attempt.renewed_ms[rank] = state.now_ms
     attempt.unseen_ms.pop(rank, None)
     attempt.shrinks.pop(rank, None)

@@ -449,20 +449,26 @@ def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by
 
 def lost_work_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
     """How much of what it did until its end no checkpoint has. None: it never began.
+def last_ran_ms(state: ClusterState, attempt: Attempt, rank: int) -> Ms:
+    """Until when a rank ran at most, as far as was heard of it."""
+    rank_ms = attempt.unseen_ms.get(rank, attempt.renewed_ms[rank]) + state.interval_ms
+    doubted_ms = attempt.row.doubted_at_ms
+    return min(rank_ms, state.now_ms, doubted_ms if doubted_ms is not None else rank_ms)
+
+
 
     The end of one that nobody saw end is that of its session: when it broke, or one interval after its last heartbeat.
     """
     began_ms = attempt.row.started_at_ms
     if began_ms is None:
         return None
-    ended_ms, doubted_ms = began_ms, attempt.row.doubted_at_ms
+    ended_ms = began_ms
     for rank, row in enumerate(attempt.row.ranks):
         if row.exit is not None and row.exit.ran_ms:
-            rank_ms = began_ms + row.exit.ran_ms
+            rank_ms = min(began_ms + row.exit.ran_ms, state.now_ms)
         else:
-            rank_ms = attempt.unseen_ms.get(rank, attempt.renewed_ms[rank]) + state.interval_ms
-            rank_ms = rank_ms if doubted_ms is None else min(rank_ms, doubted_ms)
-        ended_ms = max(ended_ms, min(rank_ms, state.now_ms))
+            rank_ms = attempt.ended_by_ms.get(rank) or last_ran_ms(state, attempt, rank)
+        ended_ms = max(ended_ms, rank_ms)
     task = state.work.task(attempt.row.task_id)
     return max(0, ended_ms - saved_to_ms(task.row if task is not None else None, began_ms))
 

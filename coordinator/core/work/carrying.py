@@ -56,6 +56,7 @@ def _carry_attempt(accounts: Accounts, before: Attempt | None, attempt: Attempt,
         attempt.granted_ms = now_ms
         return
     attempt.renewed_ms, attempt.unseen_ms = list(before.renewed_ms), dict(before.unseen_ms)
+    attempt.ended_by_ms = dict(before.ended_by_ms)
     attempt.terms_ms = [min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks]
     attempt.granted_ms = before.granted_ms
     attempt.told_ms, attempt.paced = before.told_ms, before.paced

@@ -54,6 +54,7 @@ class AttemptMemory(Struct, frozen=True, gc=False, kw_only=True):
     shrinks: tuple[tuple[int, int, Ms], ...]
     tenant: TenantName
     unseen: tuple[tuple[int, Ms], ...] = ()
+    ended_by: tuple[tuple[int, Ms], ...] = ()
     told_ms: Ms = 0
     paced: tuple[Ms, float] | None = None
 
@@ -158,6 +159,7 @@ def _attempt_memory(attempt: Attempt) -> AttemptMemory:
         shrinks=tuple((rank, seq, term) for rank, (seq, term) in sorted(attempt.shrinks.items())),
         tenant=attempt.tenant,
         unseen=tuple(sorted(attempt.unseen_ms.items())),
+        ended_by=tuple(sorted(attempt.ended_by_ms.items())),
         told_ms=attempt.told_ms,
         paced=attempt.paced,
     )
@@ -216,5 +218,5 @@ def _restore_attempt(attempt: Attempt, memory: AttemptMemory) -> None:
     attempt.renewed_ms, attempt.terms_ms = list(memory.renewed_ms), list(memory.terms_ms)
     attempt.stopping, attempt.silent, attempt.granted_ms = memory.stopping, set(memory.silent), memory.granted_ms
     attempt.shrinks = {rank: (seq, term) for rank, seq, term in memory.shrinks}
-    attempt.unseen_ms = dict(memory.unseen)
+    attempt.unseen_ms, attempt.ended_by_ms = dict(memory.unseen), dict(memory.ended_by)
     attempt.told_ms, attempt.paced = memory.told_ms, memory.paced

@@ -162,6 +162,8 @@ class Attempt(Struct, gc=False, kw_only=True):
     """By rank: when it was heard of last, where `renewed_ms` was moved by a stall or a start of ours. Who is lost is
     charged for no longer than that."""
     shrinks: dict[int, tuple[int, Ms]] = field(default_factory=dict)
+    ended_by_ms: dict[int, Ms] = field(default_factory=dict)
+    """By rank: no later than that it ran, of one whose agent came back with its end and has yet to tell it."""
     """By rank: the renewal (its seq) that told of a shorter term. It counts when the agent is known to have it."""
     planned: tuple[Ms, Ms] = (-1, 0)
     """From when it was reckoned and when it should have ended: kept by `freeing.planned_end_ms` while that is ahead."""

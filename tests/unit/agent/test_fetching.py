@@ -149,7 +149,7 @@ def test_when_one_gives_up_the_other_goes_on(tmp_path: Path) -> None:
 
 
 def test_bytes_that_are_something_else_are_never_given_out(tmp_path: Path) -> None:
-    """Asked for once more, then told to the coordinator; nothing is kept. What comes behind the last byte is cut off."""
+    """Asked for once more, then told to the coordinator; nothing is kept. What comes behind its end is cut off."""
 
     async def steps() -> None:
         async with fetching(tmp_path) as (side, fetcher):

@@ -13,8 +13,9 @@ import pytest
 
 from coordinator import wire_data
 from coordinator.agent.asking import Refused, Stale, Whose
+from coordinator.agent.courier import Means, NotSaved
 from coordinator.agent.grounds import Ground
-from coordinator.agent.saving import LOOK_AGAIN_S, Means, NotSaved, Saver
+from coordinator.agent.saving import LOOK_AGAIN_S, Saver
 from coordinator.agent.spool import Spool
 from coordinator.core.rows import LeaseToken
 from coordinator.core.work.launch_plan import CheckpointPlan
@@ -310,5 +311,35 @@ def test_what_was_vouched_for_is_saved_at_the_end(tmp_path: Path) -> None:
             rig.put(n="1", _ready="last")
             await rig.saver.last(by_itself=False, just_now=False)
             assert "last" == rig.head.taken[0].label
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("by_a_word", [True, False])
+def test_a_state_is_as_old_as_its_programs_word_or_its_last_write(
+    tmp_path: Path, by_a_word: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not as young as the copy: what was done in between is not in it, though a daemon that came back copies it now."""
+
+    async def go() -> None:
+        monkeypatch.setattr(Saver, "on_ready", lambda saver, ready: None)  # no daemon is there to see it
+        async with saving(tmp_path, explicit=by_a_word) as rig:
+            rig.put(n="1", **({"_ready": "step=1"} if by_a_word else {}))
+            await asyncio.sleep(0.5)
+            await rig.saver.last(by_itself=True, just_now=False)
+            assert 500 <= rig.head.taken[0].age_ms < 5_000
+
+    asyncio.run(go())
+
+
+def test_a_state_of_a_program_that_waits_is_as_young_as_its_copy(tmp_path: Path) -> None:
+    """It called, and does nothing meanwhile."""
+
+    async def go() -> None:
+        async with saving(tmp_path) as rig:
+            rig.put(n="1")
+            await asyncio.sleep(0.5)
+            await rig.saver.call("", wait=True)
+            assert rig.head.taken[0].age_ms < 450
 
     asyncio.run(go())

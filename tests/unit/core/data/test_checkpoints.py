@@ -8,7 +8,8 @@ from coordinator.core import commands, events
 from coordinator.core.data.answers import CheckpointTaken
 from coordinator.core.data.rows import CheckpointRow
 from coordinator.core.errors import Code
-from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.ids import Ms, ProviderId, attempt_of
+from coordinator.core.rows import EndCause
 from coordinator.core.work.jobspec import CheckpointRule, JobSpec, OnLost
 from tests.builders import START_MS, refusal, sent
 from tests.depot import Depot, digest_of, outcome
@@ -156,6 +157,27 @@ def test_what_broke_off_is_lost_up_to_that_moment() -> None:
             depot.back("a", empty=True, process="p2")
         depot.run_to(180)
         assert depot.attempt("1.0.0.1").lost_ms == 2_000
+
+
+def test_whoever_was_killed_and_came_back_within_its_lease_lost_what_it_did_until_then() -> None:
+    """Its last state is sent after the return, which is no life of its program: that ended when it was heard of last,
+    and a state of before counts as old as it is."""
+    for more in (True, False):
+        depot = Depot("a")
+        depot.submit(a_saver())
+        depot.run_to(100)
+        depot.save("1.0.0.1", "v1")
+        depot.at(103)
+        depot.breaks("a")
+        depot.at(106)
+        held = depot.agents["a"].held[attempt_of("1.0.0.1"), 0]
+        held.phase = "uploading"
+        depot.back("a", process="p2")
+        depot.run_to(120)
+        if more:
+            depot.save("1.0.0.1", "v2", age_ms=18_000)
+        depot.exits("1.0.0.1", cause=EndCause.AGENT, ran_ms=0)
+        assert depot.attempt("1.0.0.1").lost_ms == (1_000 if more else 3_000)
 
 
 def test_a_term_grows_with_what_is_unsaved() -> None:
