@@ -97,7 +97,7 @@ class Fleet:
 
     def __init__(self, *providers: str, policy: Policy | None = None) -> None:
         """Booted, with a join and an admin token, and `providers` enrolled."""
-        self.policy = policy if policy is not None else Policy()
+        self.policy = policy if policy is not None else Policy(verdict_wait_ms=0)
         self.now_ms: Ms = START_MS
         self.rows: dict[tuple[str, object], Row] = {row_key(row): row for row in (JOIN, ADMIN)}
         self.decisions: list[commands.Decision] = []

@@ -16,8 +16,10 @@ from coordinator.core.errors import CoordError
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, SessionId, TenantName
 from coordinator.core.rows import (
     AttemptRow,
+    AttemptState,
     AuditRow,
     EndReason,
+    ExitInfo,
     JobRow,
     LeaseToken,
     PoolRow,
@@ -28,6 +30,7 @@ from coordinator.core.rows import (
     TokenRow,
 )
 from coordinator.core.snapshot import ProviderView
+from coordinator.core.verdict.rows import PastVerdict
 from coordinator.core.work.jobspec import StepSpec
 
 # ---- writes
@@ -416,6 +419,28 @@ class Promised(Struct, frozen=True, gc=False, kw_only=True):
     started_at_ms: Ms
 
 
+class VerdictWanted(Struct, frozen=True, gc=False, kw_only=True):
+    """An attempt has ended: what did it die of? Answered by a VerdictGiven. Also told of every success that wrote
+    something, which needs no answer, and again after a start while a task still waits."""
+
+    attempt_id: AttemptId
+    tenant: TenantName
+    name: str
+    """Its job's."""
+    step: str
+    """Its step's name: the same job and step are the same program, as far as can be told."""
+    state: AttemptState
+    """COMPLETED, FAILED or LOST."""
+    exits: tuple[ExitInfo | None, ...]
+    """By rank, as far as they are known: with the final length of its streams. None: nobody saw it end."""
+    providers: tuple[ProviderId, ...]
+    """By rank."""
+    until_ms: Ms | None = None
+    """Its task waits for the answer until then. None: nobody waits."""
+    history: tuple[PastVerdict, ...] = ()
+    """Of earlier attempts of the task, then of others of its job; each oldest first, HISTORY_MAX at most."""
+
+
 class AttemptChanged(Struct, frozen=True, gc=False, kw_only=True):
     """An attempt began, changed or ended. `tenant` is its job's."""
 
@@ -448,6 +473,7 @@ Note = (
     | AttemptChanged
     | TenantChanged
     | Promised
+    | VerdictWanted
     | UploadGone
 )
 

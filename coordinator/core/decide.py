@@ -14,6 +14,8 @@ from coordinator.core.tenants import registry as tenants
 from coordinator.core.tenants import usage
 from coordinator.core.tenants.budgets import settle_accounts, write_accounts
 from coordinator.core.tenants.charging import turn_month
+from coordinator.core.verdict import settling
+from coordinator.core.verdict.events import VerdictGiven
 from coordinator.core.work import attempts, jobs
 from coordinator.core.work.transitions import write_touched
 
@@ -112,5 +114,7 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
             explain.on_preview(state, event, policy, out)
         case events.AgentRefused():
             attempts.on_refused(state, event, policy, out)
+        case VerdictGiven():
+            settling.on_given(state, event, policy, out)
         case _:
             on_data(state, event, policy, out)

@@ -25,6 +25,7 @@ from coordinator.core.rows import (
     StepRow,
     TaskRow,
 )
+from coordinator.core.verdict.events import VerdictGiven
 from coordinator.core.work.jobspec import JobSpec
 
 
@@ -444,5 +445,6 @@ AnyEvent = (
     | AttemptPhase
     | AttemptExited
     | AgentSaid
+    | VerdictGiven
     | DataEvent
 )

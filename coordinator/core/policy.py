@@ -133,6 +133,17 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     straggler_min_ms: Ms = 60_000
     """Nothing shorter is flagged."""
 
+    # ---- verdicts
+    verdict_wait_ms: Ms = 2_000
+    """How long a failed task waits for its verdict before the rules for exit codes decide; 0: not at all."""
+    avoid_ms: Ms = 6 * 3_600_000
+    """How long a task is not placed where its verdict sends it away from. Afterwards it counts as worse there, half as
+    much after each further so long."""
+    suspicion_half_ms: Ms = 24 * 3_600_000
+    """A verdict that blames a provider counts half as much after so long."""
+    suspicion_weight: float = 0.25
+    """The probability that a run fails on a provider that one fresh verdict of full confidence blames."""
+
     # ---- data
     blob_bytes_max: int = 1 << 42
     """Of one blob: 4 TiB."""

@@ -11,6 +11,7 @@ from coordinator.core.policy import Policy
 from coordinator.core.rows import AttemptState, Meta, MetaRow, OutageRow
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.charging import last_heard_ms
+from coordinator.core.verdict.asking import ask_again
 from coordinator.core.work.leases import lease_over_ms
 from coordinator.core.work.loading import look_at_all
 from coordinator.core.work.renewals import renew_all
@@ -64,6 +65,7 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
         state.work.accounts.changed(account)  # their alerts are told again, their budgets looked at
         account.share_at_ms = account.share_at_ms or state.now_ms  # without a row, its memory begins now
     _warn_again(state, out)
+    ask_again(state.work, out)
     look_at_all(state.work, state.now_ms + int(policy.suspect_after_intervals * state.interval_ms))
     say_alive(state, out)
 

@@ -38,6 +38,7 @@ from coordinator.core.ids import (
     TenantName,
     TokenId,
 )
+from coordinator.core.verdict.rows import Avoided, PastVerdict, SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import Isolation, JobSpec
 
 
@@ -501,6 +502,28 @@ class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     text: str = ""
 
 
+class Awaited(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
+    """A failure whose verdict is waited for, with all that the rules need when none comes."""
+
+    attempt: int
+    rank: int
+    """Whose end it was."""
+    exits: tuple[ExitInfo | None, ...]
+    providers: tuple[ProviderId, ...]
+    """By rank, both."""
+
+
+class Judged(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
+    """What verdicts made of a task."""
+
+    awaits: Awaited | None = None
+    """It waits for one, until `TaskRow.not_before_ms` at most."""
+    avoid: tuple[Avoided, ...] = ()
+    """Where it is not to go again; oldest first, AVOID_MAX at most."""
+    past: tuple[PastVerdict, ...] = ()
+    """Of its attempts since it was last run by hand; oldest first, PAST_MAX at most."""
+
+
 class TaskRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag_field="row", tag="task"):
     """A task that was launched at least once, or is about to be. Key: (`job_id`, `step`, `task`).
 
@@ -542,6 +565,8 @@ class TaskRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag_
     """Of the newest of them: the same one again is no other checkpoint."""
     checkpoint_cost_ms: Ms | None = None
     """What one costs: the mean of the last ones."""
+    judged: Judged | None = None
+    """None: no verdict ever concerned it. Goes with its end."""
 
     @property
     def task_id(self) -> TaskId:
@@ -639,7 +664,7 @@ class AuditRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag
     """`coord`, `agent:PROVIDER`, `token:ID`."""
     unblocked_by: str = ""
     """What it had waited for: `submit`, `step 12.0`, `slot 12.0.3.1` (an attempt that ended), `provider P`, `backoff`,
-    `limit`, `lease 12.0.7.1`."""
+    `limit`, `lease 12.0.7.1`, `verdict`."""
     tenant: str = ""
     job_id: JobId | None = None
     provider_id: ProviderId | None = None
@@ -662,6 +687,8 @@ Row = (
     | AttemptRow
     | AuditRow
     | DataRow
+    | VerdictRow
+    | SuspicionRow
 )
 
 
@@ -687,6 +714,8 @@ _KEYS: Mapping[type, tuple[str, Callable[[Any], object]]] = MappingProxyType({
     UploadRow: ("upload", attrgetter("upload_id")),
     OutputRow: ("output", attrgetter("job_id", "step", "task")),
     CheckpointRow: ("checkpoint", attrgetter("job_id", "step", "task", "number")),
+    VerdictRow: ("verdict", attrgetter("job_id", "step", "task", "attempt")),
+    SuspicionRow: ("suspicion", attrgetter("provider_id", "attempt")),
 })  # fmt: skip
 
 

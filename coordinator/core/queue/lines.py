@@ -112,6 +112,7 @@ def fit_task(work: Work, job: Job, step: Step, task: Task) -> None:
     """A task that is to be tried again, or whose attempt is in doubt, waits in line, or does not."""
     row = task.row
     again = not task.attempts and waits_again(step, row.task) and row.task_id not in work.wheel and has_room(step)
+    again = again and (row.judged is None or row.judged.awaits is None)
     waits = (again or task.wanted) and not task.cancelling and not job.row.cancelling and step.ready
     before, task.line = task.line, want_of_task(step, task) if waits else None
     _move(work, row.task_id, before, task.line)

@@ -185,6 +185,21 @@ class PastVerdict(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     progressed: bool
 
 
+def progressed(verdict: Verdict) -> bool:
+    """Whether the attempt did some of its work before it ended."""
+    return bool(verdict.progress.steps or verdict.progress.checkpoints)
+
+
+class Avoided(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
+    """A verdict sends a task away from a provider."""
+
+    provider_id: ProviderId
+    at_ms: Ms
+    until_ms: Ms
+    """Until then it is not placed there at all; not above `at_ms`: from the beginning it only counts as worse there."""
+    why: str
+
+
 class VerdictRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="verdict"):
     """Key: (`job_id`, `step`, `task`, `attempt`). Goes with the job's row."""
 
@@ -217,3 +232,9 @@ INCIDENTS_MAX = 32
 BENIGN_MAX = 16
 RANKS_MAX = 64
 AVOID_MAX = 16
+PAST_MAX = 8
+"""Verdicts that a task remembers of its own."""
+HISTORY_MAX = 16
+"""That a job remembers, and that a VerdictWanted tells."""
+SUSPICIONS_MAX = 16
+"""Of one provider: the newest."""

@@ -22,6 +22,7 @@ from coordinator.core.state import ClusterState
 from coordinator.core.tenants import metering
 from coordinator.core.tenants.account import hold_for, let_go
 from coordinator.core.tenants.charging import charge_exit, charge_lost
+from coordinator.core.verdict.asking import ask
 from coordinator.core.work.endings import end_task, rank_freed, stop, take_back
 from coordinator.core.work.leases import (
     drop_if_free,
@@ -405,6 +406,7 @@ def _unsuccessful(
         again(state, job, step, task, out, why=why, waits_for=f"lease {dotted(attempt.row.attempt_id)}")
         return
     _close(state, attempt, AttemptState.LOST, why, by, out)
+    ask(state.work, job, step, task, attempt, out)
     lost(state, job, step, task, attempt, why, policy, out)
 
 
@@ -447,8 +449,6 @@ def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by
     drop_if_free(state.work, attempt)
 
 
-def lost_work_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
-    """How much of what it did until its end no checkpoint has. None: it never began.
 def last_ran_ms(state: ClusterState, attempt: Attempt, rank: int) -> Ms:
     """Until when a rank ran at most, as far as was heard of it."""
     rank_ms = attempt.unseen_ms.get(rank, attempt.renewed_ms[rank]) + state.interval_ms
@@ -456,6 +456,8 @@ def last_ran_ms(state: ClusterState, attempt: Attempt, rank: int) -> Ms:
     return min(rank_ms, state.now_ms, doubted_ms if doubted_ms is not None else rank_ms)
 
 
+def lost_work_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
+    """How much of what it did until its end no checkpoint has. None: it never began.
 
     The end of one that nobody saw end is that of its session: when it broke, or one interval after its last heartbeat.
     """
@@ -475,6 +477,7 @@ def last_ran_ms(state: ClusterState, attempt: Attempt, rank: int) -> Ms:
 
 def _completed(state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, by: str, out: Decision) -> None:
     _close(state, attempt, AttemptState.COMPLETED, "", by, out)
+    ask(state.work, job, step, task, attempt, out)
     exit = attempt.row.ranks[0].exit
     assert exit is not None
     step.lasted_ms = [*step.lasted_ms[-(LASTED_MAX - 1) :], exit.ran_ms]
@@ -494,6 +497,7 @@ def give_up(state: ClusterState, attempt: Attempt, why: str, policy: Policy, out
     if attempt.row.outputs:
         withdraw_result(attempt, out)
     _close(state, attempt, AttemptState.LOST, why, "coord", out)
+    ask(state.work, job, step, task, attempt, out)
     lost(state, job, step, task, attempt, why, policy, out)
 
 

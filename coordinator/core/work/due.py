@@ -9,6 +9,7 @@ from coordinator.core.ids import JobId, Ms
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.budgets import look_at_due
+from coordinator.core.verdict.settling import overdue
 from coordinator.core.work.jobs import on_deadline
 from coordinator.core.work.loss import review
 from coordinator.core.work.retries import backoff_over, end_quarantines
@@ -34,7 +35,11 @@ def on_time(state: ClusterState, policy: Policy, out: Decision) -> None:
                 look_for_stragglers(state, JobId(job_id), step, policy, out)
             case (job_id, step, number):
                 task = work.task((JobId(job_id), step, number))
-                if task is not None:
+                if task is None:
+                    continue
+                if task.row.judged is not None and task.row.judged.awaits is not None:
+                    overdue(state, task, policy, out)
+                else:
                     backoff_over(state, task)
             case (job_id, step, number, attempt):
                 review(state, (JobId(job_id), step, number, attempt), policy, out)

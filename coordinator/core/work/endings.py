@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
+from msgspec.structs import replace
+
 from coordinator.core.commands import Calmed, Decision
 from coordinator.core.ids import Ms, ProviderId, dotted
 from coordinator.core.queue.lines import fit_fresh, fit_step, leave
@@ -112,6 +114,8 @@ def end_task(
     for other in list(task.attempts.values()):
         take_back(state, other, "not needed any more", out)
     task.wanted = False
+    if row.judged is not None:
+        task.row = replace(row, judged=None)
     leave(work, task)
     work.wheel.drop(row.task_id)
     at = bisect_left(step.retry, row.task)

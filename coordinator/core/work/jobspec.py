@@ -86,6 +86,17 @@ class OnLost(Struct, frozen=True, gc=False, kw_only=True):
     """Of `wait`."""
 
 
+class Heed(StrEnum):
+    """What the verdict on a failure is worth."""
+
+    OBEY = "obey"
+    """It decides whether and where the task is tried again."""
+    ADVISE = "advise"
+    """It is shown; the rules for exit codes decide."""
+    OFF = "off"
+    """None is asked for."""
+
+
 class RetryRule(Struct, frozen=True, gc=False, kw_only=True):
     """When a failure is tried again. Losses of a provider have a budget of their own."""
 
@@ -101,6 +112,8 @@ class RetryRule(Struct, frozen=True, gc=False, kw_only=True):
     """Causes that are not tried again, whatever `on` says."""
     elsewhere: bool = False
     """Never again on a provider where the task has failed."""
+    verdict: Heed = Heed.OBEY
+    """Of failures that neither `on` nor `never` decides."""
 
 
 class Input(Struct, frozen=True, gc=False, kw_only=True):

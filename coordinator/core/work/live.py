@@ -14,6 +14,7 @@ from coordinator.core.amounts import Ask, Share
 from coordinator.core.ids import AttemptId, Digest, JobId, Ms, PoolName, ProviderId, TaskId, TenantName
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, JobRow, LeaseToken, StepRow, TaskRow
 from coordinator.core.tenants.account import Accounts
+from coordinator.core.verdict.rows import PastVerdict
 from coordinator.core.wheel import Wheel
 from coordinator.core.work.jobspec import Arrangement, Isolation, JobSpec, StepSpec
 
@@ -161,9 +162,9 @@ class Attempt(Struct, gc=False, kw_only=True):
     unseen_ms: dict[int, Ms] = field(default_factory=dict)
     """By rank: when it was heard of last, where `renewed_ms` was moved by a stall or a start of ours. Who is lost is
     charged for no longer than that."""
-    shrinks: dict[int, tuple[int, Ms]] = field(default_factory=dict)
     ended_by_ms: dict[int, Ms] = field(default_factory=dict)
     """By rank: no later than that it ran, of one whose agent came back with its end and has yet to tell it."""
+    shrinks: dict[int, tuple[int, Ms]] = field(default_factory=dict)
     """By rank: the renewal (its seq) that told of a shorter term. It counts when the agent is known to have it."""
     planned: tuple[Ms, Ms] = (-1, 0)
     """From when it was reckoned and when it should have ended: kept by `freeing.planned_end_ms` while that is ahead."""
@@ -173,6 +174,15 @@ class Attempt(Struct, gc=False, kw_only=True):
     """Its first word of how far it is."""
     tenant: TenantName = TenantName("")
     """Its job's; empty when that had ended before the coordinator started."""
+
+
+class Asked(Struct, kw_only=True):
+    """A verdict that analytics was asked for."""
+
+    tenant: TenantName
+    providers: tuple[ProviderId, ...]
+    """By rank."""
+    answered: bool = False
 
 
 class Step(Struct, kw_only=True):
@@ -211,6 +221,8 @@ class Job(Struct, kw_only=True):
     """When its last retries were, as many as a storm needs. Memory only."""
     stormed: bool = False
     """A retry storm was reported. Memory only."""
+    past: list[PastVerdict] = field(default_factory=list)
+    """The last verdicts on its attempts. Memory only; each task remembers its own."""
 
 
 class Load(Struct, kw_only=True):
@@ -264,6 +276,8 @@ class Work:
         self.wheel: Wheel[tuple[int, ...]] = Wheel()
         """(job): its deadline. (job, step): the look for stragglers. TaskId: the end of a backoff. AttemptId: a look
         at its lease."""
+        self.asked: dict[AttemptId, Asked] = {}
+        """Verdicts that were asked for lately, asking.ASKED_MAX of them."""
         self.quarantined: dict[ProviderId, Ms] = {}
         """Until when."""
         self.looked_ms: Ms = 0

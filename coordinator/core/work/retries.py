@@ -19,12 +19,13 @@ from coordinator.core.ids import JobId, Ms, ProviderId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.feasible import could_ever
 from coordinator.core.queue.lines import fit_task
-from coordinator.core.rows import AttemptState, EndCause, ExitInfo, WorkState
+from coordinator.core.rows import AttemptState, Awaited, EndCause, ExitInfo, WorkState
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.tenants.metering import is_broke
+from coordinator.core.verdict.asking import ask, judged_of
 from coordinator.core.work.endings import end_task, take_back
-from coordinator.core.work.jobspec import RetryRule
+from coordinator.core.work.jobspec import Heed, RetryRule
 from coordinator.core.work.leases import grant, has_not_begun
 from coordinator.core.work.live import Attempt, Job, Step, Task
 from coordinator.core.work.transitions import move_task, put_task
@@ -171,33 +172,67 @@ def failed(
     policy: Policy,
     out: Decision,
 ) -> None:
-    """The program's own failure: charged to `retry.limit`."""
-    row, rule = task.row, step.spec.retry
-    cause, words, code = cause_of(exit), told(exit), exit_code_of(exit)
+    """The program's own failure: charged to `retry.limit`. What follows its verdict says, where it is waited for, else
+    the rules."""
+    row = task.row
     where = attempt.row.ranks[rank].provider_id
     failed_on = row.failed_on if where in row.failed_on else (*row.failed_on, where)
-    put_task(task, out, failures=row.failures + 1, failed_on=failed_on, exit_code=code)
-    row = task.row
+    put_task(task, out, failures=row.failures + 1, failed_on=failed_on, exit_code=exit_code_of(exit))
+    ended = Awaited(
+        attempt=attempt.row.attempt,
+        rank=rank,
+        exits=tuple(ranked.exit for ranked in attempt.row.ranks),
+        providers=tuple(ranked.provider_id for ranked in attempt.row.ranks),
+    )
+    if not _verdict_may_change(step, task, exit, policy):
+        ask(state.work, job, step, task, attempt, out)
+        by_rules(state, job, step, task, ended, policy, out)
+        return
+    ask(state.work, job, step, task, attempt, out, until_ms=state.now_ms + policy.verdict_wait_ms)
+    put_task(task, out, judged=replace(judged_of(task.row), awaits=ended))
+    why = f"{told(exit)} on {where}; its verdict is waited for"
+    again(state, job, step, task, out, why=why, waits_for="verdict", delay_ms=policy.verdict_wait_ms)
+
+
+def _verdict_may_change(step: Step, task: Task, exit: ExitInfo, policy: Policy) -> bool:
+    """Whether to wait for a verdict: the job's own rules do not decide, and there is a retry left to be decided on."""
+    rule, cause = step.spec.retry, cause_of(exit)
+    if rule.verdict is not Heed.OBEY or policy.verdict_wait_ms <= 0 or exit.cause is EndCause.START:
+        return False
+    ruled = bool(rule.on) or any(names(never, cause) for never in rule.never)
+    spent = task.row.failures > rule.limit or len(task.row.failed_on) >= policy.storm_providers
+    return not ruled and not spent
+
+
+def by_rules(
+    state: ClusterState, job: Job, step: Step, task: Task, ended: Awaited, policy: Policy, out: Decision
+) -> None:
+    """The rules for exit codes decide on this failure."""
+    row, rule = task.row, step.spec.retry
+    exit, where = ended.exits[ended.rank], ended.providers[ended.rank]
+    assert exit is not None
+    words, code = told(exit), exit_code_of(exit)
     blame_provider(state, where, job.row.job_id, policy, out)
-    refused = _no_more(state, job, step, task, cause, policy)
+    refused = no_more(state, job, step, task, cause_of(exit), policy)
     if refused:
         end_task(state, job, step, task, WorkState.FAILED, out, why=f"{words}; {refused}", exit_code=code)
         return
-    name = dotted(attempt.row.attempt_id)
-    delay_ms = backoff_ms(rule, row.failures, name, policy)
-    _count_retry(state, job, policy, out)
+    delay_ms = backoff_ms(rule, row.failures, dotted((*row.task_id, ended.attempt)), policy)
+    count_retry(state, job, policy, out)
     why = f"{words} on {where}; retry {row.failures} of {rule.limit} in {delay_ms / 1000:.1f} s"
     again(state, job, step, task, out, why=why, waits_for="backoff", delay_ms=delay_ms)
 
 
-def _no_more(state: ClusterState, job: Job, step: Step, task: Task, cause: str, policy: Policy) -> str:
-    """Why it is not tried again, or nothing."""
+def no_more(
+    state: ClusterState, job: Job, step: Step, task: Task, cause: str, policy: Policy, *, helps: bool = False
+) -> str:
+    """Why it is not tried again, or nothing. `helps`: its verdict says that a retry would."""
     row, rule = task.row, step.spec.retry
     if cause in ("exit:126", "exit:127", "start") and not rule.on and not any(names(n, cause) for n in rule.never):
         # What is to be run is missing there: the provider may be to blame.
         if not could_ever(state, step, policy, avoid=row.failed_on):
             return "no other provider could run it"
-    elif not may_help(rule, cause):
+    elif not helps and not may_help(rule, cause):
         return "a retry would not help" if not rule.on and not rule.never else "its rules do not retry that"
     if row.failures > rule.limit:
         used_up = "its one retry is" if rule.limit == 1 else f"all {rule.limit} retries are"
@@ -235,7 +270,7 @@ def unstaged(
         end_task(state, job, step, task, WorkState.FAILED, out, why=why, exit_code=EXIT_OF_INPUT)
         return
     delay_ms = backoff_ms(step.spec.retry, task.row.losses, dotted(attempt.row.attempt_id), policy)
-    _count_retry(state, job, policy, out)
+    count_retry(state, job, policy, out)
     why = f"{words} on {where}; tried again in {delay_ms / 1000:.1f} s"
     again(state, job, step, task, out, why=why, waits_for="backoff", delay_ms=delay_ms)
 
@@ -257,7 +292,7 @@ def lost(
         end_task(state, job, step, task, WorkState.FAILED, out, why=why)
         return
     if charged:
-        _count_retry(state, job, policy, out)
+        count_retry(state, job, policy, out)
     waits_for = f"lease {dotted(attempt.row.attempt_id)}"
     for other in task.attempts.values():
         if other.row.state is AttemptState.RESERVED and not is_broke(
@@ -268,7 +303,7 @@ def lost(
     again(state, job, step, task, out, why=f"waits for capacity: {why}", waits_for=waits_for)
 
 
-def _count_retry(state: ClusterState, job: Job, policy: Policy, out: Decision) -> None:
+def count_retry(state: ClusterState, job: Job, policy: Policy, out: Decision) -> None:
     """A job that is tried again and again is an alert."""
     now = state.now_ms
     job.retried_ms = [*job.retried_ms[-(policy.storm_failures - 1) :], now]

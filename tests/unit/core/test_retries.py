@@ -242,7 +242,7 @@ def test_a_task_is_a_straggler_against_its_expected_run_time() -> None:
 def test_a_node_on_which_one_array_fails_at_once_is_set_aside_when_it_runs_elsewhere(fails_elsewhere: bool) -> None:
     """Instant failures free their place at once: without this one bad node would eat the queue. Where the job fails on
     others too, it is the job."""
-    site = Site("a", "b", policy=Policy(quarantine_failures=3))
+    site = Site("a", "b", policy=Policy(quarantine_failures=3, verdict_wait_ms=0))
     site.submit(a_job(tasks=60, retry=RetryRule(delay_ms=3_600_000)))
     for turn in range(12):
         for name, code in (("b", int(fails_elsewhere and turn > 3)), ("a", int(turn > 3))):

@@ -1,0 +1,94 @@
+"""Asking analytics what an attempt died of, and remembering that it was asked."""
+
+from __future__ import annotations
+
+from coordinator.core.commands import Decision, VerdictWanted
+from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
+from coordinator.core.rows import AttemptState, ExitInfo, Judged, TaskRow
+from coordinator.core.verdict.rows import HISTORY_MAX, PastVerdict
+from coordinator.core.work.jobspec import Heed
+from coordinator.core.work.live import Asked, Attempt, Job, Step, Task, Work
+
+ASKED_MAX = 4_096
+"""Attempts whose verdict was asked for and that are remembered (about 1 MB)."""
+NOT_JUDGED = Judged()
+
+
+def judged_of(row: TaskRow) -> Judged:
+    """What verdicts made of it so far."""
+    return row.judged if row.judged is not None else NOT_JUDGED
+
+
+def ask(
+    work: Work, job: Job, step: Step, task: Task, attempt: Attempt, out: Decision, until_ms: Ms | None = None
+) -> None:
+    """Have the end of this attempt explained; its task waits for that until `until_ms`. A success that wrote nothing
+    has nothing to tell."""
+    if step.spec.retry.verdict is Heed.OFF:
+        return
+    row = attempt.row
+    exits = tuple(rank.exit for rank in row.ranks)
+    if row.state is AttemptState.COMPLETED:
+        if not any(exit is not None and exit.out_bytes + exit.err_bytes for exit in exits):
+            return
+    elif not any(rank.launched for rank in row.ranks):
+        return
+    providers = tuple(rank.provider_id for rank in row.ranks)
+    want(work, job, step, task, row.attempt_id, row.state, exits, providers, out, until_ms)
+
+
+def want(
+    work: Work,
+    job: Job,
+    step: Step,
+    task: Task,
+    attempt_id: AttemptId,
+    state: AttemptState,
+    exits: tuple[ExitInfo | None, ...],
+    providers: tuple[ProviderId, ...],
+    out: Decision,
+    until_ms: Ms | None,
+) -> None:
+    """Tell analytics, and remember it where an answer is expected."""
+    if state is not AttemptState.COMPLETED:
+        work.asked.pop(attempt_id, None)
+        work.asked[attempt_id] = Asked(tenant=job.row.tenant, providers=providers)
+        while len(work.asked) > ASKED_MAX:
+            del work.asked[next(iter(work.asked))]
+    out.notes.append(
+        VerdictWanted(
+            attempt_id=attempt_id,
+            tenant=TenantName(job.row.tenant),
+            name=job.row.name,
+            step=step.spec.name,
+            state=state,
+            exits=exits,
+            providers=providers,
+            until_ms=until_ms,
+            history=history(job, task),
+        )
+    )
+
+
+def history(job: Job, task: Task) -> tuple[PastVerdict, ...]:
+    """What came before: of the task, then of others of its job."""
+    past = judged_of(task.row).past
+    if not job.past:
+        return past
+    own = {one.attempt for one in past}
+    others = [one for one in job.past if one.attempt not in own]
+    return (*past, *others[-(HISTORY_MAX - len(past)) :])
+
+
+def ask_again(work: Work, out: Decision) -> None:
+    """After a start, for those who wait still: whoever was asked before has forgotten it. O(live tasks)."""
+    for job in work.jobs.values():
+        for step in job.steps:
+            for number in step.retry:
+                task = step.tasks[number]
+                awaited = task.row.judged.awaits if task.row.judged is not None else None
+                if awaited is not None:
+                    attempt_id = (*task.row.task_id, awaited.attempt)
+                    until_ms = task.row.not_before_ms
+                    exits, providers = awaited.exits, awaited.providers
+                    want(work, job, step, task, attempt_id, AttemptState.FAILED, exits, providers, out, until_ms)

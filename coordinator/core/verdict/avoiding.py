@@ -1,0 +1,44 @@
+"""Where a task is not to go again, as its verdicts say: first not at all, then less and less reluctantly."""
+
+from __future__ import annotations
+
+from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.policy import Policy
+from coordinator.core.verdict.rows import AVOID_MAX, Avoided
+
+ROUND_MS: Ms = 600_000
+"""Times in a shape are rounded up to it: tasks that left the same provider together want the same."""
+FADED = 4
+"""After so many further halvings an avoided provider is one like all others."""
+
+Shunned = tuple[tuple[ProviderId, Ms], ...]
+"""Providers, and until when each is not taken at all."""
+
+
+def with_avoided(
+    avoid: tuple[Avoided, ...], providers: tuple[ProviderId, ...], why: str, now_ms: Ms, policy: Policy
+) -> tuple[Avoided, ...]:
+    """These providers as well, from now; those that have faded are left out."""
+    kept = [
+        one for one in avoid if one.provider_id not in providers and weight(one.until_ms, now_ms, policy.avoid_ms) > 0.0
+    ]
+    more = [Avoided(provider_id=who, at_ms=now_ms, until_ms=now_ms + policy.avoid_ms, why=why) for who in providers]
+    return (*kept, *more)[-AVOID_MAX:]
+
+
+def hard_ones(avoid: tuple[Avoided, ...], now_ms: Ms) -> list[Avoided]:
+    """Those where it is not placed at all, oldest first."""
+    return [one for one in avoid if one.until_ms > now_ms]
+
+
+def shunned(avoid: tuple[Avoided, ...]) -> Shunned:
+    """The same as a shape has it."""
+    return tuple(sorted((one.provider_id, -(-one.until_ms // ROUND_MS) * ROUND_MS) for one in avoid))
+
+
+def weight(until_ms: Ms, at_ms: Ms, half_ms: Ms) -> float:
+    """1: not at all; from then on a half, halving; 0: faded."""
+    if at_ms < until_ms:
+        return 1.0
+    halvings = (at_ms - until_ms) / max(half_ms, 1)
+    return 0.5 ** (1.0 + halvings) if halvings < FADED else 0.0

@@ -1,0 +1,226 @@
+"""What follows from a verdict: its task stops, goes on here or elsewhere, or is left to the rules for exit codes.
+
+A verdict settles a task once, and only while the task waits for it: one of an older attempt, one that is late and one
+that is said twice are no orders. Budgets bound what a verdict may ask for.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from coordinator.core.commands import Decision, Put
+from coordinator.core.ids import AttemptId, JobId, ProviderId, dotted
+from coordinator.core.policy import Policy
+from coordinator.core.queue.feasible import could_ever
+from coordinator.core.rows import Awaited, WorkState
+from coordinator.core.state import ClusterState
+from coordinator.core.verdict.asking import judged_of
+from coordinator.core.verdict.avoiding import hard_ones, with_avoided
+from coordinator.core.verdict.events import VerdictGiven
+from coordinator.core.verdict.rows import (
+    HISTORY_MAX,
+    PAST_MAX,
+    Avoided,
+    Fault,
+    PastVerdict,
+    Recommendation,
+    Verdict,
+    VerdictRow,
+    progressed,
+)
+from coordinator.core.work.endings import end_task
+from coordinator.core.work.live import Job, Step, Task
+from coordinator.core.work.retries import (
+    again,
+    backoff_ms,
+    blame_provider,
+    by_rules,
+    cause_of,
+    count_retry,
+    exit_code_of,
+    no_more,
+    told,
+)
+from coordinator.core.work.transitions import put_task
+
+NOT_OF_THE_PLACE = (Fault.JOB, Fault.DATA, Fault.NOBODY)
+"""Whose failures say nothing against the provider that they came to pass on."""
+
+
+def on_given(state: ClusterState, event: VerdictGiven, policy: Policy, out: Decision) -> None:
+    """The answer of analytics. It is kept and shown whenever it comes; it counts for a task that still waits for it."""
+    work, attempt_id = state.work, event.attempt_id
+    asked = work.asked.get(attempt_id)
+    if (asked is not None and asked.answered) or attempt_id[0] >= work.next_job_id:
+        return
+    if asked is not None:
+        asked.answered = True
+    job, task = work.jobs.get(attempt_id[0]), work.task(attempt_id[:3])
+    waits = job is not None and task is not None and waits_for(task, attempt_id)
+    if event.verdict is not None:
+        keep(state, attempt_id, event.verdict, late=not waits, out=out)
+        if job is not None:
+            remember(job, task, attempt_id, event.verdict, asked.providers if asked is not None else (), out)
+    if job is not None and task is not None and waits:
+        settle(state, job, job.steps[attempt_id[1]], task, event.verdict, policy, out)
+
+
+def waits_for(task: Task, attempt_id: AttemptId) -> bool:
+    """Whether this task waits for the verdict on this attempt."""
+    awaited = judged_of(task.row).awaits
+    return awaited is not None and awaited.attempt == attempt_id[3]
+
+
+def overdue(state: ClusterState, task: Task, policy: Policy, out: Decision) -> None:
+    """Its verdict did not come in time: the rules decide, and it is kept when it comes."""
+    job = state.work.jobs[task.row.job_id]
+    settle(state, job, job.steps[task.row.step], task, None, policy, out)
+
+
+def keep(state: ClusterState, attempt_id: AttemptId, verdict: Verdict, *, late: bool, out: Decision) -> None:
+    job_id, step, task, attempt = attempt_id
+    row = VerdictRow(
+        job_id=JobId(job_id), step=step, task=task, attempt=attempt, at_ms=state.now_ms, late=late, verdict=verdict
+    )
+    out.writes.append(Put(row))
+
+
+def remember(
+    job: Job,
+    task: Task | None,
+    attempt_id: AttemptId,
+    verdict: Verdict,
+    providers: tuple[ProviderId, ...],
+    out: Decision,
+) -> None:
+    """For the attempts that come after it."""
+    name = dotted(attempt_id)
+    past = PastVerdict(
+        attempt=name,
+        cause=verdict.cause,
+        root=verdict.root,
+        provider_id=providers[0] if providers else ProviderId(""),
+        progressed=progressed(verdict),
+    )
+    job.past = [*(one for one in job.past if one.attempt != name), past][-HISTORY_MAX:]
+    if task is not None:
+        judged = judged_of(task.row)
+        own = (*(one for one in judged.past if one.attempt != name), past)
+        put_task(task, out, judged=replace(judged, past=own[-PAST_MAX:]))
+
+
+# ---- what becomes of the task
+
+
+def settle(
+    state: ClusterState, job: Job, step: Step, task: Task, verdict: Verdict | None, policy: Policy, out: Decision
+) -> None:
+    """It waits no longer."""
+    judged = judged_of(task.row)
+    awaited = judged.awaits
+    assert awaited is not None, f"{dotted(task.row.task_id)} waits for no verdict"
+    state.work.wheel.drop(task.row.task_id)
+    put_task(task, out, judged=replace(judged, awaits=None), not_before_ms=None)
+    if verdict is None or verdict.recommendation in (Recommendation.OK, Recommendation.UNKNOWN):
+        by_rules(state, job, step, task, awaited, policy, out)
+        return
+    if verdict.fault not in NOT_OF_THE_PLACE:
+        blame_provider(state, awaited.providers[awaited.rank], job.row.job_id, policy, out)
+    exit = awaited.exits[awaited.rank]
+    assert exit is not None
+    if verdict.recommendation is Recommendation.STOP:
+        refused = "it is not tried again"
+    else:
+        refused = no_more(state, job, step, task, cause_of(exit), policy, helps=True)
+    if refused:
+        why = f"{in_words(verdict, told(exit))}; {refused}"
+        end_task(state, job, step, task, WorkState.FAILED, out, why=why, exit_code=exit_code_of(exit))
+    elif verdict.recommendation is Recommendation.RESTART:
+        _again(state, job, step, task, awaited, verdict, "", policy, out)
+    else:
+        _elsewhere(state, job, step, task, awaited, verdict, policy, out)
+
+
+def _again(
+    state: ClusterState,
+    job: Job,
+    step: Step,
+    task: Task,
+    awaited: Awaited,
+    verdict: Verdict,
+    first: str,
+    policy: Policy,
+    out: Decision,
+) -> None:
+    """Behind a backoff, wherever it fits. `first`: what there is to be said before that."""
+    rule, failures = step.spec.retry, task.row.failures
+    exit, where = awaited.exits[awaited.rank], awaited.providers[awaited.rank]
+    assert exit is not None
+    delay_ms = backoff_ms(rule, failures, dotted((*task.row.task_id, awaited.attempt)), policy)
+    count_retry(state, job, policy, out)
+    why = (
+        f"{in_words(verdict, f'{told(exit)} on {where}')}; {first}retry {failures} of {rule.limit} "
+        f"in {delay_ms / 1000:.1f} s"
+    )
+    again(state, job, step, task, out, why=why, waits_for="backoff", delay_ms=delay_ms)
+
+
+def _elsewhere(
+    state: ClusterState,
+    job: Job,
+    step: Step,
+    task: Task,
+    awaited: Awaited,
+    verdict: Verdict,
+    policy: Policy,
+    out: Decision,
+) -> None:
+    """At once, away from where it was. Where that leaves nobody, the provider that was left first is taken again."""
+    suspects = suspects_of(verdict, awaited)
+    why = f"{verdict.cause.value}: {verdict.summary}"
+    judged = judged_of(task.row)
+    avoid = with_avoided(judged.avoid, suspects, why, state.now_ms, policy)
+    avoid, lifted = _lift(state, step, task, avoid, policy)
+    put_task(task, out, judged=replace(judged, avoid=avoid))
+    if any(who in lifted for who in suspects):
+        _again(
+            state, job, step, task, awaited, verdict, "no other provider could run it, so there again: ", policy, out
+        )
+        return
+    exit = awaited.exits[awaited.rank]
+    assert exit is not None
+    count_retry(state, job, policy, out)
+    back = f" ({', '.join(lifted)} may take it again: nobody else could)" if lifted else ""
+    words = in_words(verdict, f"{told(exit)} on {awaited.providers[awaited.rank]}")
+    failures, limit = task.row.failures, step.spec.retry.limit
+    why = f"{words}; retry {failures} of {limit}, not on {', '.join(suspects)}{back}"
+    again(state, job, step, task, out, why=why, waits_for="verdict")
+
+
+def _lift(
+    state: ClusterState, step: Step, task: Task, avoid: tuple[Avoided, ...], policy: Policy
+) -> tuple[tuple[Avoided, ...], list[ProviderId]]:
+    """Let providers be taken again, the one first that was left first, until somebody could run it."""
+    lifted: list[ProviderId] = []
+    others = (*task.row.unstaged_on, *(task.row.failed_on if step.spec.retry.elsewhere else ()))
+    while hard := hard_ones(avoid, state.now_ms):
+        if could_ever(state, step, policy, avoid=(*others, *(one.provider_id for one in hard))):
+            break
+        lifted.append(hard[0].provider_id)
+        avoid = tuple(replace(one, until_ms=state.now_ms) if one is hard[0] else one for one in avoid)
+    return avoid, lifted
+
+
+def suspects_of(verdict: Verdict, ended: Awaited) -> tuple[ProviderId, ...]:
+    """Those of the attempt's own providers that the verdict names; else the one whose rank failed. A log may name
+    anybody: who had no part in the attempt is not judged by it."""
+    named = tuple(dict.fromkeys(who for who in ended.providers if who in verdict.avoid_providers))
+    return named or (ended.providers[ended.rank],)
+
+
+def in_words(verdict: Verdict, ended: str) -> str:
+    """For people: how it ended, what that was, on which line that rests, what to do."""
+    line = next((one for one in verdict.evidence if one.line), None)
+    at = f" ({f'{line.source} ' if line.source else ''}line {line.line})" if line is not None else ""
+    advice = f"; {verdict.advice}" if verdict.advice else ""
+    return f"{ended}; {verdict.cause.value}: {verdict.summary}{at}{advice}"
