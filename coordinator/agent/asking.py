@@ -184,14 +184,17 @@ class Asking:
 
     @asynccontextmanager
     async def signed(
-        self, method: str, url: str, *, headers: Mapping[str, str] = {}, data: Any = None
+        self, method: str, url: str, *, headers: Mapping[str, str] = {}, data: Any = None, asks: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request, once, to a signed URL as an answer named it. Raises UNREACHABLE; any status is returned."""
+        """One request, once, to a signed URL as an answer named it. Raises UNREACHABLE; any status is returned.
+
+        `asks`: `data` is sent when the other side says that it may come; how long that takes is the caller's to bound.
+        """
         await self._aimed.wait()
         assert self._where is not None
         endpoint = self._where[0]
         async with self._request(
-            method, endpoint.url(url) if url.startswith("/") else url, headers=headers, data=data
+            method, endpoint.url(url) if url.startswith("/") else url, headers=headers, data=data, asks=asks
         ) as response:
             yield response
 
@@ -202,7 +205,7 @@ class Asking:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, url: str, *, headers: Mapping[str, str], data: Any
+        self, method: str, url: str, *, headers: Mapping[str, str], data: Any, asks: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._http is not None
         assert self._where is not None
@@ -213,6 +216,7 @@ class Asking:
             URL(url, encoded=True),  # as it was signed
             headers={"Accept-Encoding": "identity", **headers},
             data=data,
+            expect100=asks,
             ssl=await trust.for_aiohttp() if ours else True,
             allow_redirects=False,
         ) as response:

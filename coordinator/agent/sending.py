@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 import aiohttp
@@ -24,6 +25,10 @@ AT_ONCE = 4
 ASKED_AT_ONCE = 256
 """Blobs in one question for URLs: those at its end would expire before their turn, were there more."""
 PIECE_BYTES = 1 << 20
+ASKED_BYTES = 1 << 20
+"""From so many on the coordinator is asked before they are sent (`Expect`): while its disk is full, not one travels."""
+ASKED_S = 15.0
+"""Who says nothing to that for so long may not know the question: it is not asked again for that file."""
 _AGAIN = (403, 404, 409, 410)
 """The URL or the upload is over: another one is asked for, unless the code says that nothing may be sent any more."""
 _LATER = (408, 429, 500, 502, 503, 504, 507)
@@ -130,6 +135,9 @@ class _Transfer:
         self._known = True
         """What the coordinator has of it is known."""
         self._short = False
+        self._asks = True
+        self._question: asyncio.Timeout | None = None
+        """While it is open whether the bytes may come."""
         self._backoff = Backoff(CEILINGS_S, draw)
 
     async def run(self) -> bool:
@@ -139,21 +147,35 @@ class _Transfer:
             try:
                 if not self._known and not await self._look():
                     return False
-                async with self._asking.signed(
-                    "PUT", self._url, headers=self._headers(), data=self._pieces(self._offset)
-                ) as response:
+                async with self._put() as response:
                     if response.status == 201:
                         return True
                     wait_s = retry_after_s(response)
                     if not await self._goes_on(response):
                         return False
             except UNREACHABLE as error:
+                self._asks = self._asks and not isinstance(error, TimeoutError)
                 if self._short:
                     raise Changed(f"{self._parcel.digest[:12]} is shorter than it was") from None
                 self._asking.forget_certificate()
                 self._known = False
                 logger.debug("a transfer broke off: %s", str(error) or type(error).__name__)
             await asyncio.sleep(max(wait_s, 0.0 if self._known else self._backoff.next_s()))
+
+    @asynccontextmanager
+    async def _put(self) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send what is missing. TimeoutError: the question whether it may be sent was not answered."""
+        asks = self._asks and self._parcel.size - self._offset >= ASKED_BYTES
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(ASKED_S if asks else None) as self._question:
+                    sent = self._asking.signed(
+                        "PUT", self._url, headers=self._headers(), data=self._pieces(self._offset), asks=asks
+                    )
+                    response = await stack.enter_async_context(sent)
+            finally:
+                self._question = None
+            yield response
 
     async def _goes_on(self, response: aiohttp.ClientResponse) -> bool:
         """Whether this URL is still good, after an answer that is not the last."""
@@ -197,6 +219,8 @@ class _Transfer:
         return headers
 
     async def _pieces(self, offset: int) -> AsyncIterator[bytes]:
+        if self._question is not None:
+            self._question.reschedule(None)
         while offset < self._parcel.size:
             piece = await asyncio.to_thread(os.pread, self._fd, min(PIECE_BYTES, self._parcel.size - offset), offset)
             if not piece:

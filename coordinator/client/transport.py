@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from coordinator.api_types import RefusalEntry
+from coordinator.client.listening import ASKED_BYTES, Listening
 from coordinator.core.errors import Code, CoordError, Refusal
 
 Pieces = Callable[[], Iterator[bytes]]
@@ -211,9 +212,14 @@ class Transport:
             connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in headers.items():
                 connection.putheader(name, value)
-            connection.endheaders()
-            broken = self._send_body(connection, pieces)
-            response = connection.getresponse()
+            if int(headers.get("Content-Length", 0)) >= ASKED_BYTES and method == "PUT":
+                connection.putheader("Expect", "100-continue")
+                connection.endheaders()
+                broken, response = self._send_listening(Listening(connection, method), pieces)
+            else:
+                connection.endheaders()
+                broken = self._send_body(connection, pieces)
+                response = connection.getresponse()
             body = response.read()
         except _LOST:
             raise
@@ -237,6 +243,18 @@ class Transport:
         except (BrokenPipeError, ConnectionResetError):
             return True
         return False
+
+    def _send_listening(self, listening: Listening, pieces: Pieces | None) -> tuple[bool, http.client.HTTPResponse]:
+        """Whether the answer came before the end of the body, and the answer."""
+        broken = False
+        try:
+            broken = not listening.may_send() or not listening.send(pieces() if pieces is not None else iter(()))
+        except (BrokenPipeError, ConnectionResetError):
+            broken = True
+        except BaseException:
+            listening.close()
+            raise
+        return broken, listening.answer()
 
     def _connected(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._connection is None:

@@ -209,7 +209,8 @@ class _Crew:
         self._over = False
         self._failure: BaseException | None = None
         self._threads = [
-            threading.Thread(target=self._run, name=f"upload-{i}", daemon=True) for i in range(min(AT_ONCE, len(files)))
+            threading.Thread(target=self._run, name=f"upload-{i}", daemon=True)
+            for i in range(min(_at_once(files), len(files)))
         ]
 
     def work(self) -> None:

@@ -18,7 +18,7 @@ from coordinator.core.ids import TenantName
 from coordinator.core.rows import TokenRow
 from coordinator.service import measures, tenant_measures
 from coordinator.service import metrics as m
-from coordinator.service.api import door
+from coordinator.service.api import bodies, door
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.problems import SECURITY_HEADERS, from_aiohttp, problem_of, refusal, unexpected
@@ -45,7 +45,8 @@ def build_app(deps: ApiDeps) -> web.Application:
     app = web.Application(middlewares=[surface.middleware], client_max_size=deps.settings.body_bytes_max)
     app[ROUTES] = surface.table
     for route in surface.table:
-        app.router.add_route(route.method, route.pattern, surface.handler(route))
+        later = bodies.put_off if route.takes_bytes else None
+        app.router.add_route(route.method, route.pattern, surface.handler(route), expect_handler=later)
     app.on_response_prepare.append(_add_headers)
     app.on_shutdown.append(surface.streams.close)
     _measure(deps)
@@ -106,6 +107,8 @@ class _Surface:
         try:
             response = await self._answer(request, handler)
             status = response.status
+            if request.method == "PUT":
+                await bodies.let_go(request, response)
             return response
         finally:
             self._open -= 1
@@ -120,6 +123,8 @@ class _Surface:
             door.check_target(request)
             door.check_host(request, self._names)
             door.check_origin(request)
+            if request.method == "PUT":
+                bodies.check_expect(request)
             self._check_exists(request)
             return await handler(request)
         except CoordError as error:

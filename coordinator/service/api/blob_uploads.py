@@ -15,6 +15,7 @@ from coordinator.core.data.rows import BlobRow, UploadRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Digest, TenantName, TokenId, UploadId
 from coordinator.service import metrics as m
+from coordinator.service.api.bodies import go_on
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.problems import refusal
 from coordinator.service.api.query import NoQuery
@@ -143,6 +144,7 @@ async def receive_upload(call: Call[SignedQuery, NoBody]) -> web.StreamResponse:
                 if first != offset:
                     raise _bad_offset(first, offset)
                 if not data.publisher.is_placed(upload.upload_id):
+                    await go_on(request)
                     try:
                         offset = await data.receiver.take(request.content, upload, offset)
                     finally:

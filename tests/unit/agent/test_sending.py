@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from coordinator import wire_data
+from coordinator.agent import sending as agent_sending
 from coordinator.agent.asking import Asking, Refused, Stale, Whose
 from coordinator.agent.hashing import digest
 from coordinator.agent.sending import Changed, Parcel, Sending
@@ -48,6 +49,7 @@ class Head:
         self.under_way = self.most_under_way = 0
         self.on_ask: Answer = self._nothing
         self.on_put: Answer = self._nothing
+        self.says_go_on = True
         self.cut_at: list[int] = []
         """Break the connection when so much of an upload is there."""
 
@@ -70,6 +72,9 @@ class Head:
             )
         return web.Response(body=msgspec.json.encode(wire_data.UploadsAnswer(uploads=tuple(targets))))
 
+    async def expected(self, _request: web.Request) -> None:
+        """In place of aiohttp, which says `100 Continue` before anybody was asked."""
+
     async def look(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["digest"]
         return web.Response(headers={"Upload-Offset": str(len(self.parts.get(name, b"")))})
@@ -79,7 +84,13 @@ class Head:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
-            return await self.on_put(request) or await self._receive(request)
+            answer = await self.on_put(request)
+            if answer is not None:
+                return answer
+            if self.says_go_on and "Expect" in request.headers:
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0
+            return await self._receive(request)
         finally:
             self.under_way -= 1
 
@@ -116,7 +127,7 @@ async def sending(head: Head, at_once: int = 4) -> AsyncIterator[Sending]:
     app = web.Application(client_max_size=1 << 30)
     app.router.add_post("/v1/attempts/{attempt}/uploads", head.uploads)
     app.router.add_route("HEAD", "/up/{digest}", head.look)
-    app.router.add_put("/up/{digest}", head.put)
+    app.router.add_put("/up/{digest}", head.put, expect_handler=head.expected)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -191,6 +202,35 @@ def test_a_url_that_is_over_is_asked_for_again(tmp_path: Path) -> None:
     head.on_put = refuse
     assert 5 == send(head, [parcel(tmp_path, b"bytes")])
     assert (4, 4) == (head.asked, head.puts)
+
+
+def test_while_the_disk_over_there_is_full_no_byte_of_a_large_file_travels(tmp_path: Path) -> None:
+    """It is asked before it is sent; when there is room it travels once."""
+    head, refused = Head(), 0
+
+    async def refuse(_request: web.Request) -> web.StreamResponse | None:
+        nonlocal refused
+        refused += 1
+        return problem(507, "store_full", Connection="close") if refused <= 3 else None
+
+    async def run() -> int:
+        async with sending(head) as sender:
+            await sender.send(WHOSE, [parcel(tmp_path, os.urandom(20_000_000))])
+            return sender.sent_bytes
+
+    head.on_put = refuse
+    assert (20_000_000, 20_000_000) == (asyncio.run(run()), head.received)
+
+
+def test_who_says_nothing_to_the_question_is_sent_the_file_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not everything between an agent and its coordinator knows it."""
+    monkeypatch.setattr(agent_sending, "ASKED_S", 0.1)
+    head = Head()
+    head.says_go_on = False
+    assert 3_000_000 == send(head, [parcel(tmp_path, os.urandom(3_000_000))])
+    assert (2, 3_000_000) == (head.puts, head.received)
 
 
 def test_what_passes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

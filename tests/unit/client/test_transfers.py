@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,11 +16,14 @@ from typing import TypeVar
 import pytest
 from blake3 import blake3
 
-from coordinator.client import Client, patience
+from coordinator.client import Client, listening, patience
+from coordinator.client.transport import Transport
 from coordinator.client.uploads import LocalFile
 from coordinator.core.errors import Code, CoordError
 from coordinator.service.data.settings import DataSettings
 from tests.unit.api.rig import ADMIN, Rig, served
+from tests.unit.api.test_client import certificate
+from tests.unit.api.worked import eventually
 
 T = TypeVar("T")
 MIB = 1 << 20
@@ -67,6 +71,7 @@ class Proxy:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.carried = 0
         """Bytes in that direction, over all connections."""
+        self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -78,6 +83,7 @@ class Proxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            self.connections += 1
             far = socket.create_connection(self._behind)
             left = [self._cuts.pop(0) if self._cuts else 1 << 60]
             for out, back, counted in ((near, far, not self._down), (far, near, self._down)):
@@ -163,6 +169,19 @@ def test_only_what_is_missing_travels_and_several_files_do_at_once(tmp_path: Pat
         assert 0 == client.artifacts.show(digests[0]).size
 
     served(with_client(use))
+
+
+@pytest.mark.parametrize(("size", "least", "most"), [(1_000, 5, 16), (MIB, 1, 4)])
+def test_small_files_go_sixteen_at_a_time_and_large_ones_four(tmp_path: Path, size: int, least: int, most: int) -> None:
+    """Each small one waits for a disk over there; more large ones go no faster over one link."""
+    files = [a_file(tmp_path / f"{i}", os.urandom(size)) for i in range(100 if size < MIB else 12)]
+
+    async def test(rig: Rig) -> None:
+        with proxied(rig.url, []) as proxy, Client(proxy.url, ADMIN) as client:
+            await off(lambda: client.artifacts.uploads.send_all(files))
+            assert least <= proxy.connections <= most, proxy.connections
+
+    served(test)
 
 
 def test_an_upload_that_is_cut_again_and_again_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -321,6 +340,92 @@ def test_what_passes_is_waited_for_and_what_does_not_is_raised(tmp_path: Path, m
         assert Code.NOT_FOUND is caught.value.code
 
     served(with_client(use), data_settings=DataSettings(transfers_max=1, transfers_per_tenant_max=1))
+
+
+@pytest.mark.parametrize("begun", [0, 8 * MIB])
+def test_a_disk_that_is_full_over_there_costs_no_transfer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: int
+) -> None:
+    """Full at first: nothing but questions travels. Filling up under way: what two sockets hold more than arrived."""
+    file = a_file(tmp_path / "big", os.urandom(96 * MIB))
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.0)
+    full = CoordError(Code.STORE_FULL, "no room", "make some")
+
+    async def test(rig: Rig) -> None:
+        files, meters = rig.store.blob_files, rig.deps.data.meters
+        with proxied(rig.url, []) as proxy, Client(proxy.url, ADMIN) as client:
+            files.fault = None if begun else full
+            sending = asyncio.create_task(off(lambda: client.artifacts.uploads.send(file)))
+            await eventually(lambda: meters.ingress_total >= begun, "bytes arrive")
+            files.fault, before = full, meters.ingress_total
+            with pytest.raises(CoordError) as caught:
+                await sending
+            assert Code.STORE_FULL is caught.value.code
+            assert proxy.carried < (before + 24 * MIB if begun else 4_096), proxy.carried
+            files.fault = None
+            await off(lambda: client.artifacts.uploads.send(file))
+            assert set() == await off(lambda: client.artifacts.uploads.missing([file.digest]))
+
+    served(test)
+
+
+def test_who_never_heard_of_the_question_is_sent_the_body_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some servers and proxies do not answer `Expect`: the body follows after a while."""
+    monkeypatch.setattr(listening, "PATIENCE_S", 0.2)
+    got: list[int] = []
+
+    def serve(listener: socket.socket) -> None:
+        near, _ = listener.accept()
+        with near, near.makefile("rb") as read:
+            length = 0
+            while line := read.readline().strip():
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+            got.append(len(read.read(length)))
+            near.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        transport = Transport(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        head = {"Content-Length": str(2 * MIB)}
+        answer = transport.signed("PUT", "/somewhere", head, lambda: iter((bytes(MIB), bytes(MIB))), 10)
+        transport.close()
+        server.join()
+    assert (201, [2 * MIB]) == (answer.status, got)
+
+
+@pytest.mark.parametrize("after", [0, MIB])
+def test_an_early_answer_is_heard_through_tls_too(tmp_path: Path, after: int) -> None:
+    """Before the body or in the middle of it; records that are TLS's own (tickets) are taken for no answer."""
+    pem, key, _ = certificate(tmp_path, "ours")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem, key)
+    got: list[int] = []
+
+    def serve(listener: socket.socket) -> None:
+        plain, _ = listener.accept()
+        with context.wrap_socket(plain, server_side=True) as near, near.makefile("rb") as read:
+            while read.readline().strip():
+                pass
+            if after:
+                near.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                read.read(after)
+            near.sendall(b"HTTP/1.1 507 Full\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            got.append(after + len(read.read()))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        transport = Transport(f"https://127.0.0.1:{listener.getsockname()[1]}", ca=pem)
+        pieces = [bytes(MIB)] * 64
+        answer = transport.signed("PUT", "/there", {"Content-Length": str(64 * MIB)}, lambda: iter(pieces), 10)
+        transport.close()
+        server.join()
+    assert 507 == answer.status
+    assert got[0] == 0 if not after else got[0] < 24 * MIB, got
 
 
 def test_who_waits_long_is_told_once_for_what(
