@@ -5,9 +5,20 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct
 
+from coordinator.core.commands import VerdictWanted
 from coordinator.core.events import Curve, ProviderFigures
 from coordinator.core.ids import Ms
-from coordinator.ports import AskAvailability, AskBacktest, AskFeatures, AskForecast, AskNetwork, AskReliability
+from coordinator.ports import (
+    AskAvailability,
+    AskBacktest,
+    AskFeatures,
+    AskForecast,
+    AskNetwork,
+    AskReliability,
+    Followable,
+    FollowerFigures,
+    Judged,
+)
 
 HEADER_BYTES = 4
 FRAME_BYTES_MAX = 128 * 1024 * 1024
@@ -38,7 +49,19 @@ class Ping(Struct, frozen=True, tag="ping"):
     """Say at once that you are there, whatever you are doing; answered by Pong."""
 
 
-ToWorker = Ask | Refresh | Ping
+class Follow(Struct, frozen=True, tag="follow"):
+    """These attempts run; it replaces what was said before."""
+
+    running: tuple[Followable, ...]
+
+
+class Judge(Struct, frozen=True, tag="judge"):
+    """An attempt has ended; answered by a Verdicts, at times by a second one that corrects it."""
+
+    wanted: VerdictWanted
+
+
+ToWorker = Ask | Refresh | Ping | Follow | Judge
 
 
 # ---- to the parent
@@ -91,7 +114,19 @@ class FiguresPart(Struct, frozen=True, tag="figures_part"):
     last: bool
 
 
-ToParent = Answered | Refused | Done | Pong | FiguresHead | FiguresPart
+class Verdicts(Struct, frozen=True, tag="verdicts"):
+    """What attempts died of."""
+
+    judged: tuple[Judged, ...]
+
+
+class Following(Struct, frozen=True, tag="following"):
+    """How following logs goes."""
+
+    figures: FollowerFigures
+
+
+ToParent = Answered | Refused | Done | Pong | FiguresHead | FiguresPart | Verdicts | Following
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

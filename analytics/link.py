@@ -1,7 +1,7 @@
 """The coordinator's side of analytics: starts and watches the worker, asks it, and remembers what it said.
 
-Implements `ports.Analytics`. The worker's death costs fresh figures and nothing else: remembered answers are
-served with the time they were computed at until a new worker is up.
+Implements `ports.Analytics` and `ports.Attribution`. The worker's death costs fresh figures and nothing else:
+remembered answers are served with the time they were computed at until a new worker is up.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import os
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from analytics import sqlbox
+from analytics.attribution.following.settings import AttributionSettings
 from analytics.framing import (
     FRAME_BYTES_MAX,
     HEADER_BYTES,
@@ -27,20 +28,34 @@ from analytics.framing import (
     Done,
     FiguresHead,
     FiguresPart,
+    Follow,
+    Following,
+    Judge,
     Ping,
     Pong,
     Refresh,
     Refused,
     ToParent,
     ToWorker,
+    Verdicts,
     encode,
     for_parent,
 )
 from analytics.watch import Watch
+from coordinator.core.commands import VerdictWanted
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import FiguresPublished, ProviderFigures
 from coordinator.core.ids import Ms
-from coordinator.ports import AnalyticsHealth, Answer, AnyQuestion, AskBacktest, AskSql, Clock
+from coordinator.ports import (
+    AnalyticsHealth,
+    Answer,
+    AnyQuestion,
+    AskBacktest,
+    AskSql,
+    Clock,
+    Followable,
+    Hearer,
+)
 from store.layout import DataDir
 
 
@@ -88,6 +103,7 @@ class WorkerLink:
         *,
         clock: Clock | None = None,
         lost_after_ms: Ms = 30_000,
+        attribution: AttributionSettings = AttributionSettings(),  # noqa: B008 frozen
     ) -> None:
         """`on_figures` is called in the loop with each publication; it must not block or raise.
 
@@ -99,6 +115,8 @@ class WorkerLink:
         self._settings = settings
         self._clock = clock
         self._lost_after_ms = lost_after_ms
+        self._attribution = attribution
+        self._hearer: Hearer | None = None
         self._child: asyncio.subprocess.Process | None = None
         self._up = asyncio.Event()
         self._pending: dict[int, asyncio.Future[Answer]] = {}
@@ -159,6 +177,24 @@ class WorkerLink:
         """Of the worker, for `coord doctor` and tests; None when there is none."""
         return self._child.pid if self._child is not None else None
 
+    # ---- ports.Attribution
+
+    def hear(self, hearer: Hearer) -> None:
+        self._hearer = hearer
+
+    def follow(self, running: Sequence[Followable]) -> bool:
+        return self._told(Follow(tuple(running)))
+
+    def judge(self, wanted: VerdictWanted) -> bool:
+        return self._told(Judge(wanted))
+
+    def _told(self, message: ToWorker) -> bool:
+        child = self._child
+        if child is None or child.stdin is None or child.stdin.is_closing():
+            return False
+        child.stdin.write(encode(message))
+        return True
+
     # ---- the life of workers
 
     async def run(self) -> None:
@@ -187,6 +223,7 @@ class WorkerLink:
                 *(sys.executable, "-P", "-m", "analytics.worker", "--data", str(self._data.path)),
                 *("--memory", s.memory, "--threads", str(s.threads), "--nice", str(s.nice)),
                 *("--lost-after-ms", str(self._lost_after_ms), *self._clock_arguments()),
+                *("--attribution", msgspec.json.encode(self._attribution).decode()),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -196,6 +233,8 @@ class WorkerLink:
             self._last_error = f"the worker could not be started: {error}"
             return
         self._child = child
+        if self._hearer is not None:
+            self._hearer.began()
         assert child.stdout is not None and child.stderr is not None
         said: deque[str] = deque(maxlen=ERROR_LINES)
         watch = Watch(s.ping_s, s.silent_s, max(s.stuck_s, s.backtest_timeout_s))
@@ -262,6 +301,11 @@ class WorkerLink:
                     waiting = self._pending.pop(n, None)
                     if waiting is not None and not waiting.done():
                         waiting.set_exception(CoordError(Code(code), text_of, hint))
+                case Verdicts(judged=judged) if self._hearer is not None:
+                    for one in judged:
+                        self._hearer.judged(one)
+                case Following(figures=figures) if self._hearer is not None:
+                    self._hearer.figures(figures)
                 case FiguresHead():
                     head, providers = message, []
                 case FiguresPart(providers=some, last=last):

@@ -21,6 +21,8 @@ from typing import BinaryIO
 import duckdb
 import msgspec
 
+from analytics.attribution.following.settings import AttributionSettings
+from analytics.attribution.following.thread import FollowerThread
 from analytics.figures import Figures
 from analytics.framing import (
     CHUNK_PROVIDERS,
@@ -31,6 +33,8 @@ from analytics.framing import (
     Done,
     FiguresHead,
     FiguresPart,
+    Follow,
+    Judge,
     Ping,
     Pong,
     Refresh,
@@ -227,7 +231,7 @@ class Worker:
             os._exit(1)
 
 
-def listen(source: BinaryIO, inbox: Inbox, voice: Voice) -> None:
+def listen(source: BinaryIO, inbox: Inbox, voice: Voice, follower: FollowerThread | None = None) -> None:
     """Read questions until the input ends; then the process ends, whatever it is doing. Pings are answered here."""
     while len(header := source.read(HEADER_BYTES)) == HEADER_BYTES:
         body = source.read(int.from_bytes(header, "little"))
@@ -238,6 +242,10 @@ def listen(source: BinaryIO, inbox: Inbox, voice: Voice) -> None:
             break
         if isinstance(message, Ping):
             voice.say(Pong(inbox.reading.at, inbox.slow.at))
+            continue
+        if isinstance(message, Follow | Judge):
+            if follower is not None:
+                follower.put(message)
             continue
         try:
             inbox.questions.put_nowait(message)
@@ -264,6 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--boot-at-ms", type=int, help="the machine's boot on the coordinator's clock; the wall clock's without"
     )
+    parser.add_argument("--attribution", default="{}", help="settings of following logs, as JSON")
     given = parser.parse_args(arguments)
     # Frames own the real standard output: a stray print must not become one.
     out = os.fdopen(os.dup(1), "wb")
@@ -272,14 +281,21 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     data = DataDir(given.data)
     voice, inbox = Voice(out), Inbox()
-    threading.Thread(target=listen, args=(sys.stdin.buffer, inbox, voice), name="listen", daemon=True).start()
+    now_ms = clock_of(given.boot_at_ms)
+    attribution = msgspec.json.decode(given.attribution, type=AttributionSettings)
+    # Before anything that takes long: a task may wait for its verdict.
+    follower = FollowerThread(data, attribution, voice.say, now_ms) if attribution.enabled else None
+    if follower is not None:
+        follower.start()
+    listener = (sys.stdin.buffer, inbox, voice, follower)
+    threading.Thread(target=listen, args=listener, name="listen", daemon=True).start()
     room = Room(
         data.warehouse,
         data.views,
         TruthReader(given.data),
         given.memory,
         given.threads,
-        now_ms=clock_of(given.boot_at_ms),
+        now_ms=now_ms,
         lost_after_ms=given.lost_after_ms,
     )
     Worker(room, voice, inbox).run()

@@ -12,11 +12,14 @@ import logging
 import os
 import resource
 import secrets
+from pathlib import Path
 from typing import NamedTuple
 
 import uvloop
 from msgspec.structs import replace
 
+from analytics.attribution.engine import Rules
+from analytics.attribution.following.settings import AttributionSettings
 from analytics.link import LinkSettings as AnalyticsSettings
 from analytics.link import WorkerLink
 from cli import exits, logs
@@ -56,6 +59,8 @@ from coordinator.service.relay.settings import RelaySettings
 from coordinator.service.server import Server, ServerSettings, check_address, key_fingerprint, tls_context
 from coordinator.service.tuning import tune_process
 from coordinator.service.upkeep import LoopLag, UpkeepSettings, keep_up
+from coordinator.service.verdict_measures import verdicts_source
+from coordinator.service.verdicts import Verdicts
 from coordinator.service.views import LiveViews
 from store.durable import DiskStore
 from store.layout import DataDir, write_private
@@ -105,6 +110,7 @@ class Plan(NamedTuple):
     upkeep: UpkeepSettings
     store: StoreSettings
     analytics: AnalyticsSettings
+    attribution: AttributionSettings
     alerts: AlertSettings
     receivers: tuple[Receiver, ...]
     """Of alerts."""
@@ -124,6 +130,9 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
     )
     tls_context(server)
     alerts = config.section("alerts", AlertSettings)
+    attribution = config.section("attribution", AttributionSettings)
+    if attribution.signatures:
+        Rules.load(Path(attribution.signatures))
     return Plan(
         serve=serve,
         server=server,
@@ -138,6 +147,7 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         upkeep=config.section("upkeep", UpkeepSettings),
         store=replace(config.section("store", StoreSettings), failpoint=config.secret("COORD_FAILPOINT") or ""),
         analytics=config.section("analytics", AnalyticsSettings),
+        attribution=attribution,
         alerts=alerts,
         receivers=receivers_of(alerts, os.environ),
         pin=key_fingerprint(serve.tls_cert) if serve.tls_cert else "",
@@ -240,6 +250,11 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         plan.analytics,
         clock=engine.clock,
         lost_after_ms=plan.policy.lost_ms(plan.policy.heartbeat_interval_ms),
+        attribution=plan.attribution,
+    )
+    followed = plan.attribution
+    verdicts = Verdicts(
+        *(analytics, views, engine.clock, engine.post), enabled=followed.enabled, active_max=followed.active_max
     )
     alerts = Alerts(engine.clock.now_ms)
     views.listen(alerts.on_note, commands.Warned, commands.Calmed)
@@ -247,6 +262,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     alerts.tell(delivery.on_change)
     metrics = Metrics()
     metrics.source(delivery_source(delivery))
+    metrics.source(verdicts_source(verdicts))
 
     def weight_of(tenant: str) -> float:
         row = engine.state.work.accounts.tenants.get(TenantName(tenant))
@@ -282,6 +298,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     group.create_task(relay.run(), name="relay")
     background = (
         group.create_task(analytics.run(), name="analytics"),
+        group.create_task(verdicts.run(), name="verdicts"),
         group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep, on_checked), name="upkeep"),
         group.create_task(lag.run(), name="loop lag"),
         group.create_task(delivery.run(), name="delivery"),

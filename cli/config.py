@@ -39,6 +39,7 @@ SECTIONS: dict[str, str] = {
     "alerts": "coordinator.service.delivery:AlertSettings",
     "store": "store.settings:StoreSettings",
     "analytics": "analytics.link:LinkSettings",
+    "attribution": "analytics.attribution.following.settings:AttributionSettings",
     "upkeep": "coordinator.service.upkeep:UpkeepSettings",
     "agent": "coordinator.agent.config:AgentConfig",
     "client": "cli.settings:ClientSettings",

@@ -96,6 +96,11 @@ class DataDir:
         return self.analytics / "views"
 
     @property
+    def attribution(self) -> Path:
+        """How far logs were followed: what is lost of it is made again from them."""
+        return self.path / "attribution"
+
+    @property
     def recorder(self) -> Path:
         return self.path / "recorder"
 

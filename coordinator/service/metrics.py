@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from coordinator import ports
+
 SERIES_MAX = 1_000
 OTHER = "other"
 TENANTS_MAX = 100
@@ -25,6 +27,9 @@ WAIT_S = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_20
 """Bounds of the seconds that a job may wait, or a planned start be wrong."""
 FLUSH_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Bounds of the seconds that a flush may take: heartbeats.FLUSH_BOUNDS_S, which counts by them."""
+
+VERDICT_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 30.0)
+"""Bounds of the seconds from an attempt's end to its verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +220,36 @@ BEATS_HOLDS = _counter("coord_heartbeats_holds_total", "Times that links were as
 ANALYTICS_UP = _gauge("coord_analytics_up", "1 while the analytics worker runs, else 0")
 ANALYTICS_RESTARTS = _counter("coord_analytics_restarts_total", "Times that the worker was started again")
 FIGURES_AGE = _gauge("coord_figures_age_seconds", "Age of the last published figures; absent before the first")
+
+VERDICTS = _counter(
+    "coord_verdicts_total", "Ended attempts by whether they have a verdict: given, or why not", "result"
+)
+VERDICTS_WAITING = _gauge("coord_verdicts_waiting", "Ended attempts whose verdict has not come yet")
+VERDICT_SECONDS = _histogram("coord_verdict_seconds", "From the end of an attempt to its verdict", VERDICT_S)
+VERDICTS_CORRECTED = _counter(
+    "coord_verdicts_corrected_total", "Verdicts that a later one replaced: the rest of a log, or a full pass over it"
+)
+LOGS_FOLLOWED = _gauge("coord_attribution_followed_logs", "Logs that are followed now, one a rank")
+FOLLOWS = _counter(
+    "coord_attribution_analyses_total",
+    "Of logs, by what became of them: started while their attempts ran, completed, failed, cancelled, unsupported",
+    "result",
+)
+FALLBACKS = _counter(
+    "coord_attribution_fallbacks_total", "Logs that had to be read when their attempts had ended, by reason", "reason"
+)
+REPLAYS = _counter("coord_attribution_replays_total", "Logs that were read again from the beginning, by why", "reason")
+CHECKS = _counter(
+    "coord_attribution_checks_total", "Verdicts compared with a full pass over their log: same or different", "result"
+)
+FOLLOWED_BYTES = _counter("coord_attribution_read_bytes_total", "Bytes of logs that were read for verdicts")
+FOLLOW_BUSY = _counter("coord_attribution_busy_seconds_total", "Time that reading and judging logs took")
+FOLLOW_SAVED = _counter(
+    "coord_attribution_saved_seconds_total", "The part of it before the attempts ended: verdicts came so much sooner"
+)
+LEFT_BYTES = _histogram(
+    "coord_attribution_left_bytes", "What was left to be read when an attempt had ended", ports.LEFT_BYTES
+)
 
 Source = Callable[["Metrics"], None]
 Labels = tuple[str, ...]

@@ -13,3 +13,5 @@ class VerdictGiven(Event, frozen=True, kw_only=True, tag="verdict_given"):
     attempt_id: AttemptId
     verdict: Verdict | None
     why_none: str = ""
+    remark: str = ""
+    """How it was made, where that was not as it should be: for people."""

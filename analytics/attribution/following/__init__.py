@@ -1,0 +1,1 @@
+"""Follows logs while they grow, so that only their end is left to be read when somebody asks."""

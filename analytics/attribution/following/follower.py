@@ -1,0 +1,339 @@
+"""Follows the logs of attempts that run, and says what those died of that have ended. Never decides anything.
+
+One thread calls `turn` again and again. A turn is a slice of work: of an attempt that has ended first, then of those
+that run, then of what was kept back to be checked. It reads files that others write, and costs whoever writes them
+nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from analytics.attribution.engine import Rules, canonical
+from analytics.attribution.following.attempt import FollowedAttempt, ranks_of
+from analytics.attribution.following.places import Places
+from analytics.attribution.following.settings import AttributionSettings
+from analytics.attribution.following.shelf import Shelf
+from analytics.attribution.following.stored import Gone
+from analytics.attribution.following.tally import Tally
+from analytics.attribution.following.usual import Usual
+from coordinator.core.commands import VerdictWanted
+from coordinator.core.ids import AttemptId, Ms, dotted
+from coordinator.core.rows import AttemptState
+from coordinator.core.verdict.rows import Verdict
+from coordinator.ports import Followable, FollowerFigures, Judged, program_name
+
+LOOK_S = 0.2
+"""Between two looks at logs that did not grow."""
+WAIT_S = 0.01
+"""The same while an attempt has ended and the end of its log is awaited."""
+WAITING_MAX = 4_096
+"""Ended attempts that wait for their verdict; the next one has none."""
+PATIENCE_MS: Ms = 1_500
+"""The end of a log is awaited so long where nobody says until when."""
+MARGIN_MS: Ms = 400
+"""An answer is given so long before the coordinator goes by exit codes alone."""
+REST_MS: Ms = 30_000
+"""A log whose end was not there in time is awaited so long still, to mend the verdict."""
+OPEN_MAX = 64
+"""Attempts whose end is read at a time."""
+GIVEN_UP_MAX = 1_024
+WHY_MAX = 300
+CHECKS_MAX = 16
+"""Verdicts that wait for their full pass; others are not compared."""
+SWEEP_S = 600.0
+STALE_S = 3_600.0
+"""A kept state that nobody asked for in so long goes."""
+USUAL_KEY = "usual"
+
+
+class _Question(NamedTuple):
+    wanted: VerdictWanted
+    attempt: FollowedAttempt
+    until_ms: Ms
+    remark: str
+    given: Verdict | None
+    """What was said when the end of its log was not there in time."""
+
+
+class _Check(NamedTuple):
+    wanted: VerdictWanted
+    attempt: FollowedAttempt
+    """With nothing read yet."""
+    upto: int
+    expected: str
+
+
+class Follower:
+    """See the module. `say` is told of every verdict; `now_ms` is the coordinator's clock. For one thread."""
+
+    def __init__(
+        self,
+        root: Path,
+        shelf: Shelf,
+        rules: Rules,
+        settings: AttributionSettings,
+        places: Places,
+        say: Callable[[Judged], None],
+        now_ms: Callable[[], Ms],
+    ) -> None:
+        self.tally = Tally()
+        self._root, self._shelf, self._rules, self._settings = root, shelf, rules, settings
+        self._places, self._say, self._now_ms = places, say, now_ms
+        self._usual = Usual()
+        self._running: dict[AttemptId, FollowedAttempt] = {}
+        self._questions: OrderedDict[AttemptId, _Question] = OrderedDict()
+        self._line: deque[VerdictWanted] = deque()
+        """Asked, and not begun."""
+        self._checks: deque[_Check] = deque()
+        self._given_up: OrderedDict[AttemptId, None] = OrderedDict()
+        """Following these failed."""
+        self._verdicts = 0
+        self._looked_s = self._swept_s = 0.0
+        kept = shelf.get(USUAL_KEY)
+        if kept is not None:
+            self._usual.restore(kept)
+
+    # ---- what is said to it
+
+    def follow(self, running: Sequence[Followable]) -> None:
+        """These run, the oldest first. Who is followed already keeps its place."""
+        named = {one.attempt_id for one in running}
+        for attempt_id in [key for key in self._running if key not in named]:
+            # It has ended, and is asked about in a moment, or nobody will: what was read of it is kept.
+            self._running[attempt_id].save(self._shelf)
+            self._leave(attempt_id)
+            self.tally.cancelled += 1
+        for attempt_id, ranks, program in running:
+            if attempt_id in self._running or attempt_id in self._questions or attempt_id in self._given_up:
+                continue
+            if self._places.take(ranks):
+                self._running[attempt_id] = self._begun(attempt_id, range(ranks), program)
+                self.tally.started += 1
+        self._looked_s = 0.0
+
+    def ask(self, wanted: VerdictWanted) -> None:
+        """What did it die of? Answered by one `say`, at times by a second one that corrects it."""
+        if wanted.attempt_id in self._questions:
+            return
+        if len(self._line) + len(self._questions) >= WAITING_MAX:
+            self.tally.fallbacks["capacity"] += 1
+            text = f"{WAITING_MAX} verdicts wait already"
+            self._say(Judged(attempt_id=wanted.attempt_id, verdict=None, why_none=text))
+            return
+        self._line.append(wanted)
+
+    def figures(self) -> FollowerFigures:
+        followed = sum(len(attempt.ranks) for attempt in self._running.values())
+        return self.tally.figures(followed, len(self._questions) + len(self._line))
+
+    # ---- the work
+
+    def turn(self) -> float | None:
+        """A slice of work. -> how long nothing is to be done: 0.0, there is more; None, until something is said."""
+        began = time.perf_counter()
+        try:
+            return self._turned()
+        finally:
+            self.tally.busy_s += time.perf_counter() - began
+
+    def _turned(self) -> float | None:
+        self._open()
+        if self._advance_questions():
+            return 0.0
+        now = time.monotonic()
+        if self._running and now - self._looked_s >= (0.0 if self._looked_s == 0.0 else LOOK_S):
+            if self._advance_running():
+                return 0.0
+            self._looked_s = now
+        if self._checks:
+            self._advance_check()
+            return 0.0
+        if now - self._swept_s >= SWEEP_S:
+            self._swept_s = now
+            self._shelf.sweep(STALE_S)
+        if self._questions:
+            return WAIT_S
+        return LOOK_S if self._running else None
+
+    # ---- attempts that have ended
+
+    def _open(self) -> None:
+        """Begin with those that wait in line, as many as may be under way."""
+        while self._line and len(self._questions) < OPEN_MAX:
+            wanted = self._line.popleft()
+            attempt = self._running.get(wanted.attempt_id)
+            remark = ""
+            if attempt is None:
+                ranks = ranks_of(wanted.exits, max(len(wanted.exits), len(wanted.providers)))
+                attempt = self._begun(wanted.attempt_id, ranks, program_of(wanted))
+                remark = self._fell_back(attempt)
+            else:
+                self._leave(wanted.attempt_id)
+                self.tally.saved_s += attempt.spent_s
+            self.tally.left(attempt.missing(wanted.exits))
+            until_ms = (wanted.until_ms or self._now_ms() + MARGIN_MS + PATIENCE_MS) - MARGIN_MS
+            self._questions[wanted.attempt_id] = _Question(wanted, attempt, until_ms, remark, None)
+
+    def _fell_back(self, attempt: FollowedAttempt) -> str:
+        """Count why nothing of it had been read before its end; what is to be said of that."""
+        if attempt.resumed:
+            return ""
+        if attempt.attempt_id in self._given_up:
+            self._given_up.pop(attempt.attempt_id)
+            self.tally.fallbacks["failed"] += 1
+            return "read at its end: following it had failed"
+        if self._places.taken + len(attempt.ranks) > self._places.count:
+            self.tally.fallbacks["capacity"] += 1
+            return f"read at its end: {self._places.taken} logs were followed already"
+        self.tally.fallbacks["stale" if attempt.replays() else "missing"] += 1
+        return ""
+
+    def _advance_questions(self) -> bool:
+        """Go on with one of them. -> whether anything was to be done."""
+        for attempt_id in list(self._questions):
+            question = self._questions[attempt_id]
+            self._questions.move_to_end(attempt_id)
+            try:
+                if self._went_on(question):
+                    return True
+            except Gone:
+                self._drop(question, "its log was removed", "cancelled")
+                return True
+            except Exception as error:  # of one log: the others are judged all the same, and it is said
+                sys.excepthook(*sys.exc_info())
+                self._drop(question, f"judging it failed: {error!r}"[:WHY_MAX], "failed")
+                return True
+        return False
+
+    def _went_on(self, question: _Question) -> bool:
+        wanted, attempt = question.wanted, question.attempt
+        read = attempt.advance()
+        self.tally.read_bytes += read
+        self._count_replays(attempt)
+        if read and not attempt.has(wanted.exits):
+            attempt.save(self._shelf)
+            if self._now_ms() < question.until_ms:
+                return True
+        if attempt.has(wanted.exits):
+            self._answer(question)
+            return True
+        if self._now_ms() < question.until_ms:
+            return False
+        if question.given is not None:
+            self._close(question)  # the end never came
+            return True
+        missing = attempt.missing(wanted.exits)
+        verdict = attempt.judge(wanted)
+        self._tell(wanted, verdict, _joined(question.remark, f"the last {missing} bytes of its log had not arrived"))
+        self._questions[wanted.attempt_id] = question._replace(given=verdict, until_ms=self._now_ms() + REST_MS)
+        return True
+
+    def _answer(self, question: _Question) -> None:
+        """All of its log was read."""
+        wanted, attempt, given = question.wanted, question.attempt, question.given
+        verdict = attempt.judge(wanted)
+        if given is None:
+            self._tell(wanted, verdict, question.remark)
+        elif canonical(given) != canonical(verdict):
+            self._tell(wanted, verdict, "the rest of its log came late", correction=True)
+        if wanted.state is AttemptState.COMPLETED:
+            self._usual.learn(program_of(wanted), attempt.fingerprints())
+            self._shelf.put(USUAL_KEY, self._usual.save())
+        self._verdicts += 1
+        if self._verdicts % self._settings.check_one_in == 0 and len(self._checks) < CHECKS_MAX:
+            self._checks.append(_Check(wanted, attempt.fresh(), attempt.read_bytes, canonical(verdict)))
+        self._close(question)
+
+    def _close(self, question: _Question) -> None:
+        del self._questions[question.wanted.attempt_id]
+        question.attempt.forget(self._shelf)
+
+    def _drop(self, question: _Question, why: str, counted: str) -> None:
+        setattr(self.tally, counted, getattr(self.tally, counted) + 1)
+        self._close(question)
+        if question.given is None:
+            self._say(Judged(attempt_id=question.wanted.attempt_id, verdict=None, why_none=why))
+
+    def _tell(self, wanted: VerdictWanted, verdict: Verdict, remark: str, *, correction: bool = False) -> None:
+        self.tally.completed += not correction
+        self._say(Judged(attempt_id=wanted.attempt_id, verdict=verdict, remark=remark, correction=correction))
+
+    # ---- attempts that run
+
+    def _begun(self, attempt_id: AttemptId, ranks: Sequence[int], program: str) -> FollowedAttempt:
+        attempt = FollowedAttempt(self._root, attempt_id, ranks, self._rules, self._usual.of(program))
+        attempt.restore(self._shelf)
+        return attempt
+
+    def _advance_running(self) -> bool:
+        """Read a slice of one of them. -> whether there was anything to read."""
+        for attempt_id in list(self._running):
+            attempt = self._running[attempt_id]
+            try:
+                read = attempt.advance()
+                attempt.save(self._shelf)
+            except Gone:
+                self.tally.cancelled += 1
+                self._leave(attempt_id)
+                continue
+            except Exception:  # of one log: it is read once more when its attempt has ended
+                sys.excepthook(*sys.exc_info())
+                self.tally.failed += 1
+                self._give_up(attempt)
+                self._leave(attempt_id)
+                continue
+            self.tally.read_bytes += read
+            self._count_replays(attempt)
+            if read:
+                self._running[attempt_id] = self._running.pop(attempt_id)  # the last in line now
+                return True
+        return False
+
+    def _give_up(self, attempt: FollowedAttempt) -> None:
+        attempt.forget(self._shelf)
+        self._given_up[attempt.attempt_id] = None
+        while len(self._given_up) > GIVEN_UP_MAX:
+            self._given_up.popitem(last=False)
+
+    def _count_replays(self, attempt: FollowedAttempt) -> None:
+        self.tally.replays.update(attempt.replays())
+
+    def _leave(self, attempt_id: AttemptId) -> None:
+        """Its place is free."""
+        self._places.free(len(self._running.pop(attempt_id).ranks))
+
+    # ---- one in N
+
+    def _advance_check(self) -> None:
+        """Go on with a full pass of an attempt that was judged, and compare when it is through."""
+        check = self._checks[0]
+        try:
+            if check.attempt.advance() and check.attempt.read_bytes < check.upto:
+                return
+            self._checks.popleft()
+            if check.attempt.read_bytes != check.upto:
+                return  # its log is another now
+            verdict = check.attempt.judge(check.wanted)
+        except Gone:
+            self._checks.popleft()
+            return
+        self.tally.checked += 1
+        if canonical(verdict) != check.expected:
+            self.tally.divergent += 1
+            sys.stderr.write(f"the verdict of {dotted(check.wanted.attempt_id)} differed from that of a full pass\n")
+            self._tell(check.wanted, verdict, "corrected by a full pass over its log", correction=True)
+
+
+def program_of(wanted: VerdictWanted) -> str:
+    """What the good runs of a program are kept under."""
+    return program_name(wanted.tenant, wanted.name, wanted.attempt_id)
+
+
+def _joined(first: str, second: str) -> str:
+    return f"{first}; {second}" if first else second
