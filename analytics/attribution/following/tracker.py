@@ -147,15 +147,14 @@ class Tracker:
         self.error = ""
         if self._boundary is not None:
             change = self._boundary.change(opened.fd, opened.status)
-            if change is Change.DOUBTFUL:
-                self._doubt(opened)
+            if change is Change.DOUBTFUL and not self._stands(opened.status):
                 return 0
             if change is Change.UNCHANGED:
                 self._boundary = self._boundary_now(opened.status)
                 self.state = TrackerState.READY_TO_COMPLETE
                 return 0
             if change is not Change.GROWN:
-                self._begin_anew(change.value)
+                self._begin_anew(Change.REWRITTEN if change is Change.DOUBTFUL else change)
         return self._read(opened, min(limit, opened.status.st_size - self._consumed))
 
     def _look(self) -> _Opened:
@@ -170,19 +169,15 @@ class Tracker:
         self._held = opened
         return opened
 
-    def _doubt(self, opened: _Opened) -> None:
-        """The time alone changed: a write that is on its way, or one in place that changed what nobody looked at. Seen
-        twice with the same time, it was the latter."""
-        assert self._boundary is not None
-        status = opened.status
-        if self._doubted == (status.st_size, status.st_mtime_ns):
-            self._begin_anew(Change.REWRITTEN.value)
-        else:
-            self._doubted = (status.st_size, status.st_mtime_ns)
+    def _stands(self, status: os.stat_result) -> bool:
+        """Whether a doubt was there at the last look too. The time alone changed: a write that is on its way, which has
+        gone on then, or one in place where nobody looked."""
+        before, self._doubted = self._doubted, (status.st_size, status.st_mtime_ns)
+        return before == self._doubted
 
-    def _begin_anew(self, why: str) -> None:
-        self.replays[why] += 1
-        self.why_replayed = why
+    def _begin_anew(self, why: Change) -> None:
+        self.replays[why.value] += 1
+        self.why_replayed = why.value
         self._analysis = Analysis(self._rules, self._name)
         self._boundary = None
         self._head = self._tail = b""
