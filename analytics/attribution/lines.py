@@ -80,7 +80,7 @@ def _looked_at(line: bytes) -> bytes:
 
 
 def _end_of_short(data: bytes, at: int, last: int) -> int:
-    """Behind the last of the lines from `at` on that are short enough, about a block at most. `at`: the first one is not."""
+    """Behind the last of the short lines from `at` on, about a block at most. `at`: the first one is too long."""
     begin = at
     while at < last and at - begin < BLOCK_BYTES:
         found = data.rfind(b"\n", at, at + LINE_BYTES + 1)

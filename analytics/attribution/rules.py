@@ -2,19 +2,21 @@
 
 One row a signature, tab-separated, with a header; lines that begin with `#` and empty ones are skipped. Users' own rows
 have the same form and are asked first. Patterns run in RE2 over bytes of one line: nothing in a log can hang them.
+Every pattern must require some text, so that a gate over whole blocks can tell which lines may matter at all.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import re2
 from msgspec import Struct
 from msgspec.structs import replace
 
+from analytics.attribution.literals import CHARS_MIN, required
+from analytics.attribution.patterns import BadPattern, Pattern, Union, compiled, spans_of
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Cause, Recommendation, Role
 
@@ -23,24 +25,8 @@ ENGINE_VERSION = 1
 COLUMNS = ("id", "cause", "role", "action_first", "action_repeat", "pattern", "example", "note")
 """`where` may follow: a pattern over the frames of the traceback (`file:function`, one a line) that the line ends."""
 ROWS_MAX = 1_000
+TABLE_BYTES_MAX = 1 << 20
 PATTERN_CHARS_MAX = 1_000
-PATTERN_MEMORY_BYTES = 1 << 20
-UNION_MEMORY_BYTES = 64 << 20
-
-
-class Match(Protocol):
-    """What RE2 found, in bytes."""
-
-    def start(self, group: int | str = 0) -> int: ...
-    def end(self, group: int | str = 0) -> int: ...
-    def group(self, group: int | str = 0) -> bytes | None: ...
-
-
-class Pattern(Protocol):
-    """A compiled pattern over bytes. No new line is ever part of a match."""
-
-    def search(self, text: bytes, pos: int | None = None, endpos: int | None = None) -> Match | None: ...
-    def finditer(self, text: bytes, pos: int | None = None, endpos: int | None = None) -> Iterator[Match]: ...
 
 
 class Row(Struct, frozen=True, gc=False, kw_only=True):
@@ -63,14 +49,13 @@ class Rules:
     """Rows, and which of them knows a line."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = tuple(rows)
+        self.rows = tuple(replace(row, order=order) for order, row in enumerate(rows))
         self.by_id = {row.id: row for row in self.rows}
         self.digest = _digest(self.rows)
-        self._set = re2.Set.SearchSet(_options(UNION_MEMORY_BYTES))
-        self._where = {row.id: compiled(row.where, row.id) for row in self.rows if row.where}
-        for row in self.rows:
-            self._set.Add(row.pattern.encode())
-        self._set.Compile()
+        self._patterns = [compiled(row.pattern) for row in self.rows]
+        self._where = [compiled(row.where) if row.where else None for row in self.rows]
+        self._texts, self._asking = _inverted(self.rows)
+        self._union = Union(self._texts)
 
     @classmethod
     def load(cls, extra: Path | None = None) -> Rules:
@@ -79,91 +64,105 @@ class Rules:
         users = parse(extra) if extra is not None else []
         taken = {row.id for row in users}
         rows = [*users, *(row for row in own if row.id not in taken)]
-        return cls([_placed(row, order) for order, row in enumerate(rows)])
+        return cls(rows)
 
     def classify(self, text: bytes, frames: bytes = b"") -> Row | None:
         """The first row that knows this line (without its prefixes); `frames` of the traceback that it ends."""
-        for number in sorted(self._set.Match(text) or ()):
-            row = self.rows[int(number)]
-            if not row.where or (frames and self._where[row.id].search(frames)):
-                return row
+        asked = {number for found in self._union.found(text) for number in self._asking[found]}
+        for number in sorted(asked):
+            where = self._where[number]
+            if self._patterns[number].search(text) is not None and (where is None or where.search(frames) is not None):
+                return self.rows[number]
         return None
+
+    def named(self, row: Row, text: bytes) -> dict[str, bytes]:
+        """What the named groups of the row's pattern hold: `node`, `rank`."""
+        pattern = self._patterns[row.order]
+        found = pattern.search(text) if pattern.groupindex else None
+        if found is None:
+            return {}
+        told = {name.decode(): found.group(number) for name, number in pattern.groupindex.items()}
+        return {name: value for name, value in told.items() if value is not None}
+
+    def gate(self, also: Sequence[str]) -> Pattern:
+        """Finds every line that a row may know, and those that hold one of the patterns `also`."""
+        return spans_of("|".join([*also, *self._texts]))
 
 
 def parse(path: Path) -> list[Row]:
     """Rows of a table. CoordError(BAD_CONFIG) with the number of the line that is wrong."""
     try:
+        if path.stat().st_size > TABLE_BYTES_MAX:
+            raise CoordError(
+                Code.BAD_CONFIG, f"{path} has more than {TABLE_BYTES_MAX} bytes", "keep the rows that matter"
+            )
         lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CoordError(Code.BAD_CONFIG, f"{path}: {error}", "name a readable table of signatures in UTF-8") from error
     columns: list[str] | None = None
-    rows: list[Row] = []
-    seen: set[str] = set()
+    rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        cells = line.split("\t")
+        cells = line.removesuffix("\r").split("\t")
         if columns is None:
             if tuple(cells[: len(COLUMNS)]) != COLUMNS:
                 raise _bad(path, number, "the first line is not the header", "begin with: " + "<TAB>".join(COLUMNS))
             columns = cells
             continue
-        row = _row(path, number, dict(zip(columns, cells, strict=False)))
-        if row.id in seen:
+        try:
+            row = _row(dict(zip(columns, cells, strict=False)))
+        except ValueError as error:
+            raise _bad(path, number, str(error), "docs/reference/causes.md tells what a row holds") from error
+        if row.id in rows:
             raise _bad(path, number, f"the id {row.id!a} is there twice", "give every row an id of its own")
-        seen.add(row.id)
-        rows.append(row)
-        if len(rows) > ROWS_MAX:
+        if len(rows) == ROWS_MAX:
             raise _bad(path, number, f"more than {ROWS_MAX} rows", "keep those that matter")
-    return rows
+        rows[row.id] = row
+    return list(rows.values())
 
 
-def compiled(pattern: str, what: str) -> Pattern:
-    """CoordError(BAD_CONFIG) for what RE2 does not take."""
-    try:
-        found: Pattern = re2.compile(pattern.encode(), _options(PATTERN_MEMORY_BYTES))
-    except re2.error as error:
-        raise CoordError(
-            Code.BAD_CONFIG,
-            f"the pattern of {what} is not one: {error.args[0]!s:.200}",
-            "write it as RE2 takes it: no look-around, no back-references",
-        ) from error
-    return found
-
-
-def _row(path: Path, number: int, cells: dict[str, str]) -> Row:
+def _row(cells: dict[str, str]) -> Row:
+    """ValueError says what is wrong with it."""
     missing = [name for name in COLUMNS if name not in cells]
     if missing:
-        raise _bad(path, number, f"no {', '.join(missing)}", f"a row has {len(COLUMNS)} cells, parted by tabs")
-    if not cells["id"] or len(cells["pattern"]) > PATTERN_CHARS_MAX or not cells["pattern"]:
-        raise _bad(path, number, "no id, or no pattern", f"a pattern has 1 to {PATTERN_CHARS_MAX} characters")
-    try:
-        row = Row(
-            id=cells["id"],
-            cause=Cause(cells["cause"]),
-            role=Role(cells["role"]),
-            first=Recommendation(cells["action_first"]),
-            repeat=Recommendation(cells["action_repeat"]),
-            pattern=cells["pattern"],
-            example=cells["example"],
-            note=cells["note"],
-            where=cells.get("where", ""),
-        )
-        for pattern in (row.pattern, row.where):
-            compiled(pattern, row.id)
-    except ValueError as error:
-        raise _bad(path, number, str(error), "see docs/reference/causes.md") from error
-    except CoordError as error:
-        raise _bad(path, number, error.message, error.hint) from error
+        raise ValueError(f"no {', '.join(missing)}: a row has {len(COLUMNS)} cells, parted by tabs")
+    row = Row(
+        id=cells["id"],
+        cause=Cause(cells["cause"]),
+        role=Role(cells["role"]),
+        first=Recommendation(cells["action_first"]),
+        repeat=Recommendation(cells["action_repeat"]),
+        pattern=cells["pattern"],
+        example=cells["example"],
+        note=cells["note"],
+        where=cells.get("where", ""),
+    )
+    if not row.id or not row.pattern or max(len(row.pattern), len(row.where)) > PATTERN_CHARS_MAX:
+        raise ValueError(f"a row has an id, and a pattern of 1 to {PATTERN_CHARS_MAX} characters")
+    for pattern in (row.pattern, row.where):
+        try:
+            compiled(pattern)
+        except BadPattern as error:
+            raise ValueError(f"RE2 does not take {pattern[:80]!a}: {error!s:.200}") from error
+    if required(row.pattern) is None:
+        raise ValueError(f"nothing of {CHARS_MIN} characters is in every line that {row.pattern[:80]!a} matches")
     return row
+
+
+def _inverted(rows: Sequence[Row]) -> tuple[list[str], list[list[int]]]:
+    """Patterns of texts, and with each the rows that require it or another one."""
+    asking: dict[str, list[int]] = {}
+    for row in rows:
+        texts, folds = required(row.pattern) or (frozenset(), False)
+        for text in texts:
+            escaped = re2.escape(text)
+            asking.setdefault(f"(?i:{escaped})" if folds else escaped, []).append(row.order)
+    return list(asking), list(asking.values())
 
 
 def _bad(path: Path, number: int, message: str, hint: str) -> CoordError:
     return CoordError(Code.BAD_CONFIG, f"{path}:{number}: {message}", hint)
-
-
-def _placed(row: Row, order: int) -> Row:
-    return replace(row, order=order)
 
 
 def _digest(rows: Sequence[Row]) -> str:
@@ -172,12 +171,3 @@ def _digest(rows: Sequence[Row]) -> str:
         told.update("\x1f".join((row.id, row.cause, row.role, row.first, row.repeat, row.pattern, row.where)).encode())
         told.update(b"\x1e")
     return told.hexdigest()
-
-
-def _options(memory_bytes: int) -> re2.Options:
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.max_mem = memory_bytes
-    options.never_nl = True
-    options.log_errors = False
-    return options

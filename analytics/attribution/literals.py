@@ -1,0 +1,202 @@
+"""Texts of which every line that a pattern matches must hold one: what the gate looks for.
+
+Reads the syntax of RE2 as far as needed; what it does not understand requires nothing, which is always true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHARS_MIN = 3
+"""Shorter texts are in every other line."""
+SET_MAX = 64
+"""Texts that one pattern may ask for."""
+CLASS_MAX = 4
+"""Characters of a class that are tried one by one; a larger class requires nothing."""
+REPEATS_MAX = 4
+
+Texts = frozenset[str]
+_NOTHING: Texts = frozenset([""])
+_ASSERTIONS = frozenset("bBAz")
+_CONTROLS = {"t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """`exact`: all that it matches, None if that is too much. `need`: a match holds one of these; None: nothing is."""
+
+    exact: Texts | None
+    need: Texts | None
+
+
+_ANY = _Part(None, None)
+_EMPTY = _Part(_NOTHING, None)
+
+
+def required(pattern: str) -> tuple[Texts, bool] | None:
+    """(texts, whether in any case); None: nothing of at least CHARS_MIN characters is required."""
+    reader = _Reader(pattern)
+    found = _best(reader.alternatives())
+    if reader.at < len(pattern) or found is None or min(map(len, found)) < CHARS_MIN:
+        return None
+    return found, reader.folds
+
+
+class _Reader:
+    """By recursive descent. Where any part ignores case, all do: the gate then lets a little more through."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self.at = 0
+        self.folds = False
+
+    def alternatives(self) -> _Part:
+        parts = [self._sequence()]
+        while self._peek() == "|":
+            self.at += 1
+            parts.append(self._sequence())
+        if len(parts) == 1:
+            return parts[0]
+        exact = _union([part.exact for part in parts])
+        return _Part(exact, _union([_best(part) for part in parts]))
+
+    def _sequence(self) -> _Part:
+        exact: Texts | None = _NOTHING
+        run: Texts = _NOTHING
+        needs: list[Texts] = []
+        while self._peek() not in ("", "|", ")"):
+            part = self._repeated(self._one())
+            if part.exact is not None and len(run) * len(part.exact) <= SET_MAX:
+                run = frozenset(begun + more for begun in run for more in part.exact)
+                continue
+            exact = None
+            needs.append(run)
+            if part.exact is not None:
+                run = part.exact
+                continue
+            run = _NOTHING
+            if part.need is not None:
+                needs.append(part.need)
+        if exact is not None:
+            return _Part(run, None)
+        return _Part(None, max([*needs, run], key=_worth) or None)
+
+    def _one(self) -> _Part:
+        character = self._take()
+        if character == "(":
+            return self._group()
+        if character == "[":
+            return self._class()
+        if character == "\\":
+            return self._escaped()
+        if character == ".":
+            return _ANY
+        return _EMPTY if character in "^$" else self._literal(character)
+
+    def _repeated(self, part: _Part) -> _Part:
+        while True:
+            low, high = 1, 1
+            sign = self._peek()
+            if sign in ("*", "+", "?"):
+                self.at += 1
+                low, high = {"*": (0, -1), "+": (1, -1), "?": (0, 1)}[sign]
+            elif sign == "{" and (bounds := self._bounds()) is not None:
+                low, high = bounds
+            else:
+                return part
+            if self._peek() == "?":
+                self.at += 1
+            part = _repeat(part, low, high)
+
+    def _bounds(self) -> tuple[int, int] | None:
+        end = self._pattern.find("}", self.at)
+        low, comma, high = self._pattern[self.at + 1 : end].partition(",")
+        if end < 0 or not low.isdecimal() or (high and not high.isdecimal()):
+            return None
+        self.at = end + 1
+        return int(low), int(high) if high else -1 if comma else int(low)
+
+    def _group(self) -> _Part:
+        if self._peek() == "?":
+            end = min((found for found in map(self._find, ":>)") if found >= 0), default=len(self._pattern))
+            head, self.at = self._pattern[self.at : end + 1], end + 1
+            self.folds |= "i" in head.partition("-")[0] and not head.startswith(("?P<", "?<"))
+            if head.endswith(")"):
+                return _EMPTY
+        part = self.alternatives()
+        self.at += 1
+        return part
+
+    def _class(self) -> _Part:
+        begin = self.at
+        end = self._pattern.find("]", begin + 1 + (self._peek() == "^"))
+        while end > 0 and self._escapes(begin, end):
+            end = self._pattern.find("]", end + 1)
+        members = self._pattern[begin:end]
+        self.at = end + 1 if end > 0 else len(self._pattern)
+        if "[:" in members:
+            self.at = len(self._pattern)
+            return _ANY
+        if end < 0 or len(members) > CLASS_MAX or any(sign in members for sign in "^\\-"):
+            return _ANY
+        return _Part(frozenset(self._cased(member) for member in members), None)
+
+    def _escapes(self, begin: int, end: int) -> bool:
+        before = self._pattern[begin:end]
+        return (len(before) - len(before.rstrip("\\"))) % 2 == 1
+
+    def _escaped(self) -> _Part:
+        character = self._take()
+        if character in _ASSERTIONS:
+            return _EMPTY
+        if character in _CONTROLS:
+            return self._literal(_CONTROLS[character])
+        if not character.isalnum():
+            return self._literal(character)
+        if character in "xpPQC":
+            self.at = len(self._pattern)
+        return _ANY
+
+    def _literal(self, character: str) -> _Part:
+        return _Part(frozenset([self._cased(character)]), None)
+
+    def _cased(self, character: str) -> str:
+        return character.lower() if self.folds else character
+
+    def _peek(self) -> str:
+        return self._pattern[self.at : self.at + 1]
+
+    def _take(self) -> str:
+        self.at += 1
+        return self._pattern[self.at - 1 : self.at]
+
+    def _find(self, character: str) -> int:
+        return self._pattern.find(character, self.at)
+
+
+def _repeat(part: _Part, low: int, high: int) -> _Part:
+    if part.exact is not None and high == 1:
+        return _Part(part.exact | _NOTHING if low == 0 else part.exact, None)
+    if part.exact is not None and low == high <= REPEATS_MAX and len(part.exact) == 1:
+        (text,) = part.exact
+        return _Part(frozenset([text * low]), None)
+    return _Part(None, _best(part) if low else None)
+
+
+def _best(part: _Part) -> Texts | None:
+    found = part.exact if part.exact is not None else part.need
+    return found if found and "" not in found else None
+
+
+def _union(sets: list[Texts | None]) -> Texts | None:
+    together: set[str] = set()
+    for one in sets:
+        if one is None:
+            return None
+        together |= one
+    return frozenset(together) if len(together) <= SET_MAX else None
+
+
+def _worth(texts: Texts) -> tuple[int, int]:
+    """The longer its shortest text, the rarer; then the fewer, the better."""
+    return (min(map(len, texts)), -len(texts))
