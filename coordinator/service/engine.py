@@ -114,6 +114,8 @@ class _Group:
         """Connections that are told of renewals with this group."""
         self.awaited = False
         """Somebody waits for an answer in it."""
+        self.questions: list[tuple[commands.Decision, events.AnyEvent]] = []
+        """What changed nothing and was only answered: it may be asked anew."""
 
     def add(self, decision: commands.Decision) -> None:
         self.writes.extend(decision.writes)
@@ -325,6 +327,13 @@ class Engine:
             raise
         self._recorder.note(event, decision)
         self.counters.decisions += 1
+        if _only_answers(decision):
+            if (
+                self._in_flight is None and not self._open.writes
+            ):  # of what is durable: a full disk is none of its matter
+                self._answer(decision)
+                return
+            self._open.questions.append((decision, event))
         self._open.add(decision)
         if isinstance(event, events.Heartbeats):
             decision.sends[:] = [send for send in decision.sends if not self._renewed_at_once(send)]
@@ -403,12 +412,15 @@ class Engine:
 
     def _carry_out(self, group: _Group) -> None:
         for decision in group.decisions:
-            for reply in decision.replies:
-                self._reply(reply)
+            self._answer(decision)
             for send in decision.sends:
                 self._links.send(send.conn_id, send.message)
             if decision.notes:
                 self.views.apply(decision.notes)
+
+    def _answer(self, decision: commands.Decision) -> None:
+        for reply in decision.replies:
+            self._reply(reply)
 
     def _reply(self, reply: commands.Reply) -> None:
         future = self._waiting.pop(reply.request_id, None)
@@ -428,16 +440,20 @@ class Engine:
     # ---- a full disk
 
     async def _roll_back(self, group: _Group, error: CoordError) -> None:
-        """Nothing of `group` or behind it is durable: say so to its callers and go on from what is."""
+        """Nothing of `group` or behind it is durable: say so to its callers and go on from what is. Questions are asked
+        again, before anything else: they are answered by what is durable."""
         self.counters.rollbacks += 1
         if self._full_since_ms is None:
             self._full_since_ms = self.clock.now_ms()
             log.error("the store is full, undurable decisions are rolled back: %s", error)
         undone = (*group.decisions, *self._open.decisions)
+        questions = (*group.questions, *self._open.questions)
+        asked = {id(decision) for decision, _ in questions}
         for decision in undone:
             self.counters.ends_undone += sum(isinstance(note, commands.SessionEnded) for note in decision.notes)
-            for reply in decision.replies:
-                self._reply(commands.Reply(reply.request_id, error))
+            if id(decision) not in asked:
+                for reply in decision.replies:
+                    self._reply(commands.Reply(reply.request_id, error))
         self._open = _Group()
         async with asyncio.timeout(self._settings.load_s):
             loaded = await self._store.load()
@@ -459,6 +475,8 @@ class Engine:
         kept = _Group()
         kept.add(decision)
         self._carry_out(kept)
+        for _, event in questions:
+            self._decide(replace(event, at_ms=self.clock.now_ms()))
         await asyncio.sleep(self._settings.retry_s)
         self._wake.set()
 
@@ -486,3 +504,8 @@ class Engine:
             elif not self._tick_waits:  # else this tick is dropped, and the next one has to tell of the step
                 drift_ms = drifted_ms
             self.post(events.Tick(at_ms=self.clock.now_ms(), stalled_ms=stalled_ms, wall_step_ms=step_ms))
+
+
+def _only_answers(decision: commands.Decision) -> bool:
+    """Whether it is an answer, and nothing else."""
+    return bool(decision.replies) and not (decision.writes or decision.sends or decision.notes)

@@ -335,6 +335,32 @@ def test_a_full_disk_undoes_what_it_did_not_take_and_goes_on(tmp_path: Path) -> 
     with_engine(test, tmp_path)
 
 
+def test_a_question_is_answered_while_the_disk_is_full(tmp_path: Path) -> None:
+    """By what is durable, also where it was decided together with what the disk refused."""
+
+    async def test(rig: Rig) -> None:
+        await rig.pool("lab")
+        rig.store.fault = FULL
+        rig.store.gate.clear()
+
+        def explained(request_id: RequestId) -> events.AnyEvent:
+            return events.JobExplain(at_ms=rig.clock.ms, request_id=request_id, tenant=None, job_id=JobId(7))
+
+        refused = rig.pool("attic")
+        await rig.store.next_commit()
+        asked = [asyncio.ensure_future(rig.engine.call(explained)) for _ in range(2)]
+        await rig.decided(rig.engine.counters.decisions + 2)
+        rig.store.gate.set()
+        with pytest.raises(CoordError) as caught:
+            await refused
+        assert Code.STORE_FULL is caught.value.code
+        for answer in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(answer, CoordError) and Code.NOT_FOUND is answer.code, answer
+        assert rig.engine.full_since_ms is not None
+
+    with_engine(test, tmp_path)
+
+
 def test_an_end_that_the_disk_refuses_is_counted_and_made_again(tmp_path: Path) -> None:
     """A failed close is retried until it is durable, with its first reason, and is not forgotten."""
 
