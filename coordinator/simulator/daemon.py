@@ -22,6 +22,7 @@ from coordinator.simulator.frames import (
     HasGranted,
     HasRefused,
     IsIn,
+    IsSoFar,
     Pongs,
     Says,
     SaysBye,
@@ -326,8 +327,19 @@ class Daemon:
                 keeper.forget(attempt_id, rank, token)
             case commands.Renew(seq=seq, terms=terms):
                 self._renew(seq, terms)
+            case commands.SaveState(attempt_id=attempt_id, token=token):
+                keeper.save(attempt_id, token)
+            case commands.Warm(attempt_id=attempt_id, rank=rank):
+                keeper.warm(attempt_id, rank)
             case _:
                 pass
+
+    def tell_progress(self, held: Held, fraction: float) -> bool:
+        """Whether it is on its way."""
+        if self.link is None or not self.welcomed or self.stopped:
+            return False
+        self._send(IsSoFar(held.attempt_id, held.rank, held.token, fraction))
+        return True
 
     def _renew(self, seq: int, terms: tuple[commands.Term, ...]) -> None:
         self._renewed_seq = max(self._renewed_seq, seq)

@@ -61,6 +61,15 @@ class IsIn(Struct, frozen=True):
     phase: str
 
 
+class IsSoFar(Struct, frozen=True):
+    """Its program says how far it is."""
+
+    attempt_id: AttemptId
+    rank: int
+    token: LeaseToken
+    fraction: float
+
+
 class HasExited(Struct, frozen=True):
     attempt_id: AttemptId
     rank: int
@@ -85,6 +94,6 @@ class Says(Struct, frozen=True):
     resume_key: str = ""
 
 
-OfWork = HasGranted | HasRefused | IsIn | HasExited
+OfWork = HasGranted | HasRefused | IsIn | IsSoFar | HasExited
 Up = SaysHello | Beats | Pongs | SaysBye | OfWork | Closes
 Down = Says | Acks | Closes

@@ -6,6 +6,7 @@ from functools import partial
 from random import Random
 
 from coordinator.core import commands, events
+from coordinator.core.data import events as data_events
 from coordinator.core.ids import ConnId, Ms, ProviderId, RequestId, TokenId
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
@@ -22,6 +23,7 @@ from coordinator.simulator.frames import (
     HasGranted,
     HasRefused,
     IsIn,
+    IsSoFar,
     OfWork,
     Pongs,
     Says,
@@ -342,6 +344,10 @@ def _told(frame: OfWork, now: Ms, conn_id: ConnId) -> events.AnyEvent:
         case IsIn(phase=phase):
             return events.AttemptPhase(
                 at_ms=now, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, phase=phase
+            )
+        case IsSoFar(fraction=fraction):
+            return data_events.AttemptProgress(
+                at_ms=now, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, fraction=fraction
             )
         case HasExited(exit=exit):
             return events.AttemptExited(

@@ -39,6 +39,10 @@ class Ear(Protocol):
         """This is how it stands now."""
         ...
 
+    def tell_progress(self, held: Held, fraction: float) -> bool:
+        """Whether it is on its way."""
+        ...
+
 
 class Keeper:
     """One run of the keeper of one machine."""
@@ -293,6 +297,23 @@ class Keeper:
         self.machine.remove(held.attempt_id, held.rank, ends)
         self._tell(held)
         self._porter.publish(self, held, ends)
+
+    # ---- what else it is asked, and says
+
+    def save(self, attempt_id: AttemptId, token: LeaseToken) -> None:
+        """A checkpoint is wanted now."""
+        held = self._memory.held.get((attempt_id, 0))
+        if self._porter is not None and self._works() and held is not None and held.token == token:
+            self._porter.save_now(self, held)
+
+    def warm(self, attempt_id: AttemptId, rank: int) -> None:
+        """It may be granted this one soon."""
+        if self._porter is not None and self._works():
+            self._porter.warm(self, attempt_id, rank)
+
+    def tell_progress(self, held: Held, fraction: float) -> bool:
+        """Its program says how far it is. Whether that left."""
+        return self.ear is not None and self.ear.tell_progress(held, fraction)
 
     @property
     def connected(self) -> bool:

@@ -15,8 +15,9 @@ from coordinator.core.data.answers import Admitted, CheckpointTaken, Published
 from coordinator.core.data.rows import CheckpointRow, FileEntry, OutputRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import AnyEvent
-from coordinator.core.ids import Digest, Ms, RequestId, TaskId, TenantName, dotted
+from coordinator.core.ids import AttemptId, Digest, Ms, RequestId, TaskId, TenantName, dotted
 from coordinator.core.rows import EndCause, ExitInfo, TaskRow
+from coordinator.core.work.live import NO_TOKEN
 from coordinator.simulator.agenda import Agenda
 from coordinator.simulator.depot import LOST, Depot, Make
 from coordinator.simulator.durable import Disk
@@ -24,9 +25,14 @@ from coordinator.simulator.goods import Snapshot, shared, size_of
 from coordinator.simulator.machine import Held, Machine
 from coordinator.simulator.violation import Violation
 from coordinator.simulator.witness.goods import Goods
+from coordinator.simulator.witness.unsaved import Unsaved
 
 OWN_PACE_S = (5, 20)
 """Between two checkpoints of a program that takes them itself."""
+WORDS_PACE_S = (3, 30)
+"""Between two words of a program on how far it is ..."""
+WORDS_MAX = 15
+"""... and how many it has."""
 STALE = ExitInfo(cause=EndCause.STOPPED, text="its token is stale")
 
 
@@ -45,12 +51,18 @@ class Boss(Protocol):
         """It ended, and this is said of it."""
         ...
 
+    def tell_progress(self, held: Held, fraction: float) -> bool:
+        """Its program says how far it is. Whether that left."""
+        ...
+
 
 class Porter:
     """Of one world: it works for every machine."""
 
-    def __init__(self, depot: Depot, disk: Disk, goods: Goods, agenda: Agenda, dice: Random, unit_ms: Ms) -> None:
-        self._depot, self._disk, self._goods = depot, disk, goods
+    def __init__(
+        self, depot: Depot, disk: Disk, goods: Goods, unsaved: Unsaved, agenda: Agenda, dice: Random, unit_ms: Ms
+    ) -> None:
+        self._depot, self._disk, self._goods, self._unsaved = depot, disk, goods, unsaved
         self._agenda, self._dice, self._unit_ms = agenda, dice, unit_ms
 
     # ---- asking
@@ -118,6 +130,20 @@ class Porter:
 
     # ---- before the start
 
+    def warm(self, boss: Boss, attempt_id: AttemptId, rank: int) -> None:
+        """What a reserved one needs is fetched ahead, as far as it is still reserved."""
+        who = boss.machine.provider_id
+        claim = events.Claim(provider_id=who, attempt_id=attempt_id, rank=rank, token=NO_TOKEN)
+
+        def make(now: Ms, request_id: RequestId) -> AnyEvent:
+            return events.AttemptAsks(at_ms=now, request_id=request_id, claim=claim)
+
+        def admitted(result: object) -> None:
+            if isinstance(result, Admitted):
+                self._goods.read(result.tenant, self._inputs(attempt_id, result), f"inputs of {dotted(attempt_id)}")
+
+        self._depot.ask(make, admitted, boss.machine)
+
     def stage(self, boss: Boss, held: Held, start: Callable[[], None]) -> None:
         """Bring what its step names and lay its newest sound checkpoint out; then start it."""
         claim = self._claim(boss, held)
@@ -142,15 +168,19 @@ class Porter:
             code = self._dice.choice((0, 28))
             boss.finish(held, ExitInfo(cause=EndCause.STAGE, code=code, text="no space left" if code else "cut off"))
             return
-        names = [given.digest for given in admitted.step.inputs if given.step is None]
-        tasks = {given.step for given in admitted.step.inputs if given.step is not None}
-        for row in self._disk.rows.values():
-            if isinstance(row, OutputRow) and row.job_id == held.attempt_id[0] and row.step in tasks:
-                names += [entry.digest for entry in row.files]
+        names = self._inputs(held.attempt_id, admitted)
         self._goods.read(admitted.tenant, names, f"inputs of {dotted(held.attempt_id)}")
         restores = held.order is not None and held.order.restore
         numbers = sorted(admitted.task.checkpoints, reverse=True) if restores else []
         self._restore(boss, held, numbers, start)
+
+    def _inputs(self, attempt_id: AttemptId, admitted: Admitted) -> list[Digest]:
+        names = [given.digest for given in admitted.step.inputs if given.step is None]
+        tasks = {given.step for given in admitted.step.inputs if given.step is not None}
+        for row in self._disk.rows.values():
+            if isinstance(row, OutputRow) and row.job_id == attempt_id[0] and row.step in tasks:
+                names += [entry.digest for entry in row.files]
+        return names
 
     def _restore(self, boss: Boss, held: Held, numbers: list[int], start: Callable[[], None]) -> None:
         if not numbers:
@@ -201,7 +231,8 @@ class Porter:
     # ---- while it runs
 
     def follow(self, boss: Boss, held: Held) -> None:
-        """It began: it saves its state from time to time."""
+        """It began: it saves its state from time to time, and says how far it is."""
+        self._next_word(boss, held, 1)
         order = held.order
         if order is None or held.rank or order.step.checkpoint is None:
             return
@@ -211,12 +242,34 @@ class Porter:
         length_ms = every_ms if every_ms is not None else int(self._dice.uniform(*OWN_PACE_S) * self._unit_ms)
         self._agenda.after(max(1, length_ms), lambda: self._save(boss, held, every_ms))
 
-    def _save(self, boss: Boss, held: Held, every_ms: Ms | None) -> None:
+    def _next_word(self, boss: Boss, held: Held, number: int) -> None:
+        self._depot.after(*WORDS_PACE_S, lambda: self._speak(boss, held, number))
+
+    def _speak(self, boss: Boss, held: Held, number: int) -> None:
+        """Other ranks are elsewhere: what they say is not what is shown."""
+        if not boss.alive or held.exit is not None or held.phase == "uploading" or number > WORDS_MAX:
+            return
+        run = boss.machine.runs.get((held.attempt_id, held.rank))
+        if run is not None and run.going:
+            fraction = (number + held.rank / 8) / (WORDS_MAX + 1)
+            if held.rank == 0:
+                self._unsaved.says(held.attempt_id, fraction)
+            number += boss.tell_progress(held, fraction)
+        self._next_word(boss, held, number)
+
+    def save_now(self, boss: Boss, held: Held) -> None:
+        """The coordinator wants one, beside those that are due."""
+        order = held.order
+        if order is not None and order.step.checkpoint is not None:
+            self._depot.after(0, 2, lambda: self._save(boss, held, None, due=False))
+
+    def _save(self, boss: Boss, held: Held, every_ms: Ms | None, due: bool = True) -> None:
         if not boss.alive or held.exit is not None or held.phase == "uploading":
             return
         run = boss.machine.runs.get((held.attempt_id, held.rank))
         if run is None or not run.going:
-            self._next_save(boss, held, every_ms)
+            if due:
+                self._next_save(boss, held, every_ms)
             return
         truth, dice = self._goods.truth, self._dice
         manifest = truth.fresh()
@@ -228,13 +281,15 @@ class Porter:
 
         def carried(why: Code | None) -> None:
             if why is None:
-                self._publish_state(boss, held, manifest, snapshot, every_ms)
-            elif why is not Code.STALE_TOKEN:
+                self._publish_state(boss, held, manifest, snapshot, every_ms, due)
+            elif why is not Code.STALE_TOKEN and due:
                 self._next_save(boss, held, every_ms)
 
         self._carry(boss, held, snapshot.digests, carried)
 
-    def _publish_state(self, boss: Boss, held: Held, manifest: Digest, snapshot: Snapshot, every_ms: Ms | None) -> None:
+    def _publish_state(
+        self, boss: Boss, held: Held, manifest: Digest, snapshot: Snapshot, every_ms: Ms | None, due: bool
+    ) -> None:
         claim, tenant = self._claim(boss, held), self._tenant(held)
 
         def make(now: Ms, request_id: RequestId) -> AnyEvent:
@@ -257,11 +312,14 @@ class Porter:
             match result:
                 case CheckpointTaken(row=row, next_ms=next_ms):
                     self._check_taken(row, manifest)
-                    self._next_save(boss, held, next_ms)
+                    if due:
+                        self._next_save(boss, held, next_ms)
                 case CoordError(code=Code.STALE_TOKEN):
                     pass
-                case _:
+                case _ if due:
                     self._next_save(boss, held, every_ms)
+                case _:
+                    pass
 
         self._ask(boss, held, make, answered)
         if self._dice.random() < 0.3:

@@ -105,7 +105,7 @@ class World:
         self._depot = Depot(self.head, self.disk, goods.truth, self.agenda, dice, self.unit_ms)
         self.witness.tell_replies(self._depot.replied)
         self._curator = Curator(self._depot, self.disk, dice, self.unit_ms)
-        return Porter(self._depot, self.disk, goods, self.agenda, dice, self.unit_ms)
+        return Porter(self._depot, self.disk, goods, self.witness.unsaved, self.agenda, dice, self.unit_ms)
 
     def _wait_until_clean(self, depot: Depot) -> None:
         """What nobody holds is gone soon after its grace time, and whatever was opened has ended."""

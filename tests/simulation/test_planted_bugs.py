@@ -13,7 +13,18 @@ from types import ModuleType
 import pytest
 
 from coordinator.core import reload, restart
-from coordinator.core.data import blobs, checkpoints, claims, meters, outcomes, results, saving, sweeps, uploads
+from coordinator.core.data import (
+    blobs,
+    checkpoints,
+    claims,
+    meters,
+    outcomes,
+    progress,
+    results,
+    saving,
+    sweeps,
+    uploads,
+)
 from coordinator.core.fleet import alive, challenges, liveness, pace, providers, publish, sessions
 from coordinator.core.queue import capacity, fair_share, fresh, order, placement, plans, prefetch, waiting
 from coordinator.core.queue import lines as queue
@@ -61,6 +72,7 @@ DECIDING = (
     placement,
     plans,
     prefetch,
+    progress,
     providers,
     publish,
     queue,
@@ -294,6 +306,18 @@ DATA_BUGS = {
     "a job with outputs completes without them": (
         "    if home is None or not home[1].spec.outputs:\n",
         "    if home is None or home[1].spec.outputs:\n",
+    ),
+    "what was saved is lost all the same": (
+        "    return began_ms if row is None or row.saved_ms is None else max(began_ms, row.saved_ms)\n",
+        "    return began_ms\n",
+    ),
+    "any rank says how far the attempt is": (
+        " or not is_live(attempt) or event.rank:\n",
+        " or not is_live(attempt):\n",
+    ),
+    "a replacement is fetched for by another provider": (
+        "            tell(state, row.provider_id, Warm(",
+        "            tell(state, max(state.providers), Warm(",
     ),
     "a result is held by nobody": (
         "    out.writes.append(Put(HoldRow(tenant=tenant, holder=holder_of_result(",

@@ -23,6 +23,7 @@ from coordinator.simulator.witness.runs import Runs
 from coordinator.simulator.witness.sessions import Sessions
 from coordinator.simulator.witness.tenancy import Tenancy
 from coordinator.simulator.witness.terms import Terms
+from coordinator.simulator.witness.unsaved import Unsaved
 
 CHECKED_EVERY = 8
 """So many decisions from one look at all of the core's own invariants to the next: what breaks one stays broken. What a
@@ -44,6 +45,7 @@ class Witness:
         self.terms = Terms(self.ground)
         self.tenancy = Tenancy(self.ground, self.runs, self.sessions)
         self.goods = Goods(self.ground)
+        self.unsaved = Unsaved(self.ground)
         self.runs.tell_running(self.tenancy.runs)
         self._listeners: list[Callable[[commands.Reply], None]] = []
         self._tell = tell
@@ -100,6 +102,7 @@ class Witness:
         self.results.durable(writes)
         self.tenancy.durable(writes)
         self.goods.durable(writes)
+        self.unsaved.durable(writes)
 
     def enrols(self, request_id: RequestId, machine: Enrolling, credential: str) -> None:
         self.doors.enrols(request_id, machine, credential)
@@ -117,6 +120,7 @@ class Witness:
     def sent(self, send: commands.Send) -> None:
         """A message leaves."""
         self.terms.sent(send, self.ground.head.state)
+        self.unsaved.sent(send)
 
     def noted(self, note: commands.Note) -> None:
         """For the story: this is durable now."""
