@@ -4,7 +4,8 @@ One task an attempt; when it is done, the attempt is launched. Nothing here is r
 leaves a lease that was not begun. Its successor is given the order to launch again, and finds in the cache what came.
 
 What fails here is not the program's failure: the attempt ends with cause `stage`, with `code` 28 where our own disk was
-full, and 2 where something that it needs does not exist any more, which no other provider would change.
+full, 122 where its tenant may fetch no more, and 2 where something that it needs does not exist any more, which no
+other provider would change.
 """
 
 from __future__ import annotations
@@ -184,6 +185,8 @@ def _as_cannot(error: Exception) -> CannotStage | None:
             return CannotStage(f"what it needs does not exist any more: {error}", errno.ENOENT)
         case Unsafe():
             return CannotStage(f"it cannot be laid out: {error}", errno.ENOENT)
+        case Refused(code="quota"):
+            return CannotStage(f"its tenant may fetch no more: {error}", errno.EDQUOT)
         case Refused():
             return CannotStage(str(error), errno.ENOENT if error.status in _FOR_GOOD else None)
         case Damaged() | Barren():

@@ -153,6 +153,8 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """Of those, of one tenant."""
     upload_ms: Ms = 24 * 3_600_000
     """An upload that is not published by then is dropped, and what it reserved is free."""
+    egress_again_ms: Ms = 600_000
+    """A task whose inputs could not be brought, since its tenant may fetch no more, is tried again after so long."""
     blob_grace_ms: Ms = 24 * 3_600_000
     """A blob that nobody holds is kept so long: whoever has just found it there is about to refer to it."""
     checkpoint_gone_ms: Ms = 3_600_000

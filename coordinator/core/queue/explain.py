@@ -105,7 +105,8 @@ def first_of(step: Step) -> Place | None:
 
 def _short_of(state: ClusterState, want: Want, place: Place, policy: Policy) -> tuple[str, ...]:
     """The dimensions in which its tenant has no room for any of its alternatives now: of the first one."""
-    found = [room_for(state, want.tenant, place[0], ask, want.shape.nodes, policy) for ask in want.shape.asks]
+    shape = want.shape
+    found = [room_for(state, want.tenant, place[0], ask, shape.nodes, policy, shape.fetches) for ask in shape.asks]
     return found[0] if all(found) else ()
 
 
@@ -168,7 +169,9 @@ class Judged:
         else:
             verdict, text = "wait", f"{first}{self.able_now} of {total} providers could take it now"
         never = (
-            never_fits(self._state, self._want.tenant, self._want.shape.asks, nodes, self._policy) if short else set()
+            never_fits(self._state, self._want.tenant, shape.asks, nodes, self._policy, shape.fetches)
+            if short
+            else set()
         )
         if never and verdict == "wait":
             verdict, text = "never", f"{first}its tenant's limit of {' and '.join(sorted(never))} is below what it asks"
@@ -223,6 +226,8 @@ class Judged:
         want, ask = self._want.shape, self._want.shape.asks[0]
         asked = {
             "work": "its agent runs no attempts",
+        if name == "egress":
+            text = "its tenant may fetch no more bytes, of its inputs either: until it is raised or the month is over"
             "online": "not connected now",
             "drained": "drained: takes no new work until coord providers resume",
             "quarantined": "quarantined after failures in a row: coord providers resume ends it",

@@ -53,6 +53,7 @@ def shape_of(spec: StepSpec) -> Shape:
         arrangement=spec.arrangement,
         inputs=largest_inputs(spec),
         saves_ms=saves_ms(spec.checkpoint),
+        fetches=bytes_to_fetch(spec),
         data=bool(spec.inputs or spec.outputs or spec.checkpoint is not None or spec.stall_ms is not None),
     )
 
@@ -66,6 +67,13 @@ def largest_inputs(spec: StepSpec) -> tuple[tuple[Digest, int], ...]:
 
 
 def saves_ms(rule: CheckpointRule | None) -> Ms | None:
+def bytes_to_fetch(spec: StepSpec) -> int | None:
+    """Of its inputs those that are known; None: it has none. Of what other steps make the sizes are not known here."""
+    if not spec.inputs:
+        return None
+    return sum(given.size for given in spec.inputs if given.step is None)
+
+
     """How often its state is saved by the agent: 0 where the agent is told as it begins."""
     return None if rule is None else 0 if rule.auto else rule.every_ms
 

@@ -219,7 +219,7 @@ class Pass:
         aged = band.since_ms is not None and band.since_ms + policy.aging_ms <= state.now_ms
         one = aged or want in work.plans or policy.rank == "random" or bool(ask.gpus)
         most = min(self._left, fresh.left, 1 if one else self._turn_max(ask))
-        left = rooms_for(state, want.tenant, job.row.job_id, ask, most, policy)
+        left = rooms_for(state, want.tenant, job.row.job_id, ask, most, policy, want.shape.fetches)
         backfilled = bool(self._ahead)
         while True:
             who = key[1]
@@ -290,9 +290,11 @@ class Pass:
         work, policy = self._state.work, self._policy
         if not work.accounts.of(want.tenant).limited:
             return want.shape.asks
-        job_id, nodes = JobId(spot[0]), want.shape.nodes
+        job_id, nodes, fetches = JobId(spot[0]), want.shape.nodes, want.shape.fetches
         return tuple(
-            ask for ask in want.shape.asks if not room_for(self._state, want.tenant, job_id, ask, nodes, policy)
+            ask
+            for ask in want.shape.asks
+            if not room_for(self._state, want.tenant, job_id, ask, nodes, policy, fetches)
         )
 
     def _served_alone(self) -> set[TenantName]:

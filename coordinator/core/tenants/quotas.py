@@ -13,10 +13,17 @@ from coordinator.core.work.live import Attempt
 
 
 def room_for(
-    state: ClusterState, tenant: TenantName, job_id: JobId, ask: Ask, nodes: int, policy: Policy
+    state: ClusterState,
+    tenant: TenantName,
+    job_id: JobId,
+    ask: Ask,
+    nodes: int,
+    policy: Policy,
+    fetches: int | None = None,
 ) -> tuple[str, ...]:
     """The dimensions in which the tenant has no room now for one task of this job with `nodes` ranks of `ask`: of
-    `cpus`, `gpus`, `memory`, `running`, `budget`; nothing when it may be placed.
+    `cpus`, `gpus`, `memory`, `running`, `budget`, `egress`; nothing when it may be placed. `fetches`: bytes that are to
+    be brought before it starts; None: none are.
 
     Only `running` looks at the job: one that holds something already may go on. `Account.freed` moves when it gets
     room.
@@ -36,6 +43,9 @@ def room_for(
         found.append("running")
     if quota.budget is not None and is_broke(account, state.now_ms):
         found.append("budget")
+    if quota.egress is not None and fetches is not None:
+        if account.row.egress + fetches >= guardrail("egress", quota.egress, policy):
+            found.append("egress")
     return tuple(found)
 
 
@@ -44,7 +54,14 @@ def _left(limit: int, held: int, percent: int) -> int:
     return limit * percent // 100 - held
 
 
-def never_fits(state: ClusterState, tenant: TenantName, asks: tuple[Ask, ...], nodes: int, policy: Policy) -> set[str]:
+def never_fits(
+    state: ClusterState,
+    tenant: TenantName,
+    asks: tuple[Ask, ...],
+    nodes: int,
+    policy: Policy,
+    fetches: int | None = None,
+) -> set[str]:
     """The dimensions of its tenant's quota that keep one task from ever starting, whatever else ends: none when one of
     its alternatives fits under all of them. A quota may have been lowered since it was admitted."""
     account = state.work.accounts.by_tenant.get(tenant)
@@ -58,15 +75,26 @@ def never_fits(state: ClusterState, tenant: TenantName, asks: tuple[Ask, ...], n
     passed = [{name for name, rail in rails.items() if 0 < getattr(ask, name) * nodes > rail} for ask in asks]
     never = min(passed, key=len)
     never |= {name for name in ("running", "budget") if getattr(account.tenant.quota, name) == 0}
+    egress = account.tenant.quota.egress
+    if egress is not None and fetches is not None and fetches >= guardrail("egress", egress, policy):
+        never.add("egress")
     return never
 
 
-def rooms_for(state: ClusterState, tenant: TenantName, job_id: JobId, ask: Ask, most: int, policy: Policy) -> int:
+def rooms_for(
+    state: ClusterState,
+    tenant: TenantName,
+    job_id: JobId,
+    ask: Ask,
+    most: int,
+    policy: Policy,
+    fetches: int | None = None,
+) -> int:
     """For how many tasks of this job with one rank of `ask` the tenant has room now, up to `most`."""
     account = state.work.accounts.by_tenant.get(tenant)
     if account is None or not account.limited:
         return most
-    if room_for(state, tenant, job_id, ask, 1, policy):
+    if room_for(state, tenant, job_id, ask, 1, policy, fetches):
         return 0
     quota = account.tenant.quota
     for limit, held, amount in (

@@ -32,7 +32,7 @@ from coordinator.core.work.transitions import move_task, put_task
 
 NOT_BY_DEFAULT = ("exit:126", "exit:127", "timeout", "log_full", "output")
 """A second try of these would end like the first, unless it is made elsewhere (126, 127: it is missing)."""
-ENOENT, ENOSPC = 2, 28
+ENOENT, ENOSPC, EDQUOT = 2, 28, 122
 """What an agent says with the cause `stage`: it is not there for anybody; there is no room for it on the provider."""
 EXIT_OF_INPUT = 66
 """EX_NOINPUT of sysexits.h."""
@@ -263,6 +263,9 @@ def unstaged(
         blame_provider(state, where, job.row.job_id, policy, out)
     avoided = task.row.unstaged_on if where in task.row.unstaged_on else (*task.row.unstaged_on, where)
     if not could_ever(state, step, policy, avoid=avoided):
+    if exit.code == EDQUOT and state.work.accounts.of(attempt.tenant).tenant.quota.egress is not None:
+        _wait_for_egress(state, job, step, task, words, policy, out)
+        return
         avoided = ()
     put_task(task, out, losses=task.row.losses + 1, unstaged_on=avoided)
     if task.row.losses > step.spec.retry.losses:
@@ -279,6 +282,16 @@ def lost(
     state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, why: str, policy: Policy, out: Decision
 ) -> None:
     """A loss of the provider: charged to `retry.losses`, unless it had not begun, without a backoff. A reserved
+def _wait_for_egress(
+    state: ClusterState, job: Job, step: Step, task: Task, words: str, policy: Policy, out: Decision
+) -> None:
+    """Nobody's loss: its tenant has used its egress up. Where the size of what is to be fetched is known, it waits in
+    the queue until there is room; where it is not, this is how that is found out."""
+    minutes = policy.egress_again_ms // 60_000
+    why = f"{words}; waits for the next month (UTC) or a higher limit of egress, looked at again in {minutes} min"
+    again(state, job, step, task, out, why=why, waits_for="quota egress", delay_ms=policy.egress_again_ms)
+
+
     replacement is launched."""
     rule = step.spec.retry
     charged = 0 if has_not_begun(attempt) else 1

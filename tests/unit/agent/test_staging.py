@@ -238,7 +238,7 @@ def test_an_input_that_would_go_elsewhere_is_refused(tmp_path: Path, path: str) 
 
 
 def test_what_ends_it_is_blamed_on_whom_it_concerns(tmp_path: Path) -> None:
-    """An input that is gone: for good. A damaged one: elsewhere. A lease that is over: nobody."""
+    """An input that is gone: for good. A damaged one: elsewhere. A lease that is over, a quota: nobody."""
 
     async def steps() -> None:
         async with staging(tmp_path) as rig:
@@ -256,6 +256,8 @@ def test_what_ends_it_is_blamed_on_whom_it_concerns(tmp_path: Path) -> None:
             assert (await rig.refused()).code == errno.ENOENT
             rig.side.refusals = [(403, "forbidden")]
             assert (await rig.refused()).code is None
+            rig.side.refusals = [(403, "quota")]
+            assert (await rig.refused()).code == errno.EDQUOT
             end = await rig.refused(tenant="../../etc")
             assert (end.cause, end.code) == (EndCause.STAGE, None)
 

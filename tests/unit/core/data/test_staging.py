@@ -7,14 +7,16 @@ from typing import Any
 from msgspec.structs import replace
 
 from coordinator.core import commands, events
+from coordinator.core.data import events as data
 from coordinator.core.errors import Code
 from coordinator.core.ids import ConnId, ProviderId, TenantName
 from coordinator.core.rows import EndCause, Promises, SpecRow
+from coordinator.core.tenants.months import begins_ms, month_of, next_month
 from coordinator.core.work.jobspec import Input, JobSpec, OnLost, RetryRule
 from coordinator.runtimes import RUNTIMES
-from tests.builders import refusal, sent
-from tests.depot import Depot, an_input, digest_of
-from tests.site import a_job, a_step
+from tests.builders import START_MS, refusal, sent
+from tests.depot import Depot, an_input, digest_of, outcome
+from tests.site import TENANT, a_job, a_step
 
 
 def a_reader(*texts: str, **more: Any) -> JobSpec:
@@ -162,3 +164,77 @@ def test_short_tasks_with_data_are_not_leased_ahead() -> None:
     depot.cancel(1)
     depot.submit(a_job(tasks=8, expected_ms=10))
     assert len(depot.state.work.attempts) > 2
+
+
+def limit_egress(depot: Depot, egress: int | None) -> None:
+    told = (("egress", egress),)
+    what = events.TenantSet(at_ms=depot.now_ms, request_id=depot.request(), name=TENANT, quota=told)
+    outcome(depot.decide(what))
+
+
+def fetched(depot: Depot, size: int) -> None:
+    moved = (data.Moved(tenant=TENANT, ingress=0, egress=size),)
+    depot.decide(data.BytesMoved(at_ms=depot.now_ms, moved=moved))
+
+
+def test_a_tenant_that_may_fetch_no_more_waits_with_its_inputs() -> None:
+    """Nothing is started for it, nothing is lost; why says so. It goes on when the limit rises; what fetches nothing is
+    not concerned."""
+    depot = Depot("a")
+    limit_egress(depot, 1_000)
+    depot.store("x", 100)
+    fetched(depot, 850)
+    depot.submit_with(a_reader("x"))
+    depot.submit(a_job())
+    depot.run_to(60)
+    assert (depot.states(1), depot.states(2)) == ([], ["running"])
+    (step,) = depot.explain(1).steps
+    assert step.verdict == "wait" and "limit of egress" in step.text
+    assert [(found.constraint, found.ever) for found in step.obstacles] == [("quota:egress", True)]
+    limit_egress(depot, 2_000)
+    depot.run_to(62)
+    assert depot.states(1) == ["running"] and depot.task().losses == 0
+
+
+def test_a_tenant_that_may_fetch_no_more_goes_on_with_the_month() -> None:
+    depot = Depot("a")
+    limit_egress(depot, 1_000)
+    depot.store("x", 100)
+    fetched(depot, 899)
+    depot.submit_with(a_reader("x"))
+    depot.run_to(10)
+    assert depot.states() == []
+    depot.at((begins_ms(next_month(month_of(START_MS))) - START_MS) / 1_000 + 1)
+    depot.back("a", process="p2")
+    depot.run_to((depot.now_ms - START_MS) / 1_000 + 20)
+    assert depot.states() == ["running"]
+
+
+def test_inputs_that_no_month_has_room_for_never_start() -> None:
+    depot = Depot("a")
+    depot.store("x", 1_000)
+    depot.submit_with(a_reader("x"))
+    depot.exits("1.0.0.1", 1)
+    limit_egress(depot, 1_000)
+    depot.run_to(60)
+    (step,) = depot.explain(1).steps
+    assert step.verdict == "never" and "limit of egress is below" in step.text
+
+
+def test_whoever_is_refused_its_bytes_waits_and_nobody_is_charged() -> None:
+    """What was only found out as they were fetched: the size of another step's outputs is known to nobody before. One
+    whose tenant has no such limit says nothing by it."""
+    for limited in (True, False):
+        depot = Depot("a", "b")
+        depot.store("x", 100)
+        if limited:
+            limit_egress(depot, 1_000)
+        depot.submit_with(a_reader("x"))
+        depot.exits("1.0.0.1", 122, cause=EndCause.STAGE, text="no room: egress", ran_ms=0)
+        assert (depot.task().losses, bool(depot.task().unstaged_on)) == ((0, False) if limited else (1, True))
+        depot.run_to(599)
+        assert depot.states() == (["lost"] if limited else ["lost", "running"])
+        if limited:
+            assert "higher limit of egress" in depot.task().reason
+            depot.run_to(602)
+            assert depot.states() == ["lost", "running"]
