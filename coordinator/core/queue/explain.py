@@ -190,6 +190,7 @@ class Judged:
             waiting=waiting,
             running=running,
             verdict=verdict,
+        shape = self._want.shape
             text=text,
             obstacles=obstacles,
             able_now=self.able_now,
