@@ -23,7 +23,8 @@ from coordinator.core.work.live import Job
 
 
 def on_open(state: ClusterState, event: UploadOpen, policy: Policy, out: Decision) -> None:
-    """What is there already, what was opened already, or a new one: also of what is there and damaged."""
+    """What is there already, what was opened already, or a new one: also of what is there and damaged, or was never
+    seen to have the SHA-256 that it is said to have."""
     tenant, job, attempt_id = event.tenant, None, None
     if event.claim is not None:
         found = still_wanted(state, event.claim)
@@ -38,8 +39,14 @@ def on_open(state: ClusterState, event: UploadOpen, policy: Policy, out: Decisio
             raise CoordError(
                 Code.BAD_DIGEST, f"the blob of this digest has {present.size} bytes, not {event.size}", "hash it again"
             )
+        if event.sha256 and present.sha256 not in ("", event.sha256):
+            raise CoordError(
+                Code.BAD_DIGEST,
+                f"the blob blake3:{present.digest} is sha256:{present.sha256}, not sha256:{event.sha256}",
+                "one of the two is another file's: hash it again",
+            )
         row = refer(state, present, policy, out)
-        if not event.unsound:
+        if not event.unsound and (not event.sha256 or present.sha256):
             out.replies.append(Reply(event.request_id, UploadOpened(present=row)))
             return
     upload = UploadRow(

@@ -92,6 +92,30 @@ def test_sha256_alone_or_beside_blake3_is_verified_kept_and_shown() -> None:
     served(test)
 
 
+def test_a_digest_that_is_known_under_another_sha256_is_no_blob_that_is_there() -> None:
+    """One that the row contradicts is refused; one that the row does not know is verified by sending the bytes, which
+    count once, and is kept. A wrong one leaves what is there as it was."""
+
+    async def test(rig: Rig) -> None:
+        what, other = content(100_000), content(100_000, seed=2)
+        await stored(rig, what)
+        asked = {"digest": what.digest, "size": len(what)}
+        for said, status in ((other, 422), (what, 201)):
+            answer = (await rig.post("/v1/uploads", {**asked, "sha256": said.sha256}, TENANT)).json
+            assert not answer["present"]
+            assert status == (await put(rig, answer["url"], what.data)).status
+            assert (await opened(rig, what))["present"]
+        got = await rig.post("/v1/uploads", {**asked, "sha256": what.sha256}, TENANT)
+        assert got.json["present"] and what.sha256 == got.json["sha256"]
+        got = await rig.post("/v1/uploads", {**asked, "sha256": other.sha256}, TENANT)
+        assert (422, "bad_digest") == (got.status, got.code)
+        assert f"sha256:{what.sha256}" in got.json["detail"]
+        usage = (await rig.get("/v1/usage?tenant=physics")).json["entries"][0]
+        assert len(what) == next(one for one in usage["dimensions"] if one["name"] == "storage")["used"]
+
+    served(test)
+
+
 def test_parts_follow_each_other_and_each_answer_tells_how_far_it_is() -> None:
     """202 with Upload-Offset until the last one; a part elsewhere is 409 with the offset; HEAD tells the same."""
 
