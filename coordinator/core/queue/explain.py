@@ -168,6 +168,7 @@ class Judged:
             text = f"{first}{self.able_ever} of {total} providers could run it, {self.able_now} now{self.blockers()}"
         else:
             verdict, text = "wait", f"{first}{self.able_now} of {total} providers could take it now"
+        shape = self._want.shape
         never = (
             never_fits(self._state, self._want.tenant, shape.asks, nodes, self._policy, shape.fetches)
             if short
@@ -190,7 +191,6 @@ class Judged:
             waiting=waiting,
             running=running,
             verdict=verdict,
-        shape = self._want.shape
             text=text,
             obstacles=obstacles,
             able_now=self.able_now,
@@ -204,6 +204,8 @@ class Judged:
         text = f"its tenant holds as much of {name} as it may: work of its own has to end first"
         if name == "budget":
             text = "its tenant's budget is used up: nothing new starts until it is raised or the month is over"
+        if name == "egress":
+            text = "its tenant may fetch no more bytes, of its inputs either: until it is raised or the month is over"
         if not ever:
             text = f"its tenant's limit of {name} is below what it asks: no end of other work makes room"
         return Obstacle(constraint=f"quota:{name}", providers=len(self._state.providers), text=text, ever=ever)
@@ -227,8 +229,6 @@ class Judged:
         want, ask = self._want.shape, self._want.shape.asks[0]
         asked = {
             "work": "its agent runs no attempts",
-        if name == "egress":
-            text = "its tenant may fetch no more bytes, of its inputs either: until it is raised or the month is over"
             "online": "not connected now",
             "drained": "drained: takes no new work until coord providers resume",
             "quarantined": "quarantined after failures in a row: coord providers resume ends it",

@@ -259,13 +259,13 @@ def unstaged(
     if exit.code == ENOENT:
         end_task(state, job, step, task, WorkState.FAILED, out, why=words, exit_code=EXIT_OF_INPUT)
         return
+    if exit.code == EDQUOT and state.work.accounts.of(attempt.tenant).tenant.quota.egress is not None:
+        _wait_for_egress(state, job, step, task, words, policy, out)
+        return
     if exit.code == ENOSPC:
         blame_provider(state, where, job.row.job_id, policy, out)
     avoided = task.row.unstaged_on if where in task.row.unstaged_on else (*task.row.unstaged_on, where)
     if not could_ever(state, step, policy, avoid=avoided):
-    if exit.code == EDQUOT and state.work.accounts.of(attempt.tenant).tenant.quota.egress is not None:
-        _wait_for_egress(state, job, step, task, words, policy, out)
-        return
         avoided = ()
     put_task(task, out, losses=task.row.losses + 1, unstaged_on=avoided)
     if task.row.losses > step.spec.retry.losses:
@@ -278,10 +278,6 @@ def unstaged(
     again(state, job, step, task, out, why=why, waits_for="backoff", delay_ms=delay_ms)
 
 
-def lost(
-    state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, why: str, policy: Policy, out: Decision
-) -> None:
-    """A loss of the provider: charged to `retry.losses`, unless it had not begun, without a backoff. A reserved
 def _wait_for_egress(
     state: ClusterState, job: Job, step: Step, task: Task, words: str, policy: Policy, out: Decision
 ) -> None:
@@ -292,6 +288,10 @@ def _wait_for_egress(
     again(state, job, step, task, out, why=why, waits_for="quota egress", delay_ms=policy.egress_again_ms)
 
 
+def lost(
+    state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, why: str, policy: Policy, out: Decision
+) -> None:
+    """A loss of the provider: charged to `retry.losses`, unless it had not begun, without a backoff. A reserved
     replacement is launched."""
     rule = step.spec.retry
     charged = 0 if has_not_begun(attempt) else 1
