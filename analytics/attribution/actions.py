@@ -1,25 +1,147 @@
-"""What to do about what it died of."""
+"""What to do about what it died of: the signature's action, changed by how far it came and by what happened before."""
 
 from __future__ import annotations
 
-from analytics.attribution.case import Case, Choice, Decision
-from coordinator.core.verdict.rows import Cause, Fault, Recommendation
+from analytics.attribution.case import Case, Choice, Decision, Happening
+from analytics.attribution.taxonomy import CLASSES, NEVER
+from coordinator.core.verdict.rows import Cause, Fault, PastVerdict, Recommendation, Role
+
+MEMORY_STEPS = 100
+"""A run that came so far, and has a checkpoint, fitted into the memory of the GPU once: it may again."""
+WRONG_EVERYWHERE = 2
+"""So many other providers have seen the same without progress: it is none of theirs."""
+SUMMARY_MAX = 400
 
 
-def decide(case: Case, choice: Choice) -> Decision:
-    """The default of the signature; its `repeat` when the same cause was met before without progress."""
+def decide(case: Case, choice: Choice, root: str = "") -> Decision:
+    """Deterministic: the same case, choice and history give the same decision."""
+    kind = CLASSES[choice.cause]
+    action = _action(case, choice, root)
+    avoid = _avoid(case, choice) if action in (Recommendation.RESTART, Recommendation.RESTART_ELSEWHERE) else ()
+    return Decision(
+        fault=_fault(case, choice, root),
+        recommendation=action,
+        confidence=_confidence(case, choice),
+        summary=_summary(case, choice),
+        advice=_advice(choice, action, kind.advice),
+        avoid=avoid,
+    )
+
+
+def _action(case: Case, choice: Choice, root: str) -> Recommendation:
+    kind = CLASSES[choice.cause]
+    if choice.primary is None or choice.cause in (Cause.OK, Cause.UNKNOWN):
+        first = repeat = kind.action
+    else:
+        first, repeat = choice.primary.row.first, choice.primary.row.repeat
+    if choice.cause is Cause.GPU_OOM and _went_far(case):
+        first = Recommendation.RESTART
+    if kind.patience >= NEVER or _progressed(case):
+        return first
+    met = [past for past in case.history if _same(past, choice, root) and not past.progressed]
+    if len(met) > kind.patience:
+        return repeat
+    return first
+
+
+def _went_far(case: Case) -> bool:
+    """It has run well with the same settings: what it asks for can be had."""
+    return case.seen.steps >= MEMORY_STEPS and (case.seen.checkpoints > 0 or case.seen.restored)
+
+
+def _progressed(case: Case) -> bool:
+    """A restart does not begin where this run began."""
+    return case.seen.checkpoints > 0
+
+
+def _same(past: PastVerdict, choice: Choice, root: str) -> bool:
+    if past.cause is not choice.cause:
+        return False
+    return not root or not past.root or past.root == root
+
+
+def _fault(case: Case, choice: Choice, root: str) -> Fault:
+    """The class's; a provider's no longer where other providers have seen the same."""
+    fault = CLASSES[choice.cause].fault
+    if fault is not Fault.PROVIDER or choice.cause is Cause.NODE_FAILURE:
+        return fault
+    here = set(case.where)
+    others = {past.provider_id for past in case.history if _same(past, choice, root)} - here
+    return Fault.UNKNOWN if len(others) >= WRONG_EVERYWHERE else fault
+
+
+def _avoid(case: Case, choice: Choice) -> tuple[str, ...]:
+    """Providers that the evidence points to; hosts that the log names, where no provider is known."""
+    if choice.cause in _NOBODYS_PLACE:
+        return ()
+    if choice.cause is Cause.NCCL_TIMEOUT:
+        return _absent(case) if case.sources > 1 else ()
     if choice.primary is None:
-        ok = choice.cause is Cause.OK
-        return Decision(
-            Fault.NOBODY if ok else Fault.UNKNOWN,
-            Recommendation.OK if ok else Recommendation.UNKNOWN,
-            choice.confidence,
-            "nothing wrong was found" if ok else "the log does not say why it ended",
-            "",
-        )
-    row = choice.primary.row
-    again = any(past.cause is choice.cause and not past.progressed for past in case.history)
-    action = row.repeat if again else row.first
-    elsewhere = action is Recommendation.RESTART_ELSEWHERE
-    avoid = case.where[choice.primary.source : choice.primary.source + 1] if elsewhere else ()
-    return Decision(Fault.UNKNOWN, action, choice.confidence, f"{choice.cause.value}: {row.note}", row.note, avoid)
+        return case.where if CLASSES[choice.cause].fault is Fault.PROVIDER else ()
+    sources = _sources(case, choice.primary)
+    if case.where:
+        return tuple(dict.fromkeys(case.where[source] for source in sources if source < len(case.where)))
+    host = choice.primary.open.host.decode(errors="replace")
+    return (host,) if host else ()
+
+
+def _sources(case: Case, primary: Happening) -> tuple[int, ...]:
+    same = {one.source for one in case.happenings if one.row.id == primary.row.id and not one.refuted}
+    return tuple(sorted(same | {primary.source}))
+
+
+def _absent(case: Case) -> tuple[str, ...]:
+    """Where a collective timed out: those of whom no rank reported it."""
+    told = {one.source for one in case.happenings if one.row.cause is Cause.NCCL_TIMEOUT and not one.refuted}
+    if not told or len(told) == case.sources:
+        return ()
+    return tuple(dict.fromkeys(name for source, name in enumerate(case.where) if source not in told))
+
+
+def _confidence(case: Case, choice: Choice) -> float:
+    """More when others say the same, less when it is met alone in the middle of much else."""
+    sure = choice.confidence
+    if any(one.row.role is Role.CONFIRM and one.row.cause is choice.cause for one in choice.evidence):
+        sure += 0.05
+    if choice.primary is not None and choice.primary.steps_after > 0:
+        sure -= 0.2
+    if case.sources > 1 and choice.primary is not None and len(_sources(case, choice.primary)) > 1:
+        sure += 0.03
+    return min(0.99, max(0.1, sure))
+
+
+def _summary(case: Case, choice: Choice) -> str:
+    headline = CLASSES[choice.cause].headline
+    if choice.primary is None:
+        return _ended(case, choice, headline)
+    text = f"{headline}: {choice.primary.row.note}"
+    ranks = choice.primary.ranks
+    if ranks:
+        text += f" (rank {ranks[0]})" if len(ranks) == 1 else f" ({len(ranks)} ranks, first {choice.primary.open.rank})"
+    if choice.silent:
+        text += f"; nothing came from rank{'s' * (len(choice.silent) > 1)} {', '.join(map(str, choice.silent[:8]))}"
+    if case.seen.last_step is not None and choice.primary.steps_after == 0:
+        text += f", after step {case.seen.last_step}"
+    return text[:SUMMARY_MAX]
+
+
+def _ended(case: Case, choice: Choice, headline: str) -> str:
+    if case.end is None or choice.cause is Cause.OK:
+        return headline
+    told = case.end.text or (f"signal {case.end.signal}" if case.end.signal is not None else "")
+    if not told and case.end.code is not None:
+        told = f"exit code {case.end.code}"
+    return f"{headline} ({told})"[:SUMMARY_MAX] if told else headline
+
+
+def _advice(choice: Choice, action: Recommendation, advice: str) -> str:
+    again = choice.primary is not None and choice.primary.row.first is not Recommendation.STOP
+    if action is Recommendation.STOP and again:
+        return f"The same came again without progress, so another attempt is not worth it. {advice}"
+    return advice
+
+
+_NOBODYS_PLACE = frozenset(
+    {Cause.PREEMPTION, Cause.CAPACITY, Cause.TIME_LIMIT, Cause.USER_CANCELLED, Cause.PORT_IN_USE}
+)
+"""The provider is as good as any other."""

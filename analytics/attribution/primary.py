@@ -1,21 +1,239 @@
-"""Which of the things that happened it died of."""
+"""Which of the things that happened it died of.
+
+The earliest root that later progress does not refute, with these limits. A *definite* cause (a broken GPU, a full
+disk) outranks the *symptoms* before it: an exception of which only the form is known, a crash, a kill. A confirming
+line (the kernel's report) outranks a bare kill. What may be the work of a peer's death, or of a request to end, gives way to
+it. A cascade counts only where there is no root, a lifecycle only where nothing failed before it, and what launchers
+tell of others last of all.
+"""
 
 from __future__ import annotations
 
-from analytics.attribution.case import Case, Choice, Happening
+from collections.abc import Iterable, Sequence
+
+from analytics.attribution.case import Case, Choice, End, Happening
+from coordinator.core.rows import EndCause
 from coordinator.core.verdict.rows import Cause, Role
+
+FORM_ONLY = "any_"
+"""Ids of rows that know only the form of an error begin so."""
+LAST_RESORT = frozenset(
+    {"timeout_error", "native_gave_up", "not_connected", "gpu_library", "killed_shell", "xid_program"}
+)
+"""Cascades that give way to any other one."""
+DEFINITE = frozenset(
+    {
+        Cause.GPU_HARDWARE,
+        Cause.GPU_OOM,
+        Cause.HOST_OOM,
+        Cause.NODE_FAILURE,
+        Cause.NODE_PRESSURE_EVICTION,
+        Cause.STORAGE_FULL,
+        Cause.STORAGE_FS,
+        Cause.QUOTA,
+        Cause.CAPACITY,
+        Cause.CHECKPOINT_CORRUPT,
+        Cause.CHECKPOINT_MISMATCH,
+        Cause.IMAGE_PULL,
+    }
+)
+SOFT = frozenset(
+    {
+        Cause.PROCESS_KILLED_UNKNOWN,
+        Cause.NATIVE_CRASH,
+        Cause.EXTERNAL_SERVICE,
+        Cause.RENDEZVOUS,
+        Cause.NETWORK_FABRIC,
+        Cause.NCCL_TIMEOUT,
+    }
+)
+"""May be what others saw of it when one was killed or told to end."""
+CRASH_SIGNALS = frozenset({4, 6, 7, 8, 11})
+EVIDENCE = 6
 
 
 def choose(case: Case) -> Choice:
-    """The earliest root that was not refuted, else a cascade, else a lifecycle."""
-    for role in (Role.ROOT, Role.CONFIRM, Role.CASCADE, Role.LIFECYCLE):
-        found = [one for one in case.happenings if one.row.role is role and not one.refuted and not one.usual]
-        if found:
-            first = min(found, key=_when)
-            return Choice(first.row.cause, first, confidence=0.7)
-    ended_badly = case.end is not None and (case.end.code not in (0, None) or case.end.signal is not None)
-    return Choice(Cause.UNKNOWN if ended_badly else Cause.OK, None, confidence=0.3)
+    """The cause, the line that it rests on, and how sure that is. Pure."""
+    if _succeeded(case.end):
+        return Choice(Cause.OK, None, confidence=0.9)
+    live = [one for one in case.happenings if not one.refuted and not one.usual]
+    by_role = {role: [one for one in live if one.row.role is role] for role in Role}
+    found = (
+        _root(by_role)
+        or _end_first(case.end)
+        or _cascade_or_lifecycle(by_role)
+        or _end_last(case.end)
+        or _summary(by_role[Role.CASCADE])
+    )
+    if found is None:
+        return _nothing(case)
+    if found.primary is None:
+        return found
+    return Choice(
+        found.cause,
+        found.primary,
+        evidence=_evidence(found.primary, live),
+        confidence=found.confidence,
+        silent=_silent(case, live) if found.cause is Cause.NCCL_TIMEOUT else (),
+    )
 
 
-def _when(one: Happening) -> tuple[int, int]:
-    return (one.source, one.open.order)
+def _root(by_role: dict[Role, list[Happening]]) -> Choice | None:
+    """A root, or the line that confirms a kill; None where a request to end came before."""
+    primary = _earliest_root(by_role[Role.ROOT])
+    confirm = _earliest(by_role[Role.CONFIRM])
+    if confirm is not None and (primary is None or _is_soft(primary) or _before(confirm, primary)):
+        return Choice(confirm.row.cause, confirm, confidence=0.9)
+    if primary is None:
+        return None
+    asked = _earliest(by_role[Role.LIFECYCLE])
+    if asked is not None and _is_soft(primary) and _before(asked, primary):
+        return None
+    return Choice(primary.row.cause, primary, confidence=_confidence(primary))
+
+
+def _earliest_root(roots: Sequence[Happening]) -> Happening | None:
+    first = _earliest(roots)
+    if first is None:
+        return None
+    if _is_form(first):
+        told = [one for one in roots if not _is_form(one) and _same_episode(one, first)]
+        first = _earliest(told) or first
+    if _is_symptom(first):
+        return _earliest([one for one in roots if one.row.cause in DEFINITE]) or first
+    return first
+
+
+def _cascade_or_lifecycle(by_role: dict[Role, list[Happening]]) -> Choice | None:
+    cascades = [one for one in by_role[Role.CASCADE] if one.row.cause is not Cause.LAUNCHER_SUMMARY_ONLY]
+    told = [one for one in cascades if not _is_vague(one)]
+    asked = _earliest(by_role[Role.LIFECYCLE])
+    first = _earliest(told) or _earliest([one for one in cascades if one.row.id in LAST_RESORT])
+    summary = _earliest([one for one in by_role[Role.CASCADE] if one.row.cause is Cause.LAUNCHER_SUMMARY_ONLY])
+    if asked is not None and asked.row.id == "step_cancelled" and summary is not None and _before(summary, asked):
+        asked = None
+    if asked is not None and (first is None or not _before(first, asked)):
+        return Choice(asked.row.cause, asked, confidence=0.85)
+    return Choice(first.row.cause, first, confidence=0.6) if first is not None else None
+
+
+def _summary(cascades: Sequence[Happening]) -> Choice | None:
+    """What launchers tell, and a traceback without its end."""
+    killed = _earliest([one for one in cascades if one.row.id == "launcher_signal_9"])
+    failed = any(one.row.id == "launcher_exit_code" for one in cascades)
+    if killed is not None and not failed:
+        return Choice(killed.row.cause, killed, confidence=0.5)
+    cut = _earliest([one for one in cascades if _is_form(one) and one.row.cause is not Cause.LAUNCHER_SUMMARY_ONLY])
+    summary = _earliest([one for one in cascades if one.row.cause is Cause.LAUNCHER_SUMMARY_ONLY])
+    last = cut if cut is not None and (summary is None or _before(cut, summary)) else summary
+    return Choice(last.row.cause, last, confidence=0.35) if last is not None else None
+
+
+def _succeeded(end: End | None) -> bool:
+    return end is not None and end.cause in (EndCause.EXITED, None) and end.code == 0 and end.signal is None
+
+
+def _end_first(end: End | None) -> Choice | None:
+    """What the agent knows for certain, and no line outranks but a root."""
+    causes = {
+        EndCause.OOM: (Cause.HOST_OOM, 0.95),
+        EndCause.TIMEOUT: (Cause.TIME_LIMIT, 0.95),
+        EndCause.LOG_FULL: (Cause.CONFIG_ERROR, 0.8),
+        EndCause.OUTPUT: (Cause.CONFIG_ERROR, 0.6),
+        EndCause.EXPIRED: (Cause.NODE_FAILURE, 0.8),
+        EndCause.AGENT: (Cause.NODE_FAILURE, 0.8),
+    }
+    found = causes.get(end.cause) if end is not None and end.cause is not None else None
+    return Choice(found[0], None, confidence=found[1]) if found is not None else None
+
+
+def _end_last(end: End | None) -> Choice | None:
+    """What an exit code or a signal says where no line says anything."""
+    if end is None:
+        return None
+    if end.cause is EndCause.STAGE:
+        cause = {28: Cause.STORAGE_FULL, 2: Cause.DATA_ERROR}.get(end.code or 0, Cause.EXTERNAL_SERVICE)
+        return Choice(cause, None, confidence=0.6)
+    if end.cause is EndCause.START:
+        return Choice(Cause.ENV_DEPENDENCY, None, confidence=0.5)
+    if end.cause is EndCause.STOPPED:
+        return Choice(Cause.USER_CANCELLED, None, confidence=0.6)
+    signal = (
+        end.signal if end.signal is not None else (end.code - 128 if end.code is not None and end.code > 128 else None)
+    )
+    if signal in CRASH_SIGNALS:
+        return Choice(Cause.NATIVE_CRASH, None, confidence=0.6)
+    if signal == 9:
+        return Choice(Cause.PROCESS_KILLED_UNKNOWN, None, confidence=0.6)
+    if signal == 15:
+        return Choice(Cause.PREEMPTION, None, confidence=0.4)
+    if signal == 2:
+        return Choice(Cause.USER_CANCELLED, None, confidence=0.6)
+    return None
+
+
+def _nothing(case: Case) -> Choice:
+    if case.end is not None and (
+        case.end.cause is not None or case.end.code is not None or case.end.signal is not None
+    ):
+        return Choice(Cause.UNKNOWN, None, confidence=0.2)
+    return Choice(Cause.OK, None, confidence=0.8 if case.seen.steps or case.seen.finished else 0.5)
+
+
+def _silent(case: Case, live: Sequence[Happening]) -> tuple[int, ...]:
+    """Ranks that did not report the timeout that others report: it is they who did not come."""
+    told = {rank for one in live if one.row.cause is Cause.NCCL_TIMEOUT for rank in one.ranks}
+    if not told or any(one.ranks_more for one in live):
+        return ()
+    everybody = range(case.world) if case.world is not None else case.ranks
+    return tuple(rank for rank in everybody if rank not in told)
+
+
+def _evidence(primary: Happening, live: Sequence[Happening]) -> tuple[Happening, ...]:
+    """The same cause told otherwise, then what confirms it, then what followed."""
+    weight = {Role.CONFIRM: 1, Role.ROOT: 2, Role.LIFECYCLE: 3, Role.CASCADE: 4}
+    others = [one for one in live if one is not primary and one.row.role in weight]
+    others.sort(key=lambda one: (0 if one.row.cause is primary.row.cause else weight[one.row.role], _when(one)))
+    return tuple(others[:EVIDENCE])
+
+
+def _confidence(primary: Happening) -> float:
+    if _is_form(primary):
+        return 0.6
+    return 0.7 if primary.row.cause in SOFT else 0.9
+
+
+def _is_form(one: Happening) -> bool:
+    return one.row.id.startswith(FORM_ONLY)
+
+
+def _is_symptom(one: Happening) -> bool:
+    return _is_form(one) or one.row.cause in (Cause.NATIVE_CRASH, Cause.PROCESS_KILLED_UNKNOWN)
+
+
+def _is_soft(one: Happening) -> bool:
+    return _is_form(one) or one.row.cause in SOFT
+
+
+def _is_vague(one: Happening) -> bool:
+    return _is_form(one) or one.row.id in LAST_RESORT or one.row.id == "launcher_signal_9"
+
+
+def _same_episode(one: Happening, other: Happening) -> bool:
+    return one.source == other.source and one.open.episode > 0 and one.open.episode == other.open.episode
+
+
+def _before(one: Happening, other: Happening) -> bool:
+    """Sources have no order among each other but by the times that their lines name."""
+    if one.source != other.source:
+        return one.open.at_ms is not None and other.open.at_ms is not None and one.open.at_ms < other.open.at_ms
+    return one.open.order < other.open.order
+
+
+def _earliest(happenings: Iterable[Happening]) -> Happening | None:
+    return min(happenings, key=_when, default=None)
+
+
+def _when(one: Happening) -> tuple[int, int, int]:
+    """By source and line: what is first in its source; of several sources the first one's."""
+    return (one.source, one.open.order, one.row.order)
