@@ -52,8 +52,8 @@ def shape_of(spec: StepSpec) -> Shape:
         run_ms=rounded_up(run_ms, RUN_STEPS) if spec.min_forecast is None else run_ms,
         arrangement=spec.arrangement,
         inputs=largest_inputs(spec),
-        saves_ms=saves_ms(spec.checkpoint),
         fetches=bytes_to_fetch(spec),
+        saves_ms=saves_ms(spec.checkpoint),
         data=bool(spec.inputs or spec.outputs or spec.checkpoint is not None or spec.stall_ms is not None),
     )
 
@@ -66,7 +66,6 @@ def largest_inputs(spec: StepSpec) -> tuple[tuple[Digest, int], ...]:
     return tuple(sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))[:FETCHED_MAX])
 
 
-def saves_ms(rule: CheckpointRule | None) -> Ms | None:
 def bytes_to_fetch(spec: StepSpec) -> int | None:
     """Of its inputs those that are known; None: it has none. Of what other steps make the sizes are not known here."""
     if not spec.inputs:
@@ -74,6 +73,7 @@ def bytes_to_fetch(spec: StepSpec) -> int | None:
     return sum(given.size for given in spec.inputs if given.step is None)
 
 
+def saves_ms(rule: CheckpointRule | None) -> Ms | None:
     """How often its state is saved by the agent: 0 where the agent is told as it begins."""
     return None if rule is None else 0 if rule.auto else rule.every_ms
 
