@@ -46,11 +46,11 @@ class Shape(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
     """Where it must not be placed again."""
     inputs: tuple[tuple[Digest, int], ...] = ()
     """The largest blobs that it takes, and their sizes: where they are cached they need not be brought."""
-    saves_ms: Ms | None = None
-    """How often its state is saved, so that no more is lost; 0: as often as is best where it runs. None: it is not."""
     fetches: int | None = None
     """Bytes that have to be brought for it at least: its tenant's quota of egress must have room for them. None:
     nothing is."""
+    saves_ms: Ms | None = None
+    """How often its state is saved, so that no more is lost; 0: as often as is best where it runs. None: it is not."""
     data: bool = False
     """Its agent has to stage inputs, publish outputs, keep checkpoints or watch over progress."""
 
