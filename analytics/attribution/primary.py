@@ -2,9 +2,9 @@
 
 The earliest root that later progress does not refute, with these limits. A *definite* cause (a broken GPU, a full
 disk) outranks the *symptoms* before it: an exception of which only the form is known, a crash, a kill. A confirming
-line (the kernel's report) outranks a bare kill. What may be the work of a peer's death, or of a request to end, gives way to
-it. A cascade counts only where there is no root, a lifecycle only where nothing failed before it, and what launchers
-tell of others last of all.
+line (the kernel's report) outranks a bare kill. What may be the work of a peer's death, or of a request to end, gives
+way to it. A cascade counts only where there is no root, a lifecycle only where nothing failed before it, and what
+launchers tell of others last of all.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ LAST_RESORT = frozenset(
     {"timeout_error", "native_gave_up", "not_connected", "gpu_library", "killed_shell", "xid_program"}
 )
 """Cascades that give way to any other one."""
+NO_REASON = frozenset({"cancelled", "step_cancelled", "told_to_end"})
+"""Lifecycles that may follow from another one."""
+HEADERS = frozenset({"any_fatal_line", "any_runtime_error"})
+"""Forms that announce the line that says what it is."""
+EXPLAINS_LINES = 6
 DEFINITE = frozenset(
     {
         Cause.GPU_HARDWARE,
@@ -86,7 +91,7 @@ def _root(by_role: dict[Role, list[Happening]]) -> Choice | None:
         return Choice(confirm.row.cause, confirm, confidence=0.9)
     if primary is None:
         return None
-    asked = _earliest(by_role[Role.LIFECYCLE])
+    asked = _asked(by_role[Role.LIFECYCLE])
     if asked is not None and _is_soft(primary) and _before(asked, primary):
         return None
     return Choice(primary.row.cause, primary, confidence=_confidence(primary))
@@ -97,17 +102,22 @@ def _earliest_root(roots: Sequence[Happening]) -> Happening | None:
     if first is None:
         return None
     if _is_form(first):
-        told = [one for one in roots if not _is_form(one) and _same_episode(one, first)]
+        told = [one for one in roots if not _is_form(one) and (_same_episode(one, first) or _explains(one, first))]
         first = _earliest(told) or first
     if _is_symptom(first):
         return _earliest([one for one in roots if one.row.cause in DEFINITE]) or first
     return first
 
 
+def _asked(lifecycles: Sequence[Happening]) -> Happening | None:
+    """Who ended it: a line that says why outranks those that only say that."""
+    return _earliest([one for one in lifecycles if one.row.id not in NO_REASON]) or _earliest(lifecycles)
+
+
 def _cascade_or_lifecycle(by_role: dict[Role, list[Happening]]) -> Choice | None:
     cascades = [one for one in by_role[Role.CASCADE] if one.row.cause is not Cause.LAUNCHER_SUMMARY_ONLY]
     told = [one for one in cascades if not _is_vague(one)]
-    asked = _earliest(by_role[Role.LIFECYCLE])
+    asked = _asked(by_role[Role.LIFECYCLE])
     first = _earliest(told) or _earliest([one for one in cascades if one.row.id in LAST_RESORT])
     summary = _earliest([one for one in by_role[Role.CASCADE] if one.row.cause is Cause.LAUNCHER_SUMMARY_ONLY])
     if asked is not None and asked.row.id == "step_cancelled" and summary is not None and _before(summary, asked):
@@ -221,6 +231,11 @@ def _is_vague(one: Happening) -> bool:
 
 def _same_episode(one: Happening, other: Happening) -> bool:
     return one.source == other.source and one.open.episode > 0 and one.open.episode == other.open.episode
+
+
+def _explains(one: Happening, header: Happening) -> bool:
+    after = one.open.order - header.open.order
+    return header.row.id in HEADERS and one.source == header.source and 0 < after <= EXPLAINS_LINES
 
 
 def _before(one: Happening, other: Happening) -> bool:
