@@ -57,6 +57,9 @@ def _refusal(
     return Refusal(dimension=name, used=used, reserved=reserved, request=request, limit=limit, guardrail=rail)
 
 
+_WHAT = {"egress": "may not fetch so much this month", "ingress": "may not send so much this month"}
+
+
 def _refuse(tenant: TenantName, refused: list[Refusal]) -> None:
     if not refused:
         return
@@ -66,10 +69,11 @@ def _refuse(tenant: TenantName, refused: list[Refusal]) -> None:
         f"{amount_text(r.dimension, r.guardrail)} of its limit of {amount_text(r.dimension, r.limit)}"
         for r in refused
     )
+    what = next((_WHAT[r.dimension] for r in refused if r.dimension in _WHAT), "has no room for this")
     ways = "remove what is not needed" if refused[0].dimension == "storage" else "wait for the next month (UTC)"
     raise CoordError(
         Code.QUOTA,
-        f"tenant {tenant} has no room for this: {told}",
+        f"tenant {tenant} {what}: {told}",
         f"{ways}, or have its limits raised: coord usage {tenant}",
         tuple(refused),
     )

@@ -196,6 +196,7 @@ def test_what_would_pass_the_quota_of_egress_is_refused_before_a_byte(uv: bool) 
         assert [200, 200, 403] == [(await rig.get(url, None)).status for _ in range(3)]
         got = await rig.get(f"/v1/artifacts/{what.digest}/content", token)
         assert "quota" == got.code and "egress" == got.json["refusals"][0]["dimension"]
+        assert got.json["detail"].startswith("tenant small may not fetch so much this month: egress: ")
 
     served(test, uv=uv)
 
