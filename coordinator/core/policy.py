@@ -152,7 +152,9 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     uploads_per_tenant_max: int = 5_000
     """Of those, of one tenant."""
     upload_ms: Ms = 24 * 3_600_000
-    """An upload that is not published by then is dropped, and what it reserved is free."""
+    """An upload that gets no byte for so long is dropped, and what it reserved is free ..."""
+    upload_longest_ms: Ms = 7 * 24 * 3_600_000
+    """... and so is one that is not published so long after it was opened."""
     egress_again_ms: Ms = 600_000
     """A task whose inputs could not be brought, since its tenant may fetch no more, is tried again after so long."""
     blob_grace_ms: Ms = 24 * 3_600_000

@@ -36,6 +36,7 @@ def on_data(state: ClusterState, event: events.DataEvent, policy: Policy, out: D
             uploads.on_drop(state, event, out)
         case events.BytesMoved():
             meters.on_moved(state, event, out)
+            uploads.prolong(state, event.uploads, policy, out)
         case events.DataRefused():
             refusals.on_refused(state, event, out)
         case events.CacheTold():

@@ -183,6 +183,8 @@ class BytesMoved(Event, frozen=True, kw_only=True, tag="bytes_moved"):
     """Metering: posted by the service every few seconds while anything moves."""
 
     moved: tuple[Moved, ...]
+    uploads: tuple[UploadId, ...] = ()
+    """Those that got bytes since: their time begins anew."""
 
 
 class DataRefused(Event, frozen=True, kw_only=True, tag="data_refused"):

@@ -5,6 +5,10 @@ An attempt's end with its token, anybody else's when their time is over. What an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
 from coordinator.core.commands import Decision, Delete, Put, Reply
 from coordinator.core.data.answers import UploadGone, UploadOpened
 from coordinator.core.data.blobs import find, publish, refer
@@ -126,6 +130,23 @@ def end_uploads(state: ClusterState, attempt_id: AttemptId, out: Decision) -> No
     """The attempt's token counts no more: what it had open is burnt."""
     for upload_id in list(state.data.by_attempt.get(attempt_id, ())):
         _end(state, state.data.uploads[upload_id], "its attempt has ended", out)
+
+
+def prolong(state: ClusterState, moved: Iterable[UploadId], policy: Policy, out: Decision) -> None:
+    """These got bytes: they expire so long after their last one, and at the latest so long after their opening. A row
+    is written when the sixteenth part of that time is gained. O(these)."""
+    for upload_id in moved:
+        row = state.data.uploads.get(upload_id)
+        if row is None:
+            continue
+        until_ms = min(state.now_ms + policy.upload_ms, row.opened_at_ms + policy.upload_longest_ms)
+        if until_ms - row.expires_at_ms > policy.upload_ms // PROLONGED_BY:
+            row = state.data.uploads[upload_id] = replace(row, expires_at_ms=until_ms)
+            state.data.wheel.put(upload_id, until_ms)
+            out.writes.append(Put(row))
+
+
+PROLONGED_BY = 16
 
 
 def end_expired(state: ClusterState, out: Decision) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from coordinator import ports
 from coordinator.core.data.events import BytesMoved, Moved
-from coordinator.core.ids import TenantName
+from coordinator.core.ids import TenantName, UploadId
 
 
 class Outflow:
@@ -25,7 +25,8 @@ class Outflow:
 
 
 class Meters:
-    """What moved and is not charged yet. Bound: one entry a tenant that moved something within `pace_s`."""
+    """What moved and is not charged yet. Bound: one entry a tenant that moved something, and one an upload that got
+    bytes, within `pace_s`."""
 
     def __init__(self, post: Callable[[BytesMoved], None], clock: ports.Clock, pace_s: float) -> None:
         self._post = post
@@ -33,12 +34,15 @@ class Meters:
         self._pace_s = pace_s
         self._ingress: dict[TenantName, int] = {}
         self._egress: dict[TenantName, int] = {}
+        self._uploads: dict[UploadId, None] = {}
+        """That got bytes: told with the next charge of all."""
         self._outflows: dict[TenantName, dict[Outflow, None]] = {}
         self.ingress_total = 0
         """Since the start, of all tenants; so is the next."""
         self.egress_total = 0
 
-    def received(self, tenant: TenantName, size: int) -> None:
+    def received(self, tenant: TenantName, upload_id: UploadId, size: int) -> None:
+        self._uploads[upload_id] = None
         self._ingress[tenant] = self._ingress.get(tenant, 0) + size
         self.ingress_total += size
 
@@ -74,12 +78,13 @@ class Meters:
         """Tell the core what moved since the last time."""
         ingress, self._ingress = self._ingress, {}
         egress, self._egress = self._egress, {}
+        uploads, self._uploads = tuple(self._uploads), {}
         moved = tuple(
             Moved(tenant=tenant, ingress=ingress.get(tenant, 0), egress=egress.get(tenant, 0))
             for tenant in sorted(ingress.keys() | egress.keys())
         )
-        if moved:
-            self._post(BytesMoved(at_ms=self._clock.now_ms(), moved=moved))
+        if moved or uploads:
+            self._post(BytesMoved(at_ms=self._clock.now_ms(), moved=moved, uploads=uploads))
 
     async def run(self) -> None:
         """Charge at its pace, until cancelled."""

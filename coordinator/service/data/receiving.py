@@ -41,7 +41,7 @@ class Receiver:
         try:
             async with asyncio.timeout_at(patience.until_s) as clock:
                 while chunk := await body.readany():
-                    self._meters.received(upload.tenant, len(chunk))
+                    self._meters.received(upload.tenant, upload.upload_id, len(chunk))
                     inflow.add(chunk)
                     until_s = patience.moved(len(chunk), loop.time())
                     if inflow.gathered >= self._settings.receive_bytes:

@@ -496,3 +496,23 @@ def test_what_came_in_just_now_counts_for_the_quota_of_ingress() -> None:
         assert ("ingress", 2 * MB, 0) == (refusal["dimension"], refusal["used"], refusal["reserved"])
 
     served(test)
+
+
+def test_an_upload_that_gets_on_stays_open() -> None:
+    """Its time counts from its last byte, not from its opening; what is asked for again says until when."""
+
+    async def test(rig: Rig) -> None:
+        what = content(3 * MB)
+        answer = await opened(rig, what)
+        open_ms = rig.engine.policy.upload_ms
+        rig.clock.ahead_ms += open_ms * 3 // 4
+        answer = await opened(rig, what)  # its first URL is over
+        got = await put(rig, answer["url"], what.data[:MB], headers=part(0, MB, len(what)))
+        assert 202 == got.status
+        rig.deps.data.meters.charge()
+        rows = rig.engine.state.data.uploads
+        until_ms = rig.clock.now_ms() + open_ms * 15 // 16
+        await eventually(lambda: rows[UploadId(answer["id"])].expires_at_ms > until_ms, "it is open for longer")
+        assert (await opened(rig, what))["closes"] > answer["closes"]
+
+    served(test)

@@ -6,7 +6,7 @@ from coordinator.core import events
 from coordinator.core.data import events as data
 from coordinator.core.data.room import check_egress
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import TenantName
+from coordinator.core.ids import TenantName, UploadId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import LedgerRow
 from coordinator.core.tenants.months import begins_ms, month_of
@@ -161,6 +161,29 @@ def test_uploads_are_bounded_and_expire() -> None:
     depot.tick()
     assert depot.state.data.uploads == {} and depot.state.work.accounts.of(TENANT).uploads == 0
     depot.opened("z")
+
+
+def test_an_upload_that_gets_bytes_is_open_for_longer_but_not_for_ever() -> None:
+    """Its time counts from its last byte, up to a total; its row says so after a restart. What is no more moves
+    nothing; bytes that come thick and fast write no row each."""
+    depot = Depot(policy=Policy(upload_ms=60_000, upload_longest_ms=150_000))
+    upload = depot.opened("x")
+
+    def moved() -> int:
+        what = data.BytesMoved(at_ms=depot.now_ms, moved=(), uploads=(upload.upload_id, UploadId("gone")))
+        return len(depot.decide(what).writes)
+
+    written = []
+    for second in (1, 2, 50, 51, 100, 140):
+        depot.at(second)
+        written.append(moved())
+        depot.tick()
+    assert written == [0, 0, 1, 0, 1, 0]
+    depot.restart(141)
+    assert depot.state.data.uploads[upload.upload_id].expires_at_ms == START_MS + 150_000
+    depot.at(151)
+    depot.tick()
+    assert depot.state.data.uploads == {} and moved() == 0
 
 
 def test_uploads_survive_a_restart() -> None:
