@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from coordinator.api_types import EventEntry, StepWhy
+from coordinator.core.verdict.rows import VERDICT_WAITED_FOR
 
 _ATTEMPT = {
     "reserved": "a place for it is reserved on {where}",
@@ -41,7 +42,9 @@ class Phases:
                 return
             text = _ATTEMPT[event.after].format(where=event.provider_id or "a provider", why=event.why or "no reason")
             yield f"{event.subject} {'goes on: ' if again else ''}{text}"
-        elif event.entity == "task" and event.after == "pending" and event.before and event.why:
+        elif event.entity == "task" and event.after in ("pending", "decided") and event.before and event.why:
+            if event.why.endswith(VERDICT_WAITED_FOR):
+                return
             _, told, when = event.why.rpartition("; tried again in ")  # why is in the line before
             yield (
                 f"{event.subject} is tried again in {when}" if told else f"{event.subject} is tried again: {event.why}"

@@ -25,7 +25,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
-from coordinator.core.verdict.rows import Verdict
+from coordinator.core.verdict.rows import SuspicionRow, Verdict, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
 
 
@@ -257,6 +257,20 @@ class Store(Protocol):
 
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None: ...
 
+    async def verdict(self, attempt_id: AttemptId) -> VerdictRow | None: ...
+
+    async def verdicts(self, job_id: JobId, limit: int) -> list[VerdictRow]:
+        """Those of a job, the last task first and of each the last attempt first."""
+        ...
+
+    async def verdicts_among(self, job_id: JobId, wanted: Sequence[tuple[int, int, int]]) -> list[VerdictRow]:
+        """Those of these attempts (step, task, attempt) that there are, by that, rising."""
+        ...
+
+    async def suspicions(self, provider_id: ProviderId) -> list[SuspicionRow]:
+        """What verdicts say against a provider, newest first."""
+        ...
+
     async def audit(
         self,
         limit: int,
@@ -425,12 +439,17 @@ class Logs(Protocol):
 class BlobStore(Protocol):
     """Content-addressed bytes, per tenant. The rows that say which of them count are the Store's.
 
-    Made so that a store of objects behind presigned URLs can stand here too. Raises CoordError: STORE_FULL, NOT_FOUND,
-    BAD_OFFSET, BAD_DIGEST, UPLOAD_GONE.
+    Made so that a store of objects behind presigned URLs can stand here too: docs/explanation/data.md. Raises
+    CoordError: STORE_FULL, NOT_FOUND, BAD_OFFSET, BAD_DIGEST, UPLOAD_GONE.
     """
 
     def get_url(self, tenant: TenantName, digest: str, size: int) -> str | None:
         """Where anybody who is told may fetch it, for a while; None: through us (`open_blob`)."""
+        ...
+
+    def put_url(self, upload_id: str, size: int) -> str | None:
+        """Where anybody who is told may send an upload that was begun, for a while and once; None: through us
+        (`write`)."""
         ...
 
     async def begin(self, upload_id: str, size: int) -> int:
@@ -442,9 +461,14 @@ class BlobStore(Protocol):
         pieces hold must never change: they may be hashed later."""
         ...
 
-    async def finish(self, upload_id: str, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:
+    async def finish(
+        self, upload_id: str, tenant: TenantName, digest: str, sha256: str, *, mends: bool = False
+    ) -> tuple[str, str, int]:
         """Verify by what is not empty of these two, sync, put the bytes under their digest: durable when it returns.
-        -> (BLAKE3, SHA-256 where that was asked for, size). BAD_DIGEST: the upload's bytes are gone."""
+        -> (BLAKE3, SHA-256 where that was asked for, size). BAD_DIGEST: the upload's bytes are gone.
+
+        A conditional create: what lies under the digest with its length stays, whoever comes second, unless this
+        `mends` it."""
         ...
 
     async def drop(self, upload_id: str) -> None: ...

@@ -28,6 +28,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
+from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
 from store import heartbeats, loading, sessions
@@ -225,6 +226,18 @@ class DiskStore:
 
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
         return await self._work.attempt(attempt_id)
+
+    async def verdict(self, attempt_id: AttemptId) -> VerdictRow | None:
+        return await self._work.verdict(attempt_id)
+
+    async def verdicts(self, job_id: JobId, limit: int) -> list[VerdictRow]:
+        return await self._work.verdicts(job_id, limit)
+
+    async def verdicts_among(self, job_id: JobId, wanted: Sequence[tuple[int, int, int]]) -> list[VerdictRow]:
+        return await self._work.verdicts_among(job_id, wanted)
+
+    async def suspicions(self, provider_id: ProviderId) -> list[SuspicionRow]:
+        return await self._work.suspicions(provider_id)
 
     async def audit(
         self,

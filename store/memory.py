@@ -32,6 +32,7 @@ from coordinator.core.rows import (
     WorkState,
     row_key,
 )
+from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
 from store import memory_data, memory_work
@@ -269,6 +270,23 @@ class MemoryStore:
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
         row = self._rows.get(("attempt", attempt_id))
         return row if isinstance(row, AttemptRow) else None
+
+    async def verdict(self, attempt_id: AttemptId) -> VerdictRow | None:
+        row = self._rows.get(("verdict", attempt_id))
+        return row if isinstance(row, VerdictRow) else None
+
+    async def verdicts(self, job_id: JobId, limit: int) -> list[VerdictRow]:
+        return memory_work.verdicts(self._rows.values(), job_id)[::-1][:limit]
+
+    async def verdicts_among(self, job_id: JobId, wanted: Sequence[tuple[int, int, int]]) -> list[VerdictRow]:
+        among = set(wanted)
+        found = memory_work.verdicts(self._rows.values(), job_id)
+        return [row for row in found if (row.step, row.task, row.attempt) in among]
+
+    async def suspicions(self, provider_id: ProviderId) -> list[SuspicionRow]:
+        rows = (row for row in self._rows.values() if isinstance(row, SuspicionRow))
+        found = [row for row in rows if row.provider_id == provider_id]
+        return sorted(found, key=lambda row: (row.at_ms, row.attempt), reverse=True)
 
     async def audit(
         self,

@@ -24,6 +24,7 @@ from coordinator.core.rows import (
     TaskRow,
     WorkState,
 )
+from coordinator.core.verdict.rows import VerdictRow
 from coordinator.ports import UsageSum
 from store.attempts import is_held
 from store.holds import job_of
@@ -44,7 +45,7 @@ def of_a_start(rows: Iterable[Row]) -> Iterator[Row]:
                 yield row
             case SessionRow() | OutageRow() | AuditRow() | LedgerRow():
                 continue
-            case BlobRow() | HoldRow() | ArtifactRow() | OutputRow() | CheckpointRow():
+            case BlobRow() | HoldRow() | ArtifactRow() | OutputRow() | CheckpointRow() | VerdictRow():
                 continue
             case JobRow(job_id=job_id) | SpecRow(job_id=job_id) | StepRow(job_id=job_id) if job_id not in live:
                 continue
@@ -77,7 +78,7 @@ def prunable(rows: Iterable[Row], now_ms: Ms, settings: StoreSettings) -> tuple[
         match row:
             case JobRow() | SpecRow() | StepRow() | TaskRow() | AttemptRow() if row.job_id in old:
                 gone.append(row)
-            case OutputRow() | CheckpointRow() if row.job_id in old:
+            case OutputRow() | CheckpointRow() | VerdictRow() if row.job_id in old:
                 gone.append(row)
             case HoldRow(holder=holder, tenant=tenant) if owners.get(job_of(holder) or JobId(0)) == tenant:
                 gone.append(row)
@@ -162,6 +163,12 @@ def attempts_of(rows: Iterable[Row], job_id: JobId, tasks: Sequence[tuple[int, i
     found = [row for row in rows if isinstance(row, AttemptRow) and row.job_id == job_id]
     found = [row for row in found if row.attempt > after.get((row.step, row.task), row.attempt)]
     return sorted(found, key=lambda row: row.attempt_id)
+
+
+def verdicts(rows: Iterable[Row], job_id: JobId) -> list[VerdictRow]:
+    """Those of a job, by (step, task, attempt) rising."""
+    found = [row for row in rows if isinstance(row, VerdictRow) and row.job_id == job_id]
+    return sorted(found, key=lambda row: (row.step, row.task, row.attempt))
 
 
 def audit(

@@ -28,5 +28,5 @@ def read_rows(table: str, found: Iterable[tuple[Any, ...]], report: Callable[[st
 
 def _named(table: str, columns: tuple[Any, ...]) -> str:
     """As people know the row: `12.0.7` for a task."""
-    key = {"step": 2, "task": 3, "attempt": 4, "output": 3, "checkpoint": 4}.get(table)
+    key = {"step": 2, "task": 3, "attempt": 4, "output": 3, "checkpoint": 4, "verdict": 4, "suspicion": 2}.get(table)
     return f"{columns[0]!a}" if key is None else ".".join(map(str, columns[:key]))

@@ -36,10 +36,12 @@ from store import (
     providers,
     sessions,
     steps,
+    suspicions,
     tasks,
     tenants,
     tokens,
     uploads,
+    verdicts,
 )
 from store.ballast import Ballast
 from store.failpoints import FailPoints
@@ -71,6 +73,8 @@ TABLES: dict[str, Table] = {
         uploads.TABLE,
         outputs.TABLE,
         checkpoints.TABLE,
+        verdicts.TABLE,
+        suspicions.TABLE,
     )
 }
 

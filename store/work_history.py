@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
-from coordinator.core.ids import AttemptId, JobId, TenantName
+from coordinator.core.ids import AttemptId, JobId, ProviderId, TenantName
 from coordinator.core.rows import AccountRow, AttemptRow, AuditRow, JobRow, LedgerRow, StepRow, TaskRow, WorkState
+from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import UsageSum
-from store import accounts, attempts, audit, jobs, ledger, steps, tasks
+from store import accounts, attempts, audit, jobs, ledger, steps, suspicions, tasks, verdicts
 from store.history import END_OF_TIME_MS
 from store.readers import Readers, fetch
 from store.row_reading import read_rows
@@ -92,6 +93,20 @@ class WorkHistory:
 
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
         return await self._one("attempt", attempts.ONE, attempt_id)  # type: ignore[no-any-return]
+
+    async def verdict(self, attempt_id: AttemptId) -> VerdictRow | None:
+        return await self._one("verdict", verdicts.ONE, attempt_id)  # type: ignore[no-any-return]
+
+    async def verdicts(self, job_id: JobId, limit: int) -> list[VerdictRow]:
+        return await self._many("verdict", verdicts.OF_JOB, (job_id, limit))
+
+    async def verdicts_among(self, job_id: JobId, wanted: Sequence[tuple[int, int, int]]) -> list[VerdictRow]:
+        if not wanted:
+            return []
+        return await self._many("verdict", verdicts.among(len(wanted)), (*chain.from_iterable(wanted), job_id))
+
+    async def suspicions(self, provider_id: ProviderId) -> list[SuspicionRow]:
+        return await self._many("suspicion", suspicions.OF_PROVIDER, (provider_id,))
 
     async def audit(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core.ids import JobId, Ms, TenantName
-from store import attempts, audit, checkpoints, holds, jobs, ledger, meta, outputs, steps, tasks
+from store import attempts, audit, checkpoints, holds, jobs, ledger, meta, outputs, steps, tasks, verdicts
 from store.logs import DiskLogs
 from store.settings import StoreSettings
 from store.sqlite import sqlite3
@@ -86,7 +86,7 @@ def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> 
         left -= _let_go(connection, owner[0], JobId(end[1]), left)
         if left <= 0:
             return after, gone
-        for of_many in (attempts.PRUNE, tasks.PRUNE, outputs.PRUNE, checkpoints.PRUNE):
+        for of_many in (attempts.PRUNE, tasks.PRUNE, outputs.PRUNE, checkpoints.PRUNE, verdicts.PRUNE):
             left -= connection.execute(of_many, (end[1], left)).rowcount
             if left <= 0:
                 return after, gone

@@ -66,8 +66,8 @@ class Obstacle(Struct, frozen=True, gc=False, kw_only=True):
 
     constraint: str
     """`online`, `drained`, `quarantined`, `pool`, `labels`, `isolation`, `tenant`, `cpus`, `gpus`, `memory`,
-    `named:NAME`, `nodes`, `min_score`, `min_forecast`, `elsewhere`, `quota:DIMENSION` (of the tenant: rules out all),
-    `planned` (kept for one that stands ahead) ..."""
+    `named:NAME`, `nodes`, `min_score`, `min_forecast`, `elsewhere`, `avoided`, `quota:DIMENSION` (of the tenant: rules
+    out all), `planned` (kept for one that stands ahead) ..."""
     providers: int
     text: str
     """What was asked and what is there."""

@@ -36,6 +36,7 @@ _NOW = MappingProxyType(
         "min_score": "below the score",
         "min_forecast": "below the forecast",
         "planned": "kept for work that stands ahead",
+        "avoided": "avoided after a verdict",
         "lined_up": "busy, with more lined up",
     }
 )
@@ -84,9 +85,9 @@ def _of_live(state: ClusterState, job: Job, step: Step, policy: Policy) -> StepE
         first = f"runs {step.running} tasks at a time, as it asks for; "
     elif step.retry and not step.line:
         first = f"{step.tasks[step.retry[0]].row.reason}; "
-    want = step.line or step.want
-    judged = Judged(state, want, policy, kept_from(state, want, policy))
-    place = first_of(step)
+    want = step.line or _line_of_retries(step) or step.want
+    judged = Judged(state, want, policy, kept_from(state, want, policy), avoided=_avoided(state, step, want))
+    place = first_of(step, want)
     if place is None:
         return judged.explain(row.step, spec, waiting, step.running, first)
     ahead = ahead_of(state, want, place, policy)
@@ -94,13 +95,28 @@ def _of_live(state: ClusterState, job: Job, step: Step, policy: Policy) -> StepE
     return judged.explain(row.step, spec, waiting, step.running, first, ahead, short)
 
 
-def first_of(step: Step) -> Place | None:
-    """Where the step stands in line with its next task."""
+def _line_of_retries(step: Step) -> Want | None:
+    """Where the first of its tasks stands that is to be tried again: elsewhere, it may be."""
+    return next((step.tasks[task].line for task in step.retry if step.tasks[task].line is not None), None)
+
+
+def _avoided(state: ClusterState, step: Step, want: Want) -> str:
+    """What the verdict on a task that waits in this line sent it away from, and why."""
+    if not want.shape.shunned:
+        return ""
+    task = next((step.tasks[task] for task in step.retry if step.tasks[task].line == want), None)
+    avoid = task.row.judged.avoid if task is not None and task.row.judged is not None else ()
+    hard = [one for one in avoid if one.until_ms > state.now_ms]
+    return "; ".join(f"{one.provider_id} for {_left(one.until_ms - state.now_ms)}: {one.why}" for one in hard)
+
+
+def first_of(step: Step, want: Want) -> Place | None:
+    """Where the step stands in this line with its next task."""
     job_id, number = step.row.job_id, step.row.step
-    waits = next((task for task in step.retry if step.tasks[task].line == step.want), None)
+    waits = next((task for task in step.retry if step.tasks[task].line == want), None)
     if waits is not None:
         return job_id, number, waits
-    return (job_id, number, FRESH) if step.line is not None else None
+    return (job_id, number, FRESH) if step.line == want else None
 
 
 def _short_of(state: ClusterState, want: Want, place: Place, policy: Policy) -> tuple[str, ...]:
@@ -114,10 +130,16 @@ class Judged:
     """Every provider against one want. O(providers)."""
 
     def __init__(
-        self, state: ClusterState, want: Want, policy: Policy, kept: Container[ProviderId] = frozenset()
+        self,
+        state: ClusterState,
+        want: Want,
+        policy: Policy,
+        kept: Container[ProviderId] = frozenset(),
+        avoided: str = "",
     ) -> None:
-        """`kept`: providers that are kept for others who stand ahead."""
+        """`kept`: providers that are kept for others who stand ahead; `avoided`: those that a verdict rules out."""
         self._state, self._want, self._policy, self._kept = state, want, policy, kept
+        self._avoided = avoided
         self.able_now = self.able_ever = 0
         self._alone: dict[str, int] = {}
         self._ever: dict[str, bool] = {}
@@ -235,6 +257,7 @@ class Judged:
             "tenant": "at isolation none it serves another tenant now",
             "attempts": "as many attempts there as a provider may have",
             "elsewhere": "the task failed there before",
+            "avoided": f"the verdict on its last attempt keeps it away from {self._avoided or 'there'}",
             "planned": "kept for the planned start of work that stands ahead: a time limit that ends before it helps",
             "lined_up": "short tasks are lined up there",
             "data": "an agent that brings inputs, publishes outputs, keeps checkpoints and watches over progress",
@@ -292,6 +315,11 @@ class Judged:
             case _:
                 most = f"{max((offer.named.get(name, 0) for offer in offers), default=0) / UNIT:g} {name}"
         return f"the most that one has is {most}"
+
+
+def _left(ms: Ms) -> str:
+    """`6 h` or `20 min`, about."""
+    return f"{ms / HOUR_MS:.0f} h" if ms >= 2 * HOUR_MS else f"{-(-ms // 60_000)} min"
 
 
 def _length(ms: Ms) -> str:

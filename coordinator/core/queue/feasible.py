@@ -10,6 +10,7 @@ from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import NOTHING, lacks, serves, share_of
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
+from coordinator.core.verdict.avoiding import is_shunned
 from coordinator.core.work.jobspec import Isolation
 from coordinator.core.work.live import Load, Shape, Step, Want
 
@@ -58,6 +59,8 @@ def out_of_reach(
         yield "drained"
     if row.quarantined_until_ms is not None:
         yield "quarantined"
+    if shape.shunned and is_shunned(shape.shunned, row.provider_id, state.now_ms if at_ms is None else at_ms):
+        yield "avoided"
     if shape.min_score is not None and score(state, row.provider_id) < shape.min_score:
         yield "min_score"
     if shape.min_forecast is not None:
@@ -91,10 +94,14 @@ def score(state: ClusterState, provider_id: ProviderId) -> float:
 
 
 def could_ever(state: ClusterState, step: Step, policy: Policy, avoid: tuple[ProviderId, ...]) -> bool:
-    """Whether an online provider other than `avoid` could run a task of this step, with nothing else on it."""
+    """Whether online providers other than `avoid`, as many as it has nodes, could run a task of this step, with nothing
+    else on them."""
+    able = 0
     for provider in state.providers.values():
         if provider.row.provider_id in avoid or provider.phase is not Liveness.ONLINE:
             continue
         if provider.row.drained_at_ms is None and not any(as_enrolled(provider, step.want.shape)):
-            return True
+            able += 1
+            if able >= step.spec.nodes:
+                return True
     return False

@@ -11,6 +11,7 @@ from heapq import heapify, heappop, heappush
 from msgspec.structs import replace
 
 from coordinator.core.ids import Digest, JobId, Ms, TenantName
+from coordinator.core.verdict.avoiding import shunned
 from coordinator.core.work.jobspec import CheckpointRule, StepSpec
 from coordinator.core.work.live import FRESH, Band, Job, Line, Place, Shape, Step, Task, Want, Work
 
@@ -89,7 +90,10 @@ def want_of_task(step: Step, task: Task) -> Want:
     avoid = row.failed_on if row.failed_on and (step.spec.retry.elsewhere or row.exit_code in (126, 127)) else ()
     if row.unstaged_on:
         avoid = tuple({*avoid, *row.unstaged_on})
-    return replace(step.want, shape=replace(step.want.shape, avoid=tuple(sorted(avoid)))) if avoid else step.want
+    away = shunned(row.judged.avoid) if row.judged is not None else ()
+    if not avoid and not away:
+        return step.want
+    return replace(step.want, shape=replace(step.want.shape, avoid=tuple(sorted(avoid)), shunned=away))
 
 
 def has_room(step: Step) -> bool:

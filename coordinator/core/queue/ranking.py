@@ -20,6 +20,8 @@ from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import Offer
 from coordinator.core.queue.feasible import score
 from coordinator.core.state import ClusterState, Provider
+from coordinator.core.verdict.avoiding import weight
+from coordinator.core.verdict.suspicion import suspicion
 from coordinator.core.work.jobspec import Arrangement
 from coordinator.core.work.live import Load, Shape
 
@@ -51,15 +53,29 @@ def terms_of(state: ClusterState, provider: Provider, shape: Shape, at_ms: Ms, p
         loss_ms = (1.0 - stays.probability) * stake_ms / 2
     else:
         loss_ms = expected_loss(curve, shape.run_ms)
+    fails_ms = mistrust(state, provider.row.provider_id, shape, at_ms, policy) * stake_ms / 2
+    loss_ms += fails_ms
     fetch = to_fetch(provider.cached, shape.inputs) if shape.inputs else 0
     match policy.rank:
         case "forecast":
-            term = risk(curve, shape.run_ms, policy, stake_ms) + fetch * 1_000 / policy.stage_bytes_per_s / shape.run_ms
+            fetch_ms = fetch * 1_000 / policy.stage_bytes_per_s
+            term = risk(curve, shape.run_ms, policy, stake_ms) + (fetch_ms + fails_ms) / shape.run_ms
         case "score":
             term = 1.0 - score(state, provider.row.provider_id)
         case _:
             term = 0.0
     return Terms(term, round(loss_ms), stays.probability, stays.basis, fetch)
+
+
+def mistrust(state: ClusterState, provider_id: ProviderId, shape: Shape, at_ms: Ms, policy: Policy) -> float:
+    """The probability that a run fails there by the provider's fault while it stays: what verdicts of all jobs say of
+    it, and what those of this very task do."""
+    suspicions = state.work.suspicions.get(provider_id)
+    works = 1.0 - suspicion(suspicions, at_ms, policy) if suspicions is not None else 1.0
+    for who, until_ms in shape.shunned:
+        if who == provider_id:
+            works *= 1.0 - weight(until_ms, at_ms, policy.avoid_ms)
+    return 1.0 - works
 
 
 def hazard_of(curve: Curves, run_ms: Ms, policy: Policy) -> float:

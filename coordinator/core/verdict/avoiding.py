@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.verdict.rows import AVOID_MAX, Avoided
 
 ROUND_MS: Ms = 600_000
-"""Times in a shape are rounded up to it: tasks that left the same provider together want the same."""
+"""Times in a shape are rounded to it: tasks that left the same provider together want the same."""
 FADED = 4
 """After so many further halvings an avoided provider is one like all others."""
 
@@ -33,7 +35,24 @@ def hard_ones(avoid: tuple[Avoided, ...], now_ms: Ms) -> list[Avoided]:
 
 def shunned(avoid: tuple[Avoided, ...]) -> Shunned:
     """The same as a shape has it."""
-    return tuple(sorted((one.provider_id, -(-one.until_ms // ROUND_MS) * ROUND_MS) for one in avoid))
+    return tuple(sorted((one.provider_id, _rounded(one)) for one in avoid))
+
+
+def _rounded(one: Avoided) -> Ms:
+    """Up where it is not placed there at all until then. Else down, by more than rankings look back."""
+    if one.until_ms > one.at_ms:
+        return -(-one.until_ms // ROUND_MS) * ROUND_MS
+    return (one.until_ms // ROUND_MS - 1) * ROUND_MS
+
+
+def lifted(one: Avoided) -> Avoided:
+    """It may be placed there again, if nowhere better."""
+    return replace(one, until_ms=one.at_ms)
+
+
+def is_shunned(away: Shunned, provider_id: ProviderId, at_ms: Ms) -> bool:
+    """Whether a task with these is not placed there at all."""
+    return any(who == provider_id and at_ms < until_ms for who, until_ms in away)
 
 
 def weight(until_ms: Ms, at_ms: Ms, half_ms: Ms) -> float:

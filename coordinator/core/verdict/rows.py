@@ -209,8 +209,10 @@ class VerdictRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
     attempt: int
     at_ms: Ms
     late: bool
-    """The rules for exit codes had decided already."""
+    """It came when the rules for exit codes had decided, or corrects one that came before it."""
     verdict: Verdict
+    remark: str = ""
+    """How it was made, where that was not as it should be: for people."""
 
 
 class SuspicionRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="suspicion"):
@@ -225,6 +227,8 @@ class SuspicionRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row",
     """The line that it rests on."""
 
 
+VERDICT_WAITED_FOR = "its verdict is waited for"
+"""How the reason of a task ends that waits."""
 TEXT_MAX = 400
 """Characters of a line in a verdict."""
 EVIDENCE_MAX = 16

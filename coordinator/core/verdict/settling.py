@@ -6,28 +6,33 @@ that is said twice are no orders. Budgets bound what a verdict may ask for.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from coordinator.core.commands import Decision, Put
-from coordinator.core.ids import AttemptId, JobId, ProviderId, dotted
+from coordinator.core.ids import AttemptId, ProviderId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.feasible import could_ever
-from coordinator.core.rows import Awaited, WorkState
+from coordinator.core.rows import Awaited, Row, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.verdict.asking import judged_of
-from coordinator.core.verdict.avoiding import hard_ones, with_avoided
+from coordinator.core.verdict.avoiding import hard_ones, lifted, with_avoided
 from coordinator.core.verdict.events import VerdictGiven
 from coordinator.core.verdict.rows import (
     HISTORY_MAX,
     PAST_MAX,
+    SUSPICIONS_MAX,
     Avoided,
     Fault,
     PastVerdict,
     Recommendation,
+    SuspicionRow,
     Verdict,
     VerdictRow,
     progressed,
 )
+from coordinator.core.verdict.suspicion import suspect
 from coordinator.core.work.endings import end_task
 from coordinator.core.work.live import Job, Step, Task
 from coordinator.core.work.retries import (
@@ -48,19 +53,20 @@ NOT_OF_THE_PLACE = (Fault.JOB, Fault.DATA, Fault.NOBODY)
 
 
 def on_given(state: ClusterState, event: VerdictGiven, policy: Policy, out: Decision) -> None:
-    """The answer of analytics. It is kept and shown whenever it comes; it counts for a task that still waits for it."""
+    """The answer of analytics. It is kept and shown whenever it comes, the last one of an attempt; it counts for a task
+    that still waits for it."""
     work, attempt_id = state.work, event.attempt_id
     asked = work.asked.get(attempt_id)
-    if (asked is not None and asked.answered) or attempt_id[0] >= work.next_job_id:
+    if attempt_id[0] >= work.next_job_id:
         return
-    if asked is not None:
-        asked.answered = True
     job, task = work.jobs.get(attempt_id[0]), work.task(attempt_id[:3])
     waits = job is not None and task is not None and waits_for(task, attempt_id)
     if event.verdict is not None:
-        keep(state, attempt_id, event.verdict, late=not waits, out=out)
+        keep(state, event, event.verdict, late=not waits, out=out)
+        providers = asked.providers if asked is not None else ()
+        suspect(state, attempt_id, event.verdict, providers, policy, out)
         if job is not None:
-            remember(job, task, attempt_id, event.verdict, asked.providers if asked is not None else (), out)
+            remember(job, task, attempt_id, event.verdict, providers, out)
     if job is not None and task is not None and waits:
         settle(state, job, job.steps[attempt_id[1]], task, event.verdict, policy, out)
 
@@ -77,12 +83,34 @@ def overdue(state: ClusterState, task: Task, policy: Policy, out: Decision) -> N
     settle(state, job, job.steps[task.row.step], task, None, policy, out)
 
 
-def keep(state: ClusterState, attempt_id: AttemptId, verdict: Verdict, *, late: bool, out: Decision) -> None:
-    job_id, step, task, attempt = attempt_id
+def keep(state: ClusterState, event: VerdictGiven, verdict: Verdict, *, late: bool, out: Decision) -> None:
+    job_id, step, task, attempt = event.attempt_id
     row = VerdictRow(
-        job_id=JobId(job_id), step=step, task=task, attempt=attempt, at_ms=state.now_ms, late=late, verdict=verdict
+        job_id=job_id,
+        step=step,
+        task=task,
+        attempt=attempt,
+        at_ms=state.now_ms,
+        late=late,
+        verdict=verdict,
+        remark=event.remark,
     )
     out.writes.append(Put(row))
+
+
+def say_again(fresh: ClusterState, undone: Iterable[Row], out: Decision) -> None:
+    """After a full disk: analytics said it once, so what it said is written again. What followed is undone: that the
+    task waited for it is over, and the rules decide."""
+    for row in undone:
+        match row:
+            case VerdictRow():
+                out.writes.append(Put(replace(row, late=True)))
+            case SuspicionRow() if row.provider_id in fresh.providers:
+                rest = (one for one in fresh.work.suspicions.get(row.provider_id, ()) if one.attempt != row.attempt)
+                fresh.work.suspicions[row.provider_id] = (*rest, row)[-SUSPICIONS_MAX:]
+                out.writes.append(Put(row))
+            case _:
+                pass
 
 
 def remember(
@@ -180,9 +208,9 @@ def _elsewhere(
     why = f"{verdict.cause.value}: {verdict.summary}"
     judged = judged_of(task.row)
     avoid = with_avoided(judged.avoid, suspects, why, state.now_ms, policy)
-    avoid, lifted = _lift(state, step, task, avoid, policy)
+    avoid, back_again = _lift(state, step, task, avoid, policy)
     put_task(task, out, judged=replace(judged, avoid=avoid))
-    if any(who in lifted for who in suspects):
+    if any(who in back_again for who in suspects):
         _again(
             state, job, step, task, awaited, verdict, "no other provider could run it, so there again: ", policy, out
         )
@@ -190,7 +218,7 @@ def _elsewhere(
     exit = awaited.exits[awaited.rank]
     assert exit is not None
     count_retry(state, job, policy, out)
-    back = f" ({', '.join(lifted)} may take it again: nobody else could)" if lifted else ""
+    back = f" ({', '.join(back_again)} may take it again: nobody else could)" if back_again else ""
     words = in_words(verdict, f"{told(exit)} on {awaited.providers[awaited.rank]}")
     failures, limit = task.row.failures, step.spec.retry.limit
     why = f"{words}; retry {failures} of {limit}, not on {', '.join(suspects)}{back}"
@@ -201,14 +229,14 @@ def _lift(
     state: ClusterState, step: Step, task: Task, avoid: tuple[Avoided, ...], policy: Policy
 ) -> tuple[tuple[Avoided, ...], list[ProviderId]]:
     """Let providers be taken again, the one first that was left first, until somebody could run it."""
-    lifted: list[ProviderId] = []
+    back_again: list[ProviderId] = []
     others = (*task.row.unstaged_on, *(task.row.failed_on if step.spec.retry.elsewhere else ()))
     while hard := hard_ones(avoid, state.now_ms):
         if could_ever(state, step, policy, avoid=(*others, *(one.provider_id for one in hard))):
             break
-        lifted.append(hard[0].provider_id)
-        avoid = tuple(replace(one, until_ms=state.now_ms) if one is hard[0] else one for one in avoid)
-    return avoid, lifted
+        back_again.append(hard[0].provider_id)
+        avoid = tuple(lifted(one) if one is hard[0] else one for one in avoid)
+    return avoid, back_again
 
 
 def suspects_of(verdict: Verdict, ended: Awaited) -> tuple[ProviderId, ...]:

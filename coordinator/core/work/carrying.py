@@ -26,6 +26,7 @@ def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozense
     fresh.next_job_id = max(fresh.next_job_id, old.next_job_id)
     fresh.next_token = max(fresh.next_token, old.next_token)
     fresh.freed_by, fresh.looked_ms = old.freed_by, old.looked_ms
+    fresh.asked, fresh.faded_ms = dict(old.asked), old.faded_ms
     for attempt_id, attempt in fresh.attempts.items():
         _carry_attempt(fresh.accounts, old.attempts.get(attempt_id), attempt, now_ms)
         for rank, row in enumerate(attempt.row.ranks):
@@ -71,6 +72,6 @@ def _carry_attempt(accounts: Accounts, before: Attempt | None, attempt: Attempt,
 
 
 def _carry_job(before: Job, job: Job) -> None:
-    job.retried_ms, job.stormed = list(before.retried_ms), before.stormed
+    job.retried_ms, job.stormed, job.past = list(before.retried_ms), before.stormed, list(before.past)
     for old_step, step in zip(before.steps, job.steps, strict=True):
         step.lasted_ms, step.unblocked_by = list(old_step.lasted_ms), old_step.unblocked_by

@@ -10,6 +10,7 @@ from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.budgets import look_at_due
 from coordinator.core.verdict.settling import overdue
+from coordinator.core.verdict.suspicion import drop_faded
 from coordinator.core.work.jobs import on_deadline
 from coordinator.core.work.loss import review
 from coordinator.core.work.retries import backoff_over, end_quarantines
@@ -24,6 +25,8 @@ def on_time(state: ClusterState, policy: Policy, out: Decision) -> None:
     work = state.work
     if work.quarantined:
         end_quarantines(state, out)
+    if work.suspicions:
+        drop_faded(state, policy, out)
     look_at_due(state)
     end_expired(state, out)
     settle_due(state, out)

@@ -14,10 +14,11 @@ from coordinator.core.queue.image import QueueImage, queue_image, restore_queue
 from coordinator.core.queue.lines import fit_step, fit_task
 from coordinator.core.rows import AttemptRow, JobRow, LeaseToken, SpecRow, StepRow, TaskRow
 from coordinator.core.tenants.image import AccountsImage, accounts_image, restore_accounts, restore_memory
-from coordinator.core.work.live import Attempt, Job, Step, Task, Work
+from coordinator.core.verdict.rows import PastVerdict, SuspicionRow
+from coordinator.core.work.live import Asked, Attempt, Job, Step, Task, Work
 from coordinator.core.work.loading import load_work
 
-JobsRow = JobRow | SpecRow | StepRow
+JobsRow = JobRow | SpecRow | StepRow | SuspicionRow
 LiveRow = TaskRow | AttemptRow
 """These are encoded as arrays: they cannot share a field with the others."""
 
@@ -26,6 +27,7 @@ class JobMemory(Struct, frozen=True, gc=False, kw_only=True):
     job_id: JobId
     retried_ms: tuple[Ms, ...]
     stormed: bool
+    past: tuple[PastVerdict, ...] = ()
 
 
 class StepMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -59,6 +61,12 @@ class AttemptMemory(Struct, frozen=True, gc=False, kw_only=True):
     paced: tuple[Ms, float] | None = None
 
 
+class AskedMemory(Struct, frozen=True, gc=False, kw_only=True):
+    attempt_id: AttemptId
+    tenant: TenantName
+    providers: tuple[ProviderId, ...]
+
+
 class LoadMemory(Struct, frozen=True, gc=False, kw_only=True):
     provider_id: ProviderId
     failures: tuple[tuple[JobId, Ms], ...]
@@ -89,6 +97,9 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     next_token: int
     next_audit: int
     accounts: AccountsImage
+    asked: tuple[AskedMemory, ...] = ()
+    """In the order in which they were asked for."""
+    faded_ms: Ms = 0
 
 
 def work_image(work: Work) -> WorkImage:
@@ -103,10 +114,14 @@ def work_image(work: Work) -> WorkImage:
             *(job.row for job in jobs),
             *(SpecRow(job_id=job.row.job_id, spec=job.spec) for job in jobs),
             *(step.row for step in steps),
+            *(row for _, rows in sorted(work.suspicions.items()) for row in rows),
         ),
         live=(*(task.row for task in tasks), *(attempt.row for attempt in attempts)),
         jobs=tuple(
-            JobMemory(job_id=job.row.job_id, retried_ms=tuple(job.retried_ms), stormed=job.stormed) for job in jobs
+            JobMemory(
+                job_id=job.row.job_id, retried_ms=tuple(job.retried_ms), stormed=job.stormed, past=tuple(job.past)
+            )
+            for job in jobs
         ),
         steps=tuple(map(_step_memory, steps)),
         tasks=tuple(map(_task_memory, tasks)),
@@ -116,6 +131,11 @@ def work_image(work: Work) -> WorkImage:
             for provider_id, load in sorted(work.loads.items())
             if load.failures
         ),
+        asked=tuple(
+            AskedMemory(attempt_id=attempt_id, tenant=asked.tenant, providers=asked.providers)
+            for attempt_id, asked in work.asked.items()
+        ),
+        faded_ms=work.faded_ms,
         recent=tuple(work.recent.values()),
         queue=queue_image(work),
         quarantined=tuple(sorted(work.quarantined.items())),
@@ -184,6 +204,8 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
     for load in image.loads:
         work.load_of(load.provider_id).failures = list(load.failures)
     work.quarantined = dict(image.quarantined)
+    work.asked = {memory.attempt_id: Asked(tenant=memory.tenant, providers=memory.providers) for memory in image.asked}
+    work.faded_ms = image.faded_ms
     for row in image.recent:
         work.recent[row.job_id] = row
         if row.idempotency_key:
@@ -206,7 +228,7 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
 
 
 def _restore_job(job: Job, memory: JobMemory) -> None:
-    job.retried_ms, job.stormed = list(memory.retried_ms), memory.stormed
+    job.retried_ms, job.stormed, job.past = list(memory.retried_ms), memory.stormed, list(memory.past)
 
 
 def _restore_step(step: Step, memory: StepMemory) -> None:

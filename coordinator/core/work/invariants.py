@@ -8,6 +8,8 @@ from coordinator.core.queue.capacity import count_behind, hold
 from coordinator.core.queue.lines import has_room
 from coordinator.core.rows import ENDED, AttemptState, LeaseToken, WorkState
 from coordinator.core.tenants.invariants import check_accounts
+from coordinator.core.verdict.asking import ASKED_MAX
+from coordinator.core.verdict.rows import AVOID_MAX, PAST_MAX, SUSPICIONS_MAX
 from coordinator.core.work import graph
 from coordinator.core.work.live import FRESH, NO_TOKEN, Job, Load, Step, Task, Want, Work, is_live
 
@@ -23,6 +25,7 @@ def check_work(work: Work, offers: dict[ProviderId, tuple[int, int]]) -> None:
         assert job.row.job_id == job_id and job_id < work.next_job_id
         _check_job(work, job)
     _check_queue(work)
+    _check_verdicts(work)
     check_accounts(work)
     assert list(work.jobs) == sorted(work.jobs), "jobs are out of their order"
 
@@ -128,8 +131,21 @@ def _check_task(work: Work, step: Step, task: Task) -> int:
         assert backing_off or task.line or task.cancelling or not has_room(step) or not step.ready, f"{name} is stuck"
     else:
         assert row.task not in step.retry, f"{name} waits and runs"
+    if row.judged is not None:
+        awaits = row.judged.awaits is not None
+        assert not awaits or not task.attempts, f"{name} runs while its verdict is waited for"
+        looked_at = work.wheel.when_ms(row.task_id) == row.not_before_ms
+        assert not awaits or looked_at, f"{name} waits for a verdict for ever"
+        assert len(row.judged.avoid) <= AVOID_MAX and len(row.judged.past) <= PAST_MAX, f"{name} remembers too much"
     assert not task.wanted or len(task.attempts) == 1, f"{name}: a replacement is wanted, and there is one"
     return len(granted)
+
+
+def _check_verdicts(work: Work) -> None:
+    assert len(work.asked) <= ASKED_MAX, "more verdicts are waited for than are remembered"
+    for provider_id, rows in work.suspicions.items():
+        assert 0 < len(rows) <= SUSPICIONS_MAX, f"{provider_id}: {len(rows)} suspicions"
+        assert len({row.attempt for row in rows}) == len(rows), f"{provider_id} is blamed twice for one attempt"
 
 
 def _check_queue(work: Work) -> None:

@@ -259,6 +259,7 @@ def _reorder(work: Work, job_id: JobId) -> None:
 
 def _run_again(state: ClusterState, job: Job, event: JobRetry, out: Decision) -> None:
     touch_job(state, job, retries=job.row.retries + 1, cancelling="", ended_at_ms=None)
+    job.past = []
     before = job.reserved if job.row.state not in ENDED else 0
     if job.row.state in ENDED:
         leaves_queue(state.work.accounts, job, -1)
@@ -313,6 +314,7 @@ def _put_back(state: ClusterState, job: Job, event: JobRetry, out: Decision) -> 
             not_before_ms=None,
             failed_on=(),
             unstaged_on=(),
+            judged=None,
             straggler=False,
             started_at_ms=None,
             ended_at_ms=None,

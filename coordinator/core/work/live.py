@@ -14,7 +14,7 @@ from coordinator.core.amounts import Ask, Share
 from coordinator.core.ids import AttemptId, Digest, JobId, Ms, PoolName, ProviderId, TaskId, TenantName
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, JobRow, LeaseToken, StepRow, TaskRow
 from coordinator.core.tenants.account import Accounts
-from coordinator.core.verdict.rows import PastVerdict
+from coordinator.core.verdict.rows import PastVerdict, SuspicionRow
 from coordinator.core.wheel import Wheel
 from coordinator.core.work.jobspec import Arrangement, Isolation, JobSpec, StepSpec
 
@@ -44,6 +44,8 @@ class Shape(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
     arrangement: Arrangement = Arrangement.PACK
     avoid: tuple[ProviderId, ...] = ()
     """Where it must not be placed again."""
+    shunned: tuple[tuple[ProviderId, Ms], ...] = ()
+    """Where its verdicts send it away from, and until when that is no question of better or worse."""
     inputs: tuple[tuple[Digest, int], ...] = ()
     """The largest blobs that it takes, and their sizes: where they are cached they need not be brought."""
     fetches: int | None = None
@@ -185,7 +187,6 @@ class Asked(Struct, kw_only=True):
     tenant: TenantName
     providers: tuple[ProviderId, ...]
     """By rank."""
-    answered: bool = False
 
 
 class Step(Struct, kw_only=True):
@@ -281,6 +282,10 @@ class Work:
         at its lease."""
         self.asked: dict[AttemptId, Asked] = {}
         """Verdicts that were asked for lately, asking.ASKED_MAX of them."""
+        self.suspicions: dict[ProviderId, tuple[SuspicionRow, ...]] = {}
+        """Of providers that a verdict blamed, oldest first. Nobody is in here without one."""
+        self.faded_ms: Ms = 0
+        """When they were looked through last for those that have faded."""
         self.quarantined: dict[ProviderId, Ms] = {}
         """Until when."""
         self.looked_ms: Ms = 0

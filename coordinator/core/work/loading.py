@@ -25,6 +25,7 @@ from coordinator.core.rows import (
 from coordinator.core.tenants import metering
 from coordinator.core.tenants.account import counted, hold_for
 from coordinator.core.tenants.reservations import set_aside
+from coordinator.core.verdict.rows import SuspicionRow
 from coordinator.core.work import graph
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.core.work.live import NO_TOKEN, Attempt, Job, Step, Task, Work, is_live
@@ -61,8 +62,12 @@ def load_work(
                 attempts.append(row)
             case ProviderRow(quarantined_until_ms=int(until_ms)):
                 work.quarantined[row.provider_id] = until_ms
+            case SuspicionRow():
+                work.suspicions[row.provider_id] = (*work.suspicions.get(row.provider_id, ()), row)
             case _:
                 pass
+    for who, rows in work.suspicions.items():
+        work.suspicions[who] = tuple(sorted(rows, key=lambda row: (row.at_ms, row.attempt)))
     for job_id in sorted(jobs):
         add_job(work, jobs[job_id], specs[job_id].spec, sorted(steps[job_id], key=lambda step: step.step))
     for row in tasks:

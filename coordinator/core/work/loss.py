@@ -16,6 +16,7 @@ from coordinator.core.queue.lines import fit_task, leave
 from coordinator.core.rows import AttemptState
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
+from coordinator.core.verdict.suspicion import forget_suspicions
 from coordinator.core.work.attempts import STAGED, finish, unanswered
 from coordinator.core.work.endings import STOP_AGAIN_MS, rank_freed, recall, stop, take_back
 from coordinator.core.work.leases import (
@@ -289,6 +290,7 @@ def forgotten(state: ClusterState, provider_id: ProviderId, policy: Policy, out:
 def orphan(state: ClusterState, provider_id: ProviderId, why: str, policy: Policy, out: Decision) -> None:
     """The machine behind this name is not its provider any more. What it runs may go on until its lease is over: that
     is waited for, whoever says hello under the name meanwhile."""
+    forget_suspicions(state, provider_id, out)
     for attempt_id, rank in held_by(state.work, provider_id):
         attempt = state.work.attempts.get(attempt_id)
         if attempt is None:

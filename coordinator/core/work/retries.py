@@ -24,11 +24,12 @@ from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.tenants.metering import is_broke
 from coordinator.core.verdict.asking import ask, judged_of
+from coordinator.core.verdict.rows import VERDICT_WAITED_FOR
 from coordinator.core.work.endings import end_task, take_back
 from coordinator.core.work.jobspec import Heed, RetryRule
 from coordinator.core.work.leases import grant, has_not_begun
 from coordinator.core.work.live import Attempt, Job, Step, Task
-from coordinator.core.work.transitions import move_task, put_task
+from coordinator.core.work.transitions import decide_task, move_task, put_task
 
 NOT_BY_DEFAULT = ("exit:126", "exit:127", "timeout", "log_full", "output")
 """A second try of these would end like the first, unless it is made elsewhere (126, 127: it is missing)."""
@@ -147,7 +148,10 @@ def again(
         return
     not_before_ms = state.now_ms + delay_ms if delay_ms else None
     task.wanted = False
-    move_task(state, job, task, WorkState.PENDING, out, why=why, not_before_ms=not_before_ms, waits_for=waits_for)
+    if task.row.state is WorkState.PENDING:
+        decide_task(state, job, task, out, why=why, not_before_ms=not_before_ms, waits_for=waits_for)
+    else:
+        move_task(state, job, task, WorkState.PENDING, out, why=why, not_before_ms=not_before_ms, waits_for=waits_for)
     if task.row.task not in step.retry:
         insort(step.retry, task.row.task)
     if not_before_ms is not None:
@@ -190,7 +194,7 @@ def failed(
         return
     ask(state.work, job, step, task, attempt, out, until_ms=state.now_ms + policy.verdict_wait_ms)
     put_task(task, out, judged=replace(judged_of(task.row), awaits=ended))
-    why = f"{told(exit)} on {where}; its verdict is waited for"
+    why = f"{told(exit)} on {where}; {VERDICT_WAITED_FOR}"
     again(state, job, step, task, out, why=why, waits_for="verdict", delay_ms=policy.verdict_wait_ms)
 
 

@@ -112,6 +112,22 @@ def move_task(
     _audit_task(state, job, task.row, before._value_, out, why, by, unblocked_by)
 
 
+def decide_task(state: ClusterState, job: Job, task: Task, out: Decision, *, why: str, **changes: Any) -> None:
+    """It stays in its state, and what it waits for is another thing from now on: its verdict was waited for."""
+    put_task(task, out, reason=why, **changes)
+    audit.record(
+        state,
+        out,
+        "task",
+        dotted(task.row.task_id),
+        "decided",
+        before=task.row.state._value_,
+        why=why,
+        tenant=job.row.tenant,
+        job_id=job.row.job_id,
+    )
+
+
 def new_task(state: ClusterState, job: Job, row: TaskRow, out: Decision, unblocked_by: str) -> Task:
     """A task gets its row."""
     out.writes.append(Put(row))

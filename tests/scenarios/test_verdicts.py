@@ -1,0 +1,376 @@
+"""What a verdict does to a task that failed: on the virtual clock, each way that it can come or not come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.core import commands
+from coordinator.core.ids import ProviderId
+from coordinator.core.policy import Policy
+from coordinator.core.rows import EndCause
+from coordinator.core.verdict.rows import Cause, Fault, Recommendation, Seen
+from coordinator.core.work.jobspec import Heed, RetryRule
+from tests.site import Site, a_job
+from tests.verdicts import (
+    ELSEWHERE,
+    RESTART,
+    STOP,
+    UNKNOWN,
+    WAITS,
+    a_broken_gpu,
+    a_verdict,
+    judge,
+    kept,
+    wanted,
+    where,
+)
+
+HOUR_S = 3_600
+
+
+def a_failed_one(*names: str, code: int = 1, at: float = 3, policy: Policy = WAITS, **retry: Any) -> Site:
+    """A job of one task whose first attempt has just failed."""
+    site = Site(*names or ("a", "b"), policy=policy)
+    site.submit(a_job(retry=RetryRule(**{"delay_ms": 1_000, **retry})))
+    site.run_to(at)
+    site.exits("1.0.0.1", code, out_bytes=10, err_bytes=20)
+    return site
+
+
+def test_a_failure_waits_for_its_verdict() -> None:
+    """The task is pending, says what for, and analytics is asked with all that it needs, once."""
+    site = a_failed_one()
+    task = site.task()
+    assert ("pending", "verdict", 1) == (task.state, task.waits_for, task.failures)
+    assert "its verdict is waited for" in task.reason and task.not_before_ms == site.now_ms + 2_000
+    (asked,) = wanted(site)
+    assert (1, 0, 0, 1) == asked.attempt_id and asked.until_ms == site.now_ms + 2_000
+    assert ("j", "s", "failed") == (asked.name, asked.step, asked.state)
+    exit = asked.exits[0]
+    assert exit is not None and (10, 20) == (exit.out_bytes, exit.err_bytes)
+    assert (where(site, "1.0.0.1"),) == asked.providers and () == asked.history
+
+
+def test_stop_ends_the_task_in_the_users_words() -> None:
+    site = a_failed_one(code=3)
+    judge(site, "1.0.0.1", a_verdict(STOP))
+    assert ("failed", 3) == (site.task().state, site.task().exit_code)
+    expected = (
+        "exit 3; user_code: the program raised KeyError: 'lr' (stderr line 7); mend the program and run the job again; "
+        "it is not tried again"
+    )
+    assert expected == site.task().reason
+    assert "failed" == site.job().state and expected in site.step().reason
+    row = kept(site, "1.0.0.1")
+    assert row is not None and not row.late and Cause.USER_CODE is row.verdict.cause
+    site.run_to(60)
+    assert ["failed"] == site.states(), "nothing runs it again"
+
+
+def test_restart_runs_again_behind_the_backoff() -> None:
+    """Also where the rules for exit codes would have given up: a time limit."""
+    site = Site("a", "b", policy=WAITS)
+    site.submit(a_job(retry=RetryRule(delay_ms=1_000)))
+    site.exits("1.0.0.1", 0, cause=EndCause.TIMEOUT)
+    judge(site, "1.0.0.1", a_verdict(RESTART, cause=Cause.NCCL_TIMEOUT, summary="a collective hung", advice=""))
+    assert ("pending", "backoff") == (site.task().state, site.task().waits_for)
+    assert "nccl_timeout: a collective hung (stderr line 7); retry 1 of 3 in 1." in site.task().reason
+    site.run_to(5)
+    assert ["failed", "running"] == site.states()
+    assert "backoff" == site.attempt("1.0.0.2").unblocked_by
+
+
+def test_elsewhere_runs_again_at_once_on_another_provider() -> None:
+    site = a_failed_one()
+    first = where(site, "1.0.0.1")
+    judge(site, "1.0.0.1", a_broken_gpu())
+    assert ["failed", "running"] == site.states(), "at once: no backoff"
+    assert first != where(site, "1.0.0.2") and "verdict" == site.attempt("1.0.0.2").unblocked_by
+    site.exits("1.0.0.2", 1)
+    judge(site, "1.0.0.2", None, why_none="none")
+    site.run_to(10)
+    assert first != where(site, "1.0.0.3"), "still, hours later; whatever the rules say"
+
+
+def test_elsewhere_waits_for_another_provider_that_is_busy_and_says_why() -> None:
+    """The other one could run it and has no room: the task waits for it, and `why` names what it avoids."""
+    site = Site("a", "b", policy=WAITS)
+    site.submit(a_job(tasks=3, retry=RetryRule(delay_ms=1_000)))
+    site.submit(a_job(tasks=1))
+    full = where(site, "1.0.0.1")
+    (other,) = {"a", "b"} - {full}
+    site.exits("1.0.0.1", 1)
+    judge(site, "1.0.0.1", a_broken_gpu())
+    assert "pending" == site.task().state
+    (why,) = site.explain(1).steps
+    (avoided,) = [obstacle for obstacle in why.obstacles if obstacle.constraint == "avoided"]
+    assert (1, True) == (avoided.providers, avoided.ever)
+    assert f"{full} for 6 h: gpu_hardware: a GPU fell off the bus" in avoided.text
+    assert "wait" == why.verdict and "1 avoided after a verdict" in why.text and f"not on {full}" in site.task().reason
+    site.run_to(30)
+    assert "pending" == site.task().state and [] != site.running(other)
+    site.exits(site.running(other)[0])
+    site.run_to(32)
+    assert other == where(site, "1.0.0.2")
+
+
+def test_elsewhere_with_nobody_else_is_no_deadlock_and_says_so() -> None:
+    site = a_failed_one("a")
+    judge(site, "1.0.0.1", a_broken_gpu())
+    assert "no other provider could run it, so there again: retry 1 of 3 in 1." in site.task().reason
+    site.run_to(6)
+    assert ["failed", "running"] == site.states()
+
+
+def test_when_all_were_left_the_one_that_was_left_first_is_taken_again() -> None:
+    site = a_failed_one()
+    first = where(site, "1.0.0.1")
+    judge(site, "1.0.0.1", a_broken_gpu())
+    second = where(site, "1.0.0.2")
+    site.exits("1.0.0.2", 1)
+    judge(site, "1.0.0.2", a_broken_gpu())
+    told = [row.why for row in site.audits("task", "1.0.0") if row.after == "decided"]
+    assert f"not on {second} ({first} may take it again: nobody else could)" in told[-1]
+    assert first == where(site, "1.0.0.3")
+
+
+def test_what_is_avoided_fades() -> None:
+    """Not at all for six hours; then it is only ranked behind others, and in the end like them."""
+    site = a_failed_one()
+    first = where(site, "1.0.0.1")
+    (other,) = {"a", "b"} - {first}
+    judge(site, "1.0.0.1", a_broken_gpu())
+    site.breaks(other)
+    for second in range(int(site.now_s), 6 * HOUR_S, 300):
+        site.at(second)
+        site.beat_all()
+        site.tick()
+    assert [] == site.running(first), "for six hours it waits"
+    site.run_to(6 * HOUR_S + 700)
+    assert [] != site.running(first), "then there is nobody better"
+
+
+@pytest.mark.parametrize("verdict", [None, a_verdict(UNKNOWN), a_verdict(Recommendation.OK)])
+def test_without_an_answer_that_helps_the_rules_decide_at_once(verdict: object) -> None:
+    site = a_failed_one()
+    judge(site, "1.0.0.1", verdict)  # type: ignore[arg-type]
+    assert "backoff" == site.task().waits_for and "retry 1 of 3 in 1." in site.task().reason
+    site = a_failed_one("a", code=127)
+    judge(site, "1.0.0.1", verdict)  # type: ignore[arg-type]
+    assert "failed" == site.task().state and "no other provider could run it" in site.task().reason
+
+
+def test_a_verdict_that_does_not_come_is_waited_for_two_seconds() -> None:
+    """Then the rules decide; when it comes after all it is kept and shown, and changes nothing."""
+    site = a_failed_one(delay_ms=10_000)
+    site.run_to(4)
+    assert "verdict" == site.task().waits_for
+    site.run_to(5)
+    assert "backoff" == site.task().waits_for
+    judge(site, "1.0.0.1", a_verdict(STOP), remark="its log came late")
+    assert ("pending", "backoff") == (site.task().state, site.task().waits_for)
+    row = kept(site, "1.0.0.1")
+    assert row is not None and row.late and "its log came late" == row.remark
+    site.run_to(20)
+    assert ["failed", "running"] == site.states()
+
+
+def test_said_twice_it_counts_once() -> None:
+    """The second one is a correction: kept, and no order."""
+    site = a_failed_one()
+    judge(site, "1.0.0.1", a_verdict(RESTART))
+    site.run_to(6)
+    judge(site, "1.0.0.1", a_verdict(STOP))
+    assert ["failed", "running"] == site.states()
+    row = kept(site, "1.0.0.1")
+    assert row is not None and row.late and STOP is row.verdict.recommendation
+    site.exits("1.0.0.2", 1)
+    assert ["1.0.0.1"] == [past.attempt for past in wanted(site)[-1].history], "and one verdict in its history"
+
+
+def test_a_verdict_on_an_older_attempt_is_no_order() -> None:
+    site = a_failed_one()
+    site.run_to(9)
+    site.exits("1.0.0.2", 1)
+    assert "verdict" == site.task().waits_for
+    judge(site, "1.0.0.1", a_verdict(STOP))
+    assert ("pending", "verdict") == (site.task().state, site.task().waits_for)
+    judge(site, "1.0.0.2", a_verdict(RESTART))
+    assert "backoff" == site.task().waits_for
+    assert [True, False] == [row.late for row in (kept(site, "1.0.0.1"), kept(site, "1.0.0.2")) if row is not None]
+
+
+def test_a_job_that_is_cancelled_meanwhile_stays_cancelled() -> None:
+    site = a_failed_one()
+    site.cancel(1)
+    assert "cancelled" == site.job().state
+    judge(site, "1.0.0.1", a_verdict(RESTART))
+    site.run_to(10)
+    assert ("cancelled", ["failed"]) == (site.job().state, site.states())
+    row = kept(site, "1.0.0.1")
+    assert row is not None and row.late
+
+
+def test_the_wait_survives_a_restart_of_the_head() -> None:
+    """Analytics is asked again; an answer counts still, and without one the time that was set decides."""
+    for verdict, state in ((a_verdict(STOP), "failed"), (None, "pending")):
+        site = a_failed_one()
+        site.restart(4)
+        assert [(1, 0, 0, 1)] * 2 == [asked.attempt_id for asked in wanted(site)]
+        assert wanted(site)[0] == wanted(site)[1]
+        for name in ("a", "b"):
+            site.back(name)
+        if verdict is not None:
+            judge(site, "1.0.0.1", verdict)
+        site.run_to(5)
+        assert (state == site.task().state and "verdict" != site.task().waits_for) or state == "failed"
+    site = a_failed_one()
+    site.restart(40)
+    site.tick()
+    assert "backoff" == site.task().waits_for, "the time was over before the start"
+
+
+def test_a_full_disk_that_undoes_the_answer_leaves_the_task_to_the_rules() -> None:
+    """What analytics said is said once: it is written again, and shown."""
+    site = a_failed_one()
+    site.durable = False
+    undone = judge(site, "1.0.0.1", a_verdict(STOP))
+    site.durable = True
+    assert "verdict" == site.task().waits_for, "nothing of it is durable"
+    site.write(site.disk_was_full(undone))
+    row = kept(site, "1.0.0.1")
+    assert row is not None and row.late
+    site.run_to(8)
+    assert ["failed", "running"] == site.states()
+
+
+@pytest.mark.parametrize(
+    ("rule", "state"),
+    [
+        ({"never": ("exit:1",)}, "failed"),
+        ({"on": ("exit:2",)}, "failed"),
+        ({"on": ("exit:1",)}, "pending"),
+        ({"verdict": Heed.ADVISE}, "pending"),
+        ({"limit": 0}, "failed"),
+    ],
+)
+def test_rules_of_the_job_win_at_once(rule: dict[str, Any], state: str) -> None:
+    """Nothing is waited for where the job decides itself, or no retry is left. The verdict is asked for and shown."""
+    site = a_failed_one(**rule)
+    assert (state, True) == (site.task().state, site.task().waits_for != "verdict")
+    assert [None] == [asked.until_ms for asked in wanted(site)]
+    judge(site, "1.0.0.1", a_verdict(STOP))
+    assert state == site.task().state
+    row = kept(site, "1.0.0.1")
+    assert row is not None and row.late
+
+
+def test_a_job_may_have_none() -> None:
+    site = a_failed_one(verdict=Heed.OFF)
+    assert ("backoff", []) == (site.task().waits_for, wanted(site))
+
+
+def test_nothing_is_waited_for_where_nobody_gives_verdicts() -> None:
+    site = a_failed_one(policy=Policy(verdict_wait_ms=0))
+    assert "backoff" == site.task().waits_for and [None] == [asked.until_ms for asked in wanted(site)]
+
+
+@pytest.mark.parametrize("recommendation", [RESTART, ELSEWHERE])
+def test_budgets_bound_what_a_verdict_may_ask_for(recommendation: Recommendation) -> None:
+    site = a_failed_one("a", "b", "c", "d", limit=2)
+    for number in (1, 2):
+        judge(site, f"1.0.0.{number}", a_verdict(recommendation))
+        site.run_to(site.now_s + 4)
+        site.exits(f"1.0.0.{number + 1}", 1)
+    assert "failed" == site.task().state and "all 2 retries are used up" in site.task().reason
+    judge(site, "1.0.0.3", a_verdict(recommendation))
+    site.run_to(site.now_s + 30)
+    assert ["failed"] * 3 == site.states()
+
+
+def test_a_person_may_run_it_again_after_a_stop() -> None:
+    """Placed anew, with fresh budgets and without a memory of what it was kept away from."""
+    site = a_failed_one()
+    judge(site, "1.0.0.1", a_broken_gpu())
+    site.exits("1.0.0.2", 1)
+    judge(site, "1.0.0.2", a_verdict(STOP))
+    assert "failed" == site.job().state and None is site.task().judged
+    site.retry(1)
+    assert ["failed", "failed", "running"] == site.states()
+    site.exits("1.0.0.3", 1)
+    assert () == wanted(site)[-1].history and "verdict" == site.task().waits_for
+
+
+def test_a_loss_has_a_verdict_too_and_stays_a_loss() -> None:
+    site = Site("a", "b", policy=WAITS)
+    site.submit(a_job())
+    first = where(site, "1.0.0.1")
+    site.breaks(first)
+    site.run_to(60)
+    assert ["lost", "running"] == site.states()
+    (asked,) = wanted(site)
+    assert ("lost", (None,), None) == (asked.state, asked.exits, asked.until_ms)
+    judge(site, "1.0.0.1", a_verdict(STOP, cause=Cause.NODE_FAILURE, fault=Fault.PROVIDER))
+    assert ["lost", "running"] == site.states()
+    row = kept(site, "1.0.0.1")
+    assert row is not None and row.late
+
+
+def test_good_runs_are_told_when_they_wrote_something() -> None:
+    site = Site("a", policy=WAITS)
+    site.submit(a_job(tasks=2))
+    site.exits("1.0.0.1", 0)
+    assert [] == wanted(site)
+    site.exits("1.0.1.1", 0, out_bytes=5)
+    (asked,) = wanted(site)
+    assert ("completed", None) == (asked.state, asked.until_ms)
+    assert "completed" == site.job().state
+
+
+def test_history_tells_of_the_task_first_and_then_of_its_siblings() -> None:
+    """Sixteen at most; whether the attempt had got anywhere is told with it. Over a restart the task's own remain."""
+    site = Site(*(f"p{n}" for n in range(12)), policy=WAITS)
+    site.submit(a_job(tasks=20, retry=RetryRule(delay_ms=0, limit=9)))
+    for task in range(1, 20):
+        site.exits(f"1.0.{task}.1", 1)
+        judge(site, f"1.0.{task}.1", a_verdict(RESTART, root=f"r{task}"))
+    site.exits("1.0.0.1", 1)
+    judge(site, "1.0.0.1", a_verdict(RESTART, root="own", progress=Seen(steps=3, checkpoints=1)))
+    site.run_to(1)
+    site.exits("1.0.0.2", 1)
+    history = wanted(site)[-1].history
+    assert 16 == len(history) and ("1.0.0.1", "own", True) == (
+        history[0].attempt,
+        history[0].root,
+        history[0].progressed,
+    )
+    assert [f"1.0.{task}.1" for task in range(5, 20)] == [past.attempt for past in history[1:]]
+    assert not history[1].progressed and history[0].provider_id == ProviderId(where(site, "1.0.0.1"))
+    site.restart(2)
+    assert ["1.0.0.1"] == [past.attempt for past in wanted(site)[-1].history]
+
+
+def test_a_users_mistake_says_nothing_against_the_provider() -> None:
+    """Five failures of three jobs in a row quarantine a provider, unless verdicts say that it was not to blame."""
+    for fault, quarantined in ((Fault.JOB, False), (Fault.UNKNOWN, True)):
+        site = Site("a", "b", policy=WAITS)
+        site.breaks("b")
+        for job in range(1, 6):
+            site.submit(a_job(retry=RetryRule()))
+            site.exits(f"{job}.0.0.1", 1)
+            if job == 1:
+                site.back("b")
+            judge(site, f"{job}.0.0.1", a_verdict(STOP, fault=fault))
+        quarantines = [p for p in ("a", "b") if site.provider(p).row.quarantined_until_ms is not None]
+        assert quarantined == bool(quarantines)
+
+
+def test_verdicts_of_attempts_that_never_were_are_ignored() -> None:
+    site = a_failed_one()
+    decision = judge(site, "9.0.0.1", a_verdict(STOP))
+    assert commands.Decision() == decision
+    judge(site, "1.7.0.1", a_verdict(STOP))
+    judge(site, "1.0.5.1", a_verdict(STOP))
+    assert "verdict" == site.task().waits_for
