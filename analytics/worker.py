@@ -289,16 +289,20 @@ def main(arguments: list[str] | None = None) -> None:
         follower.start()
     listener = (sys.stdin.buffer, inbox, voice, follower)
     threading.Thread(target=listen, args=listener, name="listen", daemon=True).start()
-    room = Room(
-        data.warehouse,
-        data.views,
-        TruthReader(given.data),
-        given.memory,
-        given.threads,
-        now_ms=now_ms,
-        lost_after_ms=given.lost_after_ms,
-    )
-    Worker(room, voice, inbox).run()
+    try:
+        room = Room(
+            data.warehouse,
+            data.views,
+            TruthReader(given.data),
+            given.memory,
+            given.threads,
+            now_ms=now_ms,
+            lost_after_ms=given.lost_after_ms,
+        )
+        Worker(room, voice, inbox).run()
+    finally:
+        if follower is not None:
+            follower.stop()
 
 
 if __name__ == "__main__":

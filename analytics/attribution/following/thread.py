@@ -26,7 +26,7 @@ TELL_S = 2.0
 
 
 class FollowerThread:
-    """`say` may be called from any thread. Once started it goes on until the process ends."""
+    """`say` must be for any thread. No process may end by itself while this runs: RE2 cannot be left in its midst."""
 
     def __init__(
         self, data: DataDir, settings: AttributionSettings, say: Callable[[ToParent], None], now_ms: Callable[[], Ms]
@@ -35,10 +35,18 @@ class FollowerThread:
         """Shared with launchers' files."""
         self._data, self._settings, self._say, self._now_ms = data, settings, say, now_ms
         self._inbox: queue.SimpleQueue[Follow | Judge] = queue.SimpleQueue()  # its sender bounds what waits
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
         self._told: tuple[float, FollowerFigures | None] = (0.0, None)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="follow", daemon=True).start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have it end after the slice that it is at."""
+        self._stopping.set()
+        self.put(Follow(()))
+        self._thread.join()
 
     def put(self, message: Follow | Judge) -> None:
         """For any thread."""
@@ -49,7 +57,7 @@ class FollowerThread:
             rules = rules_of(self._settings)
             shelf = Shelf(self._data.attribution)
             follower = Follower(self._data.logs, shelf, rules, self._settings, self.places, self._tell, self._now_ms)
-            while True:
+            while not self._stopping.is_set():
                 self._take(follower, follower.turn())
                 self._tell_figures(follower)
         except BaseException:

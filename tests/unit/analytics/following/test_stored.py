@@ -69,7 +69,7 @@ def test_streams_are_fed_in_the_order_in_which_they_arrived(logs: StoredLogs) ->
 
 def test_reading_along_leads_to_what_a_full_pass_does(logs: StoredLogs) -> None:
     """Any arrivals, any limits, kept and restored at any moment."""
-    dice = random.Random(5)  # noqa: S311
+    dice = random.Random(5)
     log = a_log(logs)
     for turn in range(60):
         data = b"".join(dice.choice((OUT, ERR, b"x" * 300 + b"\n")) for _ in range(3))

@@ -141,7 +141,7 @@ def test_it_begins_before_there_is_a_file_and_ends_with_a_line_without_an_end(tm
     log = tmp_path / "log"
     tracker = tracker_of(log)
     assert tracker.advance() == 0
-    assert tracker.state is TrackerState.PENDING
+    assert tracker.state == TrackerState.PENDING
     log.write_bytes(FAILS.rstrip(b"\n"))
     read_all(tracker)
     assert tracker.state is TrackerState.READY_TO_COMPLETE
