@@ -29,6 +29,7 @@ from coordinator.service.api.blob_uploads import open_one
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call
+from coordinator.service.data.declared import check_declared
 from coordinator.service.data.giving_way import CHECKPOINTS_MAX, giving_way
 from coordinator.service.data.staging import staged_files
 from coordinator.service.inbound import exit_info, token_is_sane
@@ -210,6 +211,7 @@ async def publish_outputs(call: Call[NoQuery, w.OutputsRequest]) -> w.OutputsAns
     for path in paths:
         manifest.check_path(path)
     manifest.check_tree(paths)
+    await check_declared(deps.engine.state, claim, paths)
     files = tuple(
         FileEntry(path=file.path, digest=Digest(file.digest), size=file.size, executable=file.executable)
         for file in sorted(body.files, key=lambda file: file.path)

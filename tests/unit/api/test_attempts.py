@@ -378,3 +378,32 @@ def test_a_job_whose_input_was_never_stored_is_refused() -> None:
         assert [f"job:{job}"] == (await rig.get(f"/v1/artifacts/{what.digest}", TENANT)).json["held_by"]
 
     served(test)
+
+
+def test_a_result_is_what_its_step_declared() -> None:
+    """A path that no pattern means, and a pattern that no file is there for, are refused and audited; with the values
+    of its own task. The attempt may publish what is right."""
+
+    async def test(rig: Rig) -> None:
+        what = content(10)
+        job = await submitted(rig, outputs=["*.bin", "log-{index}/**"], array="3-3")
+        async with an_agent(rig) as agent:
+            await agent.takes_work()
+            await agent.runs()
+            await agent.sends(what)
+
+            async def published(*paths: str, token: list[int] | None = None) -> Got:
+                files = [{"path": path, "digest": what.digest, "size": len(what)} for path in paths]
+                return await agent.ask("outputs", token, files=files, exit=EXIT)
+
+            for paths in (("a.bin", "log-3/x", "secrets"), ("a.bin", "log-4/x"), ("a.bin", "in/b.bin"), ("a.bin",)):
+                got = await published(*paths)
+                assert (400, "bad_request") == (got.status, got.code), paths
+            assert STALE == ((got := await published("secrets", token=[1, 99])).status, got.code)
+            audited = (await rig.get("/v1/audit?limit=1000", ADMIN)).json["entries"]
+            assert any("no output that the step" in one["why"] for one in audited)
+            assert 200 == (await published("a.bin", "log-3/deep/x")).status
+            (entry,) = (await rig.get(f"/v1/jobs/{job}/data", TENANT)).json["entries"]
+            assert ["a.bin", "log-3/deep/x"] == [file["path"] for file in entry["outputs"]]
+
+    served(test)
