@@ -17,6 +17,7 @@ from cli import exits, terminal
 from cli.bar import Bar
 from cli.jobids import whole_job
 from cli.joblogs import Writer, has_several
+from cli.launching import Launch
 from cli.phases import Phases
 from cli.standing import progress, standing, took
 from coordinator.api_types import EventEntry, JobEntry, LogEvent
@@ -81,6 +82,7 @@ class _Watch:
         self._look_s = time.monotonic() + LOOK_EVERY_S
         self._end_s: float | None = None
         self._away = False
+        self._launch = Launch(client, details, self._say)
 
     def run(self) -> JobEntry:
         self._read("events", lambda client: client.events(job_id=self._job_id, after=0))
@@ -99,8 +101,10 @@ class _Watch:
                 case LogEvent():
                     self._clear()
                     self._writer.write(item)
+                    self._launch.wrote(item)
                 case EventEntry():
                     self._happened(item)
+                    self._launch.happened(item)
             if time.monotonic() >= self._look_s:
                 self._look()
         self._writer.close()
@@ -110,6 +114,7 @@ class _Watch:
         how = state if state == "completed" else standing(state, self._entry.reason)
         tasks = f", {progress(self._entry)} tasks" if self._many else ""
         self._say(f"job {self._job_id} {how}{tasks}{'' if lasted == '-' else f', in {lasted}'}")
+        self._launch.end(state == "completed")
         return self._entry
 
     def _read(self, name: str, ask: Callable[[Client], object]) -> None:
@@ -139,6 +144,7 @@ class _Watch:
 
     def _look(self) -> None:
         """Ask how the job stands; say why it waits, once; draw the bar."""
+        self._launch.look()
         self._look_s = time.monotonic() + LOOK_EVERY_S
         if self._end_s is not None:
             return

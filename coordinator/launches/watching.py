@@ -22,7 +22,7 @@ QUEUE_MAX = 256
 PEEK_S = 0.5
 """A log that grows is judged this often."""
 LAST_LINES_MS: Ms = 3_000
-"""When it has failed, its log is waited for so long."""
+"""When it has ended, the rest of its log is waited for so long."""
 AGAIN_S = 2.0
 """After no answer, at least."""
 _PASSES = frozenset({Code.UNREACHABLE, Code.SHUTTING_DOWN, Code.TIMEOUT, Code.STORE_FULL, Code.TOO_MANY})
@@ -55,10 +55,11 @@ class _Log:
         self._grown = threading.Event()
         self.is_over = False
         self._told_all = False
+        self._closed = False
 
     def feed(self, pieces: Sequence[Piece]) -> None:
         with self._lock:
-            for piece in pieces:
+            for piece in pieces if not self._closed else ():
                 if piece.run != self._run:
                     if self._run is not None:
                         self._reader = self._make()
@@ -84,7 +85,12 @@ class _Log:
             if self._run is None:
                 return None
         with self._lock:
-            return self._reader.peek()
+            return self._reader.peek() if not self._closed else None
+
+    def close(self) -> None:
+        """From then on no thread is in the reader: a process must not end while one is, in a library of C++."""
+        with self._lock:
+            self._closed = True
 
 
 class Watch:
@@ -100,6 +106,12 @@ class Watch:
         self.outcome: Outcome | None = None
 
     def __iter__(self) -> Iterator[Remark]:
+        try:
+            yield from self._watch()
+        finally:
+            self._log.close()
+
+    def _watch(self) -> Iterator[Remark]:
         began_ms = self._now_ms()
         monitor = Monitor(self._until, began_ms, self._within_ms, self._source.past())
         pace = self._source.pace
@@ -126,8 +138,8 @@ class Watch:
                     raise item.error
                 if not running and end is None:
                     raise CoordError(Code.INTERNAL, f"nothing more is heard of {self._source.name}", "look there")
-            elif isinstance(item, Ended) and not item.ok and end is None:
-                end = (self._now_ms() + LAST_LINES_MS, item)  # its last lines say why: they are on their way
+            elif isinstance(item, Ended):  # its last lines, which say why, may be on their way
+                end = end or (self._now_ms() + LAST_LINES_MS, item)
             else:
                 yield from monitor.see(item)
                 yield from monitor.pass_time(self._now_ms())

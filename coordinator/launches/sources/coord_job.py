@@ -15,7 +15,9 @@ from coordinator.core.ids import Ms
 from coordinator.launches.sightings import Ended, Pace, Past, Phase, Piece, Sighting, StateSeen, TryFailed
 
 PAST_JOBS = 8
-"""Earlier jobs of the same name that are looked at."""
+LOOKED_AT = 200
+"""Earlier jobs of the same name, and of any name among which they are looked for: however long the history is."""
+EVENTS_MAX = 500
 _PHASE = {"leased": Phase.LEASED, "staging": Phase.STARTING, "running": Phase.RUNNING}
 _STDERR = 1
 
@@ -31,34 +33,26 @@ class CoordJob:
         self.job_id = job_id
         self._entry: JobEntry = self._client.jobs.show(job_id).job
         self._many = self._entry.counts.tasks > 1
+        self._beside: Client | None = None
+        """For questions between two events: no client serves two threads."""
         self._events: Iterator[EventEntry] | None = None
         self._log: Iterator[LogEvent] | None = None
+        self._told = Told(many=self._many)
         self._ended = False
+        self._ended_once = False
 
     @property
     def name(self) -> str:
         return f"job {self.job_id}"
 
     def past(self) -> Past:
-        """From the audit of earlier jobs of the same name: from event to event of their first attempts."""
-        name = "".join("?" if sign in "*?" else sign for sign in self._entry.name)
-        jobs = self._client.jobs.list(
-            name=name, tenant=self._entry.tenant, state="completed,failed", limit=4 * PAST_JOBS
-        ).entries
-        same = [job for job in jobs if job.name == self._entry.name and job.job_id < self.job_id][:PAST_JOBS]
-        took: dict[Phase, list[Ms]] = {}
-        for job in same:
-            began = (Phase.QUEUED, _ms(job.submitted_at))
-            for event in reversed(self._client.audit(job_id=job.job_id, entity="attempt", limit=500).entries):
-                if event.subject.endswith(".0.0.1") and (phase := _PHASE.get(event.after)) is not None:
-                    took.setdefault(began[0], []).append(_ms(event.at) - began[1])
-                    began = (phase, _ms(event.at))
-        return Past(took_ms=took)
+        return past_of(self._client, self._entry)
 
     def look(self) -> Sequence[Sighting] | None:
         if self._ended:
             return None
         if self._events is None:
+            self._beside = self._connect()
             self._events = self._connect().events(job_id=self.job_id, after=0)
         event = next(self._events, None)
         return list(self._of(event)) if event is not None else None
@@ -69,7 +63,9 @@ class CoordJob:
             return None
         entry = self._client.jobs.wait(self.job_id, timeout_s=0)
         if entry.state in ENDED:
-            return [_end(entry)]
+            # The events tell it in their order; this is for a stream of events that has broken off.
+            told, self._ended_once = self._ended_once, True
+            return [_end(entry)] if told else []
         if entry.counts.running:
             return []
         waits = [step for step in self._client.jobs.why(self.job_id).steps if step.waiting and step.able_now == 0]
@@ -96,21 +92,48 @@ class CoordJob:
         return [f"coord job show {self.job_id}", f"coord logs {self.job_id}"]
 
     def _of(self, event: EventEntry) -> Iterator[Sighting]:
+        yield from self._told.by(event)
+        if event.entity == "job" and event.after in ENDED:
+            self._ended = True
+            assert self._beside is not None
+            yield _end(self._beside.jobs.wait(self.job_id, timeout_s=0))
+
+
+class Told:
+    """What the events of a job tell of its launch; its end is another's to tell."""
+
+    def __init__(self, *, many: bool) -> None:
+        self._many = many
+        self._why = ""
+
+    def by(self, event: EventEntry) -> Iterator[StateSeen | TryFailed]:
+        """A further try begins when it has a place: until then what the last one wrote is what counts."""
         at_ms, key = _ms(event.at), f"event {event.seq}"
-        if event.entity == "job":
-            if event.before == "":
-                yield StateSeen(phase=Phase.SUBMITTED, at_ms=at_ms, key=key)
-                yield StateSeen(phase=Phase.QUEUED, at_ms=at_ms)
-            elif event.after in ENDED:
-                self._ended = True
-                yield _end(self._client.jobs.wait(self.job_id, timeout_s=0))
+        if event.entity == "job" and event.before == "":
+            yield StateSeen(phase=Phase.SUBMITTED, at_ms=at_ms, key=key)
+            yield StateSeen(phase=Phase.QUEUED, at_ms=at_ms)
+        elif event.entity == "task" and event.after == "pending":
+            self._why = event.why
         elif event.entity == "attempt" and event.after in _PHASE:
-            if event.before in ("in_doubt", "frozen"):
-                return  # it goes on
-            where = event.provider_id or ""
-            yield StateSeen(phase=_PHASE[event.after], at_ms=at_ms, where=where, key=key)
-        elif event.entity == "task" and event.after == "pending" and event.before and not self._many:
-            yield TryFailed(at_ms=at_ms, why=event.why, key=key)
+            if event.before == "" and not event.subject.endswith(".1") and not self._many:
+                yield TryFailed(at_ms=at_ms, why=self._why or "the one before was lost", key=f"{key} again")
+            if event.before not in ("in_doubt", "frozen"):  # those go on
+                yield StateSeen(phase=_PHASE[event.after], at_ms=at_ms, where=event.provider_id or "", key=key)
+
+
+def past_of(client: Client, entry: JobEntry) -> Past:
+    """How long the phases of earlier jobs of the same name took, from their audit: of the newest PAST_JOBS among the
+    tenant's last LOOKED_AT."""
+    ended = client.jobs.list(tenant=entry.tenant, state="completed,failed", limit=LOOKED_AT).entries
+    same = [job for job in ended if job.name == entry.name and job.job_id < entry.job_id][:PAST_JOBS]
+    took: dict[Phase, list[Ms]] = {}
+    for job in same:
+        began = (Phase.QUEUED, _ms(job.submitted_at))
+        for event in reversed(client.audit(job_id=job.job_id, entity="attempt", limit=EVENTS_MAX).entries):
+            if event.subject.endswith(".0.0.1") and (phase := _PHASE.get(event.after)) is not None:
+                took.setdefault(began[0], []).append(_ms(event.at) - began[1])
+                began = (phase, _ms(event.at))
+    return Past(took_ms=took)
 
 
 def _end(entry: JobEntry) -> Ended:
