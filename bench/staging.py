@@ -63,9 +63,11 @@ def serve(data: str, unhashed: bool) -> int:
 
         believed = files.DiskBlobs.finish
 
-        async def finish(self: Any, upload_id: str, tenant: Any, digest: str, sha256: str) -> tuple[str, str, int]:
+        async def finish(
+            self: Any, upload_id: str, tenant: Any, digest: str, sha256: str, **how: bool
+        ) -> tuple[str, str, int]:
             NoHash.announced = digest
-            return await believed(self, upload_id, tenant, digest, sha256)
+            return await believed(self, upload_id, tenant, digest, sha256, **how)
 
         setattr(uploads, "blake3", NoHash)  # noqa: B010 - it is no name that the module offers
         files.DiskBlobs.finish = finish  # type: ignore[method-assign]

@@ -467,8 +467,8 @@ class BlobStore(Protocol):
         """Verify by what is not empty of these two, sync, put the bytes under their digest: durable when it returns.
         -> (BLAKE3, SHA-256 where that was asked for, size). BAD_DIGEST: the upload's bytes are gone.
 
-        A conditional create: what lies under the digest with its length stays, whoever comes second, unless this
-        `mends` it."""
+        A conditional create: what lies under the digest and is whole stays, whoever comes second, unless this `mends`
+        it."""
         ...
 
     async def drop(self, upload_id: str) -> None: ...

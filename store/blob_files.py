@@ -59,6 +59,9 @@ class DiskBlobs:
     def get_url(self, tenant: TenantName, digest: str, size: int) -> str | None:
         return None
 
+    def put_url(self, upload_id: str, size: int) -> str | None:
+        return None
+
     # ---- uploads
 
     async def begin(self, upload_id: str, size: int) -> int:
@@ -73,14 +76,16 @@ class DiskBlobs:
         upload = self._upload(upload_id)
         return await self._run(self._writers, lambda: self._write(upload, offset, data))
 
-    async def finish(self, upload_id: str, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:
+    async def finish(
+        self, upload_id: str, tenant: TenantName, digest: str, sha256: str, *, mends: bool = False
+    ) -> tuple[str, str, int]:
         """SHA-256 is computed here, by reading the file once more."""
         if digest:
             check_digest(digest)
         check_name(tenant, "tenant")
         upload = self._upload(upload_id)
         try:
-            return await self._run(self._writers, lambda: self._finish(upload, tenant, digest, sha256))
+            return await self._run(self._writers, lambda: self._finish(upload, tenant, digest, sha256, mends))
         finally:
             if upload.gone:
                 self._uploads.pop(upload_id, None)
@@ -132,7 +137,9 @@ class DiskBlobs:
             self._points.reach("blob.written")
             return upload.wrote(pieces, length, self._hashing)
 
-    def _finish(self, upload: Upload, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:
+    def _finish(
+        self, upload: Upload, tenant: TenantName, digest: str, sha256: str, mends: bool
+    ) -> tuple[str, str, int]:
         with upload.mutex:
             fd = self._open(upload)
             try:
@@ -150,8 +157,9 @@ class DiskBlobs:
             finally:
                 os.close(fd)
             self._points.reach("blob.synced")
+            anew = mends or not self._tree.is_whole(tenant, found)
             with self._names:
-                self._tree.publish(upload.upload_id, tenant, found)
+                self._tree.publish(upload.upload_id, tenant, found, anew=anew)
                 upload.gone = True
                 self._put_off.discard((tenant, found))
             self._points.reach("blob.renamed")

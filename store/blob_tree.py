@@ -87,10 +87,17 @@ class BlobTree:
 
     # ---- blobs
 
-    def publish(self, upload_id: str, tenant: TenantName, digest: str) -> None:
-        """Put an upload's file under its digest, in the place of one that is there: whole or not at all."""
+    def publish(self, upload_id: str, tenant: TenantName, digest: str, *, anew: bool) -> None:
+        """Put an upload's file under its digest, in the place of one that is there: whole or not at all. Not `anew`:
+        what is there stays, and the upload's goes, unless it has gone meanwhile."""
+        source = check_upload(upload_id)
         with _ours(f"{tenant}/{digest}"), self._directory(tenant, digest, make=True) as directory:
-            os.rename(check_upload(upload_id), digest, src_dir_fd=self._uploads, dst_dir_fd=directory)
+            if not anew:
+                with suppress(FileNotFoundError):
+                    os.utime(digest, dir_fd=directory)  # published now, for who looks for what no row names
+                    os.unlink(source, dir_fd=self._uploads)
+                    return
+            os.rename(source, digest, src_dir_fd=self._uploads, dst_dir_fd=directory)
 
     def sync(self, tenant: TenantName, digest: str) -> None:
         """Make the name of a blob durable, and those of the directories that lead to it, unless they were before."""

@@ -29,6 +29,9 @@ class MemoryBlobs:
     def get_url(self, tenant: TenantName, digest: str, size: int) -> str | None:
         return None
 
+    def put_url(self, upload_id: str, size: int) -> str | None:
+        return None
+
     async def begin(self, upload_id: str, size: int) -> int:
         self._refuse_if_faulty()
         upload, data = self._uploads.setdefault(check_upload(upload_id), (Upload(upload_id, size), bytearray()))
@@ -42,7 +45,9 @@ class MemoryBlobs:
             held += piece
         return upload.settle(len(held))
 
-    async def finish(self, upload_id: str, tenant: TenantName, digest: str, sha256: str) -> tuple[str, str, int]:
+    async def finish(
+        self, upload_id: str, tenant: TenantName, digest: str, sha256: str, *, mends: bool = False
+    ) -> tuple[str, str, int]:
         self._refuse_if_faulty()
         if digest:
             check_digest(digest)
@@ -54,7 +59,10 @@ class MemoryBlobs:
         del self._uploads[upload_id]
         if (digest or found) != found or sha256 != found_sha256:
             raise bad_digest(digest, sha256, found, found_sha256)
-        self._blobs[tenant, found] = self.now_ms, data
+        if mends or not await self.is_whole(tenant, found):
+            self._blobs[tenant, found] = self.now_ms, data
+        else:
+            self._blobs[tenant, found] = self.now_ms, self._blobs[tenant, found][1]
         return found, found_sha256, len(data)
 
     async def drop(self, upload_id: str) -> None:

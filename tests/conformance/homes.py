@@ -53,6 +53,10 @@ class Home(Protocol):
         """Start the store, tell it a story, stop it."""
         ...
 
+    def damage_blob(self, tenant: str, digest: str, bad: bytes) -> None:
+        """What lies under the digest is this from now on."""
+        ...
+
 
 class MemoryHome:
     """The twin lives on while nobody uses it."""
@@ -65,6 +69,10 @@ class MemoryHome:
             return await story(self._store)
 
         return asyncio.run(told())
+
+    def damage_blob(self, tenant: str, digest: str, bad: bytes) -> None:
+        place = TenantName(tenant), digest
+        self._store.blob_files._blobs[place] = 0, bad
 
 
 class DiskHome:
@@ -83,6 +91,9 @@ class DiskHome:
                 await store.close()
 
         return asyncio.run(told())
+
+    def damage_blob(self, tenant: str, digest: str, bad: bytes) -> None:
+        (self.data.blobs / tenant / digest[:2] / digest).write_bytes(bad)
 
 
 def is_a_store(store: DiskStore | MemoryStore) -> Store:

@@ -15,7 +15,7 @@ from blake3 import blake3
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName
 from coordinator.ports import BlobStore
-from tests.conformance.homes import Home
+from tests.conformance.homes import DiskHome, Home
 
 A = TenantName("a:x@y+z_")
 """As odd as a tenant's name may be."""
@@ -99,6 +99,39 @@ def test_nothing_is_there_for_another_tenant_or_before_it_was_finished(home: Hom
         assert Code.NOT_FOUND is await refused(blobs.read(B, digest_of(data), 9))
         assert 0 == await blobs.remove([(B, digest_of(data))])
         assert data == await blobs.read(A, digest_of(data), 9)
+
+    on(home, story)
+
+
+def test_who_publishes_second_changes_nothing_unless_it_mends(home: Home) -> None:
+    """What is whole stays what it is; what is damaged or cut short is made whole by whoever comes next."""
+    data = b"0123456789"
+
+    async def published_again(blobs: BlobStore, number: int, mends: bool) -> int:
+        """The inode of what lies there then, or of nothing that lasts."""
+        await blobs.begin(an_id(number), len(data))
+        await blobs.write(an_id(number), 0, [data])
+        assert len(data) == (await blobs.finish(an_id(number), A, digest_of(data), "", mends=mends))[2]
+        assert Code.UPLOAD_GONE is await refused(blobs.write(an_id(number), 0, [data]))
+        fd, _ = await blobs.open_blob(A, digest_of(data))
+        try:
+            return os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+
+    async def story(blobs: BlobStore) -> None:
+        assert None is blobs.put_url(an_id(1), len(data)), "both take uploads themselves"
+        first = await published_again(blobs, 1, False)
+        again = await published_again(blobs, 2, False)
+        mended = await published_again(blobs, 3, True)
+        if isinstance(home, DiskHome):
+            assert first == again != mended
+        for bad, mends in ((b"01234", False), (b"012345678x", False), (b"012345678x", True)):
+            home.damage_blob(A, digest_of(data), bad)
+            assert not await blobs.is_whole(A, digest_of(data))
+            await published_again(blobs, 4, mends)
+            assert await blobs.is_whole(A, digest_of(data))
+        assert [(A, digest_of(data))] == await blobs.stored(FUTURE_MS, 9)
 
     on(home, story)
 

@@ -70,6 +70,10 @@ class DataPlane:
         return row
 
     def upload_url(self, row: UploadRow) -> str:
+        """Where its bytes may be sent for a while."""
+        elsewhere = self.blobs.put_url(row.upload_id, row.size)
+        if elsewhere is not None:
+            return elsewhere
         return self.signer.sign("PUT", upload_path(row.upload_id), row.size, self._engine.clock.now_ms())
 
     def blob_url(self, tenant: TenantName, digest: str, size: int) -> str:

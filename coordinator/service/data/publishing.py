@@ -105,7 +105,9 @@ class Publisher:
         if placed is not None and await self._lies_there(upload, placed[0]):
             return placed
         try:
-            return await self._blobs.finish(upload.upload_id, upload.tenant, upload.digest, upload.sha256)
+            return await self._blobs.finish(
+                upload.upload_id, upload.tenant, upload.digest, upload.sha256, mends=upload.mends
+            )
         except CoordError as error:
             if error.code is Code.BAD_DIGEST:
                 await self.drop(upload.upload_id, "its bytes are not what was announced")
