@@ -1,24 +1,39 @@
-"""One source that is read once, from its first byte to its last, in whatever pieces it comes."""
+"""One source that is read once, from its first byte to its last, in whatever pieces it comes.
+
+Whole blocks pass a gate that finds the lines which may matter; only these, and those within a traceback, are looked at
+one by one. What is known afterwards is a fold over lines: the same however the bytes were cut.
+"""
 
 from __future__ import annotations
 
-import copy
+import hashlib
+import re
+from collections import deque
 from collections.abc import Iterable
 
 import msgspec
-import re2
 from msgspec import Struct
 
 from analytics.attribution.case import KEPT_BYTES, Line
-from analytics.attribution.incidents import Incidents
+from analytics.attribution.episodes import GATE, Episodes, Heard, Saying, begins
+from analytics.attribution.incidents import RANKS_KEPT, Incidents, with_rank
 from analytics.attribution.lines import Partial
-from analytics.attribution.prefixes import strip
-from analytics.attribution.rules import Rules
+from analytics.attribution.prefixes import Stripped, strip
+from analytics.attribution.progress import Progress
+from analytics.attribution.rules import GUARD, Row, Rules
+from analytics.attribution.times import Clock
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Role, Seen, Verdict
 
-FORMAT = 1
-_STEP = re2.compile(rb"(?i)\b(?:global_?step|step|iteration|iter|epoch)s?[ :=\[#]{0,4}(\d{1,12})")
+FORMAT = 2
+STREAMS_MAX = 2
+FINGERPRINTS_MAX = 256
+USUAL_MAX = 1_024
+_NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9a-f]{8,64}|\d+")
+_WORLD = re.compile(rb"(?i)\b(?:world[_ ]?size|nranks|num_processes)[\"']?[ =:]{1,4}(\d{1,6})\b")
+_WORLD_GATE = (r"(?i:world[_ ]?size)", "nranks ")
+WORLD_LINES_MAX = 1_000
+"""Lines that are looked at for how many ranks there are."""
 
 
 class State(Struct, array_like=True):
@@ -28,14 +43,19 @@ class State(Struct, array_like=True):
     numbers: list[int]
     """Lines by stream."""
     incidents: Incidents
+    episodes: Episodes
+    progress: Progress
     order: int = 0
     """Lines of all streams."""
-    steps: int = 0
-    first_step: int | None = None
-    last_step: int | None = None
+    clock: Clock = Clock.NONE
+    at_ms: int = 0
     checkpoints: int = 0
     restored: bool = False
-    finished: bool = False
+    finished_at: int = -1
+    ranks: bytes = b""
+    """That any line named which was looked at."""
+    world: int = 0
+    fingerprints: list[str] = []
 
 
 class _Saved(Struct, array_like=True):
@@ -52,9 +72,11 @@ class Analysis:
     def __init__(self, rules: Rules, name: str = "", usual: frozenset[str] = frozenset()) -> None:
         self.rules = rules
         self.name = name
-        self.usual = usual
+        self.usual = frozenset(sorted(usual)[:USUAL_MAX])
         """Fingerprints of lines that runs of this job have which went well."""
-        self._state = State([Partial()], [0], Incidents())
+        self._gate = rules.gate((*GATE, *_WORLD_GATE))
+        self._peeked: tuple[int, Verdict] | None = None
+        self._state = State([Partial()], [0], Incidents(), Episodes(), Progress())
 
     @property
     def consumed(self) -> tuple[int, ...]:
@@ -64,39 +86,40 @@ class Analysis:
     def feed(self, data: bytes, stream: int = 0) -> None:
         """The next bytes of a stream: 0 is stdout, or the file; 1 is stderr."""
         state = self._state
-        while len(state.partials) <= stream:
+        while len(state.partials) <= stream < STREAMS_MAX:
             state.partials.append(Partial())
             state.numbers.append(0)
         for block, begin in state.partials[stream].blocks(data):
             self._scan(block, begin, stream)
 
+    def so_far(self) -> State:
+        """Lines that have no end yet do not count."""
+        return self._state
+
     def ended(self) -> State:
         """As if it ended here: the lines without an end count too. What was fed stays as it is."""
         if not any(partial.size for partial in self._state.partials):
             return self._state
-        other = copy.copy(self)
-        other._state = copy.deepcopy(self._state)
+        other = Analysis.restore(self.rules, self.save())
         for stream, partial in enumerate(other._state.partials):
             if partial.size:
                 other._scan(partial.text() + b"\n", partial.begin, stream)
         return other._state
 
-    def so_far(self) -> State:
-        """Lines that have no end yet do not count."""
-        return self._state
-
     def peek(self) -> Verdict:
-        """As if it ended here, without the lines that have no end yet."""
-        from analytics.attribution.judging import verdict_of
+        """As if it ended here, without the lines that have no end yet. Made once for the same lines."""
+        from analytics.attribution.judging import peek
 
-        return verdict_of((self,), (self.so_far(),))
+        if self._peeked is None or self._peeked[0] != self._state.order:
+            self._peeked = (self._state.order, peek(self))
+        return self._peeked[1]
 
     def fingerprints(self) -> frozenset[str]:
-        """What the lines have in common with the same lines of other runs."""
-        return frozenset()
+        """What its telling lines have in common with the same lines of other runs: the first FINGERPRINTS_MAX."""
+        return frozenset(self._state.fingerprints)
 
     def save(self) -> bytes:
-        """State and cursor together."""
+        """State and cursor together; less than 256 KiB."""
         return msgspec.msgpack.encode(_Saved(FORMAT, self.rules.digest, sorted(self.usual), self.name, self._state))
 
     @classmethod
@@ -104,7 +127,7 @@ class Analysis:
         """CoordError(CONFLICT) for what another table or engine saved, or no state: replay from the first byte."""
         try:
             saved = msgspec.msgpack.decode(data, type=_Saved)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             raise CoordError(Code.CONFLICT, "this is no state of an analysis", "read the log again") from error
         if saved.format != FORMAT or saved.rules != rules.digest:
             raise CoordError(Code.CONFLICT, "the state was saved with other signatures", "read the log again")
@@ -113,55 +136,152 @@ class Analysis:
         return analysis
 
     def _scan(self, block: bytes, begin: int, stream: int) -> None:
-        at = 0
-        for raw in block.split(b"\n")[:-1]:
-            self._take(raw.removesuffix(b"\r"), begin + at, stream)
-            at += len(raw) + 1
-
-    def _take(self, raw: bytes, offset: int, stream: int) -> None:
+        """Whole lines; `begin` is where they do in the stream."""
         state = self._state
-        step = _STEP.search(raw)
-        if step is not None:
-            state.steps += 1
-            state.last_step = int(step.group(1))
-            if state.first_step is None:
-                state.first_step = state.last_step
+        order, number = state.order, state.numbers[stream]
+        at = counted = passed = 0
+        steps = _Steps(state.progress, block)
+        while at < len(block):
+            start = at
+            watched = state.episodes.watching(order + passed)
+            if not watched:
+                found = self._gate.search(block, at)
+                if found is None:
+                    break
+                start = block.rfind(b"\n", at, found.start() + 1) + 1 or at
+            passed += block.count(b"\n", counted, start)
+            counted = start
+            end = block.find(b"\n", start)
+            here = _At(order + passed, begin + start, number + passed + 1, stream, start)
+            self._look(block[start:end], here, steps, watched=watched)
+            at = end + 1
+        steps.upto(len(block))
+        lines = passed + block.count(b"\n", counted)
+        state.order, state.numbers[stream] = order + lines, number + lines
+
+    def _look(self, raw: bytes, at: _At, steps: _Steps, *, watched: bool) -> None:
+        state = self._state
+        raw = self._telling(raw)
+        asked = None
+        if not watched and not begins(raw) and b"\x1b" not in raw:
+            asked = self.rules.asked(raw)
+            if not asked and b"nranks" not in raw and b"orld" not in raw:
+                return
         told = strip(raw)
-        row = self.rules.classify(told.text)
-        if row is not None and row.role is Role.PROGRESS:
-            state.checkpoints += row.id.startswith("saved")
-            state.restored |= row.id.startswith("restored")
-            state.finished |= row.id.startswith("finished")
-        elif row is not None:
-            line = Line(
-                order=state.order,
-                offset=offset,
-                number=state.numbers[stream] + 1,
-                stream=stream,
-                text=told.text[:KEPT_BYTES],
-                rank=told.rank,
-                host=told.host,
-                at_ms=told.at_ms,
-                steps=state.steps,
-                episode=0,
-                frames=b"",
-            )
-            state.incidents.add(row, line, "", usual=False)
-        state.order += 1
-        state.numbers[stream] += 1
+        if told.clock is not Clock.NONE:
+            state.clock, state.at_ms = told.clock, told.at_ms
+        if told.rank is not None and told.rank < RANKS_KEPT:
+            state.ranks = with_rank(state.ranks, told.rank)
+        heard = state.episodes.hear(told, at.stream, at.order)
+        if heard.saying in (Saying.FRAME, Saying.IGNORED):
+            return
+        row = self.rules.classify(heard.text, heard.frames, asked if heard.text is told.text else None)
+        if row is None:
+            self._learn_world(heard.text)
+        elif row.role is Role.PROGRESS:
+            self._progress(row, at.order)
+        elif not row.id.startswith(GUARD):
+            self._add(row, told, heard, at, steps.upto(at.start))
+
+    def _telling(self, raw: bytes) -> bytes:
+        """Of a line with bars that were drawn over each other the last part that may matter, else the last one."""
+        raw = raw.removesuffix(b"\r")
+        if b"\r" not in raw:
+            return raw
+        found = deque(self._gate.finditer(raw), maxlen=1)
+        if not found:
+            return raw.rstrip(b"\r").rpartition(b"\r")[2]
+        begin = raw.rfind(b"\r", 0, found[0].start() + 1) + 1
+        end = raw.find(b"\r", found[0].end())
+        return raw[begin : end if end >= 0 else len(raw)]
+
+    def _add(self, row: Row, told: Stripped, heard: Heard, at: _At, steps: int) -> None:
+        state = self._state
+        named = self.rules.named(row, heard.text)
+        rank = _rank(named.get("rank")) if "rank" in named else told.rank
+        line = Line(
+            order=at.order,
+            offset=at.offset,
+            number=at.number,
+            stream=at.stream,
+            steps=steps,
+            text=heard.text[:KEPT_BYTES],
+            rank=rank if rank is not None else heard.rank,
+            host=(named.get("node") or told.host)[:128],
+            clock=state.clock,
+            at_ms=state.at_ms if state.clock is not Clock.NONE else None,
+            episode=heard.episode,
+            frames=heard.frames,
+        )
+        usual = False
+        if row.role is not Role.BENIGN:
+            fingerprint = fingerprint_of(row.id, heard.text)
+            usual = fingerprint in self.usual
+            if len(state.fingerprints) < FINGERPRINTS_MAX and fingerprint not in state.fingerprints:
+                state.fingerprints.append(fingerprint)
+        state.incidents.add(row, line, heard.exception, usual, heard.summary, self.rules)
+
+    def _progress(self, row: Row, order: int) -> None:
+        state = self._state
+        if row.id.startswith("saved_"):
+            state.checkpoints += 1
+        elif row.id.startswith("restored_"):
+            state.restored = True
+        elif row.id.startswith("finished_"):
+            state.finished_at = order
+
+    def _learn_world(self, text: bytes) -> None:
+        for found in _WORLD.finditer(text[:KEPT_BYTES]):
+            self._state.world = max(self._state.world, int(found[1]))
+
+
+class _At(Struct, frozen=True, gc=False):
+    """Of a line: order and offset and number as in Line, and where it begins in its block."""
+
+    order: int
+    offset: int
+    number: int
+    stream: int
+    start: int
+
+
+class _Steps:
+    """Progress within one block, read as far as somebody asks."""
+
+    def __init__(self, progress: Progress, block: bytes) -> None:
+        self._progress = progress
+        self._block = block
+        self._read = 0
+
+    def upto(self, start: int) -> int:
+        """How much was told before the line that begins at `start`."""
+        if start > self._read:
+            self._progress.read(self._block, self._read, start)
+            self._read = start
+        return self._progress.parts
+
+
+def fingerprint_of(row: str, text: bytes) -> str:
+    """The same for the same line with other numbers."""
+    plain = _NUMBERS.sub(b"#", text[:KEPT_BYTES])
+    return hashlib.blake2b(row.encode() + b"\x1f" + plain, digest_size=8).hexdigest()
 
 
 def seen_of(states: Iterable[State]) -> Seen:
     """How far the program came, over all of its sources."""
-    all_states = tuple(states)
-    firsts = [state.first_step for state in all_states if state.first_step is not None]
-    lasts = [state.last_step for state in all_states if state.last_step is not None]
+    told = tuple(states)
+    firsts = [state.progress.first for state in told if state.progress.first is not None]
+    lasts = [state.progress.last for state in told if state.progress.last is not None]
     return Seen(
-        lines=sum(state.order for state in all_states),
-        steps=max((state.steps for state in all_states), default=0),
+        lines=sum(state.order for state in told),
+        steps=max((state.progress.parts for state in told), default=0),
         first_step=min(firsts, default=None),
         last_step=max(lasts, default=None),
-        checkpoints=max((state.checkpoints for state in all_states), default=0),
-        restored=any(state.restored for state in all_states),
-        finished=any(state.finished for state in all_states),
+        checkpoints=max((state.checkpoints for state in told), default=0),
+        restored=any(state.restored for state in told),
+        finished=any(state.finished_at >= 0 for state in told),
     )
+
+
+def _rank(text: bytes | None) -> int | None:
+    return int(text) if text is not None and len(text) <= 6 and text.isdigit() else None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 
 from analytics.attribution.rules import Row
+from analytics.attribution.times import Clock
 from coordinator.core.rows import EndCause
 from coordinator.core.verdict.rows import Cause, Fault, PastVerdict, Recommendation, Seen
 
@@ -23,8 +24,8 @@ class End(Struct, frozen=True, gc=False, kw_only=True):
     text: str = ""
 
 
-class Line(Struct, frozen=True, gc=False, array_like=True):
-    """One line that is kept, without its prefixes."""
+class Place(Struct, frozen=True, gc=False, array_like=True):
+    """Where a line stands."""
 
     order: int
     """Among all lines of all streams of its source, from 0."""
@@ -32,18 +33,25 @@ class Line(Struct, frozen=True, gc=False, array_like=True):
     number: int
     """From 1, within its stream."""
     stream: int
+    steps: int
+    """Lines that told of progress before it."""
+
+
+class Line(Place, frozen=True, gc=False, array_like=True):
+    """One line that is kept, without its prefixes."""
+
     text: bytes
     """At most KEPT_BYTES of it."""
     rank: int | None
     host: bytes
+    """What its prefix or the named group `node` of its signature says."""
+    clock: Clock
     at_ms: int | None
-    """What it says itself; of two such times of one source the difference has a meaning."""
-    steps: int
-    """Lines that told of progress before it."""
+    """The time that it names, else the last one before it; of two times of one clock the difference has a meaning."""
     episode: int
     """The traceback (chained ones are one) that it belongs to, counted from 1; 0: none."""
     frames: bytes
-    """Of its traceback, `file:function`, one a line, outermost first; at most FRAMES_BYTES."""
+    """Of its traceback, `file:function`, one a line, outermost first: the innermost few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +63,13 @@ class Happening:
     """Class of the exception, where the line ends a traceback."""
     usual: bool
     """Runs of this job that went well have the same line."""
+    summary: bool
+    """A launcher tells it of somebody else."""
     count: int
-    first: Line
+    first: Place
     open: Line
     """The first since the program last went on working: what counts for the primary."""
-    last: Line
+    last: Place
     ranks: tuple[int, ...]
     ranks_more: bool
     """There are more ranks than can be kept."""
@@ -69,12 +79,15 @@ class Happening:
     refuted: bool
     """The program went on working after the last of it."""
     source: int
-    """Which of the sources (nodes, files); the order of sources is no order in time."""
+    """Which of the sources (nodes, files)."""
+    moment: int = 0
+    """The place of `open` among all happenings of all sources: by line within a source, over sources by the times that
+    lines name, where all of them do by one clock."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that is known. `happenings` are in the order of their `open` lines within a source, source after source."""
+    """All that is known. `happenings` are in the order of their moments."""
 
     happenings: tuple[Happening, ...]
     seen: Seen
@@ -115,4 +128,3 @@ class Decision:
 
 
 KEPT_BYTES = 400
-FRAMES_BYTES = 600

@@ -4,26 +4,33 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from analytics.attribution.case import Happening, Line
-from analytics.attribution.rules import Row
+from analytics.attribution.case import Happening, Line, Place
+from analytics.attribution.rules import Row, Rules
+from coordinator.core.verdict.rows import Role
 
 REFUTED_STEPS = 3
 """So many lines of progress later the program has gone on working."""
-KINDS_MAX = 160
+KINDS_MAX = 128
+EXCEPTIONS_MAX = 8
+"""Classes of exceptions of one signature that are told apart; the others are one kind."""
+RANKS_KEPT = 2_048
+_WORTH = {Role.ROOT: 3, Role.CONFIRM: 2, Role.LIFECYCLE: 1, Role.CASCADE: 1}
 
 
-class Kind(Struct, gc=False, array_like=True):
-    """One signature (and class of exception)."""
+class Kind(Struct, array_like=True):
+    """One signature and class of exception."""
 
     row: str
     exception: str
     usual: bool
+    summary: bool
     count: int
-    first: Line
+    first: Place
     open: Line
-    last: Line
-    ranks: int
-    """One bit a rank."""
+    last: Place
+    ranks: bytes
+    """One bit a rank, as a number in little-endian order."""
+    ranks_more: bool
 
 
 class Incidents(Struct, array_like=True):
@@ -31,38 +38,93 @@ class Incidents(Struct, array_like=True):
 
     kinds: dict[str, Kind] = {}
 
-    def add(self, row: Row, line: Line, exception: str, usual: bool) -> None:
-        key = f"{row.id}\x1f{exception}\x1f{usual:d}"
-        bit = 1 << line.rank if line.rank is not None and line.rank < RANKS_KEPT else 0
+    def add(self, row: Row, line: Line, exception: str, usual: bool, summary: bool, rules: Rules) -> None:
+        """One more line that `row` knows."""
+        key = f"{row.id}\x1f{exception}\x1f{usual:d}{summary:d}"
+        if exception and key not in self.kinds and self._exceptions(row.id) >= EXCEPTIONS_MAX:
+            exception, key = "", f"{row.id}\x1f\x1f{usual:d}{summary:d}"
+        place = Place(line.order, line.offset, line.number, line.stream, line.steps)
         kind = self.kinds.get(key)
         if kind is None:
-            if len(self.kinds) < KINDS_MAX:
-                self.kinds[key] = Kind(row.id, exception, usual, 1, line, line, line, bit)
-            return
-        if line.steps - kind.last.steps >= REFUTED_STEPS:
+            kind = Kind(row.id, exception, usual, summary, 0, place, line, place, b"", False)
+            self.kinds[key] = kind
+        elif row.role is not Role.BENIGN and line.steps - kind.last.steps >= REFUTED_STEPS:
             kind.open = line
-        kind.count, kind.last, kind.ranks = kind.count + 1, line, kind.ranks | bit
+        kind.count += 1
+        kind.last = place
+        if line.rank is not None:
+            _set_rank(kind, line.rank)
+        if len(self.kinds) > KINDS_MAX:
+            self._evict(rules, line.steps)
+
+    def copy(self) -> Incidents:
+        return Incidents({key: _copied(kind) for key, kind in self.kinds.items()})
+
+    def _exceptions(self, row: str) -> int:
+        return sum(kind.row == row and bool(kind.exception) for kind in self.kinds.values())
+
+    def _evict(self, rules: Rules, steps: int) -> None:
+        """What can least be the primary goes: harmless before refuted before what follows before roots; of equals the
+        latest, since the earliest root counts."""
+
+        def worth(key: str) -> tuple[bool, bool, int, int]:
+            kind = self.kinds[key]
+            role = rules.by_id[kind.row].role
+            refuted = steps - kind.last.steps >= REFUTED_STEPS
+            return (role in _WORTH and not kind.usual, not refuted, _WORTH.get(role, 0), -kind.open.order)
+
+        del self.kinds[min(self.kinds, key=worth)]
 
 
-RANKS_KEPT = 2_048
-
-
-def happening(kind: Kind, row: Row, source: int, steps: int, lines: int) -> Happening:
-    """As it looks at the end."""
-    ranks = tuple(rank for rank in range(kind.ranks.bit_length()) if kind.ranks >> rank & 1)
+def happening(kind: Kind, row: Row, source: int, steps: int, lines: int, finished_at: int) -> Happening:
+    """As it looks at the end: `steps` and `lines` are there altogether; line `finished_at` said that all was done."""
     after = steps - kind.last.steps
     return Happening(
         row=row,
         exception=kind.exception,
         usual=kind.usual,
+        summary=kind.summary,
         count=kind.count,
         first=kind.first,
         open=kind.open,
         last=kind.last,
-        ranks=ranks,
-        ranks_more=False,
+        ranks=ranks_of(kind.ranks),
+        ranks_more=kind.ranks_more,
         steps_after=after,
         lines_after=lines - kind.last.order - 1,
-        refuted=after >= REFUTED_STEPS,
+        refuted=after >= REFUTED_STEPS or finished_at > kind.last.order,
         source=source,
+    )
+
+
+def with_rank(ranks: bytes, rank: int) -> bytes:
+    """The set with one more."""
+    bits = int.from_bytes(ranks, "little") | 1 << rank
+    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+
+
+def ranks_of(ranks: bytes) -> tuple[int, ...]:
+    bits = int.from_bytes(ranks, "little")
+    return tuple(rank for rank in range(bits.bit_length()) if bits >> rank & 1)
+
+
+def _set_rank(kind: Kind, rank: int) -> None:
+    if rank >= RANKS_KEPT:
+        kind.ranks_more = True
+    elif rank >= len(kind.ranks) * 8 or not kind.ranks[rank >> 3] >> (rank & 7) & 1:
+        kind.ranks = with_rank(kind.ranks, rank)
+
+
+def _copied(kind: Kind) -> Kind:
+    return Kind(
+        kind.row,
+        kind.exception,
+        kind.usual,
+        kind.summary,
+        kind.count,
+        kind.first,
+        kind.open,
+        kind.last,
+        kind.ranks,
+        kind.ranks_more,
     )

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
 from analytics.attribution import actions, primary
-from analytics.attribution.analysis import Analysis, State, seen_of
+from analytics.attribution.analysis import Analysis, State, fingerprint_of, seen_of
 from analytics.attribution.case import Case, End, Happening
-from analytics.attribution.incidents import happening
+from analytics.attribution.incidents import happening, ranks_of
+from analytics.attribution.times import Clock
 from coordinator.core.verdict.rows import (
     AVOID_MAX,
     BENIGN_MAX,
@@ -27,8 +28,6 @@ from coordinator.core.verdict.rows import (
     Verdict,
 )
 
-__all__ = ["End", "canonical", "judge", "verdict_of"]
-
 
 def judge(
     analyses: Sequence[Analysis],
@@ -40,24 +39,37 @@ def judge(
 
     Lines without an end count. `where` are the provider ids, by rank; `history` is newest first.
     """
-    return verdict_of(analyses, [analysis.ended() for analysis in analyses], end, history, where)
+    return _verdict(analyses, [analysis.ended() for analysis in analyses], end, history, where)
 
 
-def verdict_of(
+def peek(analysis: Analysis) -> Verdict:
+    """As if it ended here, without the lines that have no end yet."""
+    return _verdict((analysis,), (analysis.so_far(),), None, (), ())
+
+
+def _verdict(
     analyses: Sequence[Analysis],
     states: Sequence[State],
-    end: End | None = None,
-    history: Sequence[PastVerdict] = (),
-    where: Sequence[str] = (),
+    end: End | None,
+    history: Sequence[PastVerdict],
+    where: Sequence[str],
 ) -> Verdict:
-    """See judge."""
-    happenings = tuple(
-        one for source, analysis in enumerate(analyses) for one in _happenings(analysis, states[source], source)
+    happenings = _in_time(
+        [one for source, analysis in enumerate(analyses) for one in _of(analysis, states[source], source)]
     )
-    ranks = sorted({rank for one in happenings for rank in one.ranks})
-    case = Case(happenings, seen_of(states), end, tuple(history), tuple(where), tuple(ranks), None, len(analyses))
+    case = Case(
+        happenings=tuple(happenings),
+        seen=seen_of(states),
+        end=end,
+        history=tuple(history),
+        where=tuple(where),
+        ranks=tuple(sorted({rank for state in states for rank in ranks_of(state.ranks)})),
+        world=max((state.world for state in states), default=0) or None,
+        sources=len(analyses),
+    )
     choice = primary.choose(case)
-    decision = actions.decide(case, choice)
+    root = root_of(choice.primary) if choice.primary is not None else ""
+    decision = actions.decide(case, choice, root)
     told = ([choice.primary] if choice.primary is not None else []) + list(choice.evidence)
     return Verdict(
         cause=choice.cause,
@@ -68,10 +80,10 @@ def verdict_of(
         advice=decision.advice,
         avoid_providers=decision.avoid[:AVOID_MAX],
         evidence=tuple(_evidence(one, analyses) for one in told[:EVIDENCE_MAX]),
-        incidents=tuple(_incident(one) for one in happenings if one.row.role is not Role.BENIGN)[:INCIDENTS_MAX],
+        incidents=_incidents([one for one in happenings if one.row.role is not Role.BENIGN]),
         progress=case.seen,
-        benign=tuple(_benign(one) for one in happenings if one.row.role is Role.BENIGN)[:BENIGN_MAX],
-        root=root_of(choice.primary) if choice.primary is not None else "",
+        benign=_benign([one for one in happenings if one.row.role is Role.BENIGN]),
+        root=root,
         rules=analyses[0].rules.digest if analyses else "",
     )
 
@@ -82,17 +94,25 @@ def canonical(verdict: Verdict) -> str:
 
 
 def root_of(one: Happening) -> str:
-    """What the same root has in common over attempts."""
-    plain = re.sub(rb"0x[0-9a-fA-F]+|\d+", b"#", one.open.text)
-    return hashlib.blake2b(one.row.id.encode() + b"\x1f" + plain, digest_size=8).hexdigest()
+    """What the same root has in common over attempts: its line without numbers."""
+    return fingerprint_of(one.row.id, one.open.text)
 
 
-def _happenings(analysis: Analysis, state: State, source: int) -> list[Happening]:
-    found = [
-        happening(kind, analysis.rules.by_id[kind.row], source, state.steps, state.order)
+def _of(analysis: Analysis, state: State, source: int) -> list[Happening]:
+    return [
+        happening(kind, analysis.rules.by_id[kind.row], source, state.progress.parts, state.order, state.finished_at)
         for kind in state.incidents.kinds.values()
     ]
-    return sorted(found, key=lambda one: (one.open.order, one.row.order))
+
+
+def _in_time(happenings: list[Happening]) -> list[Happening]:
+    """In their order, as far as it is known, and each with its place in it."""
+    clocks = {one.open.clock for one in happenings}
+    if len(clocks) == 1 and Clock.NONE not in clocks and len({one.source for one in happenings}) > 1:
+        happenings.sort(key=lambda one: (one.open.at_ms or 0, one.source, one.open.order, one.row.order, one.exception))
+    else:
+        happenings.sort(key=lambda one: (one.source, one.open.order, one.row.order, one.exception))
+    return [replace(one, moment=moment) for moment, one in enumerate(happenings)]
 
 
 def _evidence(one: Happening, analyses: Sequence[Analysis]) -> Evidence:
@@ -109,25 +129,38 @@ def _evidence(one: Happening, analyses: Sequence[Analysis]) -> Evidence:
     )
 
 
-def _incident(one: Happening) -> Incident:
-    return Incident(
-        cause=one.row.cause,
-        role=one.row.role,
-        signature=one.row.id,
-        count=one.count,
-        first_offset=one.first.offset,
-        first_line=one.first.number,
-        last_line=one.last.number,
-        ranks=one.ranks[:RANKS_MAX],
-        refuted=one.refuted,
+def _incidents(happenings: Sequence[Happening]) -> tuple[Incident, ...]:
+    """The same of several sources is one; the first INCIDENTS_MAX."""
+    alike: dict[tuple[str, str, bool], list[Happening]] = {}
+    for one in happenings:
+        alike.setdefault((one.row.id, one.exception, one.summary), []).append(one)
+    return tuple(
+        Incident(
+            cause=group[0].row.cause,
+            role=group[0].row.role,
+            signature=group[0].row.id,
+            count=sum(one.count for one in group),
+            first_offset=group[0].first.offset,
+            first_line=group[0].first.number,
+            last_line=group[0].last.number,
+            ranks=tuple(sorted({rank for one in group for rank in one.ranks}))[:RANKS_MAX],
+            refuted=all(one.refuted for one in group),
+        )
+        for group in list(alike.values())[:INCIDENTS_MAX]
     )
 
 
-def _benign(one: Happening) -> Benign:
-    return Benign(
-        signature=one.row.id,
-        why=one.row.note,
-        count=one.count,
-        text=one.first.text.decode(errors="replace")[:TEXT_MAX],
-        first_line=one.first.number,
+def _benign(happenings: Sequence[Happening]) -> tuple[Benign, ...]:
+    alike: dict[str, list[Happening]] = {}
+    for one in happenings:
+        alike.setdefault(one.row.id, []).append(one)
+    return tuple(
+        Benign(
+            signature=group[0].row.id,
+            why=group[0].row.note,
+            count=sum(one.count for one in group),
+            text=group[0].open.text.decode(errors="replace")[:TEXT_MAX],
+            first_line=group[0].first.number,
+        )
+        for group in list(alike.values())[:BENIGN_MAX]
     )

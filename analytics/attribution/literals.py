@@ -18,6 +18,69 @@ REPEATS_MAX = 4
 Texts = frozenset[str]
 _NOTHING: Texts = frozenset([""])
 _ASSERTIONS = frozenset("bBAz")
+_FREQUENT = frozenset(
+    (
+        "argument",
+        "attempt",
+        "batch",
+        "check",
+        "checkpoint",
+        "code",
+        "complete",
+        "config",
+        "connect",
+        "connection",
+        "count",
+        "cuda",
+        "data",
+        "device",
+        "epoch",
+        "error",
+        "exit",
+        "file",
+        "found",
+        "gradient",
+        "http",
+        "https",
+        "image",
+        "info",
+        "input",
+        "invalid",
+        "key",
+        "layer",
+        "load",
+        "loading",
+        "loss",
+        "message",
+        "model",
+        "module",
+        "node",
+        "number",
+        "option",
+        "output",
+        "parameter",
+        "path",
+        "pull",
+        "rank",
+        "received",
+        "request",
+        "run",
+        "shape",
+        "size",
+        "status",
+        "step",
+        "tensor",
+        "test",
+        "time",
+        "token",
+        "train",
+        "user",
+        "value",
+        "version",
+        "warning",
+    )
+)
+"""Words of which healthy logs are full."""
 _CONTROLS = {"t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a"}
 
 
@@ -198,5 +261,10 @@ def _union(sets: list[Texts | None]) -> Texts | None:
 
 
 def _worth(texts: Texts) -> tuple[int, int]:
-    """The longer its shortest text, the rarer; then the fewer, the better."""
-    return (min(map(len, texts)), -len(texts))
+    """The longer and the rarer its most frequent text is, the better; then the fewer texts."""
+    return (min(map(_rarity, texts)), -len(texts))
+
+
+def _rarity(text: str) -> int:
+    word = text.strip(" :=.,'\"()[]").lower()
+    return min(len(word), 2) if word in _FREQUENT or word.isdigit() else len(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import re2
@@ -50,23 +50,6 @@ def spans_of(pattern: str) -> Pattern:
     options.never_capture = True
     found: Pattern = re2.compile(pattern.encode(), options)
     return found
-
-
-class Union:
-    """Which of many patterns are found in a text."""
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self._set = re2.Set.SearchSet(_options(UNION_MEMORY_BYTES, lines=False))
-        self._any = False
-        for pattern in patterns:
-            self._set.Add(pattern.encode())
-            self._any = True
-        if self._any:
-            self._set.Compile()
-
-    def found(self, text: bytes) -> list[int]:
-        """Their places, sorted."""
-        return sorted(self._set.Match(text) or ()) if self._any else []
 
 
 def _options(memory_bytes: int, lines: bool) -> re2.Options:

@@ -36,6 +36,7 @@ _NUMBERS = (
 )
 """What they count, the most telling first. A match ends with its number, or with signs behind that."""
 KINDS = len(_NUMBERS)
+ALWAYS_READ = 2
 
 
 _RUN = spans_of(rf"(?:(?m:^)|\r)(?:(?:{_PART}){_END})+")
@@ -65,22 +66,30 @@ class Progress(Struct, array_like=True):
 
     def _number(self, block: bytes, runs: Sequence[tuple[int, int]]) -> None:
         for kind in range(KINDS):
+            if kind >= ALWAYS_READ and self._kind() is not None:
+                return  # Nobody will ask for a less telling kind.
             last = _found(_LAST[kind], block, reversed(runs))
             if last is not None:
                 self.lasts[kind] = last
                 if self.firsts[kind] is None:
                     self.firsts[kind] = _found(_FIRST[kind], block, runs)
-            if self.lasts[kind] is not None:
-                return  # Nobody will ask for a less telling kind.
+
+    def _kind(self) -> int | None:
+        """Of steps and bars what counts further; else the first kind that there is."""
+        known = [kind for kind, last in enumerate(self.lasts) if last is not None]
+        telling = [kind for kind in known if kind < ALWAYS_READ] or known[:1]
+        return max(telling, key=lambda kind: self.lasts[kind] or 0, default=None)
 
     @property
     def first(self) -> int | None:
         """The first number of the most telling kind that there was."""
-        return next((number for number in self.firsts if number is not None), None)
+        kind = self._kind()
+        return self.firsts[kind] if kind is not None else None
 
     @property
     def last(self) -> int | None:
-        return next((number for number in self.lasts if number is not None), None)
+        kind = self._kind()
+        return self.lasts[kind] if kind is not None else None
 
 
 def _found(pattern: Pattern, block: bytes, runs: Iterable[tuple[int, int]]) -> int | None:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from analytics.attribution.literals import CHARS_MIN, required
-from analytics.attribution.patterns import BadPattern, Pattern, Union, compiled, spans_of
+from analytics.attribution.patterns import BadPattern, Pattern, compiled, spans_of
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Cause, Recommendation, Role
 
@@ -24,6 +24,8 @@ ENGINE_VERSION = 1
 """Grows with every change of what the same bytes and the same table lead to."""
 COLUMNS = ("id", "cause", "role", "action_first", "action_repeat", "pattern", "example", "note")
 """`where` may follow: a pattern over the frames of the traceback (`file:function`, one a line) that the line ends."""
+GUARD = "guard_"
+"""Ids of rows begin so that say of lines which a later row would know: they mean nothing. They make no line matter."""
 ROWS_MAX = 1_000
 TABLE_BYTES_MAX = 1 << 20
 PATTERN_CHARS_MAX = 1_000
@@ -54,8 +56,10 @@ class Rules:
         self.digest = _digest(self.rows)
         self._patterns = [compiled(row.pattern) for row in self.rows]
         self._where = [compiled(row.where) if row.where else None for row in self.rows]
-        self._texts, self._asking = _inverted(self.rows)
-        self._union = Union(self._texts)
+        self._anywhere = [compiled(_anywhere(row.pattern)) for row in self.rows]
+        self._texts = spans_of("|".join(_longest_first(self.rows)) or "[^\\x00-\\x{ff}]")
+        self._asking = _inverted(self.rows)
+        self._gates: dict[tuple[str, ...], Pattern] = {}
 
     @classmethod
     def load(cls, extra: Path | None = None) -> Rules:
@@ -66,10 +70,18 @@ class Rules:
         rows = [*users, *(row for row in own if row.id not in taken)]
         return cls(rows)
 
-    def classify(self, text: bytes, frames: bytes = b"") -> Row | None:
+    def asked(self, line: bytes) -> list[int]:
+        """Rows that may know a line, with its prefixes or without, in their order."""
+        numbers: set[int] = set()
+        at = 0
+        while (found := self._texts.search(line, at)) is not None:
+            numbers |= self._asking[line[found.start() : found.end()].lower()]
+            at = found.start() + 1
+        return sorted(number for number in numbers if self._anywhere[number].search(line) is not None)
+
+    def classify(self, text: bytes, frames: bytes = b"", asked: Sequence[int] | None = None) -> Row | None:
         """The first row that knows this line (without its prefixes); `frames` of the traceback that it ends."""
-        asked = {number for found in self._union.found(text) for number in self._asking[found]}
-        for number in sorted(asked):
+        for number in self.asked(text) if asked is None else asked:
             where = self._where[number]
             if self._patterns[number].search(text) is not None and (where is None or where.search(frames) is not None):
                 return self.rows[number]
@@ -84,9 +96,11 @@ class Rules:
         told = {name.decode(): found.group(number) for name, number in pattern.groupindex.items()}
         return {name: value for name, value in told.items() if value is not None}
 
-    def gate(self, also: Sequence[str]) -> Pattern:
+    def gate(self, also: tuple[str, ...]) -> Pattern:
         """Finds every line that a row may know, and those that hold one of the patterns `also`."""
-        return spans_of("|".join([*also, *self._texts]))
+        if also not in self._gates:
+            self._gates[also] = spans_of("|".join([*also, *_longest_first(self.rows, guards=False)]))
+        return self._gates[also]
 
 
 def parse(path: Path) -> list[Row]:
@@ -150,15 +164,54 @@ def _row(cells: dict[str, str]) -> Row:
     return row
 
 
-def _inverted(rows: Sequence[Row]) -> tuple[list[str], list[list[int]]]:
-    """Patterns of texts, and with each the rows that require it or another one."""
-    asking: dict[str, list[int]] = {}
+def _longest_first(rows: Sequence[Row], *, guards: bool = True) -> list[str]:
+    """Patterns of the texts that rows require: of those that begin at one place the longest is found."""
+    texts: dict[str, bool] = {}
     for row in rows:
-        texts, folds = required(row.pattern) or (frozenset(), False)
-        for text in texts:
-            escaped = re2.escape(text)
-            asking.setdefault(f"(?i:{escaped})" if folds else escaped, []).append(row.order)
-    return list(asking), list(asking.values())
+        if guards or not row.id.startswith(GUARD):
+            found, folds = required(row.pattern) or (frozenset(), False)
+            for text in found:
+                texts[text] = texts.get(text, False) or folds
+    ordered = sorted(texts, key=lambda text: (-len(text), text))
+    return [f"(?i:{re2.escape(text)})" if texts[text] else re2.escape(text) for text in ordered]
+
+
+def _inverted(rows: Sequence[Row]) -> dict[bytes, frozenset[int]]:
+    """By text, in small letters: the rows that require it, or one that it begins with."""
+    asking: dict[bytes, set[int]] = {}
+    for row in rows:
+        for text in (required(row.pattern) or (frozenset(), False))[0]:
+            asking.setdefault(text.lower().encode(), set()).add(row.order)
+    return {
+        text: frozenset(number for begun, numbers in asking.items() if text.startswith(begun) for number in numbers)
+        for text in asking
+    }
+
+
+def _anywhere(pattern: str) -> str:
+    """The pattern without `^`: what it matches in a line without prefixes, it matches in the line with them."""
+    without, i, in_class = [], 0, False
+    while i < len(pattern):
+        sign = pattern[i]
+        if sign == "\\":
+            without.append(pattern[i : i + 2])
+            i += 2
+            continue
+        if sign == "[" and not in_class:
+            in_class = True
+            without.append(pattern[i : i + 2 if pattern[i + 1 : i + 2] in ("^", "]") else i + 1])
+            i += len(without[-1])
+            if without[-1] == "[^" and pattern[i : i + 1] == "]":
+                without.append("]")
+                i += 1
+            continue
+        in_class = in_class and sign != "]"
+        if sign != "^" or in_class:
+            without.append(sign)
+        else:
+            without.append("(?:)")
+        i += 1
+    return "".join(without)
 
 
 def _bad(path: Path, number: int, message: str, hint: str) -> CoordError:
