@@ -35,6 +35,7 @@ BENCHES = (
     "schedules",
     "shared_gpus",
     "staging",
+    "launches",
 )
 PART_S_MAX = 20 * 60
 LONG_PART_S_MAX = 25 * 60

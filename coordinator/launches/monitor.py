@@ -23,8 +23,10 @@ LAUNCHES_LEAST = 3
 """A phase is late when it takes twice as long as nine of ten earlier ones, and ten seconds longer; of fewer launches
 than these nothing is concluded."""
 KEYS_MAX = 65_536
-_PASSES = frozenset({Cause.CAPACITY, Cause.PREEMPTION, Cause.OK, Cause.UNKNOWN, Cause.LAUNCHER_SUMMARY_ONLY})
-"""What a launch that still goes on may be through with by itself."""
+_NEVER = frozenset({Cause.CAPACITY, Cause.PREEMPTION, Cause.OK, Cause.UNKNOWN, Cause.LAUNCHER_SUMMARY_ONLY})
+"""Waiting helps, or nothing is known."""
+_OFTEN_TRIED_AGAIN = frozenset({Cause.EXTERNAL_SERVICE, Cause.NETWORK_FABRIC})
+"""What programs try again by themselves: fatal only where a restart would not help either."""
 
 
 class Until(StrEnum):
@@ -271,11 +273,12 @@ def _runs(phase: Phase, at_ms: Ms) -> Outcome:
 
 
 def _is_fatal(verdict: Verdict) -> bool:
-    """Whether these lines mean that it dies. What passes by itself, and what another try of the program's own may
-    help, is its own to settle: only its end will tell."""
-    if verdict.cause in _PASSES or verdict.confidence < CONFIDENT:
+    """Whether these lines mean that it dies. What passes by itself is its own to settle: only its end will tell."""
+    if verdict.cause in _NEVER or verdict.confidence < CONFIDENT:
         return False
-    return verdict.recommendation in (Recommendation.STOP, Recommendation.RESTART_ELSEWHERE)
+    if verdict.cause in _OFTEN_TRIED_AGAIN:
+        return verdict.recommendation is Recommendation.STOP
+    return verdict.recommendation in (Recommendation.STOP, Recommendation.RESTART, Recommendation.RESTART_ELSEWHERE)
 
 
 def _nine_of_ten(took_ms: list[Ms]) -> Ms:
