@@ -16,7 +16,7 @@ from coordinator.core.rows import JobRow, OutageRow, Row, SessionRow
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, LiveSession, Provider
 from coordinator.core.tenants.budgets import tell_again, write_accounts
-from coordinator.core.verdict.settling import say_again
+from coordinator.core.verdict.settling import carry_unsaid
 from coordinator.core.work.carrying import carry_work
 from coordinator.core.work.loading import look_at_all
 from coordinator.core.work.renewals import renew_all
@@ -56,10 +56,10 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
         if conn_id not in fresh.conns:
             out.sends.append(Send(conn_id, again))
     rows = _undone_rows(undone)
-    say_again(fresh, rows, out)
     carry_data(old.data, fresh.data, _undone_removals(undone))
     count_again(old.work.accounts, fresh.work.accounts, out)
     write_accounts(fresh, out)
+    carry_unsaid(old.work, fresh.work, rows)
     carry_work(old.work, fresh.work, fresh.now_ms, {row.job_id for row in rows if isinstance(row, JobRow)})
     for conn_id, provider_id in fresh.conns.items():
         carried = fresh.providers[provider_id].session

@@ -136,20 +136,40 @@ def test_when_all_were_left_the_one_that_was_left_first_is_taken_again() -> None
     assert first == where(site, "1.0.0.3")
 
 
-def test_what_is_avoided_fades() -> None:
-    """Not at all for six hours; then it is only ranked behind others, and in the end like them."""
-    site = a_failed_one()
-    first = where(site, "1.0.0.1")
-    (other,) = {"a", "b"} - {first}
+def a_crowded_one() -> tuple[Site, str, str]:
+    """The only task with a verdict of two full providers was sent away from the first: (site, first, other)."""
+    site, rule = Site("a", "b", policy=WAITS), RetryRule(delay_ms=1_000, losses=0)
+    site.submit(a_job(tasks=3, retry=rule))
+    site.submit(a_job(retry=rule))
+    first, other = where(site, "1.0.0.1"), where(site, "1.0.2.1")
+    site.exits("1.0.0.1", 1)
     judge(site, "1.0.0.1", a_broken_gpu())
-    site.breaks(other)
-    for second in range(int(site.now_s), 6 * HOUR_S, 300):
+    assert [1, 2] == [len(site.running(name)) for name in (first, other)] and "pending" == site.task().state
+    return site, first, other
+
+
+def test_what_is_avoided_fades() -> None:
+    """Not at all for six hours; then it is only ranked behind others."""
+    site, first, _ = a_crowded_one()
+    for second in range(5, 6 * HOUR_S, 4):
         site.at(second)
         site.beat_all()
         site.tick()
-    assert [] == site.running(first), "for six hours it waits"
+    assert "pending" == site.task().state and 1 == len(site.running(first)), "there is room there, for six hours"
     site.run_to(6 * HOUR_S + 700)
-    assert [] != site.running(first), "then there is nobody better"
+    assert first == where(site, "1.0.0.2"), "then it is better than nothing"
+
+
+def test_who_waits_elsewhere_goes_back_when_nobody_is_left_there() -> None:
+    """Everybody else who could have run it is lost: it is not kept waiting for hours."""
+    site, first, other = a_crowded_one()
+    site.breaks(other)
+    site.run_to(25)
+    assert "pending" == site.task().state, "it may be back"
+    site.run_to(60)
+    assert first == where(site, "1.0.0.2")
+    told = [row.why for row in site.audits("task", "1.0.0") if row.after == "decided"]
+    assert f"nobody else could run it any more: {first} may take it again" == told[-1]
 
 
 @pytest.mark.parametrize("verdict", [None, a_verdict(UNKNOWN), a_verdict(Recommendation.OK)])
@@ -239,7 +259,8 @@ def test_a_full_disk_that_undoes_the_answer_leaves_the_task_to_the_rules() -> No
     undone = judge(site, "1.0.0.1", a_verdict(STOP))
     site.durable = True
     assert "verdict" == site.task().waits_for, "nothing of it is durable"
-    site.write(site.disk_was_full(undone))
+    site.disk_was_full(undone)
+    site.tick()
     row = kept(site, "1.0.0.1")
     assert row is not None and row.late
     site.run_to(8)

@@ -93,12 +93,23 @@ def score(state: ClusterState, provider_id: ProviderId) -> float:
     return figures.score if figures is not None else 0.0
 
 
-def could_ever(state: ClusterState, step: Step, policy: Policy, avoid: tuple[ProviderId, ...]) -> bool:
-    """Whether online providers other than `avoid`, as many as it has nodes, could run a task of this step, with nothing
-    else on them."""
+CONNECTED = frozenset({Liveness.ONLINE})
+EXPECTED = frozenset({Liveness.ONLINE, Liveness.SUSPECT, Liveness.AWAITED})
+"""There, or not known to be gone."""
+
+
+def could_ever(
+    state: ClusterState,
+    step: Step,
+    policy: Policy,
+    avoid: tuple[ProviderId, ...],
+    phases: frozenset[Liveness] = CONNECTED,
+) -> bool:
+    """Whether providers in one of these `phases` other than `avoid`, as many as it has nodes, could run a task of this
+    step, with nothing else on them."""
     able = 0
     for provider in state.providers.values():
-        if provider.row.provider_id in avoid or provider.phase is not Liveness.ONLINE:
+        if provider.row.provider_id in avoid or provider.phase not in phases:
             continue
         if provider.row.drained_at_ms is None and not any(as_enrolled(provider, step.want.shape)):
             able += 1

@@ -28,6 +28,7 @@ from coordinator.core.queue.waiting import ahead_of, starts_at_ms
 from coordinator.core.rows import AttemptState, Choice, TaskRow, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.quotas import room_for, rooms_for
+from coordinator.core.verdict.settling import relent
 from coordinator.core.work.attempts import give_up
 from coordinator.core.work.endings import skip_doomed
 from coordinator.core.work.jobspec import Arrangement, Overlap
@@ -65,6 +66,7 @@ def on_place(state: ClusterState, event: Place, policy: Policy, out: Decision) -
     began = work.betters, work.lines
     if work.fleet_ms is None or state.now_ms - work.fleet_ms >= LOOK_EVERY_MS:
         _look(state, policy)
+        relent(state, policy, out)
     through = Pass(state, policy, out)
     through.run()
     if through.goes_on:

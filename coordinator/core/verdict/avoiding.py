@@ -8,8 +8,8 @@ from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.verdict.rows import AVOID_MAX, Avoided
 
-ROUND_MS: Ms = 600_000
-"""Times in a shape are rounded to it: tasks that left the same provider together want the same."""
+GRAINS = 36
+"""Of `Policy.avoid_ms`: ten minutes of six hours."""
 FADED = 4
 """After so many further halvings an avoided provider is one like all others."""
 
@@ -24,8 +24,22 @@ def with_avoided(
     kept = [
         one for one in avoid if one.provider_id not in providers and weight(one.until_ms, now_ms, policy.avoid_ms) > 0.0
     ]
-    more = [Avoided(provider_id=who, at_ms=now_ms, until_ms=now_ms + policy.avoid_ms, why=why) for who in providers]
+    grain_ms = _grain_ms(policy)
+    until_ms = -(-(now_ms + policy.avoid_ms) // grain_ms) * grain_ms
+    more = [Avoided(provider_id=who, at_ms=now_ms, until_ms=until_ms, why=why) for who in providers]
     return (*kept, *more)[-AVOID_MAX:]
+
+
+def _grain_ms(policy: Policy) -> Ms:
+    """Times are rounded to it: tasks that leave a provider together want the same, and are one line of the queue. No
+    ranking looks back so far."""
+    return max(policy.avoid_ms // GRAINS, policy.rank_every_ms, 1)
+
+
+def lifted(one: Avoided, policy: Policy) -> Avoided:
+    """It may be placed there again, if nowhere better."""
+    grain_ms = _grain_ms(policy)
+    return replace(one, until_ms=(one.at_ms // grain_ms - 1) * grain_ms)
 
 
 def hard_ones(avoid: tuple[Avoided, ...], now_ms: Ms) -> list[Avoided]:
@@ -35,19 +49,7 @@ def hard_ones(avoid: tuple[Avoided, ...], now_ms: Ms) -> list[Avoided]:
 
 def shunned(avoid: tuple[Avoided, ...]) -> Shunned:
     """The same as a shape has it."""
-    return tuple(sorted((one.provider_id, _rounded(one)) for one in avoid))
-
-
-def _rounded(one: Avoided) -> Ms:
-    """Up where it is not placed there at all until then. Else down, by more than rankings look back."""
-    if one.until_ms > one.at_ms:
-        return -(-one.until_ms // ROUND_MS) * ROUND_MS
-    return (one.until_ms // ROUND_MS - 1) * ROUND_MS
-
-
-def lifted(one: Avoided) -> Avoided:
-    """It may be placed there again, if nowhere better."""
-    return replace(one, until_ms=one.at_ms)
+    return tuple(sorted((one.provider_id, one.until_ms) for one in avoid))
 
 
 def is_shunned(away: Shunned, provider_id: ProviderId, at_ms: Ms) -> bool:

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 from coordinator.core.commands import Decision, Put
 from coordinator.core.ids import AttemptId, ProviderId, dotted
 from coordinator.core.policy import Policy
-from coordinator.core.queue.feasible import could_ever
-from coordinator.core.rows import Awaited, Row, WorkState
+from coordinator.core.queue.feasible import EXPECTED, could_ever
+from coordinator.core.queue.lines import fit_task, job_of, stands
+from coordinator.core.rows import Awaited, Row, WorkState, row_key
 from coordinator.core.state import ClusterState
 from coordinator.core.verdict.asking import judged_of
 from coordinator.core.verdict.avoiding import hard_ones, lifted, with_avoided
@@ -22,7 +23,6 @@ from coordinator.core.verdict.events import VerdictGiven
 from coordinator.core.verdict.rows import (
     HISTORY_MAX,
     PAST_MAX,
-    SUSPICIONS_MAX,
     Avoided,
     Fault,
     PastVerdict,
@@ -32,9 +32,9 @@ from coordinator.core.verdict.rows import (
     VerdictRow,
     progressed,
 )
-from coordinator.core.verdict.suspicion import suspect
+from coordinator.core.verdict.suspicion import keep_suspicion, suspect
 from coordinator.core.work.endings import end_task
-from coordinator.core.work.live import Job, Step, Task
+from coordinator.core.work.live import Job, Step, Task, Work
 from coordinator.core.work.retries import (
     again,
     backoff_ms,
@@ -46,7 +46,7 @@ from coordinator.core.work.retries import (
     no_more,
     told,
 )
-from coordinator.core.work.transitions import put_task
+from coordinator.core.work.transitions import decide_task, put_task
 
 NOT_OF_THE_PLACE = (Fault.JOB, Fault.DATA, Fault.NOBODY)
 """Whose failures say nothing against the provider that they came to pass on."""
@@ -98,19 +98,26 @@ def keep(state: ClusterState, event: VerdictGiven, verdict: Verdict, *, late: bo
     out.writes.append(Put(row))
 
 
-def say_again(fresh: ClusterState, undone: Iterable[Row], out: Decision) -> None:
-    """After a full disk: analytics said it once, so what it said is written again. What followed is undone: that the
-    task waited for it is over, and the rules decide."""
+def carry_unsaid(old: Work, fresh: Work, undone: Iterable[Row]) -> None:
+    """After a full disk: analytics says it once, so what it said is kept for the next tick. What followed is undone:
+    whether the task waited for it is over, and the rules decide."""
+    found: dict[tuple[str, object], VerdictRow | SuspicionRow] = {row_key(row): row for row in old.unsaid}
     for row in undone:
-        match row:
-            case VerdictRow():
-                out.writes.append(Put(replace(row, late=True)))
-            case SuspicionRow() if row.provider_id in fresh.providers:
-                rest = (one for one in fresh.work.suspicions.get(row.provider_id, ()) if one.attempt != row.attempt)
-                fresh.work.suspicions[row.provider_id] = (*rest, row)[-SUSPICIONS_MAX:]
-                out.writes.append(Put(row))
-            case _:
-                pass
+        if isinstance(row, VerdictRow):
+            found[row_key(row)] = replace(row, late=True)
+        elif isinstance(row, SuspicionRow):
+            found[row_key(row)] = row
+    fresh.unsaid = list(found.values())
+
+
+def say_unsaid(state: ClusterState, policy: Policy, out: Decision) -> None:
+    """Write again what a full disk undid."""
+    rows, state.work.unsaid = state.work.unsaid, []
+    for row in rows:
+        if isinstance(row, VerdictRow):
+            out.writes.append(Put(row))
+        elif row.provider_id in state.providers:
+            keep_suspicion(state, row, policy, out)
 
 
 def remember(
@@ -232,11 +239,34 @@ def _lift(
     back_again: list[ProviderId] = []
     others = (*task.row.unstaged_on, *(task.row.failed_on if step.spec.retry.elsewhere else ()))
     while hard := hard_ones(avoid, state.now_ms):
-        if could_ever(state, step, policy, avoid=(*others, *(one.provider_id for one in hard))):
+        away = (*others, *(one.provider_id for one in hard))
+        if could_ever(state, step, policy, away, EXPECTED):
             break
         back_again.append(hard[0].provider_id)
-        avoid = tuple(lifted(one) if one is hard[0] else one for one in avoid)
+        avoid = tuple(lifted(one, policy) if one is hard[0] else one for one in avoid)
     return avoid, back_again
+
+
+def relent(state: ClusterState, policy: Policy, out: Decision) -> None:
+    """Tasks that wait elsewhere while everybody who could have run them there has gone may go back. O(lines)."""
+    work = state.work
+    for want, line in list(work.queue.items()):
+        if not want.shape.shunned or line.held_by != "nobody":
+            continue
+        for place in sorted(set(line.heap)):
+            if not stands(work, place, want):
+                continue
+            job, step, task = job_of(work, place)
+            if task is None:
+                continue
+            judged = judged_of(task.row)
+            avoid, back_again = _lift(state, step, task, judged.avoid, policy)
+            if back_again:
+                put_task(task, out, judged=replace(judged, avoid=avoid))
+                why = f"nobody else could run it any more: {', '.join(back_again)} may take it again"
+                if task.row.state is WorkState.PENDING:
+                    decide_task(state, job, task, out, why=why)
+                fit_task(work, job, step, task)
 
 
 def suspects_of(verdict: Verdict, ended: Awaited) -> tuple[ProviderId, ...]:

@@ -68,7 +68,7 @@ def suspect(
             confidence=verdict.confidence,
             text=line.text,
         )
-        _put(state, row, policy, out)
+        keep_suspicion(state, row, policy, out)
 
 
 def _take_back(state: ClusterState, attempt: str, providers: tuple[ProviderId, ...], out: Decision) -> None:
@@ -82,7 +82,8 @@ def _take_back(state: ClusterState, attempt: str, providers: tuple[ProviderId, .
             state.work.changed(who)
 
 
-def _put(state: ClusterState, row: SuspicionRow, policy: Policy, out: Decision) -> None:
+def keep_suspicion(state: ClusterState, row: SuspicionRow, policy: Policy, out: Decision) -> None:
+    """The newest of a provider, SUSPICIONS_MAX of them."""
     known = [one for one in state.work.suspicions.get(row.provider_id, ()) if one.attempt != row.attempt]
     faded = [one for one in known if fades_at_ms(one, policy) <= state.now_ms]
     kept = [one for one in known if one not in faded]

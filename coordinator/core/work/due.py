@@ -9,7 +9,7 @@ from coordinator.core.ids import JobId, Ms
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.budgets import look_at_due
-from coordinator.core.verdict.settling import overdue
+from coordinator.core.verdict.settling import overdue, say_unsaid
 from coordinator.core.verdict.suspicion import drop_faded
 from coordinator.core.work.jobs import on_deadline
 from coordinator.core.work.loss import review
@@ -25,6 +25,8 @@ def on_time(state: ClusterState, policy: Policy, out: Decision) -> None:
     work = state.work
     if work.quarantined:
         end_quarantines(state, out)
+    if work.unsaid:
+        say_unsaid(state, policy, out)
     if work.suspicions:
         drop_faded(state, policy, out)
     look_at_due(state)

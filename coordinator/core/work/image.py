@@ -14,7 +14,7 @@ from coordinator.core.queue.image import QueueImage, queue_image, restore_queue
 from coordinator.core.queue.lines import fit_step, fit_task
 from coordinator.core.rows import AttemptRow, JobRow, LeaseToken, SpecRow, StepRow, TaskRow
 from coordinator.core.tenants.image import AccountsImage, accounts_image, restore_accounts, restore_memory
-from coordinator.core.verdict.rows import PastVerdict, SuspicionRow
+from coordinator.core.verdict.rows import PastVerdict, SuspicionRow, VerdictRow
 from coordinator.core.work.live import Asked, Attempt, Job, Step, Task, Work
 from coordinator.core.work.loading import load_work
 
@@ -100,6 +100,7 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     asked: tuple[AskedMemory, ...] = ()
     """In the order in which they were asked for."""
     faded_ms: Ms = 0
+    unsaid: tuple[VerdictRow | SuspicionRow, ...] = ()
 
 
 def work_image(work: Work) -> WorkImage:
@@ -136,6 +137,7 @@ def work_image(work: Work) -> WorkImage:
             for attempt_id, asked in work.asked.items()
         ),
         faded_ms=work.faded_ms,
+        unsaid=tuple(work.unsaid),
         recent=tuple(work.recent.values()),
         queue=queue_image(work),
         quarantined=tuple(sorted(work.quarantined.items())),
@@ -205,7 +207,7 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
         work.load_of(load.provider_id).failures = list(load.failures)
     work.quarantined = dict(image.quarantined)
     work.asked = {memory.attempt_id: Asked(tenant=memory.tenant, providers=memory.providers) for memory in image.asked}
-    work.faded_ms = image.faded_ms
+    work.faded_ms, work.unsaid = image.faded_ms, list(image.unsaid)
     for row in image.recent:
         work.recent[row.job_id] = row
         if row.idempotency_key:

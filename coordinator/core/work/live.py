@@ -14,7 +14,7 @@ from coordinator.core.amounts import Ask, Share
 from coordinator.core.ids import AttemptId, Digest, JobId, Ms, PoolName, ProviderId, TaskId, TenantName
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow, JobRow, LeaseToken, StepRow, TaskRow
 from coordinator.core.tenants.account import Accounts
-from coordinator.core.verdict.rows import PastVerdict, SuspicionRow
+from coordinator.core.verdict.rows import PastVerdict, SuspicionRow, VerdictRow
 from coordinator.core.wheel import Wheel
 from coordinator.core.work.jobspec import Arrangement, Isolation, JobSpec, StepSpec
 
@@ -286,6 +286,8 @@ class Work:
         """Of providers that a verdict blamed, oldest first. Nobody is in here without one."""
         self.faded_ms: Ms = 0
         """When they were looked through last for those that have faded."""
+        self.unsaid: list[VerdictRow | SuspicionRow] = []
+        """What verdicts said and a full disk undid: the next tick writes it again."""
         self.quarantined: dict[ProviderId, Ms] = {}
         """Until when."""
         self.looked_ms: Ms = 0
