@@ -58,14 +58,15 @@ class FollowerThread:
             shelf = Shelf(self._data.attribution)
             follower = Follower(self._data.logs, shelf, rules, self._settings, self.places, self._tell, self._now_ms)
             while not self._stopping.is_set():
-                self._take(follower, follower.turn())
+                rests_s = follower.turn()
+                self._take(follower, TELL_S if rests_s is None else rests_s)
                 self._tell_figures(follower)
         except BaseException:
             # A worker with half its threads is worse than none: the parent starts a whole one.
             sys.excepthook(*sys.exc_info())
             os._exit(1)
 
-    def _take(self, follower: Follower, patience_s: float | None) -> None:
+    def _take(self, follower: Follower, patience_s: float) -> None:
         """What was said meanwhile; wait for it where nothing else is to be done."""
         try:
             message = self._inbox.get(timeout=patience_s) if patience_s != 0.0 else self._inbox.get_nowait()

@@ -1,0 +1,145 @@
+"""Jobs that die in ways which their logs tell, on a real coordinator with real agents: what becomes of them, and when."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from coordinator.api_work import TaskEntry
+from coordinator.client import Client
+from tests.acceptance.processes import Agent, Head, wait_for, when_online
+from tests.acceptance.test_fault_analytics import worker
+
+CONFIG_ERROR = "train.py: error: unrecognized arguments: --learning-rate 0.1"
+NETWORK_ERROR = "requests.exceptions.ConnectionError: Max retries exceeded: Temporary failure in name resolution"
+GPU_ERROR = "NVRM: Xid (PCI:0000:3b:00): 48, pid=1234, name=python, Double Bit ECC Error"
+GIVEN = 'coord_verdicts_total{result="given"}'
+
+
+class Site(NamedTuple):
+    head: Head
+    client: Client
+    place: Path
+
+    def submit(self, text: str, fails: str = "true", **more: Any) -> int:
+        """A job that works for a moment, says `text` and exits 1 where `fails` (a shell's condition) holds."""
+        program = f"echo 'step 1 loss 2.5'; if {fails}; then echo '{text}' >&2; exit 1; fi"
+        return self.client.jobs.submit({"command": ["sh", "-c", program], **more}).job_id
+
+    def task(self, job_id: int) -> TaskEntry:
+        (task,) = self.client.jobs.tasks(job_id, attempts=True).entries
+        return task
+
+    def ended(self, job_id: int) -> TaskEntry:
+        """Its only task, when the job has ended."""
+        assert self.client.jobs.wait(job_id, timeout_s=30.0).state in ("completed", "failed")
+        return self.task(job_id)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two agents."""
+    place = tmp_path_factory.mktemp("site")
+    with Head(place, "--set", "analytics.backoff_first_s=0.1s") as head, head.start() as client:
+        with Agent(place, head, "w1") as first, Agent(place, head, "w2") as second:
+            when_online(client, first, second)
+            wait_for(lambda: client.readyz().analytics == "up", "the worker being up", 30)
+            yield Site(head, client, place)
+
+
+def test_a_mistake_in_the_configuration_ends_the_job_at_once_with_the_line(site: Site) -> None:
+    """No attempt is wasted on it, and the reason says what is wrong and where."""
+    task = site.ended(site.submit(CONFIG_ERROR, retry={"limit": 3}))
+    assert (task.state, task.attempts) == ("failed", 1)
+    assert "config_error" in task.reason
+    assert "stderr line 1" in task.reason
+    assert task.started_at is not None and task.ended_at is not None
+
+
+def test_a_transient_error_of_the_network_is_tried_again(site: Site) -> None:
+    """After the pause of a retry; the second attempt goes well."""
+    once = site.place / "tried-network"
+    task = site.ended(site.submit(NETWORK_ERROR, f"! test -e {once} && touch {once}", retry={"limit": 3}))
+    assert (task.state, task.attempts, task.failures) == ("completed", 2, 1)
+
+
+def test_an_error_of_a_gpu_goes_elsewhere(site: Site) -> None:
+    """At once, and not to the provider that it happened on."""
+    once = site.place / "tried-gpu"
+    task = site.ended(site.submit(GPU_ERROR, f"! test -e {once} && touch {once}", retry={"limit": 3}))
+    assert (task.state, task.attempts) == ("completed", 2)
+    first, second = (attempt.ranks[0].provider_id for attempt in task.tries)
+    assert first != second
+
+
+def test_a_worker_that_is_killed_costs_no_verdict(site: Site) -> None:
+    """The next one is asked again; the job's end is that of any other, however long the worker was away."""
+    os.kill(worker(site.head), signal.SIGKILL)
+    task = site.ended(site.submit(CONFIG_ERROR, retry={"limit": 1}))
+    assert task.state == "failed"
+
+
+def test_while_the_worker_stands_still_exit_codes_decide_and_the_verdict_is_added_later(site: Site) -> None:
+    """Two seconds are waited for it, no longer; when it goes on its verdict is there all the same."""
+    stopped, before = worker(site.head), metric(site.client, GIVEN)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        task = site.ended(site.submit(CONFIG_ERROR, retry={"limit": 1, "delay": "100ms"}))
+        took_s = time.monotonic() - began
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert (task.state, task.attempts) == ("failed", 2)
+    assert 1.5 < took_s < 6.0
+    assert "config_error" not in task.reason
+    wait_for(lambda: metric(site.client, GIVEN) == before + 2, "the verdicts of both attempts")
+
+
+def test_a_job_that_wants_no_verdict_waits_for_none(site: Site) -> None:
+    """Exit codes decide, at once."""
+    began = time.monotonic()
+    task = site.ended(site.submit(CONFIG_ERROR, retry={"limit": 0, "verdict": "off"}))
+    assert task.state == "failed"
+    assert time.monotonic() - began < 1.5
+    assert "config_error" not in task.reason
+
+
+def test_the_coordinator_killed_while_a_log_grows_gives_the_verdict_of_the_whole_log(tmp_path: Path) -> None:
+    """kill -9 of head and worker in the middle, the end of the log behind it: compared with a full pass, each."""
+    gate = tmp_path / "gate"
+    program = (
+        f"i=0; while [ ! -e {gate} ]; do i=$((i+1)); echo iteration $i loss 2.5; [ $((i % 50)) = 0 ] && sleep 0.02; "
+        f"done; echo '{CONFIG_ERROR}' >&2; exit 1"
+    )
+    settings = ("--set", "attribution.check_one_in=1")
+    with Head(tmp_path, *settings) as head:
+        client = head.start()
+        with Agent(tmp_path, head, "w1") as agent:
+            when_online(client, agent)
+            job_id = client.jobs.submit({"command": ["sh", "-c", program], "retry": {"limit": 2}}).job_id
+            wait_for(lambda: metric(client, "coord_attribution_read_bytes_total") > 20_000, "the log being followed")
+            os.kill(worker(head), signal.SIGKILL)
+            client.close()
+            head.kill()
+            client = head.start()
+            wait_for(lambda: metric(client, "coord_attribution_followed_logs") == 1, "being followed again", 30)
+            gate.touch()
+            assert client.jobs.wait(job_id, timeout_s=30.0).state == "failed"
+            (task,) = client.jobs.tasks(job_id, attempts=True).entries
+            assert (task.attempts, "config_error" in task.reason) == (1, True), [one.reason for one in task.tries]
+            same = 'coord_attribution_checks_total{result="same"}'
+            wait_for(lambda: metric(client, same) == 1, "the full pass")
+            assert metric(client, 'coord_attribution_checks_total{result="different"}') == 0
+            client.close()
+
+
+def metric(client: Client, name: str) -> float:
+    """Its value; 0 where it is not there."""
+    found = [line for line in client.metrics().splitlines() if line.startswith(f"{name} ")]
+    return float(found[0].split()[1]) if found else 0.0
