@@ -232,7 +232,7 @@ VERDICTS_CORRECTED = _counter(
 LOGS_FOLLOWED = _gauge("coord_attribution_followed_logs", "Logs that are followed now, one a rank")
 FOLLOWS = _counter(
     "coord_attribution_analyses_total",
-    "Of logs, by what became of them: started while their attempts ran, completed, failed, cancelled, unsupported",
+    "Of logs, by what became of them: started while their attempts ran, and how it ended",
     "result",
 )
 FALLBACKS = _counter(
