@@ -18,7 +18,7 @@ from coordinator.core.verdict.rows import Cause, Role
 FORM_ONLY = "any_"
 """Ids of rows that know only the form of an error begin so."""
 LAST_RESORT = frozenset(
-    {"timeout_error", "native_gave_up", "not_connected", "gpu_library", "killed_shell", "xid_program"}
+    {"timeout_error", "native_gave_up", "not_connected", "gpu_library", "killed_shell", "xid_program", "ray_actor_died"}
 )
 """Cascades that give way to any other one."""
 NO_REASON = frozenset({"cancelled", "step_cancelled", "told_to_end"})
