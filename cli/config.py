@@ -54,8 +54,12 @@ COMPOSED: dict[str, frozenset[str]] = {
 """Fields that are no settings: composition fills them, from other settings or from secrets."""
 TOP = ("data",)
 """Keys of coord.toml outside any section."""
-SHORT = {"COORD_DATA": ("", "data"), "COORD_URL": ("client", "url")}
-"""Variables with a name of their own; every other setting is COORD_<SECTION>_<KEY>."""
+SHORT = {
+    "COORD_DATA": ("", "data"),
+    "COORD_URL": ("client", "url"),
+    "NVRX_ATTRSVC_PROGRESSIVE_ANALYSIS": ("attribution", "progressive"),
+}
+"""Variables with a name of their own; every other setting is COORD_<SECTION>_<KEY>, and wins over these."""
 CHECKS = {"policy": "cli.patience:check"}
 """Sections whose values have to fit each other -> who looks at that."""
 MAY_BE_ZERO = frozenset({
@@ -197,7 +201,9 @@ class Config:
 
     def _from_environ(self, name: str, text: str) -> None:
         if name in SHORT and text:
-            self._values[SHORT[name]] = Value(text, name)
+            section, key = SHORT[name]
+            if not self._environ.get(f"COORD_{section}_{key}".upper()):
+                self._values[SHORT[name]] = Value(text, name)
         for section in SECTIONS:
             prefix = f"COORD_{section.upper()}_"
             if name.startswith(prefix) and text:

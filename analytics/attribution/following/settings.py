@@ -16,3 +16,7 @@ class AttributionSettings(Struct, frozen=True, kw_only=True):
     """One in so many verdicts is compared with a fresh full pass, which wins."""
     signatures: str = ""
     """A file with rows of your own, beside the table that comes along."""
+    progressive: str = "all_explicit"
+    """Of launchers' files: a POST starts what its intent says, or nothing with `off`."""
+    launchers_root: str = ""
+    """The directory whose logs launchers may name at /logs, with an admin's token; empty: those routes are not there."""

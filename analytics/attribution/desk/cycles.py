@@ -1,0 +1,61 @@
+"""Cycles within one file: a launcher that restarts a program writes `Cycle: N` before what the N-th run writes.
+
+The first number belongs to everything before it too. A line with the number of the cycle that goes on is a line like
+any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import re2
+
+CYCLES_MAX = 4_096
+_MARK = re2.compile(rb"\bCycle: (\d{1,9})\b")
+_WORD = b"Cycle: "
+LINE_MAX = 1 << 20
+"""Of a line that has no end yet; a longer one is no mark."""
+
+
+class Splitter:
+    """Pieces of a file -> pieces of its cycles. Where the pieces are cut has no effect on which line begins a cycle."""
+
+    def __init__(self) -> None:
+        self.cycle = 0
+        """From 0: the one that the last piece belongs to."""
+        self._number: bytes | None = None
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """(cycle, bytes) of all lines that have an end now."""
+        data = self._rest + data
+        end = data.rfind(b"\n") + 1
+        if not end and len(data) > LINE_MAX:
+            end = len(data)
+        self._rest = data[end:]
+        if end:
+            yield from self._split(data[:end])
+
+    def close(self) -> Iterator[tuple[int, bytes]]:
+        """The line without an end."""
+        rest, self._rest = self._rest, b""
+        if rest:
+            yield from self._split(rest)
+
+    def _split(self, block: bytes) -> Iterator[tuple[int, bytes]]:
+        begin = at = 0
+        while (found := block.find(_WORD, at)) >= 0:
+            line = block.rfind(b"\n", 0, found) + 1
+            at = found + len(_WORD)
+            stop = block.find(b"\n", at)
+            mark = _MARK.search(block[line : stop if stop >= 0 else len(block)])
+            if mark is None or mark[1] == self._number:
+                continue
+            first, self._number = self._number is None, mark[1]
+            if first or self.cycle >= CYCLES_MAX:
+                continue
+            if line > begin:
+                yield self.cycle, block[begin:line]
+            begin, self.cycle = line, self.cycle + 1
+        if begin < len(block):
+            yield self.cycle, block[begin:]

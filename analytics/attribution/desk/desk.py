@@ -1,0 +1,654 @@
+"""The desk: takes files to follow, gives verdicts on them. Any thread may ask; nothing of a file leaves but a verdict.
+
+A POST starts at most work that goes on beside it, and never has a result. What a GET may wait for is made once, however
+many wait. What is followed, remembered and waited for is bounded; what is beyond is analysed at its end, makes room,
+or is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from analytics.attribution.desk import passes, recorder, results, splitlog
+from analytics.attribution.desk.contract import (
+    SOURCE,
+    Advice,
+    Answer,
+    ErrorCode,
+    Intent,
+    Mode,
+    Refused,
+    Released,
+    Status,
+    Submission,
+    Submitted,
+)
+from analytics.attribution.desk.followed import Followed
+from analytics.attribution.desk.rooted import Root
+from analytics.attribution.desk.settings import DeskSettings
+from analytics.attribution.desk.tally import Tally
+from analytics.attribution.engine import Rules, canonical, judge
+from analytics.attribution.following.places import Places
+from analytics.attribution.following.tracker import TrackerState, full_pass
+from coordinator.core.verdict.rows import PastVerdict, Verdict
+
+log = logging.getLogger("coord.attribution")
+Key = tuple[int, int, int, int]
+
+
+class Final(NamedTuple):
+    """What was found at an end. It is an answer once somebody has asked for it."""
+
+    verdicts: tuple[Verdict, ...]
+    first: int
+    """The number of the first cycle among them."""
+    key: Key | None
+    """Device, inode, size and time of the file; None: there was none."""
+    progressive: bool
+    fallback: str
+    """Why it is a full pass; empty where it is none."""
+    remark: str
+
+
+class Job:
+    """A path that somebody named. Its fields change under the desk's lock."""
+
+    def __init__(self, path: str, why_not: str) -> None:
+        self.path = path
+        self.user = "unknown"
+        self.job_id: str | None = None
+        self.cycle_id: int | None = None
+        self.mode = Mode.SINGLE
+        self.touched_s = time.monotonic()
+        self.followed: Followed | None = None
+        self.why_not = why_not
+        """It is not followed: the reason of a full pass."""
+        self.over = False
+        """A terminal POST has come."""
+        self.making: Future[Final] | None = None
+        self.final: Final | None = None
+        self.answered: Final | None = None
+        """The result cache: filled by a GET alone."""
+        self.failed = ""
+        self.recorder: tuple[str | None, dict[str, Any] | None] | None = None
+        self.recorder_lock = threading.Lock()
+        self.paths: splitlog.Paths | None = None
+        self.part_of: str = ""
+        """The scheduler's output that named it."""
+
+    def release(self) -> Followed | None:
+        """No longer followed; whoever asks next has it read as a whole."""
+        followed, self.followed = self.followed, None
+        if followed is not None:
+            self.why_not = "missing"
+        return followed
+
+
+class Desk:
+    """`start` begins to follow, `close` ends it."""
+
+    def __init__(self, root: Root, rules: Rules, settings: DeskSettings, places: Places | None = None) -> None:
+        self.settings = settings
+        self.tally = Tally()
+        self._root = root
+        self._rules = rules
+        self._places = places if places is not None else Places(settings.active_max)
+        self._jobs: dict[str, Job] = {}
+        self._lock = threading.RLock()
+        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="attribute")
+        self._waiting = 0
+        self._numbers = itertools.count(1)
+        self._finished = itertools.count(1)
+        self._closing = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follow-files", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the threads; what was under way is dropped."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        with self._lock:
+            for job in self._jobs.values():
+                self._let_go(job.release())
+
+    # ---- POST
+
+    def submit(self, asked: Submission) -> Submitted:
+        """Remember it, and start what its intent says. Refused: see docs/reference/attribution-http.md."""
+        explicit = asked.analysis_intent is not None
+        progressive = False
+        try:
+            intent = Intent.of(asked.analysis_intent)
+            progressive = intent is Intent.PROGRESSIVE
+            real = self._root.place(asked.log_path)
+            there = self._root.status(real) is not None
+            with self._lock:
+                job = self._register(real, asked)
+                if explicit:
+                    self._carry_out(job, intent)
+        except Refused:
+            if progressive:
+                self.tally.post("rejected")
+            raise
+        if not explicit and asked.job_id:
+            self._look_for_split(job, there)
+        return self._submitted(job)
+
+    def _carry_out(self, job: Job, intent: Intent) -> None:
+        if intent is Intent.TRACK_ONLY:
+            return
+        if self.settings.progressive == "off":
+            job.why_not = "disabled"
+            if intent is Intent.PROGRESSIVE:
+                self.tally.post("ignored")
+            return
+        if intent is Intent.TERMINAL:
+            job.over = True
+            if job.making is None and not self._is_current(job, job.final or job.answered):
+                self._begin(job)
+            return
+        self.tally.post("accepted")
+        if job.over:  # the path is used again, for another run
+            job.over, job.final, job.answered, job.failed, job.recorder = False, None, None, "", None
+        if job.followed is None:
+            self._start_following(job)
+
+    def _start_following(self, job: Job) -> None:
+        if not self._places.take():
+            job.why_not = "capacity"
+            return
+        job.followed = Followed(self._opener(job.path), self._rules, f"p{next(self._numbers)}")
+        self.tally.analysis("started")
+        self._wake.set()
+
+    def _opener(self, real: str) -> Callable[[], int]:
+        return lambda: self._root.open(real)
+
+    def _register(self, real: str, asked: Submission | None) -> Job:
+        job = self._jobs.get(real)
+        if job is None:
+            self._make_room()
+            job = self._jobs[real] = Job(real, "missing")
+        job.touched_s = time.monotonic()
+        if asked is not None:
+            self._identify(job, asked)
+        return job
+
+    def _identify(self, job: Job, asked: Submission) -> None:
+        job_id = (asked.job_id or "").strip() or None
+        for name, old, new in (("job_id", job.job_id, job_id), ("cycle_id", job.cycle_id, asked.cycle_id)):
+            if old is not None and new is not None and old != new:
+                raise Refused(ErrorCode.INVALID_PARAMETER, f"the path is known with another {name}", {name: old})
+        job.job_id = job_id if job_id is not None else job.job_id
+        if asked.cycle_id is not None:
+            job.cycle_id = asked.cycle_id
+        if asked.user and job.user == "unknown":
+            job.user = asked.user
+
+    def _make_room(self) -> None:
+        if len(self._jobs) < self.settings.jobs_max:
+            return
+        idle = [job for job in self._jobs.values() if job.followed is None and job.making is None]
+        if not idle:
+            raise Refused(ErrorCode.JOB_LIMIT_REACHED, f"{len(self._jobs)} files are worked on already")
+        del self._jobs[min(idle, key=lambda job: job.touched_s).path]
+
+    def _submitted(self, job: Job) -> Submitted:
+        with self._lock:
+            parts = [one for one in self._jobs.values() if one.part_of == job.path and one.answered is not None]
+            return Submitted(
+                submitted=True,
+                normalized_path=job.path,
+                mode=job.mode,
+                logs_dir=job.paths.logs_dir if job.paths is not None else None,
+                sched_restarts=job.paths.starts if job.paths is not None else 0,
+                files_analyzed=len(parts) + (job.answered is not None and job.mode is Mode.SINGLE),
+            )
+
+    # ---- GET
+
+    def get(self, path: str, *, wait: bool = True, file: str | None = None, wl_restart: int | None = None) -> Answer:
+        """The verdict, or how far it is. `wait=False` never starts anything."""
+        real = self._root.place(path)
+        with self._lock:
+            job = self._jobs.get(real)
+            if job is not None:
+                job.touched_s = time.monotonic()
+                if job.followed is not None:
+                    job.followed.touched_s = job.touched_s
+        if job is None:
+            if not wait:
+                raise Refused(ErrorCode.NOT_FOUND, "the path was never submitted")
+            if self._root.status(real) is None:
+                raise Refused(ErrorCode.NOT_FOUND, "there is no such file")
+            with self._lock:
+                job = self._register(real, None)
+        if job.mode is not Mode.SINGLE and wait:
+            self._look_for_split(job, True, settle=True)
+        if job.mode is Mode.SPLITLOG:
+            return self._get_split(job, wait, file, wl_restart)
+        if file is not None:
+            raise Refused(ErrorCode.INVALID_PARAMETER, "file= picks one of split logs, and these are not split")
+        found = self._final_of(job, wait, self.settings.patience_s)
+        return self._answer(job, found, wl_restart, wait)
+
+    def _final_of(self, job: Job, wait: bool, patience_s: float) -> Final | Status:
+        """What was found; without `wait`, or when patience has run out, how far it is."""
+        with self._lock:
+            known = job.answered or job.final
+            if not wait:
+                if known is None:
+                    return Status.FAILED if job.failed else Status.IN_FLIGHT if job.making else Status.PENDING
+                job.answered = known
+                self._completed(job)
+                return known
+            if job.making is None:
+                if known is not None and self._is_current(job, known):
+                    job.answered = known
+                    self._completed(job)
+                    return known
+                self._check_content(job)
+                self._begin(job)
+            making = job.making
+            assert making is not None
+        try:
+            found = making.result(patience_s)
+        except TimeoutError:
+            return Status.IN_FLIGHT
+        except Exception:
+            return Status.FAILED  # told where it happened
+        with self._lock:
+            job.answered = found
+            self._completed(job)
+        return found
+
+    def _check_content(self, job: Job) -> None:
+        """An empty file is no log yet; at a run's end it is one that says nothing."""
+        status = self._root.status(job.path)
+        if status is not None and status.st_size == 0 and not job.over:
+            raise Refused(ErrorCode.EMPTY_FILE, "the file is empty")
+
+    def _completed(self, job: Job) -> None:
+        if job.followed is not None:
+            job.followed.completed = True
+
+    def _is_current(self, job: Job, final: Final | None) -> bool:
+        return final is not None and final.key == self._key(job.path)
+
+    def _key(self, real: str) -> Key | None:
+        try:
+            fd = self._root.open(real)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+        finally:
+            os.close(fd)
+        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def _answer(self, job: Job, found: Final | Status, wl_restart: int | None, wait: bool) -> Answer:
+        if isinstance(found, Status):
+            return self._unfinished(job, found, wait)
+        verdicts, shown = found.verdicts, found.first + len(found.verdicts) - 1
+        if wl_restart is not None:
+            if not found.first <= wl_restart < found.first + len(verdicts):
+                raise Refused(ErrorCode.INVALID_PARAMETER, f"there is no cycle {wl_restart}")
+            verdicts, shown = (verdicts[wl_restart - found.first],), wl_restart
+        where, said = self._recorder_of(job, wait)
+        more = {"state": "no_log"} if found.key is None else {}
+        return Answer(
+            result=results.result(
+                verdicts, **more, progressive=found.progressive, fallback=found.fallback or None, remark=found.remark
+            ),
+            status=Status.COMPLETED,
+            recommendation=results.merged(verdicts) if verdicts else _unknown(found.remark),
+            wl_restart=shown if verdicts else 0,
+            wl_restart_count=found.first + len(found.verdicts),
+            log_file=job.path,
+            fr_dump_path=where,
+            fr_analysis=said,
+        )
+
+    def _unfinished(self, job: Job, status: Status, wait: bool) -> Answer:
+        with self._lock:
+            followed = job.followed
+            progressive = followed.entry() if followed is not None else None
+            failed = job.failed
+        advice = _unknown({Status.FAILED: failed or "the analysis failed"}.get(status, "there is no verdict yet"))
+        if wait and status is Status.IN_FLIGHT:
+            reason = f"no verdict within {self.settings.patience_s:.0f} s; it is being made"
+            advice = Advice(action="TIMEOUT", source=SOURCE, reason=reason)
+        result: dict[str, Any] = {"module": SOURCE, "result": [], "progressive_state": progressive}
+        if job.why_not == "capacity" and followed is None:
+            result["remark"] = "as many files as may be are followed already; this one is analysed at its end"
+        return Answer(result=result, status=status, recommendation=advice, mode=job.mode, log_file=job.path)
+
+    def _recorder_of(self, job: Job, wait: bool) -> tuple[str | None, dict[str, Any] | None]:
+        """Found and read by whoever waits, once."""
+        if not wait:
+            return job.recorder or (None, None)
+        with job.recorder_lock:
+            if job.recorder is None:
+                where = recorder.find(self._root, job.path)
+                job.recorder = (where, recorder.analyse(self._root, where) if where is not None else None)
+            return job.recorder
+
+    # ---- making a verdict
+
+    def _begin(self, job: Job) -> None:
+        """Have it made; the lock is held. Refused(UNAVAILABLE) when too many wait."""
+        if self._waiting >= self.settings.waiting_max:
+            raise Refused(ErrorCode.UNAVAILABLE, f"{self._waiting} analyses wait already; ask again in a moment")
+        self._waiting += 1
+        job.failed = ""
+        if job.answered is not None and job.followed is None and job.why_not == "missing":
+            job.why_not = "stale"
+        history = self._history(job)
+        job.making = self._pool.submit(self._make, job, history, time.perf_counter())
+
+    def _make(self, job: Job, history: tuple[PastVerdict, ...], began: float) -> Final:
+        try:
+            self._settle(job)
+            made = self._from_progress(job, history, began)
+            if isinstance(made, str):
+                self.tally.fallback(made)
+                made = self._from_the_whole(job, history, made)
+            with self._lock:
+                job.final, job.answered, job.recorder = made, None, None
+            return made
+        except BaseException as error:
+            log.exception("an analysis failed")
+            with self._lock:
+                job.failed = f"the analysis failed: {type(error).__name__}"
+            raise
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                job.making = None
+
+    def _settle(self, job: Job) -> None:
+        """Until the file has been quiet for as long as is asked, or four times as long has gone by."""
+        quiet_s = self.settings.settle_s
+        until = time.monotonic() + 4 * quiet_s
+        before, since = self._key(job.path), time.monotonic()
+        while quiet_s and time.monotonic() - since < quiet_s and time.monotonic() < until:
+            if self._closing.wait(min(0.05, quiet_s)):
+                return
+            now = self._key(job.path)
+            if now != before:
+                before, since = now, time.monotonic()
+
+    def _from_progress(self, job: Job, history: tuple[PastVerdict, ...], began: float) -> Final | str:
+        """From what was followed; or why it cannot be."""
+        followed = job.followed
+        if followed is None:
+            return job.why_not or "missing"
+        with followed.lock:
+            before, spent, replays = followed.tracker.consumed, followed.busy_s, followed.tracker.replays.copy()
+            followed.drain()
+            anew = followed.tracker.replays - replays
+            state = followed.tracker.state
+            if state in (TrackerState.PENDING, TrackerState.FAILED):
+                self.tally.analysis("failed")
+                return "failed"
+            if state is TrackerState.UNSUPPORTED or followed.several_cycles:
+                self.tally.analysis("unsupported")
+                return "unsupported"
+            verdict = followed.judge(history)
+            consumed = followed.tracker.consumed
+        for why in anew:
+            self.tally.replay(why)
+        if anew:
+            self.tally.fallback("stale")
+            spent, before = 0.0, 0
+        self.tally.analysis("completed")
+        self.tally.end(time.perf_counter() - began, consumed - before, spent)
+        made = Final((verdict,), 0, self._key(job.path), True, "stale" if anew else "", "")
+        if next(self._finished) % self.settings.check_one_in == 0:
+            with contextlib.suppress(RuntimeError):  # it is closing
+                self._pool.submit(self._check, job, made, history, consumed)
+        return made
+
+    def _from_the_whole(self, job: Job, history: tuple[PastVerdict, ...], why: str) -> Final:
+        key = self._key(job.path)
+        try:
+            passed = passes.by_cycles(self._opener(job.path), self._rules, history)
+        except FileNotFoundError:
+            return Final((), 0, None, False, why, "there is no log")
+        except OSError as error:
+            return Final((), 0, None, False, why, f"the log cannot be read: {error.strerror}")
+        if not passed.read_bytes:
+            return Final((), 0, key, False, why, "the log is empty")
+        return Final(passed.verdicts, passed.first, key, False, why, passed.remark)
+
+    def _check(self, job: Job, made: Final, history: tuple[PastVerdict, ...], consumed: int) -> None:
+        """The same bytes at once; where that says otherwise, it is right."""
+        try:
+            whole = full_pass(self._opener(job.path), self._rules, upto=consumed)
+        except OSError:
+            return
+        if self._key(job.path) != made.key:
+            return
+        verdict = judge((whole,), None, history)
+        same = canonical(verdict) == canonical(made.verdicts[0])
+        self.tally.checked(same)
+        if same:
+            return
+        log.error("a progressive verdict was corrected by a full pass: %s", job.followed and job.followed.handle)
+        right = made._replace(verdicts=(verdict,), progressive=False, remark="corrected by a full pass")
+        with self._lock:
+            job.final = right if job.final is made else job.final
+            job.answered = right if job.answered is made else job.answered
+
+    def _history(self, job: Job) -> tuple[PastVerdict, ...]:
+        """Earlier cycles of the same job, the latest first."""
+        if job.job_id is None:
+            return ()
+        mine = _order(job)
+        others = [
+            other
+            for other in self._jobs.values()
+            if other.job_id == job.job_id and other is not job and _order(other) < mine
+        ]
+        past = []
+        for other in sorted(others, key=_order, reverse=True)[: passes.HISTORY_MAX]:
+            final = other.answered or other.final
+            if final is not None and final.verdicts:
+                past.append(passes.past_of(final.verdicts[-1], f"cycle {_order(other)[0]}"))
+        return tuple(past)
+
+    # ---- split logs
+
+    def _look_for_split(self, job: Job, there: bool, settle: bool = False) -> None:
+        """Read on in a scheduler's output. `settle`: what names no directory by now is a log itself."""
+        paths = job.paths if job.paths is not None else splitlog.Paths()
+        whole = False
+        if there:
+            try:
+                whole = paths.scan(self._root, job.path)
+            except OSError:
+                whole = settle
+        with self._lock:
+            job.paths = paths
+            if paths.logs_dir is not None:
+                job.mode = Mode.SPLITLOG
+            elif settle and whole:
+                job.mode = Mode.SINGLE
+            elif job.mode is not Mode.SPLITLOG:
+                job.mode = Mode.PENDING
+
+    def _get_split(self, job: Job, wait: bool, file: str | None, wl_restart: int | None) -> Answer:
+        assert job.paths is not None and job.paths.logs_dir is not None
+        names = splitlog.files_of(self._root, job.paths.logs_dir, job.job_id or "")
+        if file is not None:
+            names = [name for name in names if name.rpartition("/")[2] == file]
+            if not names:
+                raise Refused(ErrorCode.NOT_FOUND, "no such file among the job's logs")
+        until_s = time.monotonic() + self.settings.patience_s
+        founds = [self._part(job, name, wait, until_s) for name in names]
+        finals = [found for found in founds if isinstance(found, Final)]
+        verdicts = [verdict for final in finals for verdict in final.verdicts][-passes.KEPT_MAX :]
+        shown = len(verdicts) - 1
+        if wl_restart is not None:
+            if not 0 <= wl_restart < len(verdicts):
+                raise Refused(ErrorCode.INVALID_PARAMETER, f"there is no cycle {wl_restart}")
+            verdicts, shown = [verdicts[wl_restart]], wl_restart
+        status = next((one for one in founds if isinstance(one, Status)), Status.COMPLETED)
+        where, said = self._recorder_of(job, wait)
+        return Answer(
+            result=results.result(verdicts, files=[name.rpartition("/")[2] for name in names]),
+            status=status,
+            recommendation=results.merged(verdicts) if verdicts else _unknown("there are no logs yet"),
+            wl_restart=max(shown, 0),
+            wl_restart_count=sum(len(final.verdicts) for final in finals),
+            mode=Mode.SPLITLOG,
+            sched_restarts=job.paths.starts,
+            log_file=names[-1] if names else "",
+            fr_dump_path=where,
+            fr_analysis=said,
+        )
+
+    def _part(self, job: Job, real: str, wait: bool, until_s: float) -> Final | Status:
+        """One of several logs. An empty one says nothing yet."""
+        with self._lock:
+            part = self._jobs.get(real)
+            if part is None:
+                if not wait:
+                    return Status.PENDING
+                part = self._register(real, None)
+                part.part_of = job.path
+        try:
+            return self._final_of(part, wait, max(0.0, until_s - time.monotonic()))
+        except Refused as refused:
+            if refused.body.error_code in (ErrorCode.EMPTY_FILE, ErrorCode.NOT_FOUND, ErrorCode.NOT_READABLE):
+                return Final((), 0, None, False, "missing", refused.body.message)
+            raise
+
+    # ---- DELETE, and what is seen of it all
+
+    def delete(self, path: str) -> Released:
+        """Follow it no longer. Refused(NOT_FOUND) for what was never submitted."""
+        real = self._root.place(path)
+        with self._lock:
+            job = self._jobs.get(real)
+            if job is None:
+                raise Refused(ErrorCode.NOT_FOUND, "the path was never submitted")
+            followed = job.release()
+            if followed is not None:
+                self.tally.analysis("cancelled")
+        self._let_go(followed)
+        return Released(released=followed is not None, normalized_path=real)
+
+    def _let_go(self, followed: Followed | None) -> None:
+        if followed is not None:
+            followed.close()
+            self._places.free()
+
+    def jobs(self) -> dict[str, Any]:
+        """`GET /jobs`: what was submitted, and how far it is."""
+        with self._lock:
+            entries = [_listed(job) for job in self._jobs.values() if not job.part_of]
+        return {"count": len(entries), "entries": sorted(entries, key=lambda entry: str(entry["log_path"]))}
+
+    def inflight(self) -> dict[str, Any]:
+        """`GET /inflight`: what a verdict is being made of."""
+        with self._lock:
+            paths = sorted(job.path for job in self._jobs.values() if job.making is not None)
+        return {"count": len(paths), "paths": paths}
+
+    def stats(self) -> dict[str, Any]:
+        """`GET /stats`."""
+        with self._lock:
+            active = [{"log_path": job.path, **job.followed.entry()} for job in self._jobs.values() if job.followed]
+            known = len(self._jobs)
+            waiting = self._waiting
+        return {
+            "policy": self.settings.progressive,
+            "jobs": known,
+            "waiting": waiting,
+            "active": {"count": len(active), "limit": self._places.count, "entries": active},
+            **self.tally.figures(),
+        }
+
+    def health(self) -> dict[str, Any]:
+        """`GET /healthz`."""
+        issues = [] if self._thread.is_alive() else ["files are not followed"]
+        return {"status": "ok" if not issues else "fail", "issues": issues}
+
+    # ---- following
+
+    def _follow(self) -> None:
+        while not self._closing.is_set():
+            with self._lock:
+                turn = [(job, job.followed) for job in self._jobs.values() if job.followed is not None]
+            busy = False
+            for job, followed in turn:
+                busy |= self._look(job, followed)
+                if self._closing.is_set():
+                    return
+            if not busy:
+                self._wake.wait(self.settings.poll_s)
+                self._wake.clear()
+
+    def _look(self, job: Job, followed: Followed) -> bool:
+        """-> whether there was something new."""
+        if not followed.lock.acquire(blocking=False):
+            return False
+        try:
+            before = followed.tracker.replays.copy()
+            taken = followed.read()
+            for why in followed.tracker.replays - before:
+                self.tally.replay(why)
+        finally:
+            followed.lock.release()
+        if not taken and time.monotonic() - followed.touched_s > self.settings.idle_s:
+            with self._lock:
+                gone = job.release() if job.followed is followed and job.making is None else None
+            if gone is not None:
+                self.tally.analysis("cancelled")
+                self._let_go(gone)
+        return taken > 0
+
+
+def _order(job: Job) -> tuple[int, str]:
+    cycle = job.cycle_id if job.cycle_id is not None else splitlog.cycle_of(job.path)
+    return (cycle if cycle is not None else -1, job.path)
+
+
+def _listed(job: Job) -> dict[str, Any]:
+    status = Status.PENDING
+    if job.answered is not None or job.final is not None:
+        status = Status.COMPLETED
+    elif job.making is not None:
+        status = Status.IN_FLIGHT
+    elif job.failed:
+        status = Status.FAILED
+    return {
+        "log_path": job.path,
+        "user": job.user,
+        "job_id": job.job_id,
+        "cycle_id": job.cycle_id,
+        "mode": job.mode,
+        "logs_dir": job.paths.logs_dir if job.paths is not None else None,
+        "sched_restarts": job.paths.starts if job.paths is not None else 0,
+        "status": status,
+        "progressive": job.followed.entry() if job.followed is not None else None,
+    }
+
+
+def _unknown(reason: str) -> Advice:
+    return Advice(action="UNKNOWN", source=SOURCE, reason=reason)
