@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
+from coordinator.core.commands import FirstLeases
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow
 from store import older_bodies
 from store.table import Columns, Table, several_columns, upsert
@@ -49,6 +52,13 @@ def is_held(row: AttemptRow) -> bool:
 
 def to_columns(row: AttemptRow) -> Columns:
     return (row.job_id, row.step, row.task, row.attempt, int(is_held(row)), _encode(row))
+
+
+def first_columns(leases: Iterable[FirstLeases]) -> list[Columns]:
+    """`to_columns` of all their attempts, which are held."""
+    return [
+        (row.job_id, row.step, row.task, row.attempt, 1, _encode(row)) for found in leases for row in found.attempts
+    ]
 
 
 def from_columns(c: Columns) -> AttemptRow:

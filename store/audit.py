@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from coordinator.core.commands import FirstLeases
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AuditRow
 from store.sqlite import sqlite3
@@ -152,19 +153,98 @@ TABLE = Table(
 )
 
 
-def write(connection: sqlite3.Connection, rows: list[AuditRow]) -> None:
+def last_seq(entry: AuditRow | FirstLeases) -> int:
+    """The number of the last row that this stands for."""
+    return entry.last_seq if isinstance(entry, FirstLeases) else entry.seq
+
+
+def write(connection: sqlite3.Connection, entries: list[AuditRow | FirstLeases]) -> None:
     """Write these rows in packs, and where to find them. Within the caller's transaction; their numbers are new."""
-    rows.sort(key=_seq)
-    packs: list[Columns] = []
-    found: dict[str, list[Columns]] = {index: [] for index in INDEXES}
-    for begin in range(0, len(rows), PACK_ROWS):
-        pack = rows[begin : begin + PACK_ROWS]
-        packs.append(to_columns(pack))
-        _index(pack, found)
-    put_rows(connection, TABLE.put, packs)
-    for index, columns in found.items():
+    entries.sort(key=_seq)
+    packs = _Packs()
+    for entry in entries:
+        if isinstance(entry, FirstLeases):
+            packs.add_leases(entry)
+        else:
+            packs.add(entry)
+    packs.close()
+    put_rows(connection, TABLE.put, packs.columns)
+    for index, columns in packs.found.items():
         if columns:
             put_rows(connection, _PUTS[index], columns)
+
+
+class _Packs:
+    """Packs, filled one after the other, and what the indexes say of them."""
+
+    def __init__(self) -> None:
+        self.columns: list[Columns] = []
+        self.found: dict[str, list[Columns]] = {index: [] for index in INDEXES}
+        self._body: list[AuditRow | tuple[object, ...]] = []
+        self._rows: list[AuditRow] = []
+        self._spans: list[Span] = []
+        self._first = self._last = self._wall_ns = 0
+
+    def add(self, row: AuditRow) -> None:
+        if not self._body:
+            self._first = row.seq
+        self._body.append(row)
+        self._rows.append(row)
+        self._last, self._wall_ns = row.seq, row.wall_ns
+        if len(self._body) >= PACK_ROWS:
+            self.close()
+
+    def add_leases(self, leases: FirstLeases) -> None:
+        """What `add` of each of its rows would do, without making them."""
+        told, job_id, step, begin = _told(leases), leases.tasks[0].job_id, leases.tasks[0].step, 0
+        while begin < len(told):
+            if not self._body:
+                self._first = leases.seq + begin
+            end = min(len(told), begin + PACK_ROWS - len(self._body))
+            self._body += told[begin:end] if end - begin < len(told) else told
+            low, high = leases.tasks[begin // 2].task, leases.tasks[(end - 1) // 2].task
+            self._spans.append(Span(leases.tenant, job_id, step << PLACE_SHIFT | low, step << PLACE_SHIFT | high))
+            self._last, self._wall_ns = leases.seq + end - 1, leases.wall_ns
+            if len(self._body) >= PACK_ROWS:
+                self.close()
+            begin = end
+
+    def close(self) -> None:
+        """The next row begins another pack."""
+        if self._body:
+            self.columns.append((self._first, self._last, self._wall_ns, _encode(self._body)))
+            _index(self._first, self._rows, self._spans, self.found)
+            self._body, self._rows, self._spans = [], [], []
+
+
+def _told(leases: FirstLeases) -> list[tuple[object, ...]]:
+    """What `leases.audited()` is encoded as."""
+    found: list[tuple[object, ...]] = []
+    seq, wall_ns, mono_ns, tenant = leases.seq, leases.wall_ns, leases.mono_ns, leases.tenant
+    task, attempt = leases.tasks[0], leases.attempts[0]
+    job_id, prefix, cause = task.job_id, f"{task.job_id}.{task.step}.", task.waits_for
+    staged, leased, why, who = task.state._value_, attempt.state._value_, attempt.reason, attempt.ranks[0].provider_id
+    for task in leases.tasks:
+        subject = f"{prefix}{task.task}"
+        first = f"{subject}.1"
+        found += (
+            (_TAG, seq, wall_ns, mono_ns, "task", subject, staged, "", "", "coord", cause, tenant, job_id, None),
+            (_TAG, seq + 1, wall_ns, mono_ns, "attempt", first, leased, "", why, "coord", cause, tenant, job_id, who),
+        )
+        seq += 2
+    return found
+
+
+_TAG = AuditRow.__struct_config__.tag
+
+
+class Span(NamedTuple):
+    """Rows of first leases in one pack: of which tasks."""
+
+    tenant: TenantName
+    job_id: JobId
+    low: int
+    high: int
 
 
 def prune(connection: sqlite3.Connection, before_ns: int, rows_max: int) -> bool:
@@ -178,7 +258,7 @@ def prune(connection: sqlite3.Connection, before_ns: int, rows_max: int) -> bool
     with closing(connection.execute(OLD, (rows_max, before_ns))) as old:  # read one by one: a body is some 40 kB
         for columns in old:
             with suppress(ValueError):
-                _index(from_columns(columns), found)
+                _index(columns[0], from_columns(columns), (), found)
             gone.append((columns[0],))
             left -= columns[1] - columns[0] + 1
             if left <= 0:
@@ -189,13 +269,12 @@ def prune(connection: sqlite3.Connection, before_ns: int, rows_max: int) -> bool
     return left > 0
 
 
-def _index(pack: Iterable[AuditRow], found: dict[str, list[Columns]]) -> None:
-    """Add what the indexes say of a pack."""
-    first, task_before, tenant_before = 0, " ", ""
+def _index(first: int, rows: Iterable[AuditRow], spans: Iterable[Span], found: dict[str, list[Columns]]) -> None:
+    """Add what the indexes say of the pack that begins with this number: it has these rows and those of these spans."""
+    task_before, tenant_before = " ", ""
     subjects, entities, tenants = set(), set(), set()
     jobs: dict[int | None, tuple[int, int]] = {}
-    for row in pack:
-        first = first or row.seq
+    for row in rows:
         if row.tenant != tenant_before and row.tenant:
             tenants.add(row.tenant)
             tenant_before = row.tenant
@@ -218,6 +297,10 @@ def _index(pack: Iterable[AuditRow], found: dict[str, list[Columns]]) -> None:
             jobs[job_id] = place, max(span[1], place)
         elif span[1] < place < NOWHERE:
             jobs[job_id] = span[0], place
+    for tenant, job_id, low, high in spans:
+        tenants.add(tenant)
+        span = jobs.get(job_id, (low, high))
+        jobs[job_id] = min(low, span[0]), max(high, span[1])
     found["audit_of_subject"] += [(subject, first) for subject in sorted(subjects)]
     found["audit_of_job"] += [(job_id, first, *span) for job_id, span in jobs.items()]
     found["audit_of_entity"] += [(entity, first) for entity in sorted(entities)]

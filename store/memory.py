@@ -10,7 +10,7 @@ from statistics import fmean
 
 from msgspec.structs import replace
 
-from coordinator.core.commands import Put, Write
+from coordinator.core.commands import Put, Write, one_by_one
 from coordinator.core.data.rows import ArtifactRow, BlobRow, CheckpointRow, OutputRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import LastBeat
@@ -91,7 +91,7 @@ class MemoryStore:
 
     async def commit(self, writes: Sequence[Write]) -> None:
         self._refuse_if_faulty()
-        for write in writes:
+        for write in one_by_one(writes):
             if not isinstance(write, Put):
                 self._rows.pop((write.table, write.key), None)
                 continue

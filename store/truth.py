@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from coordinator.core.commands import Delete, Write
+from coordinator.core.commands import Delete, FirstLeases, Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.rows import (
     ENDED,
@@ -79,7 +79,7 @@ TABLES: dict[str, Table] = {
 }
 
 
-_STATE, _TOKEN, _SEQ = attrgetter("state"), attrgetter("token.number"), attrgetter("seq")
+_STATE, _TOKEN = attrgetter("state"), attrgetter("token.number")
 
 
 class Truth:
@@ -134,6 +134,9 @@ class Truth:
         # Removals first: what one of them held uniquely (a digest, a key) may be in a row that is put.
         for name, gone in batch.deletes.items():
             connection.executemany(TABLES[name].delete, [TABLES[name].key_columns(key) for key in gone])
+        if batch.first:  # what became of them since is put over them
+            put_rows(connection, tasks.TABLE.put, tasks.first_columns(batch.first))
+            put_rows(connection, attempts.TABLE.put, attempts.first_columns(batch.first))
         for name, rows in batch.puts.items():
             table = TABLES[name]
             if not rows:
@@ -165,12 +168,17 @@ class Batch:
     """Writes by table, the last one of each entity: those before it would be overwritten in the same transaction."""
 
     def __init__(self, writes: Sequence[Write]) -> None:
-        self.audit: list[AuditRow] = []
+        self.first: list[FirstLeases] = []
+        self.audit: list[AuditRow | FirstLeases] = []
         tasks: dict[object, Any] = {}
         attempts: dict[object, Any] = {}
         self.puts: dict[str, dict[object, Any]] = {"task": tasks, "attempt": attempts}
         self.deletes: dict[str, dict[object, None]] = {}
         for write in writes:
+            if type(write) is FirstLeases:
+                self.first.append(write)
+                self.audit.append(write)
+                continue
             if type(write) is Delete:
                 self.puts.get(write.table, {}).pop(write.key, None)
                 self.deletes.setdefault(write.table, {})[write.key] = None
@@ -207,9 +215,11 @@ class Batch:
             "session_id": max((row.session_id for row in self._rows("session")), default=0),
             "key": max((row.key for row in self._rows("provider")), default=0),
             "job_id": max((row.job_id for row in self._rows("job")), default=0),
-            "token": max(map(_TOKEN, self._rows("attempt")), default=0),
+            "token": max(
+                map(_TOKEN, chain(self._rows("attempt"), (leases.attempts[-1] for leases in self.first))), default=0
+            ),
             "ledger": max((row.seq for row in self._rows("ledger")), default=0),
-            "audit": max(map(_SEQ, self.audit), default=0),
+            "audit": max(map(audit.last_seq, self.audit), default=0),
         }
 
     def _rows(self, *names: str) -> Iterator[Any]:

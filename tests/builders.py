@@ -139,6 +139,8 @@ class Fleet:
     def decide(self, event: events.AnyEvent, durable: bool = True) -> commands.Decision:
         """Decide; the writes reach the rows unless `durable` is false (a full disk will undo them)."""
         decision = decide(self.state, event, self.policy)
+        decision.writes[:] = commands.one_by_one(decision.writes)
+        decision.notes[:] = commands.notes_one_by_one(decision.notes)
         self.state.check_invariants()
         self.decisions.append(decision)
         told = [note.row for note in decision.notes if isinstance(note, commands.Audited)]

@@ -5,6 +5,7 @@ Order of carrying out: writes, and when they are durable replies and sends, then
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 from msgspec import Struct, field
@@ -13,7 +14,18 @@ from coordinator.core.amounts import Share
 from coordinator.core.data.answers import Admitted, CheckpointTaken, Published, Swept, UploadGone, UploadOpened
 from coordinator.core.data.rows import ArtifactRow, BlobRow
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, PoolName, ProviderId, RequestId, SessionId, TenantName
+from coordinator.core.ids import (
+    AttemptId,
+    ConnId,
+    JobId,
+    Ms,
+    PoolName,
+    ProviderId,
+    RequestId,
+    SessionId,
+    TenantName,
+    dotted,
+)
 from coordinator.core.rows import (
     AttemptRow,
     AttemptState,
@@ -26,6 +38,7 @@ from coordinator.core.rows import (
     ProviderRow,
     Row,
     SessionRow,
+    TaskRow,
     TenantRow,
     TokenRow,
 )
@@ -49,7 +62,92 @@ class Delete(Struct, frozen=True, gc=False):
     key: object
 
 
-Write = Put | Delete
+class FirstLeases(Struct, frozen=True, gc=False, kw_only=True):
+    """Insert the rows of tasks of one step that were never launched, with their first attempts, leased on one provider.
+    Nothing of them is written yet. Also the note that it was done.
+
+    Most of what is ever written is this: the two audit rows of each follow from the others, and are made where somebody
+    wants them.
+    """
+
+    tenant: TenantName
+    seq: int
+    """Of the first audit row; the task's before its attempt's."""
+    wall_ns: int
+    mono_ns: int
+    tasks: list[TaskRow]
+    attempts: list[AttemptRow]
+    """The first one of each task, of one rank, in the same order."""
+
+    @property
+    def last_seq(self) -> int:
+        return self.seq + 2 * len(self.tasks) - 1
+
+    def rows(self) -> list[TaskRow | AuditRow | AttemptRow]:
+        """All of them, in the order in which they would be written one by one."""
+        audited = self.audited()
+        found: list[TaskRow | AuditRow | AttemptRow] = []
+        for number, (task, attempt) in enumerate(zip(self.tasks, self.attempts, strict=True)):
+            found += (task, audited[2 * number], attempt, audited[2 * number + 1])
+        return found
+
+    def audited(self) -> list[AuditRow]:
+        """The audit rows, by their numbers."""
+        found, seq, wall_ns, mono_ns, tenant = [], self.seq, self.wall_ns, self.mono_ns, self.tenant
+        for task, attempt in zip(self.tasks, self.attempts, strict=True):
+            subject = dotted(task.task_id)
+            found.append(
+                AuditRow(
+                    seq=seq,
+                    wall_ns=wall_ns,
+                    mono_ns=mono_ns,
+                    entity="task",
+                    subject=subject,
+                    after=task.state._value_,
+                    unblocked_by=task.waits_for,
+                    tenant=tenant,
+                    job_id=task.job_id,
+                )
+            )
+            found.append(
+                AuditRow(
+                    seq=seq + 1,
+                    wall_ns=wall_ns,
+                    mono_ns=mono_ns,
+                    entity="attempt",
+                    subject=f"{subject}.{attempt.attempt}",
+                    after=attempt.state._value_,
+                    why=attempt.reason,
+                    unblocked_by=attempt.unblocked_by,
+                    tenant=tenant,
+                    job_id=task.job_id,
+                    provider_id=attempt.ranks[0].provider_id,
+                )
+            )
+            seq += 2
+        return found
+
+
+Write = Put | Delete | FirstLeases
+
+
+def one_by_one(writes: Iterable[Write]) -> Iterator[Put | Delete]:
+    """The same writes, each of one row."""
+    for write in writes:
+        if isinstance(write, FirstLeases):
+            yield from map(Put, write.rows())
+        else:
+            yield write
+
+
+def rows_put(writes: Iterable[Write]) -> Iterator[Row]:
+    """The rows that are put by these, in their order."""
+    return (write.row for write in one_by_one(writes) if isinstance(write, Put))
+
+
+def count_rows(writes: Iterable[Write]) -> int:
+    """How many rows are put or deleted by these."""
+    return sum(4 * len(write.tasks) if type(write) is FirstLeases else 1 for write in writes)
 
 
 # ---- replies
@@ -475,7 +573,24 @@ Note = (
     | Promised
     | VerdictWanted
     | UploadGone
+    | FirstLeases
 )
+
+
+def notes_one_by_one(notes: Iterable[Note]) -> Iterator[Note]:
+    """The same notes, each of one row."""
+    for note in notes:
+        if not isinstance(note, FirstLeases):
+            yield note
+            continue
+        for row in note.rows():
+            match row:
+                case AuditRow():
+                    yield Audited(row)
+                case AttemptRow():
+                    yield AttemptChanged(row=row, tenant=note.tenant)
+                case _:
+                    pass  # a task's row is told of by its audit row
 
 
 class Decision(Struct, gc=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import cast
 
-from coordinator.core.commands import CloseCode, CloseLink, Decision, Delete, Put, Send
+from coordinator.core.commands import CloseCode, CloseLink, Decision, Delete, Send, rows_put
 from coordinator.core.data.image import carry_data
 from coordinator.core.data.live import Blob
 from coordinator.core.data.meters import count_again
@@ -81,7 +81,7 @@ def _undone_removals(undone: Iterable[Decision]) -> set[Blob]:
 
 
 def _undone_rows(undone: Iterable[Decision]) -> list[Row]:
-    return [write.row for decision in undone for write in decision.writes if isinstance(write, Put)]
+    return [row for decision in undone for row in rows_put(decision.writes)]
 
 
 def _carry_session(

@@ -110,6 +110,8 @@ class _Group:
         self.decisions: list[commands.Decision] = []
         self._attempts: set[AttemptId] = set()
         self._looked_at = 0
+        self.rows = 0
+        """That these writes put or delete."""
         self.renewing: set[ConnId] = set()
         """Connections that are told of renewals with this group."""
         self.awaited = False
@@ -119,6 +121,7 @@ class _Group:
 
     def add(self, decision: commands.Decision) -> None:
         self.writes.extend(decision.writes)
+        self.rows += commands.count_rows(decision.writes)
         self.decisions.append(decision)
         self.awaited = self.awaited or bool(decision.replies)
 
@@ -127,6 +130,8 @@ class _Group:
         for write in islice(self.writes, self._looked_at, None):
             if isinstance(write, commands.Put) and isinstance(write.row, AttemptRow):
                 self._attempts.add(write.row.attempt_id)
+            elif isinstance(write, commands.FirstLeases):
+                self._attempts.update(row.attempt_id for row in write.attempts)
         self._looked_at = len(self.writes)
         return self._attempts
 
@@ -296,7 +301,7 @@ class Engine:
             return False
         if (self._in_flight is not None or self._gathering is not None) and not self._placing:
             return False
-        return len(self._open.writes) < self._settings.place_writes_max
+        return self._open.rows < self._settings.place_writes_max
 
     def _decide_batch(self) -> None:
         beats = self._take_beats()
@@ -382,7 +387,7 @@ class Engine:
         """Whether it goes to the disk now. Else the loop is woken when it does: by the commit in flight, or in time."""
         if self._in_flight is not None:
             return False
-        at_once = self._stopping or group.awaited or len(group.writes) >= self._settings.gather_writes_max
+        at_once = self._stopping or group.awaited or group.rows >= self._settings.gather_writes_max
         if self._gathering is not None:
             if at_once:
                 self._gathering.cancel()

@@ -7,7 +7,7 @@ costs nobody anything. Bound: RING_MAX rows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from weakref import WeakValueDictionary
 
@@ -34,13 +34,14 @@ class Feed:
         self.followers = 0
         self._views = views
         self._store = store
-        self._ring: list[AuditRow] = []
+        self._ring: list[AuditRow | commands.FirstLeases] = []
+        """By number, up to `last_seq`. Many first leases stand here once for each of their rows: few are ever read."""
         self._bell = Bell()
         self._jobs: WeakValueDictionary[JobId, asyncio.Future[None]] = WeakValueDictionary()
         """Gone by itself with the last who waits for it."""
         self._closed = False
         views.listen_audit(self._on_audited)
-        views.listen(self._on_change, commands.JobChanged, commands.AttemptChanged)
+        views.listen(self._on_change, commands.JobChanged, commands.AttemptChanged, commands.FirstLeases)
 
     def close(self) -> None:
         """End every follower and every wait."""
@@ -50,15 +51,21 @@ class Feed:
             self._ring_job(job_id)
 
     def _on_audited(self, rows: list[AuditRow]) -> None:
+        self._take(rows, rows[-1].seq)
+
+    def _take(self, rows: Sequence[AuditRow | commands.FirstLeases], last_seq: int) -> None:
         self._ring += rows
         if len(self._ring) > 2 * RING_MAX:
             del self._ring[:-RING_MAX]
-        self.last_seq = rows[-1].seq
+        self.last_seq = last_seq
         self._bell.ring()
 
     def _on_change(self, note: commands.Note) -> None:
         if isinstance(note, commands.JobChanged | commands.AttemptChanged):
             self._ring_job(note.row.job_id)
+        elif isinstance(note, commands.FirstLeases):
+            self._take([note] * (2 * len(note.tasks)), note.last_seq)
+            self._ring_job(note.tasks[0].job_id)
 
     def _ring_job(self, job_id: JobId) -> None:
         change = self._jobs.pop(job_id, None)
@@ -96,12 +103,11 @@ class Feed:
 
     async def _page(self, after: int, tenant: TenantName | None, job_id: JobId | None) -> tuple[list[AuditRow], int]:
         """The next rows of this kind, and up to where there are no others: from the ring where it reaches so far."""
-        if self._ring and self._ring[0].seq <= after + 1:
-            first = after + 1 - self._ring[0].seq
-            page = self._ring[first : first + PAGE]
+        until = self.last_seq - len(self._ring)
+        if until <= after:
+            page = rows_of(self._ring[after - until : after - until + PAGE], after + 1)
             wanted = [row for row in page if tenant in (None, row.tenant) and job_id in (None, row.job_id)]
             return wanted, page[-1].seq
-        until = self._ring[0].seq - 1 if self._ring else self.last_seq
         found = await self._store.audit(limit=PAGE, tenant=tenant, job_id=job_id, after=after)
         rows = [row for row in found if row.seq <= until]
         return rows, rows[-1].seq if len(rows) == PAGE else until
@@ -127,3 +133,15 @@ class Feed:
             if row is None or row.state in ENDED or self._closed or (left_s is not None and left_s <= 0):
                 return row
             await heard(change, left_s)
+
+
+def rows_of(page: Sequence[AuditRow | commands.FirstLeases], first: int) -> list[AuditRow]:
+    """These entries of the ring as rows, the first of which has this number."""
+    found: list[AuditRow] = []
+    while len(found) < len(page):
+        entry = page[len(found)]
+        if isinstance(entry, commands.FirstLeases):
+            found += entry.audited()[first + len(found) - entry.seq :][: len(page) - len(found)]
+        else:
+            found.append(entry)
+    return found

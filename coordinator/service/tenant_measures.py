@@ -34,6 +34,13 @@ def count_waits(metrics: Metrics, views: LiveViews) -> None:
                     how = "backfilled"
                 metrics.add(m.PLACED, 1, how)
 
+    def on_first(note: commands.Note) -> None:
+        if isinstance(note, commands.FirstLeases):
+            backfilled = sum(row.choice is not None and row.choice.backfilled for row in note.attempts)
+            for how, count in (("backfilled", backfilled), ("ranked", len(note.attempts) - backfilled)):
+                if count:
+                    metrics.add(m.PLACED, count, how)
+
     def on_audited(rows: list[AuditRow]) -> None:
         for audit in rows:
             if audit.entity != "job" or audit.after != WorkState.RUNNING or audit.job_id is None:
@@ -49,6 +56,7 @@ def count_waits(metrics: Metrics, views: LiveViews) -> None:
             metrics.observe(m.START_ERROR, abs(note.started_at_ms - note.promised_at_ms) / 1_000, side)
 
     views.listen(on_attempt, commands.AttemptChanged)
+    views.listen(on_first, commands.FirstLeases)
     views.listen_audit(on_audited)
     views.listen(on_promised, commands.Promised)
 

@@ -73,6 +73,10 @@ class Lately(Generic[K, V]):
         for key in live:
             self._over.pop(key, None)
 
+    def begin(self, live: dict[K, V]) -> None:
+        """These live from now on; nobody knew of them before."""
+        self._live.update(live)
+
     def put(self, key: K, value: V, ended: bool) -> None:
         if not ended:
             self._live[key] = value
@@ -126,7 +130,8 @@ class LiveViews:
 
     def listen_audit(self, listener: AuditListener) -> None:
         """The same, with the audit rows of a decision in one call, after its other notes: they are most of what is
-        told, and nobody looks at what else changed in between."""
+        told, and nobody looks at what else changed in between. Those of a `FirstLeases` stand in that note alone; what
+        came before it is told before it."""
         self._auditors.append(listener)
 
     def _who_hears(self, kind: type) -> tuple[Listener, ...]:
@@ -159,14 +164,26 @@ class LiveViews:
                 audited.append(note.row)  # type: ignore[union-attr,arg-type]
             elif kind is commands.AttemptChanged:
                 self._put_attempt(note)  # type: ignore[arg-type]
+            elif kind is commands.FirstLeases:
+                self._put_first(note)  # type: ignore[arg-type]
+                if audited:
+                    self._tell_audit(audited)
+                    audited = []
             else:
                 self._put(note)
             listeners = heard.get(kind)
             for listener in listeners if listeners is not None else self._who_hears(kind):
                 listener(note)
         if audited:
-            for auditor in self._auditors:
-                auditor(audited)
+            self._tell_audit(audited)
+
+    def _tell_audit(self, rows: list[AuditRow]) -> None:
+        for auditor in self._auditors:
+            auditor(rows)
+
+    def _put_first(self, leases: commands.FirstLeases) -> None:
+        tenant = leases.tenant
+        self.attempts.begin({row.attempt_id: AttemptView(row=row, tenant=tenant) for row in leases.attempts})
 
     def _put_attempt(self, note: commands.AttemptChanged) -> None:
         row, fenced = note.row, note.fenced

@@ -128,6 +128,8 @@ class Engine:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{frame.name}, line {frame.lineno}"
             raise Violation(f"deciding {type(event).__name__} failed in {where}: {error!r}") from error
+        decision.writes[:] = commands.one_by_one(decision.writes)  # whoever watches looks at rows
+        decision.notes[:] = commands.notes_one_by_one(decision.notes)
         self._open.append(decision)
         self._watcher.decided(event, decision, self.state)
         if isinstance(event, events.Heartbeats):

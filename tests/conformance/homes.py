@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from coordinator.core.amounts import Ask, Share
+from coordinator.core.commands import FirstLeases
 from coordinator.core.ids import JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TenantName, TokenId
 from coordinator.core.rows import (
     AttemptRow,
@@ -224,6 +225,24 @@ def an_attempt(
 def an_audit(seq: int, entity: str = "job", subject: str = "1", at_ms: Ms = NOON_MS, **given: Any) -> AuditRow:
     return AuditRow(
         seq=seq, wall_ns=at_ms * 1_000_000, mono_ns=seq, entity=entity, subject=subject, after="pending", **given
+    )
+
+
+def first_leases(tasks: int, *, job: int = 1, step: int = 0, task: int = 0, seq: int = 1) -> FirstLeases:
+    """So many tasks, leased for the first time together, from this one on."""
+    numbers = range(task, task + tasks)
+    staged = [a_task(job, step, n, WorkState.STAGING, attempts=1, waits_for="submit") for n in numbers]
+    leased = [
+        an_attempt(job, step, n, 1, AttemptState.LEASED, token=seq + n, reason="placed on a", unblocked_by="submit")
+        for n in numbers
+    ]
+    return FirstLeases(
+        tenant=TenantName("default"),
+        seq=seq,
+        wall_ns=NOON_MS * 1_000_000,
+        mono_ns=7,
+        tasks=staged,
+        attempts=leased,
     )
 
 

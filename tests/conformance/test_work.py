@@ -25,6 +25,7 @@ from tests.conformance.homes import (
     a_task,
     an_attempt,
     an_audit,
+    first_leases,
     some_full_work,
 )
 
@@ -74,6 +75,38 @@ def test_all_fields_of_live_work_come_back(home: Home) -> None:
     home.run(write)
     assert {row_key(row): row for row in rows} == {row_key(row): row for row in home.run(the_load).rows}
     home.run(ask)
+
+
+def test_first_leases_together_are_stored_as_each_by_itself(home: Home) -> None:
+    """Rows, audit and numbers; over packs of the audit, beside other rows, and with what became of one in the same
+    commit."""
+    kept: list[Row] = [a_job(1, WorkState.RUNNING), a_spec(1, steps=2), a_step(1, 0), a_step(1, 1)]
+    leases = first_leases(200, job=1, step=1, task=40, seq=2)
+    running = replace(leases.attempts[7], state=AttemptState.RUNNING)
+    told = [an_audit(1, job_id=JobId(1)), *leases.audited(), an_audit(402, "attempt", "1.1.47.1", before="leased")]
+
+    async def write(store: Store) -> None:
+        await store.commit([*puts(*kept), Put(told[0]), leases, Put(running), Put(told[-1])])
+
+    async def ask(store: Store) -> None:
+        assert leases.tasks == await store.job_tasks(JobId(1), 1_000)
+        assert running == await store.attempt(running.attempt_id)
+        others = [row for row in await store.job_attempts(JobId(1), 1_000) if row != running]
+        assert [row for row in leases.attempts if row.attempt_id != running.attempt_id] == others
+        assert told == await store.audit(1_000, after=0)
+        assert told[1:-1] == (await store.audit(1_000, tenant=DEFAULT))[::-1]
+        for task in (40, 47, 166, 167, 168, 239):
+            about = [row for row in told if row.subject in (f"1.1.{task}", f"1.1.{task}.1")]
+            for subject in {row.subject for row in about}:
+                found = await store.audit(10, subject=subject)
+                assert [row for row in about if row.subject == subject][::-1] == found
+        assert [] == await store.audit(10, subject="1.1.240")
+
+    home.run(write)
+    home.run(ask)
+    loaded = home.run(the_load)
+    assert (2, 242, 403) == (loaded.next_job_id, loaded.next_token, loaded.next_audit)
+    assert set(leases.tasks) <= set(loaded.rows)
 
 
 def test_a_start_finds_live_work_alone(home: Home) -> None:

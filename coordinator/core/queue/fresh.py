@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.commands import AttemptChanged, Audited, Decision, Grant, Put, Send
+from coordinator.core.commands import Decision, FirstLeases, Grant, Send
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import add_share, share_of
@@ -18,7 +18,6 @@ from coordinator.core.queue.lines import fit_fresh, fit_step, has_room
 from coordinator.core.rows import (
     AttemptRow,
     AttemptState,
-    AuditRow,
     Choice,
     LeaseToken,
     RankRow,
@@ -56,7 +55,6 @@ class Fresh:
         self._cause = cause
         self._first = self._number = step.row.cursor
         self._term_ms: Ms = first_term_ms(state, step.spec, policy)
-        self._prefix = f"{step.row.job_id}.{step.row.step}."
         self._ids: list[AttemptId] = []
         limit = step.spec.max_running
         self.left = step.spec.tasks - self._number
@@ -91,11 +89,12 @@ class Fresh:
         """For each of these the next task gets its row, its first attempt and its lease there."""
         state, step, out, work = self._state, self._step, self._out, self._state.work
         job_id, step_number, number, tenant = step.row.job_id, step.row.step, self._number, self._job.row.tenant
-        generation, now_ms, wall_ns, mono_ns = state.generation, state.now_ms, state.wall_ns, state.mono_ns
-        who, conn_id, load, share, ranks, why = at
-        cause, term_ms, prefix = self._cause, self._term_ms, self._prefix
-        writes, notes, attempts, ids = out.writes, out.notes, work.attempts, self._ids
-        token_number, seq, first = work.next_token, work.next_audit, number == self._first
+        generation, now_ms = state.generation, state.now_ms
+        _, conn_id, load, share, ranks, why = at
+        cause, term_ms = self._cause, self._term_ms
+        attempts, held, ids, live, sends = work.attempts, load.attempts, self._ids, step.tasks, out.sends
+        token_number, tasks, rows = work.next_token, [], []
+        begins = number == self._first and WorkState.PENDING in (step.row.state, self._job.row.state)
         for choice in choices:
             token = LeaseToken(generation, token_number)
             token_number += 1
@@ -117,55 +116,46 @@ class Fresh:
                 forecast=forecast,
                 choice=choice,
             )
-            subject = f"{prefix}{number}"
-            of_task = AuditRow(
-                seq=seq,
-                wall_ns=wall_ns,
-                mono_ns=mono_ns,
-                entity="task",
-                subject=subject,
-                after="staging",
-                unblocked_by=cause,
-                tenant=tenant,
-                job_id=job_id,
-            )
-            of_attempt = AuditRow(
-                seq=seq + 1,
-                wall_ns=wall_ns,
-                mono_ns=mono_ns,
-                entity="attempt",
-                subject=f"{subject}.1",
-                after="leased",
-                why=why,
-                unblocked_by=cause,
-                tenant=tenant,
-                job_id=job_id,
-                provider_id=who,
-            )
-            seq += 2
-            writes += (Put(task_row), Put(of_task), Put(row), Put(of_attempt))
-            notes += (Audited(of_task), AttemptChanged(row=row, tenant=tenant), Audited(of_attempt))
+            tasks.append(task_row)
+            rows.append(row)
             attempt_id = (job_id, step_number, number, 1)
             attempt = Attempt(row=row, renewed_ms=[now_ms], terms_ms=[term_ms], granted_ms=now_ms, tenant=tenant)
             attempts[attempt_id] = attempt
-            step.tasks[number] = Task(row=task_row, attempts={1: attempt}, newest=token)
-            load.attempts[attempt_id, 0] = tenant
+            live[number] = Task(row=task_row, attempts={1: attempt}, newest=token)
+            held[attempt_id, 0] = tenant
             if conn_id is not None:
                 order = Grant(attempt_id=attempt_id, rank=0, token=token, term_ms=term_ms, share=share)
-                out.sends.append(Send(conn_id, order))
+                sends.append(Send(conn_id, order))
             ids.append(attempt_id)
             number += 1
-            if first:
-                work.next_audit, first = seq, False
+            if begins:  # its audit rows stand behind those of its first lease
+                begins = False
+                self._write(tasks, rows)
+                tasks, rows = [], []
                 begin_work(state, self._job, step, out)
-                seq = work.next_audit
-            if number in step.tasks:
+            if number in live:
                 self.left = 0  # cancelled before its turn: `close` skips it
                 break
+        if tasks:
+            self._write(tasks, rows)
         given = number - self._number
-        work.next_token, work.next_audit, self._number = token_number, seq, number
+        work.next_token, self._number = token_number, number
         self.left = max(0, self.left - given)
         add_share(load, share, given)
+
+    def _write(self, tasks: list[TaskRow], attempts: list[AttemptRow]) -> None:
+        state, work, out = self._state, self._state.work, self._out
+        leases = FirstLeases(
+            tenant=self._job.row.tenant,
+            seq=work.next_audit,
+            wall_ns=state.wall_ns,
+            mono_ns=state.mono_ns,
+            tasks=tasks,
+            attempts=attempts,
+        )
+        work.next_audit = leases.last_seq + 1
+        out.writes.append(leases)
+        out.notes.append(leases)
 
     def close(self) -> int:
         """No more of it for now. How many were given."""

@@ -120,7 +120,7 @@ class Relay:
         self._closing = False
         self._running = False
         self._ended = asyncio.Event()
-        views.listen(self._on_note, commands.AttemptChanged)
+        views.listen(self._on_note, commands.AttemptChanged, commands.FirstLeases)
 
     # ---- taking
 
@@ -398,6 +398,10 @@ class Relay:
         return await self._reader.tail_lines(attempt_id, rank, lines, stream)
 
     def _on_note(self, note: commands.Note) -> None:
+        if isinstance(note, commands.FirstLeases):
+            for row in note.attempts:
+                self._custody.forget(row.attempt_id)
+                self._reader.wake(row.attempt_id, 0)
         if not isinstance(note, commands.AttemptChanged):
             return
         attempt_id = note.row.attempt_id

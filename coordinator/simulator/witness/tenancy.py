@@ -159,7 +159,7 @@ class Tenancy:
         self.ledger.decided(decision, self._attempts, state.now_ms)
         granted: dict[TenantName, list[AttemptRow]] = {}
         limited: list[TenantName] = []
-        for write in decision.writes:
+        for write in commands.one_by_one(decision.writes):
             if isinstance(write, commands.Delete):
                 if write.table == "tenant":
                     self._tenants.pop(TenantName(str(write.key)), None)

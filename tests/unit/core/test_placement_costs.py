@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.commands import Decision, Grant
+from coordinator.core.commands import Decision, Grant, one_by_one
 from coordinator.core.decide import decide
 from coordinator.core.ids import JobId, ProviderId, dotted
 from coordinator.core.image import StateImage, image_of, state_of
@@ -52,7 +52,7 @@ class Walk(Site):
         if self.expected is not None:
             (expected, image), self.expected = self.expected, None
             assert granted(expected) == granted(decision)
-            assert expected.writes == decision.writes
+            assert list(one_by_one(expected.writes)) == list(one_by_one(decision.writes))
             assert image == image_of(self.state)
         super().write(decision)
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.commands import Decision
+from coordinator.core.commands import Decision, notes_one_by_one, one_by_one
 from coordinator.core.decide import decide
 from coordinator.core.ids import JobId, RequestId, TenantName
 from coordinator.core.policy import Policy
@@ -76,6 +76,8 @@ def day_of(seed: int, tenants: tuple[str, ...], policy: Policy, monkeypatch: pyt
     def heard(state: ClusterState, event: events.AnyEvent, policy: Policy) -> Decision:
         decision = decide(state, event, policy)
         state.check_invariants()
+        decision.writes[:] = one_by_one(decision.writes)
+        decision.notes[:] = notes_one_by_one(decision.notes)
         told.append(decision)
         return decision
 

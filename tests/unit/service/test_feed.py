@@ -14,6 +14,7 @@ from coordinator.service import feed as feed_module
 from coordinator.service.feed import Feed
 from coordinator.service.views import ENDED_MAX, LiveViews
 from store.memory import MemoryStore
+from tests.conformance.homes import first_leases
 
 
 def a_row(seq: int, job: int = 1, tenant: str = "physics") -> AuditRow:
@@ -86,6 +87,33 @@ def test_what_the_ring_has_forgotten_comes_from_the_store() -> None:
         fresh = Rig(already=1_000)
         await fresh.store.commit([Put(a_row(seq)) for seq in range(1, 1_001)])
         assert await take(fresh.feed.follow(990), 10) == list(range(991, 1_001))
+
+    asyncio.run(main())
+
+
+def test_first_leases_together_are_told_row_by_row() -> None:
+    """From any number among them on, and on over what comes behind them."""
+
+    async def main() -> None:
+        rig = Rig()
+        leases = first_leases(400, seq=3)
+        waits = asyncio.ensure_future(anext(aiter(rig.feed.pages(0))))
+        await asyncio.sleep(0)
+        change = rig.feed.next_change(JobId(1))
+        await rig.happens(a_row(1), a_row(2))
+        rig.views.apply([leases])
+        await rig.happens(a_row(803))
+        assert [1, 2] == [row.seq for row in (await waits)[:2]]
+        assert change.done()
+        rows = rig.feed.follow(0)
+        found = [await anext(rows) for _ in range(803)]
+        assert list(range(1, 804)) == [row.seq for row in found]
+        assert leases.audited() == found[2:-1]
+        for after in (2, 3, 500, 801, 802):
+            assert after + 1 == (await anext(rig.feed.follow(after))).seq
+        assert [note.attempt_id for note in leases.attempts] == [
+            view.row.attempt_id for view in rig.views.attempts.live()
+        ]
 
     asyncio.run(main())
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
-from coordinator.core.commands import Put
+from coordinator.core.commands import FirstLeases, Put
 from coordinator.core.ids import JobId, ProviderId, TenantName
 from coordinator.core.rows import AuditRow
 from store import audit
 from store.durable import DiskStore
+from store.layout import DataDir
 from store.sqlite import open_reader, sqlite3
-from tests.conformance.homes import DAY_MS, NOON_MS, DiskHome, an_audit
+from tests.conformance.homes import DAY_MS, NOON_MS, DiskHome, an_audit, first_leases
 
 
 def a_history(tasks: int) -> list[AuditRow]:
@@ -81,6 +84,36 @@ def test_rows_that_came_one_by_one_are_found_as_well(tmp_path: Path) -> None:
         assert [row for row in rows if row.subject == "7.0.21"] == await store.audit(9, subject="7.0.21", after=0)
 
     DiskHome(tmp_path / "data").run(story)
+
+
+def test_first_leases_together_fill_the_same_packs(tmp_path: Path) -> None:
+    """Byte for byte, with the same entries in the indexes: what finds and removes them later sees no difference."""
+    entries: list[AuditRow | FirstLeases] = [an_audit(1, job_id=JobId(1))]
+    for number, (job, step, tasks) in enumerate(((1, 0, 3), (1, 1, 300), (2, 0, 1), (1, 0, 126), (2, 3, 600))):
+        seq = audit.last_seq(entries[-1]) + 1
+        entries.append(first_leases(tasks, job=job, step=step, task=100 * number, seq=seq))
+        entries.append(an_audit(seq + 2 * tasks, "job", str(job), job_id=JobId(job), tenant="default"))
+    found = []
+    for name, written in (("many", entries), ("single", audit_rows(entries))):
+        path = tmp_path / name
+        asyncio.run(written_to(path, written))
+        reader = open_reader(DataDir(path).truth)
+        found.append([reader.execute(f"SELECT * FROM {table}").fetchall() for table in ("audit", *audit.INDEXES)])
+        reader.close()
+    assert found[0] == found[1]
+    assert len(found[0][0]) == 9
+
+
+def audit_rows(entries: list[AuditRow | FirstLeases]) -> list[AuditRow]:
+    return [row for e in entries for row in (e.audited() if isinstance(e, FirstLeases) else [e])]
+
+
+async def written_to(path: Path, entries: Sequence[AuditRow | FirstLeases]) -> None:
+    store = await DiskStore.open(DataDir(path))
+    try:
+        await store.commit([e if isinstance(e, FirstLeases) else Put(e) for e in entries])
+    finally:
+        await store.close()
 
 
 def test_old_packs_go_with_what_the_indexes_say_of_them(tmp_path: Path) -> None:
