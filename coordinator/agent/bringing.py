@@ -26,6 +26,7 @@ from coordinator.agent.laying import lay
 from coordinator.agent.log import logger
 from coordinator.agent.parts import DiskFailed, disk
 from coordinator.agent.places import place_at
+from coordinator.agent.stillness import Motion
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import check_name
 from coordinator.core.work.jobspec import Isolation
@@ -65,7 +66,9 @@ class Wanted(NamedTuple):
 class Bringing:
     """Of one attempt. `work` is where programs have their directories, `level` what keeps them apart."""
 
-    def __init__(self, order: Order, asking: Asking, fetcher: Fetcher, work: Path, level: Isolation) -> None:
+    def __init__(
+        self, order: Order, asking: Asking, fetcher: Fetcher, work: Path, level: Isolation, motion: Motion
+    ) -> None:
         self._whose = order.whose
         self._user = order.now.user
         self._plan = order.launch.plan
@@ -74,6 +77,7 @@ class Bringing:
         self._fetcher = fetcher
         self._work = work
         self._level = level
+        self._motion = motion
         self._tenant = ""
         self._stopped = False
 
@@ -147,8 +151,9 @@ class Bringing:
         self._stopped = False  # by the failure of a file, the others of its checkpoint were; none of them goes on
 
         async def one(number: int, file: Wanted) -> None:
-            async with self._fetcher.having(self._tenant, file.blob, self._whose) as source:
+            async with self._fetcher.having(self._tenant, file.blob, self._whose, self._motion) as source:
                 await self._lay(source, target, file, f"{self._whose.attempt}-{number}")
+            self._motion.moved()
 
         await each(files, one, AT_ONCE)
 
@@ -178,8 +183,13 @@ class Bringing:
                 mark=mark,
                 executable=file.executable,
                 user=self._user,
-                wanted=lambda: not self._stopped,
+                wanted=self._still_wanted,
             )
+
+    def _still_wanted(self) -> bool:
+        """Asked by the copying thread with every piece."""
+        self._motion.moved()
+        return not self._stopped
 
     def _shares_disk(self, target: int) -> bool:
         return os.fstat(target).st_dev == self._fetcher.cache.root.stat().st_dev
@@ -217,23 +227,29 @@ class Bringing:
         await self._asking.damaged(self._whose, state.number, why)
 
     async def _files_of(self, state: wire_data.SavedState) -> list[Wanted]:
-        """What its manifest lists, with URLs of what is not here."""
-        blob = Blob(state.manifest, manifest.BYTES_MAX, state.url)
-        try:
-            listed = manifest.decode(await self._fetcher.read(blob, self._whose)).files
-        except CoordError as error:
-            raise Damaged(error.message) from None
-        missing = dict.fromkeys(
-            entry.digest for entry in listed if not self._fetcher.cache.has((self._tenant, entry.digest))
-        )
-        urls = await self._asking.urls(self._whose, list(missing)) if missing else {}
-        gone = [digest for digest in missing if digest not in urls]
-        if gone:
-            raise Gone(f"{len(gone)} of its {len(listed)} files are not there any more")
-        return [
-            Wanted(entry.path, Blob(entry.digest, entry.size, urls.get(entry.digest, "")), entry.executable)
-            for entry in listed
-        ]
+        files = await files_of(state, self._tenant, self._whose, self._asking, self._fetcher)
+        self._motion.moved()
+        return files
+
+
+async def files_of(
+    state: wire_data.SavedState, tenant: str, whose: Whose, asking: Asking, fetcher: Fetcher
+) -> list[Wanted]:
+    """The files of a checkpoint, with URLs of those that are not in the cache. Damaged, Gone: it cannot be restored."""
+    blob = Blob(state.manifest, manifest.BYTES_MAX, state.url)
+    try:
+        listed = manifest.decode(await fetcher.read(blob, whose)).files
+    except CoordError as error:
+        raise Damaged(error.message) from None
+    missing = dict.fromkeys(entry.digest for entry in listed if not fetcher.cache.has((tenant, entry.digest)))
+    urls = await asking.urls(whose, list(missing)) if missing else {}
+    gone = [digest for digest in missing if digest not in urls]
+    if gone:
+        raise Gone(f"{len(gone)} of its {len(listed)} files are not there any more")
+    return [
+        Wanted(entry.path, Blob(entry.digest, entry.size, urls.get(entry.digest, "")), entry.executable)
+        for entry in listed
+    ]
 
 
 async def each(items: Sequence[Item], work: Callable[[int, Item], Awaitable[None]], at_once: int) -> None:

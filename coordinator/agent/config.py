@@ -50,6 +50,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     """Of the blobs that are kept here for the next attempt; the least recently used go first; `--cache`."""
     fetch_at_once: int = 8
     """Transfers of inputs and checkpoints at a time, over all attempts; `--fetch-at-once`."""
+    stage_still_s: float = 1_800.0
+    """An attempt whose inputs are being brought, and of which no byte moves for so long, is given up here."""
     log_level: str = "info"
 
 
@@ -115,6 +117,8 @@ def check_config(config: AgentConfig) -> None:
         )
     if config.log_bytes_max <= 0:
         raise AgentStop(Exit.CONFIG, "a log of no bytes cannot be kept", "give --log-max a size like 1GiB")
+    if not config.stage_still_s > 0:
+        raise AgentStop(Exit.CONFIG, f"{config.stage_still_s} s is no time to wait for a byte", "give a number above 0")
     if config.cache_bytes_max < 0 or config.fetch_at_once < 1:
         raise AgentStop(
             Exit.CONFIG, "a cache cannot be smaller than nothing, nor less than one transfer go on", "see --cache"

@@ -90,7 +90,13 @@ class Daemon:
         self.cache = Cache(Path(config.state_dir) / "cache", config.cache_bytes_max, machine.boot_id())
         fetcher = Fetcher(self._asking, self.cache, config.fetch_at_once, draw)
         self._stager = Stager(
-            self._asking, fetcher, work_of(config), start.promises.isolation, to_keeper, self._plans.put
+            self._asking,
+            fetcher,
+            work_of(config),
+            start.promises.isolation,
+            to_keeper,
+            self._plans.put,
+            config.stage_still_s,
         )
         self._tending = Tending(
             self._asking, Path(config.state_dir), work_of(config), start.promises.isolation, to_keeper

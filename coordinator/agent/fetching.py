@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,6 +25,7 @@ from coordinator.agent.backoff import Backoff
 from coordinator.agent.cache import BlobKey, Cache, NoRoom, free_bytes, is_intact
 from coordinator.agent.log import logger
 from coordinator.agent.parts import DiskFailed, Part
+from coordinator.agent.stillness import Motion
 
 THREADS = 4
 """That write, compare and copy. The disk is the bound, not they."""
@@ -36,6 +37,8 @@ TRIES_MAX = 2
 """Of a blob that came whole and was not what its digest says."""
 URLS_MAX = 4
 """Fresh URLs in a row that are refused without a byte."""
+TURN_S = 1.0
+"""Whoever waits for a transfer to end says every so often that it does."""
 BARREN_MAX = 8
 """Answers in a row that bring no byte. Nobody who cannot be reached counts: that may last, and passes."""
 _REFUSED = (401, 403, 404, 410)
@@ -67,7 +70,8 @@ class Blob(NamedTuple):
 class _Lock:
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
-        self.users = 0
+        self.users: list[Motion] = []
+        """Of those who want it: what one of them fetches moves for all."""
 
 
 class Fetcher:
@@ -88,17 +92,17 @@ class Fetcher:
         self._threads.shutdown(wait=False)
 
     @asynccontextmanager
-    async def having(self, tenant: str, blob: Blob, whose: Whose) -> AsyncIterator[Path]:
+    async def having(self, tenant: str, blob: Blob, whose: Whose, motion: Motion) -> AsyncIterator[Path]:
         """The file with these bytes, verified, which stays while the block runs and must not be changed.
 
-        Waits for the network as long as it takes. Raises NoRoom, Gone, Damaged, Barren, DiskFailed, Stale,
-        Refused.
+        Waits for the network as long as it takes, and tells `motion` of every byte. Raises NoRoom, Gone, Damaged,
+        Barren, DiskFailed, Stale, Refused.
         """
         if not _HEX64.fullmatch(blob.digest):
             raise Damaged(f"{blob.digest[:80]!a} is no digest")
         key = tenant, blob.digest
         with contextlib.ExitStack() as stack:
-            async with self._alone(key):
+            async with self._alone(key, motion):
                 if not await self._is_here(key, blob.size):
                     await self._fetch(key, blob, whose)
                 stack.enter_context(self.cache.pinned(key))
@@ -145,14 +149,14 @@ class Fetcher:
     # ---- one at a time
 
     @asynccontextmanager
-    async def _alone(self, key: BlobKey) -> AsyncIterator[None]:
+    async def _alone(self, key: BlobKey, motion: Motion) -> AsyncIterator[None]:
         found = self._locks.setdefault(key, _Lock())
-        found.users += 1
+        found.users.append(motion)
         try:
             async with found.lock:
                 yield
         finally:
-            found.users -= 1
+            found.users.remove(motion)
             if not found.users:
                 del self._locks[key]
 
@@ -177,7 +181,7 @@ class Fetcher:
             await self.in_thread(part.begin)
             await self.cache.promise(blob.size, part.length)
             promised = True
-            await self._bring(part, blob, whose)
+            await self._bring(part, blob, whose, self._locks[key].users)
             placed = True
         except DiskFailed as failed:
             if failed.full:
@@ -193,12 +197,13 @@ class Fetcher:
                 if placed or part.length:
                     self.cache.put(key, part.length, whole=placed)
 
-    async def _bring(self, part: Part, blob: Blob, whose: Whose) -> None:
+    async def _bring(self, part: Part, blob: Blob, whose: Whose, users: Sequence[Motion]) -> None:
         for _ in range(TRIES_MAX):
             if part.length > blob.size:
                 await self.in_thread(part.restart)
             if part.length < blob.size:
-                await self._transfer(blob, whose, lambda: part.length, partial(self._receive, part, blob.size))
+                receive = partial(self._receive, part, blob.size, users)
+                await self._transfer(blob, whose, lambda: part.length, receive, users)
             if await self.in_thread(part.place):
                 return
             logger.warning("what came as %s is something else", blob.digest)
@@ -212,7 +217,7 @@ class Fetcher:
             await self._asking.damaged(whose, 0, why, [blob.digest])
         return Damaged(why)
 
-    async def _receive(self, part: Part, size: int, response: aiohttp.ClientResponse) -> bool:
+    async def _receive(self, part: Part, size: int, users: Sequence[Motion], response: aiohttp.ClientResponse) -> bool:
         """Into the file; also what came before a break. Whether that is all.
 
         Reading goes on while a piece is written: what lies in a connection's buffer when it breaks is lost, and would
@@ -226,6 +231,8 @@ class Fetcher:
         try:
             async for data in response.content.iter_any():
                 self.fetched_bytes += len(data)
+                for motion in users:
+                    motion.moved()
                 gathered.append(data[:left])
                 left -= len(gathered[-1])
                 waiting += len(gathered[-1])
@@ -251,6 +258,7 @@ class Fetcher:
         whose: Whose,
         at: Callable[[], int],
         take: Callable[[aiohttp.ClientResponse], Awaitable[bool]],
+        users: Sequence[Motion] = (),
     ) -> None:
         """Have `take` read answers that begin with byte `at()`, until it says that it has everything."""
         url, refused, barren, backoff = blob.url, 0, 0, Backoff(CEILINGS_S, self._draw)
@@ -259,7 +267,7 @@ class Fetcher:
             if not url:
                 url = await self._fresh_url(blob, whose)
             try:
-                async with self._slots, self._asking.signed("GET", url, headers=_range(before, blob)) as response:
+                async with self._turn(users), self._asking.signed("GET", url, headers=_range(before, blob)) as response:
                     if _brings(response, before):
                         barren += 1
                         if await take(response):
@@ -283,6 +291,23 @@ class Fetcher:
             wait_s = max(wait_s, backoff.next_s())
             logger.debug("%s goes on at byte %d in %.1f s: %s", blob.digest, at(), wait_s, why)
             await asyncio.sleep(wait_s)
+
+    @asynccontextmanager
+    async def _turn(self, users: Sequence[Motion]) -> AsyncIterator[None]:
+        """One of the transfers that may go on at a time. Who waits for that does not stand still: those before it do,
+        and are given up then."""
+        while True:
+            try:
+                async with asyncio.timeout(TURN_S):
+                    await self._slots.acquire()
+                break
+            except TimeoutError:
+                for motion in users:
+                    motion.moved()
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     async def _fresh_url(self, blob: Blob, whose: Whose) -> str:
         try:

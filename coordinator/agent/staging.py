@@ -22,12 +22,23 @@ from coordinator import wire
 from coordinator.agent import channel
 from coordinator.agent.asking import Asking, Refused, Stale, Whose
 from coordinator.agent.beneath import Unsafe
-from coordinator.agent.bringing import AT_ONCE, Bringing, CannotStage, Order, Wanted, each, tenant_named, wanted
+from coordinator.agent.bringing import (
+    AT_ONCE,
+    Bringing,
+    CannotStage,
+    Order,
+    Wanted,
+    each,
+    files_of,
+    tenant_named,
+    wanted,
+)
 from coordinator.agent.cache import NoRoom
 from coordinator.agent.fetching import Barren, Damaged, Fetcher, Gone
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
 from coordinator.agent.parts import DiskFailed
+from coordinator.agent.stillness import Motion, StoodStill, while_it_moves
 from coordinator.core.rows import EndCause, LeaseToken
 from coordinator.core.work.jobspec import Isolation
 from coordinator.core.work.launch_plan import LaunchPlan
@@ -50,7 +61,7 @@ def needs_staging(plan: LaunchPlan) -> bool:
 
 class Stager:
     """`run` is a task of the daemon. `launch` completes a plan and has it run; `work` is where programs have their
-    directories, `level` what keeps them apart."""
+    directories, `level` what keeps them apart. An attempt of which nothing moves for `still_s` ends."""
 
     def __init__(
         self,
@@ -60,6 +71,7 @@ class Stager:
         level: Isolation,
         to_keeper: Callable[[channel.ToKeeper], None],
         launch: Callable[[str, wire.Launch], None],
+        still_s: float,
     ) -> None:
         self._asking = asking
         self._fetcher = fetcher
@@ -67,6 +79,7 @@ class Stager:
         self._level = level
         self._to_keeper = to_keeper
         self._launch = launch
+        self._still_s = still_s
         self._orders: dict[Key, Order] = {}
         self._warm: dict[Key, None] = {}
         self._news = asyncio.Event()
@@ -128,9 +141,10 @@ class Stager:
 
     async def _stage(self, order: Order) -> None:
         """Bring everything and have it launched; or have it ended, with the reason."""
-        bringing = Bringing(order, self._asking, self._fetcher, self._work, self._level)
+        motion = Motion()
+        bringing = Bringing(order, self._asking, self._fetcher, self._work, self._level, motion)
         try:
-            number = await bringing.bring()
+            number = await while_it_moves(bringing.bring(), motion, self._still_s)
         except Stale:
             self._end(order, EndCause.STOPPED, "its lease is over", None)
         except Exception as error:
@@ -156,7 +170,8 @@ class Stager:
     # ---- ahead of a grant
 
     async def _fetch_ahead(self, key: Key) -> None:
-        """Its inputs into the cache. What fails will be found when it is granted, if it is."""
+        """Its inputs into the cache, and the files of the checkpoint that it would resume from. What fails will be
+        found when it is granted, if it is."""
         whose = Whose(*key, UNLEASED)
         try:
             async with asyncio.timeout(WARM_S):
@@ -164,10 +179,13 @@ class Stager:
                 tenant = tenant_named(answer.tenant)
 
                 async def one(_number: int, file: Wanted) -> None:
-                    async with self._fetcher.having(tenant, file.blob, whose):
+                    async with self._fetcher.having(tenant, file.blob, whose, Motion()):
                         pass
 
                 await each([wanted(file) for file in answer.files], one, AT_ONCE)
+                if answer.checkpoints:
+                    saved = await files_of(answer.checkpoints[0], tenant, whose, self._asking, self._fetcher)
+                    await each(saved, one, AT_ONCE)
         except (TimeoutError, CannotStage, NoRoom, Gone, Damaged, Barren, DiskFailed, Refused) as error:
             logger.debug("the inputs of %s were not fetched ahead: %s", key[0], error)
 
@@ -189,7 +207,7 @@ def _as_cannot(error: Exception) -> CannotStage | None:
             return CannotStage(f"its tenant may fetch no more: {error}", errno.EDQUOT)
         case Refused():
             return CannotStage(str(error), errno.ENOENT if error.status in _FOR_GOOD else None)
-        case Damaged() | Barren():
+        case Damaged() | Barren() | StoodStill():
             return CannotStage(str(error))
         case _:
             return None

@@ -16,6 +16,7 @@ from coordinator.agent.asking import READ_BYTES, Refused, Stale, Whose
 from coordinator.agent.cache import PARTS, Cache, NoRoom
 from coordinator.agent.fetching import BARREN_MAX, Barren, Blob, Damaged, Fetcher, Gone
 from coordinator.agent.parts import DiskFailed
+from coordinator.agent.stillness import Motion
 from coordinator.core.rows import LeaseToken
 from tests.unit.agent.data_side import TENANT, DataSide, data_side
 
@@ -45,7 +46,7 @@ def blob(side: DataSide, data: bytes) -> Blob:
 
 
 async def fetched(fetcher: Fetcher, wanted: Blob) -> bytes:
-    async with fetcher.having(TENANT, wanted, WHOSE) as path:
+    async with fetcher.having(TENANT, wanted, WHOSE, Motion()) as path:
         return path.read_bytes()
 
 

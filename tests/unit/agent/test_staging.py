@@ -16,10 +16,12 @@ import pytest
 
 from coordinator import wire
 from coordinator.agent import channel, laying
+from coordinator.agent.beneath import Unsafe
 from coordinator.agent.cache import Cache
 from coordinator.agent.fetching import Fetcher
 from coordinator.agent.places import Places
 from coordinator.agent.staging import Stager
+from coordinator.agent.stillness import Motion, StoodStill, while_it_moves
 from coordinator.core.rows import EndCause
 from coordinator.core.work.jobspec import Isolation
 from coordinator.core.work.launch_plan import CheckpointPlan, LaunchPlan
@@ -77,6 +79,13 @@ class Rig:
         assert self.ended == []
         return work
 
+    async def staged_again(self) -> Path:
+        """Another one of the same inputs, behind one that ended."""
+        work = self.put(attempt="1.0.0.2")
+        await self.done(len(self.over) + 1)
+        assert [launch.attempt for launch in self.launched] == ["1.0.0.2"]
+        return work
+
     async def refused(self, **changes: Any) -> channel.End:
         """One that ends before it began."""
         self.put(**changes)
@@ -86,7 +95,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def staging(tmp_path: Path, level: Isolation = Isolation.NONE, bytes_max: int = 1 << 30) -> AsyncIterator[Rig]:
+async def staging(
+    tmp_path: Path, level: Isolation = Isolation.NONE, bytes_max: int = 1 << 30, still_s: float = 30.0
+) -> AsyncIterator[Rig]:
     async with data_side() as (side, asking):
         fetcher = Fetcher(asking, Cache(tmp_path / "cache", bytes_max, "boot-1"), 4, draw=lambda: 0.01)
 
@@ -96,7 +107,7 @@ async def staging(tmp_path: Path, level: Isolation = Isolation.NONE, bytes_max: 
         def launch(directory: str, ordered: wire.Launch) -> None:
             rig.launch(directory, ordered)
 
-        stager = Stager(asking, fetcher, tmp_path / "work", level, say, launch)
+        stager = Stager(asking, fetcher, tmp_path / "work", level, say, launch, still_s)
         rig = Rig(side, fetcher, stager, tmp_path)
         task = asyncio.create_task(stager.run())
         try:
@@ -460,5 +471,81 @@ def test_inputs_are_fetched_ahead_of_a_grant(tmp_path: Path) -> None:
             rig.stager.warm("9.0.0.1", 0)
             await rig.side.until(lambda: not rig.side.refusals)
             await rig.staged(attempt="1.0.1.1")
+
+    go(steps())
+
+
+def test_the_checkpoint_is_fetched_ahead_too(tmp_path: Path) -> None:
+    """Of the newest one every file; when it is granted its list alone is read again."""
+
+    async def steps() -> None:
+        async with staging(tmp_path) as rig:
+            rig.side.saves(1, {"old": b"o" * 1_000})
+            rig.side.saves(2, {"a": b"a" * 1_000, "deep/b": b"b" * 2_000})
+            rig.stager.warm(A, 0)
+            while rig.fetcher.cache.status().size < 3_000:
+                rig.fetcher.cache.changed.clear()
+                await rig.fetcher.cache.changed.wait()
+            before = len(rig.side.gets)
+            await rig.staged(inputs=False, checkpoint=CheckpointPlan(restore=True))
+            assert (before + 1, [2]) == (len(rig.side.gets), rig.side.restored)
+
+    go(steps())
+
+
+# ---- what stands still
+
+
+def test_staging_that_stands_still_is_given_up_and_blamed_on_nobody(tmp_path: Path) -> None:
+    """No byte for so long: it ends with cause `stage`, to be tried elsewhere, and nothing of it goes on. What comes
+    later is brought."""
+
+    async def steps() -> None:
+        async with staging(tmp_path, still_s=0.3) as rig:
+            rig.side.needs("in", b"x" * 1_000)
+            rig.side.hold.clear()
+            end = await rig.refused()
+            assert (end.cause, end.code) == (EndCause.STAGE, None) and "nothing of it came" in end.why
+            assert not rig.stager.holds((A, 0))
+            rig.side.hold.set()
+            await rig.staged_again()
+
+    go(steps())
+
+
+def test_work_goes_on_while_something_moves() -> None:
+    """However long it takes; what it raises is raised, and a caller that is cancelled leaves nothing behind."""
+
+    async def steps() -> None:
+        motion, ended = Motion(), asyncio.Event()
+
+        async def slow() -> str:
+            for _ in range(10):
+                await asyncio.sleep(0.05)
+                motion.moved()
+            return "done"
+
+        async def stuck() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        async def fails() -> None:
+            raise Unsafe("a link")
+
+        assert "done" == await while_it_moves(slow(), motion, 0.4)
+        with pytest.raises(Unsafe):
+            await while_it_moves(fails(), motion, 0.4)
+        with pytest.raises(StoodStill):
+            await while_it_moves(stuck(), motion, 0.05)
+        assert ended.is_set()
+        ended.clear()
+        waiting = asyncio.ensure_future(while_it_moves(stuck(), motion, 60.0))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert ended.is_set()
 
     go(steps())
