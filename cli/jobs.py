@@ -25,7 +25,8 @@ def _age(entry: JobEntry) -> str:
 
 
 PROGRESS = output.Column("PROGRESS", lambda j: share(j.progress), right=True)
-"""Only where some program says how far it is."""
+"""Only where some program says how far it is, and so is:"""
+ENDS = output.Column("ENDS", lambda j: humane.left(j.eta), right=True, explained="EXPECTED TO END")
 COLUMNS = (
     output.Column("JOB", lambda j: str(j.job_id), right=True),
     output.Column("NAME", lambda j: j.name),
@@ -33,6 +34,7 @@ COLUMNS = (
     output.Column("DONE", progress, right=True, explained="TASKS COMPLETED"),
     output.Column("RUNS", lambda j: str(j.counts.running), right=True, explained="TASKS RUNNING"),
     PROGRESS,
+    ENDS,
     output.Column("SUBMITTED", _age, right=True),
     output.Column("TOOK", took, right=True, explained="SINCE ITS START"),
     output.Column("REASON", lambda j: j.reason),
@@ -85,7 +87,7 @@ def list_jobs(
 def print_jobs(answer: Jobs, form: output.Format, *, filtered: bool = False) -> None:
     empty = "no job fits; without --state, --name and --tenant all are listed" if filtered else _EMPTY
     told = any(entry.progress is not None for entry in answer.entries)
-    columns = [column for column in COLUMNS if told or column is not PROGRESS]
+    columns = [column for column in COLUMNS if told or column not in (PROGRESS, ENDS)]
     output.listing(answer, columns, form, name=lambda j: str(j.job_id), empty=empty)
     if answer.next_page is not None and form in ("table", "wide") and sys.stdout.isatty():
         terminal.say("older ones: --limit 0")

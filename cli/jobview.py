@@ -64,6 +64,8 @@ RESUMED = output.Column(
     right=True,
     explained="RESUMED FROM CHECKPOINT",
 )
+ENDS = output.Column("ENDS", lambda r: ends(r.attempt), right=True, explained="EXPECTED TO END")
+SAVED = output.Column("SAVED", lambda r: saved(r.attempt), right=True, explained="WORK IN A CHECKPOINT")
 LOST = output.Column("LOST", lambda r: _lost(r.attempt), right=True, explained="WORK LOST")
 TRIES = (
     output.Column("TASK", lambda r: r.task.task if r.first else ""),
@@ -73,8 +75,10 @@ TRIES = (
     output.Column("WHERE", lambda r: where(r.attempt)),
     output.Column("RAN", lambda r: _ran(r.attempt), right=True),
     PROGRESS,
+    ENDS,
     output.Column("END", lambda r: _end(r.attempt)),
     RESUMED,
+    SAVED,
     LOST,
     output.Column("REASON", lambda r: _reason(r)),
     output.Column("WHY THERE", lambda r: why_there(r.attempt) if r.attempt else "", wide=True, whole=True),
@@ -122,6 +126,7 @@ def print_job(
         ("being cancelled", entry.cancelling if entry.ended_at is None else ""),
         ("tasks", how_far(entry)),
         ("progress", share(entry.progress)),
+        ("should end", _when(entry.eta)),
         ("runs", runs(answer.steps[0]) if len(answer.steps) == 1 else ""),
         ("asks", asks(answer.steps[0]) if len(answer.steps) == 1 else ""),
         ("says", said(answer.steps[0]) if len(answer.steps) == 1 else ""),
@@ -167,7 +172,7 @@ def _print_tries(tasks: tuple[TaskEntry, ...], form: output.Format) -> None:
         column
         for column in TRIES
         if (form == "wide" or not column.wide)
-        and (column not in (PROGRESS, RESUMED, LOST) or any(column.show(row) != "-" for row in rows))
+        and (column not in (PROGRESS, ENDS, RESUMED, SAVED, LOST) or any(column.show(row) != "-" for row in rows))
     ]
     output.print_table(rows, output.titled(columns, form), sys.stdout, fit=fit)
     if form == "table" and (said := placed(tasks)):
@@ -271,6 +276,16 @@ def _reason(row: Line) -> str:
     dropped = sum(end.dropped_bytes for end in ends)
     said = (row.attempt.reason if row.attempt else "") or row.task.reason
     return "; ".join(filter(None, (said, f"{humane.size_text(dropped)} of its output were dropped" if dropped else "")))
+
+
+def ends(attempt: AttemptEntry | None) -> str:
+    """`in 12m`, as fast as until now."""
+    return "-" if attempt is None else humane.left(attempt.eta)
+
+
+def saved(attempt: AttemptEntry | None) -> str:
+    """How much of what it did is in a checkpoint: what a loss does not take, or did not."""
+    return "-" if attempt is None or not attempt.saved_ms else humane.length(attempt.saved_ms / 1000)
 
 
 def _lost(attempt: AttemptEntry | None) -> str:

@@ -65,6 +65,8 @@ class JobEntry(Struct, frozen=True, kw_only=True):
     """When its first task was first expected to start."""
     progress: float | None = None
     """0..1 over all of its tasks, as far as programs tell; null where none does, and when it has ended."""
+    eta: Timestamp | None = None
+    """When it should end by that; null where a task of it waits, or runs and does not tell."""
 
 
 class Jobs(Struct, frozen=True, kw_only=True):
@@ -179,6 +181,10 @@ class AttemptEntry(Struct, frozen=True, kw_only=True):
     restored: int = 0
     """The checkpoint that it resumed from; 0: none."""
     progress: ProgressEntry | None = None
+    eta: Timestamp | None = None
+    """When it should end, as fast as its progress was until now; null: nothing tells."""
+    saved_ms: int | None = None
+    """How much of what it did is in a checkpoint, while it runs and when it ended without a result."""
     lost_ms: int | None = None
     """Of one that ended without a result: how much it had done since its last checkpoint."""
 

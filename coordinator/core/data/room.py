@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from coordinator.core.data.rows import UploadRow
 from coordinator.core.errors import Code, CoordError, Refusal
 from coordinator.core.ids import TenantName
@@ -57,7 +59,7 @@ def _refusal(
     return Refusal(dimension=name, used=used, reserved=reserved, request=request, limit=limit, guardrail=rail)
 
 
-_WHAT = {"egress": "may not fetch so much this month", "ingress": "may not send so much this month"}
+_WHAT = MappingProxyType({"egress": "may not fetch so much this month", "ingress": "may not send so much this month"})
 
 
 def _refuse(tenant: TenantName, refused: list[Refusal]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from itertools import chain, islice
 from typing import Annotated, Any
 
 import msgspec
@@ -17,17 +16,26 @@ from coordinator.core import commands, events
 from coordinator.core.amounts import decimal_text
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TaskId, TenantName
-from coordinator.core.rows import ENDED, AttemptRow, JobRow, Role, StepRow, TaskRow, WorkState
+from coordinator.core.rows import ENDED, JobRow, Role, StepRow, TaskRow, WorkState
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.jobfile import describe, parse_job, tenant_of
 from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.outlook import of_attempt, of_job
 from coordinator.service.api.pages import Number, page_position, page_token
 from coordinator.service.api.query import NoQuery, nearest, shown
 from coordinator.service.api.replays import key_of
 from coordinator.service.api.route import Call, NoBody, Ready
 from coordinator.service.api.scope import job_id_of, owner_of, scope_of, task_of, the_job, who
 from coordinator.service.api.standing import reason_of
-from coordinator.service.api.work_entries import ended_why, job_entry, step_entry, step_why, task_entry, unbegun_step
+from coordinator.service.api.work_entries import (
+    attempt_entry,
+    ended_why,
+    job_entry,
+    step_entry,
+    step_why,
+    task_entry,
+    unbegun_step,
+)
 from coordinator.service.tokens import digest_of
 from coordinator.timetext import optional_text
 
@@ -39,8 +47,6 @@ SHOWN_TASKS = 50
 TRIES_MAX = 100
 """Of one task in an answer: the latest."""
 TASKS_PAGE = 5_000
-PROGRESS_TASKS_MAX = 1_000
-"""Live tasks of a job that are looked at for its progress."""
 TEXT_CHARS_MAX = 500
 _UNFINISHED = tuple(state for state in WorkState if state is not WorkState.COMPLETED)
 
@@ -188,25 +194,12 @@ def running_of(deps: ApiDeps, job_id: JobId) -> dict[int, int]:
     return {number: step.running for number, step in enumerate(job.steps)} if job is not None else {}
 
 
-def progress_of(deps: ApiDeps, row: JobRow) -> float | None:
-    """How far its tasks are together; None where none of those that run tells. For display alone."""
-    job = deps.engine.state.work.jobs.get(row.job_id)
-    if job is None:
-        return None
-    told: list[float] = []
-    tasks = chain.from_iterable(step.tasks.values() for step in job.steps)
-    for task in islice(tasks, PROGRESS_TASKS_MAX):
-        said = [one.row.progress.fraction for one in task.attempts.values() if one.row.progress is not None]
-        told += [fraction for fraction in said[-1:] if fraction is not None]
-    return min(1.0, (row.completed + sum(told)) / row.tasks) if told else None
-
-
 def entry_of(deps: ApiDeps, row: JobRow) -> t.JobEntry:
     """The job as it durably stands."""
     if row.state in ENDED:
         return job_entry(row, 0)
     row = structs.replace(row, reason=reason_of(deps.engine.state, row, deps.engine.policy))
-    return job_entry(row, sum(running_of(deps, row.job_id).values()), progress_of(deps, row))
+    return job_entry(row, sum(running_of(deps, row.job_id).values()), of_job(deps.engine.state, row.job_id))
 
 
 async def spec_of(deps: ApiDeps, job_id: JobId) -> JobSpec:
@@ -290,22 +283,15 @@ async def _tasks(
 ) -> t.Tasks:
     rows = await deps.store.job_tasks(job_id, limit + 1, step, after, states)
     more, rows = len(rows) > limit, rows[:limit]
-    tries: dict[TaskId, list[AttemptRow]] = {}
+    tries: dict[TaskId, list[t.AttemptEntry]] = {}
     wanted = [(row.step, row.task, row.attempts - TRIES_MAX) for row in rows] if attempts else []
     for attempt in await deps.store.attempts_of(job_id, wanted):
-        tries.setdefault(attempt.task_id, []).append(_as_told(deps, attempt))
+        entry = attempt_entry(attempt, of_attempt(deps.engine.state, attempt))
+        tries.setdefault(attempt.task_id, []).append(entry)
     return t.Tasks(
         entries=tuple(task_entry(row, spec.steps[row.step], tries.get(row.task_id, [])) for row in rows),
         next_page=page_token(_TasksPosition(rows[-1].step, rows[-1].task)) if more else None,
     )
-
-
-def _as_told(deps: ApiDeps, row: AttemptRow) -> AttemptRow:
-    """With what its program said last, which is written now and then alone."""
-    view = deps.views.attempts.get(row.attempt_id)
-    if view is None or view.row.progress is None:
-        return row
-    return structs.replace(row, progress=view.row.progress)
 
 
 async def why_job(call: Call[NoQuery, NoBody]) -> t.JobWhy:

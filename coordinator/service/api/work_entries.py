@@ -11,10 +11,11 @@ from coordinator.core.ids import dotted
 from coordinator.core.rows import AttemptRow, AuditRow, Choice, ExitInfo, JobRow, Progress, StepRow, TaskRow, WorkState
 from coordinator.core.work.jobspec import JobSpec, StepSpec, task_values
 from coordinator.jobfile.describe import ask_text, command_of, settings_of
+from coordinator.service.api.outlook import NOTHING, Outlook, Standing
 from coordinator.timetext import optional_text, to_text
 
 
-def job_entry(row: JobRow, running: int, progress: float | None = None) -> t.JobEntry:
+def job_entry(row: JobRow, running: int, outlook: Outlook = NOTHING) -> t.JobEntry:
     """One job; `running` of its tasks run, and are so far."""
     return t.JobEntry(
         job_id=row.job_id,
@@ -35,7 +36,8 @@ def job_entry(row: JobRow, running: int, progress: float | None = None) -> t.Job
         cost=row.cost,
         cost_text=decimal_text(row.cost),
         promised_at=optional_text(row.promised_at_ms),
-        progress=progress,
+        progress=outlook.progress,
+        eta=optional_text(outlook.ends_ms),
     )
 
 
@@ -75,7 +77,7 @@ def unbegun_step(job: JobRow, number: int, spec: JobSpec) -> t.StepEntry:
     return step_entry(StepRow(job_id=job.job_id, step=number, state=WorkState.PENDING), spec, 0)
 
 
-def task_entry(row: TaskRow, step: StepSpec, attempts: Sequence[AttemptRow]) -> t.TaskEntry:
+def task_entry(row: TaskRow, step: StepSpec, tries: Sequence[t.AttemptEntry]) -> t.TaskEntry:
     return t.TaskEntry(
         task=dotted(row.task_id),
         step=step.name,
@@ -93,11 +95,11 @@ def task_entry(row: TaskRow, step: StepSpec, attempts: Sequence[AttemptRow]) -> 
         ended_at=optional_text(row.ended_at_ms),
         exit_code=row.exit_code,
         waits_for=row.waits_for,
-        tries=tuple(attempt_entry(attempt) for attempt in attempts),
+        tries=tuple(tries),
     )
 
 
-def attempt_entry(row: AttemptRow) -> t.AttemptEntry:
+def attempt_entry(row: AttemptRow, standing: Standing) -> t.AttemptEntry:
     return t.AttemptEntry(
         attempt=dotted(row.attempt_id),
         number=row.attempt,
@@ -127,7 +129,9 @@ def attempt_entry(row: AttemptRow) -> t.AttemptEntry:
         choice=_choice(row.choice) if row.choice is not None else None,
         prefetched=row.prefetched,
         restored=row.restored,
-        progress=_progress(row.progress) if row.progress is not None else None,
+        progress=_progress(standing.progress) if standing.progress is not None else None,
+        eta=optional_text(standing.ends_ms),
+        saved_ms=standing.saved_ms,
         lost_ms=row.lost_ms,
     )
 

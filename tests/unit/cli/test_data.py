@@ -7,6 +7,7 @@ import logging
 import os
 import pty
 import select
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from cli.data_flags import checkpoint_of, inputs_of
 from cli.inside import said_by
 from cli.jobids import Named
 from cli.jobs import print_jobs
-from cli.jobview import print_tasks
+from cli.jobview import print_job, print_tasks
 from cli.moving import Moving, drawn, round_size
 from cli.standing import share, told
 from cli.transfers import print_transfers
@@ -30,11 +31,17 @@ from coordinator import api_types as t
 from coordinator.client import Client
 from coordinator.client.hashing import digest_of
 from coordinator.core.errors import CoordError
+from coordinator.timetext import to_text
 from tests.unit.cli.jobs import AT, a_job, a_task, an_attempt
 from tests.unit.cli.tenants import a_charge, a_dimension, a_usage
 
 HEX = "4f1c" * 16
 GIB = 1 << 30
+
+
+def soon(seconds: int) -> str:
+    """A moment that is so far ahead."""
+    return to_text(int((time.time() + seconds) * 1_000))
 
 
 # ---- flags
@@ -299,7 +306,10 @@ def test_progress_is_shown_with_its_age_where_somebody_tells_it(capsys: pytest.C
     """In lists and beside attempts; a job that says nothing has no column for it."""
     print_jobs(t.Jobs(entries=(a_job(progress=0.999), a_job(13))), "table")
     out = capsys.readouterr().out
-    assert "PROGRESS" in out and "99 %" in out
+    assert "PROGRESS" in out and "99 %" in out and "ENDS" in out
+    print_jobs(t.Jobs(entries=(a_job(progress=0.5, eta=soon(630)),)), "wide")
+    out = capsys.readouterr().out
+    assert "EXPECTED TO END" in out and "in 10m" in out
     print_jobs(t.Jobs(entries=(a_job(),)), "table")
     assert "PROGRESS" not in capsys.readouterr().out
     last = t.ProgressEntry(at=AT, fraction=0.4, values={"step": "1200"}, text="\x1b[31mred")
@@ -310,7 +320,13 @@ def test_progress_is_shown_with_its_age_where_somebody_tells_it(capsys: pytest.C
     assert "RESUMED FROM CHECKPOINT" in out and "WORK LOST" in out and "1m 30s" in out and "\x1b" not in out
     print_tasks(t.Tasks(entries=(a_task(an_attempt()),)), "wide")
     out = capsys.readouterr().out
-    assert "PROGRESS" not in out and "LOST" not in out
+    assert not {"PROGRESS", "LOST", "ENDS", "SAVED"} & set(out.split())
+    runs = an_attempt(2, progress=last, eta=soon(3_630), saved_ms=754_000)
+    print_tasks(t.Tasks(entries=(a_task(an_attempt(state="lost", lost_ms=90_000, saved_ms=61_000), runs),)), "table")
+    out = capsys.readouterr().out
+    assert "ENDS" in out and "in 1h" in out and "SAVED" in out and "12m 34s" in out and "1m 1s" in out
+    print_job(t.JobDetails(job=a_job(progress=0.5, eta=soon(600)), deadline=None, steps=(), tasks=()), "table")
+    assert "should end" in capsys.readouterr().out
 
 
 def test_an_artifact_is_shown_with_who_keeps_it(capsys: pytest.CaptureFixture[str]) -> None:
