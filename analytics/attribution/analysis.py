@@ -27,6 +27,8 @@ from coordinator.core.verdict.rows import Role, Seen, Verdict
 
 FORMAT = 2
 STREAMS_MAX = 2
+HITS_MANY = 4
+"""Where one line of so many passes the gate, the finer gate is not worth its time. What is found stays the same."""
 FINGERPRINTS_MAX = 256
 USUAL_MAX = 1_024
 _NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9a-f]{8,64}|\d+")
@@ -74,7 +76,8 @@ class Analysis:
         self.name = name
         self.usual = frozenset(sorted(usual)[:USUAL_MAX])
         """Fingerprints of lines that runs of this job have which went well."""
-        self._gate = rules.gate((*GATE, *_WORLD_GATE))
+        self._fine, self._coarse = rules.gates((*GATE, *_WORLD_GATE))
+        self._gate = self._fine
         self._peeked: tuple[int, Verdict] | None = None
         self._state = State([Partial()], [0], Incidents(), Episodes(), Progress())
 
@@ -139,7 +142,7 @@ class Analysis:
         """Whole lines; `begin` is where they do in the stream."""
         state = self._state
         order, number = state.order, state.numbers[stream]
-        at = counted = passed = 0
+        at = counted = passed = looked = 0
         steps = _Steps(state.progress, block)
         while at < len(block):
             start = at
@@ -155,15 +158,17 @@ class Analysis:
             here = _At(order + passed, begin + start, number + passed + 1, stream, start)
             self._look(block[start:end], here, steps, watched=watched)
             at = end + 1
+            looked += 1
         steps.upto(len(block))
         lines = passed + block.count(b"\n", counted)
+        self._gate = self._coarse if looked * HITS_MANY > lines else self._fine
         state.order, state.numbers[stream] = order + lines, number + lines
 
     def _look(self, raw: bytes, at: _At, steps: _Steps, *, watched: bool) -> None:
         state = self._state
         raw = self._telling(raw)
         asked = None
-        if not watched and not begins(raw) and b"\x1b" not in raw:
+        if not watched and self._gate is self._coarse and not begins(raw) and b"\x1b" not in raw:
             asked = self.rules.asked(raw)
             if not asked and b"nranks" not in raw and b"orld" not in raw:
                 return
@@ -188,7 +193,7 @@ class Analysis:
         raw = raw.removesuffix(b"\r")
         if b"\r" not in raw:
             return raw
-        found = deque(self._gate.finditer(raw), maxlen=1)
+        found = deque(self._coarse.finditer(raw), maxlen=1)
         if not found:
             return raw.rstrip(b"\r").rpartition(b"\r")[2]
         begin = raw.rfind(b"\r", 0, found[0].start() + 1) + 1

@@ -1,4 +1,4 @@
-"""Texts of which every line that a pattern matches must hold one: what the gate looks for.
+"""What every line that a pattern matches must hold: texts, and a simpler pattern made of them. The gate needs them.
 
 Reads the syntax of RE2 as far as needed; what it does not understand requires nothing, which is always true.
 """
@@ -6,6 +6,8 @@ Reads the syntax of RE2 as far as needed; what it does not understand requires n
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import re2
 
 CHARS_MIN = 3
 """Shorter texts are in every other line."""
@@ -16,6 +18,7 @@ CLASS_MAX = 4
 REPEATS_MAX = 4
 
 Texts = frozenset[str]
+ANYTHING = r"[^\n]*"
 _NOTHING: Texts = frozenset([""])
 _ASSERTIONS = frozenset("bBAz")
 _FREQUENT = frozenset(
@@ -85,24 +88,71 @@ _CONTROLS = {"t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a"}
 
 
 @dataclass(frozen=True, slots=True)
+class Required:
+    """Of one pattern."""
+
+    texts: Texts
+    """A match holds one of these, each of at least CHARS_MIN characters."""
+    form: str
+    """A pattern without classes and counts that matches wherever it does, and seldom elsewhere."""
+    folds: bool
+    """In any case: so are `texts` meant, and `form`."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Part:
-    """`exact`: all that it matches, None if that is too much. `need`: a match holds one of these; None: nothing is."""
+    """`exact`: all that it matches, None if that is too much. `need`: a match holds one of these; None: nothing is.
+    `form`: see Required; empty: nothing is needed. `between`: what may stand for it between two texts."""
 
     exact: Texts | None
     need: Texts | None
+    form: str = ""
+    between: str = ANYTHING
 
 
 _ANY = _Part(None, None)
 _EMPTY = _Part(_NOTHING, None)
 
 
-def required(pattern: str) -> tuple[Texts, bool] | None:
-    """(texts, whether in any case); None: nothing of at least CHARS_MIN characters is required."""
+def required(pattern: str) -> Required | None:
+    """None: nothing of at least CHARS_MIN characters is."""
     reader = _Reader(pattern)
-    found = _best(reader.alternatives())
+    part = reader.alternatives()
+    found = _best(part)
     if reader.at < len(pattern) or found is None or min(map(len, found)) < CHARS_MIN:
         return None
-    return found, reader.folds
+    form = _form(part)
+    return Required(found, f"(?i:{form})" if reader.folds else form, reader.folds)
+
+
+class _Form:
+    """Of a sequence: its texts, and what may be between them."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._after = ""
+
+    def text(self, run: Texts) -> None:
+        """A short one is looked for behind another one alone."""
+        if run == _NOTHING:
+            return
+        if self._pieces:
+            self._pieces += [self._after, _one_of(run)]
+        elif min(map(len, run)) >= CHARS_MIN:
+            self._pieces = [_one_of(run)]
+        self._after = ""
+
+    def part(self, part: _Part) -> None:
+        if part.form:
+            self._pieces += [ANYTHING, part.form] if self._pieces else [part.form]
+            self._after = ANYTHING
+        elif self._after != ANYTHING:
+            self._after = ANYTHING if part.between == ANYTHING else self._after + part.between
+
+    def whole(self) -> str:
+        """What follows the last text counts where it is no more than a class or two."""
+        after = "" if self._after.endswith(ANYTHING) else self._after
+        return "".join([*self._pieces, after]) if self._pieces else ""
 
 
 class _Reader:
@@ -121,12 +171,15 @@ class _Reader:
         if len(parts) == 1:
             return parts[0]
         exact = _union([part.exact for part in parts])
-        return _Part(exact, _union([_best(part) for part in parts]))
+        forms = [_form(part) for part in parts]
+        form = f"(?:{'|'.join(forms)})" if all(forms) else ""
+        return _Part(exact, _union([_best(part) for part in parts]), form)
 
     def _sequence(self) -> _Part:
         exact: Texts | None = _NOTHING
         run: Texts = _NOTHING
         needs: list[Texts] = []
+        form = _Form()
         while self._peek() not in ("", "|", ")"):
             part = self._repeated(self._one())
             if part.exact is not None and len(run) * len(part.exact) <= SET_MAX:
@@ -134,27 +187,33 @@ class _Reader:
                 continue
             exact = None
             needs.append(run)
-            if part.exact is not None:
-                run = part.exact
-                continue
-            run = _NOTHING
+            form.text(run)
+            run = part.exact if part.exact is not None else _NOTHING
             if part.need is not None:
                 needs.append(part.need)
+            if part.exact is None:
+                form.part(part)
         if exact is not None:
             return _Part(run, None)
-        return _Part(None, max([*needs, run], key=_worth) or None)
+        form.text(run)
+        return _Part(None, max([*needs, run], key=_worth) or None, form.whole())
 
     def _one(self) -> _Part:
+        begin = self.at
         character = self._take()
         if character == "(":
             return self._group()
         if character == "[":
-            return self._class()
+            return self._sourced(self._class(), begin)
         if character == "\\":
-            return self._escaped()
+            return self._sourced(self._escaped(), begin)
         if character == ".":
             return _ANY
         return _EMPTY if character in "^$" else self._literal(character)
+
+    def _sourced(self, part: _Part, begin: int) -> _Part:
+        """A class stands for itself between two texts."""
+        return part if part.exact is not None else _Part(None, None, "", self._pattern[begin : self.at])
 
     def _repeated(self, part: _Part) -> _Part:
         while True:
@@ -243,12 +302,30 @@ def _repeat(part: _Part, low: int, high: int) -> _Part:
     if part.exact is not None and low == high <= REPEATS_MAX and len(part.exact) == 1:
         (text,) = part.exact
         return _Part(frozenset([text * low]), None)
-    return _Part(None, _best(part) if low else None)
+    return _Part(None, _best(part) if low else None, _form(part) if low else "", _relaxed(part.between, low, high))
+
+
+def _relaxed(between: str, low: int, high: int) -> str:
+    """Without counts: these are what makes automatons large."""
+    if between == ANYTHING or (low, high) == (1, 1):
+        return between
+    return f"(?:{between})" + {(0, 1): "?", (1, -1): "+"}.get((low, high), "*" if low == 0 else "+")
 
 
 def _best(part: _Part) -> Texts | None:
     found = part.exact if part.exact is not None else part.need
     return found if found and "" not in found else None
+
+
+def _form(part: _Part) -> str:
+    if part.exact is None:
+        return part.form
+    return _one_of(part.exact) if min(map(len, part.exact)) >= CHARS_MIN else ""
+
+
+def _one_of(texts: Texts) -> str:
+    escaped = [re2.escape(text) for text in sorted(texts)]
+    return f"(?:{'|'.join(escaped)})" if len(escaped) > 1 else escaped[0]
 
 
 def _union(sets: list[Texts | None]) -> Texts | None:

@@ -8,14 +8,14 @@ Every pattern must require some text, so that a gate over whole blocks can tell 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import re2
 from msgspec import Struct
 from msgspec.structs import replace
 
-from analytics.attribution.literals import CHARS_MIN, required
+from analytics.attribution.literals import CHARS_MIN, Required, required
 from analytics.attribution.patterns import BadPattern, Pattern, compiled, spans_of
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Cause, Recommendation, Role
@@ -29,6 +29,9 @@ GUARD = "guard_"
 ROWS_MAX = 1_000
 TABLE_BYTES_MAX = 1 << 20
 PATTERN_CHARS_MAX = 1_000
+REMEMBERED_MAX = 4_096
+REMEMBERED_BYTES = 256
+"""Lines whose row is remembered: the same ones come again and again, of many ranks."""
 
 
 class Row(Struct, frozen=True, gc=False, kw_only=True):
@@ -54,12 +57,15 @@ class Rules:
         self.rows = tuple(replace(row, order=order) for order, row in enumerate(rows))
         self.by_id = {row.id: row for row in self.rows}
         self.digest = _digest(self.rows)
+        self._required = [(row, need) for row in self.rows if (need := required(row.pattern)) is not None]
         self._patterns = [compiled(row.pattern) for row in self.rows]
+        self._names = [pattern.groupindex for pattern in self._patterns]
         self._where = [compiled(row.where) if row.where else None for row in self.rows]
         self._anywhere = [compiled(_anywhere(row.pattern)) for row in self.rows]
-        self._texts = spans_of("|".join(_longest_first(self.rows)) or "[^\\x00-\\x{ff}]")
-        self._asking = _inverted(self.rows)
-        self._gates: dict[tuple[str, ...], Pattern] = {}
+        self._texts = spans_of("|".join(_longest_first(need for _, need in self._required)))
+        self._asking = _inverted(self._required)
+        self._remembered: dict[bytes, Row | None] = {}
+        self._gates: dict[tuple[str, ...], tuple[Pattern, Pattern]] = {}
 
     @classmethod
     def load(cls, extra: Path | None = None) -> Rules:
@@ -81,6 +87,15 @@ class Rules:
 
     def classify(self, text: bytes, frames: bytes = b"", asked: Sequence[int] | None = None) -> Row | None:
         """The first row that knows this line (without its prefixes); `frames` of the traceback that it ends."""
+        if frames or asked is not None or len(text) > REMEMBERED_BYTES:
+            return self._classified(text, frames, asked)
+        if text not in self._remembered:
+            if len(self._remembered) >= REMEMBERED_MAX:
+                self._remembered.clear()
+            self._remembered[text] = self._classified(text, frames, asked)
+        return self._remembered[text]
+
+    def _classified(self, text: bytes, frames: bytes, asked: Sequence[int] | None) -> Row | None:
         for number in self.asked(text) if asked is None else asked:
             where = self._where[number]
             if self._patterns[number].search(text) is not None and (where is None or where.search(frames) is not None):
@@ -89,17 +104,21 @@ class Rules:
 
     def named(self, row: Row, text: bytes) -> dict[str, bytes]:
         """What the named groups of the row's pattern hold: `node`, `rank`."""
-        pattern = self._patterns[row.order]
-        found = pattern.search(text) if pattern.groupindex else None
+        names = self._names[row.order]
+        found = self._patterns[row.order].search(text) if names else None
         if found is None:
             return {}
-        told = {name.decode(): found.group(number) for name, number in pattern.groupindex.items()}
+        told = {name.decode(): found.group(number) for name, number in names.items()}
         return {name: value for name, value in told.items() if value is not None}
 
-    def gate(self, also: tuple[str, ...]) -> Pattern:
-        """Finds every line that a row may know, and those that hold one of the patterns `also`."""
+    def gates(self, also: tuple[str, ...]) -> tuple[Pattern, Pattern]:
+        """Both find every line that a row may know, and those that hold one of the patterns `also`: the first one finds
+        few others, the second one more of them, and is as fast whatever the lines hold."""
         if also not in self._gates:
-            self._gates[also] = spans_of("|".join([*also, *_longest_first(self.rows, guards=False)]))
+            telling = [(row, need) for row, need in self._required if not row.id.startswith(GUARD)]
+            forms = dict.fromkeys(need.form for _, need in telling)
+            texts = _longest_first(need for _, need in telling)
+            self._gates[also] = (spans_of("|".join([*also, *forms])), spans_of("|".join([*also, *texts])))
         return self._gates[also]
 
 
@@ -164,23 +183,21 @@ def _row(cells: dict[str, str]) -> Row:
     return row
 
 
-def _longest_first(rows: Sequence[Row], *, guards: bool = True) -> list[str]:
-    """Patterns of the texts that rows require: of those that begin at one place the longest is found."""
+def _longest_first(needs: Iterable[Required]) -> list[str]:
+    """Patterns of the required texts: of those that begin at one place the longest is found."""
     texts: dict[str, bool] = {}
-    for row in rows:
-        if guards or not row.id.startswith(GUARD):
-            found, folds = required(row.pattern) or (frozenset(), False)
-            for text in found:
-                texts[text] = texts.get(text, False) or folds
+    for need in needs:
+        for text in need.texts:
+            texts[text] = texts.get(text, False) or need.folds
     ordered = sorted(texts, key=lambda text: (-len(text), text))
     return [f"(?i:{re2.escape(text)})" if texts[text] else re2.escape(text) for text in ordered]
 
 
-def _inverted(rows: Sequence[Row]) -> dict[bytes, frozenset[int]]:
+def _inverted(required_by: Sequence[tuple[Row, Required]]) -> dict[bytes, frozenset[int]]:
     """By text, in small letters: the rows that require it, or one that it begins with."""
     asking: dict[bytes, set[int]] = {}
-    for row in rows:
-        for text in (required(row.pattern) or (frozenset(), False))[0]:
+    for row, need in required_by:
+        for text in need.texts:
             asking.setdefault(text.lower().encode(), set()).add(row.order)
     return {
         text: frozenset(number for begun, numbers in asking.items() if text.startswith(begun) for number in numbers)
