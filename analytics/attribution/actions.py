@@ -10,6 +10,18 @@ MEMORY_STEPS = 100
 """A run that came so far, and has a checkpoint, fitted into the memory of the GPU once: it may again."""
 WRONG_EVERYWHERE = 2
 """So many other providers have seen the same without progress: it is none of theirs."""
+AMBIGUOUS = frozenset(
+    {
+        Cause.NCCL_TIMEOUT,
+        Cause.PROCESS_KILLED_UNKNOWN,
+        Cause.NATIVE_CRASH,
+        Cause.NETWORK_FABRIC,
+        Cause.RENDEZVOUS,
+        Cause.STORAGE_FS,
+        Cause.LAUNCHER_SUMMARY_ONLY,
+    }
+)
+"""May be the machine's doing as well as the program's."""
 SUMMARY_MAX = 400
 
 
@@ -17,7 +29,11 @@ def decide(case: Case, choice: Choice, root: str = "") -> Decision:
     """Deterministic: the same case, choice and history give the same decision."""
     kind = CLASSES[choice.cause]
     action = _action(case, choice, root)
+    blamed = _suspected(case, choice) if action is Recommendation.RESTART else ()
+    if blamed:
+        action = Recommendation.RESTART_ELSEWHERE
     avoid = _avoid(case, choice) if action in (Recommendation.RESTART, Recommendation.RESTART_ELSEWHERE) else ()
+    avoid = tuple(dict.fromkeys((*avoid, *blamed)))
     return Decision(
         fault=_fault(case, choice, root),
         recommendation=action,
@@ -58,6 +74,11 @@ def _same(past: PastVerdict, choice: Choice, root: str) -> bool:
     if past.cause is not choice.cause:
         return False
     return not root or not past.root or past.root == root
+
+
+def _suspected(case: Case, choice: Choice) -> tuple[str, ...]:
+    """Where nobody can say whose fault it was, a provider that other jobs' verdicts blame is not given it again."""
+    return tuple(name for name in case.where if name in case.suspected) if choice.cause in AMBIGUOUS else ()
 
 
 def _fault(case: Case, choice: Choice, root: str) -> Fault:
@@ -114,7 +135,8 @@ def _summary(case: Case, choice: Choice) -> str:
     headline = CLASSES[choice.cause].headline
     if choice.primary is None:
         return _ended(case, choice, headline)
-    text = f"{headline}: {choice.primary.row.note}"
+    note = choice.primary.row.note
+    text = note if note.startswith(headline) else f"{headline}: {note}"
     ranks = choice.primary.ranks
     if ranks:
         text += f" (rank {ranks[0]})" if len(ranks) == 1 else f" ({len(ranks)} ranks, first {choice.primary.open.rank})"

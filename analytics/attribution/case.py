@@ -100,6 +100,8 @@ class Case:
     world: int | None
     """How many ranks there are, where the log says so."""
     sources: int
+    suspected: tuple[str, ...] = ()
+    """Those of its providers that verdicts on other jobs blame, or that get no new work for their failures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,17 +34,19 @@ def judge(
     end: End | None = None,
     history: Sequence[PastVerdict] = (),
     where: Sequence[str] = (),
+    suspected: Sequence[str] = (),
 ) -> Verdict:
     """What its sources say together: files, or one for each rank of an attempt, in the order of the ranks.
 
-    Lines without an end count. `where` are the provider ids, by rank; `history` is newest first.
+    Lines without an end count. `where` are the provider ids, by rank; `history` is newest first; `suspected` are those
+    of the providers that other jobs' verdicts blame.
     """
-    return _verdict(analyses, [analysis.ended() for analysis in analyses], end, history, where)
+    return _verdict(analyses, [analysis.ended() for analysis in analyses], end, history, where, suspected)
 
 
 def peek(analysis: Analysis) -> Verdict:
     """As if it ended here, without the lines that have no end yet."""
-    return _verdict((analysis,), (analysis.so_far(),), None, (), ())
+    return _verdict((analysis,), (analysis.so_far(),), None, (), (), ())
 
 
 def _verdict(
@@ -53,6 +55,7 @@ def _verdict(
     end: End | None,
     history: Sequence[PastVerdict],
     where: Sequence[str],
+    suspected: Sequence[str],
 ) -> Verdict:
     happenings = _in_time(
         [one for source, analysis in enumerate(analyses) for one in _of(analysis, states[source], source)]
@@ -66,6 +69,7 @@ def _verdict(
         ranks=tuple(sorted({rank for state in states for rank in ranks_of(state.ranks)})),
         world=max((state.world for state in states), default=0) or None,
         sources=len(analyses),
+        suspected=tuple(suspected),
     )
     choice = primary.choose(case)
     root = root_of(choice.primary) if choice.primary is not None else ""

@@ -239,16 +239,12 @@ def _explains(one: Happening, header: Happening) -> bool:
 
 
 def _before(one: Happening, other: Happening) -> bool:
-    """Sources have no order among each other but by the times that their lines name."""
-    if one.source != other.source:
-        return one.open.at_ms is not None and other.open.at_ms is not None and one.open.at_ms < other.open.at_ms
-    return one.open.order < other.open.order
+    return one.moment < other.moment
 
 
 def _earliest(happenings: Iterable[Happening]) -> Happening | None:
     return min(happenings, key=_when, default=None)
 
 
-def _when(one: Happening) -> tuple[int, int, int]:
-    """By source and line: what is first in its source; of several sources the first one's."""
-    return (one.source, one.open.order, one.row.order)
+def _when(one: Happening) -> int:
+    return one.moment
