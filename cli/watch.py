@@ -16,12 +16,13 @@ from cli.jobids import live_jobs, whole_job
 from cli.options import Reach, reaches
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from coordinator.launches.monitor import Outcome, Remark
     from coordinator.launches.sightings import Source
 
 WITHIN = "15m"
+INDENT = " " * 10
 _COLOURS = {"late": "33", "waits": "33", "away": "33", "again": "33", "early": "31"}
 
 
@@ -80,7 +81,8 @@ def watch(reach: Reach, job: str, until: str, within: str, form: str) -> int:
     watched = Watch(source, Until(until), within_ms, lambda: Analysis(rules), lambda: time.time_ns() // 1_000_000)
     try:
         for remark in watched:
-            tell(remark, form)
+            around = watched.around(remark.verdict) if remark.verdict is not None else []
+            tell(remark, form, around)
     except KeyboardInterrupt:
         terminal.say(f"\ndetached from {source.name}, which goes on")
         return exits.INTERRUPTED
@@ -107,8 +109,8 @@ def source_of(text: str, reach: Reach, environ: Mapping[str, str]) -> Source:
     return CoordJob(reach.client, job_id)
 
 
-def tell(remark: Remark, form: str) -> None:
-    """One remark on stdout; everything in it may come from elsewhere."""
+def tell(remark: Remark, form: str, around: Sequence[str] = ()) -> None:
+    """One remark on stdout, with the lines of the log around its line; everything in it may come from elsewhere."""
     at = datetime.fromtimestamp(remark.at_ms / 1000, UTC)
     if form == "jsonl":
         row = {
@@ -117,6 +119,7 @@ def tell(remark: Remark, form: str) -> None:
             "phase": remark.phase.word if remark.phase is not None else None,
             "text": remark.text,
             "hint": remark.hint,
+            "around": around,
             "verdict": msgspec.to_builtins(remark.verdict),
         }
         sys.stdout.write(terminal.safe_json(msgspec.json.encode(row).decode()) + "\n")
@@ -128,9 +131,11 @@ def tell(remark: Remark, form: str) -> None:
         coloured = f"\x1b[{code}m{text}\x1b[0m" if code else text
         sys.stdout.write(f"{at.astimezone():%H:%M:%S}  {coloured}\n")
         if remark.verdict is not None:
-            verdicts.print_verdict(remark.verdict, indent="          ")
+            verdicts.print_verdict(remark.verdict, indent=INDENT)
+            for line in around:
+                sys.stdout.write(f"{INDENT}| {terminal.safe(line)}\n")
         elif remark.hint:
-            sys.stdout.write(f"          {terminal.safe(remark.hint)}\n")
+            sys.stdout.write(f"{INDENT}{terminal.safe(remark.hint)}\n")
     sys.stdout.flush()
 
 

@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
-from coordinator.core.verdict.rows import Verdict
+from coordinator.core.verdict.rows import Evidence, Verdict
 from coordinator.launches.monitor import Monitor, Outcome, Remark, Until
+from coordinator.launches.recent import Recent
 from coordinator.launches.sightings import Ended, LogRead, Piece, Sighting, Source, Unheard
 
 QUEUE_MAX = 256
@@ -54,6 +55,7 @@ class _Log:
         self._reader = reader()
         self._grown = threading.Event()
         self.is_over = False
+        self._recent = (Recent(), Recent())
         self._told_all = False
         self._closed = False
 
@@ -64,7 +66,9 @@ class _Log:
                     if self._run is not None:
                         self._reader = self._make()
                     self._run = piece.run
+                    self._recent = (Recent(), Recent())
                 self._reader.feed(piece.data, piece.stream)
+                self._recent[piece.stream].add(piece.data)
         if pieces:
             self._grown.set()
 
@@ -87,6 +91,11 @@ class _Log:
         with self._lock:
             return self._reader.peek() if not self._closed else None
 
+    def around(self, evidence: Evidence) -> list[str]:
+        """The lines around this one, where they are still kept."""
+        with self._lock:
+            return self._recent[evidence.source == "stderr"].around(evidence.offset)
+
     def close(self) -> None:
         """From then on no thread is in the reader: a process must not end while one is, in a library of C++."""
         with self._lock:
@@ -104,6 +113,11 @@ class Watch:
         self._log = _Log(reader)
         self._queue: Queue[Sighting | _Over] = Queue(QUEUE_MAX)
         self.outcome: Outcome | None = None
+
+    def around(self, verdict: Verdict) -> list[str]:
+        """The lines around the one that the verdict rests on, as far as they are still kept."""
+        line = next((evidence for evidence in verdict.evidence if evidence.line), None)
+        return self._log.around(line) if line is not None else []
 
     def __iter__(self) -> Iterator[Remark]:
         try:
