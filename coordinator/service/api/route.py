@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial, update_wrapper
 from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
@@ -306,6 +307,11 @@ def delete_with(
         answer=answer,
         status=status,
     )
+
+
+def keeping(handler: Any, *parts: object, **named: object) -> Any:
+    """`handler` with the parts that it keeps between requests, under its own name."""
+    return update_wrapper(partial(handler, *parts, **named), handler)
 
 
 def figures(answer: ports.Answer, now_ms: Ms) -> Ready:

@@ -1,0 +1,98 @@
+"""Routes of jobs, and of what happens."""
+
+from __future__ import annotations
+
+from coordinator import api_types as t
+from coordinator.jobfile.model import JobFile
+from coordinator.service.api import happenings, job_logs, jobs, log_selection, nodepools, waiting
+from coordinator.service.api.query import NoQuery
+from coordinator.service.api.route import (
+    ONLOOKERS,
+    TENANTS,
+    AnyRoute,
+    NoBody,
+    delete_with,
+    get,
+    keeping,
+    post,
+    post_model,
+)
+from coordinator.service.api.streams import OpenStreams
+
+
+def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
+    """Jobs, and what happens."""
+    return (
+        post_model(
+            "/v1/jobs",
+            TENANTS,
+            keeping(jobs.submit_job, locks=jobs.KeyLocks()),
+            t.JobEntry,
+            "Have a job run; 200 and the job that the same Idempotency-Key made before",
+            jobs.SubmitQuery,
+            JobFile,
+            status=201,
+            durable_keys=True,
+        ),
+        post_model(
+            "/v1/jobs/preview",
+            TENANTS,
+            jobs.preview_job,
+            t.Preview,
+            "What a job consists of and who could run it now; nothing is submitted",
+            jobs.SubmitQuery,
+            JobFile,
+        ),
+        get("/v1/jobs", ONLOOKERS, jobs.list_jobs, t.Jobs, "Jobs, newest first", jobs.JobsQuery),
+        get("/v1/jobs/{id}", ONLOOKERS, jobs.show_job, t.JobDetails, "A job, its steps and first tasks", NoQuery),
+        get("/v1/jobs/{id}/tasks", ONLOOKERS, jobs.list_tasks, t.Tasks, "A job's tasks", jobs.TasksQuery),
+        get("/v1/jobs/{id}/why", ONLOOKERS, jobs.why_job, t.JobWhy, "Why a job stands as it does", NoQuery),
+        get(
+            "/v1/jobs/{id}/wait",
+            ONLOOKERS,
+            keeping(waiting.wait_job, streams=streams),
+            t.JobEntry,
+            "The job when it has ended, or when the time is over",
+            waiting.WaitQuery,
+            streams=True,
+        ),
+        get(
+            "/v1/jobs/{id}/logs",
+            ONLOOKERS,
+            keeping(job_logs.read_logs, streams=streams),
+            "text/plain",
+            "What a job prints, stored or as it is written",
+            log_selection.LogsQuery,
+            streams=True,
+        ),
+        delete_with(
+            "/v1/jobs/{id}", TENANTS, jobs.cancel_job, t.JobEntry, "Cancel a job or a task of it", jobs.CancelQuery
+        ),
+        post(
+            "/v1/jobs/{id}/retry",
+            TENANTS,
+            jobs.retry_job,
+            t.JobEntry,
+            "Run again what failed, was lost or was cancelled",
+            NoBody,
+        ),
+        get(
+            "/v1/events",
+            ONLOOKERS,
+            keeping(happenings.stream_events, streams=streams),
+            "text/event-stream",
+            "What happens, as it becomes durable",
+            happenings.EventsQuery,
+        ),
+        get(
+            "/v1/audit", ONLOOKERS, happenings.list_audit, t.Audit, "What happened, newest first", happenings.AuditQuery
+        ),
+        get(
+            "/v1/nodepools",
+            ONLOOKERS,
+            nodepools.list_nodepools,
+            t.NodePools,
+            "What each pool offers, what is free and what waits for it",
+            NoQuery,
+        ),
+    )
