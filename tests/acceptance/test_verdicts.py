@@ -1,4 +1,4 @@
-"""Jobs that die in ways which their logs tell, on a real coordinator with real agents: what becomes of them, and when."""
+"""Jobs that die in ways which their logs tell, on a real coordinator with real agents: what becomes of them, when."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from tests.acceptance.test_fault_analytics import worker
 CONFIG_ERROR = "train.py: error: unrecognized arguments: --learning-rate 0.1"
 NETWORK_ERROR = "requests.exceptions.ConnectionError: Max retries exceeded: Temporary failure in name resolution"
 GPU_ERROR = "NVRM: Xid (PCI:0000:3b:00): 48, pid=1234, name=python, Double Bit ECC Error"
+LEFT, SAVED = "coord_attribution_left_bytes_sum", "coord_attribution_saved_seconds_total"
 GIVEN = 'coord_verdicts_total{result="given"}'
 
 
@@ -46,11 +47,15 @@ class Site(NamedTuple):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two agents."""
     place = tmp_path_factory.mktemp("site")
-    with Head(place, "--set", "analytics.backoff_first_s=0.1s") as head, head.start() as client:
-        with Agent(place, head, "w1") as first, Agent(place, head, "w2") as second:
-            when_online(client, first, second)
-            wait_for(lambda: client.readyz().analytics == "up", "the worker being up", 30)
-            yield Site(head, client, place)
+    with (
+        Head(place, "--set", "analytics.backoff_first_s=0.1s") as head,
+        head.start() as client,
+        Agent(place, head, "w1") as first,
+        Agent(place, head, "w2") as second,
+    ):
+        when_online(client, first, second)
+        wait_for(lambda: client.readyz().analytics == "up", "the worker being up", 30)
+        yield Site(head, client, place)
 
 
 def test_a_mistake_in_the_configuration_ends_the_job_at_once_with_the_line(site: Site) -> None:
@@ -78,11 +83,23 @@ def test_an_error_of_a_gpu_goes_elsewhere(site: Site) -> None:
     assert first != second
 
 
+def test_a_log_is_read_while_it_grows(site: Site) -> None:
+    """When its program ends, little of it is left; the time that was spent on it before is counted as saved."""
+    left, saved = (metric(site.client, name) for name in (LEFT, SAVED))
+    grow = "for i in $(seq 1 20000); do echo this line $i says nothing at all; [ $((i % 200)) = 0 ] && sleep 0.03; done"
+    task = site.ended(site.submit(CONFIG_ERROR, f"{grow}; true", retry={"limit": 3}))
+    assert (task.state, task.attempts) == ("failed", 1)
+    size = task.tries[0].ranks[0].exit.out_bytes if task.tries[0].ranks[0].exit is not None else 0
+    wait_for(lambda: metric(site.client, SAVED) > saved, "what was saved")
+    assert 0 < metric(site.client, LEFT) - left < size / 2
+
+
 def test_a_worker_that_is_killed_costs_no_verdict(site: Site) -> None:
     """The next one is asked again; the job's end is that of any other, however long the worker was away."""
     os.kill(worker(site.head), signal.SIGKILL)
     task = site.ended(site.submit(CONFIG_ERROR, retry={"limit": 1}))
     assert task.state == "failed"
+    wait_for(lambda: metric(site.client, "coord_verdicts_waiting") == 0, "its verdict")
 
 
 def test_while_the_worker_stands_still_exit_codes_decide_and_the_verdict_is_added_later(site: Site) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from analytics.attribution.engine import Analysis, End, Rules, judge
 from analytics.attribution.following.shelf import Shelf
 from analytics.attribution.following.stored import READ_BYTES, StoredLog
@@ -23,6 +25,9 @@ SAVE_S = 10.0
 """What was read is kept after so long, where it is worth it ..."""
 SAVE_LEAST_BYTES = 1024 * 1024
 """... that is, when it was so much."""
+END_BYTES = 1024 * 1024
+"""Of each stream, where there is no time to read all of it."""
+STREAMS = ("stdout", "stderr")
 _OURS = (EndCause.STOPPED, EndCause.EXPIRED)
 
 
@@ -105,6 +110,14 @@ class FollowedAttempt:
         """Whether all that the ranks wrote was read, as far as their ends tell."""
         return all(log.has(lengths_of(exits, rank)) for rank, log in self._logs.items())
 
+    def read_beyond_index(self, exits: Sequence[ExitInfo | None]) -> bool:
+        """Read what no index tells of; see StoredLog. -> whether all was read then."""
+        ready = [
+            log.has(lengths_of(exits, rank)) or log.read_beyond_index(lengths_of(exits, rank))
+            for rank, log in self._logs.items()
+        ]
+        return all(ready)
+
     def missing(self, exits: Sequence[ExitInfo | None]) -> int:
         """Bytes that were written and have not been read."""
         left = 0
@@ -124,9 +137,32 @@ class FollowedAttempt:
 
     def judge(self, wanted: VerdictWanted) -> Verdict:
         """What it died of, by all that was read."""
-        where = [wanted.providers[rank] if rank < len(wanted.providers) else "" for rank in self.ranks]
-        newest_first = wanted.history[::-1]
-        return judge(self._analyses(), end_of(wanted), newest_first, where)
+        return judge(self._analyses(), end_of(wanted), wanted.history[::-1], self._where(wanted))
+
+    def _where(self, wanted: VerdictWanted) -> list[str]:
+        return [wanted.providers[rank] if rank < len(wanted.providers) else "" for rank in self.ranks]
+
+    def judge_ends(self, wanted: VerdictWanted) -> Verdict:
+        """The same by the last lines of its logs alone, whatever was read. Lines are not numbered, and only those are
+        told that it rests on."""
+        analyses, begins = [], {}
+        for place, rank in enumerate(self.ranks):
+            analysis = Analysis(self._rules, usual=self._usual)
+            for stream, name in enumerate(STREAMS):
+                data, begin = self._logs[rank].end(stream, END_BYTES)
+                analysis.feed(data, stream)
+                begins[name if len(self.ranks) == 1 else f"{place}/{name}"] = begin
+            analyses.append(analysis)
+        verdict = judge(analyses, end_of(wanted), wanted.history[::-1], self._where(wanted))
+        evidence = tuple(
+            replace(one, offset=one.offset + begins[one.source], line=0) if one.line else one
+            for one in verdict.evidence
+        )
+        return replace(verdict, evidence=evidence, incidents=(), benign=())
+
+    def behind(self) -> int:
+        """Bytes that are stored and were not read yet."""
+        return sum(log.behind() for log in self._logs.values())
 
     def fresh(self) -> FollowedAttempt:
         """The same, with nothing read: for a full pass beside it."""

@@ -212,27 +212,40 @@ class Follower:
         return False
 
     def _went_on(self, question: _Question) -> bool:
+        """A slice of one. -> whether there was anything to do."""
         wanted, attempt = question.wanted, question.attempt
         read = attempt.advance()
         self.tally.read_bytes += read
         self._count_replays(attempt)
-        if read and not attempt.has(wanted.exits):
-            attempt.save(self._shelf)
-            if self._now_ms() < question.until_ms:
-                return True
         if attempt.has(wanted.exits):
             self._answer(question)
             return True
-        if self._now_ms() < question.until_ms:
-            return False
-        if question.given is not None:
-            self._close(question)  # the end never came
-            return True
-        missing = attempt.missing(wanted.exits)
-        verdict = attempt.judge(wanted)
-        self._tell(wanted, verdict, _joined(question.remark, f"the last {missing} bytes of its log had not arrived"))
-        self._questions[wanted.attempt_id] = question._replace(given=verdict, until_ms=self._now_ms() + REST_MS)
-        return True
+        attempt.save(self._shelf)
+        over = self._now_ms() >= question.until_ms
+        if question.given is None:
+            if over and not read and attempt.read_beyond_index(wanted.exits):
+                self._answer(question)
+            elif over:
+                self._answer_early(question)
+            return over or read > 0
+        if read:
+            self._questions[wanted.attempt_id] = question._replace(until_ms=self._now_ms() + REST_MS)
+        elif over:
+            self._close(question)  # the rest never came
+        return over or read > 0
+
+    def _answer_early(self, question: _Question) -> None:
+        """Not all of its log was read, and somebody waits. Where the end of it lies there, that is what tells."""
+        wanted, attempt = question.wanted, question.attempt
+        if attempt.behind():
+            verdict = attempt.judge_ends(wanted)
+            remark = f"by the end of its log alone: {attempt.missing(wanted.exits)} bytes were still to be read"
+        else:
+            verdict = attempt.judge(wanted)
+            remark = f"the last {attempt.missing(wanted.exits)} bytes of its log had not arrived"
+        self._tell(wanted, verdict, _joined(question.remark, remark))
+        until_ms = self._now_ms() + REST_MS
+        self._questions[wanted.attempt_id] = question._replace(given=verdict, until_ms=until_ms)
 
     def _answer(self, question: _Question) -> None:
         """All of its log was read."""
@@ -241,7 +254,7 @@ class Follower:
         if given is None:
             self._tell(wanted, verdict, question.remark)
         elif canonical(given) != canonical(verdict):
-            self._tell(wanted, verdict, "the rest of its log came late", correction=True)
+            self._tell(wanted, verdict, "made again when all of its log was read", correction=True)
         if wanted.state is AttemptState.COMPLETED:
             self._usual.learn(program_of(wanted), attempt.fingerprints())
             self._shelf.put(USUAL_KEY, self._usual.save())

@@ -24,6 +24,7 @@ from store.log_index import RECORD_BYTES, Arrival, decoded, mended
 READ_BYTES = 1024 * 1024
 RECORDS = 4_096
 """Of the index, read at a time."""
+BEYOND_BYTES_MAX = 64 * 1024 * 1024
 _FORMAT = 1
 _DIGEST_BYTES = 16
 
@@ -143,10 +144,32 @@ class StoredLog:
         """Whether both streams were read so far."""
         return self.consumed[0] >= lengths[0] and self.consumed[1] >= lengths[1]
 
+    def read_beyond_index(self, lengths: tuple[int, int]) -> bool:
+        """Read what the index does not tell of, where the streams are known to end and do: it lost its end with the
+        machine's power, and the store adds it, stdout first, when somebody opens the log. False: that is not so, or it
+        is too much. Nothing is kept of this log afterwards."""
+        sizes = [self._size(suffix) for suffix in SUFFIXES]
+        left = sum(lengths) - sum(self.consumed)
+        if sizes[0] < lengths[0] or sizes[1] < lengths[1] or left > BEYOND_BYTES_MAX:
+            return False
+        out, err = self.consumed
+        for stream, begin in ((0, out), (1, err)):
+            self.analysis.feed(self._pread(SUFFIXES[stream], lengths[stream] - begin, begin), stream)
+        self.consumed = lengths
+        return True
+
     def behind(self) -> int:
         """Bytes that are stored and were not read yet."""
         sizes = [self._size(suffix) for suffix in SUFFIXES]
         return max(0, sizes[0] - self.consumed[0]) + max(0, sizes[1] - self.consumed[1])
+
+    def end(self, stream: int, size: int) -> tuple[bytes, int]:
+        """The last lines of a stream, about `size` bytes, and where they begin. Nothing of it counts as read."""
+        length = self._size(SUFFIXES[stream])
+        begin = max(0, length - size)
+        data = self._pread(SUFFIXES[stream], length - begin, begin)
+        cut = data.find(b"\n") + 1 if begin else 0
+        return data[cut:], begin + cut
 
     def _check_last(self) -> None:
         """Begin anew where the end of the index that was read is not there any more."""

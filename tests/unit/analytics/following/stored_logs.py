@@ -16,15 +16,15 @@ ATTEMPT: AttemptId = (JobId(7), 0, 0, 1)
 
 
 class StoredLogs:
-    """`write` stores and syncs, piece by piece; each piece is an arrival."""
+    """`write` stores and syncs, piece by piece; each piece is an arrival. Entered again, it is another process."""
 
     def __init__(self, directory: Path) -> None:
         self.root = directory / "logs"
         self.root.mkdir(exist_ok=True)
-        self._runner = asyncio.Runner()
         self._at_ms = 1_000
 
     def __enter__(self) -> StoredLogs:
+        self._runner = asyncio.Runner()
         self._disk = self._runner.run(self._open())
         return self
 
@@ -46,6 +46,11 @@ class StoredLogs:
             self._at_ms += 1
             key = LogKey(attempt, rank, stream)
             await self._disk.append([LogWrite(key, await self._disk.length(key), data, self._at_ms)])
+
+    def open_ranks(self, count: int, attempt: AttemptId = ATTEMPT) -> None:
+        """As whoever reads does: what an index lacks is added."""
+        for rank in range(count):
+            self._runner.run(self._disk.length(LogKey(attempt, rank, 0)))
 
     def remove(self, attempt: AttemptId = ATTEMPT) -> None:
         self._runner.run(self._disk.remove(attempt[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
 from coordinator.core.verdict.rows import Cause, Verdict
 from coordinator.ports import Followable, Judged
+from store.log_files import INDEX, log_path
+from store.log_index import RECORD_BYTES
 from tests.unit.analytics.following.stored_logs import ATTEMPT, StoredLogs
 
 RULES = Rules.load(None)
@@ -140,6 +143,21 @@ def test_a_log_whose_end_does_not_come_is_judged_in_time_and_mended_afterwards(b
     assert bench.follower.figures().waiting == 0
 
 
+def test_a_log_that_takes_too_long_to_read_is_judged_by_its_end_and_again_by_all_of_it(bench: Bench) -> None:
+    """Somebody waits: the last lines tell more than the first ones. What is said of where they stand holds."""
+    filler = b"words that mean nothing\n" * 400_000
+    bench.logs.write((1, b"words\n" * 300_000), (1, ERR), (0, filler))
+    bench.follower.ask(wanted(ended(len(filler), 1_800_000 + len(ERR)), until_ms=bench.now_ms + MARGIN_MS))
+    bench.follower.turn()
+    assert "by the end of its log alone" in bench.said[0].remark
+    assert bench.verdict().cause is Cause.GPU_OOM
+    early = bench.verdict().evidence[0]
+    bench.turns()
+    assert [one.correction for one in bench.said] == [False, True]
+    assert (early.offset, early.line) == (bench.verdict().evidence[0].offset, 0)
+    assert bench.follower.figures().waiting == 0
+
+
 def test_a_log_whose_end_never_comes_is_not_waited_for_for_ever(bench: Bench) -> None:
     bench.ask(wanted(ended(5, 0)))
     bench.now_ms += PATIENCE_MS
@@ -148,6 +166,17 @@ def test_a_log_whose_end_never_comes_is_not_waited_for_for_ever(bench: Bench) ->
     bench.now_ms += REST_MS
     bench.turns()
     assert (len(bench.said), bench.follower.figures().waiting) == (1, 0)
+
+
+def test_a_log_whose_index_lost_its_end_is_read_to_the_end_all_the_same(bench: Bench) -> None:
+    """The machine lost power: the bytes are there, and nothing tells of their arrival."""
+    bench.logs.write((0, OUT), (1, ERR))
+    os.truncate(log_path(bench.logs.root, (ATTEMPT, 0), INDEX), RECORD_BYTES)
+    bench.ask(wanted(ended(len(OUT), len(ERR))))
+    bench.now_ms += PATIENCE_MS
+    bench.turns()
+    assert (bench.verdict().cause, bench.said[-1].remark) == (Cause.GPU_OOM, "")
+    assert bench.follower.figures().waiting == 0
 
 
 def test_a_lost_attempt_is_judged_by_what_came_of_it(bench: Bench) -> None:

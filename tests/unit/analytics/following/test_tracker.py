@@ -140,11 +140,10 @@ def test_it_begins_before_there_is_a_file_and_ends_with_a_line_without_an_end(tm
     """Pending until then; a partial last line counts at the end, and not before."""
     log = tmp_path / "log"
     tracker = tracker_of(log)
-    assert tracker.advance() == 0
-    assert tracker.state == TrackerState.PENDING
+    states = [(tracker.advance(), tracker.state)]
     log.write_bytes(FAILS.rstrip(b"\n"))
-    read_all(tracker)
-    assert tracker.state is TrackerState.READY_TO_COMPLETE
+    states.append((read_all(tracker), tracker.state))
+    assert states == [(0, TrackerState.PENDING), (len(FAILS) - 1, TrackerState.READY_TO_COMPLETE)]
     before = tracker.peek()
     verdict = tracker.finish(pause=lambda _: None)
     assert canonical(verdict) == canonical(judge([full_pass(opener(log), RULES)]))
