@@ -74,18 +74,19 @@ def attrsvc(root: Path, listen: str | None, signatures: Path | None, settle: str
         settle_s=asked_duration(settle, "--settle", Ms(0), SETTLE_MS_MAX) / 1_000,
     )
     desk = Desk(Root(root), Rules.load(Path(given.signatures) if given.signatures else None), settings)
-    logs.to_stderr("info")
-    asyncio.run(_serve(desk, settings, listen or default_socket()))
+    bound, address = bound_to(listen or default_socket())
+    with bound:
+        logs.to_stderr("info")
+        asyncio.run(_serve(desk, settings, bound, address))
 
 
-async def _serve(desk: Desk, settings: DeskSettings, listen: str) -> None:
+async def _serve(desk: Desk, settings: DeskSettings, bound: socket.socket, address: str) -> None:
     """Until SIGTERM or Ctrl-C."""
     from aiohttp import web
 
     from analytics.attribution.desk.front import Front
 
-    bound, address = _bound(listen)
-    front = Front(desk, loopback=not listen.startswith(UNIX))
+    front = Front(desk, loopback=not address.startswith(UNIX))
     runner = web.AppRunner(front.app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
     await runner.setup()
     stop = asyncio.Event()
@@ -100,12 +101,12 @@ async def _serve(desk: Desk, settings: DeskSettings, listen: str) -> None:
         await stop.wait()
     finally:
         await runner.cleanup()
-        if listen.startswith(UNIX):
-            await asyncio.to_thread(Path(listen.removeprefix(UNIX)).unlink, missing_ok=True)
+        if address.startswith(UNIX):
+            await asyncio.to_thread(Path(address.removeprefix(UNIX)).unlink, missing_ok=True)
         await asyncio.to_thread(desk.close)
 
 
-def _bound(listen: str) -> tuple[socket.socket, str]:
+def bound_to(listen: str) -> tuple[socket.socket, str]:
     """The listening socket and how clients name it. CoordError: BAD_CONFIG, CONFLICT."""
     if listen.startswith(UNIX):
         return _bound_path(Path(listen.removeprefix(UNIX))), listen

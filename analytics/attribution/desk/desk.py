@@ -129,7 +129,6 @@ class Desk:
 
     def submit(self, asked: Submission) -> Submitted:
         """Remember it, and start what its intent says. Refused: see docs/reference/attribution-http.md."""
-        explicit = asked.analysis_intent is not None
         progressive = False
         try:
             intent = Intent.of(asked.analysis_intent)
@@ -138,15 +137,19 @@ class Desk:
             there = self._root.status(real) is not None
             with self._lock:
                 job = self._register(real, asked)
-                if explicit:
-                    self._carry_out(job, intent)
+                self._carry_out(job, intent)
         except Refused:
             if progressive:
                 self.tally.post("rejected")
             raise
-        if not explicit and asked.job_id:
+        if intent is Intent.TRACK_ONLY and asked.job_id and not self._is_its_own_log(job):
             self._look_for_split(job, there)
         return self._submitted(job)
+
+    def _is_its_own_log(self, job: Job) -> bool:
+        """Somebody had this very file followed or judged: it is no list of where the logs are."""
+        with self._lock:
+            return job.followed is not None or job.over or (job.mode is Mode.SINGLE and job.answered is not None)
 
     def _carry_out(self, job: Job, intent: Intent) -> None:
         if intent is Intent.TRACK_ONLY:
