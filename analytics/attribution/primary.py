@@ -64,8 +64,7 @@ def choose(case: Case) -> Choice:
     live = [one for one in case.happenings if not one.refuted and not one.usual]
     by_role = {role: [one for one in live if one.row.role is role] for role in Role}
     found = (
-        _root(by_role)
-        or _end_first(case.end)
+        _root_or_end(_root(by_role), _end_first(case.end))
         or _cascade_or_lifecycle(by_role)
         or _end_last(case.end)
         or _summary(by_role[Role.CASCADE])
@@ -81,6 +80,13 @@ def choose(case: Case) -> Choice:
         confidence=found.confidence,
         silent=_silent(case, live) if found.cause is Cause.NCCL_TIMEOUT else (),
     )
+
+
+def _root_or_end(root: Choice | None, end: Choice | None) -> Choice | None:
+    """What the agent knows for certain outranks what may be seen of it in the log: a kill, a lost peer, a crash."""
+    if root is None or root.primary is None or end is None:
+        return root or end
+    return Choice(end.cause, None, (root.primary,), end.confidence) if _is_soft(root.primary) else root
 
 
 def _root(by_role: dict[Role, list[Happening]]) -> Choice | None:
@@ -144,7 +150,7 @@ def _succeeded(end: End | None) -> bool:
 
 
 def _end_first(end: End | None) -> Choice | None:
-    """What the agent knows for certain, and no line outranks but a root."""
+    """What the agent knows for certain."""
     causes = {
         EndCause.OOM: (Cause.HOST_OOM, 0.95),
         EndCause.TIMEOUT: (Cause.TIME_LIMIT, 0.95),

@@ -1,0 +1,1 @@
+"""The engine of attribution: table, choice, and what is done about it."""
