@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 from msgspec.structs import replace
 
@@ -14,7 +11,7 @@ from coordinator.core.commands import Put, Write, one_by_one
 from coordinator.core.data.rows import ArtifactRow, BlobRow, CheckpointRow, OutputRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import LastBeat
-from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, SessionId, TenantName
+from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, ProviderKey, TenantName
 from coordinator.core.rows import (
     AccountRow,
     AttemptRow,
@@ -22,7 +19,6 @@ from coordinator.core.rows import (
     EndReason,
     JobRow,
     LedgerRow,
-    OutageRow,
     ProviderRow,
     Row,
     SessionRow,
@@ -35,15 +31,12 @@ from coordinator.core.rows import (
 from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
-from store import memory_data, memory_work
-from store.heartbeats import HOUR_MS, hour_of
+from store import memory_data, memory_history, memory_imports, memory_work
+from store.heartbeats import hour_of
 from store.history import END_OF_TIME_MS
-from store.imports import IMPORT_ID, bad_import
 from store.memory_blobs import MemoryBlobs
 from store.memory_logs import MemoryLogs
 from store.settings import StoreSettings
-
-Problems = list[tuple[int, str]]
 
 
 class MemoryStore:
@@ -131,90 +124,25 @@ class MemoryStore:
     async def sessions(
         self, provider_id: ProviderId, since_ms: Ms, limit: int, before: tuple[Ms, int] | None = None
     ) -> list[SessionRow]:
-        found = [
-            row
-            for row in self._sessions()
-            if row.provider_id == provider_id
-            and (
-                row.disconnected_at_ms is None or row.disconnected_at_ms >= since_ms or row.connected_at_ms >= since_ms
-            )
-            and (before is None or (row.connected_at_ms, row.session_id) < before)
-        ]
-        found.sort(key=lambda row: (row.connected_at_ms, row.session_id), reverse=True)
-        return found[:limit]
+        return memory_history.sessions(self._sessions(), provider_id, since_ms, limit, before)
 
     async def heartbeats(
         self, key: ProviderKey, since_ms: Ms, limit: int, before_ms: Ms | None = None
     ) -> list[HeartbeatRow]:
-        before = END_OF_TIME_MS if before_ms is None else before_ms
-        found = [row for row in self._beats.values() if row.key == key and since_ms <= row.observed_at_ms < before]
-        found.sort(key=lambda row: (row.observed_at_ms, row.n), reverse=True)
-        return found[:limit]
+        return memory_history.heartbeats(self._beats.values(), key, since_ms, limit, before_ms)
 
     async def hours(self, key: ProviderKey, since_ms: Ms, limit: int, before_ms: Ms | None = None) -> list[HourRow]:
-        before = END_OF_TIME_MS if before_ms is None else before_ms
-        found = [row for row in self._hours.values() if row.key == key and hour_of(since_ms) <= row.hour_ms < before]
-        found.sort(key=lambda row: row.hour_ms, reverse=True)
-        return found[:limit]
+        return memory_history.hours(self._hours.values(), key, since_ms, limit, before_ms)
 
     async def has_history(self, provider_id: ProviderId) -> bool:
         return any(row.provider_id == provider_id for row in self._sessions())
 
     async def import_sessions(self, rows: Sequence[ImportedSession]) -> ImportReport:
         self._refuse_if_faulty()
-        problems = _bad_rows(rows)
-        if problems:
-            raise bad_import(sorted(set(problems)))
-        stored = {
-            (row.provider_id, row.connected_at_ms): row for row in self._sessions() if row.coordinator_id == IMPORT_ID
-        }
-        merged, problems = _merge(rows, stored)
-        problems += _overlaps(merged, stored)
-        if problems:
-            raise bad_import(sorted(set(problems)))
-        added = closed = 0
-        for place, row in sorted(merged.items()):
-            known = stored.get(place)
-            if known is None:
-                added += 1
-                self._last_import_id += 1
-                new = SessionRow(
-                    session_id=SessionId(-self._last_import_id),
-                    provider_id=ProviderId(row.provider_id),
-                    connected_at_ms=row.connected_at_ms,
-                    coordinator_id=IMPORT_ID,
-                    disconnected_at_ms=row.disconnected_at_ms,
-                    disconnect_reason=row.disconnect_reason,
-                )
-                new = self._given_way(new)
-            elif known.disconnected_at_ms is None and row.disconnected_at_ms is not None:
-                closed += 1
-                new = replace(known, disconnected_at_ms=row.disconnected_at_ms, disconnect_reason=row.disconnect_reason)
-            else:
-                continue
-            self._rows[row_key(new)] = new
-        return ImportReport(
-            rows=len(rows),
-            added=added,
-            closed=closed,
-            unchanged=len(rows) - added - closed,
-            providers=len({row.provider_id for row in rows}),
-            first_ms=min((row.connected_at_ms for row in rows), default=None),
-            last_ms=max((row.disconnected_at_ms or row.connected_at_ms for row in rows), default=None),
-        )
-
-    def _given_way(self, new: SessionRow) -> SessionRow:
-        """An open session from elsewhere ends where our own of this provider begins."""
-        if new.disconnected_at_ms is not None:
-            return new
-        begins = [
-            row.connected_at_ms
-            for row in self._sessions()
-            if row.provider_id == new.provider_id and row.session_id > 0 and row.connected_at_ms >= new.connected_at_ms
-        ]
-        if not begins:
-            return new
-        return replace(new, disconnected_at_ms=min(begins), disconnect_reason=EndReason.SUPERSEDED)
+        changed, report = memory_imports.added(rows, self._sessions(), self._last_import_id)
+        self._last_import_id += report.added
+        self._rows.update({row_key(row): row for row in changed})
+        return report
 
     # ---- work
 
@@ -365,19 +293,7 @@ class MemoryStore:
 
     async def maintain(self, now_ms: Ms) -> None:
         self._refuse_if_faulty()
-        by_hour: dict[tuple[Ms, int], list[HeartbeatRow]] = defaultdict(list)
-        for beat in self._beats.values():
-            by_hour[hour_of(beat.observed_at_ms), beat.key].append(beat)
-        for (hour_ms, key), beats in by_hour.items():
-            self._hours[hour_ms, key] = HourRow(
-                key=ProviderKey(key),
-                hour_ms=hour_ms,
-                heartbeats=len(beats),
-                mean_memory_pressure=_mean(beat.memory_pressure for beat in beats),
-                mean_cpu_usage=_mean(beat.cpu_usage for beat in beats),
-                worst_thermal_state=max((b.thermal_state for b in beats if b.thermal_state is not None), default=None),
-                mean_memory_available_gb=_mean(beat.memory_available_gb for beat in beats),
-            )
+        self._hours.update({(row.hour_ms, row.key): row for row in memory_history.rolled_up(self._beats.values())})
         self._prune(now_ms)
         gone, silenced = memory_work.prunable(self._rows.values(), now_ms, self._settings)
         for row in gone:
@@ -386,27 +302,14 @@ class MemoryStore:
             await self.logs.remove(job_id)
 
     def _prune(self, now_ms: Ms) -> None:
-        beats_from = hour_of(now_ms - self._settings.heartbeats_keep_ms)
-        sealed_to = hour_of(now_ms - HOUR_MS - self._settings.seal_after_ms) + HOUR_MS
-        # As on disk: only whole, sealed hours are removed.
-        gone = [key for key in self._beats if key[0] < min(beats_from, sealed_to)]
-        for beat in gone:
+        beats_from = memory_history.beats_from_ms(now_ms, self._settings)
+        for beat in [key for key in self._beats if key[0] < beats_from]:
             del self._beats[beat]
         old_ms = now_ms - self._settings.history_keep_ms
         for hour in [key for key in self._hours if key[0] < hour_of(old_ms)]:
             del self._hours[hour]
-        imported = [row.disconnected_at_ms or 0 for row in self._sessions() if row.coordinator_id == IMPORT_ID]
-        import_old_ms = max(imported, default=0) - self._settings.history_keep_ms
-        for row in list(self._rows.values()):
-            match row:
-                case SessionRow(coordinator_id=str(source), disconnected_at_ms=int(ended)) if ended < (
-                    import_old_ms if source == IMPORT_ID else old_ms
-                ):
-                    del self._rows[row_key(row)]
-                case OutageRow(ended_at_ms=ended) if ended < old_ms:
-                    del self._rows[row_key(row)]
-                case _:
-                    pass
+        for row in memory_history.outlived(self._rows.values(), old_ms, self._settings):
+            del self._rows[row_key(row)]
 
     async def backup(self, directory: Path) -> Path:
         raise CoordError(Code.BAD_REQUEST, "this store is in memory: there is nothing to back up", "serve with --data")
@@ -426,69 +329,3 @@ class MemoryStore:
     def _refuse_if_faulty(self) -> None:
         if self.fault is not None:
             raise self.fault
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
-
-
-def _bad_rows(rows: Sequence[ImportedSession]) -> Problems:
-    found: Problems = []
-    for row in rows:
-        if row.disconnected_at_ms is None:
-            if row.disconnect_reason is not None:
-                found.append((row.line, "it has a reason for an end and no end"))
-        elif row.disconnected_at_ms < row.connected_at_ms:
-            found.append((row.line, "its end lies before its beginning"))
-    return found
-
-
-def _merge(
-    rows: Sequence[ImportedSession], stored: dict[tuple[ProviderId, Ms], SessionRow]
-) -> tuple[dict[tuple[ProviderId, Ms], ImportedSession], Problems]:
-    """One row for each session, and the lines that give one of them a second end."""
-    merged: dict[tuple[ProviderId, Ms], ImportedSession] = {}
-    problems: Problems = []
-    for row in sorted(rows):
-        place = (ProviderId(row.provider_id), row.connected_at_ms)
-        first = merged.get(place)
-        if first is None or first.disconnected_at_ms is None:
-            merged[place] = row if first is None else row._replace(line=first.line)
-        elif row.disconnected_at_ms is not None and _end(row) != _end(first):
-            problems.append((row.line, f"line {first.line} gives the same session another end"))
-    for place, row in merged.items():
-        known = stored.get(place)
-        if known is None or known.disconnected_at_ms is None or row.disconnected_at_ms is None:
-            continue
-        if _end(row) != (known.disconnected_at_ms, known.disconnect_reason):
-            problems.append((row.line, "the session is stored with another end or reason"))
-    return merged, problems
-
-
-def _end(row: ImportedSession) -> tuple[Ms | None, str | None]:
-    return row.disconnected_at_ms, row.disconnect_reason
-
-
-def _overlaps(
-    merged: dict[tuple[ProviderId, Ms], ImportedSession], stored: dict[tuple[ProviderId, Ms], SessionRow]
-) -> Problems:
-    ends: dict[tuple[ProviderId, Ms], tuple[Ms | None, int | None]] = {
-        place: (row.disconnected_at_ms, None) for place, row in stored.items()
-    }
-    for place, row in merged.items():
-        known = stored.get(place)
-        end = row.disconnected_at_ms
-        ends[place] = (known.disconnected_at_ms if end is None and known is not None else end, row.line)
-    problems: Problems = []
-    ordered = sorted(ends.items())
-    for (place, (end, line_before)), ((provider_id, began_ms), (_, line)) in pairwise(ordered):
-        if place[0] != provider_id or (end is not None and end <= began_ms):
-            continue
-        if line is not None and line_before is not None:
-            problems.append((line, f"it overlaps the session of line {line_before}"))
-        elif line is not None or line_before is not None:
-            named = line if line is not None else line_before
-            assert named is not None
-            problems.append((named, "it overlaps an imported session of this provider"))
-    return problems

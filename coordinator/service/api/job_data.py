@@ -22,7 +22,7 @@ from coordinator.service.api.route import Call, NoBody
 from coordinator.service.api.scope import task_of, the_job, who
 from coordinator.timetext import optional_text, to_text
 
-CHECKPOINTS_MAX = 100
+CHECKPOINTS_SHOWN = 100
 """Of one task in an answer: the newest."""
 LOOKED_AT = 1_000
 
@@ -113,7 +113,7 @@ async def _results(deps: ApiDeps, job_id: JobId, rows: list[TaskRow]) -> dict[Ta
 async def _task_data(deps: ApiDeps, spec: JobSpec, row: TaskRow, result: OutputRow | None) -> d.TaskData | None:
     states: list[CheckpointRow] = []
     if row.checkpoint:
-        states = await deps.store.checkpoints(row.job_id, CHECKPOINTS_MAX, row.step, row.task)
+        states = await deps.store.checkpoints(row.job_id, CHECKPOINTS_SHOWN, row.step, row.task)
     if result is None and not states:
         return None
     kept = set(row.checkpoints)
