@@ -2,22 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from coordinator.core.amounts import Ask
 from coordinator.core.commands import Launch
-from coordinator.core.work.jobspec import task_values
+from coordinator.core.ids import TenantName
+from coordinator.core.work.jobspec import StepSpec, task_values
 from coordinator.core.work.launch_plan import CheckpointPlan, LaunchPlan, Limits
 from coordinator.runtimes.placeholders import fill
+
+ARRAY_INDEX = "COORD_ARRAY_INDEX"
+ALIKE_MAX = 256
+"""Steps whose plan is kept: those that run at a time, mostly."""
+
+
+class _Alike(NamedTuple):
+    """What the plans of a step's tasks have in common: all but an array's number."""
+
+    step: StepSpec
+    tenant: TenantName
+    ask: Ask
+    plan: LaunchPlan
+    numbered: bool
+    """Each task is told its number in the array."""
+
+
+_alike: dict[int, _Alike] = {}
+"""By the identity of the step, which an entry keeps alive; the oldest goes."""
 
 
 def plain(order: Launch) -> LaunchPlan:
     """The plan of one rank. Placeholders: `index`, `item`, the matrix's axes, `rank`, `nodes`.
 
-    An array's task is told its number as COORD_ARRAY_INDEX, unless the step sets that itself.
+    An array's task is told its number as COORD_ARRAY_INDEX, unless the step sets that itself. Of tasks that differ in
+    nothing else the plan is made once: it costs as much as all else that an order to launch needs on its way out.
     """
-    step, (_, _, task, _) = order.step, order.attempt_id
-    values = {**task_values(step, task), "rank": str(order.rank), "nodes": str(len(order.nodes))}
+    step = order.step
+    known = _alike.get(id(step))
+    if known is None or known.step is not step or known.tenant != order.tenant or known.ask != order.share.ask:
+        if not _are_alike(order):
+            return plan_of(order, task_values(step, order.attempt_id[2]))
+        while len(_alike) >= ALIKE_MAX:
+            del _alike[next(iter(_alike))]
+        numbered = bool(step.array or step.items) and all(name != ARRAY_INDEX for name, _ in step.env)
+        plan = plan_of(order, {"index": ""})
+        plan = replace(plan, env=plan.env[:-1]) if numbered else plan
+        known = _alike[id(step)] = _Alike(step, order.tenant, order.share.ask, plan, numbered)
+    if not known.numbered:
+        return known.plan
+    index = task_values(step, order.attempt_id[2])["index"]
+    return replace(known.plan, env=(*known.plan.env, (ARRAY_INDEX, index)))
+
+
+def _are_alike(order: Launch) -> bool:
+    """Whether the plans of all tasks of this step differ in nothing but an array's number."""
+    step = order.step
+    if len(order.nodes) > 1 or step.nodes > 1 or order.share.ask.gpus or step.checkpoint is not None:
+        return False
+    texts = (*step.command, *(value for _, value in step.env), step.directory, step.stdin, *step.outputs)
+    return not any("{" in text for text in texts)
+
+
+def plan_of(order: Launch, of_task: Mapping[str, str]) -> LaunchPlan:
+    """`of_task`: what the placeholders stand for, but for the rank's own."""
+    step = order.step
+    values = {**of_task, "rank": str(order.rank), "nodes": str(len(order.nodes))}
     env = {name: fill(value, values) for name, value in step.env} | {"COORD_NODES": values["nodes"]}
     if step.array or step.items:
-        env.setdefault("COORD_ARRAY_INDEX", values["index"])
+        env.setdefault(ARRAY_INDEX, values["index"])
     return LaunchPlan(
         argv=tuple([fill(argument, values) for argument in step.command]),
         env=tuple(env.items()),

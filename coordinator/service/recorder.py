@@ -33,8 +33,8 @@ ENTRIES_MAX = 10_000
 LOOK_AGAIN = 20_000
 """Events until a state that was too large is looked at again."""
 SAMPLED_FROM, SAMPLED = 256, 15
-"""Of a decision with more writes than that every fifteenth counts: a lease has four, and each of these has its turn. To
-encode all of a Place would cost a tenth of deciding it."""
+"""Of a decision with more writes, or sends, than that every fifteenth of these counts. To encode all of a Place would
+cost a tenth of deciding it."""
 _LENGTH = struct.Struct(">I")
 
 
@@ -84,7 +84,9 @@ def decision_crc(decision: commands.Decision) -> int:
     writes, sends = decision.writes, decision.sends
     counts = len(writes), len(sends), len(decision.notes)
     if len(writes) > SAMPLED_FROM:
-        writes, sends = writes[::SAMPLED], sends[::SAMPLED]
+        writes = writes[::SAMPLED]
+    if len(sends) > SAMPLED_FROM:
+        sends = sends[::SAMPLED]
     told = [_told(send) for send in sends]
     return zlib.crc32(_encoder.encode(([_written(write) for write in writes], decision.replies, told, counts)))
 

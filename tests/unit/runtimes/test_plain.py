@@ -12,10 +12,11 @@ from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.commands import Launch
 from coordinator.core.ids import JobId, ProviderId, TenantName
 from coordinator.core.rows import LeaseToken
-from coordinator.core.work.jobspec import Isolation, LogFull, StepSpec
+from coordinator.core.work.jobspec import CheckpointRule, Isolation, LogFull, StepSpec, task_values
 from coordinator.core.work.launch_plan import LaunchPlan, Limits
 from coordinator.runtimes import RUNTIMES
 from coordinator.runtimes.placeholders import fill, names
+from coordinator.runtimes.plain import ALIKE_MAX, _alike, plain, plan_of
 
 
 def a_plan(task: int = 0, rank: int = 0, nodes: int = 1, share: Share | None = None, **step: Any) -> LaunchPlan:
@@ -119,3 +120,55 @@ def test_a_text_without_placeholders_and_escapes_is_what_it_was(text: str, value
     if not names(text) and "{{" not in text:
         assert fill(text, {"a": value, "b": value}) == text
     assert fill("<{a}>", {"a": value}) == f"<{value}>"
+
+
+TEXTS = st.sampled_from(("true", "{index}", "{{index}}", "{kind}", "{nodes}", "{ x", "plain"))
+
+
+@given(
+    command=st.lists(TEXTS, min_size=1, max_size=2),
+    env=st.lists(st.tuples(st.sampled_from(("A", "COORD_ARRAY_INDEX", "COORD_NODES")), TEXTS), max_size=3),
+    directory=TEXTS,
+    of=st.sampled_from(
+        (
+            {},
+            {"array": ((3, 9, 2),)},
+            {"items": ("x", "y", "z", "u")},
+            {"array": ((1, 2, 1),), "matrix": (("kind", ("a", "b")),)},
+            {"matrix": (("kind", ("a", "b", "c", "d")),)},
+            {"checkpoint": CheckpointRule(path="state")},
+            {"nodes": 2},
+        )
+    ),
+    tenants=st.lists(st.sampled_from(("physics", "chemistry")), min_size=2, max_size=4),
+    cpus=st.lists(st.integers(1, 2), min_size=4, max_size=4),
+)
+def test_what_tasks_have_in_common_is_made_once_and_changes_no_plan(
+    command: list[str],
+    env: list[tuple[str, str]],
+    directory: str,
+    of: dict[str, Any],
+    tenants: list[str],
+    cpus: list[int],
+) -> None:
+    """Whoever runs the step, with whatever share, in whatever order its tasks come."""
+    step = StepSpec(name="main", command=tuple(command), env=tuple(env), directory=directory, tasks=4, **of)
+    for turn, tenant in enumerate(tenants):
+        for task in (3, 0, turn):
+            order = Launch(
+                attempt_id=(JobId(1), 0, task, 1),
+                rank=0,
+                token=LeaseToken(1, 1),
+                tenant=TenantName(tenant),
+                job_name="j",
+                step=step,
+                share=Share(ask=Ask(cpus=cpus[turn] * UNIT)),
+                nodes=tuple(ProviderId(f"p{n}") for n in range(step.nodes)),
+            )
+            assert plan_of(order, task_values(step, task)) == plain(order)
+
+
+def test_plans_that_are_kept_are_bounded() -> None:
+    for number in range(3 * ALIKE_MAX):
+        a_plan(command=("true", str(number)))
+    assert len(_alike) <= ALIKE_MAX
