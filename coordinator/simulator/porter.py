@@ -195,9 +195,13 @@ class Porter:
         if self._is_kept(task_id, number):
             self._goods.read(row.tenant, snapshot.digests, f"checkpoint {number} of {dotted(task_id)}")
         damaged = self._dice.random() < 0.15
+        told: list[CheckpointRow] = []
+        """As it was when the coordinator was asked: another rank may say meanwhile that it is damaged."""
 
         def make(now: Ms, request_id: RequestId) -> AnyEvent:
             if not damaged:
+                before = self._disk.rows.get(("checkpoint", (*task_id, number)))
+                told.extend([before] if isinstance(before, CheckpointRow) else [])
                 return events.AttemptRestored(at_ms=now, request_id=request_id, claim=claim, number=number)
             known = self._disk.rows.get(("checkpoint", (*task_id, number)))
             return events.CheckpointDamaged(
@@ -219,7 +223,7 @@ class Porter:
 
         def said(result: object) -> None:
             if not isinstance(result, CoordError) and not damaged:
-                self._goods.restored(task_id, number, row.manifest)
+                self._goods.restored(task_id, number, row.manifest, any(one.damaged for one in told[-1:]))
             answered(result)
 
         self._ask(boss, held, make, said)

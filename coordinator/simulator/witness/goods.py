@@ -223,15 +223,13 @@ class Goods:
 
     # ---- what agents tell
 
-    def restored(self, task_id: TaskId, number: int, manifest: Digest) -> None:
-        """An attempt of this task goes on from there, and was told that it may."""
+    def restored(self, task_id: TaskId, number: int, manifest: Digest, damaged: bool) -> None:
+        """An attempt of this task goes on from there, and was told that it may. `damaged`: that had been said before it
+        asked."""
         self.counts["restored"] += 1
         made = self.truth.snapshots[manifest]
         self._expect(made.attempt_id[:3] == task_id, f"{dotted(task_id)} restored what {dotted(made.attempt_id)} saved")
-        row = self._checkpoints.get((*task_id, number))
-        self._expect(
-            row is None or not row.damaged, f"{dotted(task_id)} restored checkpoint {number}, which is damaged"
-        )
+        self._expect(not damaged, f"{dotted(task_id)} restored checkpoint {number}, which is damaged")
 
     def read(self, tenant: TenantName, digests: Iterable[Digest], what: str) -> None:
         """An agent fetches what is held for it."""
