@@ -37,6 +37,8 @@ KEPT_FROZEN_S = 24 * 3600.0
 """A frozen attempt is killed after this."""
 ATTEMPTS_MAX = 1_024
 """That an agent may hold."""
+DISK_BYTES_MAX = 1 << 62
+"""That an agent may say its disk has."""
 FRAME_MESSAGES_MAX = 64
 """Messages in one array frame."""
 LABELS_MAX = 64

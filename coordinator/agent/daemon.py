@@ -38,7 +38,7 @@ from coordinator.agent.fetching import Fetcher
 from coordinator.agent.keeper_line import KeeperLine
 from coordinator.agent.log import logger
 from coordinator.agent.memory import collect_seldom
-from coordinator.agent.offer import offered
+from coordinator.agent.offer import disk_bytes, offered
 from coordinator.agent.places import work_of
 from coordinator.agent.plans import Plans
 from coordinator.agent.racing import first_of
@@ -244,6 +244,7 @@ class Daemon:
     async def _hello(self, identity: Identity) -> wire.Hello:
         config = self._config
         self.attempts.offered = offered(config, await self._vitals.gpu_names() if config.gpus is None else ())
+        room = await asyncio.to_thread(disk_bytes, work_of(config), self.cache.root)
         return wire.Hello(
             versions=wire.VERSIONS,
             provider_id=identity.provider_id,
@@ -252,7 +253,7 @@ class Daemon:
             process_id=self.standing.process_id,
             agent_version=f"coord {metadata.version('coord')}",
             resources=self.attempts.offered,
-            promises=msgspec.structs.replace(self._promises, prefetch=PREFETCH, data=True),
+            promises=msgspec.structs.replace(self._promises, prefetch=PREFETCH, data=True, disk_bytes=room),
             labels=config.labels,
         )
 

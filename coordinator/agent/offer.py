@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from coordinator.agent import machine
 from coordinator.agent.config import AgentConfig
 from coordinator.core.amounts import UNIT, Share
@@ -16,6 +19,15 @@ def offered(config: AgentConfig, gpus: tuple[str, ...]) -> Resources:
         gpus=config.gpus if config.gpus is not None else gpus,
         named=config.named,
     )
+
+
+def disk_bytes(*directories: Path) -> int:
+    """The size of the smallest of the file systems that these are on; 0: it cannot be told. Blocks for a moment."""
+    try:
+        found = [os.statvfs(next(one for one in (path, *path.parents) if one.exists())) for path in directories]
+    except OSError:
+        return 0
+    return min(one.f_blocks * one.f_frsize for one in found)
 
 
 def exceeds(share: Share, offer: Resources) -> str:

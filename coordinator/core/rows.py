@@ -94,6 +94,8 @@ class Promises(Struct, frozen=True, gc=False, kw_only=True):
     """It stages inputs, publishes outputs and keeps checkpoints; an agent that is one version older does not."""
     cpu_limit: bool = False
     """No attempt gets more CPU time than it asked for; else it takes what is there."""
+    disk_bytes: int = 0
+    """Of the disks that inputs are brought to, the smaller one's whole size; 0: an agent that is one version older."""
 
 
 class ProviderRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="provider"):

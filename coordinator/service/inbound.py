@@ -94,6 +94,8 @@ def problem_of(hello: wire.Hello) -> str:
         return "amounts of resources.named must lie in 0 to 1e9"
     if not 0 <= hello.promises.prefetch <= wire.ATTEMPTS_MAX:
         return f"promises.prefetch must lie in 0 to {wire.ATTEMPTS_MAX}"
+    if not 0 <= hello.promises.disk_bytes <= wire.DISK_BYTES_MAX:
+        return f"promises.disk_bytes must lie in 0 to {wire.DISK_BYTES_MAX}"
     named = (hello.machine_id, hello.boot_id, hello.process_id, hello.agent_version)
     for text in (*named, *hello.labels, *hello.labels.values(), *resources.gpus, *resources.named):
         if len(text) > TEXT_CHARS_MAX or not text.isprintable():

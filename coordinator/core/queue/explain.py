@@ -261,6 +261,7 @@ class Judged:
             "planned": "kept for the planned start of work that stands ahead: a time limit that ends before it helps",
             "lined_up": "short tasks are lined up there",
             "data": "an agent that brings inputs, publishes outputs, keeps checkpoints and watches over progress",
+            "disk": f"its inputs are {_size(want.fetches or 0)}, more than the whole disk there",
             "pool": f"asked for pool {' or '.join(want.pools)}",
             "labels": f"asked for labels {', '.join(f'{k}={v}' for k, v in want.labels)}",
             "isolation": f"asked for isolation {want.isolation.value}",
@@ -290,6 +291,8 @@ class Judged:
                 return "start one that runs them"
             case "data":
                 return "start a newer agent there"
+            case "disk":
+                return "bring fewer, or a provider with a larger disk: coord agent --work DIR"
             case "pool":
                 return "name another pool, or enrol a provider there: coord pool list"
             case "labels":

@@ -26,6 +26,8 @@ def as_enrolled(provider: Provider, shape: Shape) -> Iterator[str]:
         yield "work"
     if shape.data and not row.promises.data and row.last_seen_ms is not None:
         yield "data"
+    if shape.fetches and 0 < row.promises.disk_bytes < shape.fetches:
+        yield "disk"
     if shape.pools and row.pool not in shape.pools:
         yield "pool"
     if shape.labels and any(row.labels.get(name) != value for name, value in shape.labels):

@@ -10,12 +10,12 @@ from coordinator.core import commands, events
 from coordinator.core.data import events as data
 from coordinator.core.errors import Code
 from coordinator.core.ids import ConnId, ProviderId, TenantName
-from coordinator.core.rows import EndCause, Promises, SpecRow
+from coordinator.core.rows import AttemptRow, EndCause, Promises, SpecRow
 from coordinator.core.tenants.months import begins_ms, month_of, next_month
 from coordinator.core.work.jobspec import Input, JobSpec, OnLost, RetryRule
 from coordinator.runtimes import RUNTIMES
 from tests.builders import START_MS, refusal, sent
-from tests.depot import Depot, an_input, digest_of, outcome
+from tests.depot import DATA, Depot, an_input, digest_of, outcome
 from tests.site import TENANT, a_job, a_step
 
 
@@ -238,3 +238,23 @@ def test_whoever_is_refused_its_bytes_waits_and_nobody_is_charged() -> None:
             assert "higher limit of egress" in depot.task().reason
             depot.run_to(602)
             assert depot.states() == ["lost", "running"]
+
+
+def test_inputs_larger_than_a_whole_disk_go_elsewhere_or_never_start() -> None:
+    """A provider whose disk can never hold them is not tried again and again; why says so. One that does not say how
+    large its disk is takes them."""
+    for sizes, expected in (((99, 100), {"b"}), ((99, 0), {"b"}), ((99, 50), set())):
+        depot = Depot("a", "b")
+        for agent, size in zip(depot.agents.values(), sizes, strict=True):
+            agent.promises = replace(DATA, disk_bytes=size)
+            depot.back(agent.name)
+        depot.store("x", 60)
+        depot.store("y", 40)
+        depot.submit_with(a_reader("x", "y"))
+        depot.run_to(20)
+        placed = {row.ranks[0].provider_id for row in depot.all(AttemptRow)}
+        assert placed == expected, sizes
+        if not expected:
+            (step,) = depot.explain(1).steps
+            assert step.verdict == "never" and "more than the whole disk" in step.hint
+            assert [(found.constraint, found.providers, found.ever) for found in step.obstacles] == [("disk", 2, False)]
