@@ -171,8 +171,8 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     checkpoint_min_ms: Ms = 10_000
     """`every = "auto"` asks for none more often; nor for one within ten times what one costs."""
     checkpoint_max_ms: Ms = 4 * 3_600_000
-    """`every = "auto"` asks for none less often."""
-    checkpoint_first_cost_ms: Ms = 5_000
+    """`every = "auto"` asks for none less often, but of a run that should have ended by then."""
+    checkpoint_first_cost_ms: Ms = 15_000
     """What one is taken to cost before any was measured."""
     progress_save_ms: Ms = 30_000
     """How often progress alone is a reason to write an attempt's row."""

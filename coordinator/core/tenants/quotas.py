@@ -43,9 +43,9 @@ def room_for(
         found.append("running")
     if quota.budget is not None and is_broke(account, state.now_ms):
         found.append("budget")
-    if quota.egress is not None and fetches is not None:
-        if account.row.egress + fetches >= guardrail("egress", quota.egress, policy):
-            found.append("egress")
+    egress = account.row.egress + fetches if fetches is not None else None
+    if quota.egress is not None and egress is not None and egress >= guardrail("egress", quota.egress, policy):
+        found.append("egress")
     return tuple(found)
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from coordinator.core import commands, events
 from coordinator.core.data.answers import CheckpointTaken
 from coordinator.core.data.rows import CheckpointRow
+from coordinator.core.data.saving import segment_ms
 from coordinator.core.errors import Code
 from coordinator.core.ids import Ms, ProviderId, attempt_of
+from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause
 from coordinator.core.work.jobspec import CheckpointRule, JobSpec, OnLost
 from tests.builders import START_MS, refusal, sent
 from tests.depot import Depot, digest_of, outcome
 from tests.site import a_job
+
+HOUR_MS = 3_600_000
 
 
 def a_saver(every_ms: Ms | None = 60_000, *, keep: int = 2, auto: bool = False, **more: Any) -> JobSpec:
@@ -219,13 +224,56 @@ def test_auto_is_youngs_interval_within_bounds() -> None:
     depot = Depot("a")
     depot.submit(a_saver(None, auto=True))
     launch = next(m for d in depot.decisions for _, m in sent(d, commands.Launch))
-    # without any history as likely as not to stay for an hour: MTBF = 3600 s / ln 2 = 5194 s; a first cost of 5 s
-    assert launch.checkpoint_every_ms is not None and abs(launch.checkpoint_every_ms - 227_898) < 10
+    # without any history as likely as not to stay for an hour: MTBF = 3600 s / ln 2 = 5194 s; a first cost of 15 s
+    assert launch.checkpoint_every_ms is not None and abs(launch.checkpoint_every_ms - 394_730) < 10
     for cost_ms, expected_ms in ((1, 10_000), (20, 14_415), (20_000, 455_840), (900_000, 9_000_000)):
         depot = Depot("a")
         depot.submit(a_saver(None, auto=True))
         taken = depot.save("1.0.0.1", "v1", cost_ms=cost_ms)
         assert taken.next_ms is not None and abs(taken.next_ms - expected_ms) < 100, cost_ms
+
+
+def test_auto_divides_what_is_left_of_a_run_that_is_known() -> None:
+    """Not by the interval alone: a checkpoint shortly before the end saves nothing, and a run that is short beside the
+    losses takes none. By the job's word or its program's; past that the interval counts again."""
+    hazard, minute_ms = math.log(2) / HOUR_MS, 60_000
+    for rest_ms in (minute_ms, 10 * minute_ms, HOUR_MS, 3 * HOUR_MS, 24 * HOUR_MS):
+        for cost_ms in (100, 5_000, 30_000, 300_000):
+            each = segment_ms(rest_ms, cost_ms, hazard, Policy())
+            taken = 1 if each > rest_ms else round(rest_ms / each)
+            least = {
+                n: mean_ms(rest_ms, n, cost_ms, hazard) for n in range(1, 3 + rest_ms // max(10_000, 10 * cost_ms))
+            }
+            allowed = {n: ms for n, ms in least.items() if n == 1 or rest_ms / n >= max(10_000, 10 * cost_ms)}
+            allowed = {n: ms for n, ms in allowed.items() if rest_ms / n <= 4 * HOUR_MS}
+            assert least[taken] <= min(allowed.values()) * 1.0001, (rest_ms, cost_ms, taken)
+    assert segment_ms(HOUR_MS, 30_000, 0.0, Policy()) > HOUR_MS
+    assert segment_ms(24 * HOUR_MS, 30_000, 0.0, Policy()) == 4 * HOUR_MS, "no less often than that"
+    assert segment_ms(HOUR_MS, 30_000, hazard / 100, Policy()) > HOUR_MS, "few leave"
+
+
+def test_auto_knows_what_is_left_by_the_job_or_its_program() -> None:
+    """An hour is expected, and likely to be lost: it is divided evenly; what was said later counts; past the end the
+    interval does."""
+    depot = Depot("a")
+    depot.submit(a_saver(None, auto=True, expected_ms=HOUR_MS))
+    launch = next(m for d in depot.decisions for _, m in sent(d, commands.Launch))
+    hazard = math.log(2) / HOUR_MS
+    assert launch.checkpoint_every_ms == segment_ms(HOUR_MS, 15_000, hazard, depot.policy)
+    depot.run_to(1_800)
+    taken = depot.save("1.0.0.1", "v1", cost_ms=20_000)
+    assert (
+        taken.next_ms is not None and abs(taken.next_ms - segment_ms(HOUR_MS // 2, 20_000, hazard, depot.policy)) < 500
+    )
+    depot.run_to(3_700)
+    taken = depot.save("1.0.0.1", "v2", cost_ms=20_000)
+    assert taken.next_ms is not None and abs(taken.next_ms - 455_840) < 100
+
+
+def mean_ms(rest_ms: Ms, segments: int, cost_ms: Ms, hazard: float) -> float:
+    """How long such a run takes on average, each segment begun anew after a loss."""
+    each = rest_ms / segments
+    return ((segments - 1) * math.expm1(hazard * (each + cost_ms)) + math.expm1(hazard * each)) / hazard
 
 
 def test_a_replacement_that_is_reserved_warms_its_cache() -> None:

@@ -84,7 +84,7 @@ def test_who_saves_its_state_minds_a_bad_provider_less() -> None:
     for rule, best in ((None, "a"), (CheckpointRule(every_ms=60_000), "b"), (CheckpointRule(auto=True), "b")):
         depot = Depot("a", "b")
         stays(depot, {"a": 0.999, "b": 0.01})
-        depot.store("big", 20 * GB)
+        depot.store("big", 40 * GB)
         caches(depot, "b", "big")
         depot.submit_with(a_reader("big", expected_ms=10 * HOUR_MS, checkpoint=rule))
         assert where(depot, "1.0.0.1") == best, rule
