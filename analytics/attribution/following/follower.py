@@ -42,6 +42,8 @@ REST_MS: Ms = 30_000
 """A log whose end was not there in time is awaited so long still, to mend the verdict."""
 OPEN_MAX = 64
 """Attempts whose end is read at a time."""
+LESSON_BYTES_MAX = 16 * 1024 * 1024
+"""Of a good run, still to be read when it has ended: one with more teaches nothing."""
 GIVEN_UP_MAX = 1_024
 WHY_MAX = 300
 CHECKS_MAX = 16
@@ -172,10 +174,13 @@ class Follower:
             if attempt is None:
                 ranks = ranks_of(wanted.exits, max(len(wanted.exits), len(wanted.providers)))
                 attempt = self._begun(wanted.attempt_id, ranks, program_of(wanted))
-                remark = self._fell_back(attempt)
+                remark = self._fell_back(attempt) if wanted.state is not AttemptState.COMPLETED else ""
             else:
                 self._leave(wanted.attempt_id)
                 self.tally.saved_s += attempt.spent_s
+            if wanted.state is AttemptState.COMPLETED and attempt.missing(wanted.exits) > LESSON_BYTES_MAX:
+                attempt.forget(self._shelf)
+                continue  # nobody waits, and others teach the same
             self.tally.left(attempt.missing(wanted.exits))
             until_ms = (wanted.until_ms or self._now_ms() + MARGIN_MS + PATIENCE_MS) - MARGIN_MS
             self._questions[wanted.attempt_id] = _Question(wanted, attempt, until_ms, remark, None)
@@ -222,7 +227,7 @@ class Follower:
             return True
         attempt.save(self._shelf)
         over = self._now_ms() >= question.until_ms
-        if question.given is None:
+        if question.given is None and wanted.state is not AttemptState.COMPLETED:
             if over and not read and attempt.read_beyond_index(wanted.exits):
                 self._answer(question)
             elif over:
@@ -250,14 +255,17 @@ class Follower:
     def _answer(self, question: _Question) -> None:
         """All of its log was read."""
         wanted, attempt, given = question.wanted, question.attempt, question.given
+        if wanted.state is AttemptState.COMPLETED:
+            self._usual.learn(program_of(wanted), attempt.fingerprints())
+            self._shelf.put(USUAL_KEY, self._usual.save())
+            self.tally.completed += 1
+            self._close(question)
+            return
         verdict = attempt.judge(wanted)
         if given is None:
             self._tell(wanted, verdict, question.remark)
         elif canonical(given) != canonical(verdict):
             self._tell(wanted, verdict, "made again when all of its log was read", correction=True)
-        if wanted.state is AttemptState.COMPLETED:
-            self._usual.learn(program_of(wanted), attempt.fingerprints())
-            self._shelf.put(USUAL_KEY, self._usual.save())
         self._verdicts += 1
         if self._verdicts % self._settings.check_one_in == 0 and len(self._checks) < CHECKS_MAX:
             self._checks.append(_Check(wanted, attempt.fresh(), attempt.read_bytes, canonical(verdict)))
@@ -270,7 +278,7 @@ class Follower:
     def _drop(self, question: _Question, why: str, counted: str) -> None:
         setattr(self.tally, counted, getattr(self.tally, counted) + 1)
         self._close(question)
-        if question.given is None:
+        if question.given is None and question.wanted.state is not AttemptState.COMPLETED:
             self._say(Judged(attempt_id=question.wanted.attempt_id, verdict=None, why_none=why))
 
     def _tell(self, wanted: VerdictWanted, verdict: Verdict, remark: str, *, correction: bool = False) -> None:

@@ -19,4 +19,4 @@ class AttributionSettings(Struct, frozen=True, kw_only=True):
     progressive: str = "all_explicit"
     """Of launchers' files: a POST starts what its intent says, or nothing with `off`."""
     launchers_root: str = ""
-    """The directory whose logs launchers may name at /logs, with an admin's token; empty: those routes are not there."""
+    """The directory whose logs launchers may name at /logs, with an admin's token. Empty: no such routes."""

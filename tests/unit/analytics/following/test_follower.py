@@ -11,7 +11,14 @@ import pytest
 
 from analytics.attribution.engine import Analysis, Rules, canonical
 from analytics.attribution.following.attempt import SAVE_LEAST_BYTES
-from analytics.attribution.following.follower import MARGIN_MS, PATIENCE_MS, REST_MS, WAITING_MAX, Follower
+from analytics.attribution.following.follower import (
+    LESSON_BYTES_MAX,
+    MARGIN_MS,
+    PATIENCE_MS,
+    REST_MS,
+    WAITING_MAX,
+    Follower,
+)
 from analytics.attribution.following.places import Places
 from analytics.attribution.following.settings import AttributionSettings
 from analytics.attribution.following.shelf import Shelf
@@ -342,9 +349,25 @@ def test_what_good_runs_say_is_known_over_a_restart(bench: Bench, monkeypatch: p
     monkeypatch.setattr(Analysis, "__init__", note)
     bench.logs.write((0, OUT))
     bench.ask(wanted(ended(len(OUT), 0, code=0)))
+    assert bench.said == [], "nobody asked why"
+    assert bench.follower.figures().completed == 1
     bench.begin()
     seen.clear()
     other: AttemptId = (ATTEMPT[0], 0, 0, 2)
     bench.logs.write((0, OUT), attempt=other)
     bench.follow(other)
     assert seen[0] == {"f1", "f2"}
+
+
+def test_a_good_run_with_much_to_say_is_not_read_for_what_it_teaches(bench: Bench) -> None:
+    """Unless it was followed: then little is left of it."""
+    bench.ask(wanted(ended(LESSON_BYTES_MAX + 1, 0, code=0)))
+    assert (bench.follower.figures().waiting, bench.said) == (0, [])
+
+
+def test_a_good_run_whose_log_does_not_come_is_forgotten(bench: Bench) -> None:
+    bench.ask(wanted(ended(5, 0, code=0)))
+    assert bench.follower.figures().waiting == 1
+    bench.now_ms += PATIENCE_MS
+    bench.turns()
+    assert (bench.follower.figures().waiting, bench.said) == (0, [])
