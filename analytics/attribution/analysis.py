@@ -15,10 +15,11 @@ import msgspec
 from msgspec import Struct
 
 from analytics.attribution.case import KEPT_BYTES, Line
-from analytics.attribution.episodes import GATE, Episodes, Heard, Saying, begins
+from analytics.attribution.episodes import GATE, Episodes, Heard, Saying
 from analytics.attribution.incidents import RANKS_KEPT, Incidents, with_rank
 from analytics.attribution.lines import Partial
-from analytics.attribution.prefixes import Stripped, strip
+from analytics.attribution.patterns import spans_of
+from analytics.attribution.prefixes import Stripped, rewrites, strip
 from analytics.attribution.progress import Progress
 from analytics.attribution.rules import GUARD, Row, Rules
 from analytics.attribution.times import Clock
@@ -27,15 +28,15 @@ from coordinator.core.verdict.rows import Role, Seen, Verdict
 
 FORMAT = 2
 STREAMS_MAX = 2
+HITS_TRIED = 32
 HITS_MANY = 4
 """Where one line of so many passes the gate, the finer gate is not worth its time. What is found stays the same."""
 FINGERPRINTS_MAX = 256
 USUAL_MAX = 1_024
 _NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9a-f]{8,64}|\d+")
-_WORLD = re.compile(rb"(?i)\b(?:world[_ ]?size|nranks|num_processes)[\"']?[ =:]{1,4}(\d{1,6})\b")
-_WORLD_GATE = (r"(?i:world[_ ]?size)", "nranks ")
-WORLD_LINES_MAX = 1_000
-"""Lines that are looked at for how many ranks there are."""
+_WORLD = re.compile(rb"(?i)\b(?:world[_ ]?size|nranks)[\"']?[ =:]{1,4}(\d{1,6})\b")
+_BEGINS = spans_of("|".join(GATE))
+_WORLD_GATE = r"(?i:world[_ ]?size|nranks)"
 
 
 class State(Struct, array_like=True):
@@ -76,7 +77,7 @@ class Analysis:
         self.name = name
         self.usual = frozenset(sorted(usual)[:USUAL_MAX])
         """Fingerprints of lines that runs of this job have which went well."""
-        self._fine, self._coarse = rules.gates((*GATE, *_WORLD_GATE))
+        self._fine, self._coarse = rules.gates((*GATE, _WORLD_GATE))
         self._gate = self._fine
         self._peeked: tuple[int, Verdict] | None = None
         self._state = State([Partial()], [0], Incidents(), Episodes(), Progress())
@@ -148,10 +149,10 @@ class Analysis:
             start = at
             watched = state.episodes.watching(order + passed)
             if not watched:
-                found = self._gate.search(block, at)
-                if found is None:
+                span = self._gate.find(block, at)
+                if span is None:
                     break
-                start = block.rfind(b"\n", at, found.start() + 1) + 1 or at
+                start = block.rfind(b"\n", at, span[0] + 1) + 1 or at
             passed += block.count(b"\n", counted, start)
             counted = start
             end = block.find(b"\n", start)
@@ -159,33 +160,37 @@ class Analysis:
             self._look(block[start:end], here, steps, watched=watched)
             at = end + 1
             looked += 1
+            if looked >= HITS_TRIED:
+                self._gate = self._coarse if looked * HITS_MANY > passed else self._fine
         steps.upto(len(block))
         lines = passed + block.count(b"\n", counted)
-        self._gate = self._coarse if looked * HITS_MANY > lines else self._fine
+        self._gate = self._fine
         state.order, state.numbers[stream] = order + lines, number + lines
 
     def _look(self, raw: bytes, at: _At, steps: _Steps, *, watched: bool) -> None:
+        """One line. What neither a row knows nor belongs to an episode leaves no trace: which gate let it through, or
+        whether one did at all, must not matter."""
         state = self._state
-        raw = self._telling(raw)
-        asked = None
-        if not watched and self._gate is self._coarse and not begins(raw) and b"\x1b" not in raw:
-            asked = self.rules.asked(raw)
-            if not asked and b"nranks" not in raw and b"orld" not in raw:
-                return
-        told = strip(raw)
+        if not watched and rewrites(raw) and self._fine.find(raw) is None:
+            return
+        told = strip(self._telling(raw))
+        heard = Heard(Saying.PLAIN, told.text)
+        if begins := watched or _BEGINS.find(raw) is not None:
+            heard = state.episodes.hear(told, at.stream, at.order)
+        row = None
+        if heard.saying in (Saying.PLAIN, Saying.END):
+            row = self.rules.classify(heard.text, heard.frames)
+        for found in _WORLD.finditer(raw):
+            state.world = max(state.world, int(found[1]))
+        if row is None and not begins:
+            return
         if told.clock is not Clock.NONE:
             state.clock, state.at_ms = told.clock, told.at_ms
         if told.rank is not None and told.rank < RANKS_KEPT:
             state.ranks = with_rank(state.ranks, told.rank)
-        heard = state.episodes.hear(told, at.stream, at.order)
-        if heard.saying in (Saying.FRAME, Saying.IGNORED):
-            return
-        row = self.rules.classify(heard.text, heard.frames, asked if heard.text is told.text else None)
-        if row is None:
-            self._learn_world(heard.text)
-        elif row.role is Role.PROGRESS:
+        if row is not None and row.role is Role.PROGRESS:
             self._progress(row, at.order)
-        elif not row.id.startswith(GUARD):
+        elif row is not None and not row.id.startswith(GUARD):
             self._add(row, told, heard, at, steps.upto(at.start))
 
     def _telling(self, raw: bytes) -> bytes:
@@ -193,11 +198,11 @@ class Analysis:
         raw = raw.removesuffix(b"\r")
         if b"\r" not in raw:
             return raw
-        found = deque(self._coarse.finditer(raw), maxlen=1)
-        if not found:
+        spans = deque(self._coarse.spans(raw, 0, len(raw)), maxlen=1)
+        if not spans:
             return raw.rstrip(b"\r").rpartition(b"\r")[2]
-        begin = raw.rfind(b"\r", 0, found[0].start() + 1) + 1
-        end = raw.find(b"\r", found[0].end())
+        begin = raw.rfind(b"\r", 0, spans[0][0] + 1) + 1
+        end = raw.find(b"\r", spans[0][1])
         return raw[begin : end if end >= 0 else len(raw)]
 
     def _add(self, row: Row, told: Stripped, heard: Heard, at: _At, steps: int) -> None:
@@ -234,10 +239,6 @@ class Analysis:
             state.restored = True
         elif row.id.startswith("finished_"):
             state.finished_at = order
-
-    def _learn_world(self, text: bytes) -> None:
-        for found in _WORLD.finditer(text[:KEPT_BYTES]):
-            self._state.world = max(self._state.world, int(found[1]))
 
 
 class _At(Struct, frozen=True, gc=False):

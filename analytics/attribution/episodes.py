@@ -21,19 +21,10 @@ GATE = (
     r"During handling of the above exception",
     r"the direct cause of the following exception",
     r"ChildFailedError",
-    r"(?m:^)Failures:",
+    r"Failures:",
 )
 """Patterns of lines that begin something: part of the gate."""
 WRITERS_MAX = 64
-_SIGNS = (
-    HEADER,
-    b'File "',
-    b"Exception ignored ",
-    b"During handling of the above",
-    b"the direct cause of the following",
-    b"ChildFailedError",
-    b"Failures:",
-)
 QUIET_LINES_MAX = 300
 """A traceback is forgotten when its writer is silent for so long."""
 STRAYS_MAX = 20
@@ -241,11 +232,6 @@ class Episodes(Struct, array_like=True):
             self.summary_until, self.root_told, self.summary_rank = order + SUMMARY_LINES_MAX, False, None
             return True
         return False
-
-
-def begins(line: bytes) -> bool:
-    """Whether a line, with its prefixes, may begin or continue an episode: one of GATE, or a little more."""
-    return any(sign in line for sign in _SIGNS)
 
 
 def _begins(text: bytes) -> bool:

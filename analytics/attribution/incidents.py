@@ -10,7 +10,9 @@ from coordinator.core.verdict.rows import Role
 
 REFUTED_STEPS = 3
 """So many lines of progress later the program has gone on working."""
-KINDS_MAX = 128
+KINDS_MAX = 144
+EVICTED = 32
+"""So many go at once, when there are too many."""
 EXCEPTIONS_MAX = 8
 """Classes of exceptions of one signature that are told apart; the others are one kind."""
 RANKS_KEPT = 2_048
@@ -73,7 +75,8 @@ class Incidents(Struct, array_like=True):
             refuted = steps - kind.last.steps >= REFUTED_STEPS
             return (role in _WORTH and not kind.usual, not refuted, _WORTH.get(role, 0), -kind.open.order)
 
-        del self.kinds[min(self.kinds, key=worth)]
+        for key in sorted(self.kinds, key=worth)[:EVICTED]:
+            del self.kinds[key]
 
 
 def happening(kind: Kind, row: Row, source: int, steps: int, lines: int, finished_at: int) -> Happening:

@@ -13,6 +13,7 @@ LOOKED_AT_BYTES = 256
 RANK_MAX = 99_999
 _COLOURS = re.compile(rb"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 _LOG_STREAM = re.compile(rb"(?:stdout|stderr) [FP] ")
+_WRAPPER = b'{"log":"'
 _WRAPPED = re.compile(rb'\{"log":"(?P<log>(?:[^"\\]|\\.){0,16000}?)(?:\\r)?(?:\\n)?"(?:,"stream":"\w{1,8}")?')
 _ESCAPES = re.compile(rb"\\(u[0-9a-fA-F]{4}|.)")
 _PLAIN = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"", b"f": b""}
@@ -54,11 +55,16 @@ class Stripped(Struct, frozen=True, gc=False):
     at_ms: int
 
 
+def rewrites(line: bytes) -> bool:
+    """Whether what strip leaves may be no part of the line: colours go, and what was written as JSON is read."""
+    return b"\x1b" in line or line.startswith(_WRAPPER)
+
+
 def strip(line: bytes) -> Stripped:
     """Without prefixes, nested ones too. The innermost rank counts; where none is before, one that the line names."""
     if b"\x1b" in line:
         line = _COLOURS.sub(b"", line)
-    if line.startswith(b'{"log":"') and (wrapped := _WRAPPED.match(line)) is not None:
+    if line.startswith(_WRAPPER) and (wrapped := _WRAPPED.match(line)) is not None:
         line = _ESCAPES.sub(_unescaped, wrapped["log"])
     rank: int | None = None
     host = who = b""

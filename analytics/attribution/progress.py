@@ -55,8 +55,7 @@ class Progress(Struct, array_like=True):
     def read(self, block: bytes, begin: int, end: int) -> None:
         """The whole lines in `block[begin:end]`."""
         runs = []
-        for found in _RUN.finditer(block, begin, end):
-            start, stop = found.start(), found.end()
+        for start, stop in _RUN.spans(block, begin, end):
             self.parts += block.count(b"\n", start, stop)
             if (bars := block.count(b"\r", start, stop)) > 0:
                 self.parts += bars - block.count(b"\r\n", start, stop) - (block[start] == 13)
@@ -97,8 +96,8 @@ def _found(pattern: Pattern, block: bytes, runs: Iterable[tuple[int, int]]) -> i
     for start, stop in runs:
         # The character before a name may be the one that ended the line before.
         text = b"\n" + block[start:stop]
-        if (found := pattern.search(text)) is not None:
-            return _ending(text, found.end())
+        if (span := pattern.find(text)) is not None:
+            return _ending(text, span[1])
     return None
 
 

@@ -29,6 +29,9 @@ GUARD = "guard_"
 ROWS_MAX = 1_000
 TABLE_BYTES_MAX = 1 << 20
 PATTERN_CHARS_MAX = 1_000
+HITS_MAX = 64
+ASKED_MAX = 48
+"""Bounds of the time that one line takes: of the examples none needs a third of it."""
 REMEMBERED_MAX = 4_096
 REMEMBERED_BYTES = 256
 """Lines whose row is remembered: the same ones come again and again, of many ranks."""
@@ -57,11 +60,12 @@ class Rules:
         self.rows = tuple(replace(row, order=order) for order, row in enumerate(rows))
         self.by_id = {row.id: row for row in self.rows}
         self.digest = _digest(self.rows)
-        self._required = [(row, need) for row in self.rows if (need := required(row.pattern)) is not None]
         self._patterns = [compiled(row.pattern) for row in self.rows]
-        self._names = [pattern.groupindex for pattern in self._patterns]
         self._where = [compiled(row.where) if row.where else None for row in self.rows]
-        self._anywhere = [compiled(_anywhere(row.pattern)) for row in self.rows]
+        self._framed = [row.order for row in self.rows if row.where]
+        self._required = [
+            (row, need) for row in self.rows if not row.where and (need := required(row.pattern)) is not None
+        ]
         self._texts = spans_of("|".join(_longest_first(need for _, need in self._required)))
         self._asking = _inverted(self._required)
         self._remembered: dict[bytes, Row | None] = {}
@@ -76,40 +80,39 @@ class Rules:
         rows = [*users, *(row for row in own if row.id not in taken)]
         return cls(rows)
 
-    def asked(self, line: bytes) -> list[int]:
-        """Rows that may know a line, with its prefixes or without, in their order."""
-        numbers: set[int] = set()
-        at = 0
-        while (found := self._texts.search(line, at)) is not None:
-            numbers |= self._asking[line[found.start() : found.end()].lower()]
-            at = found.start() + 1
-        return sorted(number for number in numbers if self._anywhere[number].search(line) is not None)
-
-    def classify(self, text: bytes, frames: bytes = b"", asked: Sequence[int] | None = None) -> Row | None:
+    def classify(self, text: bytes, frames: bytes = b"") -> Row | None:
         """The first row that knows this line (without its prefixes); `frames` of the traceback that it ends."""
-        if frames or asked is not None or len(text) > REMEMBERED_BYTES:
-            return self._classified(text, frames, asked)
+        if frames or len(text) > REMEMBERED_BYTES:
+            return self._classified(text, frames)
         if text not in self._remembered:
             if len(self._remembered) >= REMEMBERED_MAX:
                 self._remembered.clear()
-            self._remembered[text] = self._classified(text, frames, asked)
+            self._remembered[text] = self._classified(text, frames)
         return self._remembered[text]
-
-    def _classified(self, text: bytes, frames: bytes, asked: Sequence[int] | None) -> Row | None:
-        for number in self.asked(text) if asked is None else asked:
-            where = self._where[number]
-            if self._patterns[number].search(text) is not None and (where is None or where.search(frames) is not None):
-                return self.rows[number]
-        return None
 
     def named(self, row: Row, text: bytes) -> dict[str, bytes]:
         """What the named groups of the row's pattern hold: `node`, `rank`."""
-        names = self._names[row.order]
-        found = self._patterns[row.order].search(text) if names else None
-        if found is None:
-            return {}
-        told = {name.decode(): found.group(number) for name, number in names.items()}
-        return {name: value for name, value in told.items() if value is not None}
+        return self._patterns[row.order].named(text)
+
+    def _classified(self, text: bytes, frames: bytes) -> Row | None:
+        numbers = self._asked(text)
+        for number in sorted([*numbers, *self._framed]) if frames else numbers:
+            where = self._where[number]
+            if self._patterns[number].find(text) is not None and (where is None or where.find(frames) is not None):
+                return self.rows[number]
+        return None
+
+    def _asked(self, line: bytes) -> list[int]:
+        """Rows of which the line holds a required text, in their order: at most ASKED_MAX, found by HITS_MAX texts."""
+        numbers: set[int] = set()
+        at = 0
+        for _ in range(HITS_MAX):
+            span = self._texts.find(line, at)
+            if span is None:
+                break
+            numbers |= self._asking[line[span[0] : span[1]].lower()]
+            at = span[0] + 1
+        return sorted(numbers)[:ASKED_MAX]
 
     def gates(self, also: tuple[str, ...]) -> tuple[Pattern, Pattern]:
         """Both find every line that a row may know, and those that hold one of the patterns `also`: the first one finds
@@ -178,7 +181,7 @@ def _row(cells: dict[str, str]) -> Row:
             compiled(pattern)
         except BadPattern as error:
             raise ValueError(f"RE2 does not take {pattern[:80]!a}: {error!s:.200}") from error
-    if required(row.pattern) is None:
+    if not row.where and required(row.pattern) is None:
         raise ValueError(f"nothing of {CHARS_MIN} characters is in every line that {row.pattern[:80]!a} matches")
     return row
 
@@ -203,32 +206,6 @@ def _inverted(required_by: Sequence[tuple[Row, Required]]) -> dict[bytes, frozen
         text: frozenset(number for begun, numbers in asking.items() if text.startswith(begun) for number in numbers)
         for text in asking
     }
-
-
-def _anywhere(pattern: str) -> str:
-    """The pattern without `^`: what it matches in a line without prefixes, it matches in the line with them."""
-    without, i, in_class = [], 0, False
-    while i < len(pattern):
-        sign = pattern[i]
-        if sign == "\\":
-            without.append(pattern[i : i + 2])
-            i += 2
-            continue
-        if sign == "[" and not in_class:
-            in_class = True
-            without.append(pattern[i : i + 2 if pattern[i + 1 : i + 2] in ("^", "]") else i + 1])
-            i += len(without[-1])
-            if without[-1] == "[^" and pattern[i : i + 1] == "]":
-                without.append("]")
-                i += 1
-            continue
-        in_class = in_class and sign != "]"
-        if sign != "^" or in_class:
-            without.append(sign)
-        else:
-            without.append("(?:)")
-        i += 1
-    return "".join(without)
 
 
 def _bad(path: Path, number: int, message: str, hint: str) -> CoordError:
