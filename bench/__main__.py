@@ -32,6 +32,7 @@ BENCHES = (
     "true_tasks",
     "leases",
     "wasted_work",
+    "retries_saved",
     "schedules",
     "shared_gpus",
     "staging",
