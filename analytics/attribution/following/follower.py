@@ -121,7 +121,11 @@ class Follower:
 
     def ask(self, wanted: VerdictWanted) -> None:
         """What did it die of? Answered by one `say`, at times by a second one that corrects it."""
-        if wanted.attempt_id in self._questions:
+        asked = self._questions.get(wanted.attempt_id)
+        if asked is not None:  # it was lost, and came back with its end
+            self._questions[wanted.attempt_id] = asked._replace(
+                wanted=wanted, until_ms=self._until_ms(wanted), given=None
+            )
             return
         if len(self._line) + len(self._questions) >= WAITING_MAX:
             self.tally.fallbacks["capacity"] += 1
@@ -182,8 +186,11 @@ class Follower:
                 attempt.forget(self._shelf)
                 continue  # nobody waits, and others teach the same
             self.tally.left(attempt.missing(wanted.exits))
-            until_ms = (wanted.until_ms or self._now_ms() + MARGIN_MS + PATIENCE_MS) - MARGIN_MS
-            self._questions[wanted.attempt_id] = _Question(wanted, attempt, until_ms, remark, None)
+            self._questions[wanted.attempt_id] = _Question(wanted, attempt, self._until_ms(wanted), remark, None)
+
+    def _until_ms(self, wanted: VerdictWanted) -> Ms:
+        """When it is answered with what is there."""
+        return wanted.until_ms - MARGIN_MS if wanted.until_ms is not None else self._now_ms() + PATIENCE_MS
 
     def _fell_back(self, attempt: FollowedAttempt) -> str:
         """Count why nothing of it had been read before its end; what is to be said of that."""

@@ -193,6 +193,18 @@ def test_a_lost_attempt_is_judged_by_what_came_of_it(bench: Bench) -> None:
     assert bench.verdict().evidence
 
 
+def test_a_lost_attempt_that_comes_back_with_its_end_is_judged_by_it(bench: Bench) -> None:
+    """Also while the verdict of its loss is still made."""
+    bench.logs.write((0, OUT))
+    bench.ask(wanted(ended(len(OUT) + 1, 0), None, state=AttemptState.LOST))
+    assert bench.said == []
+    bench.logs.write((1, ERR))
+    bench.ask(wanted(ended(len(OUT), len(ERR))))
+    assert len(bench.said) == 1
+    assert bench.verdict().cause is Cause.GPU_OOM
+    assert bench.follower.figures().waiting == 0
+
+
 def test_ranks_are_judged_together(bench: Bench) -> None:
     """Each is a source of its own; the one that failed tells."""
     bench.logs.write((0, OUT), rank=0)
