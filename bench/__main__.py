@@ -28,6 +28,7 @@ BENCHES = (
     "blobs",
     "restart",
     "logs",
+    "following",
     "placement",
     "true_tasks",
     "leases",
