@@ -52,6 +52,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "serve": Entry("cli.serve:serve", "Run the coordinator."),
         "agent": Entry("cli.agent:agent", "Run the agent of this machine."),
         "attrsvc": Entry("cli.attrsvc:attrsvc", "Verdicts for launchers, over a socket of this machine."),
+        "mcp": Entry("cli.mcp:mcp", "Tools for agents, over standard input and output."),
         "demo": Entry("cli.demo.tour:demo", "Show the whole of it in under a minute."),
     },
     LOOK: {

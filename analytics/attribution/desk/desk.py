@@ -350,6 +350,30 @@ class Desk:
                 job.recorder = (where, recorder.analyse(self._root, where) if where is not None else None)
             return job.recorder
 
+    def whole(self, path: str) -> Answer:
+        """A full pass, whatever is followed or known of the path; nothing of it is remembered."""
+        real = self._root.place(path)
+        status = self._root.status(real)
+        if status is None:
+            raise Refused(ErrorCode.NOT_FOUND, "there is no such file")
+        if not status.st_size:
+            raise Refused(ErrorCode.EMPTY_FILE, "the file is empty")
+        aside = Job(real, "")
+        return self._answer(aside, self._from_the_whole(aside, (), ""), None, wait=True)
+
+    def progress(self, path: str) -> dict[str, Any] | None:
+        """How far a followed file is read; None: it is not followed."""
+        with self._lock:
+            job = self._jobs.get(self._root.place(path))
+            return job.followed.entry() if job is not None and job.followed is not None else None
+
+    def recorded(self, where: str) -> dict[str, Any]:
+        """What the flight recorder's dumps say at a directory, a prefix or a file."""
+        found = recorder.analyse(self._root, self._root.place(where))
+        if found is None:
+            raise Refused(ErrorCode.NOT_FOUND, "there is no dump that can be read")
+        return found
+
     # ---- making a verdict
 
     def _begin(self, job: Job) -> None:

@@ -50,8 +50,8 @@ class Root:
         return real
 
     def holds(self, real: str) -> bool:
-        """Whether a resolved path lies under the root."""
-        return real.startswith(self._within)
+        """Whether a resolved path lies under the root, or is it."""
+        return real.startswith(self._within) or real == self.path
 
     def open(self, real: str) -> int:
         """A descriptor of the file at a resolved path, not blocking. OSError where there is none that may be read."""
@@ -59,11 +59,13 @@ class Root:
 
     def open_directory(self, real: str) -> int:
         """The same of a directory."""
-        return os.dup(self._fd) if real == self.path else self._at(real, _WALK)
+        return self._at(real, _WALK)
 
     def _at(self, real: str, flags: int) -> int:
         if not self.holds(real):
             raise PermissionError(errno.EACCES, "it lies outside")
+        if real == self.path:
+            return os.open(".", flags, dir_fd=self._fd)
         *parents, name = real.removeprefix(self._within).split("/")
         here = self._fd
         try:
