@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -28,17 +27,19 @@ class Motion:
 async def while_it_moves(work: Coroutine[Any, Any, T], motion: Motion, still_s: float) -> T:
     """The result of `work`, or what it raises. StoodStill when `motion` was told nothing for `still_s`: it is cancelled
     then, as it is when we are, and nothing of it goes on."""
-    task = asyncio.create_task(work)
     motion.moved()
     try:
-        while not task.done():
-            left_s = motion.at_s + still_s - time.monotonic()
-            if left_s <= 0:
-                raise StoodStill(f"nothing of it came for {still_s:g} s")
-            await asyncio.wait({task}, timeout=left_s)
-        return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            with contextlib.suppress(BaseException):
-                await asyncio.shield(task)
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(_stand_watch(motion, still_s))
+            try:
+                return await work
+            finally:
+                watch.cancel()
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+
+
+async def _stand_watch(motion: Motion, still_s: float) -> None:
+    while (left_s := motion.at_s + still_s - time.monotonic()) > 0:  # noqa: ASYNC110  threads tell of it, too
+        await asyncio.sleep(left_s)
+    raise StoodStill(f"nothing of it came for {still_s:g} s")
