@@ -162,7 +162,7 @@ class Follower:
             return 0.0
         if now - self._swept_s >= SWEEP_S:
             self._swept_s = now
-            self._shelf.sweep(STALE_S)
+            self._shelf.sweep(STALE_S, keep=USUAL_KEY)
         if self._questions:
             return WAIT_S
         return LOOK_S if self._running else None

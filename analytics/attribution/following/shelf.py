@@ -62,12 +62,12 @@ class Shelf:
         with suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 
-    def sweep(self, older_s: float) -> None:
-        """Drop what was put there longer ago."""
+    def sweep(self, older_s: float, keep: str) -> None:
+        """Drop what was put there longer ago, but the one under `keep`."""
         before = time.time() - older_s
         with suppress(OSError):
             for path in self._directory.iterdir():
-                if path.stat().st_mtime < before:
+                if path.stat().st_mtime < before and path != self._path(keep):
                     path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
