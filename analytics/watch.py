@@ -11,25 +11,24 @@ LATE = 2.0
 
 
 class Watch:
-    """One worker's life signs: when it was heard, and how long its two threads are at what they do."""
+    """One worker's life signs: when it was heard, and how long its threads are at what they do."""
 
     def __init__(self, step_s: float, silent_s: float, stuck_s: float) -> None:
         """It hangs when nothing is heard of it for `silent_s`, or a thread makes no progress for `stuck_s`."""
         self._step_s, self._silent_s, self._stuck_s = step_s, silent_s, stuck_s
         self._quiet_s = 0.0
-        self._at = (0, 0)
-        self._busy_s = [0.0, 0.0]
+        self._at: tuple[int, ...] = ()
+        self._busy_s: list[float] = []
 
     def heard(self) -> None:
         """It said something."""
         self._quiet_s = 0.0
 
-    def at_work(self, reading: int, slow: int) -> None:
-        """What the threads are at: other numbers than the last are other work; 0 is none."""
-        for i, (before, now) in enumerate(zip(self._at, (reading, slow), strict=True)):
-            if now == 0 or now != before:
-                self._busy_s[i] = 0.0
-        self._at = (reading, slow)
+    def at_work(self, *at: int) -> None:
+        """What each of the threads is at: another number than the last is other work; 0 is none."""
+        known = zip(self._at, self._busy_s, at, strict=True) if self._at else ((0, 0.0, now) for now in at)
+        self._busy_s = [0.0 if now == 0 or now != before else busy for before, busy, now in known]
+        self._at = at
 
     def step(self, took_s: float) -> str:
         """Time went by. Why the worker has to be ended; empty while it has not."""
@@ -39,7 +38,7 @@ class Watch:
         self._busy_s = [busy + took_s if at else 0.0 for busy, at in zip(self._busy_s, self._at, strict=True)]
         if self._quiet_s >= self._silent_s:
             return f"nothing was heard of it for {self._quiet_s:.0f} s"
-        longest = max(self._busy_s)
+        longest = max(self._busy_s, default=0.0)
         if longest >= self._stuck_s:
             return f"one of its threads was at the same work for {longest:.0f} s"
         return ""

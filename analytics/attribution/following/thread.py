@@ -33,6 +33,8 @@ class FollowerThread:
     ) -> None:
         self.places = Places(settings.active_max)
         """Shared with launchers' files."""
+        self.at = 0
+        """Another number for each slice of work, 0 for none: for the others to see that it goes on."""
         self._data, self._settings, self._say, self._now_ms = data, settings, say, now_ms
         self._inbox: queue.SimpleQueue[Follow | Judge] = queue.SimpleQueue()  # its sender bounds what waits
         self._stopping = threading.Event()
@@ -57,8 +59,12 @@ class FollowerThread:
             rules = rules_of(self._settings)
             shelf = Shelf(self._data.attribution)
             follower = Follower(self._data.logs, shelf, rules, self._settings, self.places, self._tell, self._now_ms)
+            turn = 0
             while not self._stopping.is_set():
+                turn += 1
+                self.at = turn
                 rests_s = follower.turn()
+                self.at = 0
                 self._take(follower, TELL_S if rests_s is None else rests_s)
                 self._tell_figures(follower)
         except BaseException:
