@@ -104,7 +104,7 @@ def test_a_job_that_is_cancelled_while_it_is_staged_ends_cleanly(
     client.jobs.cancel(job.job_id)
     assert client.jobs.wait(job.job_id, timeout_s=20.0).state == "cancelled"
     wait_for(lambda: AgentControl(agent.state).status().attempts == (), "the agent holding nothing")
-    gate.let_pass()
+    gate.let_go()
     assert completed(client, {"command": ["echo", "next"]}) == b"next\n"
     assert not mark.exists()
 
@@ -124,12 +124,12 @@ def test_a_transfer_goes_on_over_cuts_a_killed_daemon_and_a_killed_coordinator(t
         killed = agent.daemon_pid()
         os.kill(killed, signal.SIGKILL)
         wait_for(lambda: agent.daemon_pid() != killed, "the next daemon")
-        gate.let_pass()
+        gate.let_go()
         wait_for(lambda: gate.brought - before >= 20 * MB, "more of the transfer")
         gate.hold_up()
         head.kill()
         with head.start() as client:
-            gate.let_pass()
+            gate.let_go()
             assert client.jobs.wait(job.job_id, timeout_s=40.0).state == "completed"
             (task,) = client.jobs.tasks(job.job_id).entries
             assert (task.attempts, task.failures, task.losses) == (1, 0, 0)
@@ -170,13 +170,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_the_providers_failure_not_the_jobs(tmp_path: Path, small_disk: Path) -> None:
-    """It says what was needed and what is free, and the job completes on another provider, without a failure."""
+    """It says what was needed and what is free, and the job completes on another provider, without a failure. What is
+    larger than the whole disk is not even tried there."""
+    (small_disk / "others").write_bytes(bytes(6 * MB))
     with Head(tmp_path) as head, head.start() as client, Agent(small_disk, head, "small") as small:
         when_online(client, small)
-        digest = stored(client, tmp_path, os.urandom(20 * MB))
-        job = client.jobs.submit(a_job(digest, "wc -c < data/in.bin"))
+        job = client.jobs.submit(a_job(stored(client, tmp_path, os.urandom(8 * MB)), "wc -c < data/in.bin"))
+        huge = client.jobs.submit(a_job(stored(client, tmp_path, os.urandom(20 * MB)), "wc -c < data/in.bin"))
+        (step,) = client.jobs.why(huge.job_id).steps
+        assert step.verdict == "never" and "more than the whole disk" in (step.hint or ""), step
         with Agent(tmp_path, head, "large"):
-            assert client.jobs.wait(job.job_id, timeout_s=40.0).state == "completed"
+            for one in (job, huge):
+                assert client.jobs.wait(one.job_id, timeout_s=40.0).state == "completed"
+        (task,) = client.jobs.tasks(huge.job_id, attempts=True).entries
+        assert ["large"] == [attempt.ranks[0].provider_id for attempt in task.tries]
         (task,) = client.jobs.tasks(job.job_id, attempts=True).entries
         assert task.failures == 0
         assert task.tries[0].ranks[0].provider_id == "small"
