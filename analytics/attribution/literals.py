@@ -6,6 +6,7 @@ Reads the syntax of RE2 as far as needed; what it does not understand requires n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import re2
 
@@ -114,6 +115,7 @@ _ANY = _Part(None, None)
 _EMPTY = _Part(_NOTHING, None)
 
 
+@lru_cache(maxsize=4_096)
 def required(pattern: str) -> Required | None:
     """None: nothing of at least CHARS_MIN characters is."""
     reader = _Reader(pattern)

@@ -155,6 +155,8 @@ def parse(path: Path) -> list[Row]:
         if len(rows) == ROWS_MAX:
             raise _bad(path, number, f"more than {ROWS_MAX} rows", "keep those that matter")
         rows[row.id] = row
+    if columns is None:
+        raise _bad(path, 1, "there is no header", "begin with: " + "<TAB>".join(COLUMNS))
     return list(rows.values())
 
 
@@ -202,10 +204,11 @@ def _inverted(required_by: Sequence[tuple[Row, Required]]) -> dict[bytes, frozen
     for row, need in required_by:
         for text in need.texts:
             asking.setdefault(text.lower().encode(), set()).add(row.order)
-    return {
-        text: frozenset(number for begun, numbers in asking.items() if text.startswith(begun) for number in numbers)
-        for text in asking
-    }
+    inverted: dict[bytes, frozenset[int]] = {}
+    for held in asking:
+        begun = (asking.get(held[:size], set()) for size in range(1, len(held) + 1))
+        inverted[held] = frozenset[int]().union(*begun)
+    return inverted
 
 
 def _bad(path: Path, number: int, message: str, hint: str) -> CoordError:
