@@ -6,15 +6,14 @@ agent sees what the coordinator answered: whoever is killed then is killed exact
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
 import threading
 from types import TracebackType
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
-PIECE = 64 * 1024
+from tests.acceptance.passage import PIECE, Passage, Way
+
 LINE = re.compile(rb"(?:POST|PUT) /v1/[a-z0-9./]+")
 
 
@@ -32,18 +31,14 @@ class StepGate:
     """Listens on loopback at `url` and passes everything on to `target`."""
 
     def __init__(self, target: str) -> None:
-        parts = urlsplit(target)
-        self._target = parts.hostname or "", parts.port or 80
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._passage = Passage(target, self)
+        self.url = self._passage.url
         self.reached = threading.Event()
         """It stands still there."""
         self._go = threading.Event()
         self._step: Step | None = None
         self._after = False
         self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
 
     def arm(self, step: Step) -> None:
         """Stand still there, once."""
@@ -52,7 +47,7 @@ class StepGate:
             self._go.clear()
             self._step, self._after = step, not step.after
 
-    def cut(self) -> None:
+    def let_go(self) -> None:
         """Whoever was there is dead: that connection ends, and nothing stands still any more."""
         self._step = None
         self._go.set()
@@ -75,64 +70,34 @@ class StepGate:
         self.reached.set()
         self._go.wait()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(self._target)
-            except OSError:  # the coordinator is down
-                near.close()
-                continue
-            held = threading.Event()
-            with self._lock:
-                self._sockets += [near, far]
-                for work in (self._ask, self._answer):
-                    thread = threading.Thread(target=work, args=(near, far, held))
-                    self._threads.append(thread)
-                    thread.start()
+    def ways(self) -> tuple[Way, Way]:
+        held = threading.Event()
+        """The answer to what was asked on this connection is where it stands still."""
 
-    def _ask(self, near: socket.socket, far: socket.socket, held: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := near.recv(PIECE):
+        def ask(source: socket.socket, sink: socket.socket) -> None:
+            while data := source.recv(PIECE):
                 step = self._at(data)
                 if step is not None and step.asked:
                     self._stand()
                     break
                 if step is not None:
                     held.set()
-                far.sendall(data)
-        _end(near, far)
+                sink.sendall(data)
 
-    def _answer(self, near: socket.socket, far: socket.socket, held: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := far.recv(PIECE):
+        def answer(source: socket.socket, sink: socket.socket) -> None:
+            while data := source.recv(PIECE):
                 if held.is_set():
                     self._stand()
                     break
-                near.sendall(data)
-        _end(near, far)
+                sink.sendall(data)
+
+        return ask, answer
 
     def __enter__(self) -> StepGate:
-        self._threads[0].start()
+        self._passage.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.cut()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        _end(*self._sockets)
-        for thread in self._threads[1:]:
-            thread.join()
-        for one in (*self._sockets, self._listener):
-            one.close()
-
-
-def _end(*sockets: socket.socket) -> None:
-    for one in sockets:
-        with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+        self._passage.close()
