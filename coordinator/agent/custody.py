@@ -1,7 +1,6 @@
 """Every attempt that this agent holds: what the daemon asks for, what ends, what is due, and what is said about it.
 
-Nothing is said before it is durable: `flush` syncs the journal once for all that a turn decided, then speaks. To a
-daemon each attempt is told as a whole (`Now`), so that what could not be sent yet is merged with what came after.
+Nothing is said before it is durable: see `telling`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import resource
 import select
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from coordinator import wire
 from coordinator.agent import channel
@@ -30,27 +28,16 @@ from coordinator.agent.spawn import CannotStart
 from coordinator.agent.starter import own_peak
 from coordinator.agent.starters import Starters
 from coordinator.agent.starting import Ended as ProcessEnded
+from coordinator.agent.telling import Telling, Voice
 from coordinator.agent.tree import tell
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 
-LOG_NEWS_S = 0.004
-"""New lengths of a stream are told at once, but not more often than this: a program that writes byte by byte would
-keep both processes busy with telling."""
-SPOKEN_AGAIN_S = 0.002
-"""Between two syncs of the journal, and what is told after them: an exit waits so long at most for those beside it."""
-COMMIT_AGAIN_S = 1.0
 TEXT_CHARS_MAX = 1_000
 SAVING_S = 5.0
 """The daemon may take so much longer to have programs save their state than they were given for it."""
 
 Watch = Callable[[int, int, Callable[[], None]], None]
 """(descriptor, poll mask, what to call): mask 0 ends it."""
-
-
-class Voice(Protocol):
-    """Says messages to the daemon, in their order; how many of them, the rest has to wait."""
-
-    def __call__(self, messages: Sequence[channel.ToDaemon]) -> int: ...
 
 
 class Custody:
@@ -79,16 +66,9 @@ class Custody:
         setup = launcher.setup()
         self._starters = launcher.starters = Starters(setup, watch, self) if setup is not None else None
         self._appointments: list[tuple[float, str]] = []
-        self._changed: dict[str, None] = {}
-        """Attempts whose standing the daemon does not know yet, in their order."""
-        self._grown: dict[str, None] = {}
-        """The same for new lengths of streams alone."""
-        self._grown_at_s = 0.0
-        self._spoke_at_s = 0.0
+        self._telling = Telling(journal, self._attempts)
         self._begun: list[Attempt] = []
         """Their streams are not watched yet."""
-        self._queue: list[channel.No | channel.Told | channel.Leave] = []
-        self._commit_at_s = 0.0
         self._due_to_run: list[Attempt] = []
         self._leaving = ""
         self._line = LineUp(offer)
@@ -108,12 +88,7 @@ class Custody:
 
     def due_s(self) -> float:
         """When `look` or `flush` has something to do."""
-        due_s = self._appointments[0][0] if self._appointments else math.inf
-        if self._changed or self._queue:
-            due_s = min(due_s, self._spoke_at_s + SPOKEN_AGAIN_S)
-        if self._grown:
-            due_s = min(due_s, self._grown_at_s + LOG_NEWS_S)
-        return min(due_s, self._commit_at_s) if self._commit_at_s else due_s
+        return min(self._appointments[0][0] if self._appointments else math.inf, self._telling.due_s())
 
     # ---- what the daemon asks for
 
@@ -196,7 +171,7 @@ class Custody:
     def _hold(self, hold: channel.Hold) -> None:
         known = self._attempts.get(hold.attempt)
         if known is not None and known.held.token == hold.token:
-            self._changed[hold.attempt] = None
+            self._telling.changed(hold.attempt)
             return
         why = self._journal.why_stale(hold.attempt, hold.token) or self._leaving
         if not why and known is not None:
@@ -210,7 +185,7 @@ class Custody:
             except OSError as error:
                 why = f"no directory could be made: {error.strerror}"
         if place is None:
-            self._queue.append(channel.No(attempt=hold.attempt, rank=hold.rank, token=hold.token, why=why))
+            self._telling.say(channel.No(attempt=hold.attempt, rank=hold.rank, token=hold.token, why=why))
             return
         user = self._journal.next_user() if self._launcher.gives_users else 0
         held = Held(attempt=hold.attempt, rank=hold.rank, token=hold.token, place=place.number, user=user)
@@ -326,8 +301,7 @@ class Custody:
 
     def _forget(self, attempt: Attempt) -> None:
         del self._attempts[attempt.name]
-        self._changed.pop(attempt.name, None)
-        self._grown.pop(attempt.name, None)
+        self._telling.forget(attempt.name)
         self._journal.add(Forgotten(attempt=attempt.name))
         self._places.give_back(attempt.place, again=attempt.held.user == 0, files=attempt.left_files)
 
@@ -391,7 +365,7 @@ class Custody:
     def _after(self, attempt: Attempt, before: str) -> None:
         """Whatever was done to it: is there something to tell, to store, to wait for?"""
         if attempt.phase != before:
-            self._changed[attempt.name] = None
+            self._telling.changed(attempt.name)
             if attempt.exit is not None and not attempt.saved:
                 self._guard.forget(attempt)
                 self._line.over(attempt)
@@ -435,7 +409,7 @@ class Custody:
         except Exception as error:
             self._fault(attempt, error)
             return
-        self._grown[attempt.name] = None
+        self._telling.grown(attempt.name)
         if not pump.open or pump.blocked:
             self._watch(fd, 0, lambda: None)
         if pump.overran and not overran:
@@ -447,12 +421,9 @@ class Custody:
 
     def meet(self) -> None:
         """A new daemon: tell it everything, then that this was everything."""
-        self._queue.clear()
-        self._grown.clear()
-        self._changed = dict.fromkeys(self._attempts)
-        self._queue.append(channel.Told())
+        self._telling.anew()
         if self._leaving:
-            self._queue.append(channel.Leave())
+            self._telling.say(channel.Leave())
 
     def close(self) -> None:
         """Nothing is started any more; what runs stays."""
@@ -460,41 +431,11 @@ class Custody:
             self._starters.close()
 
     def leave(self) -> None:
-        self._queue.append(channel.Leave())
+        self._telling.say(channel.Leave())
 
     def flush(self, say: Voice, now_s: float) -> bool:
         """Make durable, then tell. True: something is left that the daemon had no room for."""
-        if (self._changed or self._queue) and now_s < self._spoke_at_s + SPOKEN_AGAIN_S:
-            return False
-        if not self._journal.commit():
-            self._commit_at_s = now_s + COMMIT_AGAIN_S
-            return False
-        self._commit_at_s = 0.0
-        if self._changed or self._queue:
-            self._spoke_at_s = now_s
-        if self._changed:
-            changed = [self._attempts[name] for name in self._changed]
-            for attempt in changed:
-                attempt.saved = attempt.exit is not None
-            said = say([now_of(attempt) for attempt in changed])
-            for attempt in changed[:said]:
-                del self._changed[attempt.name]
-                self._grown.pop(attempt.name, None)
-            if said < len(changed):
-                return True
-        if self._queue:
-            said = say(self._queue)
-            del self._queue[:said]
-            if self._queue:
-                return True
-        if self._grown and now_s >= self._grown_at_s + LOG_NEWS_S:
-            self._grown_at_s = now_s
-            grown = list(self._grown)
-            said = say([now_of(self._attempts[name]) for name in grown])
-            for name in grown[:said]:
-                del self._grown[name]
-            return said < len(grown)
-        return False
+        return self._telling.flush(say, now_s)
 
 
 def is_our_child(pid: int) -> bool:
@@ -504,21 +445,3 @@ def is_our_child(pid: int) -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-def now_of(attempt: Attempt) -> channel.Now:
-    out_bytes, err_bytes = attempt.sizes()
-    return channel.Now(
-        attempt=attempt.name,
-        rank=attempt.held.rank,
-        token=attempt.held.token,
-        phase=attempt.phase,
-        directory=attempt.place.kept,
-        freeze_at_s=attempt.freeze_at_s,
-        out_bytes=out_bytes,
-        err_bytes=err_bytes,
-        out_stored=attempt.stored[0],
-        err_stored=attempt.stored[1],
-        exit=attempt.exit,
-        user=attempt.user,
-    )
