@@ -23,6 +23,8 @@ LAST_RESORT = frozenset(
 """Cascades that give way to any other one."""
 NO_REASON = frozenset({"cancelled", "step_cancelled", "told_to_end"})
 """Lifecycles that may follow from another one."""
+TELLS_OF_AN_END = frozenset({"launcher_batch", "launcher_exit_code", "launcher_mpi"})
+"""Launchers' lines before which some process had ended by itself; others only tell of their own killing."""
 HEADERS = frozenset({"any_fatal_line", "any_runtime_error"})
 """Forms that announce the line that says what it is."""
 EXPLAINS_LINES = 6
@@ -125,7 +127,7 @@ def _cascade_or_lifecycle(by_role: dict[Role, list[Happening]]) -> Choice | None
     told = [one for one in cascades if not _is_vague(one)]
     asked = _asked(by_role[Role.LIFECYCLE])
     first = _earliest(told) or _earliest([one for one in cascades if one.row.id in LAST_RESORT])
-    summary = _earliest([one for one in by_role[Role.CASCADE] if one.row.cause is Cause.LAUNCHER_SUMMARY_ONLY])
+    summary = _earliest([one for one in by_role[Role.CASCADE] if one.row.id in TELLS_OF_AN_END])
     if asked is not None and asked.row.id == "step_cancelled" and summary is not None and _before(summary, asked):
         asked = None
     if asked is not None and (first is None or not _before(first, asked)):

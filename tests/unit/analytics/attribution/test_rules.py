@@ -80,7 +80,9 @@ def test_a_row_with_frames_knows_the_end_of_a_traceback_alone(tmp_path: Path) ->
     row = ROW.format(r"^[A-Z]\w+$").rstrip("\n") + "\tloader\\.py:fetch\n"
     ours = Rules.load(table(tmp_path, HEADER.rstrip("\n") + "\twhere\n" + row))
     assert ours.classify(b"Odd") is None
-    assert ours.classify(b"Odd", b"/a/main.py:run") is None
+    other = ours.classify(b"Odd", b"/a/main.py:run")
+    assert other is not None
+    assert other.id == "any_exception"
     found = ours.classify(b"Odd", b"/a/main.py:run\n/b/loader.py:fetch")
     assert found is not None
     assert found.id == "ours"

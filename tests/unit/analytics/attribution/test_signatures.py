@@ -15,6 +15,7 @@ from tests.unit.analytics.attribution.told import rules
 CAUSES_PAGE = Path(__file__).parents[4] / "docs/reference/causes.md"
 FRAMES = {
     "checkpoint_eof": b"train.py:main\ntorch/serialization.py:load",
+    "any_exception": b"train.py:main",
     "loader_thread_cut": b"threading.py:run\ntorch/utils/data/_utils/pin_memory.py:_pin_memory_loop",
 }
 """Of the tracebacks that rows with `where` ask for."""
