@@ -65,7 +65,7 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
         state.work.accounts.changed(account)  # their alerts are told again, their budgets looked at
         account.share_at_ms = account.share_at_ms or state.now_ms  # without a row, its memory begins now
     _warn_again(state, out)
-    ask_again(state.work, out)
+    ask_again(state, policy, out)
     look_at_all(state.work, state.now_ms + int(policy.suspect_after_intervals * state.interval_ms))
     say_alive(state, out)
 

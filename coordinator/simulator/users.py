@@ -22,6 +22,7 @@ from coordinator.core.work.jobspec import (
     StepSpec,
     When,
 )
+from coordinator.simulator.analyst import Analyst
 from coordinator.simulator.curator import Curator
 from coordinator.simulator.durable import Disk
 from coordinator.simulator.head import Head
@@ -46,9 +47,17 @@ class Order(Struct, kw_only=True):
 class Users:
     """Ask for something at random. What was acknowledged to them is theirs: the witness holds the core to it."""
 
-    def __init__(self, head: Head, disk: Disk, dice: Random, unit_ms: Ms, curator: Curator | None = None) -> None:
-        """`curator`: in a world of data."""
-        self._curator = curator
+    def __init__(
+        self,
+        head: Head,
+        disk: Disk,
+        dice: Random,
+        unit_ms: Ms,
+        curator: Curator | None = None,
+        analyst: Analyst | None = None,
+    ) -> None:
+        """`curator`: in a world of data; `analyst`: in one with verdicts."""
+        self._curator, self._analyst = curator, analyst
         self._head, self._disk, self._dice, self._unit_ms = head, disk, dice, unit_ms
         self.orders: list[Order] = []
         self._waiting: dict[RequestId, Order] = {}
@@ -234,6 +243,8 @@ class Users:
         keyed = self._dice.random() < 0.6
         key = f"key of order {self._made}" if keyed else ""
         tenant, spec = self._dice.choice(EVERYBODY), self._spec()
+        if self._analyst is not None:
+            spec = self._analyst.with_heed(spec)
         order = Order(
             tenant=tenant,
             spec=spec if self._curator is None else self._curator.with_data(spec, tenant),

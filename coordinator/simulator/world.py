@@ -8,13 +8,14 @@ from random import Random
 
 from msgspec.structs import replace
 
-from coordinator.core.commands import Put
+from coordinator.core.commands import Note, Put, VerdictWanted
 from coordinator.core.ids import Ms, ProviderId, TokenId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Promises, Resources, Role, TokenRow
 from coordinator.core.tenants.months import begins_ms
 from coordinator.simulator.admin import Admin
 from coordinator.simulator.agenda import Agenda
+from coordinator.simulator.analyst import Analyst
 from coordinator.simulator.curator import Curator
 from coordinator.simulator.depot import Depot
 from coordinator.simulator.durable import Disk
@@ -34,6 +35,9 @@ SLOW_MS: Ms = 120_000
 """Every so many seeds the world is slow: its second is two minutes long, so that the story covers days and months."""
 DATA_EVERY = 3
 """Every so many seeds jobs have inputs, outputs and checkpoints, and people have files."""
+VERDICTS_EVERY, VERDICTS_AT = 7, 2
+"""Every so many seeds analytics says what attempts died of, from this one on; in the others nobody is waited for."""
+AVOID_S, SUSPICION_S = 60, 100
 GRACE_S, UPLOAD_S = 40, 120
 CLEAN_S = 600
 REPLAYED_MAX = 8
@@ -60,6 +64,8 @@ class World:
         self.policy = _policy(self.unit_ms, crowded=self.dice.random() < 0.25)
         if self.has_data:
             self.policy = replace(self.policy, blob_grace_ms=GRACE_S * self.unit_ms, upload_ms=UPLOAD_S * self.unit_ms)
+        self.has_verdicts = seed % VERDICTS_EVERY == VERDICTS_AT and not recorded
+        self.policy = _with_verdicts(self.policy, self.unit_ms) if self.has_verdicts else _without(self.policy)
         self.quick = self.dice.random() < 0.5
         """Its coordinator may stall, but is never merely slow: judgements are timed to the tick."""
         self.agenda = Agenda()
@@ -67,18 +73,23 @@ class World:
         self.agenda.now_ms = self._began_ms
         self._teller = Teller(say, lambda: self.elapsed_ms)
         self.disk = Disk()
-        self.witness = Witness(self.policy, self.unit_ms, self.disk, self._teller.tell)
+        self.witness = Witness(self.policy, self.unit_ms, self.disk, self._noted)
         self._treasurer = Treasurer(self.dice, self.unit_ms)
         self._plant()
         self.head = Head(self.policy, self.unit_ms, self.agenda, self.dice, self.disk, self.witness)
         self.witness.look_at(self.head)
+        self._analyst: Analyst | None = None
         self._depot: Depot | None = None
         self._curator: Curator | None = None
         self.machines = self._make_machines()
         self._admin = Admin(self.head, self.witness, self.dice, [m.provider_id for m in self.machines])
         self.head.start()
         porter = self._bring_data(seed) if self.has_data else None
-        self.users = Users(self.head, self.disk, self.dice, self.unit_ms, self._curator)
+        if self.has_verdicts:
+            dice = Random(f"verdicts of {seed}")  # noqa: S311
+            names = [machine.provider_id for machine in self.machines]
+            self._analyst = Analyst(self.head, self.agenda, dice, self.unit_ms, names)
+        self.users = Users(self.head, self.disk, self.dice, self.unit_ms, self._curator, self._analyst)
         self.witness.tell_replies(self.users.replied)
         self._calm = False
         self._fates = Fates(self.head, self.agenda, self.dice, self.unit_ms, self._teller.log, porter)
@@ -97,6 +108,12 @@ class World:
         self._settle()
         if self._depot is not None:
             self._wait_until_clean(self._depot)
+
+    def _noted(self, note: Note) -> None:
+        """This is durable now."""
+        self._teller.tell(note)
+        if isinstance(note, VerdictWanted) and self._analyst is not None:
+            self._analyst.hear(note)
 
     def _bring_data(self, seed: int) -> Porter:
         """Bytes and who moves them. Their dice are their own: a world's other stories stay what they were."""
@@ -313,3 +330,12 @@ def _policy(unit_ms: Ms, crowded: bool) -> Policy:
     times["wall_jump_ms"] = plain.wall_jump_ms
     budget = 1.0 / 2.0 / scale if crowded else plain.heartbeat_budget_per_s
     return Policy(**times, heartbeat_budget_per_s=budget)
+
+
+def _with_verdicts(policy: Policy, unit_ms: Ms) -> Policy:
+    """What fades, fades within the story."""
+    return replace(policy, avoid_ms=AVOID_S * unit_ms, suspicion_half_ms=SUSPICION_S * unit_ms)
+
+
+def _without(policy: Policy) -> Policy:
+    return replace(policy, verdict_wait_ms=0)

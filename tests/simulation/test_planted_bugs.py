@@ -26,18 +26,30 @@ from coordinator.core.data import (
     uploads,
 )
 from coordinator.core.fleet import alive, challenges, liveness, pace, providers, publish, sessions
-from coordinator.core.queue import capacity, fair_share, fresh, order, placement, plans, prefetch, waiting
+from coordinator.core.queue import (
+    candidates,
+    capacity,
+    fair_share,
+    feasible,
+    fresh,
+    order,
+    placement,
+    plans,
+    prefetch,
+    waiting,
+)
 from coordinator.core.queue import lines as queue
 from coordinator.core.tenants import account, admission, budgets, charging, metering, quotas, reservations
 from coordinator.core.tenants import image as account_image
 from coordinator.core.tenants import registry as tenants
+from coordinator.core.verdict import asking, avoiding, settling, suspicion
 from coordinator.core.work import arrivals, attempts, endings, jobs, leases, loss, renewals, retries
 from coordinator.core.work import carrying as work_carrying
 from coordinator.core.work import due as work_time
 from coordinator.core.work import loading as work_loading
 from coordinator.simulator import fates, keeper, story
 from coordinator.simulator.fairness import story as fairness
-from coordinator.simulator.world import DATA_EVERY
+from coordinator.simulator.world import DATA_EVERY, VERDICTS_AT, VERDICTS_EVERY
 
 SEEDS_MAX = 80
 LIGHT_SEEDS_MAX = 150
@@ -49,9 +61,12 @@ DECIDING = (
     admission,
     alive,
     arrivals,
+    asking,
     attempts,
+    avoiding,
     blobs,
     budgets,
+    candidates,
     capacity,
     challenges,
     charging,
@@ -59,6 +74,7 @@ DECIDING = (
     claims,
     endings,
     fair_share,
+    feasible,
     fresh,
     jobs,
     leases,
@@ -85,6 +101,8 @@ DECIDING = (
     retries,
     saving,
     sessions,
+    settling,
+    suspicion,
     sweeps,
     tenants,
     uploads,
@@ -278,6 +296,29 @@ BUGS = {
         "",
     ),
 }
+VERDICT_BUGS = {
+    "a verdict on an older attempt is obeyed": (
+        "    return awaited is not None and awaited.attempt == attempt_id[3]\n",
+        "    return awaited is not None\n",
+    ),
+    "a verdict is waited for without end": (
+        "                    overdue(state, task, policy, out)\n",
+        "                    state.work.wheel.put(task.row.task_id, (task.row.not_before_ms or 0) + 60_000)\n",
+    ),
+    "who is told to stop goes on": (
+        '        refused = "it is not tried again"\n',
+        '        refused = ""\n',
+    ),
+    "a provider that is to be avoided is taken": (
+        "    if shape.shunned and is_shunned(",
+        "    if shape.shunned and not is_shunned(",
+    ),
+    "a verdict is waited for when no retry is left": (
+        "    return not ruled and not spent\n",
+        "    return not ruled\n",
+    ),
+}
+"""Caught in the worlds that have verdicts."""
 DATA_BUGS = {
     "a fenced attempt goes on saving": (
         "        raise _not_connected(claim) if may_revive(state, attempt) else stale(claim)\n",
@@ -340,6 +381,8 @@ FOUND_BY = {
     "storage counts a blob twice": 17,
     "a damaged checkpoint is offered again": 20,
     "a job with outputs completes without them": 26,
+    "a verdict on an older attempt is obeyed": 9,
+    "who is told to stop goes on": 9,
 }
 """Where the first seeds find nothing, the one that did: tried first, since another world costs a second. A world that
 changes makes these worth nothing, and nothing wrong."""
@@ -410,7 +453,11 @@ def _rebind(module: ModuleType, target: ModuleType, before: dict[str, object]) -
 
 def first_violation(bug: str) -> tuple[int, str] | None:
     """By the seed that found it before, else by the first that does."""
-    seeds = range(DATA_EVERY - 1, SEEDS_MAX, DATA_EVERY) if bug in DATA_BUGS else range(SEEDS_MAX)
+    seeds = range(SEEDS_MAX)
+    if bug in DATA_BUGS:
+        seeds = range(DATA_EVERY - 1, SEEDS_MAX, DATA_EVERY)
+    elif bug in VERDICT_BUGS:
+        seeds = range(VERDICTS_AT, SEEDS_MAX, VERDICTS_EVERY)
     first = FOUND_BY.get(bug, seeds[0])
     for seed in (first, *(seed for seed in seeds if seed != first)):
         outcome = story.simulate(seed, EVENTS)
@@ -419,10 +466,10 @@ def first_violation(bug: str) -> tuple[int, str] | None:
     return None
 
 
-@pytest.mark.parametrize("bug", [*BUGS, *DATA_BUGS])
+@pytest.mark.parametrize("bug", [*BUGS, *DATA_BUGS, *VERDICT_BUGS])
 def test_a_planted_bug_is_caught(bug: str) -> None:
     """Within a bounded number of seeds, and replayed by its seed."""
-    with planted(*{**BUGS, **DATA_BUGS}[bug]):
+    with planted(*{**BUGS, **DATA_BUGS, **VERDICT_BUGS}[bug]):
         caught = first_violation(bug)
         assert caught is not None, f"{SEEDS_MAX} seeds did not notice that {bug}"
         seed, violation = caught

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from coordinator.core.commands import Decision, VerdictWanted
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
+from coordinator.core.policy import Policy
 from coordinator.core.rows import AttemptState, ExitInfo, Judged, TaskRow
-from coordinator.core.verdict.rows import HISTORY_MAX, PastVerdict
+from coordinator.core.state import ClusterState
+from coordinator.core.verdict.rows import ASKED_MAX, HISTORY_MAX, PastVerdict
 from coordinator.core.work.jobspec import Heed
 from coordinator.core.work.live import Asked, Attempt, Job, Step, Task, Work
+from coordinator.core.work.transitions import put_task
 
-ASKED_MAX = 4_096
-"""Attempts whose verdict was asked for and that are remembered (about 1 MB)."""
 NOT_JUDGED = Judged()
 
 
@@ -80,15 +81,21 @@ def history(job: Job, task: Task) -> tuple[PastVerdict, ...]:
     return (*past, *others[-(HISTORY_MAX - len(past)) :])
 
 
-def ask_again(work: Work, out: Decision) -> None:
-    """After a start, for those who wait still: whoever was asked before has forgotten it. O(live tasks)."""
-    for job in work.jobs.values():
+def ask_again(state: ClusterState, policy: Policy, out: Decision) -> None:
+    """After a start, for those who wait still: whoever was asked before has forgotten it. Our clock may be a little
+    behind the one of the last run: nobody waits longer for that. O(live tasks)."""
+    latest_ms = state.now_ms + policy.verdict_wait_ms
+    for job in state.work.jobs.values():
         for step in job.steps:
             for number in step.retry:
                 task = step.tasks[number]
                 awaited = task.row.judged.awaits if task.row.judged is not None else None
-                if awaited is not None:
-                    attempt_id = (*task.row.task_id, awaited.attempt)
-                    until_ms = task.row.not_before_ms
-                    exits, providers = awaited.exits, awaited.providers
-                    want(work, job, step, task, attempt_id, AttemptState.FAILED, exits, providers, out, until_ms)
+                if awaited is None:
+                    continue
+                until_ms = min(task.row.not_before_ms or 0, latest_ms)
+                if until_ms != task.row.not_before_ms:
+                    put_task(task, out, not_before_ms=until_ms)
+                    state.work.wheel.put(task.row.task_id, until_ms)
+                attempt_id = (*task.row.task_id, awaited.attempt)
+                exits, providers = awaited.exits, awaited.providers
+                want(state.work, job, step, task, attempt_id, AttemptState.FAILED, exits, providers, out, until_ms)

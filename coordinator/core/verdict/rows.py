@@ -242,3 +242,5 @@ HISTORY_MAX = 16
 """That a job remembers, and that a VerdictWanted tells."""
 SUSPICIONS_MAX = 16
 """Of one provider: the newest."""
+ASKED_MAX = 4_096
+"""Attempts whose verdict was asked for and that are remembered (about 1 MB)."""

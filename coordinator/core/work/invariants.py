@@ -8,8 +8,7 @@ from coordinator.core.queue.capacity import count_behind, hold
 from coordinator.core.queue.lines import has_room
 from coordinator.core.rows import ENDED, AttemptState, LeaseToken, WorkState
 from coordinator.core.tenants.invariants import check_accounts
-from coordinator.core.verdict.asking import ASKED_MAX
-from coordinator.core.verdict.rows import AVOID_MAX, PAST_MAX, SUSPICIONS_MAX
+from coordinator.core.verdict.rows import ASKED_MAX, AVOID_MAX, PAST_MAX, SUSPICIONS_MAX
 from coordinator.core.work import graph
 from coordinator.core.work.live import FRESH, NO_TOKEN, Job, Load, Step, Task, Want, Work, is_live
 

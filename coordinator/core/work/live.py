@@ -281,7 +281,7 @@ class Work:
         """(job): its deadline. (job, step): the look for stragglers. TaskId: the end of a backoff. AttemptId: a look
         at its lease."""
         self.asked: dict[AttemptId, Asked] = {}
-        """Verdicts that were asked for lately, asking.ASKED_MAX of them."""
+        """Verdicts that were asked for lately, verdict.rows.ASKED_MAX of them."""
         self.suspicions: dict[ProviderId, tuple[SuspicionRow, ...]] = {}
         """Of providers that a verdict blamed, oldest first. Nobody is in here without one."""
         self.faded_ms: Ms = 0

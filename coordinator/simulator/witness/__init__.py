@@ -24,6 +24,7 @@ from coordinator.simulator.witness.sessions import Sessions
 from coordinator.simulator.witness.tenancy import Tenancy
 from coordinator.simulator.witness.terms import Terms
 from coordinator.simulator.witness.unsaved import Unsaved
+from coordinator.simulator.witness.verdicts import Verdicts
 
 CHECKED_EVERY = 8
 """So many decisions from one look at all of the core's own invariants to the next: what breaks one stays broken. What a
@@ -46,6 +47,7 @@ class Witness:
         self.tenancy = Tenancy(self.ground, self.runs, self.sessions)
         self.goods = Goods(self.ground)
         self.unsaved = Unsaved(self.ground)
+        self.verdicts = Verdicts(self.ground)
         self.runs.tell_running(self.tenancy.runs)
         self._listeners: list[Callable[[commands.Reply], None]] = []
         self._tell = tell
@@ -67,6 +69,7 @@ class Witness:
         self.sessions.started(state)
         self.doors.started(state)
         self.results.started(state)
+        self.verdicts.load(state)
         self.leases.load(state)
         self.tenancy.load()
         self.terms.started()
@@ -92,6 +95,7 @@ class Witness:
         self.terms.decided(event, decision, state)
         self.judgements.decided(event, state)
         self.tenancy.decided(event, decision, state)
+        self.verdicts.decided(event, decision, state)
 
     def received(self, conn_id: ConnId, at_ms: Ms) -> None:
         self.sessions.received(conn_id, at_ms)
@@ -136,6 +140,7 @@ class Witness:
         self.sessions.rolled_back(old, fresh)
         self.sessions.heed(decision.sends)
         self.leases.load(fresh)
+        self.verdicts.load(fresh)
         self.tenancy.load()
         self.leases.heed(decision.sends, fresh)
         self._check_invariants(fresh, "a full disk")
