@@ -37,6 +37,7 @@ BENCHES = (
     "schedules",
     "shared_gpus",
     "staging",
+    "attribution",
     "launches",
 )
 PART_S_MAX = 20 * 60

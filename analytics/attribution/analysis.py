@@ -6,10 +6,8 @@ one by one. What is known afterwards is a fold over lines: the same however the 
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import deque
-from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
@@ -17,14 +15,16 @@ from msgspec import Struct
 from analytics.attribution.case import KEPT_BYTES, Line
 from analytics.attribution.episodes import GATE, Episodes, Heard, Saying
 from analytics.attribution.incidents import RANKS_KEPT, Incidents, with_rank
+from analytics.attribution.judging import verdict_of
 from analytics.attribution.lines import Partial
 from analytics.attribution.patterns import spans_of
 from analytics.attribution.prefixes import Stripped, rewrites, strip
 from analytics.attribution.progress import Progress
 from analytics.attribution.rules import GUARD, Row, Rules
+from analytics.attribution.states import State, fingerprint_of
 from analytics.attribution.times import Clock
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.verdict.rows import Role, Seen, Verdict
+from coordinator.core.verdict.rows import Role, Verdict
 
 FORMAT = 2
 STREAMS_MAX = 2
@@ -33,32 +33,9 @@ HITS_MANY = 4
 """Where one line of so many passes the gate, the finer gate is not worth its time. What is found stays the same."""
 FINGERPRINTS_MAX = 256
 USUAL_MAX = 1_024
-_NUMBERS = re.compile(rb"0x[0-9a-fA-F]+|[0-9a-f]{8,64}|\d+")
 _WORLD = re.compile(rb"(?i)\b(?:world[_ ]?size|nranks)[\"']?[ =:]{1,4}(\d{1,6})\b")
 _BEGINS = spans_of("|".join(GATE))
 _WORLD_GATE = r"(?i:world[_ ]?size|nranks)"
-
-
-class State(Struct, array_like=True):
-    """All that an analysis knows: what is saved."""
-
-    partials: list[Partial]
-    numbers: list[int]
-    """Lines by stream."""
-    incidents: Incidents
-    episodes: Episodes
-    progress: Progress
-    order: int = 0
-    """Lines of all streams."""
-    clock: Clock = Clock.NONE
-    at_ms: int = 0
-    checkpoints: int = 0
-    restored: bool = False
-    finished_at: int = -1
-    ranks: bytes = b""
-    """That any line named which was looked at."""
-    world: int = 0
-    fingerprints: list[str] = []
 
 
 class _Saved(Struct, array_like=True):
@@ -89,15 +66,17 @@ class Analysis:
 
     def feed(self, data: bytes, stream: int = 0) -> None:
         """The next bytes of a stream: 0 is stdout, or the file; 1 is stderr."""
+        if not 0 <= stream < STREAMS_MAX:
+            raise ValueError(f"there is no stream {stream}")
         state = self._state
-        while len(state.partials) <= stream < STREAMS_MAX:
+        while len(state.partials) <= stream:
             state.partials.append(Partial())
             state.numbers.append(0)
         for block, begin in state.partials[stream].blocks(data):
             self._scan(block, begin, stream)
 
     def so_far(self) -> State:
-        """Lines that have no end yet do not count."""
+        """Lines that have no end yet do not count. It is not to be changed."""
         return self._state
 
     def ended(self) -> State:
@@ -112,10 +91,8 @@ class Analysis:
 
     def peek(self) -> Verdict:
         """As if it ended here, without the lines that have no end yet. Made once for the same lines."""
-        from analytics.attribution.judging import peek
-
         if self._peeked is None or self._peeked[0] != self._state.order:
-            self._peeked = (self._state.order, peek(self))
+            self._peeked = (self._state.order, verdict_of((self,), (self._state,)))
         return self._peeked[1]
 
     def fingerprints(self) -> frozenset[str]:
@@ -265,28 +242,6 @@ class _Steps:
             self._progress.read(self._block, self._read, start)
             self._read = start
         return self._progress.parts
-
-
-def fingerprint_of(row: str, text: bytes) -> str:
-    """The same for the same line with other numbers."""
-    plain = _NUMBERS.sub(b"#", text[:KEPT_BYTES])
-    return hashlib.blake2b(row.encode() + b"\x1f" + plain, digest_size=8).hexdigest()
-
-
-def seen_of(states: Iterable[State]) -> Seen:
-    """How far the program came, over all of its sources."""
-    told = tuple(states)
-    firsts = [state.progress.first for state in told if state.progress.first is not None]
-    lasts = [state.progress.last for state in told if state.progress.last is not None]
-    return Seen(
-        lines=sum(state.order for state in told),
-        steps=max((state.progress.parts for state in told), default=0),
-        first_step=min(firsts, default=None),
-        last_step=max(lasts, default=None),
-        checkpoints=max((state.checkpoints for state in told), default=0),
-        restored=any(state.restored for state in told),
-        finished=any(state.finished_at >= 0 for state in told),
-    )
 
 
 def _rank(text: bytes | None) -> int | None:

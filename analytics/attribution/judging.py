@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import msgspec
 
 from analytics.attribution import actions, primary
-from analytics.attribution.analysis import Analysis, State, fingerprint_of, seen_of
 from analytics.attribution.case import Case, End, Happening
 from analytics.attribution.incidents import happening, ranks_of
+from analytics.attribution.rules import Rules
+from analytics.attribution.states import State, fingerprint_of, seen_of
 from analytics.attribution.times import Clock
 from coordinator.core.verdict.rows import (
     AVOID_MAX,
@@ -29,8 +31,18 @@ from coordinator.core.verdict.rows import (
 )
 
 
+class Source(Protocol):
+    """An analysis."""
+
+    @property
+    def rules(self) -> Rules: ...
+    @property
+    def name(self) -> str: ...
+    def ended(self) -> State: ...
+
+
 def judge(
-    analyses: Sequence[Analysis],
+    analyses: Sequence[Source],
     end: End | None = None,
     history: Sequence[PastVerdict] = (),
     where: Sequence[str] = (),
@@ -41,22 +53,18 @@ def judge(
     Lines without an end count. `where` are the provider ids, by rank; `history` is newest first; `suspected` are those
     of the providers that other jobs' verdicts blame.
     """
-    return _verdict(analyses, [analysis.ended() for analysis in analyses], end, history, where, suspected)
+    return verdict_of(analyses, [analysis.ended() for analysis in analyses], end, history, where, suspected)
 
 
-def peek(analysis: Analysis) -> Verdict:
-    """As if it ended here, without the lines that have no end yet."""
-    return _verdict((analysis,), (analysis.so_far(),), None, (), (), ())
-
-
-def _verdict(
-    analyses: Sequence[Analysis],
+def verdict_of(
+    analyses: Sequence[Source],
     states: Sequence[State],
-    end: End | None,
-    history: Sequence[PastVerdict],
-    where: Sequence[str],
-    suspected: Sequence[str],
+    end: End | None = None,
+    history: Sequence[PastVerdict] = (),
+    where: Sequence[str] = (),
+    suspected: Sequence[str] = (),
 ) -> Verdict:
+    """See judge: of these states of them."""
     happenings = _in_time(
         [one for source, analysis in enumerate(analyses) for one in _of(analysis, states[source], source)]
     )
@@ -84,7 +92,7 @@ def _verdict(
         advice=decision.advice,
         avoid_providers=decision.avoid[:AVOID_MAX],
         evidence=tuple(_evidence(one, analyses) for one in told[:EVIDENCE_MAX]),
-        incidents=_incidents([one for one in happenings if one.row.role is not Role.BENIGN]),
+        incidents=_incidents([one for one in happenings if one.row.role is not Role.BENIGN], choice.primary),
         progress=case.seen,
         benign=_benign([one for one in happenings if one.row.role is Role.BENIGN]),
         root=root,
@@ -102,7 +110,7 @@ def root_of(one: Happening) -> str:
     return fingerprint_of(one.row.id, one.open.text)
 
 
-def _of(analysis: Analysis, state: State, source: int) -> list[Happening]:
+def _of(analysis: Source, state: State, source: int) -> list[Happening]:
     return [
         happening(kind, analysis.rules.by_id[kind.row], source, state.progress.parts, state.order, state.finished_at)
         for kind in state.incidents.kinds.values()
@@ -119,7 +127,7 @@ def _in_time(happenings: list[Happening]) -> list[Happening]:
     return [replace(one, moment=moment) for moment, one in enumerate(happenings)]
 
 
-def _evidence(one: Happening, analyses: Sequence[Analysis]) -> Evidence:
+def _evidence(one: Happening, analyses: Sequence[Source]) -> Evidence:
     stream = ("stdout", "stderr")[one.open.stream]
     name = analyses[one.source].name
     return Evidence(
@@ -133,24 +141,32 @@ def _evidence(one: Happening, analyses: Sequence[Analysis]) -> Evidence:
     )
 
 
-def _incidents(happenings: Sequence[Happening]) -> tuple[Incident, ...]:
-    """The same of several sources is one; the first INCIDENTS_MAX."""
+def _incidents(happenings: Sequence[Happening], first: Happening | None) -> tuple[Incident, ...]:
+    """The same of several sources is one; the first INCIDENTS_MAX, and the primary among them."""
     alike: dict[tuple[str, str, bool], list[Happening]] = {}
     for one in happenings:
-        alike.setdefault((one.row.id, one.exception, one.summary), []).append(one)
-    return tuple(
-        Incident(
-            cause=group[0].row.cause,
-            role=group[0].row.role,
-            signature=group[0].row.id,
-            count=sum(one.count for one in group),
-            first_offset=group[0].first.offset,
-            first_line=group[0].first.number,
-            last_line=group[0].last.number,
-            ranks=tuple(sorted({rank for one in group for rank in one.ranks}))[:RANKS_MAX],
-            refuted=all(one.refuted for one in group),
-        )
-        for group in list(alike.values())[:INCIDENTS_MAX]
+        alike.setdefault(_likeness(one), []).append(one)
+    shown = list(alike)[:INCIDENTS_MAX]
+    if first is not None and _likeness(first) not in shown:
+        shown[-1] = _likeness(first)
+    return tuple(_incident(alike[likeness]) for likeness in shown)
+
+
+def _likeness(one: Happening) -> tuple[str, str, bool]:
+    return one.row.id, one.exception, one.summary
+
+
+def _incident(group: Sequence[Happening]) -> Incident:
+    return Incident(
+        cause=group[0].row.cause,
+        role=group[0].row.role,
+        signature=group[0].row.id,
+        count=sum(one.count for one in group),
+        first_offset=group[0].first.offset,
+        first_line=group[0].first.number,
+        last_line=group[0].last.number,
+        ranks=tuple(sorted({rank for one in group for rank in one.ranks}))[:RANKS_MAX],
+        refuted=all(one.refuted for one in group),
     )
 
 

@@ -90,6 +90,10 @@ class Rules:
             self._remembered[text] = self._classified(text, frames)
         return self._remembered[text]
 
+    def forget(self) -> None:
+        """The lines that are remembered: at most REMEMBERED_MAX of REMEMBERED_BYTES."""
+        self._remembered.clear()
+
     def named(self, row: Row, text: bytes) -> dict[str, bytes]:
         """What the named groups of the row's pattern hold: `node`, `rank`."""
         return self._patterns[row.order].named(text)
