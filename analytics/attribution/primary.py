@@ -17,6 +17,8 @@ from coordinator.core.verdict.rows import Cause, Role
 
 FORM_ONLY = "any_"
 """Ids of rows that know only the form of an error begin so."""
+SHELL = "any_shell_"
+"""Complaints of commands in a script, which goes on: they give way to any other root, wherever it stands."""
 LAST_RESORT = frozenset(
     {"timeout_error", "native_gave_up", "not_connected", "gpu_library", "killed_shell", "xid_program", "ray_actor_died"}
 )
@@ -106,7 +108,7 @@ def _root(by_role: dict[Role, list[Happening]]) -> Choice | None:
 
 
 def _earliest_root(roots: Sequence[Happening]) -> Happening | None:
-    first = _earliest(roots)
+    first = _earliest([one for one in roots if not one.row.id.startswith(SHELL)]) or _earliest(roots)
     if first is None:
         return None
     if _is_form(first):

@@ -57,6 +57,21 @@ def test_a_definite_cause_outranks_the_symptoms_before_it() -> None:
     assert Cause.STORAGE_FULL == verdict_on(log).cause
 
 
+def test_complaints_of_a_script_give_way_to_what_ended_the_run() -> None:
+    """The script goes on after a command that found nothing, so any other root outranks it, wherever it stands."""
+    complaint = "/var/spool/slurmd/job7/slurm_script: line 9: module: command not found\n"
+    assert Cause.ENV_DEPENDENCY == verdict_on(complaint).cause
+    assert Cause.USER_CODE == verdict_on(f"{complaint}{TRACEBACK}KeyError: 'loss'\n").cause
+    late = "rm: cannot remove 'out/*': No such file or directory\n"
+    assert Cause.USER_CODE == verdict_on(f"{TRACEBACK}KeyError: 'loss'\n{late}").cause
+
+
+def test_a_header_gives_way_to_the_line_that_says_what_it_is() -> None:
+    """`Fatal error:` alone says nothing."""
+    log = "Fatal error:\nToo many LINCS warnings (1009)\nSee the manual\n"
+    assert Cause.NUMERICAL_NAN == verdict_on(log).cause
+
+
 def test_a_cascade_counts_only_without_a_root() -> None:
     """A lost peer is what others saw of a rank that failed first."""
     cascade = "ncclRemoteError: A call failed possibly due to a network error or a remote process exiting\n"
