@@ -18,6 +18,8 @@ from coordinator.ports import (
     Followable,
     FollowerFigures,
     Judged,
+    LauncherAnswer,
+    LauncherCall,
 )
 
 HEADER_BYTES = 4
@@ -61,7 +63,14 @@ class Judge(Struct, frozen=True, tag="judge"):
     wanted: VerdictWanted
 
 
-ToWorker = Ask | Refresh | Ping | Follow | Judge
+class AskDesk(Struct, frozen=True, tag="ask_desk"):
+    """A launcher's request; answered by Desked."""
+
+    n: int
+    call: LauncherCall
+
+
+ToWorker = Ask | Refresh | Ping | Follow | Judge | AskDesk
 
 
 # ---- to the parent
@@ -94,6 +103,7 @@ class Pong(Struct, frozen=True, tag="pong"):
 
     reading: int
     slow: int
+    following: int
 
 
 class FiguresHead(Struct, frozen=True, tag="figures_head"):
@@ -126,7 +136,14 @@ class Following(Struct, frozen=True, tag="following"):
     figures: FollowerFigures
 
 
-ToParent = Answered | Refused | Done | Pong | FiguresHead | FiguresPart | Verdicts | Following
+class Desked(Struct, frozen=True, tag="desked"):
+    """What a launcher is told."""
+
+    n: int
+    answer: LauncherAnswer
+
+
+ToParent = Answered | Refused | Done | Pong | FiguresHead | FiguresPart | Verdicts | Following | Desked
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

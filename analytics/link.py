@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +26,8 @@ from analytics.framing import (
     HEADER_BYTES,
     Answered,
     Ask,
+    AskDesk,
+    Desked,
     Done,
     FiguresHead,
     FiguresPart,
@@ -55,6 +58,8 @@ from coordinator.ports import (
     Clock,
     Followable,
     Hearer,
+    LauncherAnswer,
+    LauncherCall,
 )
 from store.layout import DataDir
 
@@ -88,6 +93,8 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
 
 
 ERROR_LINES = 20
+DESK_S = 90.0
+"""A launcher waits so long for an answer; the desk says TIMEOUT before."""
 FIRST_VIEWS_S = 5.0
 """A query that comes before the first views were published waits so long for them, then it is refused."""
 
@@ -120,6 +127,7 @@ class WorkerLink:
         self._child: asyncio.subprocess.Process | None = None
         self._up = asyncio.Event()
         self._pending: dict[int, asyncio.Future[Answer]] = {}
+        self._at_the_desk: dict[int, asyncio.Future[LauncherAnswer]] = {}
         self._next = 0
         self._remembered: OrderedDict[bytes, Answer] = OrderedDict()
         self._remembered_bytes = 0
@@ -187,6 +195,26 @@ class WorkerLink:
 
     def judge(self, wanted: VerdictWanted) -> bool:
         return self._told(Judge(wanted))
+
+    # ---- ports.Launchers
+
+    async def launcher(self, call: LauncherCall) -> LauncherAnswer:
+        """What the desk says. Raises CoordError as the port says."""
+        if len(self._at_the_desk) >= self._settings.pending_max:
+            raise CoordError(Code.TOO_MANY, f"{len(self._at_the_desk)} launchers wait", "ask again in a moment")
+        self._next += 1
+        n = self._next
+        waiting: asyncio.Future[LauncherAnswer] = asyncio.get_running_loop().create_future()
+        self._at_the_desk[n] = waiting
+        try:
+            if not self._told(AskDesk(n, call)):
+                raise self._unavailable()
+            async with asyncio.timeout(DESK_S):
+                return await waiting
+        except TimeoutError:
+            raise CoordError(Code.TIMEOUT, f"no answer within {DESK_S:.0f} s", "ask again with wait=false") from None
+        finally:
+            self._at_the_desk.pop(n, None)
 
     def _told(self, message: ToWorker) -> bool:
         child = self._child
@@ -288,8 +316,8 @@ class WorkerLink:
                 return
             watch.heard()
             match message:
-                case Pong(reading=reading, slow=slow):
-                    watch.at_work(reading, slow)
+                case Pong(reading=reading, slow=slow, following=following):
+                    watch.at_work(reading, slow, following)
                 case Answered(n=n, computed_at_ms=computed_at_ms):
                     text = await _frame(source)
                     if text is None:
@@ -298,9 +326,13 @@ class WorkerLink:
                 case Done(n=n):
                     self._settle(n, Answer(json=b"", computed_at_ms=self._computed_at_ms or 0))
                 case Refused(n=n, code=code, message=text_of, hint=hint):
-                    waiting = self._pending.pop(n, None)
-                    if waiting is not None and not waiting.done():
-                        waiting.set_exception(CoordError(Code(code), text_of, hint))
+                    refused = self._pending.pop(n, None) or self._at_the_desk.pop(n, None)
+                    if refused is not None and not refused.done():
+                        refused.set_exception(CoordError(Code(code), text_of, hint))
+                case Desked(n=n, answer=answer):
+                    asked = self._at_the_desk.pop(n, None)
+                    if asked is not None and not asked.done():
+                        asked.set_result(answer)
                 case Verdicts(judged=judged) if self._hearer is not None:
                     for one in judged:
                         self._hearer.judged(one)
@@ -359,8 +391,9 @@ class WorkerLink:
             waiting.set_result(answer)
 
     def _fail_pending(self) -> None:
-        pending, self._pending = self._pending, {}
-        for waiting in pending.values():
+        pending: list[asyncio.Future[Any]] = [*self._pending.values(), *self._at_the_desk.values()]
+        self._pending, self._at_the_desk = {}, {}
+        for waiting in pending:
             if not waiting.done():
                 waiting.set_exception(self._unavailable())
 

@@ -21,6 +21,7 @@ from typing import BinaryIO
 import duckdb
 import msgspec
 
+from analytics.attribution.desk.inside import DESK_OFF, Inside
 from analytics.attribution.following.settings import AttributionSettings
 from analytics.attribution.following.thread import FollowerThread
 from analytics.figures import Figures
@@ -30,6 +31,7 @@ from analytics.framing import (
     HEADER_BYTES,
     Answered,
     Ask,
+    AskDesk,
     Done,
     FiguresHead,
     FiguresPart,
@@ -231,7 +233,9 @@ class Worker:
             os._exit(1)
 
 
-def listen(source: BinaryIO, inbox: Inbox, voice: Voice, follower: FollowerThread | None = None) -> None:
+def listen(
+    source: BinaryIO, inbox: Inbox, voice: Voice, follower: FollowerThread | None = None, desk: Inside | None = None
+) -> None:
     """Read questions until the input ends; then the process ends, whatever it is doing. Pings are answered here."""
     while len(header := source.read(HEADER_BYTES)) == HEADER_BYTES:
         body = source.read(int.from_bytes(header, "little"))
@@ -241,11 +245,17 @@ def listen(source: BinaryIO, inbox: Inbox, voice: Voice, follower: FollowerThrea
             sys.stderr.write(f"the parent said what is no question: {error}\n")
             break
         if isinstance(message, Ping):
-            voice.say(Pong(inbox.reading.at, inbox.slow.at))
+            voice.say(Pong(inbox.reading.at, inbox.slow.at, follower.at if follower is not None else 0))
             continue
         if isinstance(message, Follow | Judge):
             if follower is not None:
                 follower.put(message)
+            continue
+        if isinstance(message, AskDesk):
+            if desk is None:
+                voice.say(Refused(message.n, Code.NOT_FOUND, "launchers are not answered here", DESK_OFF))
+            else:
+                desk.put(message)
             continue
         try:
             inbox.questions.put_nowait(message)
@@ -277,7 +287,6 @@ def main(arguments: list[str] | None = None) -> None:
     # Frames own the real standard output: a stray print must not become one.
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    os.nice(given.nice)
     keep_freed_memory()
     data = DataDir(given.data)
     voice, inbox = Voice(out), Inbox()
@@ -287,8 +296,12 @@ def main(arguments: list[str] | None = None) -> None:
     follower = FollowerThread(data, attribution, voice.say, now_ms) if attribution.enabled else None
     if follower is not None:
         follower.start()
-    listener = (sys.stdin.buffer, inbox, voice, follower)
+    places = follower.places if follower is not None else None
+    desk = Inside(attribution, voice.say, places) if attribution.launchers_root else None
+    listener = (sys.stdin.buffer, inbox, voice, follower, desk)
     threading.Thread(target=listen, args=listener, name="listen", daemon=True).start()
+    # Linux nices threads: this one, and those that it starts. The listener and who follows logs are waited for.
+    os.nice(given.nice)
     try:
         room = Room(
             data.warehouse,

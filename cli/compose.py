@@ -18,6 +18,8 @@ from typing import NamedTuple
 import uvloop
 from msgspec.structs import replace
 
+from analytics.attribution.desk.rooted import Root
+from analytics.attribution.desk.settings import DeskSettings
 from analytics.attribution.engine import Rules
 from analytics.attribution.following.settings import AttributionSettings
 from analytics.link import LinkSettings as AnalyticsSettings
@@ -133,6 +135,9 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
     attribution = config.section("attribution", AttributionSettings)
     if attribution.signatures:
         Rules.load(Path(attribution.signatures))
+    if attribution.launchers_root:
+        Root(Path(attribution.launchers_root)).close()
+        DeskSettings(progressive=attribution.progressive.strip().lower())
     return Plan(
         serve=serve,
         server=server,
@@ -287,6 +292,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         version=version,
         coordinator_id=coordinator_id,
         loop_lag=lag.recent_ms,
+        launchers=analytics if plan.attribution.launchers_root else None,
     )
 
     def on_checked(report: CheckReport) -> None:

@@ -689,6 +689,29 @@ class Attribution(Protocol):
         ...
 
 
+class LauncherCall(Struct, frozen=True, kw_only=True):
+    """A launcher's request about a log: `docs/reference/attribution-http.md`."""
+
+    method: str
+    route: str
+    query: dict[str, str] = {}
+    body: bytes = b""
+
+
+class LauncherAnswer(Struct, frozen=True, kw_only=True):
+    """Its HTTP status, and JSON."""
+
+    status: int
+    json: bytes
+
+
+class Launchers(Protocol):
+    """Who answers launchers. Raises CoordError: TIMEOUT, TOO_MANY, ANALYTICS_UNAVAILABLE, BAD_CONFIG. What the desk
+    refuses is an answer."""
+
+    async def launcher(self, call: LauncherCall) -> LauncherAnswer: ...
+
+
 class Hearer(Protocol):
     """Who asked. Called in the loop; must not block or raise."""
 

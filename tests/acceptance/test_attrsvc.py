@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import psutil
 import pytest
 
 from cli import exits
-from tests.acceptance.processes import COORD, Process, clean_environment, wait_for
+from tests.acceptance.processes import COORD, Head, Process, clean_environment, wait_for
 from tests.unit.analytics.desk.service import HEAD, RESTARTS, ROWS, STOPS
 
 POLL_S = 0.1
@@ -198,3 +199,53 @@ def test_the_real_client_of_nvrx_has_its_verdicts(
     assert (requested, observed, True) == (said["stop_requested"], said["stop_observed"], said["healthy"])
     submitted, answer = said["monitor"]
     assert (True, action) == (submitted["submitted"], answer["recommendation"]["action"])
+
+
+def test_the_coordinator_answers_launchers_where_it_is_told_to(tmp_path: Path) -> None:
+    """The same flow with an admin's token; nobody else's; and again after the analytics worker was killed."""
+    root = tmp_path / "shared"
+    root.mkdir()
+    log = root / "run_cycle0.log"
+    with Head(tmp_path, "--set", f"attribution.launchers_root={root}") as head:
+        head.start().close()
+
+        def ask(method: str, route: str, body: Any = None, token: str = "admin") -> tuple[int, Any]:
+            connection = _Connection(head.url)
+            try:
+                headers = {"Authorization": f"Bearer {head.token(token)}", "Content-Type": "application/json"}
+                connection.request(method, route, json.dumps(body).encode() if body else None, headers)
+                response = connection.getresponse()
+                return response.status, json.loads(response.read() or b"null")
+            finally:
+                connection.close()
+
+        posted = {"log_path": str(log), "analysis_intent": "progressive"}
+        assert 403 == ask("POST", "/logs", posted, "join")[0]
+        wait_for(lambda: ask("POST", "/logs", posted)[0] == 200, "the desk is there", 30.0)
+        log.write_bytes(STOPS)
+        assert 200 == ask("POST", "/logs", posted | {"analysis_intent": "terminal"})[0]
+        query = urlencode({"log_path": str(log), "wait": "false"})
+
+        def verdict() -> dict[str, Any] | None:
+            status, answer = ask("GET", f"/logs?{query}")
+            return answer if status == 200 and answer["status"] == "completed" else None
+
+        answer = wait_for(verdict, "the verdict came", 30.0)
+        assert "run_cycle0.log" in answer["log_file"] and answer["result"]["progressive"]
+        outside = ask("GET", f"/logs?{urlencode({'log_path': str(tmp_path / 'x.log')})}")
+        assert (403, "outside_root") == (outside[0], outside[1]["error_code"])
+        (worker,) = _workers(head.pid)
+        os.kill(worker, signal.SIGKILL)
+
+        def again() -> bool:
+            return ask("GET", f"/logs?{urlencode({'log_path': str(log)})}")[0] == 200
+
+        wait_for(again, "a new worker answers", 30.0)
+
+
+def _workers(parent: int) -> list[int]:
+    return [
+        child.pid
+        for child in psutil.Process(parent).children(recursive=True)
+        if "analytics.worker" in " ".join(child.cmdline())
+    ]

@@ -11,15 +11,15 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 from aiohttp import web
-from multidict import MultiMapping
 
-from analytics.attribution.desk.contract import ErrorCode, Refused, submission
+from analytics.attribution.desk.calls import carry_out, refusal, waits
+from analytics.attribution.desk.contract import ErrorCode, Refused
 from analytics.attribution.desk.desk import Desk
 from analytics.attribution.desk.measures import exposition
+from coordinator.ports import LauncherAnswer, LauncherCall
 
 log = logging.getLogger("coord.attribution")
 T = TypeVar("T")
@@ -30,7 +30,6 @@ WAITING_MAX = 64
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 RATES = {"POST": (50.0, 200.0), "GET": (200.0, 800.0), "DELETE": (50.0, 200.0)}
 """Requests a second, and how many may come at once, of all clients together."""
-_TRUE, _FALSE = frozenset({"1", "true", "yes", "on", "t", "y"}), frozenset({"0", "false", "no", "off", "f", "n"})
 
 
 class Front:
@@ -44,12 +43,10 @@ class Front:
         self._waiting = 0
         self._buckets = {method: _Bucket(*rate) for method, rate in RATES.items()}
         self.app = web.Application(middlewares=[self._middleware], client_max_size=BODY_BYTES_MAX)
-        self.app.router.add_post("/logs", self._submit)
-        self.app.router.add_get("/logs", self._get, allow_head=False)
-        self.app.router.add_delete("/logs", self._delete)
-        for path, say in (("/healthz", desk.health), ("/stats", desk.stats), ("/jobs", desk.jobs),
-                          ("/inflight", desk.inflight)):  # fmt: skip
-            self.app.router.add_get(path, self._saying(say), allow_head=False)
+        self.app.router.add_post("/logs", self._call)
+        self.app.router.add_delete("/logs", self._call)
+        for path in ("/logs", "/healthz", "/stats", "/jobs", "/inflight"):
+            self.app.router.add_get(path, self._call, allow_head=False)
         self.app.router.add_get("/metrics", self._metrics, allow_head=False)
         self.app.on_cleanup.append(self._close)
 
@@ -67,12 +64,12 @@ class Front:
             self._check(request)
             return await handler(request)
         except Refused as refused:
-            return _refusal(refused)
+            return _response(refusal(refused))
         except web.HTTPException as error:
-            return _refusal(_of_aiohttp(error))
+            return _response(refusal(_of_aiohttp(error)))
         except Exception:
             log.exception("a request failed")
-            return _refusal(Refused(ErrorCode.INTERNAL_ERROR, "this is a fault of ours; it is in the log"))
+            return _response(refusal(Refused(ErrorCode.INTERNAL_ERROR, "this is a fault of ours; it is in the log")))
 
     def _check(self, request: web.Request) -> None:
         if "Origin" in request.headers:
@@ -86,44 +83,34 @@ class Front:
 
     # ---- routes
 
-    async def _submit(self, request: web.Request) -> web.StreamResponse:
-        if request.content_type != "application/json":
-            raise Refused(ErrorCode.UNPROCESSABLE, "the body must be application/json")
-        try:
-            async with asyncio.timeout(BODY_S):
-                body = await request.read()
-        except TimeoutError:
-            raise Refused(ErrorCode.UNPROCESSABLE, f"the body did not come within {BODY_S:.0f} s") from None
-        asked = submission(body)
-        return _json(await self._run(self._quick, lambda: self._desk.submit(asked)))
-
-    async def _get(self, request: web.Request) -> web.StreamResponse:
-        query = request.query
-        path, wait = _path(query), _flag(query, "wait", True)
-        file, wl_restart = query.get("file"), _count(query, "wl_restart")
-
-        def ask() -> Any:
-            return self._desk.get(path, wait=wait, file=file, wl_restart=wl_restart)
-
-        if not wait:
-            return _json(await self._run(self._quick, ask))
+    async def _call(self, request: web.Request) -> web.StreamResponse:
+        """A route of the desk: what it waits for, it waits for in a thread."""
+        call = LauncherCall(
+            method=request.method, route=request.path, query=dict(request.query), body=await self._body(request)
+        )
+        if not waits(call):
+            return await self._carried_out(self._quick, call)
         if self._waiting >= WAITING_MAX:
             raise Refused(ErrorCode.UNAVAILABLE, f"{self._waiting} requests wait already; ask again in a moment")
         self._waiting += 1
         try:
-            return _json(await self._run(self._patient, ask))
+            return await self._carried_out(self._patient, call)
         finally:
             self._waiting -= 1
 
-    async def _delete(self, request: web.Request) -> web.StreamResponse:
-        path = _path(request.query)
-        return _json(await self._run(self._quick, lambda: self._desk.delete(path)))
+    async def _body(self, request: web.Request) -> bytes:
+        if request.method != "POST":
+            return b""
+        if request.content_type != "application/json":
+            raise Refused(ErrorCode.UNPROCESSABLE, "the body must be application/json")
+        try:
+            async with asyncio.timeout(BODY_S):
+                return await request.read()
+        except TimeoutError:
+            raise Refused(ErrorCode.UNPROCESSABLE, f"the body did not come within {BODY_S:.0f} s") from None
 
-    def _saying(self, say: Callable[[], dict[str, Any]]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def handler(request: web.Request) -> web.StreamResponse:
-            return _json(await self._run(self._quick, say))
-
-        return handler
+    async def _carried_out(self, pool: ThreadPoolExecutor, call: LauncherCall) -> web.StreamResponse:
+        return _response(await self._run(pool, lambda: carry_out(self._desk, call)))
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         figures = await self._run(self._quick, self._desk.stats)
@@ -153,38 +140,9 @@ def _has_port(host: str | None) -> bool:
     return host is not None and ":" in host.rpartition("]")[2]
 
 
-def _path(query: MultiMapping[str]) -> str:
-    path = query.get("log_path", "")
-    if not path:
-        raise Refused(ErrorCode.UNPROCESSABLE, "log_path is missing")
-    return path
-
-
-def _flag(query: MultiMapping[str], name: str, default: bool) -> bool:
-    text = query.get(name)
-    if text is None:
-        return default
-    if text.lower() not in _TRUE | _FALSE:
-        raise Refused(ErrorCode.UNPROCESSABLE, f"{name} is true or false")
-    return text.lower() in _TRUE
-
-
-def _count(query: MultiMapping[str], name: str) -> int | None:
-    text = query.get(name)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise Refused(ErrorCode.UNPROCESSABLE, f"{name} is a whole number from 0")
-    return int(text)
-
-
-def _json(answer: object, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=msgspec.json.encode(answer), content_type="application/json")
-
-
-def _refusal(refused: Refused) -> web.Response:
-    response = _json(refused.body, refused.status)
-    if refused.status in (429, 503):
+def _response(answer: LauncherAnswer) -> web.Response:
+    response = web.Response(status=answer.status, body=answer.json, content_type="application/json")
+    if answer.status in (429, 503):
         response.headers["Retry-After"] = "1"
     return response
 

@@ -39,3 +39,5 @@ class ApiDeps:
     coordinator_id: str
     loop_lag: Callable[[], float]
     """Milliseconds that the loop was late of late."""
+    launchers: ports.Launchers | None = None
+    """Who answers fault-tolerant launchers; None: nobody does."""

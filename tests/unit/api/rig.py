@@ -202,6 +202,7 @@ async def a_service(
     settings: ApiSettings | None = None,
     data_settings: DataSettings | None = None,
     blobs: ports.BlobStore | None = None,
+    launchers: ports.Launchers | None = None,
 ) -> AsyncIterator[Rig]:
     """A served API with one token of each role; everything ends with the block. `blobs`: kept elsewhere than in
     memory."""
@@ -234,6 +235,7 @@ async def a_service(
         version="0.0-test",
         coordinator_id="c-test",
         loop_lag=lambda: lag_ms[0],
+        launchers=launchers,
     )
     app = build_app(deps)
     runner = ApiRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -267,11 +269,12 @@ def served(
     data_settings: DataSettings | None = None,
     blobs: ports.BlobStore | None = None,
     uv: bool = False,
+    launchers: ports.Launchers | None = None,
 ) -> None:
     """Run `test` against a fresh service. `uv`: on the loop that `coord serve` runs on."""
 
     async def run() -> None:
-        async with asyncio.timeout(patience_s), a_service(settings, data_settings, blobs) as rig:
+        async with asyncio.timeout(patience_s), a_service(settings, data_settings, blobs, launchers) as rig:
             await test(rig)
 
     try:

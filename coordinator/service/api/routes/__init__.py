@@ -10,6 +10,7 @@ from coordinator.service.api.route import AnyRoute
 from coordinator.service.api.routes.attempts import attempt_routes
 from coordinator.service.api.routes.data import data_routes
 from coordinator.service.api.routes.fleet import fleet_routes
+from coordinator.service.api.routes.launchers import launcher_routes
 from coordinator.service.api.routes.tenants import tenant_routes
 from coordinator.service.api.routes.work import work_routes
 from coordinator.service.api.streams import OpenStreams
@@ -23,4 +24,5 @@ def routes(deps: ApiDeps, streams: OpenStreams) -> tuple[AnyRoute, ...]:
         *data_routes(),
         *attempt_routes(),
         *tenant_routes(streams),
+        *launcher_routes(),
     )

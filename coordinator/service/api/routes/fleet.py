@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator import api_types as t
 from coordinator import wire
 from coordinator.core.rows import Role
-from coordinator.service.api import access, fleet, history, operations, reliability
+from coordinator.service.api import access, fleet, history, operations, reliability, verdicts
 from coordinator.service.api.agents_door import connect_agent
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.openapi import show_openapi
@@ -123,7 +123,7 @@ def fleet_routes(deps: ApiDeps) -> tuple[AnyRoute, ...]:
             "Enrolled providers in order of id",
             fleet.ProvidersQuery,
         ),
-        get("/v1/providers/{id}", READERS, fleet.show_provider, t.ProviderEntry, "One enrolled provider", NoQuery),
+        get("/v1/providers/{id}", READERS, verdicts.show_provider, t.ProviderEntry, "One enrolled provider", NoQuery),
         delete("/v1/providers/{id}", ADMINS, fleet.forget_provider, "Forget a provider: its enrolment and credential"),
         post(
             "/v1/providers/{id}/drain",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from coordinator import api_types as t
+from coordinator.api_verdict import VerdictEntry
 from coordinator.jobfile.model import JobFile
-from coordinator.service.api import happenings, job_logs, jobs, log_selection, nodepools, waiting
+from coordinator.service.api import happenings, job_logs, jobs, log_selection, nodepools, verdicts, waiting
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import (
     ONLOOKERS,
@@ -46,6 +47,14 @@ def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
         get("/v1/jobs", ONLOOKERS, jobs.list_jobs, t.Jobs, "Jobs, newest first", jobs.JobsQuery),
         get("/v1/jobs/{id}", ONLOOKERS, jobs.show_job, t.JobDetails, "A job, its steps and first tasks", NoQuery),
         get("/v1/jobs/{id}/tasks", ONLOOKERS, jobs.list_tasks, t.Tasks, "A job's tasks", jobs.TasksQuery),
+        get(
+            "/v1/attempts/{id}/verdict",
+            ONLOOKERS,
+            verdicts.show_verdict,
+            VerdictEntry,
+            "What an attempt died of, and the lines that this rests on",
+            NoQuery,
+        ),
         get("/v1/jobs/{id}/why", ONLOOKERS, jobs.why_job, t.JobWhy, "Why a job stands as it does", NoQuery),
         get(
             "/v1/jobs/{id}/wait",
