@@ -537,6 +537,8 @@ class VerdictWanted(Struct, frozen=True, gc=False, kw_only=True):
     """Its task waits for the answer until then. None: nobody waits."""
     history: tuple[PastVerdict, ...] = ()
     """Of earlier attempts of the task, then of others of its job; each oldest first, HISTORY_MAX at most."""
+    suspected: tuple[ProviderId, ...] = ()
+    """Those of `providers` that verdicts of other jobs blame."""
 
 
 class AttemptChanged(Struct, frozen=True, gc=False, kw_only=True):

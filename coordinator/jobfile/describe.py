@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from coordinator.api_types import StepPlan
 from coordinator.core.amounts import UNIT, Ask, decimal_text
-from coordinator.core.work.jobspec import CheckpointRule, Input, JobSpec, RetryRule, StepSpec, task_values
+from coordinator.core.work.jobspec import CheckpointRule, Heed, Input, JobSpec, RetryRule, StepSpec, task_values
 from coordinator.runtimes.placeholders import fill
 from coordinator.timetext import duration_text
 
@@ -154,4 +154,6 @@ def _retry(rule: RetryRule) -> str:
         parts.append(f"never {' '.join(rule.never)}")
     if rule.elsewhere:
         parts.append("elsewhere")
+    if rule.verdict is not Heed.OBEY:
+        parts.append(f"verdict {rule.verdict.value}")
     return ", ".join(parts)

@@ -37,6 +37,7 @@ class RetryModel(Struct, frozen=True, kw_only=True):
     on: tuple[str, ...] = ()
     never: tuple[str, ...] = ()
     elsewhere: bool = False
+    verdict: Annotated[str, Meta(description="obey, advise or off: what the verdict on a failure is worth")] = "obey"
 
 
 class InputModel(Struct, frozen=True, kw_only=True, rename={"source": "from"}):
@@ -139,6 +140,3 @@ RETRY = frozenset(RetryModel.__struct_fields__)
 ESTIMATE = frozenset(EstimateModel.__struct_fields__)
 INPUT = frozenset(InputModel.__struct_encode_fields__)
 CHECKPOINT = frozenset(CheckpointModel.__struct_fields__)
-
-NOT_BUILT = {"attribution": "attribution"}
-"""Fields of what is not built yet: refused by name, never ignored."""

@@ -9,6 +9,7 @@ from coordinator.core.errors import CoordError
 from coordinator.core.ids import PoolName, check_name
 from coordinator.core.work.jobspec import (
     Arrangement,
+    Heed,
     Input,
     Isolation,
     LogFull,
@@ -251,6 +252,7 @@ def _retry(table: Table) -> RetryRule:
         on=_causes(beneath, "on"),
         never=_causes(beneath, "never"),
         elsewhere=beneath.flag("elsewhere") or False,
+        verdict=beneath.choice("verdict", Heed) or Heed.OBEY,
     )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeVar
 
-from coordinator.jobfile.model import NOT_BUILT
 from coordinator.jobfile.problems import Problems, shown
 
 E = TypeVar("E", bound=StrEnum)
@@ -52,9 +51,7 @@ class Table:
                 if key in known:
                     continue
                 at = below(path, key)
-                if key in NOT_BUILT:
-                    self.problems.add(at, f"{NOT_BUILT[key]}: not built yet", f"leave {key} away")
-                elif elsewhere and key in elsewhere:
+                if elsewhere and key in elsewhere:
                     self.problems.add(at, f"{key} does not stand here", elsewhere[key])
                 else:
                     near = self.problems.nearest(key, known)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from coordinator.core.commands import Decision, VerdictWanted
-from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
+from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName, attempt_of
 from coordinator.core.policy import Policy
 from coordinator.core.rows import AttemptState, ExitInfo, Judged, TaskRow
 from coordinator.core.state import ClusterState
 from coordinator.core.verdict.rows import ASKED_MAX, HISTORY_MAX, PastVerdict
+from coordinator.core.verdict.suspicion import suspicion
 from coordinator.core.work.jobspec import Heed
-from coordinator.core.work.live import Asked, Attempt, Job, Step, Task, Work
+from coordinator.core.work.live import Asked, Attempt, Job, Step, Task
 from coordinator.core.work.transitions import put_task
 
 NOT_JUDGED = Judged()
+SUSPECTED_FROM = 0.25
+"""Of what one fresh verdict weighs: it counts as one for two days."""
 
 
 def judged_of(row: TaskRow) -> Judged:
@@ -21,7 +24,14 @@ def judged_of(row: TaskRow) -> Judged:
 
 
 def ask(
-    work: Work, job: Job, step: Step, task: Task, attempt: Attempt, out: Decision, until_ms: Ms | None = None
+    state: ClusterState,
+    job: Job,
+    step: Step,
+    task: Task,
+    attempt: Attempt,
+    policy: Policy,
+    out: Decision,
+    until_ms: Ms | None = None,
 ) -> None:
     """Have the end of this attempt explained; its task waits for that until `until_ms`. A success that wrote nothing
     has nothing to tell."""
@@ -35,23 +45,25 @@ def ask(
     elif not any(rank.launched for rank in row.ranks):
         return
     providers = tuple(rank.provider_id for rank in row.ranks)
-    want(work, job, step, task, row.attempt_id, row.state, exits, providers, out, until_ms)
+    want(state, job, step, task, row.attempt_id, row.state, exits, providers, policy, out, until_ms)
 
 
 def want(
-    work: Work,
+    state: ClusterState,
     job: Job,
     step: Step,
     task: Task,
     attempt_id: AttemptId,
-    state: AttemptState,
+    ended: AttemptState,
     exits: tuple[ExitInfo | None, ...],
     providers: tuple[ProviderId, ...],
+    policy: Policy,
     out: Decision,
     until_ms: Ms | None,
 ) -> None:
     """Tell analytics, and remember it where an answer is expected."""
-    if state is not AttemptState.COMPLETED:
+    work = state.work
+    if ended is not AttemptState.COMPLETED:
         work.asked.pop(attempt_id, None)
         work.asked[attempt_id] = Asked(tenant=job.row.tenant, providers=providers)
         while len(work.asked) > ASKED_MAX:
@@ -62,11 +74,12 @@ def want(
             tenant=TenantName(job.row.tenant),
             name=job.row.name,
             step=step.spec.name,
-            state=state,
+            state=ended,
             exits=exits,
             providers=providers,
             until_ms=until_ms,
             history=history(job, task),
+            suspected=suspected_of(state, attempt_id, providers, policy) if work.suspicions else (),
         )
     )
 
@@ -79,6 +92,19 @@ def history(job: Job, task: Task) -> tuple[PastVerdict, ...]:
     own = {one.attempt for one in past}
     others = [one for one in job.past if one.attempt not in own]
     return (*past, *others[-(HISTORY_MAX - len(past)) :])
+
+
+def suspected_of(
+    state: ClusterState, attempt_id: AttemptId, providers: tuple[ProviderId, ...], policy: Policy
+) -> tuple[ProviderId, ...]:
+    """Those of them against which verdicts of other jobs still speak."""
+    found = []
+    for who in dict.fromkeys(providers):
+        rows = state.work.suspicions.get(who, ())
+        others = [row for row in rows if attempt_of(row.attempt)[0] != attempt_id[0]]
+        if suspicion(others, state.now_ms, policy) >= policy.suspicion_weight * SUSPECTED_FROM:
+            found.append(who)
+    return tuple(found)
 
 
 def ask_again(state: ClusterState, policy: Policy, out: Decision) -> None:
@@ -98,4 +124,4 @@ def ask_again(state: ClusterState, policy: Policy, out: Decision) -> None:
                     state.work.wheel.put(task.row.task_id, until_ms)
                 attempt_id = (*task.row.task_id, awaited.attempt)
                 exits, providers = awaited.exits, awaited.providers
-                want(state.work, job, step, task, attempt_id, AttemptState.FAILED, exits, providers, out, until_ms)
+                want(state, job, step, task, attempt_id, AttemptState.FAILED, exits, providers, policy, out, until_ms)

@@ -367,7 +367,7 @@ def finish(state: ClusterState, attempt: Attempt, by: str, policy: Policy, out: 
     if attempt.row.outputs:
         publish_result(state, attempt, by, out) if succeeded else withdraw_result(attempt, out)
     if succeeded:
-        _completed(state, job, step, task, attempt, by, out)
+        _completed(state, job, step, task, attempt, by, policy, out)
     elif task.cancelling:
         why = attempt.stopping or "cancelled"
         _close(state, attempt, AttemptState.CANCELLED, why, by, out)
@@ -406,7 +406,7 @@ def _unsuccessful(
         again(state, job, step, task, out, why=why, waits_for=f"lease {dotted(attempt.row.attempt_id)}")
         return
     _close(state, attempt, AttemptState.LOST, why, by, out)
-    ask(state.work, job, step, task, attempt, out)
+    ask(state, job, step, task, attempt, policy, out)
     lost(state, job, step, task, attempt, why, policy, out)
 
 
@@ -475,9 +475,11 @@ def lost_work_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
     return max(0, ended_ms - saved_to_ms(task.row if task is not None else None, began_ms))
 
 
-def _completed(state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, by: str, out: Decision) -> None:
+def _completed(
+    state: ClusterState, job: Job, step: Step, task: Task, attempt: Attempt, by: str, policy: Policy, out: Decision
+) -> None:
     _close(state, attempt, AttemptState.COMPLETED, "", by, out)
-    ask(state.work, job, step, task, attempt, out)
+    ask(state, job, step, task, attempt, policy, out)
     exit = attempt.row.ranks[0].exit
     assert exit is not None
     step.lasted_ms = [*step.lasted_ms[-(LASTED_MAX - 1) :], exit.ran_ms]
@@ -497,7 +499,7 @@ def give_up(state: ClusterState, attempt: Attempt, why: str, policy: Policy, out
     if attempt.row.outputs:
         withdraw_result(attempt, out)
     _close(state, attempt, AttemptState.LOST, why, "coord", out)
-    ask(state.work, job, step, task, attempt, out)
+    ask(state, job, step, task, attempt, policy, out)
     lost(state, job, step, task, attempt, why, policy, out)
 
 

@@ -189,10 +189,10 @@ def failed(
         providers=tuple(ranked.provider_id for ranked in attempt.row.ranks),
     )
     if not _verdict_may_change(step, task, exit, policy):
-        ask(state.work, job, step, task, attempt, out)
+        ask(state, job, step, task, attempt, policy, out)
         by_rules(state, job, step, task, ended, policy, out)
         return
-    ask(state.work, job, step, task, attempt, out, until_ms=state.now_ms + policy.verdict_wait_ms)
+    ask(state, job, step, task, attempt, policy, out, until_ms=state.now_ms + policy.verdict_wait_ms)
     put_task(task, out, judged=replace(judged_of(task.row), awaits=ended))
     why = f"{told(exit)} on {where}; {VERDICT_WAITED_FOR}"
     again(state, job, step, task, out, why=why, waits_for="verdict", delay_ms=policy.verdict_wait_ms)

@@ -10,13 +10,12 @@ from coordinator.core.fleet.publish import view_of
 from coordinator.core.ids import JobId, ProviderId, RequestId
 from coordinator.core.image import image_of, state_of
 from coordinator.core.policy import Policy
-
 from coordinator.core.verdict.rows import SUSPICIONS_MAX, Cause, Fault, SuspicionRow
 from coordinator.core.verdict.suspicion import suspicion
 from coordinator.core.work.jobspec import RetryRule
 from tests.builders import START_MS
 from tests.site import Site, a_job
-from tests.verdicts import WAITS, a_broken_gpu, a_verdict, judge, where
+from tests.verdicts import WAITS, a_broken_gpu, a_verdict, judge, wanted, where
 
 DAY_MS = 24 * 3_600_000
 POLICY = Policy()
@@ -86,6 +85,22 @@ def test_it_is_no_failure_no_disconnect_and_no_quarantine() -> None:
     site.exits("1.0.0.1", 1)
     judge(site, "1.0.0.1", a_broken_gpu())
     assert before == view_of(site.provider(bad)) and None is site.provider(bad).row.quarantined_until_ms
+
+
+def test_analytics_is_told_whom_other_jobs_blame() -> None:
+    """Of the attempt's own providers, and for two days."""
+    site = Site("a", policy=WAITS)
+    for job, hours in ((1, 0), (2, 1), (3, 72)):
+        site.at(hours * 3_600)
+        site.beat_all()
+        site.submit(a_job(retry=RetryRule(limit=1)))
+        site.exits(f"{job}.0.0.1", 1)
+        judge(site, f"{job}.0.0.1", a_broken_gpu() if job == 1 else None)
+    told = {note.attempt_id[0]: note.suspected for note in wanted(site) if note.attempt_id[3] == 1}
+    assert {1: (), 2: ("a",), 3: ()} == told
+    site.run_to(site.now_s + 10)
+    site.exits("1.0.0.2", 1)
+    assert () == wanted(site)[-1].suspected, "its own verdict is in its history"
 
 
 def test_a_log_speaks_against_nobody_but_its_own_providers() -> None:

@@ -55,6 +55,7 @@ delay_max = "1h"
 on = ["exit:75", "exit:1-9", "signal:SIGKILL", "timeout", "oom", "stalled", "output"]
 never = ["start"]
 elsewhere = true
+verdict = "advise"
 
 [[step]]
 name = "prep"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.work.jobspec import SPEC_BYTES_MAX, JobSpec
 from coordinator.jobfile import JobError, line_of, parse_job, tenant_of
-from coordinator.jobfile.model import JOB, NOT_BUILT, SHARED, STEP
+from coordinator.jobfile.model import JOB, SHARED, STEP
 from tests.unit.jobfile.examples import DIGEST, EVERYTHING
 from tests.unit.jobfile.test_parse import NOW
 
@@ -33,7 +33,6 @@ needs = ["prep", "perp"]
 command = ["python", "train.py", "--lr", "{lrr}"]
 matrix = { lr = [0.1, 0.01] }
 resources = { cpu = 8, memory = 16 }
-attribution = ["x"]
 deadline = "5h"
 runtime = "torchrun"
 """
@@ -72,7 +71,6 @@ def test_everything_that_is_wrong_is_told_at_once_with_its_place_and_what_was_me
         "step[1].command[3]",
         "step[1].resources.cpu",
         "step[1].resources.memory",
-        "step[1].attribution",
         "step[1].deadline",
         "step[1].runtime",
     } == set(told)
@@ -82,22 +80,9 @@ def test_everything_that_is_wrong_is_told_at_once_with_its_place_and_what_was_me
     assert (13, "did you mean prep?") == (told["step[1].needs[1]"][0], told["step[1].needs[1]"][2])
     assert "did you mean {lr}?" in told["step[1].command[3]"][2]
     assert (16, "did you mean cpus?") == (told["step[1].resources.cpu"][0], told["step[1].resources.cpu"][2])
-    assert "not built yet" in told["step[1].attribution"][1] and "not built yet" in told["step[1].runtime"][1]
+    assert "not built yet" in told["step[1].runtime"][1]
     assert "whole job" in told["step[1].deadline"][2]
     assert f"{len(told)} things" in error.message and all(path in error.message for path in told)
-
-
-@pytest.mark.parametrize("name", sorted(NOT_BUILT))
-def test_what_is_not_built_is_refused_by_name(name: str) -> None:
-    """At the top, in a step and in the defaults: never ignored."""
-    for data in (
-        {"command": ["x"], name: "y"},
-        {"step": [{"name": "s", "command": ["x"], name: 1}]},
-        {"command": ["x"], "defaults": {name: {}}},
-        {"step": [{"name": "s", "command": ["x"]}], name: []},
-    ):
-        (part,) = refusal(data).problems
-        assert part.path.endswith(name) and "not built yet" in part.detail
 
 
 @pytest.mark.parametrize(
@@ -139,6 +124,7 @@ def test_what_is_not_built_is_refused_by_name(name: str) -> None:
         ({"retry": 3}, "retry", "is not a table"),
         ({"retry": {"on": ["exit:0"]}}, "retry.on[0]", "is not a cause"),
         ({"retry": {"on": ["signal:NONSENSE"]}}, "retry.on[0]", "is not a cause"),
+        ({"retry": {"verdict": "obeyy"}}, "retry.verdict", "is not one of obey, advise, off"),
         ({"retry": {"factor": 0.5}}, "retry.factor", "is not a factor"),
         ({"on_lost": "wait"}, "on_lost", "what to do about a lost provider"),
         ({"on_lost": "wait:2d"}, "on_lost", "what to do about a lost provider"),
@@ -254,7 +240,7 @@ def test_long_chains_are_ordered_and_long_cycles_are_printed() -> None:
 
 # ---- anything at all
 
-_words = st.sampled_from(sorted(JOB | STEP | SHARED | set(NOT_BUILT) | {"cpus", "gpus", "memory", "limit", "file"}))
+_words = st.sampled_from(sorted(JOB | STEP | SHARED | {"cpus", "gpus", "memory", "limit", "file"}))
 _scalars = (
     st.none()
     | st.booleans()
