@@ -12,8 +12,8 @@ from collections import deque
 import msgspec
 from msgspec import Struct
 
-from analytics.attribution.case import KEPT_BYTES, Line
-from analytics.attribution.episodes import GATE, Episodes, Heard, Saying
+from analytics.attribution.case import KEPT_BYTES, Line, Place
+from analytics.attribution.episodes import GATE, HEADER, Episodes, Heard, Saying
 from analytics.attribution.incidents import RANKS_KEPT, Incidents, with_rank
 from analytics.attribution.judging import verdict_of
 from analytics.attribution.lines import Partial
@@ -28,6 +28,8 @@ from coordinator.core.verdict.rows import Role, Verdict
 
 FORMAT = 2
 STREAMS_MAX = 2
+BROKEN_OFF = "any_traceback"
+"""The row of tracebacks that never came to their end."""
 HITS_TRIED = 32
 HITS_MANY = 4
 """Where one line of so many passes the gate, the finer gate is not worth its time. What is found stays the same."""
@@ -81,13 +83,33 @@ class Analysis:
 
     def ended(self) -> State:
         """As if it ended here: the lines without an end count too. What was fed stays as it is."""
-        if not any(partial.size for partial in self._state.partials):
+        if not any(partial.size for partial in self._state.partials) and not self._state.episodes.unfinished():
             return self._state
         other = Analysis.restore(self.rules, self.save())
         for stream, partial in enumerate(other._state.partials):
             if partial.size:
                 other._scan(partial.text() + b"\n", partial.begin, stream)
+        other._break_off()
         return other._state
+
+    def _break_off(self) -> None:
+        """Tracebacks of which the end never came are something that happened too."""
+        row = self.rules.by_id.get(BROKEN_OFF)
+        if row is None:
+            return
+        state = self._state
+        for place, rank in state.episodes.unfinished():
+            line = Line(
+                *(place.order, place.offset, place.number, place.stream, place.steps),
+                text=HEADER,
+                rank=rank,
+                host=b"",
+                clock=Clock.NONE,
+                at_ms=None,
+                episode=0,
+                frames=b"",
+            )
+            state.incidents.add(row, line, "", usual=False, summary=False, rules=self.rules)
 
     def peek(self) -> Verdict:
         """As if it ended here, without the lines that have no end yet. Made once for the same lines."""
@@ -153,7 +175,9 @@ class Analysis:
         told = strip(self._telling(raw))
         heard = Heard(Saying.PLAIN, told.text)
         if begins := watched or _BEGINS.find(raw) is not None:
-            heard = state.episodes.hear(told, at.stream, at.order)
+            told_before = steps.upto(at.start) if b"Traceback" in raw or b'File "' in raw else 0
+            place = Place(at.order, at.offset, at.number, at.stream, told_before)
+            heard = state.episodes.hear(told, place)
         row = None
         if heard.saying in (Saying.PLAIN, Saying.END):
             row = self.rules.classify(heard.text, heard.frames)

@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from msgspec import Struct
 
+from analytics.attribution.case import Place
 from analytics.attribution.prefixes import Stripped
 
 HEADER = b"Traceback (most recent call last)"
@@ -82,6 +83,9 @@ class Writer(Struct, gc=False, array_like=True):
     strays: int = 0
     heard_at: int = 0
     ended_at: int = -2
+    header: Place | None = None
+    """Where what is open began."""
+    rank: int | None = None
 
 
 class Episodes(Struct, array_like=True):
@@ -92,6 +96,9 @@ class Episodes(Struct, array_like=True):
     until: int = 0
     """Every line before this one matters to some traceback."""
     summary_until: int = 0
+    broken: Place | None = None
+    """Where a traceback began that never came to its end; the latest."""
+    broken_rank: int | None = None
     root_told: bool = False
     summary_rank: int | None = None
 
@@ -99,15 +106,28 @@ class Episodes(Struct, array_like=True):
         """Whether the line may belong to something, whatever it says."""
         return order < self.until or order < self.summary_until
 
-    def hear(self, told: Stripped, stream: int, order: int) -> Heard:
+    def unfinished(self) -> list[tuple[Place, int | None]]:
+        """Where tracebacks began of which no end was told, in their order, and the ranks that wrote them."""
+        found = [(self.broken, self.broken_rank)] if self.broken is not None else []
+        for writer in self.writers.values():
+            if writer.open and not writer.ignored and writer.header is not None:
+                found.append((writer.header, writer.rank))
+        return sorted(found, key=lambda one: one[0].order)
+
+    def hear(self, told: Stripped, place: Place) -> Heard:
         """Take the next line that may matter."""
-        text = told.text
+        text, order = told.text, place.order
         in_summary = self._in_summary(text, order)
-        key = b"%d" % stream + told.who
+        key = b"%d" % place.stream + told.who
         writer = self.writers.get(key)
-        if writer is not None and writer.open and order - writer.heard_at > QUIET_LINES_MAX:
-            writer.open = 0
+        was_open = writer is not None and writer.open > 0
+        if writer is not None and was_open and order - writer.heard_at > QUIET_LINES_MAX:
+            self._break(writer)
+            was_open = False
         heard = self._hear(key, writer, text, order)
+        writer = self.writers.get(key)
+        if writer is not None and writer.open and not was_open:
+            writer.header, writer.rank = place, told.rank
         if in_summary:
             heard = Heard(
                 heard.saying, heard.text, heard.exception, heard.frames, heard.episode, True, self.summary_rank
@@ -168,7 +188,7 @@ class Episodes(Struct, array_like=True):
         if found is None:
             writer.strays += 1
             if writer.strays > STRAYS_MAX:
-                writer.open = 0
+                self._break(writer)
             self._keep_open(writer, order)
             return Heard(Saying.PLAIN, text)
         frames, writer.frames = b"\n".join(writer.frames), []
@@ -204,6 +224,11 @@ class Episodes(Struct, array_like=True):
         writer.open = min(writer.open + 1, OPEN_MAX)
         writer.chained = False
         writer.strays = 0
+
+    def _break(self, writer: Writer) -> None:
+        writer.open = 0
+        if not writer.ignored:
+            self.broken, self.broken_rank = writer.header, writer.rank
 
     def _keep_open(self, writer: Writer, order: int) -> None:
         writer.heard_at = order

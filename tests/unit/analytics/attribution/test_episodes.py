@@ -102,3 +102,15 @@ def test_writers_are_bounded() -> None:
     analysis.feed(b"".join(b"[rank%d]: Traceback (most recent call last):\n" % rank for rank in range(10_000)))
     assert len(analysis.so_far().episodes.writers) == 64
     assert len(analysis.save()) < 64 * 1024
+
+
+def test_a_traceback_that_was_cut_off_counts_when_the_log_ends() -> None:
+    """At its header, in the order of the lines; not when its end came, nor when the interpreter ignored it."""
+    header = "Traceback (most recent call last):\n"
+    (kind,) = kinds_of(f"hello\nstep 1\n{header}{FRAMES}")
+    assert (kind.row, kind.open.number, kind.open.steps) == ("any_traceback", 3, 1)
+    other = "what the shell writes afterwards\n" * 25
+    assert ["any_traceback"] == [kind.row for kind in kinds_of(f"{header}{FRAMES}{other}")]
+    assert ["KeyError"] == [kind.exception for kind in kinds_of(f"{header}{FRAMES}KeyError: 1\n")]
+    ignored = kinds_of(f"Exception ignored in: <function f at 0x7>\n{header}{FRAMES}")
+    assert "any_traceback" not in [kind.row for kind in ignored]
