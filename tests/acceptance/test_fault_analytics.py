@@ -7,6 +7,7 @@ import io
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -61,8 +62,9 @@ def worker(head: Head) -> int:
     def find() -> int | None:
         for path in Path(f"/proc/{head.pid}/task").glob("*/children"):
             for pid in path.read_text().split():
-                if b"analytics.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    return int(pid)
+                with suppress(FileNotFoundError):  # it may be gone again
+                    if b"analytics.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        return int(pid)
         return None
 
     return wait_for(find, "the worker's process")

@@ -20,6 +20,7 @@ CONFIG_ERROR = "train.py: error: unrecognized arguments: --learning-rate 0.1"
 NETWORK_ERROR = "requests.exceptions.ConnectionError: Max retries exceeded: Temporary failure in name resolution"
 GPU_ERROR = "NVRM: Xid (PCI:0000:3b:00): 48, pid=1234, name=python, Double Bit ECC Error"
 LEFT, SAVED = "coord_attribution_left_bytes_sum", "coord_attribution_saved_seconds_total"
+READ = "coord_attribution_read_bytes_total"
 GIVEN = 'coord_verdicts_total{result="given"}'
 
 
@@ -118,6 +119,14 @@ def test_while_the_worker_stands_still_exit_codes_decide_and_the_verdict_is_adde
     wait_for(lambda: metric(site.client, GIVEN) == before + 2, "the verdicts of both attempts")
 
 
+def test_who_answers_is_not_niced_as_the_rest_of_the_worker_is(site: Site) -> None:
+    """Beside busy processes a niced thread gets next to nothing, and a task waits two seconds at most."""
+    tasks = Path(f"/proc/{worker(site.head)}/task").iterdir()
+    niceness = [int((task / "stat").read_text().rpartition(")")[2].split()[16]) for task in tasks]
+    assert niceness.count(0) == 2, "the listener and the follower"
+    assert set(niceness) == {0, 10}
+
+
 def test_a_job_that_wants_no_verdict_waits_for_none(site: Site) -> None:
     """Exit codes decide, at once."""
     began = time.monotonic()
@@ -127,33 +136,48 @@ def test_a_job_that_wants_no_verdict_waits_for_none(site: Site) -> None:
     assert "config_error" not in task.reason
 
 
-def test_the_coordinator_killed_while_a_log_grows_gives_the_verdict_of_the_whole_log(tmp_path: Path) -> None:
-    """kill -9 of head and worker in the middle, the end of the log behind it: compared with a full pass, each."""
-    gate = tmp_path / "gate"
+def killed_while_a_log_grows(place: Path, kills: list[str]) -> None:
+    """kill -9 of worker or head again and again, then the end of the log; its verdict is compared with a full pass."""
+    gate = place / "gate"
     program = (
         f"i=0; while [ ! -e {gate} ]; do i=$((i+1)); echo iteration $i loss 2.5; [ $((i % 50)) = 0 ] && sleep 0.02; "
         f"done; echo '{CONFIG_ERROR}' >&2; exit 1"
     )
-    settings = ("--set", "attribution.check_one_in=1")
-    with Head(tmp_path, *settings) as head:
+    settings = ("--set", "attribution.check_one_in=1", "--set", "analytics.backoff_max_s=0.5s")
+    with Head(place, *settings) as head:
         client = head.start()
-        with Agent(tmp_path, head, "w1") as agent:
+        with Agent(place, head, "w1") as agent:
             when_online(client, agent)
             job_id = client.jobs.submit({"command": ["sh", "-c", program], "retry": {"limit": 2}}).job_id
-            wait_for(lambda: metric(client, "coord_attribution_read_bytes_total") > 20_000, "the log being followed")
-            os.kill(worker(head), signal.SIGKILL)
-            client.close()
-            head.kill()
-            client = head.start()
-            wait_for(lambda: metric(client, "coord_attribution_followed_logs") == 1, "being followed again", 30)
+            for killed in kills:
+                wait_for(lambda now=client: metric(now, READ) > 10_000, "being followed", 60)  # type: ignore[misc]
+                if killed == "head":
+                    client.close()
+                    head.kill()
+                    client = head.start()
+                else:
+                    before = worker(head)
+                    os.kill(before, signal.SIGKILL)
+                    wait_for(lambda before=before: worker(head) != before, "the next worker", 30)  # type: ignore[misc]
+            wait_for(lambda: metric(client, "coord_attribution_followed_logs") == 1, "being followed again", 60)
             gate.touch()
-            assert client.jobs.wait(job_id, timeout_s=30.0).state == "failed"
+            assert client.jobs.wait(job_id, timeout_s=60.0).state == "failed"
             (task,) = client.jobs.tasks(job_id, attempts=True).entries
             assert (task.attempts, "config_error" in task.reason) == (1, True), [one.reason for one in task.tries]
-            same = 'coord_attribution_checks_total{result="same"}'
-            wait_for(lambda: metric(client, same) == 1, "the full pass")
+            wait_for(lambda: metric(client, 'coord_attribution_checks_total{result="same"}') == 1, "the full pass", 30)
             assert metric(client, 'coord_attribution_checks_total{result="different"}') == 0
             client.close()
+
+
+def test_worker_and_coordinator_killed_while_a_log_grows_change_no_verdict(tmp_path: Path) -> None:
+    """One attempt, one verdict, that of the whole log."""
+    killed_while_a_log_grows(tmp_path, ["worker", "head"])
+
+
+@pytest.mark.soak
+def test_twenty_kills_while_a_log_grows_change_no_verdict(tmp_path: Path) -> None:
+    """By turns."""
+    killed_while_a_log_grows(tmp_path, ["worker", "head"] * 10)
 
 
 def metric(client: Client, name: str) -> float:

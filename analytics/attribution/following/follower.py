@@ -138,6 +138,14 @@ class Follower:
         followed = sum(len(attempt.ranks) for attempt in self._running.values())
         return self.tally.figures(followed, len(self._questions) + len(self._line))
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for what is to be done next."""
+        return bool(self._line) or any(
+            question.given is None and question.wanted.state is not AttemptState.COMPLETED
+            for question in self._questions.values()
+        )
+
     # ---- the work
 
     def turn(self) -> float | None:
