@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from analytics.attribution.desk import passes, recorder, results, splitlog
 from analytics.attribution.desk.contract import (
@@ -32,64 +30,16 @@ from analytics.attribution.desk.contract import (
     Submitted,
 )
 from analytics.attribution.desk.followed import Followed
+from analytics.attribution.desk.jobs import Final, Job, listed, order_of
+from analytics.attribution.desk.making import Maker
 from analytics.attribution.desk.rooted import Root
 from analytics.attribution.desk.settings import DeskSettings
 from analytics.attribution.desk.tally import Tally
-from analytics.attribution.engine import Rules, canonical, judge
+from analytics.attribution.engine import Rules
 from analytics.attribution.following.places import Places
-from analytics.attribution.following.tracker import TrackerState, full_pass
-from coordinator.core.verdict.rows import PastVerdict, Verdict
+from coordinator.core.verdict.rows import PastVerdict
 
 log = logging.getLogger("coord.attribution")
-Key = tuple[int, int, int, int]
-
-
-class Final(NamedTuple):
-    """What was found at an end. It is an answer once somebody has asked for it."""
-
-    verdicts: tuple[Verdict, ...]
-    first: int
-    """The number of the first cycle among them."""
-    key: Key | None
-    """Device, inode, size and time of the file; None: there was none."""
-    progressive: bool
-    fallback: str
-    """Why it is a full pass; empty where it is none."""
-    remark: str
-
-
-class Job:
-    """A path that somebody named. Its fields change under the desk's lock."""
-
-    def __init__(self, path: str, why_not: str) -> None:
-        self.path = path
-        self.user = "unknown"
-        self.job_id: str | None = None
-        self.cycle_id: int | None = None
-        self.mode = Mode.SINGLE
-        self.touched_s = time.monotonic()
-        self.followed: Followed | None = None
-        self.why_not = why_not
-        """It is not followed: the reason of a full pass."""
-        self.over = False
-        """A terminal POST has come."""
-        self.making: Future[Final] | None = None
-        self.final: Final | None = None
-        self.answered: Final | None = None
-        """The result cache: filled by a GET alone."""
-        self.failed = ""
-        self.recorder: tuple[str | None, dict[str, Any] | None] | None = None
-        self.recorder_lock = threading.Lock()
-        self.paths: splitlog.Paths | None = None
-        self.part_of: str = ""
-        """The scheduler's output that named it."""
-
-    def release(self) -> Followed | None:
-        """No longer followed; whoever asks next has it read as a whole."""
-        followed, self.followed = self.followed, None
-        if followed is not None:
-            self.why_not = "missing"
-        return followed
 
 
 class Desk:
@@ -106,8 +56,8 @@ class Desk:
         self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="attribute")
         self._waiting = 0
         self._numbers = itertools.count(1)
-        self._finished = itertools.count(1)
         self._closing = threading.Event()
+        self._maker = Maker(root, rules, settings, self.tally, self._closing)
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follow-files", daemon=True)
 
@@ -174,12 +124,9 @@ class Desk:
         if not self._places.take():
             job.why_not = "capacity"
             return
-        job.followed = Followed(self._opener(job.path), self._rules, f"p{next(self._numbers)}")
+        job.followed = Followed(self._maker.opener(job.path), self._rules, f"p{next(self._numbers)}")
         self.tally.analysis("started")
         self._wake.set()
-
-    def _opener(self, real: str) -> Callable[[], int]:
-        return lambda: self._root.open(real)
 
     def _register(self, real: str, asked: Submission | None) -> Job:
         job = self._jobs.get(real)
@@ -290,18 +237,7 @@ class Desk:
             job.followed.completed = True
 
     def _is_current(self, job: Job, final: Final | None) -> bool:
-        return final is not None and final.key == self._key(job.path)
-
-    def _key(self, real: str) -> Key | None:
-        try:
-            fd = self._root.open(real)
-        except OSError:
-            return None
-        try:
-            status = os.fstat(fd)
-        finally:
-            os.close(fd)
-        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return final is not None and final.key == self._maker.key(job.path)
 
     def _answer(self, job: Job, found: Final | Status, wl_restart: int | None, wait: bool) -> Answer:
         if isinstance(found, Status):
@@ -359,7 +295,7 @@ class Desk:
         if not status.st_size:
             raise Refused(ErrorCode.EMPTY_FILE, "the file is empty")
         aside = Job(real, "")
-        return self._answer(aside, self._from_the_whole(aside, (), ""), None, wait=True)
+        return self._answer(aside, self._maker.from_the_whole(aside, (), ""), None, wait=True)
 
     def progress(self, path: str) -> dict[str, Any] | None:
         """How far a followed file is read; None: it is not followed."""
@@ -389,13 +325,12 @@ class Desk:
 
     def _make(self, job: Job, history: tuple[PastVerdict, ...], began: float) -> Final:
         try:
-            self._settle(job)
-            made = self._from_progress(job, history, began)
-            if isinstance(made, str):
-                self.tally.fallback(made)
-                made = self._from_the_whole(job, history, made)
+            made = self._maker.make(job, history, began)
             with self._lock:
                 job.final, job.answered, job.recorder = made, None, None
+            if self._maker.to_be_checked(made):
+                with contextlib.suppress(RuntimeError):  # it is closing
+                    self._pool.submit(self._check, job, made, history)
             return made
         except BaseException as error:
             log.exception("an analysis failed")
@@ -407,76 +342,10 @@ class Desk:
                 self._waiting -= 1
                 job.making = None
 
-    def _settle(self, job: Job) -> None:
-        """Until the file has been quiet for as long as is asked, or four times as long has gone by."""
-        quiet_s = self.settings.settle_s
-        until = time.monotonic() + 4 * quiet_s
-        before, since = self._key(job.path), time.monotonic()
-        while quiet_s and time.monotonic() - since < quiet_s and time.monotonic() < until:
-            if self._closing.wait(min(0.05, quiet_s)):
-                return
-            now = self._key(job.path)
-            if now != before:
-                before, since = now, time.monotonic()
-
-    def _from_progress(self, job: Job, history: tuple[PastVerdict, ...], began: float) -> Final | str:
-        """From what was followed; or why it cannot be."""
-        followed = job.followed
-        if followed is None:
-            return job.why_not or "missing"
-        with followed.lock:
-            before, spent, replays = followed.tracker.consumed, followed.busy_s, followed.tracker.replays.copy()
-            followed.drain()
-            anew = followed.tracker.replays - replays
-            state = followed.tracker.state
-            if state in (TrackerState.PENDING, TrackerState.FAILED):
-                self.tally.analysis("failed")
-                return "failed"
-            if state is TrackerState.UNSUPPORTED or followed.several_cycles:
-                self.tally.analysis("unsupported")
-                return "unsupported"
-            verdict = followed.judge(history)
-            consumed = followed.tracker.consumed
-        for why in anew:
-            self.tally.replay(why)
-        if anew:
-            self.tally.fallback("stale")
-            spent, before = 0.0, 0
-        self.tally.analysis("completed")
-        self.tally.end(time.perf_counter() - began, consumed - before, spent)
-        made = Final((verdict,), 0, self._key(job.path), True, "stale" if anew else "", "")
-        if next(self._finished) % self.settings.check_one_in == 0:
-            with contextlib.suppress(RuntimeError):  # it is closing
-                self._pool.submit(self._check, job, made, history, consumed)
-        return made
-
-    def _from_the_whole(self, job: Job, history: tuple[PastVerdict, ...], why: str) -> Final:
-        key = self._key(job.path)
-        try:
-            passed = passes.by_cycles(self._opener(job.path), self._rules, history)
-        except FileNotFoundError:
-            return Final((), 0, None, False, why, "there is no log")
-        except OSError as error:
-            return Final((), 0, None, False, why, f"the log cannot be read: {error.strerror}")
-        if not passed.read_bytes:
-            return Final((), 0, key, False, why, "the log is empty")
-        return Final(passed.verdicts, passed.first, key, False, why, passed.remark)
-
-    def _check(self, job: Job, made: Final, history: tuple[PastVerdict, ...], consumed: int) -> None:
-        """The same bytes at once; where that says otherwise, it is right."""
-        try:
-            whole = full_pass(self._opener(job.path), self._rules, upto=consumed)
-        except OSError:
+    def _check(self, job: Job, made: Final, history: tuple[PastVerdict, ...]) -> None:
+        right = self._maker.corrected(job, made, history)
+        if right is None:
             return
-        if self._key(job.path) != made.key:
-            return
-        verdict = judge((whole,), None, history)
-        same = canonical(verdict) == canonical(made.verdicts[0])
-        self.tally.checked(same)
-        if same:
-            return
-        log.error("a progressive verdict was corrected by a full pass: %s", job.followed and job.followed.handle)
-        right = made._replace(verdicts=(verdict,), progressive=False, remark="corrected by a full pass")
         with self._lock:
             job.final = right if job.final is made else job.final
             job.answered = right if job.answered is made else job.answered
@@ -485,17 +354,17 @@ class Desk:
         """Earlier cycles of the same job, the latest first."""
         if job.job_id is None:
             return ()
-        mine = _order(job)
+        mine = order_of(job)
         others = [
             other
             for other in self._jobs.values()
-            if other.job_id == job.job_id and other is not job and _order(other) < mine
+            if other.job_id == job.job_id and other is not job and order_of(other) < mine
         ]
         past = []
-        for other in sorted(others, key=_order, reverse=True)[: passes.HISTORY_MAX]:
+        for other in sorted(others, key=order_of, reverse=True)[: passes.HISTORY_MAX]:
             final = other.answered or other.final
             if final is not None and final.verdicts:
-                past.append(passes.past_of(final.verdicts[-1], f"cycle {_order(other)[0]}"))
+                past.append(passes.past_of(final.verdicts[-1], f"cycle {order_of(other)[0]}"))
         return tuple(past)
 
     # ---- split logs
@@ -588,7 +457,7 @@ class Desk:
     def jobs(self) -> dict[str, Any]:
         """`GET /jobs`: what was submitted, and how far it is."""
         with self._lock:
-            entries = [_listed(job) for job in self._jobs.values() if not job.part_of]
+            entries = [listed(job) for job in self._jobs.values() if not job.part_of]
         return {"count": len(entries), "entries": sorted(entries, key=lambda entry: str(entry["log_path"]))}
 
     def inflight(self) -> dict[str, Any]:
@@ -649,32 +518,6 @@ class Desk:
                 self.tally.analysis("cancelled")
                 self._let_go(gone)
         return taken > 0
-
-
-def _order(job: Job) -> tuple[int, str]:
-    cycle = job.cycle_id if job.cycle_id is not None else splitlog.cycle_of(job.path)
-    return (cycle if cycle is not None else -1, job.path)
-
-
-def _listed(job: Job) -> dict[str, Any]:
-    status = Status.PENDING
-    if job.answered is not None or job.final is not None:
-        status = Status.COMPLETED
-    elif job.making is not None:
-        status = Status.IN_FLIGHT
-    elif job.failed:
-        status = Status.FAILED
-    return {
-        "log_path": job.path,
-        "user": job.user,
-        "job_id": job.job_id,
-        "cycle_id": job.cycle_id,
-        "mode": job.mode,
-        "logs_dir": job.paths.logs_dir if job.paths is not None else None,
-        "sched_restarts": job.paths.starts if job.paths is not None else 0,
-        "status": status,
-        "progressive": job.followed.entry() if job.followed is not None else None,
-    }
 
 
 def _unknown(reason: str) -> Advice:
