@@ -137,10 +137,12 @@ class FollowedAttempt:
 
     def judge(self, wanted: VerdictWanted) -> Verdict:
         """What it died of, by all that was read."""
-        return judge(self._analyses(), end_of(wanted), wanted.history[::-1], self._where(wanted))
+        return self._judged(self._analyses(), wanted)
 
-    def _where(self, wanted: VerdictWanted) -> list[str]:
-        return [wanted.providers[rank] if rank < len(wanted.providers) else "" for rank in self.ranks]
+    def _judged(self, analyses: Sequence[Analysis], wanted: VerdictWanted) -> Verdict:
+        where = [wanted.providers[rank] if rank < len(wanted.providers) else "" for rank in self.ranks]
+        newest_first = wanted.history[::-1]
+        return judge(analyses, end_of(wanted), newest_first, where, wanted.suspected)
 
     def judge_ends(self, wanted: VerdictWanted) -> Verdict:
         """The same by the last lines of its logs alone, whatever was read. Lines are not numbered, and only those are
@@ -153,7 +155,7 @@ class FollowedAttempt:
                 analysis.feed(data, stream)
                 begins[name if len(self.ranks) == 1 else f"{place}/{name}"] = begin
             analyses.append(analysis)
-        verdict = judge(analyses, end_of(wanted), wanted.history[::-1], self._where(wanted))
+        verdict = self._judged(analyses, wanted)
         evidence = tuple(
             replace(one, offset=one.offset + begins[one.source], line=0) if one.line else one
             for one in verdict.evidence

@@ -25,7 +25,7 @@ from analytics.attribution.following.shelf import Shelf
 from coordinator.core.commands import VerdictWanted
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
-from coordinator.core.verdict.rows import Cause, Verdict
+from coordinator.core.verdict.rows import Cause, Recommendation, Verdict
 from coordinator.ports import Followable, Judged
 from store.log_files import INDEX, log_path
 from store.log_index import RECORD_BYTES
@@ -214,6 +214,18 @@ def test_ranks_are_judged_together(bench: Bench) -> None:
     bench.ask(wanted(ended(len(OUT), 0, code=0), ended(0, len(ERR))))
     assert bench.verdict().cause is Cause.GPU_OOM
     assert bench.verdict().evidence[0].source == "1/stderr"
+
+
+def test_an_ambiguous_failure_on_a_provider_that_others_blame_goes_elsewhere(bench: Bench) -> None:
+    """What the coordinator knows of its providers reaches the judgement, and which of them the rank ran on."""
+    text = b"[rank0]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)\n"
+    bench.logs.write((1, text))
+    bench.ask(wanted(ended(0, len(text))))
+    alone = bench.verdict()
+    bench.ask(wanted(ended(0, len(text)), suspected=(ProviderId("p0"),)))
+    assert alone.recommendation is not Recommendation.RESTART_ELSEWHERE
+    assert bench.verdict().recommendation is Recommendation.RESTART_ELSEWHERE
+    assert bench.verdict().avoid_providers == ("p0",)
 
 
 def test_who_finds_no_place_is_read_at_its_end_and_that_is_said(bench: Bench, tmp_path: Path) -> None:
