@@ -110,18 +110,23 @@ def show(client: Client, job: str, tasks: bool, output: output.Format) -> None:
     coord job show 12.0.7
     coord job show last --tasks -o json
     """
-    from cli import jobview
+    from cli import jobverdicts, jobview
 
     found = named(client, job)
     read = output in ("table", "wide")
     if tasks or found.task is not None:
-        jobview.print_tasks(jobview.tasks_of(client, found), output)
+        those = jobview.tasks_of(client, found)
+        jobview.print_tasks(those, output)
         if read and found.task is not None:
+            jobverdicts.print_verdicts(client, those.entries)
             jobview.print_data(client, found.job_id, output, f"{found.job_id}.{found.step}.{found.task}")
     else:
         answer = client.jobs.show(found.job_id)
         why = client.jobs.why(found.job_id) if read and answer.job.state == "pending" else None
-        jobview.print_job(answer, output, why, jobview.notable(client, answer) if read else ())
+        notable = jobview.notable(client, answer) if read else ()
+        jobview.print_job(answer, output, why, notable)
+        if read:
+            jobverdicts.print_verdicts(client, notable or answer.tasks[: jobview.TASKS_SHOWN])
         if read and jobview.has_data(answer):
             jobview.print_data(client, found.job_id, output)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cli import humane, output, terminal
 from cli.jobdata import has_data as has_data
 from cli.jobdata import print_data as print_data
+from cli.jobverdicts import brief
 from cli.paging import collect
 from cli.placing import placed, where, why_there
 from cli.standing import COLOURS, PAGE_MAX, progress, share, standing, told, took
@@ -67,6 +68,7 @@ RESUMED = output.Column(
 ENDS = output.Column("ENDS", lambda r: ends(r.attempt), right=True, explained="EXPECTED TO END")
 SAVED = output.Column("SAVED", lambda r: saved(r.attempt), right=True, explained="WORK IN A CHECKPOINT")
 LOST = output.Column("LOST", lambda r: _lost(r.attempt), right=True, explained="WORK LOST")
+VERDICT = output.Column("VERDICT", lambda r: brief(r.attempt))
 TRIES = (
     output.Column("TASK", lambda r: r.task.task if r.first else ""),
     output.Column("STEP", lambda r: r.task.step if r.first else "", spare=True),
@@ -80,9 +82,13 @@ TRIES = (
     RESUMED,
     SAVED,
     LOST,
+    VERDICT,
     output.Column("REASON", lambda r: _reason(r)),
     output.Column("WHY THERE", lambda r: why_there(r.attempt) if r.attempt else "", wide=True, whole=True),
 )  # fmt: skip
+
+SELDOM = (PROGRESS, ENDS, RESUMED, SAVED, LOST, VERDICT)
+"""Only where there is something to show in them."""
 
 
 def tasks_of(client: Client, found: Named) -> Tasks:
@@ -172,7 +178,10 @@ def _print_tries(tasks: tuple[TaskEntry, ...], form: output.Format) -> None:
         column
         for column in TRIES
         if (form == "wide" or not column.wide)
-        and (column not in (PROGRESS, ENDS, RESUMED, SAVED, LOST) or any(column.show(row) != "-" for row in rows))
+        and (
+            column not in (PROGRESS, ENDS, RESUMED, SAVED, LOST, VERDICT)
+            or any(column.show(row) != "-" for row in rows)
+        )
     ]
     output.print_table(rows, output.titled(columns, form), sys.stdout, fit=fit)
     if form == "table" and (said := placed(tasks)):

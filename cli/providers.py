@@ -51,6 +51,15 @@ COLUMNS = (
 )
 
 
+SUSPICIONS = (
+    output.Column("VERDICT ON", lambda s: s.attempt),
+    output.Column("WHEN", lambda s: humane.ago(s.at), right=True),
+    output.Column("CAUSE", lambda s: s.cause),
+    output.Column("SURE", lambda s: humane.share(s.confidence, 0), right=True),
+    output.Column("LINE", lambda s: s.text),
+)
+
+
 @click.group(short_help="The fleet now; drain, resume or forget a provider.")
 def providers() -> None:
     """The providers that are enrolled, and how each stands right now.
@@ -129,6 +138,7 @@ def print_provider(entry: ProviderEntry, form: output.Format) -> None:
         ("drain note", entry.drain_note),
         ("away until", humane.when(entry.away_until)),
         ("quarantined", _quarantine(entry)),
+        ("suspected", _suspicion(entry)),
         ("isolation", entry.isolation or "-"),
         ("promises", ", ".join(name.replace("_", " ") for name in entry.promises) or "-"),
         ("peer", entry.peer),
@@ -142,6 +152,17 @@ def print_provider(entry: ProviderEntry, form: output.Format) -> None:
         twin = entry.duplicate
         facts.append(("duplicate", f"refused {humane.when(twin.at)} from {twin.peer}, held by {twin.holder_peer}"))
     output.print_facts(facts)
+    if entry.suspicions:
+        sys.stdout.write("\n")
+        output.print_table(entry.suspicions, SUSPICIONS, sys.stdout)
+
+
+def _suspicion(entry: ProviderEntry) -> str:
+    """`a run fails there with 25 %, by 1 verdict`; empty when no verdict speaks against it."""
+    if not entry.suspicion:
+        return ""
+    count = humane.count(len(entry.suspicions), "verdict")
+    return f"a run fails there by its fault with {humane.share(entry.suspicion)}, as {count} of 7 days say"
 
 
 def _beat(beat: HeartbeatEntry | None) -> list[tuple[str, str]]:

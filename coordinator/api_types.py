@@ -25,6 +25,7 @@ from coordinator.api_tenants import UsageLine as UsageLine
 from coordinator.api_tenants import Usages as Usages
 from coordinator.api_work import AttemptEntry as AttemptEntry
 from coordinator.api_work import Audit as Audit
+from coordinator.api_work import AvoidedEntry as AvoidedEntry
 from coordinator.api_work import ChoiceEntry as ChoiceEntry
 from coordinator.api_work import Counts as Counts
 from coordinator.api_work import DimensionAsk as DimensionAsk
@@ -48,6 +49,7 @@ from coordinator.api_work import StepWhy as StepWhy
 from coordinator.api_work import TaskEntry as TaskEntry
 from coordinator.api_work import Tasks as Tasks
 from coordinator.api_work import Timestamp as Timestamp
+from coordinator.api_work import VerdictBrief as VerdictBrief
 
 
 class Interval(Struct, frozen=True, kw_only=True):
@@ -328,6 +330,17 @@ class DuplicateClaim(Struct, frozen=True, kw_only=True):
     holder_peer: str
 
 
+class SuspicionEntry(Struct, frozen=True, kw_only=True):
+    """A verdict that blames a provider."""
+
+    attempt: str
+    at: Timestamp
+    cause: str
+    confidence: float
+    text: str
+    """The line of its log that it rests on."""
+
+
 class ProviderEntry(Struct, frozen=True, kw_only=True):
     """One enrolled provider now."""
 
@@ -363,6 +376,10 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     """The most that its agent gives; null: it takes no work."""
     promises: tuple[str, ...] = ()
     """Of kills_all, freezes_all, memory_limit and cpu_limit, what its agent has found that it can do."""
+    suspicion: float | None = None
+    """The probability that a run fails there by its fault, as verdicts say; halves in 24 h. Null in a list."""
+    suspicions: tuple[SuspicionEntry, ...] = ()
+    """The verdicts that this rests on, newest first; empty in a list."""
 
 
 class Providers(Struct, frozen=True, kw_only=True):

@@ -156,6 +156,22 @@ class ProgressEntry(Struct, frozen=True, kw_only=True):
     text: str
 
 
+class VerdictBrief(Struct, frozen=True, kw_only=True):
+    """What an attempt died of, without the lines that this rests on."""
+
+    cause: str
+    """A class of docs/reference/causes.md."""
+    fault: str
+    """job, provider, platform, data, nobody or unknown."""
+    recommendation: str
+    """RESTART, RESTART_ELSEWHERE, STOP, OK or UNKNOWN."""
+    confidence: float
+    summary: str
+    advice: str
+    late: bool
+    """It came when the rules for exit codes had decided, or corrects one that came before it."""
+
+
 class AttemptEntry(Struct, frozen=True, kw_only=True):
     """One try of a task."""
 
@@ -187,6 +203,18 @@ class AttemptEntry(Struct, frozen=True, kw_only=True):
     """How much of what it did is in a checkpoint, while it runs and when it ended without a result."""
     lost_ms: int | None = None
     """Of one that ended without a result: how much it had done since its last checkpoint."""
+    verdict: VerdictBrief | None = None
+    """What it died of; null: nothing is known (yet)."""
+
+
+class AvoidedEntry(Struct, frozen=True, kw_only=True):
+    """A provider that a verdict sends a task away from."""
+
+    provider_id: str
+    at: Timestamp
+    until: Timestamp | None
+    """Until then it is not placed there at all; null: it only counts as worse there."""
+    why: str
 
 
 class TaskEntry(Struct, frozen=True, kw_only=True):
@@ -216,6 +244,8 @@ class TaskEntry(Struct, frozen=True, kw_only=True):
     waits_for: str
     tries: tuple[AttemptEntry, ...]
     """Its attempts, the oldest first; only where they were asked for."""
+    avoids: tuple[AvoidedEntry, ...] = ()
+    """Where its verdicts send it away from, while it has not ended."""
 
 
 class Tasks(Struct, frozen=True, kw_only=True):

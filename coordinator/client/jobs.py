@@ -6,7 +6,7 @@ import base64
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from coordinator import api_types as t
@@ -16,6 +16,9 @@ from coordinator.client.hashing import Moved
 from coordinator.client.requests import Query, Requests, decoded, with_query
 from coordinator.client.stream import MEDIA, events_of, follow
 from coordinator.core.errors import Code, CoordError
+
+if TYPE_CHECKING:
+    from coordinator.api_verdict import VerdictEntry
 
 POLL_S = 30.0
 """One request for a job's end waits so long; then the next one is sent."""
@@ -113,6 +116,12 @@ class Jobs:
             target = with_query(f"/v1/artifacts/blake3:{file.digest}/content", {"tenant": tenant})
         wanted = Wanted(target, path or file.path, file.digest, file.size, file.executable)
         return fetch(self._requests.transport, wanted, root, force=force, moved=moved)
+
+    def verdict(self, attempt: str) -> VerdictEntry:
+        """What an attempt (`JOB.STEP.TASK.ATTEMPT`) died of. NOT_FOUND while nothing is known of it."""
+        from coordinator.api_verdict import VerdictEntry
+
+        return self._requests.get(f"/v1/attempts/{quote(attempt)}/verdict", VerdictEntry)
 
     def why(self, job_id: int) -> t.JobWhy:
         """Why it stands as it does: per constraint how many providers it rules out, and the nearest thing to change."""

@@ -129,10 +129,6 @@ def view_of(deps: ApiDeps, provider_id: ProviderId) -> ProviderView:
     return view
 
 
-async def show_provider(call: Call[NoQuery, NoBody]) -> ProviderEntry:
-    return entry_of(call.deps, view_of(call.deps, call.provider_id))
-
-
 async def drain_provider(call: Call[NoQuery, DrainRequest]) -> ProviderEntry:
     """No new work there. Idempotent."""
     body = call.body

@@ -15,7 +15,7 @@ from coordinator import api_types as t
 from coordinator.core import commands, events
 from coordinator.core.amounts import decimal_text
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import JobId, TaskId, TenantName
+from coordinator.core.ids import JobId, TaskId, TenantName, dotted
 from coordinator.core.rows import ENDED, JobRow, Role, StepRow, TaskRow, WorkState
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.jobfile import describe, parse_job, tenant_of
@@ -27,6 +27,7 @@ from coordinator.service.api.replays import key_of
 from coordinator.service.api.route import Call, NoBody, Ready
 from coordinator.service.api.scope import job_id_of, owner_of, scope_of, task_of, the_job, who
 from coordinator.service.api.standing import reason_of
+from coordinator.service.api.verdicts import briefs_of
 from coordinator.service.api.work_entries import (
     attempt_entry,
     ended_why,
@@ -282,14 +283,17 @@ async def _tasks(
     attempts: bool,
 ) -> t.Tasks:
     rows = await deps.store.job_tasks(job_id, limit + 1, step, after, states)
-    more, rows = len(rows) > limit, rows[:limit]
+    more, rows, now_ms = len(rows) > limit, rows[:limit], deps.engine.clock.now_ms()
     tries: dict[TaskId, list[t.AttemptEntry]] = {}
     wanted = [(row.step, row.task, row.attempts - TRIES_MAX) for row in rows] if attempts else []
-    for attempt in await deps.store.attempts_of(job_id, wanted):
-        entry = attempt_entry(attempt, of_attempt(deps.engine.state, attempt))
+    tried = await deps.store.attempts_of(job_id, wanted)
+    verdicts = await briefs_of(deps, job_id, tried)
+    for attempt in tried:
+        verdict = verdicts.get(dotted(attempt.attempt_id)) if verdicts else None
+        entry = attempt_entry(attempt, of_attempt(deps.engine.state, attempt), verdict)
         tries.setdefault(attempt.task_id, []).append(entry)
     return t.Tasks(
-        entries=tuple(task_entry(row, spec.steps[row.step], tries.get(row.task_id, [])) for row in rows),
+        entries=tuple(task_entry(row, spec.steps[row.step], tries.get(row.task_id, []), now_ms) for row in rows),
         next_page=page_token(_TasksPosition(rows[-1].step, rows[-1].task)) if more else None,
     )
 

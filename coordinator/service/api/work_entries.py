@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from coordinator import api_types as t
 from coordinator.core import commands
 from coordinator.core.amounts import UNIT, decimal_text
-from coordinator.core.ids import dotted
+from coordinator.core.ids import Ms, dotted
 from coordinator.core.rows import AttemptRow, AuditRow, Choice, ExitInfo, JobRow, Progress, StepRow, TaskRow, WorkState
 from coordinator.core.work.jobspec import JobSpec, StepSpec, task_values
 from coordinator.jobfile.describe import ask_text, command_of, settings_of
@@ -77,7 +77,7 @@ def unbegun_step(job: JobRow, number: int, spec: JobSpec) -> t.StepEntry:
     return step_entry(StepRow(job_id=job.job_id, step=number, state=WorkState.PENDING), spec, 0)
 
 
-def task_entry(row: TaskRow, step: StepSpec, tries: Sequence[t.AttemptEntry]) -> t.TaskEntry:
+def task_entry(row: TaskRow, step: StepSpec, tries: Sequence[t.AttemptEntry], now_ms: Ms) -> t.TaskEntry:
     return t.TaskEntry(
         task=dotted(row.task_id),
         step=step.name,
@@ -96,10 +96,24 @@ def task_entry(row: TaskRow, step: StepSpec, tries: Sequence[t.AttemptEntry]) ->
         exit_code=row.exit_code,
         waits_for=row.waits_for,
         tries=tuple(tries),
+        avoids=_avoids(row, now_ms),
     )
 
 
-def attempt_entry(row: AttemptRow, standing: Standing) -> t.AttemptEntry:
+def _avoids(row: TaskRow, now_ms: Ms) -> tuple[t.AvoidedEntry, ...]:
+    """Where a task is not to go, oldest first."""
+    return tuple(
+        t.AvoidedEntry(
+            provider_id=one.provider_id,
+            at=to_text(one.at_ms),
+            until=to_text(one.until_ms) if one.until_ms > now_ms else None,
+            why=one.why,
+        )
+        for one in (row.judged.avoid if row.judged is not None else ())
+    )
+
+
+def attempt_entry(row: AttemptRow, standing: Standing, verdict: t.VerdictBrief | None = None) -> t.AttemptEntry:
     return t.AttemptEntry(
         attempt=dotted(row.attempt_id),
         number=row.attempt,
@@ -133,6 +147,7 @@ def attempt_entry(row: AttemptRow, standing: Standing) -> t.AttemptEntry:
         eta=optional_text(standing.ends_ms),
         saved_ms=standing.saved_ms,
         lost_ms=row.lost_ms,
+        verdict=verdict,
     )
 
 
