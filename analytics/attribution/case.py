@@ -51,7 +51,7 @@ class Line(Place, frozen=True, gc=False, array_like=True):
     episode: int
     """The traceback (chained ones are one) that it belongs to, counted from 1; 0: none."""
     frames: bytes
-    """Of its traceback, `file:function`, one a line, outermost first: the innermost few."""
+    """Of its traceback, `file:function`, one a line: the outermost, and the innermost few."""
 
 
 @dataclass(frozen=True, slots=True)

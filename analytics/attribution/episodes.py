@@ -40,6 +40,8 @@ _FRAME = re.compile(rb'[ \t|+]{0,12}File "([^"]{1,400})", line \d+(?:, in (\S{1,
 _BOXED_FRAME = re.compile(rb"\xe2\x94\x82 {1,4}(\S{1,300}):\d+ in (\S{1,80})")
 _BOX = (b"\xe2\x94\x82", b"\xe2\x95\xad", b"\xe2\x95\xb0", b"\xe2\x94\x8c", b"\xe2\x94\x94")
 _EXCEPTION = re.compile(rb"([A-Za-z_]\w{0,80}(?:\.[A-Za-z_<]\w{0,80}>?){0,12})(?:\([\w.]{1,80}\))?(?:$|:(?=\s|$))")
+_GROUPS = ("ExceptionGroup", "BaseExceptionGroup")
+"""What they hold follows, and counts."""
 _SUMMARY_RANK = re.compile(rb"\s{0,8}rank\s{1,12}: (\d{1,5})\b")
 
 
@@ -175,7 +177,7 @@ class Episodes(Struct, array_like=True):
             writer.base = max(_indent(text) - 2, 0)
         found = frame or _BOXED_FRAME.match(text)
         if found is not None:
-            writer.frames = [*writer.frames[1 - FRAMES_KEPT :], _place(found)]
+            writer.frames = _with_frame(writer.frames, found)
         self._keep_open(writer, order)
         return Heard(Saying.FRAME, b"")
 
@@ -195,6 +197,9 @@ class Episodes(Struct, array_like=True):
         writer.open -= 1
         writer.ended_at = order
         self._keep_open(writer, order)
+        if found in _GROUPS:
+            writer.chained = True
+            return Heard(Saying.FRAME, b"")
         if writer.ignored:
             writer.ignored -= 1
             if order - writer.ignored_at <= IGNORED_LINES_MAX:
@@ -209,7 +214,7 @@ class Episodes(Struct, array_like=True):
             text = part.replace(b'\\"', b'"').strip(b" \t\"',")
             frame = _FRAME.match(text)
             if frame is not None:
-                frames = [*frames[1 - FRAMES_KEPT :], _place(frame)]
+                frames = _with_frame(frames, frame)
             elif part[:1] not in (b" ", b"\t") and (found := _exception(text)) is not None:
                 last, exception = text, found
         if not last:
@@ -273,6 +278,11 @@ def _exception(text: bytes) -> str | None:
     name = found[1].decode(errors="replace")
     last = name.rpartition(".")[2]
     return last if "." in name or (last[:1].isupper() and not last.isupper()) else None
+
+
+def _with_frame(frames: list[bytes], found: re.Match[bytes]) -> list[bytes]:
+    """The outermost one stays, since it tells what kind of program or thread it is, and the innermost ones."""
+    return [*frames[:1], *frames[1:][2 - FRAMES_KEPT :], _place(found)]
 
 
 def _place(frame: re.Match[bytes]) -> bytes:

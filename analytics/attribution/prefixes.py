@@ -20,15 +20,20 @@ _PLAIN = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"", b"f": b""}
 # Each begins a line, says who wrote it, and is tried again on what is left.
 _WHO = re.compile(
     rb"""
-      \[(?:rank[ ]?|default|Rank[ ]?)?(?P<a>\d{1,5})\]:?[ ]?             # [rank3]:  [default3]:  [3]:
-    | \[\d{1,6},(?P<b>\d{1,5})\]<std(?:out|err|diag)>:?[ ]?              # mpirun --tag-output
-    | \[(?P<host1>[A-Za-z][\w.-]{0,63}):(?:(?P<c>\d{1,3})|\d{4,9})\][ ]?  # [host1:0], [host1:48213] with a process id
-    | [ ]?(?P<d>\d{1,5}):[ ]                                              # srun --label
-    | \((?:[A-Za-z_][^()=,]{0,63}[ ,]{1,2})?(?:pid|rank)=\d{1,9}(?:,[ ]ip=(?P<host2>[\w.:-]{1,64}))?\)[ ]?
+      \[(?:rank[ ]?|default|Rank[ ]?)?(?P<a>\d{1,5})\](?:<std(?:out|err)>)?:?[ ]?   # [rank3]: [default3]: [3]<stderr>:
+    | \[\d{1,6},(?:mpirank:)?(?P<b>\d{1,5})(?:,[\w.-]{1,40})?\]<std(?:out|err|diag)>:?[ ]?       # mpirun --tag-output
+    | \[[A-Za-z][\w.-]{0,24}?(?P<e>\d{1,5})\]:[ ]?                                # [trainer3]: of a role of torchrun
+    | \[(?P<host1>[A-Za-z][\w.-]{0,63}):(?:(?P<c>\d{1,3})|\d{4,9})\][ ]?          # [host1:0], [host1:48213]: a process
+    | [ ]?(?P<d>\d{1,5}):[ ]                                                      # srun --label
+    | [ ]{2,12}From[ ]worker[ ](?P<f>\d{1,5}):\t                                  # Julia
+    | \((?:[A-Za-z_][^()=,]{0,63}[ ,]{1,2})?(?:pid|rank)=\d{1,9}(?:,[ ]ip=(?P<host2>[\w.:-]{1,64}))?\)[ ]?    # Ray
     | (?P<host3>(?:\d{1,3}\.){3}\d{1,3}|[a-z][a-z0-9]*(?:-[a-z0-9]+)*-?\d{1,6}):[ ]
+    | (?P<host4>[a-z][\w.-]{0,60}\d)[ ]{1,16}\|[ ]                                # docker compose
     """,
     re.VERBOSE,
 )
+_RANKS = ("a", "b", "c", "d", "e", "f")
+_HOSTS = ("host1", "host2", "host3", "host4")
 _TIMES = [re.compile(rb"[\[|(]?(?:[IWEFD] ?)?%s(?: ?[])|:,-])?(?: -)? ?" % form) for form in FORMS]
 _SYSLOG = re.compile(rb"(?P<host>[\w.-]{1,64}) [\w./()-]{1,40}(?:\[\d{1,9}\])?: |kernel: ")
 _LEVEL = re.compile(
@@ -37,6 +42,7 @@ _LEVEL = re.compile(
 )
 _PLACE = re.compile(
     rb"(?:\[|[IWEFD] |\d{1,9} )?[\w./<>+-]{1,100}:\d{1,6}(?::[\w.<>]{1,64})?\]:? ?"
+    rb"|\{[\w./-]{1,80}:\d{1,6}\} "
     rb"|\[tid \d{1,9}\] |[\w.<>]{1,64}:[\w<>]{1,64}:\d{1,6} - "
 )
 _QUOTED = re.compile(rb"> |\* ")
@@ -71,9 +77,8 @@ def strip(line: bytes) -> Stripped:
     clock, at_ms = Clock.NONE, 0
     for _ in range(NESTED_MAX):
         if (found := _WHO.match(line, 0, LOOKED_AT_BYTES)) is not None:
-            number = found["a"] or found["b"] or found["c"] or found["d"]
-            rank = int(number) if number is not None else rank
-            host = found["host1"] or found["host2"] or found["host3"] or host
+            rank = next((int(number) for number in found.group(*_RANKS) if number is not None), rank)
+            host = next((name for name in found.group(*_HOSTS) if name is not None), host)
             who += found.group().strip()
         elif clock is Clock.NONE and (timed := _timed(line)) is not None:
             found = timed

@@ -17,7 +17,8 @@ _DATE = rb"(?P<y>\d{4})[-/](?P<mo>\d\d)[-/](?P<d>\d\d)"
 _CLOCK = rb"(?P<h>\d\d):(?P<mi>\d\d):(?P<s>\d\d)(?:[.,](?P<f>\d{1,9}))?"
 _NAMES = rb"(?P<name>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
 FORMS = (
-    rb"%s[T _:]{1,2}%s ?(?P<zone>Z|[+-]\d\d:?\d\d)?" % (_DATE, _CLOCK),
+    rb"%s[T _:,]{1,2}%s ?(?P<zone>Z|UTC|GMT|[+-]\d\d:?\d\d)?" % (_DATE, _CLOCK),
+    rb"(?P<y>\d\d)/(?P<mo>\d\d)/(?P<d>\d\d) %s" % _CLOCK,
     rb"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?%s {1,2}(?P<d>\d{1,2}) (?:(?P<y>\d{4}) )?%s(?: (?P<y2>\d{4}))?"
     % (_NAMES, _CLOCK),
     rb"(?P<mo>\d{1,2})-?(?P<d>\d\d) %s" % _CLOCK,
@@ -57,13 +58,17 @@ def _dated(told: dict[str, bytes | None], fraction: int) -> tuple[Clock, int]:
     if not month:
         return Clock.DAY, of_day
     year = told.get("y") or told.get("y2")
-    # A year with a 29th of February stands for those that are not told.
-    day = datetime(int(year or 2000), month, int(told["d"] or 0), tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+    day = datetime(_year(year), month, int(told["d"] or 0), tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return (Clock.DATE if year else Clock.DAY_OF_YEAR), day.days * _DAY_MS + of_day - _zone_ms(told.get("zone"))
 
 
+def _year(told: bytes | None) -> int:
+    """Two digits are of this century. A year with a 29th of February stands for those that are not told."""
+    return 2000 if told is None else int(told) + (2000 if len(told) == 2 else 0)
+
+
 def _zone_ms(zone: bytes | None) -> int:
-    if zone is None or zone == b"Z":
+    if zone is None or zone[:1] not in b"+-":
         return 0
     digits = zone[1:].replace(b":", b"")
     away = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))

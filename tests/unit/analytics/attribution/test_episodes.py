@@ -114,3 +114,19 @@ def test_a_traceback_that_was_cut_off_counts_when_the_log_ends() -> None:
     assert ["KeyError"] == [kind.exception for kind in kinds_of(f"{header}{FRAMES}KeyError: 1\n")]
     ignored = kinds_of(f"Exception ignored in: <function f at 0x7>\n{header}{FRAMES}")
     assert "any_traceback" not in [kind.row for kind in ignored]
+
+
+def test_of_a_group_what_it_holds_counts() -> None:
+    """In one episode with it."""
+    log = (
+        "  + Exception Group Traceback (most recent call last):\n"
+        '  |   File "/a/t.py", line 1, in <module>\n'
+        "  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)\n"
+        "  +-+---------------- 1 ----------------\n"
+        "    | Traceback (most recent call last):\n"
+        '    |   File "/a/t.py", line 4, in g\n'
+        "    | KeyError: 'x'\n"
+        "    +------------------------------------\n"
+    )
+    (kind,) = kinds_of(log)
+    assert (kind.exception, kind.open.number, kind.open.episode) == ("KeyError", 7, 1)
