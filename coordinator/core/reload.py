@@ -60,7 +60,7 @@ def reloaded(old: ClusterState, fresh: ClusterState, policy: Policy, undone: Ite
     count_again(old.work.accounts, fresh.work.accounts, out)
     write_accounts(fresh, out)
     carry_unsaid(old.work, fresh.work, rows)
-    carry_work(old.work, fresh.work, fresh.now_ms, {row.job_id for row in rows if isinstance(row, JobRow)})
+    carry_work(old.work, fresh, {row.job_id for row in rows if isinstance(row, JobRow)})
     for conn_id, provider_id in fresh.conns.items():
         carried = fresh.providers[provider_id].session
         renew_all(fresh, fresh.providers[provider_id], carried.seq if carried else 0, conn_id, 0, out)

@@ -10,7 +10,7 @@ from coordinator.core.ids import Ms, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.rows import AttemptState, Meta, MetaRow, OutageRow
 from coordinator.core.state import ClusterState
-from coordinator.core.tenants.charging import last_heard_ms
+from coordinator.core.tenants.charging import unseen_since
 from coordinator.core.verdict.asking import ask_again
 from coordinator.core.work.leases import lease_over_ms
 from coordinator.core.work.loading import look_at_all
@@ -51,12 +51,7 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
         changed(out, provider)
     seen_ms = state.now_ms - (state.outage_ms or 0)
     for attempt in state.work.attempts.values():
-        doubted_ms = attempt.row.doubted_at_ms if attempt.row.state is AttemptState.IN_DOUBT else None
-        heard = [last_heard_ms(state, row.provider_id) for row in attempt.row.ranks]
-        attempt.unseen_ms = {
-            rank: min(ms for ms in (seen_ms, doubted_ms, heard_ms) if ms is not None)
-            for rank, heard_ms in enumerate(heard)
-        }
+        attempt.unseen_ms = unseen_since(state, attempt, seen_ms)
         attempt.renewed_ms = [state.now_ms] * len(attempt.renewed_ms)
         attempt.granted_ms = state.now_ms
         if attempt.row.state is AttemptState.IN_DOUBT:  # its lease lives for the whole term again

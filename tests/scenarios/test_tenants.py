@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask, Price
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import TenantName, TokenId
+from coordinator.core.ids import ProviderId, TenantName, TokenId
 from coordinator.core.image import image_of, state_of
 from coordinator.core.rows import AccountRow, OnFull, Promises, Resources, Role
 from coordinator.core.tenants.months import ends_ms, month_of
@@ -531,6 +531,26 @@ def test_a_charge_that_a_full_disk_undid_is_made_once() -> None:
     (row,) = site.ledger()
     assert (1, 50_000, row.cost) == (row.seq, row.ran_ms, site.account().cost)
     assert Book(site, "physics").charged == site.account().cost
+
+
+def test_a_loss_that_a_full_disk_undid_is_charged_as_it_was() -> None:
+    """Its provider is forgotten, so nothing of it is left once it is lost; what is loaded again counts as held from
+    then on, and as heard of when it was."""
+    site = a_site()
+    site.asks(a_job(on_lost=OnLost(mode="wait", wait_ms=60_000)))
+    site.run_to(50)
+    forget = events.ProviderForget(at_ms=site.now_ms, request_id=site.request(), provider_id=ProviderId("a"))
+    site.decide(forget)
+    lost_from = len(site.decisions)
+    site.durable = False
+    site.run_to(site.now_s + 100)
+    assert not site.state.work.attempts
+    site.durable = True
+    site.disk_was_full(*site.decisions[lost_from:])
+    assert ["in_doubt"] == site.states()
+    site.run_to(site.now_s + 100)
+    assert ["lost"] == site.states()
+    assert [50_000] == [row.ran_ms for row in site.ledger()]
 
 
 def test_one_that_was_given_up_does_not_come_back_over_its_tenants_quota() -> None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from coordinator.core.commands import Decision, Delete, Put
 from coordinator.core.data.meters import settle_storage
 from coordinator.core.ids import Ms, ProviderId
-from coordinator.core.rows import AttemptRow, EndCause, ExitInfo, LedgerRow
+from coordinator.core.rows import AttemptRow, AttemptState, EndCause, ExitInfo, LedgerRow
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.account import DEFAULT_TENANT, FREE, Account
@@ -61,6 +61,14 @@ def last_heard_ms(state: ClusterState, provider_id: ProviderId) -> Ms | None:
         return None
     session = provider.session
     return (session.last_beat_ms or session.row.connected_at_ms) if session is not None else provider.row.last_seen_ms
+
+
+def unseen_since(state: ClusterState, attempt: Attempt, seen_ms: Ms) -> dict[int, Ms]:
+    """By rank: when it was heard of last, by what its rows and its providers tell and not after `seen_ms`."""
+    row = attempt.row
+    doubted_ms = row.doubted_at_ms if row.state is AttemptState.IN_DOUBT else None
+    heard = enumerate(last_heard_ms(state, ranked.provider_id) for ranked in row.ranks)
+    return {rank: min(ms for ms in (seen_ms, doubted_ms, last_ms) if ms is not None) for rank, last_ms in heard}
 
 
 def _seen_to_ms(state: ClusterState, attempt: Attempt, rank: int) -> Ms:

@@ -9,26 +9,30 @@ from collections.abc import Set
 
 from msgspec.structs import replace
 
-from coordinator.core.ids import JobId, Ms
+from coordinator.core.ids import JobId
 from coordinator.core.queue.capacity import count_behind
 from coordinator.core.queue.image import carry_queue
 from coordinator.core.rows import AttemptState
-from coordinator.core.tenants.account import Accounts, counted, hold_for, let_go
+from coordinator.core.state import ClusterState
+from coordinator.core.tenants.account import counted, hold_for, let_go
+from coordinator.core.tenants.charging import unseen_since
 from coordinator.core.tenants.image import carry_accounts
 from coordinator.core.work.live import Attempt, Job, Work
 
 
-def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozenset()) -> None:
-    """`fresh` was just loaded: its leases go on as they were renewed. Numbers that were used are not used again.
+def carry_work(old: Work, state: ClusterState, undone: Set[JobId] = frozenset()) -> None:
+    """`state` was just loaded, its sessions are carried over: the leases go on as they were renewed. Numbers that were
+    used are not used again.
 
     Of the jobs in `undone` rows were rolled back: how they ended is asked of the store.
     """
+    fresh = state.work
     fresh.next_job_id = max(fresh.next_job_id, old.next_job_id)
     fresh.next_token = max(fresh.next_token, old.next_token)
     fresh.freed_by, fresh.looked_ms = old.freed_by, old.looked_ms
     fresh.asked, fresh.faded_ms = dict(old.asked), old.faded_ms
     for attempt_id, attempt in fresh.attempts.items():
-        _carry_attempt(fresh.accounts, old.attempts.get(attempt_id), attempt, now_ms)
+        _carry_attempt(state, old.attempts.get(attempt_id), attempt)
         for rank, row in enumerate(attempt.row.ranks):
             if not row.released:
                 fresh.loads[row.provider_id].attempts[attempt_id, rank] = attempt.tenant
@@ -49,12 +53,14 @@ def carry_work(old: Work, fresh: Work, now_ms: Ms, undone: Set[JobId] = frozense
     fresh.ask_place()
 
 
-def _carry_attempt(accounts: Accounts, before: Attempt | None, attempt: Attempt, now_ms: Ms) -> None:
-    """One that ended here and not on the disk may be held by its agent still: it counts from now."""
+def _carry_attempt(state: ClusterState, before: Attempt | None, attempt: Attempt) -> None:
+    """One that ended here and not on the disk may be held by its agent still: its lease counts from now. That was
+    nobody's sign of life."""
     ranks = range(len(attempt.row.ranks))
     if before is None or before.row.token != attempt.row.token:
-        attempt.renewed_ms = [now_ms for _ in ranks]
-        attempt.granted_ms = now_ms
+        attempt.renewed_ms = [state.now_ms for _ in ranks]
+        attempt.unseen_ms = unseen_since(state, attempt, state.now_ms)
+        attempt.granted_ms = state.now_ms
         return
     attempt.renewed_ms, attempt.unseen_ms = list(before.renewed_ms), dict(before.unseen_ms)
     attempt.ended_by_ms = dict(before.ended_by_ms)
@@ -66,8 +72,8 @@ def _carry_attempt(accounts: Accounts, before: Attempt | None, attempt: Attempt,
     if attempt.row.state is AttemptState.IN_DOUBT:  # else the next tick doubts it again
         attempt.silent = set(before.silent)
     if attempt.tenant != before.tenant and counted(attempt.row):
-        let_go(accounts, attempt.tenant, attempt.row)
-        hold_for(accounts, before.tenant, attempt.row)
+        let_go(state.work.accounts, attempt.tenant, attempt.row)
+        hold_for(state.work.accounts, before.tenant, attempt.row)
     attempt.tenant = before.tenant
 
 
