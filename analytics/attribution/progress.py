@@ -65,7 +65,7 @@ class Progress(Struct, array_like=True):
 
     def _number(self, block: bytes, runs: Sequence[tuple[int, int]]) -> None:
         for kind in range(KINDS):
-            if kind >= ALWAYS_READ and self._kind() is not None:
+            if kind >= ALWAYS_READ and any(told is not None for told in self.lasts[:kind]):
                 return  # Nobody will ask for a less telling kind.
             last = _found(_LAST[kind], block, reversed(runs))
             if last is not None:

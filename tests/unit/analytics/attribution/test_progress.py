@@ -72,5 +72,6 @@ def test_bars_count_as_often_as_they_were_drawn() -> None:
 
 def test_the_number_is_of_the_most_telling_kind() -> None:
     """Steps and bars before epochs, whichever came last; of steps and bars what counts further."""
+    assert (3, 1, 3) == progress_of(b"epoch 1: loss\nepoch 2: loss\n\nepoch 3: loss\n")
     assert (3, 100, 200) == progress_of(b"step 100\n{'epoch': 1.0}\nstep 200\n")
     assert (2, 16, 16) == progress_of(b"step=0, skipped=0\n100%|####| 16/16 [15:19<00:00]\n")
