@@ -11,8 +11,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from coordinator.api_verdict import VerdictEntry
 from coordinator.api_work import TaskEntry
 from coordinator.client import Client
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.verdict.rows import Cause
 from tests.acceptance.processes import Agent, Head, wait_for, when_online
 from tests.acceptance.test_fault_analytics import worker
 
@@ -21,7 +24,6 @@ NETWORK_ERROR = "requests.exceptions.ConnectionError: Max retries exceeded: Temp
 GPU_ERROR = "NVRM: Xid (PCI:0000:3b:00): 48, pid=1234, name=python, Double Bit ECC Error"
 LEFT, SAVED = "coord_attribution_left_bytes_sum", "coord_attribution_saved_seconds_total"
 READ = "coord_attribution_read_bytes_total"
-GIVEN = 'coord_verdicts_total{result="given"}'
 
 
 class Site(NamedTuple):
@@ -37,6 +39,14 @@ class Site(NamedTuple):
     def task(self, job_id: int) -> TaskEntry:
         (task,) = self.client.jobs.tasks(job_id, attempts=True).entries
         return task
+
+    def verdict(self, attempt: str) -> VerdictEntry | None:
+        """None while there is none."""
+        try:
+            return self.client.jobs.verdict(attempt)
+        except CoordError as error:
+            assert error.code is Code.NOT_FOUND
+            return None
 
     def ended(self, job_id: int) -> TaskEntry:
         """Its only task, when the job has ended."""
@@ -63,9 +73,11 @@ def test_a_mistake_in_the_configuration_ends_the_job_at_once_with_the_line(site:
     """No attempt is wasted on it, and the reason says what is wrong and where."""
     task = site.ended(site.submit(CONFIG_ERROR, retry={"limit": 3}))
     assert (task.state, task.attempts) == ("failed", 1)
-    assert "config_error" in task.reason
     assert "stderr line 1" in task.reason
-    assert task.started_at is not None and task.ended_at is not None
+    found = site.verdict(task.tries[0].attempt)
+    assert found is not None
+    assert (found.verdict.cause, found.late, found.remark) == (Cause.CONFIG_ERROR, False, "")
+    assert found.verdict.evidence[0].text.endswith(CONFIG_ERROR.removeprefix("train.py: "))
 
 
 def test_a_transient_error_of_the_network_is_tried_again(site: Site) -> None:
@@ -99,13 +111,13 @@ def test_a_worker_that_is_killed_costs_no_verdict(site: Site) -> None:
     """The next one is asked again; the job's end is that of any other, however long the worker was away."""
     os.kill(worker(site.head), signal.SIGKILL)
     task = site.ended(site.submit(CONFIG_ERROR, retry={"limit": 1}))
-    assert task.state == "failed"
-    wait_for(lambda: metric(site.client, "coord_verdicts_waiting") == 0, "its verdict")
+    found = wait_for(lambda: site.verdict(task.tries[0].attempt), "its verdict")
+    assert (task.state, found.verdict.cause) == ("failed", Cause.CONFIG_ERROR)
 
 
 def test_while_the_worker_stands_still_exit_codes_decide_and_the_verdict_is_added_later(site: Site) -> None:
     """Two seconds are waited for it, no longer; when it goes on its verdict is there all the same."""
-    stopped, before = worker(site.head), metric(site.client, GIVEN)
+    stopped = worker(site.head)
     os.kill(stopped, signal.SIGSTOP)
     try:
         began = time.monotonic()
@@ -115,8 +127,10 @@ def test_while_the_worker_stands_still_exit_codes_decide_and_the_verdict_is_adde
         os.kill(stopped, signal.SIGCONT)
     assert (task.state, task.attempts) == ("failed", 2)
     assert 1.5 < took_s < 6.0
-    assert "config_error" not in task.reason
-    wait_for(lambda: metric(site.client, GIVEN) == before + 2, "the verdicts of both attempts")
+    assert "stderr line" not in task.reason
+    for attempt in task.tries:
+        found = wait_for(lambda attempt=attempt: site.verdict(attempt.attempt), "its verdict")  # type: ignore[misc]
+        assert (found.verdict.cause, found.late) == (Cause.CONFIG_ERROR, True)
 
 
 def test_who_answers_is_not_niced_as_the_rest_of_the_worker_is(site: Site) -> None:
@@ -133,7 +147,7 @@ def test_a_job_that_wants_no_verdict_waits_for_none(site: Site) -> None:
     task = site.ended(site.submit(CONFIG_ERROR, retry={"limit": 0, "verdict": "off"}))
     assert task.state == "failed"
     assert time.monotonic() - began < 1.5
-    assert "config_error" not in task.reason
+    assert "stderr line" not in task.reason
 
 
 def killed_while_a_log_grows(place: Path, kills: list[str]) -> None:
@@ -163,7 +177,7 @@ def killed_while_a_log_grows(place: Path, kills: list[str]) -> None:
             gate.touch()
             assert client.jobs.wait(job_id, timeout_s=60.0).state == "failed"
             (task,) = client.jobs.tasks(job_id, attempts=True).entries
-            assert (task.attempts, "config_error" in task.reason) == (1, True), [one.reason for one in task.tries]
+            assert (task.attempts, "stderr line 1" in task.reason) == (1, True), [one.reason for one in task.tries]
             wait_for(lambda: metric(client, 'coord_attribution_checks_total{result="same"}') == 1, "the full pass", 30)
             assert metric(client, 'coord_attribution_checks_total{result="different"}') == 0
             client.close()

@@ -38,6 +38,8 @@ PATIENCE_MS: Ms = 1_500
 """The end of a log is awaited so long where nobody says until when."""
 MARGIN_MS: Ms = 400
 """An answer is given so long before the coordinator goes by exit codes alone."""
+HOPELESS_BYTES = 48 * 1024 * 1024
+"""All of a log is there, and more of it is unread than can be read in time: nobody is kept waiting for it."""
 REST_MS: Ms = 30_000
 """A log whose end was not there in time is awaited so long still, to mend the verdict."""
 OPEN_MAX = 64
@@ -243,9 +245,11 @@ class Follower:
         attempt.save(self._shelf)
         over = self._now_ms() >= question.until_ms
         if question.given is None and wanted.state is not AttemptState.COMPLETED:
+            left = attempt.behind()
+            hopeless = left > HOPELESS_BYTES and left >= attempt.missing(wanted.exits)
             if over and not read and attempt.read_beyond_index(wanted.exits):
                 self._answer(question)
-            elif over:
+            elif over or hopeless:
                 self._answer_early(question)
             return over or read > 0
         if read:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from analytics.attribution.engine import Analysis, Rules, canonical
+from analytics.attribution.following import follower
 from analytics.attribution.following.attempt import SAVE_LEAST_BYTES
 from analytics.attribution.following.follower import (
     LESSON_BYTES_MAX,
@@ -22,6 +23,7 @@ from analytics.attribution.following.follower import (
 from analytics.attribution.following.places import Places
 from analytics.attribution.following.settings import AttributionSettings
 from analytics.attribution.following.shelf import Shelf
+from analytics.attribution.following.stored import READ_BYTES
 from coordinator.core.commands import VerdictWanted
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
@@ -163,6 +165,22 @@ def test_a_log_that_takes_too_long_to_read_is_judged_by_its_end_and_again_by_all
     assert [one.correction for one in bench.said] == [False, True]
     assert (early.offset, early.line) == (bench.verdict().evidence[0].offset, 0)
     assert bench.follower.figures().waiting == 0
+
+
+def test_nobody_waits_for_what_cannot_be_read_in_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a long log is there, unread: its end tells at once, and all of it later."""
+    monkeypatch.setattr(follower, "HOPELESS_BYTES", 4 * READ_BYTES)
+    filler = b"words that mean nothing\n" * (10 * READ_BYTES // 24)
+    bench.logs.write((0, filler))
+    bench.follower.ask(wanted(ended(len(filler), len(ERR)), until_ms=bench.now_ms + 2_000))
+    bench.follower.turn()
+    assert bench.said == [], "its last lines may be what tells, and have not come"
+    bench.logs.write((1, ERR))
+    bench.follower.turn()
+    assert "by the end of its log alone" in bench.said[0].remark
+    assert bench.verdict().cause is Cause.GPU_OOM
+    bench.turns()
+    assert [one.correction for one in bench.said] == [False, True]
 
 
 def test_a_log_whose_end_never_comes_is_not_waited_for_for_ever(bench: Bench) -> None:
