@@ -20,7 +20,16 @@ FORM_ONLY = "any_"
 SHELL = "any_shell_"
 """Complaints of commands in a script, which goes on: they give way to any other root, wherever it stands."""
 LAST_RESORT = frozenset(
-    {"timeout_error", "native_gave_up", "not_connected", "gpu_library", "killed_shell", "xid_program", "ray_actor_died"}
+    {
+        "timeout_error",
+        "native_gave_up",
+        "not_connected",
+        "gpu_library",
+        "killed_shell",
+        "xid_program",
+        "ray_actor_died",
+        "mpi_proxies",
+    }
 )
 """Cascades that give way to any other one."""
 NO_REASON = frozenset({"cancelled", "step_cancelled", "told_to_end"})
