@@ -69,7 +69,8 @@ def attribute(
     """Say why a program died, by what its log has, and what to do about it. Nothing is sent anywhere.
 
     FILE is a log, plain or packed (gzip, xz, bzip2), or - for standard input. Each file has a verdict of its own,
-    unless --together says that they belong to one run.
+    unless --together says that they belong to one run. The exit status is 0 whatever the verdict: 66 when a file cannot
+    be read, 65 when it is packed in a way that is not known; the others are judged all the same.
 
     \b
     coord attribute train.log
