@@ -40,6 +40,10 @@ from analytics.attribution.following.places import Places
 from coordinator.core.verdict.rows import PastVerdict
 
 log = logging.getLogger("coord.attribution")
+BUSY_BYTES = 1 << 20
+"""Of a turn through all files: after more than this the next one comes at once."""
+PAUSE_S = 0.1
+"""After less: lines are looked at in handfuls, not one by one."""
 
 
 class Desk:
@@ -491,19 +495,19 @@ class Desk:
         while not self._closing.is_set():
             with self._lock:
                 turn = [(job, job.followed) for job in self._jobs.values() if job.followed is not None]
-            busy = False
+            taken = 0
             for job, followed in turn:
-                busy |= self._look(job, followed)
+                taken += self._look(job, followed)
                 if self._closing.is_set():
                     return
-            if not busy:
-                self._wake.wait(self.settings.poll_s)
+            if taken < BUSY_BYTES:  # else there may be more already
+                self._wake.wait(min(PAUSE_S, self.settings.poll_s) if taken else self.settings.poll_s)
                 self._wake.clear()
 
-    def _look(self, job: Job, followed: Followed) -> bool:
-        """-> whether there was something new."""
+    def _look(self, job: Job, followed: Followed) -> int:
+        """-> new bytes."""
         if not followed.lock.acquire(blocking=False):
-            return False
+            return 0
         try:
             before = followed.tracker.replays.copy()
             taken = followed.read()
@@ -517,7 +521,7 @@ class Desk:
             if gone is not None:
                 self.tally.analysis("cancelled")
                 self._let_go(gone)
-        return taken > 0
+        return taken
 
 
 def _unknown(reason: str) -> Advice:
