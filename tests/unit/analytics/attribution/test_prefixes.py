@@ -33,6 +33,7 @@ from analytics.attribution.times import Clock
         (b"[E Group.cpp:73] [Rank 5] boom", b"[E Group.cpp:73] [Rank 5] boom", 5, b""),
         (b'{"log":"  File \\"x\\", line 3\\n","stream":"stderr"}', b'  File "x", line 3', None, b""),
         (b"KeyError: 'x'", b"KeyError: 'x'", None, b""),
+        (b"python3: can't open file", b"python3: can't open file", None, b""),
         (b"srun: error: boom", b"srun: error: boom", None, b""),
         (b"  File indented", b"  File indented", None, b""),
         (b"", b"", None, b""),
