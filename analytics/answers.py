@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import numpy as np
+from msgspec.structs import replace
 
 from analytics.figures import FLEET_THIN_LEAVINGS, HIGHLY_RELIABLE, THIN_LEAVINGS, Figures
 from analytics.reliability import features
@@ -216,6 +217,8 @@ def reliability(figures: Figures, enrolled: list[str], ask: AskReliability) -> R
         for i in shown
     ]
     entries += [unseen(figures, name) for name in rest]
+    if suspected := dict(ask.suspicions):
+        entries = [replace(entry, suspicion=suspected.get(entry.provider_id, 0.0)) for entry in entries]
     return ReliabilityAnswer(
         filters=ReliabilityFilters(
             min_score=ask.min_score,

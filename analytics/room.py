@@ -216,11 +216,11 @@ class Room:
             case AskReliability():
                 _check_horizon(question.horizon_ms)
                 body = encode(answers.reliability(figures, self._enrolled_at(figures.at_ms), question))
-            case AskFeatures(provider_id=name, time_zone=zone):
+            case AskFeatures(provider_id=name, time_zone=zone, suspicion=suspicion):
                 row = self._known_provider(figures, name)
                 grid = answers.grid_of(figures, row, zone)
                 entry = answers.unseen(figures, name) if row is None else answers.features_of(figures, row, None, grid)
-                body = encode(entry)
+                body = encode(msgspec.structs.replace(entry, suspicion=suspicion))
             case AskForecast(provider_id=name, horizon_ms=horizon_ms):
                 _check_horizon(horizon_ms)
                 row = self._known_provider(figures, name)

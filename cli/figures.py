@@ -52,6 +52,7 @@ RELIABILITY = (
     output.Column("OBSERVED", lambda f: humane.length(f.observed_seconds), right=True, wide=True),
     output.Column("FAILURES", lambda f: str(f.failures_count), right=True, wide=True),
     output.Column("ONLINE", lambda f: "yes" if f.online else "no", wide=True),
+    output.Column("SUSPECTED", lambda f: humane.share(f.suspicion) if f.suspicion else "-", right=True, wide=True),
     output.Column("FLAGS", lambda f: ",".join(f.flags), wide=True),
 )
 FORECAST = output.Column(

@@ -152,6 +152,8 @@ class Features(Struct, frozen=True, kw_only=True):
     first_seen_at: Timestamp | None
     forecast: Forecast | None = None
     """Only where a horizon was asked for; null for a provider that is not online."""
+    suspicion: float = 0.0
+    """The probability that a run fails there by the provider's fault, as verdicts say. No part of any other figure."""
 
 
 class ReliabilityFilters(Struct, frozen=True, kw_only=True):

@@ -25,6 +25,8 @@ from coordinator.core.data.rows import (
     OutputRow,
     UploadRow,
 )
+from coordinator.core.ends import EndCause as EndCause
+from coordinator.core.ends import ExitInfo as ExitInfo
 from coordinator.core.ids import (
     AttemptId,
     Digest,
@@ -38,7 +40,7 @@ from coordinator.core.ids import (
     TenantName,
     TokenId,
 )
-from coordinator.core.verdict.rows import Avoided, PastVerdict, SuspicionRow, VerdictRow
+from coordinator.core.verdict.rows import Judged, SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import Isolation, JobSpec
 
 
@@ -357,54 +359,6 @@ LIVE_ATTEMPT = frozenset(
 )
 
 
-class EndCause(StrEnum):
-    """How the processes of a rank came to their end."""
-
-    EXITED = "exited"
-    SIGNALLED = "signalled"
-    TIMEOUT = "timeout"
-    """Its time limit."""
-    OOM = "oom"
-    """Its memory limit."""
-    LOG_FULL = "log_full"
-    STALLED = "stalled"
-    """It made no progress for longer than it said it might."""
-    OUTPUT = "output"
-    """It succeeded, and what it declared as an output is not there or cannot be stored."""
-    START = "start"
-    """It could not be started."""
-    STAGE = "stage"
-    """What it needs could not be brought to the provider: not the program's failure."""
-    STOPPED = "stopped"
-    """We told the agent to."""
-    EXPIRED = "expired"
-    """Its lease was not renewed for so long that its agent gave it up."""
-    AGENT = "agent"
-    """Its agent or machine died with it."""
-
-
-class ExitInfo(Struct, frozen=True, gc=False, kw_only=True):
-    """The end of one rank, as its agent saw it."""
-
-    cause: EndCause
-    code: int | None = None
-    """Exit status, where it exited by itself; of `stage` 28 (ENOSPC: no room on the provider), 2 (ENOENT: what it needs
-    is not there for anybody), or none."""
-    signal: int | None = None
-    text: str = ""
-    """For people: why it could not be started, who killed it."""
-    ran_ms: Ms = 0
-    """On the agent's monotonic clock."""
-    out_bytes: int = 0
-    err_bytes: int = 0
-    """Length of the streams as they will be stored, marks of gaps included."""
-    dropped_bytes: int = 0
-    """Beyond a log's bound."""
-    memory_max: int = 0
-    """Bytes, where the agent could measure it."""
-    cpu_ms: int = 0
-
-
 class LeaseToken(Struct, frozen=True, gc=False, order=True, array_like=True):
     """Only grows. An agent and the coordinator refuse the lower one."""
 
@@ -502,28 +456,6 @@ class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     values: tuple[tuple[str, str], ...] = ()
     """As it named them: (`step`, `1200`)."""
     text: str = ""
-
-
-class Awaited(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
-    """A failure whose verdict is waited for, with all that the rules need when none comes."""
-
-    attempt: int
-    rank: int
-    """Whose end it was."""
-    exits: tuple[ExitInfo | None, ...]
-    providers: tuple[ProviderId, ...]
-    """By rank, both."""
-
-
-class Judged(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
-    """What verdicts made of a task."""
-
-    awaits: Awaited | None = None
-    """It waits for one, until `TaskRow.not_before_ms` at most."""
-    avoid: tuple[Avoided, ...] = ()
-    """Where it is not to go again; oldest first, AVOID_MAX at most."""
-    past: tuple[PastVerdict, ...] = ()
-    """Of its attempts since it was last run by hand; oldest first, PAST_MAX at most."""
 
 
 class TaskRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag_field="row", tag="task"):

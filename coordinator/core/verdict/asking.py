@@ -5,9 +5,9 @@ from __future__ import annotations
 from coordinator.core.commands import Decision, VerdictWanted
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName, attempt_of
 from coordinator.core.policy import Policy
-from coordinator.core.rows import AttemptState, ExitInfo, Judged, TaskRow
+from coordinator.core.rows import AttemptState, ExitInfo, TaskRow
 from coordinator.core.state import ClusterState
-from coordinator.core.verdict.rows import ASKED_MAX, HISTORY_MAX, PastVerdict
+from coordinator.core.verdict.rows import ASKED_MAX, HISTORY_MAX, Judged, PastVerdict
 from coordinator.core.verdict.suspicion import suspicion
 from coordinator.core.work.jobspec import Heed
 from coordinator.core.work.live import Asked, Attempt, Job, Step, Task

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from coordinator.core.ends import ExitInfo
 from coordinator.core.ids import JobId, Ms, ProviderId
 
 
@@ -198,6 +199,28 @@ class Avoided(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     until_ms: Ms
     """Until then it is not placed there at all; not above `at_ms`: from the beginning it only counts as worse there."""
     why: str
+
+
+class Awaited(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
+    """A failure whose verdict is waited for, with all that the rules need when none comes."""
+
+    attempt: int
+    rank: int
+    """Whose end it was."""
+    exits: tuple[ExitInfo | None, ...]
+    providers: tuple[ProviderId, ...]
+    """By rank, both."""
+
+
+class Judged(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
+    """What verdicts made of a task."""
+
+    awaits: Awaited | None = None
+    """It waits for one, until `TaskRow.not_before_ms` at most."""
+    avoid: tuple[Avoided, ...] = ()
+    """Where it is not to go again; oldest first, AVOID_MAX at most."""
+    past: tuple[PastVerdict, ...] = ()
+    """Of its attempts since it was last run by hand; oldest first, PAST_MAX at most."""
 
 
 class VerdictRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="verdict"):

@@ -15,7 +15,7 @@ from coordinator.core.ids import AttemptId, ProviderId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.feasible import EXPECTED, could_ever
 from coordinator.core.queue.lines import fit_task, job_of, stands
-from coordinator.core.rows import Awaited, Row, WorkState, row_key
+from coordinator.core.rows import Row, WorkState, row_key
 from coordinator.core.state import ClusterState
 from coordinator.core.verdict.asking import judged_of
 from coordinator.core.verdict.avoiding import hard_ones, lifted, with_avoided
@@ -24,6 +24,7 @@ from coordinator.core.verdict.rows import (
     HISTORY_MAX,
     PAST_MAX,
     Avoided,
+    Awaited,
     Fault,
     PastVerdict,
     Recommendation,

@@ -19,12 +19,12 @@ from coordinator.core.ids import JobId, Ms, ProviderId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.feasible import could_ever
 from coordinator.core.queue.lines import fit_task
-from coordinator.core.rows import AttemptState, Awaited, EndCause, ExitInfo, WorkState
+from coordinator.core.rows import AttemptState, EndCause, ExitInfo, WorkState
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.tenants.metering import is_broke
 from coordinator.core.verdict.asking import ask, judged_of
-from coordinator.core.verdict.rows import VERDICT_WAITED_FOR
+from coordinator.core.verdict.rows import VERDICT_WAITED_FOR, Awaited
 from coordinator.core.work.endings import end_task, take_back
 from coordinator.core.work.jobspec import Heed, RetryRule
 from coordinator.core.work.leases import grant, has_not_begun

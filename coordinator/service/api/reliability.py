@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from coordinator import ports
 from coordinator.api_types import SqlRequest
@@ -19,6 +19,7 @@ from coordinator.service.api.entries import never_observed
 from coordinator.service.api.history import known
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody, Ready, figures
+from coordinator.service.api.verdicts import suspicions_at
 from coordinator.timetext import asked_duration, asked_time, parse_duration
 
 HORIZON_LEAST, HORIZON_MOST = parse_duration("1m"), parse_duration("30d")
@@ -109,13 +110,17 @@ async def show_liveness(call: Call[FeaturesQuery, NoBody]) -> Ready | Struct:
     """A provider's features. One that is enrolled and was never seen is answered, too."""
     provider_id, asked_ms = call.provider_id, as_of(call.query.as_of)
     await known(call.deps, provider_id)
-    question = ports.AskFeatures(provider_id=provider_id, as_of_ms=asked_ms, time_zone=call.query.time_zone)
+    suspected = dict(suspicions_at(call.deps, asked_ms)).get(provider_id, 0.0)
+    question = ports.AskFeatures(
+        provider_id=provider_id, as_of_ms=asked_ms, time_zone=call.query.time_zone, suspicion=suspected
+    )
     try:
         return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
     except CoordError as error:
         if error.code is not Code.NOT_FOUND:
             raise
-    return never_observed(provider_id, asked_ms if asked_ms is not None else call.now_ms)
+    unseen = never_observed(provider_id, asked_ms if asked_ms is not None else call.now_ms)
+    return structs.replace(unseen, suspicion=suspected)
 
 
 async def list_reliability(call: Call[ReliabilityQuery, NoBody]) -> Ready:
@@ -133,6 +138,7 @@ async def list_reliability(call: Call[ReliabilityQuery, NoBody]) -> Ready:
         horizon_ms=horizon_ms,
         as_of_ms=as_of(query.as_of),
         limit=query.limit,
+        suspicions=suspicions_at(call.deps, as_of(query.as_of)),
     )
     return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
 

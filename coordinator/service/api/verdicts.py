@@ -9,7 +9,7 @@ from msgspec import structs
 from coordinator.api_types import ProviderEntry, SuspicionEntry, VerdictBrief
 from coordinator.api_verdict import VerdictEntry
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import JobId, ProviderId, attempt_of, dotted
+from coordinator.core.ids import JobId, Ms, ProviderId, attempt_of, dotted
 from coordinator.core.rows import AttemptRow, AttemptState
 from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.verdict.suspicion import suspicion
@@ -77,6 +77,19 @@ async def show_provider(call: Call[NoQuery, NoBody]) -> ProviderEntry:
     entry = entry_of(deps, view_of(deps, call.provider_id))
     rows = await deps.store.suspicions(ProviderId(entry.provider_id))
     return _with_suspicions(entry, suspicion(rows, call.now_ms, deps.engine.policy), rows)
+
+
+def suspicions_at(deps: ApiDeps, as_of_ms: Ms | None) -> tuple[tuple[ProviderId, float], ...]:
+    """Providers that verdicts blame, and how much that counts: now, or as far as is remembered at an earlier time."""
+    engine = deps.engine
+    at_ms = as_of_ms if as_of_ms is not None else engine.clock.now_ms()
+    found = []
+    for who, rows in sorted(engine.state.work.suspicions.items()):
+        then = [row for row in rows if as_of_ms is None or row.at_ms <= at_ms]
+        value = suspicion(then, at_ms, engine.policy)
+        if value > 0.0:
+            found.append((who, round(value, 6)))
+    return tuple(found)
 
 
 def _with_suspicions(entry: ProviderEntry, value: float, rows: Sequence[SuspicionRow]) -> ProviderEntry:

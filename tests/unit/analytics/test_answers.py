@@ -8,6 +8,7 @@ from typing import TypeVar
 import duckdb
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from analytics.room import Room
 from analytics.snapshots import SCHEMAS, STATUSES, THERMALS
@@ -120,6 +121,14 @@ def test_row_shows_what_stands_behind_it(room: Room) -> None:
         if entry.forecast is not None:
             assert entry.forecast.low <= entry.forecast.probability <= entry.forecast.high
             assert 8 * 3600 == entry.forecast.horizon_s
+
+
+def test_what_verdicts_say_stands_beside_the_figures_and_changes_none(room: Room) -> None:
+    plain = asked(room, AskReliability(limit=0), ReliabilityAnswer)
+    said = asked(room, AskReliability(limit=0, suspicions=(("p3", 0.25), ("gone", 0.5))), ReliabilityAnswer)
+    assert {"p3": 0.25} == {entry.provider_id: entry.suspicion for entry in said.entries if entry.suspicion}
+    assert plain.entries == tuple(replace(entry, suspicion=0.0) for entry in said.entries)
+    assert 0.5 == asked(room, AskFeatures(provider_id="p3", suspicion=0.5), Features).suspicion
 
 
 def test_newcomer_is_flagged(room: Room) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
+from coordinator import ports
 from coordinator.api_verdict import VerdictEntry
 from coordinator.core.commands import Put
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId
-from coordinator.core.rows import AttemptState, Judged, TaskRow, WorkState
-from coordinator.core.verdict.rows import Avoided, Cause, SuspicionRow, VerdictRow
+from coordinator.core.rows import AttemptState, TaskRow, WorkState
+from coordinator.core.verdict.rows import Avoided, Cause, Judged, SuspicionRow, VerdictRow
 from tests.unit.api.rig import READER, TENANT, Rig, served
 from tests.unit.api.worked import AT, Work
 from tests.verdicts import a_broken_gpu
@@ -118,5 +119,34 @@ def test_a_provider_shows_what_is_said_against_it() -> None:
         (listed,) = (await rig.get("/v1/providers")).json["entries"]
         assert (None, []) == (listed["suspicion"], listed["suspicions"])
         assert 403 == (await rig.get("/v1/providers/a", TENANT)).status
+
+    served(test)
+
+
+def test_features_are_asked_for_with_what_verdicts_say() -> None:
+    """As much as counts now, or counted then; analytics answers it with the rest."""
+
+    async def test(rig: Rig) -> None:
+        await rig.enrol("a")
+        now_ms = rig.clock.now_ms()
+        row = SuspicionRow(
+            provider_id=ProviderId("a"),
+            attempt="1.0.0.1",
+            at_ms=now_ms - 24 * 3_600_000,
+            cause=Cause.GPU_HARDWARE,
+            confidence=1.0,
+            text="Xid 79",
+        )
+        rig.engine.state.work.suspicions[row.provider_id] = (row,)
+        before_s = now_ms // 1_000 - 48 * 3_600
+        for question in (ports.AskFeatures, ports.AskReliability):
+            rig.analytics.says(question, {})
+        for path in ("a/liveness", f"a/liveness?as_of={before_s}", "reliability", f"reliability?as_of={before_s}"):
+            assert 200 == (await rig.get(f"/v1/providers/{path}", READER)).status
+        one, then, many, none = rig.analytics.asked
+        assert isinstance(one, ports.AskFeatures) and isinstance(then, ports.AskFeatures)
+        assert (True, 0.0) == (abs(one.suspicion - 0.125) < 1e-4, then.suspicion)
+        assert isinstance(many, ports.AskReliability) and isinstance(none, ports.AskReliability)
+        assert (["a"], ()) == ([who for who, _ in many.suspicions], none.suspicions)
 
     served(test)
