@@ -1,7 +1,7 @@
 """Cycles within one file: a launcher that restarts a program writes `Cycle: N` before what the N-th run writes.
 
-The first number belongs to everything before it too. A line with the number of the cycle that goes on is a line like
-any other.
+The first number belongs to everything before it too. Only a number above all before it begins another cycle: several
+ranks say theirs at different times. A program that counts so far as no launcher does means something else by the word.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import re2
 
-CYCLES_MAX = 4_096
+CYCLES_MAX = 256
+"""A file with more has none: the word is the program's own."""
 _MARK = re2.compile(rb"\bCycle: (\d{1,9})\b")
 _WORD = b"Cycle: "
 LINE_MAX = 1 << 20
@@ -23,8 +24,13 @@ class Splitter:
     def __init__(self) -> None:
         self.cycle = 0
         """From 0: the one that the last piece belongs to."""
-        self._number: bytes | None = None
+        self._number = -1
         self._rest = b""
+
+    @property
+    def none(self) -> bool:
+        """What was taken for cycles are none."""
+        return self.cycle >= CYCLES_MAX
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """(cycle, bytes) of all lines that have an end now."""
@@ -49,10 +55,10 @@ class Splitter:
             at = found + len(_WORD)
             stop = block.find(b"\n", at)
             mark = _MARK.search(block[line : stop if stop >= 0 else len(block)])
-            if mark is None or mark[1] == self._number:
+            if mark is None or (number := int(mark[1])) <= self._number:
                 continue
-            first, self._number = self._number is None, mark[1]
-            if first or self.cycle >= CYCLES_MAX:
+            first, self._number = self._number < 0, number
+            if first or self.none:
                 continue
             if line > begin:
                 yield self.cycle, block[begin:line]

@@ -81,7 +81,7 @@ class Followed:
 
     @property
     def several_cycles(self) -> bool:
-        return self._splitter.cycle > 0
+        return self._splitter.cycle > 0 and not self._splitter.none
 
     @property
     def state(self) -> str:

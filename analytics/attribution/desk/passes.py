@@ -34,8 +34,15 @@ def by_cycles(open_file: Callable[[], int], rules: Rules, history: Sequence[Past
 
     OSError where it cannot be read.
     """
+    split = _pass(open_file, rules, history, Splitter())
+    return split if split is not None else _pass(open_file, rules, history, None) or _NOTHING
+
+
+def _pass(
+    open_file: Callable[[], int], rules: Rules, history: Sequence[PastVerdict], splitter: Splitter | None
+) -> Passed | None:
+    """Without a splitter it is one cycle. None: what was taken for cycles are none."""
     reading = _Reading(open_file())
-    splitter = Splitter()
     verdicts: list[Verdict] = []
     past = list(history)
     cycle, analysis = 0, Analysis(rules)
@@ -51,13 +58,16 @@ def by_cycles(open_file: Callable[[], int], rules: Rules, history: Sequence[Past
         nonlocal remark
         try:
             for data in unpacked(reading.chunks()):
-                yield from splitter.feed(data)
+                yield from splitter.feed(data) if splitter is not None else ((0, data),)
         except Cut as cut:
             remark = str(cut)
-        yield from splitter.close()
+        if splitter is not None:
+            yield from splitter.close()
 
     try:
         for number, data in pieces():
+            if splitter is not None and splitter.none:
+                return None
             if number != cycle:
                 judged()
                 cycle, analysis = number, Analysis(rules)
@@ -80,6 +90,9 @@ def past_of(verdict: Verdict, name: str) -> PastVerdict:
         provider_id=ProviderId(""),
         progressed=seen.checkpoints > 0 or verdict.recommendation is Recommendation.OK,
     )
+
+
+_NOTHING = Passed(verdicts=(), first=0, read_bytes=0)
 
 
 class _Reading:

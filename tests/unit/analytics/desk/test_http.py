@@ -12,6 +12,7 @@ import pytest
 
 from analytics.attribution.desk import front as front_module
 from analytics.attribution.desk.contract import PRECEDENCE, STATUS, ErrorCode, Refused, Submission
+from analytics.attribution.desk.desk import Desk
 from analytics.attribution.desk.followed import Followed
 from tests.unit.analytics.desk.service import ELSEWHERE, RESTARTS, STOPS, WELL, Reply, Service, serving
 
@@ -118,7 +119,8 @@ def test_paths_that_may_not_be_named(tmp_path: Path) -> None:
             assert (404, "not_found") == refused(await service.get(service.root / "none.log", wait=True))
             assert (400, "empty_file") == refused(await service.get(service.log("empty.log"), wait=True))
             assert 200 == (await service.post(service.root / "sub" / ".." / "later.log")).status
-            assert 0 == (await service.stats())["active"]["count"]
+            stats = await service.stats()
+            assert (0, 13) == (stats["active"]["count"], stats["progressive_posts"]["rejected"])
 
     asyncio.run(story())
 
@@ -347,6 +349,24 @@ def test_a_log_that_grows_after_its_verdict_is_judged_anew_from_where_it_was(tmp
             assert 0 == sum((await service.stats())["fallbacks"].values())
 
     asyncio.run(story())
+
+
+def test_while_a_new_verdict_is_made_nobody_gets_the_old_one(tmp_path: Path) -> None:
+    """Of a second run in the same file whose progressive POST was lost: a poll behind its terminal POST waits, and is
+    never told what became of the first run."""
+
+    async def run() -> None:
+        async with serving(tmp_path, settle_s=0.3) as service:
+            log = service.log(text=STOPS)
+            await service.post(log, analysis_intent="terminal")
+            assert "STOP" == (await service.until_completed(log))["recommendation"]["action"]
+            log.write_bytes(RESTARTS)
+            await service.post(log, analysis_intent="terminal")
+            polled = (await service.get(log, wait=False)).body
+            assert ("in_flight", "UNKNOWN") == (polled["status"], polled["recommendation"]["action"])
+            assert "RESTART" == (await service.until_completed(log))["recommendation"]["action"]
+
+    asyncio.run(run())
 
 
 def test_a_path_that_is_used_again_begins_anew(tmp_path: Path) -> None:
@@ -656,6 +676,23 @@ def test_what_is_seen_of_it(tmp_path: Path) -> None:
             assert all("optimizer" not in text for text in (*told, metrics))
             (entry,) = (await service.stats())["active"]["entries"]
             assert {"log_path", "state", "handle", "consumed_offset", "error"} == entry.keys()
+
+    asyncio.run(story())
+
+
+def test_a_fault_of_ours_is_500_in_the_same_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word about our insides."""
+
+    def broken(desk: Desk) -> None:
+        raise RuntimeError("the insides")
+
+    monkeypatch.setattr(Desk, "stats", broken)
+
+    async def story() -> None:
+        async with serving(tmp_path) as service:
+            for route in ("/stats", "/metrics"):
+                reply = await service.request("GET", route)
+                assert (500, "internal_error") == refused(reply) and "insides" not in str(reply.body)
 
     asyncio.run(story())
 
