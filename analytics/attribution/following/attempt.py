@@ -59,7 +59,7 @@ class FollowedAttempt:
                 continue
             try:
                 log.restore(data)
-            except CoordError:
+            except (CoordError, OSError):
                 log.why_replayed = "stale"
                 shelf.drop(self.key(rank))
             else:

@@ -225,11 +225,13 @@ class Follower:
                 if self._went_on(question):
                     return True
             except Gone:
-                self._drop(question, "its log was removed", "cancelled")
+                self.tally.cancelled += 1
+                self._drop(question, "its log was removed")
                 return True
             except Exception as error:  # of one log: the others are judged all the same, and it is said
                 sys.excepthook(*sys.exc_info())
-                self._drop(question, f"judging it failed: {error!r}"[:WHY_MAX], "failed")
+                self.tally.failed += 1
+                self._drop(question, f"judging it failed: {error!r}"[:WHY_MAX])
                 return True
         return False
 
@@ -294,8 +296,7 @@ class Follower:
         del self._questions[question.wanted.attempt_id]
         question.attempt.forget(self._shelf)
 
-    def _drop(self, question: _Question, why: str, counted: str) -> None:
-        setattr(self.tally, counted, getattr(self.tally, counted) + 1)
+    def _drop(self, question: _Question, why: str) -> None:
         self._close(question)
         if question.given is None and question.wanted.state is not AttemptState.COMPLETED:
             self._say(Judged(attempt_id=question.wanted.attempt_id, verdict=None, why_none=why))
@@ -356,13 +357,15 @@ class Follower:
         try:
             if check.attempt.advance() and check.attempt.read_bytes < check.upto:
                 return
-            self._checks.popleft()
-            if check.attempt.read_bytes != check.upto:
-                return  # its log is another now
             verdict = check.attempt.judge(check.wanted)
-        except Gone:
-            self._checks.popleft()
+        except Exception as error:  # nobody waits for it
+            if not isinstance(error, Gone):
+                sys.excepthook(*sys.exc_info())
+            self._checks.remove(check)
             return
+        self._checks.remove(check)
+        if check.attempt.read_bytes != check.upto:
+            return  # its log is another now
         self.tally.checked += 1
         if canonical(verdict) != check.expected:
             self.tally.divergent += 1
