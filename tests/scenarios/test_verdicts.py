@@ -267,6 +267,18 @@ def test_a_full_disk_that_undoes_the_answer_leaves_the_task_to_the_rules() -> No
     assert ["failed", "running"] == site.states()
 
 
+def test_a_start_on_a_full_disk_with_a_clock_that_is_behind_makes_nobody_wait_longer() -> None:
+    """It cuts what is waited for; that this is not durable changes nothing."""
+    site = a_failed_one(at=30)
+    site.durable = False
+    undone = site.restart(27)
+    assert wanted(site)[-1].until_ms == site.now_ms + 2_000
+    site.disk_was_full(undone)
+    site.durable = True
+    site.run_to(29)
+    assert "backoff" == site.task().waits_for
+
+
 @pytest.mark.parametrize(
     ("rule", "state"),
     [

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from coordinator.core.ids import JobId
 from coordinator.core.queue.capacity import count_behind
 from coordinator.core.queue.image import carry_queue
-from coordinator.core.rows import AttemptState
+from coordinator.core.rows import AttemptState, TaskRow
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.account import counted, hold_for, let_go
 from coordinator.core.tenants.charging import unseen_since
 from coordinator.core.tenants.image import carry_accounts
-from coordinator.core.work.live import Attempt, Job, Work
+from coordinator.core.work.live import Attempt, Job, Task, Work
 
 
 def carry_work(old: Work, state: ClusterState, undone: Set[JobId] = frozenset()) -> None:
@@ -41,7 +41,7 @@ def carry_work(old: Work, state: ClusterState, undone: Set[JobId] = frozenset())
     for job_id, job in fresh.jobs.items():
         before = old.jobs.get(job_id)
         if before is not None:
-            _carry_job(before, job)
+            _carry_job(fresh, before, job)
     for provider_id, load in old.loads.items():
         if load.failures:
             fresh.load_of(provider_id).failures = list(load.failures)
@@ -77,7 +77,22 @@ def _carry_attempt(state: ClusterState, before: Attempt | None, attempt: Attempt
     attempt.tenant = before.tenant
 
 
-def _carry_job(before: Job, job: Job) -> None:
+def _carry_job(work: Work, before: Job, job: Job) -> None:
     job.retried_ms, job.stormed, job.past = list(before.retried_ms), before.stormed, list(before.past)
     for old_step, step in zip(before.steps, job.steps, strict=True):
         step.lasted_ms, step.unblocked_by = list(old_step.lasted_ms), old_step.unblocked_by
+        for number in step.retry:
+            known = old_step.tasks.get(number)
+            if known is not None:
+                _carry_wait(work, known.row, step.tasks[number])
+
+
+def _carry_wait(work: Work, before: TaskRow, task: Task) -> None:
+    """It waits for the same verdict and not for longer: a start may have cut that, and not durably."""
+    row = task.row
+    if row.judged is None or before.judged is None or row.judged.awaits is None:
+        return
+    was_ms, is_ms = before.not_before_ms, row.not_before_ms
+    if row.judged.awaits == before.judged.awaits and was_ms is not None and is_ms is not None and was_ms < is_ms:
+        task.row = replace(row, not_before_ms=was_ms)
+        work.wheel.put(row.task_id, was_ms)

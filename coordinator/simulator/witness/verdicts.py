@@ -51,7 +51,7 @@ class Verdicts:
                 self._follow(row, state)
             elif isinstance(row, AttemptRow):
                 self._placed(row, state)
-        if isinstance(event, events.Tick):
+        if isinstance(event, events.Tick) and not state.stopping:
             for task_id, (_, until_ms) in self._waits.items():
                 late = f"task {dotted(task_id)} has waited for its verdict since {until_ms} at the latest"
                 self._ground.expect(state.now_ms < until_ms, late)
