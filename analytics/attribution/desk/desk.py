@@ -324,6 +324,7 @@ class Desk:
         job.failed = ""
         if job.answered is not None and job.followed is None and job.why_not == "missing":
             job.why_not = "stale"
+        job.final = job.answered = None  # of a file that was another one: who asks meanwhile is not told of that
         history = self._history(job)
         job.making = self._pool.submit(self._make, job, history, time.perf_counter())
 

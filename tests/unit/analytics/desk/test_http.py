@@ -355,7 +355,7 @@ def test_while_a_new_verdict_is_made_nobody_gets_the_old_one(tmp_path: Path) -> 
     """Of a second run in the same file whose progressive POST was lost: a poll behind its terminal POST waits, and is
     never told what became of the first run."""
 
-    async def run() -> None:
+    async def story() -> None:
         async with serving(tmp_path, settle_s=0.3) as service:
             log = service.log(text=STOPS)
             await service.post(log, analysis_intent="terminal")
@@ -366,7 +366,7 @@ def test_while_a_new_verdict_is_made_nobody_gets_the_old_one(tmp_path: Path) -> 
             assert ("in_flight", "UNKNOWN") == (polled["status"], polled["recommendation"]["action"])
             assert "RESTART" == (await service.until_completed(log))["recommendation"]["action"]
 
-    asyncio.run(run())
+    asyncio.run(story())
 
 
 def test_a_path_that_is_used_again_begins_anew(tmp_path: Path) -> None:
