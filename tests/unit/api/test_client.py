@@ -27,11 +27,14 @@ from coordinator.core.commands import Put
 from coordinator.core.data.rows import FileEntry, OutputRow
 from coordinator.core.errors import Code, CoordError, Refusal
 from coordinator.core.ids import Digest, JobId, TenantName
+from coordinator.core.verdict.rows import VerdictRow
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.route import SIGNED
+from coordinator.service.api.routes.attempts import AGENTS
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, READER, Got, Rig, served
 from tests.unit.api.worked import eventually
+from tests.verdicts import a_verdict
 
 T = TypeVar("T")
 CSV = b"provider_id,connected_at,disconnected_at,disconnect_reason\nold,1547399272,1547405552,read_error\n"
@@ -125,7 +128,11 @@ async def use_results(rig: Rig, client: Client, file: DataFile, beneath: Path) -
         job_id=JobId(job.job_id), step=0, task=0, attempt=1, tenant=TenantName("default"), at_ms=0, files=(entry,),
         size=file.size,
     )  # fmt: skip
-    await rig.store.commit([Put(result)])
+    verdict = VerdictRow(
+        job_id=JobId(job.job_id), step=0, task=0, attempt=1, at_ms=0, late=False, verdict=a_verdict()
+    )  # fmt: skip
+    await rig.store.commit([Put(result), Put(verdict)])
+    assert verdict.verdict == (await off(lambda: client.jobs.verdict(f"{job.job_id}.0.0.1"))).verdict
     assert ("**",) == (await off(lambda: client.jobs.data(job.job_id))).inputs[0].outputs
     assert await off(lambda: client.jobs.get_output(job.job_id, "0.0", file, beneath / "result"))
     assert b"data" == (beneath / "result" / "deep" / "file").read_bytes()
@@ -198,7 +205,7 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
         await eventually(lambda: b'route="/v1/events",status="200"' in rig.deps.metrics.render(), "the stream's end")
         metrics = (await rig.get("/metrics")).body.decode()
         for route in rig.app[ROUTES]:
-            agents = route.path in (wire.CONNECT_PATH, wire.ENROL_PATH) or route.path.startswith("/v1/attempts/")
+            agents = route.path in (wire.CONNECT_PATH, wire.ENROL_PATH) or AGENTS == route.roles
             # Blobs are for agents; of uploads whoever sends is told without asking, unless the connection breaks.
             agents |= route.roles == SIGNED and route.method != "PUT"
             if not agents and route.path != "/metrics":
