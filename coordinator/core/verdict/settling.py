@@ -161,7 +161,8 @@ def settle(
         by_rules(state, job, step, task, awaited, policy, out)
         return
     if verdict.fault not in NOT_OF_THE_PLACE:
-        blame_provider(state, awaited.providers[awaited.rank], job.row.job_id, policy, out)
+        for who in suspects_of(verdict, awaited):
+            blame_provider(state, who, job.row.job_id, policy, out)
     exit = awaited.exits[awaited.rank]
     assert exit is not None
     if verdict.recommendation is Recommendation.STOP:

@@ -137,6 +137,17 @@ def test_of_several_ranks_only_those_that_are_named() -> None:
     assert [ranks[1]] == list(site.state.work.suspicions)
 
 
+def test_a_failure_in_a_row_is_of_the_provider_that_the_verdict_names() -> None:
+    """Whose rank ended first has seen it, and need not have done it."""
+    site = Site("a", "b", policy=WAITS)
+    site.submit(a_job(nodes=2))
+    first, second = (rank.provider_id for rank in site.attempt("1.0.0.1").ranks)
+    site.exits("1.0.0.1", 1)
+    judge(site, "1.0.0.1", a_broken_gpu(second))
+    failures = {who: len(site.state.work.load_of(who).failures) for who in (first, second)}
+    assert {first: 0, second: 1} == failures
+
+
 def test_a_correction_takes_back_what_was_said() -> None:
     site = Site("a", policy=WAITS)
     site.submit(a_job(retry=RetryRule(limit=0)))
