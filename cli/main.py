@@ -36,9 +36,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "submit": Entry("cli.submit:submit", "Have a command or a job file run."),
         "job": Entry("cli.jobs:job", "Jobs: list, show, outputs, why, wait, cancel, retry."),
         "logs": Entry("cli.joblogs:logs", "What a job writes."),
-        "watch": Entry(
-            "cli.watch:watch", "A job's launch, here, in Slurm or Ray: does it get to run, and if not, why."
-        ),
+        "watch": Entry("cli.watch:watch", "A job's launch: does it get to run, and if not, why."),
         "artifacts": Entry("cli.artifacts:artifacts", "Stored files with names: list, show, put, get, rm."),
         "events": Entry("cli.events:events", "What happens, as it happens."),
         "audit": Entry("cli.events:audit", "The record of every transition and of what people did."),

@@ -31,6 +31,7 @@ from coordinator.core.verdict.rows import VerdictRow
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.route import SIGNED
 from coordinator.service.api.routes.attempts import AGENTS
+from coordinator.service.api.routes.launchers import launcher_routes
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, READER, Got, Rig, served
 from tests.unit.api.worked import eventually
@@ -208,6 +209,8 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
             agents = route.path in (wire.CONNECT_PATH, wire.ENROL_PATH) or AGENTS == route.roles
             # Blobs are for agents; of uploads whoever sends is told without asking, unless the connection breaks.
             agents |= route.roles == SIGNED and route.method != "PUT"
+            # Launchers have clients of their own.
+            agents |= route.path in {one.path for one in launcher_routes()}
             if not agents and route.path != "/metrics":
                 assert f'method="{route.method}",route="{route.path}",status="20' in metrics, route.path
 
