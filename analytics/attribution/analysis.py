@@ -181,6 +181,8 @@ class Analysis:
         row = None
         if heard.saying in (Saying.PLAIN, Saying.END):
             row = self.rules.classify(heard.text, heard.frames)
+        if row is not None and row.id.startswith(GUARD):
+            row = None
         for found in _WORLD.finditer(raw):
             state.world = max(state.world, int(found[1]))
         if row is None and not begins:
@@ -191,7 +193,7 @@ class Analysis:
             state.ranks = with_rank(state.ranks, told.rank)
         if row is not None and row.role is Role.PROGRESS:
             self._progress(row, at.order)
-        elif row is not None and not row.id.startswith(GUARD):
+        elif row is not None:
             self._add(row, told, heard, at, steps.upto(at.start))
 
     def _telling(self, raw: bytes) -> bytes:

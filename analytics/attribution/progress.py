@@ -66,7 +66,8 @@ class Progress(Struct, array_like=True):
     def _number(self, block: bytes, runs: Sequence[tuple[int, int]]) -> None:
         for kind in range(KINDS):
             if kind >= ALWAYS_READ and any(told is not None for told in self.lasts[:kind]):
-                return  # Nobody will ask for a less telling kind.
+                self.firsts[kind] = self.lasts[kind] = None  # Nobody asks for a less telling kind.
+                continue
             last = _found(_LAST[kind], block, reversed(runs))
             if last is not None:
                 self.lasts[kind] = last
