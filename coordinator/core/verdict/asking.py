@@ -35,15 +35,18 @@ def ask(
 ) -> None:
     """Have the end of this attempt explained; its task waits for that until `until_ms`. A success that wrote nothing
     has nothing to tell."""
-    if step.spec.retry.verdict is Heed.OFF:
-        return
     row = attempt.row
-    exits = tuple(rank.exit for rank in row.ranks)
-    if row.state is AttemptState.COMPLETED:
-        if not any(exit is not None and exit.out_bytes + exit.err_bytes for exit in exits):
+    if row.state is AttemptState.COMPLETED:  # most of them: a loop is the cheapest way to find that there is nothing
+        for rank in row.ranks:
+            if rank.exit is not None and (rank.exit.out_bytes or rank.exit.err_bytes):
+                break
+        else:
             return
     elif not any(rank.launched for rank in row.ranks):
         return
+    if step.spec.retry.verdict is Heed.OFF:
+        return
+    exits = tuple(rank.exit for rank in row.ranks)
     providers = tuple(rank.provider_id for rank in row.ranks)
     want(state, job, step, task, row.attempt_id, row.state, exits, providers, policy, out, until_ms)
 

@@ -210,6 +210,8 @@ class Awaited(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     exits: tuple[ExitInfo | None, ...]
     providers: tuple[ProviderId, ...]
     """By rank, both."""
+    saved: bool = False
+    """A checkpoint of it was published: who comes after it begins elsewhere than it did."""
 
 
 class Judged(Struct, frozen=True, gc=False, kw_only=True, array_like=True):

@@ -67,7 +67,9 @@ def on_given(state: ClusterState, event: VerdictGiven, policy: Policy, out: Deci
         providers = asked.providers if asked is not None else ()
         suspect(state, attempt_id, event.verdict, providers, policy, out)
         if job is not None:
-            remember(job, task, attempt_id, event.verdict, providers, out)
+            awaited = judged_of(task.row).awaits if waits and task is not None else None
+            saved = awaited is not None and awaited.saved
+            remember(job, task, attempt_id, event.verdict, providers, out, saved=saved)
     if job is not None and task is not None and waits:
         settle(state, job, job.steps[attempt_id[1]], task, event.verdict, policy, out)
 
@@ -128,15 +130,17 @@ def remember(
     verdict: Verdict,
     providers: tuple[ProviderId, ...],
     out: Decision,
+    *,
+    saved: bool,
 ) -> None:
-    """For the attempts that come after it."""
+    """For the attempts that come after it; `saved`: it left a checkpoint that its log need not tell of."""
     name = dotted(attempt_id)
     past = PastVerdict(
         attempt=name,
         cause=verdict.cause,
         root=verdict.root,
         provider_id=providers[0] if providers else ProviderId(""),
-        progressed=progressed(verdict),
+        progressed=saved or progressed(verdict),
     )
     job.past = [*(one for one in job.past if one.attempt != name), past][-HISTORY_MAX:]
     if task is not None:

@@ -52,9 +52,9 @@ def suspect(
 ) -> None:
     """Keep against the attempt's own `providers` what this verdict says of them. It has to rest on a line: who went
     away under an attempt has a record of that already."""
-    line = next((one for one in verdict.evidence if one.line), None)
+    line = verdict.evidence[0] if verdict.evidence else None
     _take_back(state, dotted(attempt_id), providers, out)
-    if verdict.fault is not Fault.PROVIDER or line is None:
+    if verdict.fault is not Fault.PROVIDER or line is None or not line.line:
         return
     named = tuple(dict.fromkeys(who for who in providers if who in verdict.avoid_providers))
     for who in named or (providers if len(providers) == 1 else ()):
