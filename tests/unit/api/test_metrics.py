@@ -13,12 +13,16 @@ from coordinator import wire
 from coordinator.core.commands import Promised, SessionEnded, SessionOpened, Warned
 from coordinator.core.ids import JobId, ProviderId, SessionId, TenantName
 from coordinator.core.rows import EndReason, SessionRow
+from coordinator.ports import LEFT_BYTES, FollowerFigures
 from coordinator.service import heartbeats, metrics
 from coordinator.service.delivery import AlertSettings, Delivery, Program
 from coordinator.service.measures import delivery_source
 from coordinator.service.metrics import FLUSH_S, Metric, Metrics
+from coordinator.service.verdict_measures import verdicts_source
+from coordinator.service.verdicts import Verdicts
 from tests.unit.api.rig import PATIENCE_S, READER, TENANT, Rig, served
 from tests.unit.api.worked import Work
+from tests.unit.service.test_verdicts import Followers
 
 SERVICE = Path(metrics.__file__).parent
 LINE = re.compile(r'(coord_\w+)(?:\{((?:\w+="(?:[^"\\]|\\.)*",?)+)\})? (-?[0-9.e+-]+|\+Inf|NaN)')
@@ -87,6 +91,10 @@ def test_every_metric_shows_up_and_is_well_formed_once_things_happen() -> None:
         await asyncio.wait_for(writing, PATIENCE_S)
         receivers = (Program(("true",), {}, 5.0),)
         rig.deps.metrics.source(delivery_source(Delivery(receivers, AlertSettings(), "c-test")))
+        verdicts = Verdicts(Followers(), rig.views, rig.clock, rig.engine.post, enabled=True, active_max=1)
+        seen = FollowerFigures(fallbacks={"missing": 1}, replays={"stale": 1}, left_bytes=(0,) * (len(LEFT_BYTES) + 1))
+        verdicts.figures(seen)
+        rig.deps.metrics.source(verdicts_source(verdicts))
         got = await rig.get("/metrics", READER)
         assert got.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         samples: dict[str, float] = {}
@@ -96,7 +104,9 @@ def test_every_metric_shows_up_and_is_well_formed_once_things_happen() -> None:
                 assert found is not None, line
                 samples[line.rsplit(" ", 1)[0]] = float(found[3])
         names = {
-            re.sub(r"_(bucket|sum|count)$", "", n.split("{")[0]) if "_seconds" in n else n.split("{")[0]
+            re.sub(r"_(bucket|sum|count)$", "", n.split("{")[0])
+            if "_seconds" in n or "_left_" in n
+            else n.split("{")[0]
             for n in samples
         }
         assert {metric.name for metric in metrics.table()} == names
