@@ -66,6 +66,9 @@ def on_open(state: ClusterState, event: UploadOpen, policy: Policy, out: Decisio
         mends=present is not None,
     )
     before = state.data.twins.get(twin_of(upload))
+    if before is not None and state.data.uploads[before].expires_at_ms <= state.now_ms:
+        _end(state, state.data.uploads[before], "it has expired", out)  # the tick that ends it is yet to come
+        before = None
     if before is None:
         _check_room(state, upload, job, policy)
         add_upload(state.data, state.work.accounts, upload)

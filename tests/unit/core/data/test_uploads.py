@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core.data.answers import UploadGone, UploadOpened
+from coordinator.core.data.rows import UploadRow
 from coordinator.core.errors import Code
 from coordinator.core.events import TenantSet
 from coordinator.core.ids import Digest
@@ -29,6 +30,25 @@ def test_the_same_upload_is_opened_once() -> None:
     one = depot.opened("x")
     assert depot.opened("x") == one
     assert depot.opened("x", 101) != one
+
+
+def test_an_upload_whose_time_is_over_is_not_opened_again() -> None:
+    """Though the tick that ends it is yet to come: whoever asks gets a new one, and what it reserved is free."""
+    depot = Depot()
+    one = depot.opened("x")
+    depot.now_ms = one.expires_at_ms - 1
+    assert depot.opened("x") == one
+    depot.now_ms = one.expires_at_ms
+    again = depot.open("x")
+    assert [(note.upload_id, note.why) for note in again.notes if isinstance(note, UploadGone)] == [
+        (one.upload_id, "it has expired")
+    ]
+    found = outcome(again)
+    assert isinstance(found, UploadOpened) and found.upload is not None
+    assert found.upload.expires_at_ms == one.expires_at_ms + depot.policy.upload_ms
+    assert depot.all(UploadRow) == [found.upload]
+    assert depot.state.work.accounts.of(TENANT).uploads == 100
+    assert refusal(depot.done(one, "x")).code is Code.UPLOAD_GONE
 
 
 def test_what_is_there_is_not_uploaded_again() -> None:
