@@ -116,6 +116,8 @@ class OutputsRequest(ForAttempt, frozen=True, kw_only=True):
 
     files: Annotated[tuple[File, ...], Meta(max_length=OUTPUTS_MAX)]
     exit: Exit
+    cached: Annotated[tuple[Hex64, ...], Meta(max_length=OUTPUTS_MAX)] = ()
+    """Digests of those of `files` that you keep copies of in your cache."""
 
 
 class OutputsAnswer(Struct, frozen=True, kw_only=True):

@@ -226,7 +226,12 @@ class Depot(Site):
         return tuple(FileEntry(path=f"{text}.out", digest=digest_of(text), size=100) for text in texts)
 
     def publish(
-        self, claim: data.Claim, *texts: str, exit: ExitInfo = DONE, files: tuple[FileEntry, ...] | None = None
+        self,
+        claim: data.Claim,
+        *texts: str,
+        exit: ExitInfo = DONE,
+        files: tuple[FileEntry, ...] | None = None,
+        cached: tuple[Digest, ...] = (),
     ) -> commands.Decision:
         job_id, step, task, _ = claim.attempt_id
         files = self.files(*texts) if files is None else files
@@ -239,6 +244,7 @@ class Depot(Site):
                 exit=exit,
                 known=self.known(entry.digest for entry in files),
                 published=self.output(job_id, step, task),
+                cached=cached,
             )
         )
 

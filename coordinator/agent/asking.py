@@ -126,9 +126,13 @@ class Asking:
         asked = wire_data.UploadsRequest(rank=whose.rank, token=whose.token, blobs=tuple(blobs))
         return (await self._ask(whose, "uploads", asked, wire_data.UploadsAnswer)).uploads
 
-    async def outputs(self, whose: Whose, files: Sequence[wire_data.File], exit: wire.Exit) -> bool:
-        """Publish the result with the end. Whether it was there already."""
-        asked = wire_data.OutputsRequest(rank=whose.rank, token=whose.token, files=tuple(files), exit=exit)
+    async def outputs(
+        self, whose: Whose, files: Sequence[wire_data.File], exit: wire.Exit, cached: Sequence[str] = ()
+    ) -> bool:
+        """Publish the result with the end; of `cached` ones a copy is here. Whether it was there already."""
+        asked = wire_data.OutputsRequest(
+            rank=whose.rank, token=whose.token, files=tuple(files), exit=exit, cached=tuple(cached)
+        )
         return (await self._ask(whose, "outputs", asked, wire_data.OutputsAnswer)).repeated
 
     async def checkpoint(self, whose: Whose, taken: wire_data.CheckpointRequest) -> wire_data.CheckpointAnswer:

@@ -145,6 +145,10 @@ class Cache:
         whole.sort(reverse=True)
         return tuple(dict.fromkeys(digest for _, digest in whole[: 2 * most]))[:most]
 
+    @property
+    def bytes_max(self) -> int:
+        return self._bytes_max
+
     def status(self) -> CacheStatus:
         """For people."""
         files = sum(entry.whole for entry in self._entries.values())
@@ -196,6 +200,18 @@ class Cache:
             self._released.clear()
             await self._released.wait()
 
+    async def promise_at_once(self, size: int) -> bool:
+        """The same for what is worth no waiting: False, and nothing was removed, where there is no room for it now."""
+        while True:
+            free = await asyncio.to_thread(free_bytes, self.root) - self._coming
+            short = max(self._total + self._coming + size - self._bytes_max, size - free)
+            if short <= 0:
+                self._coming += size
+                return True
+            idle = sum(entry.size for entry in self._entries.values() if not entry.pins)
+            if size > self._bytes_max or idle < short or not await self.make_room(short):
+                return False
+
     def keep(self, size: int) -> None:
         """What was promised is written, and was `put`; or it will not be."""
         self._coming -= size
@@ -215,6 +231,10 @@ class Cache:
             self._going.difference_update(victims)
             self._released.set()
         return bool(victims)
+
+    def is_going(self, key: BlobKey) -> bool:
+        """What was removed under this name is on the disk still."""
+        return key in self._going
 
     async def gone(self, key: BlobKey) -> None:
         """Wait until what was removed under this name is off the disk."""

@@ -99,7 +99,7 @@ class Daemon:
             config.stage_still_s,
         )
         self._tending = Tending(
-            self._asking, Path(config.state_dir), work_of(config), start.promises.isolation, to_keeper
+            self._asking, fetcher, Path(config.state_dir), work_of(config), start.promises.isolation, to_keeper
         )
         self.attempts = Attempts(to_keeper, self._plans.put, self._stager, self._tending, draw)
         self._draw = draw

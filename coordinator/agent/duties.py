@@ -29,6 +29,9 @@ class Duties(Struct, frozen=True, kw_only=True, omit_defaults=True):
     directory: str = ""
     """As the plan names it."""
     outputs: tuple[str, ...] = ()
+    passed_on: tuple[str, ...] = ()
+    """Globs of those that later steps take."""
+    tenant: str = ""
     checkpoint: CheckpointPlan | None = None
     stall_ms: int | None = None
     grace_ms: int = 10_000
@@ -53,6 +56,8 @@ def duties_of(launch: wire.Launch) -> Duties | None:
         token=launch.token,
         directory=plan.directory,
         outputs=outputs,
+        passed_on=plan.passed_on if outputs else (),
+        tenant=plan.tenant,
         checkpoint=checkpoint,
         stall_ms=plan.stall_ms,
         grace_ms=plan.grace_ms,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,11 +21,14 @@ from typing import NamedTuple, TypeVar
 import aiohttp
 from blake3 import blake3
 
+from coordinator.agent import heavy
 from coordinator.agent.asking import CEILINGS_S, PASSING, UNREACHABLE, Asking, Refused, Whose, refusal, retry_after_s
 from coordinator.agent.backoff import Backoff
+from coordinator.agent.beneath import Unsafe
 from coordinator.agent.cache import BlobKey, Cache, NoRoom, free_bytes, is_intact
 from coordinator.agent.log import logger
 from coordinator.agent.parts import DiskFailed, Part
+from coordinator.agent.sending import Readable
 from coordinator.agent.stillness import Motion
 
 THREADS = 4
@@ -107,6 +111,32 @@ class Fetcher:
                     await self._fetch(key, blob, whose)
                 stack.enter_context(self.cache.pinned(key))
             yield self.cache.path(key)
+
+    async def adopt(self, tenant: str, blob: Blob, source: Readable) -> bool:
+        """Have a copy of a file that lies here, verified, if there is room for it at once. Whether it is there.
+
+        Nobody is waited for, and nothing that goes wrong is anybody's failure: who wants it fetches it then.
+        """
+        key = tenant, blob.digest
+        if key in self._locks or self.cache.is_going(key):
+            return False
+        async with self._alone(key, Motion()):
+            if self.cache.has(key):
+                with self.cache.pinned(key):
+                    return True
+            if not await self.cache.promise_at_once(blob.size):
+                return False
+            self.cache.forget(key)
+            part, placed = Part(self.cache.part(key), self.cache.path(key), blob.digest), False
+            try:
+                placed = await heavy.by_turns(_copied(part, blob.size, source))
+            except (DiskFailed, OSError, Unsafe) as error:
+                logger.info("%s is not kept for later steps: %s", blob.digest, error)
+            finally:
+                self.cache.keep(blob.size)
+                if placed:
+                    self.cache.put(key, blob.size, whole=True)
+        return placed
 
     async def read(self, blob: Blob, whose: Whose) -> bytes:
         """A small one, verified, past the cache: no more than `blob.size` bytes. Raises like `having`."""
@@ -319,6 +349,23 @@ class Fetcher:
         if url is None:
             raise Gone(f"the coordinator has no {blob.digest} any more")
         return url
+
+
+def _copied(part: Part, size: int, source: Readable) -> Generator[None, None, bool]:
+    """Whether it lies in its place. Else nothing of it is left."""
+    placed = False
+    try:
+        part.begin(anew=True)
+        fd = source.open()
+        try:
+            placed = (yield from part.copying(fd, size)) and part.place()
+        finally:
+            os.close(fd)
+    finally:
+        if not placed:
+            part.drop()
+        part.close()
+    return placed
 
 
 def _range(at: int, blob: Blob) -> dict[str, str]:

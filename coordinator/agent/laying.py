@@ -10,7 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from coordinator.agent import beneath
 from coordinator.agent.beneath import Unsafe
@@ -73,6 +73,18 @@ def copy_into(source: int, target: int, wanted: Callable[[], bool] = lambda: Tru
 
     OSError(ENOSPC) before anything was written, where they would not fit.
     """
+    steps = copying_into(source, target)
+    while wanted():
+        try:
+            next(steps)
+        except StopIteration as ended:
+            copied: int = ended.value
+            return copied
+    raise Unwanted
+
+
+def copying_into(source: int, target: int) -> Generator[int, None, int]:
+    """The same piece by piece: yields how many bytes are copied."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
         return os.fstat(target).st_size
@@ -82,12 +94,10 @@ def copy_into(source: int, target: int, wanted: Callable[[], bool] = lambda: Tru
     if free_bytes(target) < os.fstat(source).st_size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     copied = 0
-    while wanted():
-        more = _copy_piece(source, target, copied)
-        if not more:
-            return copied
+    while more := _copy_piece(source, target, copied):
         copied += more
-    raise Unwanted
+        yield copied
+    return copied
 
 
 def _copy_piece(source: int, target: int, at: int) -> int:

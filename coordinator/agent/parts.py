@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from blake3 import blake3
 
 from coordinator.agent.cache import READ_BYTES, seal
+from coordinator.agent.laying import copying_into
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -44,10 +45,10 @@ class Part:
         self._hasher = blake3()
         self._fd = -1
 
-    def begin(self) -> None:
+    def begin(self, anew: bool = False) -> None:
         """Go on with what an earlier fetch left: it is read once, since nobody wrote down how far its digest was."""
         with disk(self._path):
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_TRUNC if anew else 0)
             self._fd = os.open(self._path, flags, 0o600)
             while data := os.pread(self._fd, READ_BYTES, self.length):
                 self._hasher.update(data)
@@ -64,11 +65,31 @@ class Part:
                 self.length += written
                 view = view[written:]
 
+    def copying(self, source: int, size: int) -> Generator[None, None, bool]:
+        """Be a copy of this open file of so many bytes, where nothing is yet: what was copied is read again, since
+        somebody may write to the file. Whether it is that long. Piece by piece."""
+        with disk(self._path):
+            for at in copying_into(source, self._fd):
+                yield
+                if at > size:
+                    return False
+            while data := os.pread(self._fd, READ_BYTES, self.length):
+                self._hasher.update(data)
+                self.length += len(data)
+                yield
+        return self.length == size
+
     def restart(self) -> None:
         """What is there is not it."""
         with disk(self._path):
             os.ftruncate(self._fd, 0)
             self.length, self._hasher = 0, blake3()
+
+    def drop(self) -> None:
+        """What is there is of no use to anybody."""
+        self.length = 0
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def place(self) -> bool:
         """Into its place, if it is what its digest says."""

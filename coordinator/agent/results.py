@@ -6,6 +6,7 @@ Whatever is in the way of that and is the job's own (a pattern that matches noth
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -16,6 +17,7 @@ from coordinator.agent.asking import Asking, Refused, Stale, Whose
 from coordinator.agent.beneath import Unsafe
 from coordinator.agent.collecting import Collected, NoOutput, collecting
 from coordinator.agent.grounds import Ground
+from coordinator.agent.keeping import Keeping
 from coordinator.agent.log import logger
 from coordinator.agent.sending import Changed, Parcel, Sending
 from coordinator.core.errors import Code
@@ -35,6 +37,7 @@ async def publish(
     user: int,
     sending: Sending,
     asking: Asking,
+    keeping: Keeping,
 ) -> ExitInfo:
     """Have the result counted; how the attempt ended then: as it did, or with cause `output` and why. `said` is `end`
     for the wire. Raises Stale."""
@@ -42,8 +45,8 @@ async def publish(
     for _ in range(TRIES):
         try:
             files = await heavy.by_turns(collecting(grounds, patterns, user, wire_data.OUTPUTS_MAX))
-            sent = await sending.send(whose, [Parcel(file.digest, file.size, file) for file in files])
-            await asking.outputs(whose, [_told(file) for file in files], said)
+            sent, kept = await _sent_and_kept(whose, files, sending, keeping)
+            await asking.outputs(whose, [_told(file) for file in files], said, kept)
             logger.info("%s: %d outputs are published, %d bytes were sent", whose.attempt, len(files), sent)
             return end
         except Stale:
@@ -57,6 +60,19 @@ async def publish(
             if error.code != Code.INCOMPLETE:
                 break
     return _failed(end, why)
+
+
+async def _sent_and_kept(
+    whose: Whose, files: Sequence[Collected], sending: Sending, keeping: Keeping
+) -> tuple[int, list[str]]:
+    """How many bytes had to travel, and the digests of what the cache has. Raises what `Sending.send` raises."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            sent = group.create_task(sending.send(whose, [Parcel(file.digest, file.size, file) for file in files]))
+            kept = group.create_task(keeping.keep(files))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return sent.result(), kept.result()
 
 
 def _told(file: Collected) -> wire_data.File:

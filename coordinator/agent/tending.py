@@ -23,8 +23,10 @@ from coordinator.agent.asking import Asking, Stale, Whose
 from coordinator.agent.clock import boot_s
 from coordinator.agent.courier import Means, NotSaved, Saved
 from coordinator.agent.duties import Duties
+from coordinator.agent.fetching import Fetcher
 from coordinator.agent.grounds import Ground
 from coordinator.agent.held import RUNNING
+from coordinator.agent.keeping import Keeping
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
 from coordinator.agent.marks import Ready
@@ -80,13 +82,20 @@ class Tending:
     """`run` is a task of the daemon. `work` is where programs have their directories, `level` what keeps them apart."""
 
     def __init__(
-        self, asking: Asking, state: Path, work: Path, level: Isolation, to_keeper: Callable[[channel.ToKeeper], None]
+        self,
+        asking: Asking,
+        fetcher: Fetcher,
+        state: Path,
+        work: Path,
+        level: Isolation,
+        to_keeper: Callable[[channel.ToKeeper], None],
     ) -> None:
         self.sending = Sending(asking)
         self.reports = Reports()
         self._spool = Spool(state)
         self._means = Means(asking, self.sending, self._spool)
         self._asking = asking
+        self._fetcher = fetcher
         self._work = str(work)
         self._walled = level is not Isolation.NONE
         self._to_keeper = to_keeper
@@ -410,6 +419,7 @@ class Tending:
                 one.now.user,
                 self.sending,
                 self._asking,
+                Keeping(self._fetcher, one.owed.tenant, one.owed.passed_on),
             )
         except Stale:
             logger.info("%s is not ours any more: its outputs are nobody's", one.now.attempt)

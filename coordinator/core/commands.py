@@ -359,6 +359,8 @@ class Launch(Struct, frozen=True, gc=False, kw_only=True):
     """How often it is to save its state; None: when it takes a checkpoint itself, or the step has none."""
     restore: bool = False
     """There are checkpoints to resume from."""
+    passed_on: tuple[str, ...] = ()
+    """Patterns by which later steps take its outputs, placeholders and all."""
 
 
 class StopAttempt(Struct, frozen=True, gc=False, kw_only=True):

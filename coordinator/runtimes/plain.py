@@ -12,7 +12,7 @@ from coordinator.core.commands import Launch
 from coordinator.core.ids import TenantName
 from coordinator.core.work.jobspec import StepSpec, task_values
 from coordinator.core.work.launch_plan import CheckpointPlan, LaunchPlan, Limits
-from coordinator.runtimes.placeholders import fill
+from coordinator.runtimes.placeholders import fill, names
 
 ARRAY_INDEX = "COORD_ARRAY_INDEX"
 ALIKE_MAX = 256
@@ -42,6 +42,8 @@ def plain(order: Launch) -> LaunchPlan:
     """
     step = order.step
     known = _alike.get(id(step))
+    if order.passed_on:
+        return plan_of(order, task_values(step, order.attempt_id[2]))  # its job says that, not the step
     if known is None or known.step is not step or known.tenant != order.tenant or known.ask != order.share.ask:
         if not _are_alike(order):
             return plan_of(order, task_values(step, order.attempt_id[2]))
@@ -87,9 +89,15 @@ def plan_of(order: Launch, of_task: Mapping[str, str]) -> LaunchPlan:
         log_full=step.log_full,
         inputs=bool(step.inputs),
         outputs=tuple([fill(pattern, values) for pattern in step.outputs]) if order.rank == 0 else (),
+        passed_on=tuple([_of_any_task(pattern) for pattern in order.passed_on]) if order.rank == 0 else (),
         checkpoint=_checkpoint(order),
         stall_ms=step.stall_ms if order.rank == 0 else None,
     )
+
+
+def _of_any_task(pattern: str) -> str:
+    """What `pattern` means for one task or another of the step behind."""
+    return fill(pattern, dict.fromkeys(names(pattern), "*"))
 
 
 def _checkpoint(order: Launch) -> CheckpointPlan | None:

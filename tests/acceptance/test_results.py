@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from coordinator.agent.control import AgentControl
 from coordinator.api_work import TaskEntry
 from coordinator.client import Client
 from tests.acceptance.processes import Agent, Head, wait_for, when_online
+from tests.acceptance.tollgate import TollGate
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="users of their own need root")
 
@@ -180,3 +182,43 @@ def test_whoever_is_killed_while_the_outputs_travel_there_is_one_result(
     (made,) = client.jobs.data(job_id).entries
     assert [("model", SIZE)] == [(file.path, file.size) for file in made.outputs]
     wait_for(lambda: phases(agent) == {}, "the agent holding nothing any more")
+
+
+def test_a_step_runs_where_what_it_takes_was_made(tmp_path: Path) -> None:
+    """On either of two agents: it finds 64 MB that the step before it made there, and nothing of them travels back."""
+    size = 64 << 20
+    with ExitStack() as stack:
+        head = stack.enter_context(Head(tmp_path))
+        client = stack.enter_context(head.start())
+        gates, agents = {}, []
+        for name in ("w1", "w2"):
+            gates[name] = stack.enter_context(TollGate(head.url))
+            agent = Agent(tmp_path, head, name, "--label", f"node={name}")
+            agent.env = {**agent.env, "COORD_URL": gates[name].url}
+            agents.append(stack.enter_context(agent))
+        when_online(client, *agents)
+        for name in ("w2", "w1"):
+            before = {each: gate.brought for each, gate in gates.items()}
+            make = {
+                "name": "make",
+                "command": ["sh", "-ec", f"head -c {size} /dev/urandom > big.bin; b2sum < big.bin"],
+                "outputs": ["big.bin"],
+                "labels": {"node": name},
+            }
+            use = {
+                "name": "use",
+                "command": ["sh", "-ec", "b2sum < in/big.bin"],
+                "inputs": [{"from": "make:*.bin", "to": "in/"}],
+                "needs": ["make"],
+                "time_limit": "1m",
+            }
+            job = client.jobs.submit({"name": "two", "step": [make, use]})
+            assert "completed" == client.jobs.wait(job.job_id, timeout_s=60.0).state
+            (task,) = client.jobs.tasks(job.job_id, step=1, attempts=True).entries
+            (attempt,) = task.tries
+            assert attempt.choice is not None
+            assert (name, 0) == (attempt.ranks[0].provider_id, attempt.choice.fetch)
+            sums = [b"".join(client.jobs.logs(job.job_id, task=f"{step}.0")) for step in range(2)]
+            assert sums[0] and sums[0] == sums[1]
+            for each, gate in gates.items():
+                assert gate.brought - before[each] < size // 64, f"{each} fetched something"

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from coordinator.core.data.events import CacheTold
 from coordinator.core.ids import Digest
 from coordinator.core.policy import Policy
-from coordinator.core.state import ClusterState
+from coordinator.core.state import ClusterState, Provider
 
 KEY_BYTES = 8
 KNOWN_MAX = 4_000_000
@@ -22,8 +22,23 @@ def on_cached(state: ClusterState, event: CacheTold, policy: Policy) -> None:
     provider = state.provider_of(event.conn_id)
     if provider is None:
         return
-    most = max(1, min(policy.cached_max, KNOWN_MAX // len(state.providers)))
-    cached = pack(event.digests[:most])
+    _know(state, provider, pack(event.digests[: _most(state, policy)]))
+
+
+def also_cached(state: ClusterState, provider: Provider, digests: Sequence[Digest], policy: Policy) -> None:
+    """These lie there besides, until the provider tells what does: a step that is placed this moment knows it."""
+    most = _most(state, policy)
+    fresh = pack(digests[:most])
+    others = (provider.cached[at : at + KEY_BYTES] for at in range(0, len(provider.cached), KEY_BYTES))
+    known = {fresh[at : at + KEY_BYTES]: None for at in range(0, len(fresh), KEY_BYTES)} | dict.fromkeys(others)
+    _know(state, provider, b"".join(sorted(list(known)[:most])))
+
+
+def _most(state: ClusterState, policy: Policy) -> int:
+    return max(1, min(policy.cached_max, KNOWN_MAX // len(state.providers)))
+
+
+def _know(state: ClusterState, provider: Provider, cached: bytes) -> None:
     if cached != provider.cached:
         provider.cached = cached
         if any(shape.inputs for shape in state.work.candidates):

@@ -110,6 +110,8 @@ class OutputsPublished(Event, frozen=True, kw_only=True, tag="outputs_published"
     """Those of `files` that the store has."""
     published: OutputRow | None = None
     """The task's result, if the store has one: tells a repetition from a stale token."""
+    cached: tuple[Digest, ...] = ()
+    """Those that its agent keeps copies of, for the steps behind."""
 
 
 class CheckpointPublished(Event, frozen=True, kw_only=True, tag="checkpoint_published"):

@@ -12,6 +12,7 @@ from coordinator.core import audit
 from coordinator.core.commands import Decision, Put, Reply
 from coordinator.core.data.answers import Published
 from coordinator.core.data.blobs import all_there, refer
+from coordinator.core.data.caches import also_cached
 from coordinator.core.data.claims import is_theirs, stale
 from coordinator.core.data.events import Claim, OutputsPublished
 from coordinator.core.data.live import LATE_MAX, RESULTS_MAX, remember
@@ -50,6 +51,8 @@ def on_outputs(state: ClusterState, event: OutputsPublished, policy: Policy, out
     out.writes.append(Put(HoldRow(tenant=tenant, holder=holder_of_result(attempt.row.task_id), digests=digests)))
     attempt.row = replace(attempt.row, outputs=files)
     remember(state.data.results, claim.attempt_id, RESULTS_MAX)
+    if event.cached:
+        also_cached(state, state.providers[claim.provider_id], event.cached, policy)
     end_rank(state, attempt, claim.rank, event.exit, by, policy, out)
     out.replies.append(Reply(event.request_id, Published()))
 

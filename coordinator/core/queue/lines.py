@@ -10,10 +10,10 @@ from heapq import heapify, heappop, heappush
 
 from msgspec.structs import replace
 
-from coordinator.core.ids import Digest, JobId, Ms, TenantName
+from coordinator.core.ids import JobId, Ms, TenantName
 from coordinator.core.verdict.avoiding import shunned
 from coordinator.core.work.jobspec import CheckpointRule, StepSpec
-from coordinator.core.work.live import FRESH, Band, Job, Line, Place, Shape, Step, Task, Want, Work
+from coordinator.core.work.live import FRESH, Band, Job, Line, Place, Shape, Sized, Step, Task, Want, Work
 
 HORIZON_MS = 3_600_000
 """How long a task is taken to run that says neither how long it will nor how long it may."""
@@ -40,7 +40,7 @@ def rounded_up(length_ms: Ms, steps: int) -> Ms:
     return low if length_ms <= low else low + -(-(length_ms - low) * steps // low) * low // steps
 
 
-def shape_of(spec: StepSpec) -> Shape:
+def shape_of(spec: StepSpec, made: Sized = ()) -> Shape:
     run_ms = horizon_ms(spec)
     return Shape(
         asks=spec.asks,
@@ -52,18 +52,20 @@ def shape_of(spec: StepSpec) -> Shape:
         min_forecast=spec.min_forecast,
         run_ms=rounded_up(run_ms, RUN_STEPS) if spec.min_forecast is None else run_ms,
         arrangement=spec.arrangement,
-        inputs=largest_inputs(spec),
+        inputs=largest_inputs(spec, made),
         fetches=bytes_to_fetch(spec),
         saves_ms=saves_ms(spec.checkpoint),
         data=bool(spec.inputs or spec.outputs or spec.checkpoint is not None or spec.stall_ms is not None),
     )
 
 
-def largest_inputs(spec: StepSpec) -> tuple[tuple[Digest, int], ...]:
-    """The blobs among its inputs that are worth looking for in caches, the largest first, each once."""
+def largest_inputs(spec: StepSpec, made: Sized = ()) -> Sized:
+    """The blobs among its inputs that are worth looking for in caches, the largest first, each once. `made`: what it
+    takes of the steps before it, as far as that is known."""
     if not spec.inputs:
         return ()
     sizes = {given.digest: given.size for given in spec.inputs if given.step is None and given.size >= FETCH_MIN}
+    sizes |= dict(made)
     return tuple(sorted(sizes.items(), key=lambda entry: (-entry[1], entry[0]))[:FETCHED_MAX])
 
 
@@ -79,9 +81,15 @@ def saves_ms(rule: CheckpointRule | None) -> Ms | None:
     return None if rule is None else 0 if rule.auto else rule.every_ms
 
 
-def want_of(tenant: TenantName, priority: int, spec: StepSpec) -> Want:
+def want_of(tenant: TenantName, priority: int, spec: StepSpec, made: Sized = ()) -> Want:
     limit_ms = rounded_up(spec.time_limit_ms, LIMIT_STEPS) if spec.time_limit_ms is not None else None
-    return Want(tenant=tenant, priority=priority, limit_ms=limit_ms, shape=shape_of(spec))
+    return Want(tenant=tenant, priority=priority, limit_ms=limit_ms, shape=shape_of(spec, made))
+
+
+def takes(job: Job, step: Step, made: Sized) -> None:
+    """What it takes of the steps before it. Whoever of it stands in a line already is fitted anew by the caller."""
+    step.made = made
+    step.want = want_of(job.row.tenant, job.row.priority, step.spec, made)
 
 
 def want_of_task(step: Step, task: Task) -> Want:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from coordinator.core.commands import Decision, Promised, Send, Settled, StopAttempt
 from coordinator.core.data.outcomes import publish_result, withdraw_result
+from coordinator.core.data.passing import pass_on
 from coordinator.core.data.saving import drop_checkpoints, saved_to_ms
 from coordinator.core.data.uploads import end_uploads
 from coordinator.core.events import AgentGranted, AgentRefused, AttemptExited, AttemptPhase
@@ -365,6 +366,8 @@ def finish(state: ClusterState, attempt: Attempt, by: str, policy: Policy, out: 
     code = exit_code_of(exits[0]) if exits[0] is not None else None
     succeeded = all(exit is not None and is_success(exit) for exit in exits)
     if attempt.row.outputs:
+        if succeeded:
+            pass_on(job, step, attempt.row.outputs)
         publish_result(state, attempt, by, out) if succeeded else withdraw_result(attempt, out)
     if succeeded:
         _completed(state, job, step, task, attempt, by, policy, out)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from coordinator.core.ids import JobId
 from coordinator.core.queue.capacity import count_behind
 from coordinator.core.queue.image import carry_queue
+from coordinator.core.queue.lines import fit_step, fit_task, takes
 from coordinator.core.rows import AttemptState, TaskRow
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.account import counted, hold_for, let_go
@@ -77,14 +78,19 @@ def _carry_attempt(state: ClusterState, before: Attempt | None, attempt: Attempt
     attempt.tenant = before.tenant
 
 
-def _carry_job(work: Work, before: Job, job: Job) -> None:
+def _carry_job(fresh: Work, before: Job, job: Job) -> None:
     job.retried_ms, job.stormed, job.past = list(before.retried_ms), before.stormed, list(before.past)
     for old_step, step in zip(before.steps, job.steps, strict=True):
         step.lasted_ms, step.unblocked_by = list(old_step.lasted_ms), old_step.unblocked_by
+        if old_step.made:
+            takes(job, step, old_step.made)
+            fit_step(fresh, job, step)
+            for task in step.tasks.values():
+                fit_task(fresh, job, step, task)
         for number in step.retry:
             known = old_step.tasks.get(number)
             if known is not None:
-                _carry_wait(work, known.row, step.tasks[number])
+                _carry_wait(fresh, known.row, step.tasks[number])
 
 
 def _carry_wait(work: Work, before: TaskRow, task: Task) -> None:

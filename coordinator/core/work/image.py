@@ -11,11 +11,11 @@ from msgspec import Struct
 
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TaskId, TenantName
 from coordinator.core.queue.image import QueueImage, queue_image, restore_queue
-from coordinator.core.queue.lines import fit_step, fit_task
+from coordinator.core.queue.lines import fit_step, fit_task, takes
 from coordinator.core.rows import AttemptRow, JobRow, LeaseToken, SpecRow, StepRow, TaskRow
 from coordinator.core.tenants.image import AccountsImage, accounts_image, restore_accounts, restore_memory
 from coordinator.core.verdict.rows import PastVerdict, SuspicionRow, VerdictRow
-from coordinator.core.work.live import Asked, Attempt, Job, Step, Task, Work
+from coordinator.core.work.live import Asked, Attempt, Job, Sized, Step, Task, Work
 from coordinator.core.work.loading import load_work
 
 JobsRow = JobRow | SpecRow | StepRow | SuspicionRow
@@ -37,6 +37,7 @@ class StepMemory(Struct, frozen=True, gc=False, kw_only=True):
     closed: bool
     lasted_ms: tuple[Ms, ...]
     unblocked_by: str
+    made: Sized = ()
 
 
 class TaskMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -163,6 +164,7 @@ def _step_memory(step: Step) -> StepMemory:
         closed=step.closed,
         lasted_ms=tuple(step.lasted_ms),
         unblocked_by=step.unblocked_by,
+        made=step.made,
     )
 
 
@@ -195,7 +197,7 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
     for job in image.jobs:
         _restore_job(work.jobs[job.job_id], job)
     for step in image.steps:
-        _restore_step(work.jobs[step.job_id].steps[step.step], step)
+        _restore_step(work.jobs[step.job_id], step)
     work.wheel.restore(image.wheel, image.wheel_next)
     for task in image.tasks:
         found = work.task(task.task_id)
@@ -233,7 +235,10 @@ def _restore_job(job: Job, memory: JobMemory) -> None:
     job.retried_ms, job.stormed, job.past = list(memory.retried_ms), memory.stormed, list(memory.past)
 
 
-def _restore_step(step: Step, memory: StepMemory) -> None:
+def _restore_step(job: Job, memory: StepMemory) -> None:
+    step = job.steps[memory.step]
+    if memory.made:
+        takes(job, step, memory.made)
     step.ready, step.closed = memory.ready, memory.closed
     step.lasted_ms, step.unblocked_by = list(memory.lasted_ms), memory.unblocked_by
 

@@ -58,5 +58,7 @@ class LaunchPlan(Struct, frozen=True, gc=False, kw_only=True):
     """There are some: the agent asks for their list, and has them in place before it starts the program."""
     outputs: tuple[str, ...] = ()
     """Globs. The rank's end is reported together with them."""
+    passed_on: tuple[str, ...] = ()
+    """Globs of those of them that later steps take: copies are kept in the agent's cache, if there is room."""
     checkpoint: CheckpointPlan | None = None
     stall_ms: Ms | None = None

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.core.amounts import Share
 from coordinator.core.commands import AttemptChanged, Decision, Grant, Launch, Message, Put, Send, StopAttempt, Warm
+from coordinator.core.data.passing import passed_on
 from coordinator.core.data.saving import every_ms, unsaved_ms
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, dotted
 from coordinator.core.policy import Policy
@@ -248,6 +249,7 @@ def send_launch(
         nodes=tuple([r.provider_id for r in row.ranks]),
         checkpoint_every_ms=every_ms(state, attempt, task, step.spec, policy) if task is not None else None,
         restore=task is not None and bool(task.row.checkpoints),
+        passed_on=passed_on(job, step),
     )
     tell(state, row.ranks[rank].provider_id, order, out)
 

@@ -29,6 +29,10 @@ RECENT_MAX = 4_096
 """Jobs that ended lately and are remembered (about 2 MB): a look into the store may have missed their end."""
 
 
+Sized = tuple[tuple[Digest, int], ...]
+"""Blobs and their sizes."""
+
+
 class Shape(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
     """What a task needs of providers, whoever wants it: providers are judged once for each of these."""
 
@@ -46,7 +50,7 @@ class Shape(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
     """Where it must not be placed again."""
     shunned: tuple[tuple[ProviderId, Ms], ...] = ()
     """Where its verdicts send it away from, and until when that is no question of better or worse."""
-    inputs: tuple[tuple[Digest, int], ...] = ()
+    inputs: Sized = ()
     """The largest blobs that it takes, and their sizes: where they are cached they need not be brought."""
     fetches: int | None = None
     """Bytes that have to be brought for it at least: its tenant's quota of egress must have room for them. None:
@@ -211,6 +215,8 @@ class Step(Struct, kw_only=True):
     want: Want
     line: Want | None = None
     """Where its next task that was never launched stands in the queue."""
+    made: Sized = ()
+    """The largest files that steps before it made for it. Memory only: after a start it is placed without."""
 
 
 class Job(Struct, kw_only=True):

@@ -228,6 +228,7 @@ async def publish_outputs(call: Call[NoQuery, w.OutputsRequest]) -> w.OutputsAns
             exit=exit_info(body.exit),
             known=known,
             published=published,
+            cached=tuple(sorted({file.digest for file in files}.intersection(map(Digest, body.cached)))),
         )
     )
     assert isinstance(done, Published)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.commands import Launch
@@ -166,6 +167,27 @@ def test_what_tasks_have_in_common_is_made_once_and_changes_no_plan(
                 nodes=tuple(ProviderId(f"p{n}") for n in range(step.nodes)),
             )
             assert plan_of(order, task_values(step, task)) == plain(order)
+
+
+def test_what_is_passed_on_is_what_any_task_behind_takes() -> None:
+    """By rank 0, which brings the outputs: a placeholder of the step behind is any text. Who passes nothing on has a
+    plan of its own."""
+    step = StepSpec(name="main", command=("true",), outputs=("*",), tasks=2)
+    patterns = ("parts/{index}-{{x}}.bin", "all.bin")
+    for passed_on, expected in ((patterns, ("parts/*-{x}.bin", "all.bin")), ((), ()), (patterns[1:], patterns[1:])):
+        order = Launch(
+            attempt_id=(JobId(1), 0, 0, 1),
+            rank=0,
+            token=LeaseToken(1, 1),
+            tenant=TenantName("physics"),
+            job_name="j",
+            step=step,
+            share=Share(ask=Ask(cpus=UNIT)),
+            nodes=(ProviderId("p0"),),
+            passed_on=passed_on,
+        )
+        assert plain(order).passed_on == expected
+        assert plain(replace(order, rank=1, nodes=order.nodes * 2)).passed_on == ()
 
 
 def test_plans_that_are_kept_are_bounded() -> None:
