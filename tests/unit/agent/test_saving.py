@@ -15,7 +15,8 @@ from coordinator import wire_data
 from coordinator.agent.asking import Refused, Stale, Whose
 from coordinator.agent.courier import Means, NotSaved
 from coordinator.agent.grounds import Ground
-from coordinator.agent.saving import LOOK_AGAIN_S, Saver
+from coordinator.agent.log import logger
+from coordinator.agent.saving import Saver
 from coordinator.agent.spool import Spool
 from coordinator.core.rows import LeaseToken
 from coordinator.core.work.launch_plan import CheckpointPlan
@@ -65,6 +66,8 @@ class Rig:
         self.spool = Spool(path)
         self.signals = 0
         self.told_explicit = 0
+        self.run: asyncio.Future[None] | None = None
+        """The saver's own task, while it is used."""
         means = Means(self.head, self.head, self.spool)  # type: ignore[arg-type]
         self.saver = Saver(
             WHOSE,
@@ -106,7 +109,8 @@ async def saving(path: Path, explicit: bool = False, user: int = 0, **rule: Any)
             rig.saver.on_ready(rig.saver.look())
             await asyncio.sleep(0.02)
 
-    run, looks = asyncio.ensure_future(rig.saver.run()), asyncio.ensure_future(look())
+    rig.run = run = asyncio.ensure_future(rig.saver.run())
+    looks = asyncio.ensure_future(look())
     try:
         yield rig
     finally:
@@ -156,14 +160,18 @@ def test_what_lies_under_the_name_of_our_word_is_given_to_nobody(tmp_path: Path)
     asyncio.run(go())
 
 
-def test_a_word_that_is_older_than_the_files_does_not_count(tmp_path: Path) -> None:
+def test_a_word_that_is_older_than_the_files_does_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The program wrote on after `.ready`: what lies there may be half of the next state. Its next word counts."""
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level("INFO", logger.name)
 
     async def go() -> None:
         async with saving(tmp_path, explicit=True) as rig:
             rig.put(n="1", _ready="old")
             rig.put(n="half of 2")
-            await asyncio.sleep(1.5)
+            await rig.until(lambda: "the next one is waited for" in caplog.text)
             assert [] == rig.head.taken
             (rig.path / ".ready").unlink()
             rig.put(n="2", _ready="new")
@@ -182,11 +190,11 @@ def test_a_program_that_says_nothing_is_saved_when_it_stands_still(tmp_path: Pat
             rig.put(n="1")
             await rig.head.count(1)
             await rig.gone(".wanted")
-            await asyncio.sleep(1.0)
+            before = rig.signals
+            await rig.until(lambda: rig.signals >= before + 3)
             assert 1 == len(rig.head.taken), "nothing had changed"
             rig.put(n="2")
             await rig.head.count(2)
-            assert rig.signals >= 2
             assert 0 == rig.told_explicit
 
     asyncio.run(go())
@@ -196,9 +204,9 @@ def test_who_spoke_once_is_never_guessed_at_again(tmp_path: Path) -> None:
     """A directory that stands still may be half of a state, and this program can say so; also after a new daemon."""
 
     async def go() -> None:
-        async with saving(tmp_path, explicit=True, every_ms=200) as rig:
+        async with saving(tmp_path, explicit=True, every_ms=200, signal="USR1") as rig:
             rig.put(n="half")
-            await asyncio.sleep(1.2)
+            await rig.until(lambda: rig.signals >= 5)
             assert (rig.path / ".wanted").exists()
             assert [] == rig.head.taken
             await rig.saver.last(by_itself=True, just_now=True)
@@ -269,7 +277,8 @@ def test_an_attempt_that_is_not_ours_any_more_is_saved_no_more(tmp_path: Path) -
             rig.head.raises.append(Stale(409, "stale_token", "it is another's"))
             with pytest.raises(NotSaved, match="not ours"):
                 await rig.saver.call("", wait=True)
-            await asyncio.sleep(LOOK_AGAIN_S)
+            assert rig.run is not None
+            await rig.until(rig.run.done)
             with pytest.raises(NotSaved):
                 await rig.saver.call("", wait=True)
             assert [] == rig.head.taken
