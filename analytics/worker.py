@@ -23,7 +23,7 @@ import msgspec
 
 from analytics.attribution.desk.inside import DESK_OFF, Inside
 from analytics.attribution.following.settings import AttributionSettings
-from analytics.attribution.following.thread import FollowerThread
+from analytics.attribution.following.thread import FollowerThreads
 from analytics.figures import Figures
 from analytics.framing import (
     CHUNK_PROVIDERS,
@@ -234,7 +234,7 @@ class Worker:
 
 
 def listen(
-    source: BinaryIO, inbox: Inbox, voice: Voice, follower: FollowerThread | None = None, desk: Inside | None = None
+    source: BinaryIO, inbox: Inbox, voice: Voice, follower: FollowerThreads | None = None, desk: Inside | None = None
 ) -> None:
     """Read questions until the input ends; then the process ends, whatever it is doing. Pings are answered here."""
     while len(header := source.read(HEADER_BYTES)) == HEADER_BYTES:
@@ -293,14 +293,14 @@ def main(arguments: list[str] | None = None) -> None:
     now_ms = clock_of(given.boot_at_ms)
     attribution = msgspec.json.decode(given.attribution, type=AttributionSettings)
     # Before anything that takes long: a task may wait for its verdict.
-    follower = FollowerThread(data, attribution, voice.say, now_ms) if attribution.enabled else None
+    follower = FollowerThreads(data, attribution, voice.say, now_ms, given.nice) if attribution.enabled else None
     if follower is not None:
         follower.start()
     places = follower.places if follower is not None else None
     desk = Inside(attribution, voice.say, places) if attribution.launchers_root else None
     listener = (sys.stdin.buffer, inbox, voice, follower, desk)
     threading.Thread(target=listen, args=listener, name="listen", daemon=True).start()
-    # Linux nices threads: this one, and those that it starts. The listener and who follows logs are waited for.
+    # Linux nices threads: this one, and those that it starts. The listener and who answers are waited for.
     os.nice(given.nice)
     try:
         room = Room(

@@ -137,7 +137,7 @@ def test_who_answers_is_not_niced_as_the_rest_of_the_worker_is(site: Site) -> No
     """Beside busy processes a niced thread gets next to nothing, and a task waits two seconds at most."""
     tasks = Path(f"/proc/{worker(site.head)}/task").iterdir()
     niceness = [int((task / "stat").read_text().rpartition(")")[2].split()[16]) for task in tasks]
-    assert niceness.count(0) == 2, "the listener and the follower"
+    assert niceness.count(0) == 2, "the listener and who answers"
     assert set(niceness) == {0, 10}
 
 

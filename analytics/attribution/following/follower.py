@@ -1,8 +1,7 @@
 """Follows the logs of attempts that run, and says what those died of that have ended. Never decides anything.
 
-One thread calls `turn` again and again. A turn is a slice of work: of an attempt that has ended first, then of those
-that run, then of what was kept back to be checked. It reads files that others write, and costs whoever writes them
-nothing.
+Work comes in slices: `answer` for whoever waits for a verdict, `read_on` for logs that grow and for what was kept back
+to be checked. It reads files that others write, and costs whoever writes them nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from analytics.attribution.following.attempt import FollowedAttempt, ranks_of
 from analytics.attribution.following.places import Places
 from analytics.attribution.following.settings import AttributionSettings
 from analytics.attribution.following.shelf import Shelf
-from analytics.attribution.following.stored import Gone
+from analytics.attribution.following.stored import READ_BYTES, Gone
 from analytics.attribution.following.tally import Tally
 from analytics.attribution.following.usual import Usual
 from coordinator.core.commands import VerdictWanted
@@ -28,6 +27,8 @@ from coordinator.core.rows import AttemptState
 from coordinator.core.verdict.rows import Verdict
 from coordinator.ports import Followable, FollowerFigures, Judged, program_name
 
+SLICE_BYTES = 128 * 1024
+"""Read at a time where nobody waits: an answer may have to wait for that."""
 LOOK_S = 0.2
 """Between two looks at logs that did not grow."""
 WAIT_S = 0.01
@@ -64,6 +65,11 @@ class _Question(NamedTuple):
     given: Verdict | None
     """What was said when the end of its log was not there in time."""
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return self.given is None and self.wanted.state is not AttemptState.COMPLETED
+
 
 class _Check(NamedTuple):
     wanted: VerdictWanted
@@ -74,7 +80,8 @@ class _Check(NamedTuple):
 
 
 class Follower:
-    """See the module. `say` is told of every verdict; `now_ms` is the coordinator's clock. For one thread."""
+    """See the module. `say` is told of every verdict; `now_ms` is the coordinator's clock. For one thread at a
+    time."""
 
     def __init__(
         self,
@@ -140,30 +147,33 @@ class Follower:
         followed = sum(len(attempt.ranks) for attempt in self._running.values())
         return self.tally.figures(followed, len(self._questions) + len(self._line))
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for what is to be done next."""
-        return bool(self._line) or any(
-            question.given is None and question.wanted.state is not AttemptState.COMPLETED
-            for question in self._questions.values()
-        )
-
     # ---- the work
 
-    def turn(self) -> float | None:
-        """A slice of work. -> how long nothing is to be done: 0.0, there is more; None, until something is said."""
+    def answer(self) -> float | None:
+        """A slice of work that somebody waits for. -> how long nothing is to be done: 0.0, there is more; None, nobody
+        waits any more."""
         began = time.perf_counter()
         try:
-            return self._turned()
+            self._open()
+            if self._advance_questions(awaited=True):
+                return 0.0
+            return WAIT_S if any(question.is_awaited for question in self._questions.values()) else None
         finally:
             self.tally.busy_s += time.perf_counter() - began
 
-    def _turned(self) -> float | None:
-        self._open()
-        if self._advance_questions():
+    def read_on(self) -> float | None:
+        """A slice of work that nobody waits for. -> the same; None, until something is said."""
+        began = time.perf_counter()
+        try:
+            return self._read_on()
+        finally:
+            self.tally.busy_s += time.perf_counter() - began
+
+    def _read_on(self) -> float | None:
+        if self._advance_questions(awaited=False):
             return 0.0
         now = time.monotonic()
-        if self._running and now - self._looked_s >= (0.0 if self._looked_s == 0.0 else LOOK_S):
+        if self._running and now - self._looked_s >= LOOK_S:
             if self._advance_running():
                 return 0.0
             self._looked_s = now
@@ -173,9 +183,7 @@ class Follower:
         if now - self._swept_s >= SWEEP_S:
             self._swept_s = now
             self._shelf.sweep(STALE_S, keep=USUAL_KEY)
-        if self._questions:
-            return WAIT_S
-        return LOOK_S if self._running else None
+        return LOOK_S if self._running or self._questions else None
 
     # ---- attempts that have ended
 
@@ -216,9 +224,9 @@ class Follower:
         self.tally.fallbacks["stale" if attempt.replays() else "missing"] += 1
         return ""
 
-    def _advance_questions(self) -> bool:
-        """Go on with one of them. -> whether anything was to be done."""
-        for attempt_id in list(self._questions):
+    def _advance_questions(self, *, awaited: bool) -> bool:
+        """Go on with one of those that somebody waits for, or of the others. -> whether anything was to be done."""
+        for attempt_id in [key for key, question in self._questions.items() if question.is_awaited is awaited]:
             question = self._questions[attempt_id]
             self._questions.move_to_end(attempt_id)
             try:
@@ -238,7 +246,7 @@ class Follower:
     def _went_on(self, question: _Question) -> bool:
         """A slice of one. -> whether there was anything to do."""
         wanted, attempt = question.wanted, question.attempt
-        read = attempt.advance()
+        read = attempt.advance(READ_BYTES if question.is_awaited else SLICE_BYTES)
         self.tally.read_bytes += read
         self._count_replays(attempt)
         if attempt.has(wanted.exits):
@@ -246,7 +254,7 @@ class Follower:
             return True
         attempt.save(self._shelf)
         over = self._now_ms() >= question.until_ms
-        if question.given is None and wanted.state is not AttemptState.COMPLETED:
+        if question.is_awaited:
             left = attempt.behind()
             hopeless = left > HOPELESS_BYTES and left >= attempt.missing(wanted.exits)
             if over and not read and attempt.read_beyond_index(wanted.exits):
@@ -298,7 +306,7 @@ class Follower:
 
     def _drop(self, question: _Question, why: str) -> None:
         self._close(question)
-        if question.given is None and question.wanted.state is not AttemptState.COMPLETED:
+        if question.is_awaited:
             self._say(Judged(attempt_id=question.wanted.attempt_id, verdict=None, why_none=why))
 
     def _tell(self, wanted: VerdictWanted, verdict: Verdict, remark: str, *, correction: bool = False) -> None:
@@ -317,7 +325,7 @@ class Follower:
         for attempt_id in list(self._running):
             attempt = self._running[attempt_id]
             try:
-                read = attempt.advance()
+                read = attempt.advance(SLICE_BYTES)
                 attempt.save(self._shelf)
             except Gone:
                 self.tally.cancelled += 1
@@ -355,7 +363,7 @@ class Follower:
         """Go on with a full pass of an attempt that was judged, and compare when it is through."""
         check = self._checks[0]
         try:
-            if check.attempt.advance() and check.attempt.read_bytes < check.upto:
+            if check.attempt.advance(SLICE_BYTES) and check.attempt.read_bytes < check.upto:
                 return
             verdict = check.attempt.judge(check.wanted)
         except Exception as error:  # nobody waits for it

@@ -1,7 +1,8 @@
-"""The worker's thread that follows logs: what the coordinator says goes in, verdicts and figures come out.
+"""The worker's threads that follow logs: what the coordinator says goes in, verdicts and figures come out.
 
-It is not niced as the rest of the worker is: a task waits two seconds for its verdict, and a niced thread beside a
-dozen busy processes got a sixtieth of a core. Following what runs is polite instead.
+One answers, and is not niced as the rest of the worker is: a task waits two seconds for its verdict, and a niced thread
+beside a dozen busy processes got a sixtieth of a core. The other reads what grows, and is: at the same niceness as the
+coordinator it cost the relay of logs a sixth. They take turns, slice by slice; nobody reads on while an answer is due.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from analytics.attribution.engine import Rules
@@ -25,76 +27,117 @@ from coordinator.core.ids import Ms
 from coordinator.ports import FollowerFigures, Judged
 from store.layout import DataDir
 
-CROWDED = 1.5
-POLITE = 2.0
-"""A third of a core at most, where others want it: 28 MB/s, so that a log of 20 MB/s is kept up with."""
-PAUSE_S_MAX = 0.25
 TELL_S = 2.0
 """Between two tellings of figures."""
 
 
-class FollowerThread:
-    """`say` must be for any thread. No process may end by itself while this runs: RE2 cannot be left in its midst."""
+class FollowerThreads:
+    """`say` must be for any thread. No process may end by itself while these run: RE2 cannot be left in its midst."""
 
     def __init__(
-        self, data: DataDir, settings: AttributionSettings, say: Callable[[ToParent], None], now_ms: Callable[[], Ms]
+        self,
+        data: DataDir,
+        settings: AttributionSettings,
+        say: Callable[[ToParent], None],
+        now_ms: Callable[[], Ms],
+        nice: int = 0,
     ) -> None:
+        """`nice`: of the one that nobody waits for."""
         self.places = Places(settings.active_max)
         """Shared with launchers' files."""
-        self.at = 0
-        """Another number for each slice of work, 0 for none: for the others to see that it goes on."""
-        self._data, self._settings, self._say, self._now_ms = data, settings, say, now_ms
+        self._data, self._settings, self._say, self._now_ms, self._nice = data, settings, say, now_ms, nice
         self._inbox: queue.SimpleQueue[Follow | Judge] = queue.SimpleQueue()  # its sender bounds what waits
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._turns = threading.Lock()
+        self._calm = threading.Event()
+        """No answer is due."""
+        self._news = threading.Event()
+        """Something was said, or is to be read on."""
+        self._answering = self._reading = 0
         self._told: tuple[float, FollowerFigures | None] = (0.0, None)
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="answer", daemon=True)]
+        self._threads[0].start()
 
     def stop(self) -> None:
-        """Have it end after the slice that it is at."""
+        """Have them end after the slices that they are at."""
         self._stopping.set()
         self.put(Follow(()))
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def put(self, message: Follow | Judge) -> None:
         """For any thread."""
         self._inbox.put(message)
 
-    def _run(self) -> None:
-        try:
-            rules = rules_of(self._settings)
-            shelf = Shelf(self._data.attribution)
-            follower = Follower(self._data.logs, shelf, rules, self._settings, self.places, self._tell, self._now_ms)
-            turn = 0
-            while not self._stopping.is_set():
-                turn += 1
-                self.at = turn
-                began_s, used_s = time.perf_counter(), time.thread_time()
-                rests_s = follower.turn()
-                if rests_s == 0.0 and not follower.is_awaited:
-                    rests_s = pause_s(time.perf_counter() - began_s, time.thread_time() - used_s)
-                self.at = 0
-                self._take(follower, TELL_S if rests_s is None else rests_s)
-                self._tell_figures(follower)
-        except BaseException:
-            # A worker with half its threads is worse than none: the parent starts a whole one.
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
+    @property
+    def at(self) -> int:
+        """Another number for each slice of work, 0 for none: for the others to see that it goes on."""
+        return self._answering or self._reading
 
-    def _take(self, follower: Follower, patience_s: float) -> None:
+    def _run(self) -> None:
+        with _or_the_end():
+            follower = Follower(
+                self._data.logs,
+                Shelf(self._data.attribution),
+                rules_of(self._settings),
+                self._settings,
+                self.places,
+                self._tell,
+                self._now_ms,
+            )
+            reader = threading.Thread(target=self._read, args=(follower,), name="read on", daemon=True)
+            reader.start()
+            self._answer(follower)
+            self._calm.set()
+            self._news.set()
+            reader.join()
+
+    def _answer(self, follower: Follower) -> None:
+        slices = 0
+        while not self._stopping.is_set():
+            slices += 1
+            self._answering = slices
+            with self._turns:
+                rests_s = follower.answer()
+                self._tell_figures(follower)
+            self._answering = 0
+            if rests_s != 0.0:
+                self._calm.set()
+                self._news.set()
+            messages = self._messages(TELL_S if rests_s is None else rests_s)
+            if messages:
+                self._calm.clear()
+                with self._turns:
+                    for message in messages:
+                        _hand_over(follower, message)
+                self._news.set()
+
+    def _read(self, follower: Follower) -> None:
+        with _or_the_end():
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+            slices = 0
+            while not self._stopping.is_set():
+                self._calm.wait()
+                self._news.clear()
+                slices += 2
+                self._reading = slices + 1  # never a number of the other's
+                with self._turns:
+                    rests_s = follower.read_on()
+                self._reading = 0
+                if rests_s != 0.0:
+                    self._news.wait(rests_s)
+
+    def _messages(self, patience_s: float) -> list[Follow | Judge]:
         """What was said meanwhile; wait for it where nothing else is to be done."""
-        try:
-            message = self._inbox.get(timeout=patience_s) if patience_s != 0.0 else self._inbox.get_nowait()
+        found: list[Follow | Judge] = []
+        with suppress(queue.Empty):
+            found.append(self._inbox.get(timeout=patience_s) if patience_s else self._inbox.get_nowait())
             while True:
-                if isinstance(message, Follow):
-                    follower.follow(message.running)
-                else:
-                    follower.ask(message.wanted)
-                message = self._inbox.get_nowait()
-        except queue.Empty:
-            return
+                found.append(self._inbox.get_nowait())
+        return found
 
     def _tell(self, judged: Judged) -> None:
         self._say(Verdicts((judged,)))
@@ -109,10 +152,21 @@ class FollowerThread:
         self._told = (time.monotonic(), figures)
 
 
-def pause_s(took_s: float, used_s: float) -> float:
-    """How long to rest after a slice that nobody waited for. One that took much longer than the CPU time that it used
-    says that others want the processor, and these come first: logs that are written, above all."""
-    return min(PAUSE_S_MAX, POLITE * used_s) if took_s > CROWDED * used_s else 0.0
+@contextmanager
+def _or_the_end() -> Iterator[None]:
+    """A worker with half its threads is worse than none: the parent starts a whole one."""
+    try:
+        yield
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+
+
+def _hand_over(follower: Follower, message: Follow | Judge) -> None:
+    if isinstance(message, Follow):
+        follower.follow(message.running)
+    else:
+        follower.ask(message.wanted)
 
 
 def rules_of(settings: AttributionSettings) -> Rules:

@@ -59,9 +59,14 @@ class Bench:
     def turns(self) -> None:
         """Until nothing is to be done now."""
         for _ in range(10_000):
-            if self.follower.turn() != 0.0:
+            if self.turn() != 0.0:
                 return
         raise AssertionError("it never rests")
+
+    def turn(self) -> float | None:
+        """A slice: who waits comes first."""
+        answering = self.follower.answer()
+        return self.follower.read_on() if answering is None else answering
 
     def follow(self, *attempts: AttemptId, ranks: int = 1) -> None:
         self.follower.follow([Followable(attempt, ranks, "t/j/0") for attempt in attempts])
@@ -157,7 +162,7 @@ def test_a_log_that_takes_too_long_to_read_is_judged_by_its_end_and_again_by_all
     filler = b"words that mean nothing\n" * 400_000
     bench.logs.write((1, b"words\n" * 300_000), (1, ERR), (0, filler))
     bench.follower.ask(wanted(ended(len(filler), 1_800_000 + len(ERR)), until_ms=bench.now_ms + MARGIN_MS))
-    bench.follower.turn()
+    bench.turn()
     assert "by the end of its log alone" in bench.said[0].remark
     assert bench.verdict().cause is Cause.GPU_OOM
     early = bench.verdict().evidence[0]
@@ -173,10 +178,10 @@ def test_nobody_waits_for_what_cannot_be_read_in_time(bench: Bench, monkeypatch:
     filler = b"words that mean nothing\n" * (10 * READ_BYTES // 24)
     bench.logs.write((0, filler))
     bench.follower.ask(wanted(ended(len(filler), len(ERR)), until_ms=bench.now_ms + 2_000))
-    bench.follower.turn()
+    bench.turn()
     assert bench.said == [], "its last lines may be what tells, and have not come"
     bench.logs.write((1, ERR))
-    bench.follower.turn()
+    bench.turn()
     assert "by the end of its log alone" in bench.said[0].remark
     assert bench.verdict().cause is Cause.GPU_OOM
     bench.turns()
