@@ -372,7 +372,7 @@ FOUND_BY = {
     "a planned stop is charged": 4,
     "a term shrinks before the agent knows": 28,
     "a planned stop makes no lease longer": 40,
-    "capacity is given back before the machine says so": 29,
+    "capacity is given back before the machine says so": 116,
     "something starts at a budget that is used up": 18,
     "work goes on at the end of a budget": 4,
     "a keeper starts those in line beyond its room": 6,
