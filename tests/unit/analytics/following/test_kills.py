@@ -41,6 +41,7 @@ def differs(seed: int, place: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
                     bench.begin()
         if dice.random() < 0.2:
             lose_end_of_index(logs, dice)
+            bench.begin()  # whoever read along lost power, too
     ask = wanted(ended(*lengths[0]), ended(*lengths[1]))
     with logs:
         bench.ask(ask)
