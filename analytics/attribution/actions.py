@@ -48,6 +48,8 @@ def _action(case: Case, choice: Choice, root: str) -> Recommendation:
     kind = CLASSES[choice.cause]
     if choice.primary is None or choice.cause in (Cause.OK, Cause.UNKNOWN):
         first = repeat = kind.action
+        if first is Recommendation.RESTART:
+            repeat = Recommendation.STOP
     else:
         first, repeat = choice.primary.row.first, choice.primary.row.repeat
     if choice.cause is Cause.GPU_OOM and _went_far(case):
@@ -98,7 +100,8 @@ def _avoid(case: Case, choice: Choice) -> tuple[str, ...]:
     if choice.cause is Cause.NCCL_TIMEOUT:
         return _absent(case) if case.sources > 1 else ()
     if choice.primary is None:
-        return case.where if CLASSES[choice.cause].fault is Fault.PROVIDER else ()
+        alone = len(set(case.where)) == 1  # of several the end of one tells nothing of the others
+        return case.where[:1] if alone and CLASSES[choice.cause].fault is Fault.PROVIDER else ()
     sources = _sources(case, choice.primary)
     if case.where:
         return tuple(dict.fromkeys(case.where[source] for source in sources if source < len(case.where)))
@@ -150,15 +153,12 @@ def _summary(case: Case, choice: Choice) -> str:
 def _ended(case: Case, choice: Choice, headline: str) -> str:
     if case.end is None or choice.cause is Cause.OK:
         return headline
-    told = case.end.text or (f"signal {case.end.signal}" if case.end.signal is not None else "")
-    if not told and case.end.code is not None:
-        told = f"exit code {case.end.code}"
-    return f"{headline} ({told})"[:SUMMARY_MAX] if told else headline
+    return f"{headline} ({case.end.words})"[:SUMMARY_MAX] if case.end.words else headline
 
 
 def _advice(choice: Choice, action: Recommendation, advice: str) -> str:
-    again = choice.primary is not None and choice.primary.row.first is not Recommendation.STOP
-    if action is Recommendation.STOP and again:
+    first = choice.primary.row.first if choice.primary is not None else CLASSES[choice.cause].action
+    if action is Recommendation.STOP and first is not Recommendation.STOP:
         return f"The same came again without progress, so another attempt is not worth it. {advice}"
     return advice
 

@@ -23,6 +23,13 @@ class End(Struct, frozen=True, gc=False, kw_only=True):
     signal: int | None = None
     text: str = ""
 
+    @property
+    def words(self) -> str:
+        """For people; empty where nothing is known of it."""
+        if self.text or self.signal is not None:
+            return self.text or f"signal {self.signal}"
+        return f"exit code {self.code}" if self.code is not None else ""
+
 
 class Place(Struct, frozen=True, gc=False, array_like=True):
     """Where a line stands."""
@@ -34,7 +41,7 @@ class Place(Struct, frozen=True, gc=False, array_like=True):
     """From 1, within its stream."""
     stream: int
     steps: int
-    """Lines that told of progress before it."""
+    """Lines that told of progress before it, and with it."""
 
 
 class Line(Place, frozen=True, gc=False, array_like=True):
@@ -52,6 +59,8 @@ class Line(Place, frozen=True, gc=False, array_like=True):
     """The traceback (chained ones are one) that it belongs to, counted from 1; 0: none."""
     frames: bytes
     """Of its traceback, `file:function`, one a line: the outermost, and the innermost few."""
+    mild: bool = False
+    """Its logger calls it a warning or less."""
 
 
 @dataclass(frozen=True, slots=True)

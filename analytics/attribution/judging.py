@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from analytics.attribution import actions, primary
-from analytics.attribution.case import Case, End, Happening
+from analytics.attribution.case import Case, Choice, End, Happening
 from analytics.attribution.incidents import happening, ranks_of
 from analytics.attribution.rules import Rules
 from analytics.attribution.states import State, fingerprint_of, seen_of
@@ -23,6 +23,7 @@ from coordinator.core.verdict.rows import (
     RANKS_MAX,
     TEXT_MAX,
     Benign,
+    Cause,
     Evidence,
     Incident,
     PastVerdict,
@@ -91,7 +92,7 @@ def verdict_of(
         summary=decision.summary,
         advice=decision.advice,
         avoid_providers=decision.avoid[:AVOID_MAX],
-        evidence=tuple(_evidence(one, analyses) for one in told[:EVIDENCE_MAX]),
+        evidence=(*_exit(end, choice), *(_evidence(one, analyses) for one in told))[:EVIDENCE_MAX],
         incidents=_incidents([one for one in happenings if one.row.role is not Role.BENIGN], choice.primary),
         progress=case.seen,
         benign=_benign([one for one in happenings if one.row.role is Role.BENIGN]),
@@ -125,6 +126,13 @@ def _in_time(happenings: list[Happening]) -> list[Happening]:
     else:
         happenings.sort(key=lambda one: (one.source, one.open.order, one.row.order, one.exception))
     return [replace(one, moment=moment) for moment, one in enumerate(happenings)]
+
+
+def _exit(end: End | None, choice: Choice) -> tuple[Evidence, ...]:
+    """How the process ended, where it is that which the verdict rests on."""
+    if end is None or choice.primary is not None or choice.cause is Cause.OK or not end.words:
+        return ()
+    return (Evidence(role=Role.EXIT, signature="exit", text=end.words[:TEXT_MAX]),)
 
 
 def _evidence(one: Happening, analyses: Sequence[Source]) -> Evidence:

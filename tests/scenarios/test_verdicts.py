@@ -11,7 +11,8 @@ from coordinator.core.ids import ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause
 from coordinator.core.verdict.rows import Cause, Fault, Recommendation, Seen
-from coordinator.core.work.jobspec import Heed, RetryRule
+from coordinator.core.work.jobspec import CheckpointRule, Heed, RetryRule
+from tests.depot import Depot, outcome
 from tests.site import Site, a_job
 from tests.verdicts import (
     ELSEWHERE,
@@ -383,6 +384,22 @@ def test_history_tells_of_the_task_first_and_then_of_its_siblings() -> None:
     assert not history[1].progressed and history[0].provider_id == ProviderId(where(site, "1.0.0.1"))
     site.restart(2)
     assert ["1.0.0.1"] == [past.attempt for past in wanted(site)[-1].history]
+
+
+def test_a_published_checkpoint_is_progress_whatever_the_log_says() -> None:
+    """Who comes after it begins elsewhere: the same end again is not the same without progress."""
+    depot = Depot("a", "b", policy=WAITS)
+    rule = CheckpointRule(every_ms=60_000, keep=2, auto=False)
+    depot.submit(a_job(checkpoint=rule, retry=RetryRule(delay_ms=0, limit=9)))
+    depot.save("1.0.0.1", "v1")
+    depot.exits("1.0.0.1", 1)
+    judge(depot, "1.0.0.1", a_verdict(RESTART))
+    depot.run_to(1)
+    outcome(depot.restore("1.0.0.2", 1))
+    depot.exits("1.0.0.2", 1)
+    judge(depot, "1.0.0.2", a_verdict(RESTART))
+    judged = depot.task().judged
+    assert judged is not None and [True, False] == [past.progressed for past in judged.past]
 
 
 def test_a_users_mistake_says_nothing_against_the_provider() -> None:

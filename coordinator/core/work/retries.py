@@ -187,6 +187,7 @@ def failed(
         rank=rank,
         exits=tuple(ranked.exit for ranked in attempt.row.ranks),
         providers=tuple(ranked.provider_id for ranked in attempt.row.ranks),
+        saved=row.checkpoint > attempt.row.restored,
     )
     if not _verdict_may_change(step, task, exit, policy):
         ask(state, job, step, task, attempt, policy, out)

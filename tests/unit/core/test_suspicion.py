@@ -10,13 +10,14 @@ from coordinator.core.fleet.publish import view_of
 from coordinator.core.ids import JobId, ProviderId, RequestId
 from coordinator.core.image import image_of, state_of
 from coordinator.core.policy import Policy
-from coordinator.core.verdict.rows import SUSPICIONS_MAX, Cause, Fault, SuspicionRow
+from coordinator.core.verdict.rows import SUSPICIONS_MAX, Cause, Evidence, Fault, Role, SuspicionRow
 from coordinator.core.verdict.suspicion import suspicion
 from coordinator.core.work.jobspec import RetryRule
 from tests.builders import START_MS
 from tests.site import Site, a_job
 from tests.verdicts import WAITS, a_broken_gpu, a_verdict, judge, wanted, where
 
+AN_END = Evidence(role=Role.EXIT, signature="exit", text="its provider was lost")
 DAY_MS = 24 * 3_600_000
 POLICY = Policy()
 
@@ -111,6 +112,7 @@ def test_a_log_speaks_against_nobody_but_its_own_providers() -> None:
             a_broken_gpu("a", "b", "c", "nowhere"),
             a_broken_gpu(evidence=()),
             a_verdict(fault=Fault.PROVIDER, evidence=(replace(a_verdict().evidence[0], line=0),)),
+            a_broken_gpu("a", "b", evidence=(AN_END, *a_broken_gpu().evidence)),
             a_verdict(fault=Fault.JOB),
         ),
         start=1,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from analytics.attribution.engine import End
+from coordinator.core.rows import EndCause
 from coordinator.core.verdict.rows import Cause, Fault, Recommendation
 from tests.unit.analytics.attribution.told import past, verdict_on
 
@@ -27,6 +29,24 @@ def test_progress_since_makes_the_same_root_worth_another_attempt() -> None:
     first = verdict_on(CRASH)
     assert Recommendation.RESTART == verdict_on(CRASH, history=[past(first, progressed=True)]).recommendation
     assert Recommendation.RESTART == verdict_on(SAVED + CRASH, history=[past(first)]).recommendation
+
+
+def test_an_end_that_no_line_explains_stops_when_it_comes_again() -> None:
+    """A crash of which only the signal is known; a time limit, where nothing was saved in between."""
+    for end in (End(cause=EndCause.SIGNALLED, signal=11), End(cause=EndCause.TIMEOUT)):
+        first = verdict_on("step 1\n", end=end)
+        assert Recommendation.RESTART == first.recommendation
+        again = verdict_on("step 1\n", end=end, history=[past(first)])
+        assert Recommendation.STOP == again.recommendation and "came again" in again.advice
+        since = verdict_on("step 1\n", end=end, history=[past(first, progressed=True)])
+        assert Recommendation.RESTART == since.recommendation
+
+
+def test_an_end_alone_names_no_provider_of_several() -> None:
+    """One of two machines went away: nothing says which."""
+    end = End(cause=EndCause.AGENT, text="its provider was lost")
+    assert ("p-a",) == verdict_on("step 1\n", end=end, where=("p-a",)).avoid_providers
+    assert () == verdict_on("step 1\n", "step 1\n", end=end, where=("p-a", "p-b")).avoid_providers
 
 
 def test_another_root_of_the_same_cause_is_not_the_same() -> None:

@@ -48,6 +48,20 @@ def test_streams_have_lines_and_offsets_of_their_own() -> None:
         analysis.feed(b"x", stream=2)
 
 
+def test_how_a_process_ended_is_evidence_where_no_line_tells_more() -> None:
+    """It is no line; with a line it is the line that counts, and a success has nothing to explain."""
+    (evidence,) = judge([fed("hello\n")], End(cause=EndCause.SIGNALLED, signal=11)).evidence
+    assert (Role.EXIT, "exit", "signal 11", 0, -1) == (
+        evidence.role,
+        evidence.signature,
+        evidence.text,
+        evidence.line,
+        evidence.offset,
+    )
+    assert Role.ROOT is judge([fed(f"{OOM}\n")], End(cause=EndCause.EXITED, code=1)).evidence[0].role
+    assert () == judge([fed("hello\n")], End(cause=EndCause.EXITED, code=0)).evidence
+
+
 def test_sources_are_judged_together() -> None:
     """Of two nodes the second one's broken GPU; its provider is to be avoided."""
     verdict = judge([fed("hello\n"), fed(f"{ECC}\n")], End(cause=EndCause.EXITED, code=1), where=("a", "b"))
