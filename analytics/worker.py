@@ -21,7 +21,7 @@ from typing import BinaryIO
 import duckdb
 import msgspec
 
-from analytics.attribution.desk.inside import DESK_OFF, Inside
+from analytics.attribution.desk.inside import Inside
 from analytics.attribution.following.settings import AttributionSettings
 from analytics.attribution.following.thread import FollowerThreads
 from analytics.figures import Figures
@@ -51,7 +51,7 @@ from analytics.reliability.columns import LOST_AFTER_MS
 from analytics.room import Room
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
-from coordinator.ports import Answer
+from coordinator.ports import LAUNCHERS_OFF, Answer
 from store.columns import TruthReader
 from store.layout import DataDir
 
@@ -253,7 +253,7 @@ def listen(
             continue
         if isinstance(message, AskDesk):
             if desk is None:
-                voice.say(Refused(message.n, Code.NOT_FOUND, "launchers are not answered here", DESK_OFF))
+                voice.say(Refused(message.n, Code.NOT_FOUND, "launchers are not answered here", LAUNCHERS_OFF))
             else:
                 desk.put(message)
             continue

@@ -67,12 +67,8 @@ def attrsvc(root: Path, listen: str | None, signatures: Path | None, settle: str
 
     flags = [Flag("attribution.signatures", str(signatures), "--signatures")] if signatures is not None else []
     given = Config(file=config_file, flags=flags).section("attribution", AttributionSettings)
-    settings = DeskSettings(
-        progressive=given.progressive.strip().lower(),
-        active_max=given.active_max,
-        check_one_in=given.check_one_in,
-        settle_s=asked_duration(settle, "--settle", Ms(0), SETTLE_MS_MAX) / 1_000,
-    )
+    settle_s = asked_duration(settle, "--settle", Ms(0), SETTLE_MS_MAX) / 1_000
+    settings = DeskSettings.of(given, settle_s=settle_s)
     desk = Desk(Root(root), Rules.load(Path(given.signatures) if given.signatures else None), settings)
     bound, address = bound_to(listen or default_socket())
     with bound:

@@ -137,7 +137,7 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         Rules.load(Path(attribution.signatures))
     if attribution.launchers_root:
         Root(Path(attribution.launchers_root)).close()
-        DeskSettings(progressive=attribution.progressive.strip().lower())
+        DeskSettings.of(attribution)
     return Plan(
         serve=serve,
         server=server,

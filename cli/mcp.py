@@ -42,11 +42,7 @@ def mcp(root: Path, signatures: Path | None, reach: Reach) -> None:
 
     given = reach.config.section("attribution", AttributionSettings)
     extra = signatures if signatures is not None else Path(given.signatures) if given.signatures else None
-    settings = DeskSettings(
-        progressive=given.progressive.strip().lower(),
-        active_max=given.active_max,
-        check_one_in=given.check_one_in,
-    )
+    settings = DeskSettings.of(given)
     logs.to_stderr("warning")
     desk = Desk(Root(root), Rules.load(extra), settings)
     desk.start()

@@ -27,6 +27,7 @@ from coordinator.core.rows import (
 )
 from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
+from coordinator.ports_attribution import LAUNCHERS_OFF as LAUNCHERS_OFF
 from coordinator.ports_attribution import LEFT_BYTES as LEFT_BYTES
 from coordinator.ports_attribution import Attribution as Attribution
 from coordinator.ports_attribution import Followable as Followable

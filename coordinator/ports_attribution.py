@@ -89,6 +89,10 @@ class Attribution(Protocol):
         ...
 
 
+LAUNCHERS_OFF = "set attribution.launchers_root to the directory of their logs, or run: coord attrsvc --root DIR"
+"""What to do where they are not answered."""
+
+
 class LauncherCall(Struct, frozen=True, kw_only=True):
     """A launcher's request about a log: `docs/reference/attribution-http.md`."""
 

@@ -59,9 +59,6 @@ class Incidents(Struct, array_like=True):
         if len(self.kinds) > KINDS_MAX:
             self._evict(rules, line.steps)
 
-    def copy(self) -> Incidents:
-        return Incidents({key: _copied(kind) for key, kind in self.kinds.items()})
-
     def _exceptions(self, row: str) -> int:
         return sum(kind.row == row and bool(kind.exception) for kind in self.kinds.values())
 
@@ -116,18 +113,3 @@ def _set_rank(kind: Kind, rank: int) -> None:
         kind.ranks_more = True
     elif rank >= len(kind.ranks) * 8 or not kind.ranks[rank >> 3] >> (rank & 7) & 1:
         kind.ranks = with_rank(kind.ranks, rank)
-
-
-def _copied(kind: Kind) -> Kind:
-    return Kind(
-        kind.row,
-        kind.exception,
-        kind.usual,
-        kind.summary,
-        kind.count,
-        kind.first,
-        kind.open,
-        kind.last,
-        kind.ranks,
-        kind.ranks_more,
-    )

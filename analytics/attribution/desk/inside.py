@@ -17,7 +17,6 @@ from analytics.attribution.following.thread import rules_of
 from analytics.framing import AskDesk, Desked, Refused, ToParent
 from coordinator.core.errors import Code, CoordError
 
-DESK_OFF = "set attribution.launchers_root to the directory of their logs, or run: coord attrsvc --root DIR"
 PATIENCE_S = 60.0
 """Of `wait=true`: a launcher's connection to the coordinator is not held longer."""
 WAITING_MAX = 32
@@ -60,12 +59,7 @@ class Inside:
         """Made for the first who asks. CoordError(BAD_CONFIG) while the directory is not there."""
         with self._lock:
             if self._desk is None:
-                settings = DeskSettings(
-                    progressive=self._settings.progressive.strip().lower(),
-                    active_max=self._settings.active_max,
-                    check_one_in=self._settings.check_one_in,
-                    patience_s=PATIENCE_S,
-                )
+                settings = DeskSettings.of(self._settings, patience_s=PATIENCE_S)
                 root = Root(Path(self._settings.launchers_root))
                 self._desk = Desk(root, rules_of(self._settings), settings, self._places)
                 self._desk.start()

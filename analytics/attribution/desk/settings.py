@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 
 from analytics.attribution.desk.contract import PROGRESSIVE_POLICIES
+from analytics.attribution.following.settings import AttributionSettings
 from coordinator.core.errors import Code, CoordError
 
 
@@ -31,6 +34,12 @@ class DeskSettings(Struct, frozen=True, kw_only=True):
     """Analyses at a time."""
     waiting_max: int = 64
     """Analyses that wait for a thread; the next is refused."""
+
+    @classmethod
+    def of(cls, given: AttributionSettings, **more: Any) -> DeskSettings:
+        """What the settings of [attribution] say of it, and `more`. CoordError(BAD_CONFIG)."""
+        progressive = given.progressive.strip().lower()
+        return cls(progressive=progressive, active_max=given.active_max, check_one_in=given.check_one_in, **more)
 
     def __post_init__(self) -> None:
         if self.progressive not in PROGRESSIVE_POLICIES:

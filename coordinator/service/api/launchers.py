@@ -12,12 +12,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from coordinator.core.errors import Code, CoordError
-from coordinator.ports import LauncherCall
+from coordinator.ports import LAUNCHERS_OFF, LauncherCall
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody, Ready
-
-OFF = "set attribution.launchers_root to the directory of their logs, or run: coord attrsvc --root DIR"
-
 
 LogPathText = Annotated[str, Meta(description="Absolute path of a log under the directory that is set")]
 
@@ -80,6 +77,6 @@ async def _handed_on(
 ) -> Ready:
     launchers = call.deps.launchers
     if launchers is None:
-        raise CoordError(Code.NOT_FOUND, "launchers are not answered here", OFF)
+        raise CoordError(Code.NOT_FOUND, "launchers are not answered here", LAUNCHERS_OFF)
     answer = await launchers.launcher(LauncherCall(method=method, route=route, query=query or {}, body=body))
     return Ready(body=answer.json, status=answer.status)
