@@ -52,7 +52,7 @@ while written < total:
         at += os.write(1, block[at:])
     written += len(block)
     time.sleep(max(0.0, began + written / RATE - time.monotonic()))
-os.write(2, WORDS)
+os.write(1, WORDS)
 with open(note, "w") as file:
     file.write(repr(time.monotonic()))
 sys.stdout.flush()
