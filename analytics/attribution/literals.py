@@ -17,6 +17,8 @@ SET_MAX = 64
 CLASS_MAX = 4
 """Characters of a class that are tried one by one; a larger class requires nothing."""
 REPEATS_MAX = 4
+DEPTH_MAX = 64
+"""Groups within groups."""
 
 Texts = frozenset[str]
 ANYTHING = r"[^\n]*"
@@ -117,7 +119,7 @@ _EMPTY = _Part(_NOTHING, None)
 
 @lru_cache(maxsize=4_096)
 def required(pattern: str) -> Required | None:
-    """None: nothing of at least CHARS_MIN characters is."""
+    """None: nothing of at least CHARS_MIN characters is. ValueError: its groups are nested too deep."""
     reader = _Reader(pattern)
     part = reader.alternatives()
     found = _best(part)
@@ -164,6 +166,7 @@ class _Reader:
         self._pattern = pattern
         self.at = 0
         self.folds = False
+        self._depth = 0
 
     def alternatives(self) -> _Part:
         parts = [self._sequence()]
@@ -247,7 +250,11 @@ class _Reader:
             self.folds |= "i" in head.partition("-")[0] and not head.startswith(("?P<", "?<"))
             if head.endswith(")"):
                 return _EMPTY
+        self._depth += 1
+        if self._depth > DEPTH_MAX:
+            raise ValueError(f"its groups are nested more than {DEPTH_MAX} deep")
         part = self.alternatives()
+        self._depth -= 1
         self.at += 1
         return part
 

@@ -52,9 +52,9 @@ class Splitter:
         begin = at = 0
         while (found := block.find(_WORD, at)) >= 0:
             line = block.rfind(b"\n", 0, found) + 1
-            at = found + len(_WORD)
-            stop = block.find(b"\n", at)
-            mark = _MARK.search(block[line : stop if stop >= 0 else len(block)])
+            stop = block.find(b"\n", found)
+            at = stop if stop >= 0 else len(block)  # once a line, however often it has the word
+            mark = _MARK.search(block[line:at])
             if mark is None or (number := int(mark[1])) <= self._number:
                 continue
             first, self._number = self._number < 0, number

@@ -14,6 +14,8 @@ from coordinator.core.ids import ProviderId
 from coordinator.core.verdict.rows import PastVerdict, Recommendation, Verdict
 
 READ_BYTES = 1 << 20
+WHOLE_BYTES_MAX = 64 << 30
+"""Of text, unpacked: holes in a file and an archive of nothing cost nobody anything but whoever reads them."""
 KEPT_MAX = 64
 """Cycles of a file whose verdicts are kept: the last ones."""
 HISTORY_MAX = 16
@@ -29,17 +31,27 @@ class Passed(Struct, frozen=True, kw_only=True):
     remark: str = ""
 
 
-def by_cycles(open_file: Callable[[], int], rules: Rules, history: Sequence[PastVerdict] = ()) -> Passed:
-    """The whole file, a verdict for each cycle; earlier ones are the history of the later. Packed files too.
+def by_cycles(
+    open_file: Callable[[], int],
+    rules: Rules,
+    history: Sequence[PastVerdict] = (),
+    stop: Callable[[], bool] = lambda: False,
+) -> Passed:
+    """The whole file, a verdict for each cycle; earlier ones are the history of the later. Packed files too. Once
+    `stop` says so it is read no further.
 
     OSError where it cannot be read.
     """
-    split = _pass(open_file, rules, history, Splitter())
-    return split if split is not None else _pass(open_file, rules, history, None) or _NOTHING
+    split = _pass(open_file, rules, history, Splitter(), stop)
+    return split if split is not None else _pass(open_file, rules, history, None, stop) or _NOTHING
 
 
 def _pass(
-    open_file: Callable[[], int], rules: Rules, history: Sequence[PastVerdict], splitter: Splitter | None
+    open_file: Callable[[], int],
+    rules: Rules,
+    history: Sequence[PastVerdict],
+    splitter: Splitter | None,
+    stop: Callable[[], bool],
 ) -> Passed | None:
     """Without a splitter it is one cycle. None: what was taken for cycles are none."""
     reading = _Reading(open_file())
@@ -56,8 +68,13 @@ def _pass(
 
     def pieces() -> Iterator[tuple[int, bytes]]:
         nonlocal remark
+        left = WHOLE_BYTES_MAX
         try:
             for data in unpacked(reading.chunks()):
+                if left <= 0 or stop():
+                    remark = f"only its first {WHOLE_BYTES_MAX - left} bytes were read"
+                    break
+                left -= len(data)
                 yield from splitter.feed(data) if splitter is not None else ((0, data),)
         except Cut as cut:
             remark = str(cut)

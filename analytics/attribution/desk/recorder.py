@@ -12,7 +12,7 @@ import re2
 from analytics.attribution.desk.contract import Refused
 from analytics.attribution.desk.rooted import Root
 from analytics.attribution.flight_recorder import dumps, parting
-from coordinator.core.errors import CoordError
+from coordinator.core.errors import Code, CoordError
 
 HEAD_BYTES = 1 << 20
 """Of a log, in which its program says where its dumps go."""
@@ -55,10 +55,18 @@ def _named(root: Root, log: str) -> str | None:
 def analyse(root: Root, where: str) -> dict[str, Any] | None:
     """`fr_analysis` of the dumps at a resolved path; None where there are none (any more)."""
     try:
-        said = parting.analyse(dumps.load(where, lambda path: root.open(root.place(path))))
+        said = parting.analyse(dumps.load(where, lambda path: _opened(root, path)))
     except (CoordError, Refused):
         return None
     return answer(said)
+
+
+def _opened(root: Root, path: str) -> int:
+    """One dump that leads elsewhere is refused alone."""
+    try:
+        return root.open(root.place(path))
+    except Refused as refused:
+        raise CoordError(Code.FORBIDDEN, refused.body.message) from None
 
 
 def answer(said: parting.Parting) -> dict[str, Any]:

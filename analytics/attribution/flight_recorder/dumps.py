@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +27,10 @@ BYTES_MAX: Final = 512 * 1024 * 1024
 """Of all dumps of a job."""
 ENTRIES_MAX: Final = 65_536
 """Of one rank."""
+ALL_ENTRIES_MAX: Final = 1_000_000
+"""Of all of them: small ones take ten times the memory that they take in a file."""
+MEMBERS_MAX: Final = 65_536
+"""Of one group."""
 RANK_MAX: Final = 1 << 20
 PREFIX: Final = "_dump_"
 Opener = Callable[[str], int]
@@ -63,8 +69,9 @@ class Group(Struct, frozen=True, gc=False):
     @property
     def members(self) -> tuple[int, ...]:
         if isinstance(self.ranks, tuple):
-            return self.ranks
-        return tuple(int(text) for text in re.findall(r"\d{1,7}", self.ranks))
+            return self.ranks[:MEMBERS_MAX]
+        found = re.finditer(r"\d{1,7}", self.ranks)
+        return tuple(int(one[0]) for one in islice(found, MEMBERS_MAX))
 
 
 class Dump(Struct, frozen=True):
@@ -110,12 +117,16 @@ def load(where: str, opener: Opener) -> Found:
     """The dumps at `where`: a directory (its files `_dump_*`), a prefix, or one file. Raises CoordError(NOT_FOUND)."""
     by_rank: dict[int, Dump] = {}
     refused: list[tuple[int, str]] = []
-    left = BYTES_MAX
+    left, entries_left = BYTES_MAX, ALL_ENTRIES_MAX
     for path, rank in _files(where):
         try:
             data = _read(opener(path), min(left, plain_pickle.BYTES_MAX))
             left -= len(data)
-            by_rank[rank] = decode(data)
+            made = decode(data)
+            entries_left -= len(made.entries)
+            if entries_left < 0:
+                raise CoordError(Code.BAD_REQUEST, f"the dumps have more than {ALL_ENTRIES_MAX} entries altogether")
+            by_rank[rank] = made
         except CoordError as error:
             refused.append((rank, error.message))
         except OSError as error:
@@ -153,8 +164,13 @@ def _rank(name: str) -> int | None:
 
 
 def _read(descriptor: int, limit: int) -> bytes:
-    with open(descriptor, "rb") as file:
-        data = file.read(limit + 1)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CoordError(Code.BAD_REQUEST, "it is no regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise CoordError(Code.BAD_REQUEST, f"the dump has more than {limit} bytes")
     return data

@@ -14,9 +14,14 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from analytics.attribution.flight_recorder.dumps import Dump, Entry, Found
+from coordinator.core.errors import Code, CoordError
 
 ROWS_MAX = 256
 RANKS_SHOWN_MAX = 64
+TEXT_MAX = 200
+"""Characters of a name that a dump gives."""
+PLACES_MAX = 1_000_000
+"""Members of all groups."""
 
 
 class Row(Struct, frozen=True, gc=False, kw_only=True):
@@ -68,24 +73,22 @@ class _Group(Struct, kw_only=True):
     members: tuple[int, ...]
     places: dict[int, _Place]
     entries: dict[int, list[Entry]]
+    missing: set[int] = set()
+    stalled: set[int] = set()
+    behind: set[int] = set()
+    """Missing or stalled; all three are found once, when all places are known."""
 
-    @property
-    def missing(self) -> set[int]:
-        most = max(place.enqueued for place in self.places.values())
-        return {rank for rank, place in self.places.items() if place.enqueued < most}
-
-    @property
-    def stalled(self) -> set[int]:
-        most = max(place.completed for place in self.places.values())
-        return {rank for rank, place in self.places.items() if place.completed < most} - self.missing
-
-    @property
-    def behind(self) -> set[int]:
-        return self.missing | self.stalled
+    def compare(self) -> None:
+        enqueued = max(place.enqueued for place in self.places.values())
+        completed = max(place.completed for place in self.places.values())
+        self.missing = {rank for rank, place in self.places.items() if place.enqueued < enqueued}
+        self.stalled = {rank for rank, place in self.places.items() if place.completed < completed} - self.missing
+        self.behind = self.missing | self.stalled
 
 
 def analyse(found: Found) -> Parting:
-    """What the dumps say. Pure; linear in their entries."""
+    """What the dumps say. Pure; linear in their entries and the members of their groups. CoordError(BAD_REQUEST) for
+    groups of more than PLACES_MAX members."""
     groups = _groups(found)
     parted = [group for group in groups if group.behind]
     behind: set[int] = set().union(*(group.behind for group in parted))
@@ -128,6 +131,8 @@ def _groups(found: Found) -> list[_Group]:
                 group = made[name] = _Group(name=name, description=description, members=members, places={}, entries={})
             local.setdefault(name, entry.pg_id)
             group.entries.setdefault(rank, []).append(entry)
+    if sum(len(group.members) for group in made.values()) > PLACES_MAX:
+        raise CoordError(Code.BAD_REQUEST, f"the groups of these dumps have more than {PLACES_MAX} members")
     for name, group in made.items():
         for rank in group.members or tuple(group.entries):
             place = _place(by_rank.get(rank), local[name], group.entries.get(rank, ()))
@@ -137,7 +142,10 @@ def _groups(found: Found) -> list[_Group]:
             # They wait in a collective; a member that left no dump is not going to come.
             gone = set(group.members) - set(by_rank) - unknown
             group.places.update({rank: _Place(-1, -1) for rank in gone})
-    return [group for name, group in made.items() if name not in point_to_point and len(group.places) > 1]
+    told = [group for name, group in made.items() if name not in point_to_point and len(group.places) > 1]
+    for group in told:
+        group.compare()
+    return told
 
 
 def _place(dump: Dump | None, local: int, entries: Iterable[Entry]) -> _Place | None:
@@ -178,25 +186,25 @@ def _when(group: _Group) -> tuple[int, str]:
 
 def _rows(parted: list[_Group], first: set[int]) -> list[Row]:
     """For each rank where it began the earliest group in which it is behind; a group once."""
-    rows: dict[str, Row] = {}
-    in_order = sorted(parted, key=_when)
-    for rank in sorted(first):
-        group = next(group for group in in_order if rank in group.behind)
-        if group.name not in rows:
-            rows[group.name] = _row(group, first)
-    return list(rows.values())
+    earliest: list[tuple[int, _Group]] = []
+    left = set(first)
+    for group in sorted(parted, key=_when):
+        if here := left & group.behind:
+            earliest.append((min(here), group))
+            left -= here
+    return [_row(group, first) for _, group in sorted(earliest, key=lambda one: one[0])[:ROWS_MAX]]
 
 
 def _row(group: _Group, first: set[int]) -> Row:
     opening = _opening(group)
     sizes = opening.input_sizes[0] if opening is not None and opening.input_sizes else ()
     return Row(
-        process_group=group.name,
-        description=group.description,
-        operation=opening.profiling_name if opening is not None else "",
+        process_group=group.name[:TEXT_MAX],
+        description=group.description[:TEXT_MAX],
+        operation=opening.profiling_name[:TEXT_MAX] if opening is not None else "",
         sequence=opening.collective_seq_id if opening is not None else 0,
-        size="x".join(str(size) for size in sizes),
-        dtype=opening.input_dtypes[0] if opening is not None and opening.input_dtypes else "",
+        size="x".join(str(size) for size in sizes[:16])[:TEXT_MAX],
+        dtype=opening.input_dtypes[0][:TEXT_MAX] if opening is not None and opening.input_dtypes else "",
         ranks=tuple(sorted(group.members))[:RANKS_SHOWN_MAX],
         missing_ranks=tuple(sorted(group.missing & first)),
         stalled_ranks=tuple(sorted(group.stalled & first)),
@@ -214,11 +222,12 @@ def _mismatch(group: _Group) -> Row | None:
         if len(names) > 1:
             usual = names.most_common(1)[0][0]
             other = tuple(sorted(rank for rank, entry in by_rank.items() if entry.profiling_name != usual))
-            told = ", ".join(f"{rank}: {by_rank[rank].profiling_name}" for rank in other[:8])
+            told = ", ".join(f"{rank}: {by_rank[rank].profiling_name[:TEXT_MAX]}" for rank in other[:8])
             row = _row(group, set())
             return Row(
-                process_group=row.process_group, description=row.description, operation=usual, sequence=sequence,
-                size=row.size, dtype=row.dtype, ranks=row.ranks, missing_ranks=(), stalled_ranks=(), mismatch=told,
+                process_group=row.process_group, description=row.description, operation=usual[:TEXT_MAX],
+                sequence=sequence, size=row.size, dtype=row.dtype, ranks=row.ranks, missing_ranks=(), stalled_ranks=(),
+                mismatch=told,
             )  # fmt: skip
     return None
 

@@ -20,6 +20,8 @@ DEPTH_MAX: Final = 32
 MEMO_MAX: Final = 1_000_000
 INTEGER_BYTES_MAX: Final = 32
 PROTOCOL_MAX: Final = 5
+KEY_MAX: Final = 1 << 63
+"""Of integers as keys: there are as many larger ones of one hash as anybody likes, and a dict of these takes hours."""
 
 
 class _Cell:
@@ -152,6 +154,8 @@ class _Machine:
         for key, value in zip(cells[::2], cells[1::2], strict=True):
             if not isinstance(key.value, str | int | float | bytes | None):
                 raise _refused("a key is a container")
+            if isinstance(key.value, int) and not -KEY_MAX <= key.value < KEY_MAX:
+                raise _refused("a key is an integer of more than 64 bits")
             top.value[key.value] = value.value
 
     # ---- the memo
@@ -179,7 +183,7 @@ class _Machine:
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 
     def text(self, size: int) -> None:
-        self.push(self.take(size).decode("utf-8", "surrogatepass"))
+        self.push(self.take(size).decode("utf-8"))
 
     def raw(self, size: int) -> None:
         self.push(self.take(size))

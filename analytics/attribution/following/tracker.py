@@ -247,13 +247,20 @@ class Tracker:
         return verdict
 
 
-def full_pass(open_file: OpenFile, rules: Rules, upto: int | None = None, name: str = "") -> Analysis:
-    """The whole file, or its first `upto` bytes, in one go. OSError where it cannot be read."""
+def full_pass(
+    open_file: OpenFile,
+    rules: Rules,
+    upto: int | None = None,
+    name: str = "",
+    stop: Callable[[], bool] = lambda: False,
+) -> Analysis:
+    """The whole file, or its first `upto` bytes, in one go; no further once `stop` says so. OSError where it cannot be
+    read."""
     analysis = Analysis(rules, name)
     fd = open_file()
     try:
         offset = 0
-        while upto is None or offset < upto:
+        while (upto is None or offset < upto) and not stop():
             data = os.pread(fd, READ_BYTES if upto is None else min(READ_BYTES, upto - offset), offset)
             if not data:
                 break

@@ -42,6 +42,7 @@ def test_users_rows_are_asked_first(tmp_path: Path) -> None:
         (HEADER + ROW.format("abc(") + "\n", ":2: RE2 does not take"),
         (HEADER + "\n" + ROW.format(r"(?=look)ahead"), ":3: RE2 does not take"),
         (HEADER + ROW.format(r"\d+"), "nothing of 3 characters"),
+        (HEADER + ROW.format("(" * 300 + "abc" + ")" * 300), "nested more than 64 deep"),
         (HEADER + ROW.format("abc").replace("root", "trunk"), "trunk"),
         (HEADER + ROW.format("abc").replace("user_code", "bad_luck"), "bad_luck"),
         (HEADER + ROW.format("abc").replace("STOP", "HALT"), "HALT"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,11 @@ def test_a_program_that_counts_cycles_of_its_own_is_one_run(tmp_path: Path) -> N
     (verdict,) = passed.verdicts
     assert (0, "STOP", log.stat().st_size) == (passed.first, verdict.recommendation, passed.read_bytes)
     assert verdict.progress.lines == 4 * (CYCLES_MAX + 10) + 3
+
+
+def test_a_line_full_of_the_word_takes_no_longer_than_another() -> None:
+    """It was searched anew for each of them: a megabyte took five minutes, and whoever else is followed waited."""
+    line = b"Cycle: x " * 110_000 + b"\n"
+    began = time.process_time()
+    assert [b"Cycle: 1\n" + line, b"Cycle: 2\n"] == parts(b"Cycle: 1\n" + line + b"Cycle: 2\n")
+    assert time.process_time() - began < 1.0

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
+import time
 from pathlib import Path
 
+import pytest
+
+from analytics.attribution.desk import passes
 from analytics.attribution.desk.contract import Answer, Refused, Status, Submission
 from analytics.attribution.desk.desk import Desk
 from analytics.attribution.desk.rooted import Root
@@ -69,3 +74,34 @@ def test_whatever_is_asked_at_once_it_answers_and_gives_every_place_back(tmp_pat
     desk.close()
     assert (0, 0, 0) == (places.taken, figures["active"]["count"], figures["checks"]["divergent"])
     assert figures["progressive_analyses"]["started"] == figures["progressive_analyses"]["cancelled"]
+
+
+def test_a_file_without_an_end_does_not_keep_it_from_closing(tmp_path: Path) -> None:
+    """Four terabytes of nothing, in a file of no size on disk; they are being read when it is told to close."""
+    log = tmp_path / "run.log"
+    log.touch()
+    os.truncate(log, 1 << 42)
+    desk = Desk(Root(tmp_path), rules(), DeskSettings())
+    desk.start()
+    asker = threading.Thread(target=lambda: desk.get(str(log)))
+    asker.start()
+    until = time.monotonic() + 30.0
+    while not desk.inflight()["count"] and time.monotonic() < until:
+        time.sleep(0.01)
+    assert desk.inflight()["count"]
+    closer = threading.Thread(target=desk.close, daemon=True)
+    closer.start()
+    closer.join(30.0)
+    assert not closer.is_alive()
+    asker.join(30.0)
+
+
+def test_of_a_file_without_an_end_so_much_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the verdict says so."""
+    monkeypatch.setattr(passes, "WHOLE_BYTES_MAX", passes.READ_BYTES)
+    log = tmp_path / "run.log"
+    log.write_bytes(STOPS)
+    os.truncate(log, 1 << 40)
+    passed = passes.by_cycles(lambda: os.open(log, os.O_RDONLY), rules())
+    assert f"only its first {passes.READ_BYTES} bytes were read" == passed.remark
+    assert "config_error" == passed.verdicts[-1].cause

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,51 @@ def test_what_is_no_dump_is_refused_or_empty(tmp_path: Path, data: bytes) -> Non
     (tmp_path / "_dump_1").write_bytes(data)
     found = written(tmp_path, {0: a_dump(5, 5, [], "[0]")})
     assert 0 in found.by_rank if isinstance(found, dumps.Found) else found.ranks >= 1
+
+
+def test_many_ranks_that_are_behind_take_no_longer_each(tmp_path: Path) -> None:
+    """A group of a million names, of whom two left a dump: what is compared, is compared once."""
+    ranks = json.dumps(list(range(1_000_000)))
+    began = time.process_time()
+    said = written(tmp_path, {0: a_dump(2, 1, [an_entry(2)], ranks), 1: a_dump(1, 1, [an_entry(1)], ranks)})
+    assert time.process_time() - began < 5.0
+    assert dumps.MEMBERS_MAX - 1 == len(said.missing_ranks)
+
+
+def test_groups_of_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few bytes name them."""
+    monkeypatch.setattr(parting, "PLACES_MAX", 2)
+    with pytest.raises(CoordError, match="more than 2 members"):
+        written(tmp_path, {0: a_dump(2, 1, [an_entry(2)])})
+
+
+def test_entries_are_bounded_over_all_dumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who comes when there are enough is refused, and not blamed for it."""
+    monkeypatch.setattr(dumps, "ALL_ENTRIES_MAX", 2)
+    said = written(tmp_path, {rank: a_dump(1, 1, [an_entry(1)]) for rank in range(3)})
+    assert (2, ((2, "the dumps have more than 2 entries altogether"),)) == (said.ranks, said.refused)
+    assert () == said.missing_ranks
+
+
+def test_what_is_no_file_is_refused_alone(tmp_path: Path) -> None:
+    """A pipe that somebody holds open, and a directory: neither waits, fails, nor keeps a descriptor."""
+    os.mkfifo(tmp_path / "_dump_7")
+    (tmp_path / "_dump_8").mkdir()
+    (tmp_path / "_dump_0").write_text(json.dumps(a_dump(1, 1, [an_entry(1)])))
+    writer = os.open(tmp_path / "_dump_7", os.O_RDWR)
+    try:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        found = dumps.load(str(tmp_path), lambda path: os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        assert before == len(list(Path("/proc/self/fd").iterdir()))
+    finally:
+        os.close(writer)
+    assert [0] == list(found.by_rank)
+    assert ((7, "it is no regular file"), (8, "it is no regular file")) == found.refused
+
+
+def test_a_name_that_a_dump_gives_is_cut(tmp_path: Path) -> None:
+    """It is shown in every row."""
+    long = "x" * 100_000
+    entries = [an_entry(number, name=long, input_dtypes=[long], input_sizes=[[1] * 50_000]) for number in (1, 2)]
+    said = written(tmp_path, {0: a_dump(2, 1, entries), 1: a_dump(1, 1, entries[:1]), 2: a_dump(2, 1, entries)})
+    assert said.rows and len(parting.table(said)) < 2_000

@@ -26,7 +26,7 @@ _plain = st.recursive(
     _leaves,
     lambda inner: (
         st.lists(inner, max_size=5)
-        | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=5)
+        | st.dictionaries(st.text(max_size=5) | st.integers(-(1 << 63), (1 << 63) - 1), inner, max_size=5)
         | st.tuples(inner, inner)
         | st.lists(inner, max_size=6).map(tuple)
     ),
@@ -134,6 +134,19 @@ def test_depth_is_bounded() -> None:
     for _ in range(plain_pickle.DEPTH_MAX + 1):
         deep = [deep]
     assert "deep" in refused(pickle.dumps(deep, protocol=4))
+
+
+def test_keys_of_one_hash_are_refused() -> None:
+    """All multiples of 2**61 - 1 hash to 0: a dict of half a million of them takes hours, and they fit into a dump."""
+    assert "more than 64 bits" in refused(
+        pickle.dumps({number * (2**61 - 1): None for number in range(40)}, protocol=2)
+    )
+    assert {-(1 << 63): 1, (1 << 63) - 1: 2} == plain_pickle.read(pickle.dumps({-(1 << 63): 1, (1 << 63) - 1: 2}))
+
+
+def test_text_that_cannot_be_written_again_is_refused() -> None:
+    """Half a surrogate pair is no text: an answer that held it could not be sent."""
+    assert "utf-8" in refused(pickle.dumps({"version": "\ud800"}, protocol=2))
 
 
 def test_a_length_that_is_not_there_takes_no_memory() -> None:
