@@ -127,7 +127,13 @@ def test_a_strangers_body_is_not_unpacked() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [gzip.compress(b'{"name":"a"}')[:-4], gzip.compress(b'{"name":') + gzip.compress(b'"a"}'), b"plain"]
+    "body",
+    [
+        gzip.compress(b'{"name":"a"}')[:-4],
+        gzip.compress(b'{"name":') + gzip.compress(b'"a"}'),
+        b"plain",
+    ],
+    ids=["cut", "two members", "none"],  # the bytes hold the time of day, and tests have the same names everywhere
 )
 def test_a_body_that_is_not_one_whole_gzip_member_is_refused(body: bytes) -> None:
     """Cut short, in two members, or not packed at all."""
