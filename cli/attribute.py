@@ -131,16 +131,16 @@ def _each(named: tuple[str, ...], rules: Rules, end: End | None, form: str) -> i
 def _judged_together(named: tuple[str, ...], rules: Rules, end: End | None) -> Judged:
     from analytics.attribution.engine import judge
 
-    analyses = [_read(name, rules, many=True) for name in named]
+    analyses = [_read(name, rules) for name in named]
     return Judged(file=", ".join(named[:8]) + (", ..." if len(named) > 8 else ""), verdict=judge(analyses, end))
 
 
-def _read(name: str, rules: Rules, many: bool = False) -> Analysis:
+def _read(name: str, rules: Rules) -> Analysis:
     """The whole of a file, with its progress on a terminal."""
     from analytics.attribution.engine import Analysis
 
     source = LogFile(name)
-    analysis = Analysis(rules, name=Path(name).name if many else "")
+    analysis = Analysis(rules, name="stdin" if name == STDIN else Path(name).name)
     with _Reading(source) as reading:
         for chunk in source.chunks():
             analysis.feed(chunk)

@@ -51,6 +51,7 @@ def test_one_file_is_one_verdict(capsys: pytest.CaptureFixture[str], log: Path) 
     code, out, err = run(capsys, str(log), "-o", "json")
     answer = json.loads(out)
     assert (exits.OK, "", "gpu_oom", str(log)) == (code, err, answer["cause"], answer["file"])
+    assert "train.log" == answer["evidence"][0]["source"], "and no stream of an attempt"
     assert {"recommendation", "confidence", "fault", "summary", "advice", "evidence", "incidents", "progress",
             "benign", "avoid_providers"} <= answer.keys()  # fmt: skip
 
@@ -99,10 +100,11 @@ def test_packed_files_are_known_by_their_first_bytes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: str
 ) -> None:
     """Whatever they are called, and when two are appended to each other."""
-    whole, halves = tmp_path / "one", tmp_path / "two"
+    whole, halves, plain = (tmp_path / directory / "run" for directory in ("one", "two", "three"))
+    for path in (whole, halves, plain):
+        path.parent.mkdir()
     whole.write_bytes(packed(kind, OOM))
     halves.write_bytes(packed(kind, OOM[:30]) + packed(kind, OOM[30:]))
-    plain = tmp_path / "three"
     plain.write_bytes(OOM)
     answers = []
     for path in (whole, halves, plain):
