@@ -117,7 +117,7 @@ class FollowerThreads:
 
     def _read(self, follower: Follower) -> None:
         with _or_the_end():
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+            os.nice(self._nice)  # on Linux of this thread
             slices = 0
             while not self._stopping.is_set():
                 self._calm.wait()
