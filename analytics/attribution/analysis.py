@@ -18,7 +18,7 @@ from analytics.attribution.incidents import RANKS_KEPT, Incidents, with_rank
 from analytics.attribution.judging import verdict_of
 from analytics.attribution.lines import Partial
 from analytics.attribution.patterns import spans_of
-from analytics.attribution.prefixes import Stripped, rewrites, strip
+from analytics.attribution.prefixes import Stripped, is_mild, rewrites, strip
 from analytics.attribution.progress import Progress
 from analytics.attribution.rules import GUARD, Row, Rules
 from analytics.attribution.states import State, fingerprint_of
@@ -26,7 +26,7 @@ from analytics.attribution.times import Clock
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Role, Verdict
 
-FORMAT = 2
+FORMAT = 3
 STREAMS_MAX = 2
 BROKEN_OFF = "any_traceback"
 """The row of tracebacks that never came to their end."""
@@ -155,7 +155,7 @@ class Analysis:
             passed += block.count(b"\n", counted, start)
             counted = start
             end = block.find(b"\n", start)
-            here = _At(order + passed, begin + start, number + passed + 1, stream, start)
+            here = _At(order + passed, begin + start, number + passed + 1, stream, start, end + 1)
             self._look(block[start:end], here, steps, watched=watched)
             at = end + 1
             looked += 1
@@ -194,7 +194,7 @@ class Analysis:
         if row is not None and row.role is Role.PROGRESS:
             self._progress(row, at.order)
         elif row is not None:
-            self._add(row, told, heard, at, steps.upto(at.start))
+            self._add(row, told, heard, at, steps.upto(at.end), is_mild(raw))
 
     def _telling(self, raw: bytes) -> bytes:
         """Of a line with bars that were drawn over each other the last part that may matter, else the last one."""
@@ -208,7 +208,7 @@ class Analysis:
         end = raw.find(b"\r", spans[0][1])
         return raw[begin : end if end >= 0 else len(raw)]
 
-    def _add(self, row: Row, told: Stripped, heard: Heard, at: _At, steps: int) -> None:
+    def _add(self, row: Row, told: Stripped, heard: Heard, at: _At, steps: int, mild: bool) -> None:
         state = self._state
         named = self.rules.named(row, heard.text)
         rank = _rank(named.get("rank")) if "rank" in named else told.rank
@@ -225,6 +225,7 @@ class Analysis:
             at_ms=state.at_ms if state.clock is not Clock.NONE else None,
             episode=heard.episode,
             frames=heard.frames,
+            mild=mild,
         )
         usual = False
         if row.role is not Role.BENIGN:
@@ -245,13 +246,14 @@ class Analysis:
 
 
 class _At(Struct, frozen=True, gc=False):
-    """Of a line: order and offset and number as in Line, and where it begins in its block."""
+    """Of a line: order and offset and number as in Line, and where it begins and ends in its block."""
 
     order: int
     offset: int
     number: int
     stream: int
     start: int
+    end: int
 
 
 class _Steps:
@@ -263,7 +265,7 @@ class _Steps:
         self._read = 0
 
     def upto(self, start: int) -> int:
-        """How much was told before the line that begins at `start`."""
+        """How much was told before `start`, where a line begins."""
         if start > self._read:
             self._progress.read(self._block, self._read, start)
             self._read = start

@@ -10,7 +10,6 @@ from analytics.attribution.times import FORMS, Clock, read
 
 NESTED_MAX = 8
 LOOKED_AT_BYTES = 256
-RANK_MAX = 99_999
 _COLOURS = re.compile(rb"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 _LOG_STREAM = re.compile(rb"(?:stdout|stderr) [FP] ")
 _WRAPPER = b'{"log":"'
@@ -45,6 +44,12 @@ _PLACE = re.compile(
     rb"|\{[\w./-]{1,80}:\d{1,6}\} "
     rb"|\[tid \d{1,9}\] |[\w.<>]{1,64}:[\w<>]{1,64}:\d{1,6} - "
 )
+_LOGGED_AS = re.compile(
+    rb"(?:^|[^\w.])(?:(?P<mild>WARN(?:ING)?|INFO|NOTE|NOTICE|DEBUG|TRACE|warning)|(?P<grave>ERROR|CRITICAL|FATAL|SEVERE))"
+    rb"(?=[]|:)* \t]|$)"
+    rb"|(?:^|[]>: ])\[?(?:(?P<mild_sign>[IWD])|[EF]) ?\d{2}-?\d{2}[ :]"
+)
+_LEVEL_BYTES = 128
 _QUOTED = re.compile(rb"> |\* ")
 _SAYS_RANK = re.compile(rb"\[(?:[^\]\n]{0,80} )?[Rr]ank (\d{1,5})\]")
 
@@ -59,6 +64,14 @@ class Stripped(Struct, frozen=True, gc=False):
     host: bytes
     clock: Clock
     at_ms: int
+
+
+def is_mild(line: bytes) -> bool:
+    """Whether a logger calls the line, with its prefixes, a warning or less. What NCCL calls so may be what it died of."""
+    found = _LOGGED_AS.search(line, 0, _LEVEL_BYTES)
+    if found is None or b"NCCL" in line[:_LEVEL_BYTES]:
+        return False
+    return found["mild"] is not None or found["mild_sign"] is not None
 
 
 def rewrites(line: bytes) -> bool:

@@ -23,6 +23,7 @@ LAST_RESORT = frozenset(
     {
         "timeout_error",
         "native_gave_up",
+        "nccl_in_pytorch",
         "not_connected",
         "gpu_library",
         "killed_shell",
@@ -36,8 +37,23 @@ NO_REASON = frozenset({"cancelled", "step_cancelled", "told_to_end"})
 """Lifecycles that may follow from another one."""
 TELLS_OF_AN_END = frozenset({"launcher_batch", "launcher_exit_code", "launcher_mpi"})
 """Launchers' lines before which some process had ended by itself; others only tell of their own killing."""
-HEADERS = frozenset({"any_fatal_line", "any_runtime_error"})
-"""Forms that announce the line that says what it is."""
+FADES = frozenset({"loss_scale_falls", "loss_nan_step"})
+"""Signs that come with every step for as long as they hold: a step without one ends them."""
+PROGRAM = frozenset(
+    {
+        Cause.USER_CODE,
+        Cause.CONFIG_ERROR,
+        Cause.DATA_ERROR,
+        Cause.ENV_DEPENDENCY,
+        Cause.EXTERNAL_SERVICE,
+        Cause.PERMISSION,
+        Cause.AUTH,
+    }
+)
+"""What programs complain of and can live with."""
+WENT_ON_LINES = 40
+"""After so many lines without a word of failure it did, where nobody says how it ended."""
+WHY_IT_CRASHED = frozenset({"gpu_illegal_access", "device_assert"})
 EXPLAINS_LINES = 6
 DEFINITE = frozenset(
     {
@@ -74,7 +90,9 @@ def choose(case: Case) -> Choice:
     """The cause, the line that it rests on, and how sure that is. Pure."""
     if _succeeded(case.end):
         return Choice(Cause.OK, None, confidence=0.9)
-    live = [one for one in case.happenings if not one.refuted and not one.usual]
+    live = [one for one in case.happenings if not one.usual and not _is_over(one, case)]
+    if not _is_ended(case.end):
+        live = [one for one in live if not _went_on(one, live)]
     by_role = {role: [one for one in live if one.row.role is role] for role in Role}
     found = (
         _root_or_end(_root(by_role), _end_first(case.end))
@@ -124,7 +142,7 @@ def _earliest_root(roots: Sequence[Happening]) -> Happening | None:
         told = [one for one in roots if not _is_form(one) and (_same_episode(one, first) or _explains(one, first))]
         first = _earliest(told) or first
     if _is_symptom(first):
-        return _earliest([one for one in roots if one.row.cause in DEFINITE]) or first
+        return _earliest([one for one in roots if _says_why(one)]) or first
     return first
 
 
@@ -202,9 +220,7 @@ def _end_last(end: End | None) -> Choice | None:
 
 
 def _nothing(case: Case) -> Choice:
-    if case.end is not None and (
-        case.end.cause is not None or case.end.code is not None or case.end.signal is not None
-    ):
+    if _is_ended(case.end):
         return Choice(Cause.UNKNOWN, None, confidence=0.2)
     return Choice(Cause.OK, None, confidence=0.8 if case.seen.steps or case.seen.finished else 0.5)
 
@@ -254,7 +270,37 @@ def _same_episode(one: Happening, other: Happening) -> bool:
 
 def _explains(one: Happening, header: Happening) -> bool:
     after = one.open.order - header.open.order
-    return header.row.id in HEADERS and one.source == header.source and 0 < after <= EXPLAINS_LINES
+    return one.source == header.source and 0 < after <= EXPLAINS_LINES
+
+
+def _says_why(one: Happening) -> bool:
+    return one.row.cause in DEFINITE or one.row.id in WHY_IT_CRASHED
+
+
+def _is_ended(end: End | None) -> bool:
+    return end is not None and (end.cause is not None or end.code is not None or end.signal is not None)
+
+
+def _is_over(one: Happening, case: Case) -> bool:
+    """The program went on after it as it would have without."""
+    if one.row.id in FADES and not case.seen.finished:
+        between = (one.last.steps - one.first.steps) / (one.count - 1) if one.count > 1 else 0
+        return one.steps_after >= max(1, between)
+    return one.refuted or (_is_mild(one) and one.steps_after > 0)
+
+
+def _went_on(one: Happening, live: Sequence[Happening]) -> bool:
+    """Nobody says how it ended, and what was complained of in the middle of the log is not what it ends with."""
+    if one.row.role is not Role.ROOT or one.row.cause not in PROGRAM:
+        return False
+    if _is_mild(one):
+        return True
+    later = any(other.row.role is not Role.BENIGN and other.last.order > one.last.order for other in live)
+    return one.lines_after >= WENT_ON_LINES and not later
+
+
+def _is_mild(one: Happening) -> bool:
+    return one.open.mild and not one.open.episode
 
 
 def _before(one: Happening, other: Happening) -> bool:

@@ -179,3 +179,45 @@ def test_several_nodes_tell_one_story() -> None:
     )
     assert Cause.GPU_HARDWARE == verdict.cause
     assert ("p-b",) == verdict.avoid_providers
+
+
+def test_a_warning_that_the_program_lives_with_is_no_reason() -> None:
+    """Its logger calls it a warning, and a step or nothing at all comes after it."""
+    for head in (
+        "WARNING:root:",
+        "2026-11-22 12:00:00,123 - loader - WARNING - ",
+        "W1122 12:00:00.123 7 loader.py:9] ",
+    ):
+        line = f"{head}PermissionError: [Errno 13] Permission denied: '/cache'\n"
+        assert Recommendation.OK == verdict_on(line).recommendation, head
+        assert Recommendation.STOP == verdict_on(line.replace(head, "")).recommendation, head
+    assert Recommendation.OK == verdict_on("WARNING: Address already in use\nstep 1 loss 2.0\n").recommendation
+
+
+def test_numbers_that_recover_are_no_reason() -> None:
+    """One step without the sign is enough, where it comes with every step while it holds."""
+    bad, good = "iteration 7 | grad norm: nan |\n", "iteration 8 | grad norm: 0.7 |\n"
+    assert Cause.NUMERICAL_NAN == verdict_on(good + bad * 3).cause
+    assert Cause.OK == verdict_on(bad + good).cause
+
+
+def test_numbers_told_every_tenth_step_are_not_refuted_by_the_nine_between() -> None:
+    """Bars are drawn more often than the loss is told."""
+    bars = "".join(f" {n}%|#  | {n}/100 [00:01<00:09, 1.00it/s]\n" for n in range(1, 10))
+    assert Cause.NUMERICAL_NAN == verdict_on(f"{bars}{{'loss': nan, 'epoch': 0.1}}\n" * 3 + bars).cause
+
+
+def test_what_is_complained_of_in_the_middle_is_not_what_it_ends_with() -> None:
+    """Nobody says how it ended: forty lines without a word of failure. Where it ended badly it is the reason."""
+    log = "cp: cannot stat 'extra.yaml': No such file or directory\n" + "still here\n" * 60
+    assert Recommendation.OK == verdict_on(log).recommendation
+    assert Cause.CONFIG_ERROR == verdict_on(log, end=End(code=1)).cause
+    assert Recommendation.STOP == verdict_on(log + "RuntimeError: no config\n").recommendation
+
+
+def test_a_form_is_explained_by_the_lines_below_it() -> None:
+    """The class of an exception in one line, what it means in the next."""
+    log = "AssertionError: \nThe NVIDIA driver on your system is too old (found version 10010).\n"
+    assert Cause.ENV_DEPENDENCY == verdict_on(log).cause
+    log = "Fatal Python error: Aborted\nCUDA error: an illegal memory access was encountered\n"
+    assert Cause.USER_CODE == verdict_on(log).cause
