@@ -12,7 +12,7 @@ from collections import deque
 import msgspec
 from msgspec import Struct
 
-from analytics.attribution.case import KEPT_BYTES, Line, Place
+from analytics.attribution.case import KEPT_BYTES, Place, line_at
 from analytics.attribution.episodes import GATE, HEADER, Episodes, Heard, Saying
 from analytics.attribution.incidents import RANKS_KEPT, Incidents, with_rank
 from analytics.attribution.judging import verdict_of
@@ -21,12 +21,12 @@ from analytics.attribution.patterns import spans_of
 from analytics.attribution.prefixes import Stripped, is_mild, rewrites, strip
 from analytics.attribution.progress import Progress
 from analytics.attribution.rules import GUARD, Row, Rules
-from analytics.attribution.states import State, fingerprint_of
+from analytics.attribution.states import State, fingerprint_of, now_of
 from analytics.attribution.times import Clock
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Role, Verdict
 
-FORMAT = 3
+FORMAT = 4
 STREAMS_MAX = 2
 BROKEN_OFF = "any_traceback"
 """The row of tracebacks that never came to their end."""
@@ -59,7 +59,7 @@ class Analysis:
         self._fine, self._coarse = rules.gates((*GATE, _WORLD_GATE))
         self._gate = self._fine
         self._peeked: tuple[int, Verdict] | None = None
-        self._state = State([Partial()], [0], Incidents(), Episodes(), Progress())
+        self._state = State([Partial()], [0], [0], Incidents(), Episodes(), Progress())
 
     @property
     def consumed(self) -> tuple[int, ...]:
@@ -74,6 +74,7 @@ class Analysis:
         while len(state.partials) <= stream:
             state.partials.append(Partial())
             state.numbers.append(0)
+            state.steps.append(0)
         for block, begin in state.partials[stream].blocks(data):
             self._scan(block, begin, stream)
 
@@ -99,17 +100,8 @@ class Analysis:
             return
         state = self._state
         for place, rank in state.episodes.unfinished():
-            line = Line(
-                *(place.order, place.offset, place.number, place.stream, place.steps),
-                text=HEADER,
-                rank=rank,
-                host=b"",
-                clock=Clock.NONE,
-                at_ms=None,
-                episode=0,
-                frames=b"",
-            )
-            state.incidents.add(row, line, "", usual=False, summary=False, rules=self.rules)
+            line = line_at(place, text=HEADER, rank=rank)
+            state.incidents.add(row, line, "", self.rules, now_of(state))
 
     def peek(self) -> Verdict:
         """As if it ended here, without the lines that have no end yet. Made once for the same lines."""
@@ -143,7 +135,7 @@ class Analysis:
         state = self._state
         order, number = state.order, state.numbers[stream]
         at = counted = passed = looked = 0
-        steps = _Steps(state.progress, block)
+        steps = _Steps(state, stream, block)
         while at < len(block):
             start = at
             watched = state.episodes.watching(order + passed)
@@ -175,9 +167,9 @@ class Analysis:
         told = strip(self._telling(raw))
         heard = Heard(Saying.PLAIN, told.text)
         if begins := watched or _BEGINS.find(raw) is not None:
-            told_before = steps.upto(at.start) if b"Traceback" in raw or b'File "' in raw else 0
-            place = Place(at.order, at.offset, at.number, at.stream, told_before)
-            heard = state.episodes.hear(told, place)
+            if b"Traceback" in raw or b'File "' in raw:
+                steps.upto(at.start)
+            heard = state.episodes.hear(told, self._place(at))
         row = None
         if heard.saying in (Saying.PLAIN, Saying.END):
             row = self.rules.classify(heard.text, heard.frames)
@@ -192,9 +184,11 @@ class Analysis:
         if told.rank is not None and told.rank < RANKS_KEPT:
             state.ranks = with_rank(state.ranks, told.rank)
         if row is not None and row.role is Role.PROGRESS:
-            self._progress(row, at.order)
+            steps.upto(at.end)
+            self._progress(row, at)
         elif row is not None:
-            self._add(row, told, heard, at, steps.upto(at.end), is_mild(raw))
+            steps.upto(at.end)
+            self._add(row, told, heard, at, is_mild(raw))
 
     def _telling(self, raw: bytes) -> bytes:
         """Of a line with bars that were drawn over each other the last part that may matter, else the last one."""
@@ -208,16 +202,12 @@ class Analysis:
         end = raw.find(b"\r", spans[0][1])
         return raw[begin : end if end >= 0 else len(raw)]
 
-    def _add(self, row: Row, told: Stripped, heard: Heard, at: _At, steps: int, mild: bool) -> None:
+    def _add(self, row: Row, told: Stripped, heard: Heard, at: _At, mild: bool) -> None:
         state = self._state
         named = self.rules.named(row, heard.text)
         rank = _rank(named.get("rank")) if "rank" in named else told.rank
-        line = Line(
-            order=at.order,
-            offset=at.offset,
-            number=at.number,
-            stream=at.stream,
-            steps=steps,
+        line = line_at(
+            self._place(at),
             text=heard.text[:KEPT_BYTES],
             rank=rank if rank is not None else heard.rank,
             host=(named.get("node") or told.host)[:128],
@@ -233,16 +223,30 @@ class Analysis:
             usual = fingerprint in self.usual
             if len(state.fingerprints) < FINGERPRINTS_MAX and fingerprint not in state.fingerprints:
                 state.fingerprints.append(fingerprint)
-        state.incidents.add(row, line, heard.exception, usual, heard.summary, self.rules)
+        state.incidents.add(row, line, heard.exception, self.rules, now_of(state), usual=usual, summary=heard.summary)
 
-    def _progress(self, row: Row, order: int) -> None:
+    def _place(self, at: _At) -> Place:
+        """With the progress that was read so far."""
+        state = self._state
+        apart = sum(partial.begin for stream, partial in enumerate(state.partials) if stream != at.stream)
+        return Place(
+            order=at.order,
+            offset=at.offset,
+            number=at.number,
+            stream=at.stream,
+            steps=state.progress.parts,
+            own_steps=state.steps[at.stream],
+            apart=apart,
+        )
+
+    def _progress(self, row: Row, at: _At) -> None:
         state = self._state
         if row.id.startswith("saved_"):
             state.checkpoints += 1
         elif row.id.startswith("restored_"):
             state.restored = True
         elif row.id.startswith("finished_"):
-            state.finished_at = order
+            state.finished = self._place(at)
 
 
 class _At(Struct, frozen=True, gc=False):
@@ -259,17 +263,20 @@ class _At(Struct, frozen=True, gc=False):
 class _Steps:
     """Progress within one block, read as far as somebody asks."""
 
-    def __init__(self, progress: Progress, block: bytes) -> None:
-        self._progress = progress
+    def __init__(self, state: State, stream: int, block: bytes) -> None:
+        self._state = state
+        self._stream = stream
         self._block = block
         self._read = 0
 
-    def upto(self, start: int) -> int:
-        """How much was told before `start`, where a line begins."""
+    def upto(self, start: int) -> None:
+        """Read what was told before `start`, where a line begins."""
         if start > self._read:
-            self._progress.read(self._block, self._read, start)
+            progress = self._state.progress
+            before = progress.parts
+            progress.read(self._block, self._read, start)
+            self._state.steps[self._stream] += progress.parts - before
             self._read = start
-        return self._progress.parts
 
 
 def _rank(text: bytes | None) -> int | None:

@@ -42,6 +42,10 @@ class Place(Struct, frozen=True, gc=False, array_like=True):
     stream: int
     steps: int
     """Lines that told of progress before it, and with it."""
+    own_steps: int
+    """Of these the ones of its own stream."""
+    apart: int
+    """Bytes that had come of the other streams."""
 
 
 class Line(Place, frozen=True, gc=False, array_like=True):
@@ -61,6 +65,23 @@ class Line(Place, frozen=True, gc=False, array_like=True):
     """Of its traceback, `file:function`, one a line: the outermost, and the innermost few."""
     mild: bool = False
     """Its logger calls it a warning or less."""
+
+
+def line_at(
+    place: Place,
+    *,
+    text: bytes,
+    rank: int | None,
+    host: bytes = b"",
+    clock: Clock = Clock.NONE,
+    at_ms: int | None = None,
+    episode: int = 0,
+    frames: bytes = b"",
+    mild: bool = False,
+) -> Line:
+    """The line that stands there."""
+    where = (place.order, place.offset, place.number, place.stream, place.steps, place.own_steps, place.apart)
+    return Line(*where, text, rank, host, clock, at_ms, episode, frames, mild)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from analytics.attribution import actions, primary
 from analytics.attribution.case import Case, Choice, End, Happening
 from analytics.attribution.incidents import happening, ranks_of
 from analytics.attribution.rules import Rules
-from analytics.attribution.states import State, fingerprint_of, seen_of
+from analytics.attribution.states import State, fingerprint_of, now_of, seen_of
 from analytics.attribution.times import Clock
 from coordinator.core.verdict.rows import (
     AVOID_MAX,
@@ -30,6 +30,9 @@ from coordinator.core.verdict.rows import (
     Role,
     Verdict,
 )
+
+CODES_OF_PROGRAMS = 128
+"""Above are the codes that shells make of signals."""
 
 
 class Source(Protocol):
@@ -67,7 +70,7 @@ def verdict_of(
 ) -> Verdict:
     """See judge: of these states of them."""
     happenings = _in_time(
-        [one for source, analysis in enumerate(analyses) for one in _of(analysis, states[source], source)]
+        [one for source, analysis in enumerate(analyses) for one in _of(analysis, states[source], source, end)]
     )
     case = Case(
         happenings=tuple(happenings),
@@ -111,9 +114,11 @@ def root_of(one: Happening) -> str:
     return fingerprint_of(one.row.id, one.open.text)
 
 
-def _of(analysis: Source, state: State, source: int) -> list[Happening]:
+def _of(analysis: Source, state: State, source: int, end: End | None) -> list[Happening]:
+    now, rows = now_of(state), analysis.rules.by_id
+    failed = end is not None and end.signal is None and end.code is not None and 0 < end.code <= CODES_OF_PROGRAMS
     return [
-        happening(kind, analysis.rules.by_id[kind.row], source, state.progress.parts, state.order, state.finished_at)
+        happening(kind, rows[kind.row], source, now, state.numbers, state.finished, failed=failed)
         for kind in state.incidents.kinds.values()
     ]
 

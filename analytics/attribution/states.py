@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from analytics.attribution.case import KEPT_BYTES
+from analytics.attribution.case import KEPT_BYTES, Place
 from analytics.attribution.episodes import Episodes
-from analytics.attribution.incidents import Incidents
+from analytics.attribution.incidents import Incidents, Now
 from analytics.attribution.lines import Partial
 from analytics.attribution.progress import Progress
 from analytics.attribution.times import Clock
@@ -25,6 +25,8 @@ class State(Struct, array_like=True):
     partials: list[Partial]
     numbers: list[int]
     """Lines by stream."""
+    steps: list[int]
+    """Lines that told of progress, by stream."""
     incidents: Incidents
     episodes: Episodes
     progress: Progress
@@ -34,11 +36,17 @@ class State(Struct, array_like=True):
     at_ms: int = 0
     checkpoints: int = 0
     restored: bool = False
-    finished_at: int = -1
+    finished: Place | None = None
+    """Where it last said that it was through."""
     ranks: bytes = b""
     """That any line named which was looked at."""
     world: int = 0
     fingerprints: list[str] = []
+
+
+def now_of(state: State) -> Now:
+    """How far its streams have come, in whole lines."""
+    return Now(tuple(state.steps), tuple(partial.begin for partial in state.partials))
 
 
 def fingerprint_of(row: str, text: bytes) -> str:
@@ -59,5 +67,5 @@ def seen_of(states: Iterable[State]) -> Seen:
         last_step=max(lasts, default=None),
         checkpoints=max((state.checkpoints for state in told), default=0),
         restored=any(state.restored for state in told),
-        finished=any(state.finished_at >= 0 for state in told),
+        finished=any(state.finished is not None for state in told),
     )

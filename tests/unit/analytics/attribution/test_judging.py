@@ -138,3 +138,39 @@ def _a_row() -> Row:
         example="another text",
         note="",
     )
+
+
+TRACEBACK = b'Traceback (most recent call last):\n  File "t.py", line 9, in <module>\nKeyError: 1\n'
+STEPS = b"".join(b"step %d loss 0.5\n" % step for step in range(100))
+FAILED = End(cause=EndCause.EXITED, code=1)
+KILLED = End(cause=EndCause.SIGNALLED, signal=9)
+
+
+def fed_by_turns(*parts: tuple[int, bytes]) -> Analysis:
+    analysis = Analysis(rules())
+    for stream, data in parts:
+        analysis.feed(data, stream)
+    return analysis
+
+
+def test_what_was_held_back_of_another_stream_refutes_nothing() -> None:
+    """Standard output is written when a buffer is full: 100 steps behind the traceback were made before it."""
+    for parts in (((1, TRACEBACK), (0, STEPS)), ((0, STEPS), (1, TRACEBACK))):
+        verdict = judge([fed_by_turns(*parts)], FAILED)
+        assert (verdict.cause, verdict.incidents[0].refuted) == (Cause.USER_CODE, False)
+    through = fed_by_turns((1, TRACEBACK), (0, b"Training completed.\n"))
+    assert judge([through], FAILED).cause is Cause.USER_CODE
+
+
+def test_progress_of_its_own_stream_and_much_of_another_refutes() -> None:
+    """What a program survived, and later was killed: more than can be held back tells that it went on."""
+    assert judge([fed_by_turns((1, TRACEBACK + STEPS))], FAILED).incidents[0].refuted
+    much = STEPS * 50
+    assert judge([fed_by_turns((1, TRACEBACK), (0, much))], KILLED).cause is Cause.PROCESS_KILLED_UNKNOWN
+
+
+def test_last_words_of_a_program_that_failed_are_refuted_by_no_other_stream() -> None:
+    """However much of that came behind: an agent may send what it kept while it was cut off."""
+    assert judge([fed_by_turns((1, TRACEBACK), (0, STEPS * 50))], FAILED).cause is Cause.USER_CODE
+    more = b"what else it said\n" * 10
+    assert judge([fed_by_turns((1, TRACEBACK + more), (0, STEPS * 50))], FAILED).incidents[0].refuted
