@@ -70,6 +70,16 @@ def test_stop_ends_the_task_in_the_users_words() -> None:
     assert ["failed"] == site.states(), "nothing runs it again"
 
 
+@pytest.mark.parametrize(
+    ("advice", "said"),
+    [("Mend it. Then run it.", "mend it. Then run it"), ("A retry helps.", "a retry helps"), ("NCCL said it", None)],
+)
+def test_its_advice_is_part_of_a_sentence(advice: str, said: str | None) -> None:
+    site = a_failed_one()
+    judge(site, "1.0.0.1", a_verdict(STOP, advice=advice))
+    assert site.task().reason.endswith(f" (stderr line 7); {said or advice}; it is not tried again")
+
+
 def test_restart_runs_again_behind_the_backoff() -> None:
     """Also where the rules for exit codes would have given up: a time limit."""
     site = Site("a", "b", policy=WAITS)

@@ -286,5 +286,11 @@ def in_words(verdict: Verdict, ended: str) -> str:
     """For people: how it ended, what that was, on which line that rests, what to do."""
     line = next((one for one in verdict.evidence if one.line), None)
     at = f" ({f'{line.source} ' if line.source else ''}line {line.line})" if line is not None else ""
-    advice = f"; {verdict.advice}" if verdict.advice else ""
+    advice = f"; {_within(verdict.advice)}" if verdict.advice else ""
     return f"{ended}; {verdict.cause.value}: {verdict.summary}{at}{advice}"
+
+
+def _within(sentence: str) -> str:
+    """As it stands in the middle of another."""
+    begins_a_word = sentence[1:2].islower() or sentence[1:2] == " "
+    return (sentence[:1].lower() + sentence[1:] if begins_a_word else sentence).removesuffix(".")
