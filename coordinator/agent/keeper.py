@@ -385,7 +385,7 @@ class _Keeper:
                 self._kill(daemon)
             return
         daemon.silent_s += min(turn_s, 2 * TURN_S)
-        if daemon.silent_s >= self._patience.stuck_s:
+        if daemon.silent_s >= (self._patience.stuck_s if daemon.pulsed else self._patience.start_s):
             logger.warning("the daemon gave no sign of life for %.0f s; it is replaced", daemon.silent_s)
             daemon.silent_s = 0.0
             self._kill(daemon)

@@ -87,6 +87,34 @@ def test_a_daemon_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pyt
     asyncio.run(go())
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_daemon_is_given_time_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool) -> None:
+    """Where programs keep the machine busy that takes longer than a loop may stand still: killed for that, no daemon
+    would ever get up. One that hangs is replaced all the same."""
+    slow, seen = tmp_path / "slow", tmp_path / "seen"
+    slow.mkdir()
+    (slow / "aiohttp.py").write_text(
+        "import pathlib, sys, time\n"
+        f"seen = pathlib.Path({str(seen)!r})\n"
+        f"wait_s = {600 if hangs else 3} if not seen.exists() else 0\n"
+        "seen.touch()\n"
+        "time.sleep(wait_s)\n"
+        f"sys.path.remove({str(slow)!r})\n"
+        "del sys.modules['aiohttp']\n"
+        "import aiohttp\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(slow))
+
+    async def go() -> None:
+        patience = {"start_s": 5.0, "start_failures_max": 100} if hangs else {"stuck_s": 2.0}
+        patient = msgspec.structs.replace(QUICK, **patience)
+        async with coordinator_side() as side, an_agent(a_config(side, tmp_path / "state"), patient) as agent:
+            await side.until(lambda: bool(side.beats))
+            assert hangs == ((await agent.status()).daemons > 1)
+
+    asyncio.run(go())
+
+
 def test_orphans_of_the_daemon_are_adopted_and_reaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A grandchild that loses its parent becomes the keeper's child, and leaves no zombie when it ends."""
     program = tmp_path / "bin" / "nvidia-smi"
