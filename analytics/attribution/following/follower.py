@@ -114,7 +114,7 @@ class Follower:
 
     def follow(self, running: Sequence[Followable]) -> None:
         """These run, the oldest first. Who is followed already keeps its place."""
-        named = {one.attempt_id for one in running}
+        named = {one.attempt_id for one in running} | {wanted.attempt_id for wanted in self._line}
         for attempt_id in [key for key in self._running if key not in named]:
             # It has ended, and is asked about in a moment, or nobody will: what was read of it is kept.
             self._running[attempt_id].save(self._shelf)

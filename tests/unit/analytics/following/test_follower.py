@@ -119,6 +119,19 @@ def test_what_was_followed_is_judged_as_soon_as_its_end_is_there(bench: Bench) -
     assert bench.places.taken == 0
 
 
+def test_what_was_read_is_not_lost_where_it_is_said_at_once_that_it_ended_and_runs_no_more(bench: Bench) -> None:
+    """Both are taken in one go, the question first."""
+    bench.logs.write((0, OUT))
+    bench.follow(ATTEMPT)
+    bench.logs.write((1, ERR))
+    bench.follower.ask(wanted(ended(len(OUT), len(ERR))))
+    bench.follow()
+    assert bench.verdict().cause is Cause.GPU_OOM
+    figures = bench.follower.figures()
+    assert (figures.fallbacks, figures.cancelled, figures.left_bytes_sum) == ({}, 0, len(ERR))
+    assert bench.places.taken == 0
+
+
 def test_an_attempt_that_was_too_short_to_be_followed_is_read_at_its_end(bench: Bench) -> None:
     bench.logs.write((1, ERR))
     bench.ask(wanted(ended(0, len(ERR))))
