@@ -78,7 +78,7 @@ class Patience(Struct, frozen=True, kw_only=True):
     stuck_s: float = 20.0
     """A daemon without a pulse for so long is replaced: well before the coordinator counts the provider as lost."""
     start_s: float = 60.0
-    """For its first pulse: where programs keep the machine busy that takes long, and killed for it none would get up."""
+    """For its first pulse: where programs keep a machine busy that takes long, and killed for it none would get up."""
     restart_ceilings_s: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
     """The keeper waits between half of it and all of it before it starts the daemon for the n-th time in a row."""
     restart_steady_s: float = 60.0
