@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from coordinator.api_verdict import VerdictEntry
 from coordinator.api_work import TaskEntry
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.verdict.rows import Cause
+from coordinator.core.verdict.rows import Cause, Recommendation
 from tests.acceptance.processes import Agent, Head, wait_for, when_online
 from tests.acceptance.test_fault_analytics import worker
 
@@ -78,6 +79,17 @@ def test_a_mistake_in_the_configuration_ends_the_job_at_once_with_the_line(site:
     assert found is not None
     assert (found.verdict.cause, found.late, found.remark) == (Cause.CONFIG_ERROR, False, "")
     assert found.verdict.evidence[0].text.endswith(CONFIG_ERROR.removeprefix("train.py: "))
+
+
+def test_what_a_program_printed_before_and_python_wrote_after_its_traceback_refutes_nothing(site: Site) -> None:
+    """Printed lines are kept back until the interpreter ends: they arrive behind the traceback that came after them."""
+    program = "for step in range(100): print('step', step, 'loss 2.5')\nopen('/data/train/tokens.bin')"
+    job = {"command": [sys.executable, "-c", program], "retry": {"limit": 3}}
+    task = site.ended(site.client.jobs.submit(job).job_id)
+    found = site.verdict(task.tries[0].attempt)
+    assert found is not None
+    assert (found.verdict.recommendation, found.verdict.progress.last_step) == (Recommendation.STOP, 99)
+    assert (task.state, task.attempts) == ("failed", 1)
 
 
 def test_a_transient_error_of_the_network_is_tried_again(site: Site) -> None:
