@@ -15,7 +15,7 @@ from coordinator.core.commands import VerdictWanted
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import AttemptId, dotted
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
-from coordinator.core.verdict.rows import Verdict
+from coordinator.core.verdict.rows import Evidence, Verdict
 
 RANKS_MAX = 64
 """Logs of one attempt that are read, those of ranks that failed first."""
@@ -142,18 +142,26 @@ class FollowedAttempt:
     def _judged(self, analyses: Sequence[Analysis], wanted: VerdictWanted) -> Verdict:
         where = [wanted.providers[rank] if rank < len(wanted.providers) else "" for rank in self.ranks]
         newest_first = wanted.history[::-1]
-        return judge(analyses, end_of(wanted), newest_first, where, wanted.suspected)
+        verdict = judge(analyses, end_of(wanted), newest_first, where, wanted.suspected)
+        if self.ranks == tuple(range(len(self.ranks))):
+            return verdict
+        return replace(verdict, evidence=tuple(self._named(one) for one in verdict.evidence))
+
+    def _named(self, evidence: Evidence) -> Evidence:
+        """By the number of its rank, not by its place among those that are read."""
+        place, parts, stream = evidence.source.partition("/")
+        return replace(evidence, source=f"{self.ranks[int(place)]}/{stream}") if parts else evidence
 
     def judge_ends(self, wanted: VerdictWanted) -> Verdict:
         """The same by the last lines of its logs alone, whatever was read. Lines are not numbered, and only those are
         told that it rests on."""
         analyses, begins = [], {}
-        for place, rank in enumerate(self.ranks):
+        for rank in self.ranks:
             analysis = Analysis(self._rules, usual=self._usual)
             for stream, name in enumerate(STREAMS):
                 data, begin = self._logs[rank].end(stream, END_BYTES)
                 analysis.feed(data, stream)
-                begins[name if len(self.ranks) == 1 else f"{place}/{name}"] = begin
+                begins[name if len(self.ranks) == 1 else f"{rank}/{name}"] = begin
             analyses.append(analysis)
         verdict = self._judged(analyses, wanted)
         evidence = tuple(

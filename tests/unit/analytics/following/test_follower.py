@@ -11,7 +11,7 @@ import pytest
 
 from analytics.attribution.engine import Analysis, Rules, canonical
 from analytics.attribution.following import follower
-from analytics.attribution.following.attempt import SAVE_LEAST_BYTES
+from analytics.attribution.following.attempt import SAVE_LEAST_BYTES, FollowedAttempt, ranks_of
 from analytics.attribution.following.follower import (
     LESSON_BYTES_MAX,
     MARGIN_MS,
@@ -250,6 +250,17 @@ def test_ranks_are_judged_together(bench: Bench) -> None:
     bench.ask(wanted(ended(len(OUT), 0, code=0), ended(0, len(ERR))))
     assert bench.verdict().cause is Cause.GPU_OOM
     assert bench.verdict().evidence[0].source == "1/stderr"
+
+
+def test_of_more_ranks_than_are_read_the_one_that_failed_is_named_by_its_number(bench: Bench) -> None:
+    """By the whole log, and by its end alone; on the provider that this rank ran on."""
+    exits: list[ExitInfo | None] = [*(ended(0, 0, code=0) for _ in range(69)), ended(0, len(ERR))]
+    bench.logs.write((1, ERR), rank=69)
+    bench.ask(wanted(*exits))
+    assert "69/stderr" == bench.verdict().evidence[0].source
+    attempt = FollowedAttempt(bench.logs.root, ATTEMPT, ranks_of(exits, 70), RULES, frozenset())
+    by_its_end = attempt.judge_ends(wanted(*exits)).evidence[0]
+    assert ("69/stderr", len(ERR.partition(b"\n")[0]) + 1) == (by_its_end.source, by_its_end.offset)
 
 
 def test_an_ambiguous_failure_on_a_provider_that_others_blame_goes_elsewhere(bench: Bench) -> None:
