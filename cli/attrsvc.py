@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 UNIX = "unix://"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 STOP_S = 5.0
+IDLE_S = 15.0
+"""A connection on which nothing is asked is closed: others want to come in."""
 SETTLE_MS_MAX = Ms(600_000)
 
 
@@ -81,9 +83,10 @@ async def _serve(desk: Desk, settings: DeskSettings, bound: socket.socket, addre
     from aiohttp import web
 
     from analytics.attribution.desk.front import Front
+    from coordinator.service.api.connections import ApiRunner
 
     front = Front(desk, loopback=not address.startswith(UNIX))
-    runner = web.AppRunner(front.app, access_log=None, handle_signals=False, shutdown_timeout=STOP_S)
+    runner = ApiRunner(front.app, access_log=None, shutdown_timeout=STOP_S, keepalive_timeout=IDLE_S)
     await runner.setup()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -29,6 +29,8 @@ GUARD = "guard_"
 ROWS_MAX = 1_000
 TABLE_BYTES_MAX = 1 << 20
 PATTERN_CHARS_MAX = 1_000
+GATE_CHARS_MAX = 1 << 20
+"""Of what all patterns require together: the gate is one pattern made of it."""
 HITS_MAX = 64
 ASKED_MAX = 48
 """Bounds of the time that one line takes: of the examples none needs a third of it."""
@@ -73,11 +75,20 @@ class Rules:
 
     @classmethod
     def load(cls, extra: Path | None = None) -> Rules:
-        """The table beside this file, and before it the rows of `extra`. CoordError(BAD_CONFIG) names file and line."""
+        """The table beside this file, and before it the rows of `extra`. CoordError(BAD_CONFIG) names file and line, or
+        says that all rows together are too much."""
         own = parse(Path(__file__).with_name("signatures.tsv"))
         users = parse(extra) if extra is not None else []
         taken = {row.id for row in users}
         rows = [*users, *(row for row in own if row.id not in taken)]
+        needs = [need for row in rows if not row.where and (need := required(row.pattern)) is not None]
+        chars = sum(len(need.form) + sum(map(len, need.texts)) for need in needs)
+        if chars > GATE_CHARS_MAX:
+            raise CoordError(
+                Code.BAD_CONFIG,
+                f"{extra}: its patterns hold {chars} characters of text, and {GATE_CHARS_MAX} may be",
+                "repeat less, and keep the rows that matter",
+            )
         return cls(rows)
 
     def classify(self, text: bytes, frames: bytes = b"") -> Row | None:

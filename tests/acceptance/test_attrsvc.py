@@ -243,6 +243,30 @@ def test_the_coordinator_answers_launchers_where_it_is_told_to(tmp_path: Path) -
         wait_for(again, "a new worker answers", 30.0)
 
 
+def test_connections_on_which_nothing_is_asked_keep_nobody_out(tmp_path: Path) -> None:
+    """Over TCP every user of the machine may open some: of 64 files so many are left that others are answered, now and
+    when they are gone."""
+    service = Attrsvc(tmp_path, "127.0.0.1:0")
+    service.argv = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *service.argv)
+    with service:
+        host, _, port = service.address.removeprefix("http://").partition(":")
+        silent = [socket.create_connection((host, int(port)), 20) for _ in range(100)]
+        for one in silent:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+        silent[0].close()
+
+        def answered() -> bool:
+            try:
+                return service.ask("GET", "/healthz")[0] == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+        wait_for(answered, "it answers beside them, their time being up", 40.0)
+        for one in silent:
+            one.close()
+        wait_for(answered, "it answers after them", 20.0)
+
+
 def _workers(parent: int) -> list[int]:
     return [
         child.pid

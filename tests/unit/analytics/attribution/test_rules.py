@@ -94,3 +94,12 @@ def test_one_line_takes_no_more_than_its_share() -> None:
     texts = sorted(rules()._asking)
     line = b" ".join(texts)[: 16 * 1024]
     assert len(rules()._asked(line)) <= 48
+
+
+@pytest.mark.parametrize("pattern", ["(?:(?:%s{}){{4}}){{4}}" % ("abcdefghij" * 60), "[abcd][efgh][ijkl]" * 20 + "{}"])
+def test_rows_that_are_too_much_together_are_refused(tmp_path: Path, pattern: str) -> None:
+    """Each is taken by RE2 alone; the gate that they would make is not, and said so as a traceback."""
+    rows = "".join(ROW.format(pattern.format(i)).replace("ours", f"r{i}") + "\n" for i in range(500))
+    with pytest.raises(CoordError, match="characters of text") as error:
+        Rules.load(table(tmp_path, HEADER + rows))
+    assert error.value.code is Code.BAD_CONFIG
