@@ -128,7 +128,7 @@ class Desk:
         if not self._places.take():
             job.why_not = "capacity"
             return
-        job.followed = Followed(self._maker.opener(job.path), self._rules, f"p{next(self._numbers)}")
+        job.followed = Followed(self._maker.opener(job.path), self._rules, job.name, f"p{next(self._numbers)}")
         self.tally.analysis("started")
         self._wake.set()
 

@@ -20,10 +20,10 @@ TURN_BYTES = 8 << 20
 class Followed:
     """`lock` is held by whoever reads; the rest is for any thread."""
 
-    def __init__(self, open_file: Callable[[], int], rules: Rules, handle: str) -> None:
+    def __init__(self, open_file: Callable[[], int], rules: Rules, name: str, handle: str) -> None:
         self.handle = handle
         self.lock = threading.Lock()
-        self.tracker = Tracker(open_file, rules)
+        self.tracker = Tracker(open_file, rules, name)
         self.touched_s = time.monotonic()
         """It grew, or was asked for."""
         self.busy_s = 0.0

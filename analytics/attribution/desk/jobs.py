@@ -55,6 +55,11 @@ class Job:
         self.part_of: str = ""
         """The scheduler's output that named it."""
 
+    @property
+    def name(self) -> str:
+        """What evidence calls its file."""
+        return self.path.rpartition("/")[2]
+
     def release(self) -> Followed | None:
         """No longer followed; whoever asks next has it read as a whole."""
         followed, self.followed = self.followed, None

@@ -106,7 +106,7 @@ class Maker:
         """A full pass, by cycles; `why` it is one."""
         key = self.key(job.path)
         try:
-            passed = passes.by_cycles(self.opener(job.path), self._rules, history, self._closing.is_set)
+            passed = passes.by_cycles(self.opener(job.path), self._rules, history, job.name, self._closing.is_set)
         except FileNotFoundError:
             return Final((), 0, None, False, why, "there is no log")
         except OSError as error:
@@ -121,7 +121,7 @@ class Maker:
         if made.key is None or self.key(job.path) != made.key:
             return None
         try:
-            whole = full_pass(self.opener(job.path), self._rules, upto=made.key[2], stop=self._closing.is_set)
+            whole = full_pass(self.opener(job.path), self._rules, made.key[2], job.name, self._closing.is_set)
         except OSError:
             return None
         if self._closing.is_set():

@@ -35,6 +35,7 @@ def by_cycles(
     open_file: Callable[[], int],
     rules: Rules,
     history: Sequence[PastVerdict] = (),
+    name: str = "",
     stop: Callable[[], bool] = lambda: False,
 ) -> Passed:
     """The whole file, a verdict for each cycle; earlier ones are the history of the later. Packed files too. Once
@@ -42,14 +43,15 @@ def by_cycles(
 
     OSError where it cannot be read.
     """
-    split = _pass(open_file, rules, history, Splitter(), stop)
-    return split if split is not None else _pass(open_file, rules, history, None, stop) or _NOTHING
+    split = _pass(open_file, rules, history, name, Splitter(), stop)
+    return split if split is not None else _pass(open_file, rules, history, name, None, stop) or _NOTHING
 
 
 def _pass(
     open_file: Callable[[], int],
     rules: Rules,
     history: Sequence[PastVerdict],
+    name: str,
     splitter: Splitter | None,
     stop: Callable[[], bool],
 ) -> Passed | None:
@@ -57,7 +59,7 @@ def _pass(
     reading = _Reading(open_file())
     verdicts: list[Verdict] = []
     past = list(history)
-    cycle, analysis = 0, Analysis(rules)
+    cycle, analysis = 0, Analysis(rules, name)
     remark = ""
 
     def judged() -> None:
@@ -87,7 +89,7 @@ def _pass(
                 return None
             if number != cycle:
                 judged()
-                cycle, analysis = number, Analysis(rules)
+                cycle, analysis = number, Analysis(rules, name)
             analysis.feed(data)
     except ValueError as kind:
         return Passed(verdicts=(), first=0, read_bytes=reading.read, remark=f"it is packed with {kind}")

@@ -547,6 +547,26 @@ async def _checked(service: Service, count: int) -> bool:
     return bool((await service.stats())["checks"]["checked"] == count)
 
 
+def test_evidence_names_the_file_whichever_way_it_was_read(tmp_path: Path) -> None:
+    """A log of a launcher has no streams; progressive and full pass say the same."""
+
+    async def story() -> None:
+        async with serving(tmp_path, check_one_in=1) as service:
+            followed, whole = service.log("a.log", STOPS), service.log("b.log", STOPS)
+            await service.post(followed, analysis_intent="progressive")
+            items = [(await service.get(log, wait=True)).body["result"]["result"][0] for log in (followed, whole)]
+            assert ["a.log", "b.log"] == [item["verdict"]["evidence"][0]["source"] for item in items]
+            assert "\na.log:3: " in items[0]["raw_text"]
+
+            async def checked() -> bool:
+                return bool((await service.stats())["checks"]["checked"])
+
+            await service.until(checked, "it was not checked")
+            assert 0 == (await service.stats())["checks"]["divergent"]
+
+    asyncio.run(story())
+
+
 def test_earlier_cycles_of_a_job_are_the_history_of_the_next(tmp_path: Path) -> None:
     """The same root in cycle after cycle, without progress: what is said of the last one knows of the others."""
 

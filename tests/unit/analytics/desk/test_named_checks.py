@@ -91,7 +91,7 @@ def test_the_terminal_call_reuses_progressive_work_and_keeps_the_results_shape(t
 
     async def story() -> None:
         async with serving(tmp_path) as service:
-            log, other = service.log(text=STOPS), service.log("other.log", STOPS)
+            log, other = service.log(text=STOPS), service.log("other/run.log", STOPS)
             await service.post(log, analysis_intent="progressive")
             await service.until_read(log)
             await service.post(log, analysis_intent="terminal")
