@@ -67,7 +67,7 @@ class Stripped(Struct, frozen=True, gc=False):
 
 
 def is_mild(line: bytes) -> bool:
-    """Whether a logger calls the line, with its prefixes, a warning or less. What NCCL calls so may be what it died of."""
+    """Whether a logger calls the line, with its prefixes, a warning or less. NCCL calls so what it dies of."""
     found = _LOGGED_AS.search(line, 0, _LEVEL_BYTES)
     if found is None or b"NCCL" in line[:_LEVEL_BYTES]:
         return False
