@@ -56,7 +56,7 @@ def _action(case: Case, choice: Choice, root: str) -> Recommendation:
         first = Recommendation.RESTART
     if kind.patience >= NEVER or _progressed(case):
         return first
-    met = [past for past in case.history if _same(past, choice, root) and not past.progressed]
+    met = [past for past in case.history if _same(past, choice, root) and _in_vain(past)]
     if len(met) > kind.patience:
         return repeat
     return first
@@ -70,6 +70,11 @@ def _went_far(case: Case) -> bool:
 def _progressed(case: Case) -> bool:
     """A restart does not begin where this run began."""
     return case.seen.checkpoints > 0
+
+
+def _in_vain(past: PastVerdict) -> bool:
+    """It says that another attempt comes to the same point. A hiccup that many tasks of a job meet at once does not."""
+    return not past.progressed and not past.first_of_another
 
 
 def _same(past: PastVerdict, choice: Choice, root: str) -> bool:

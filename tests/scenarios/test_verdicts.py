@@ -391,6 +391,7 @@ def test_history_tells_of_the_task_first_and_then_of_its_siblings() -> None:
         history[0].progressed,
     )
     assert [f"1.0.{task}.1" for task in range(5, 20)] == [past.attempt for past in history[1:]]
+    assert [False, *[True] * 15] == [past.first_of_another for past in history]
     assert not history[1].progressed and history[0].provider_id == ProviderId(where(site, "1.0.0.1"))
     site.restart(2)
     assert ["1.0.0.1"] == [past.attempt for past in wanted(site)[-1].history]

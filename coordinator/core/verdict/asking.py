@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from coordinator.core.commands import Decision, VerdictWanted
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName, attempt_of
 from coordinator.core.policy import Policy
@@ -93,8 +95,13 @@ def history(job: Job, task: Task) -> tuple[PastVerdict, ...]:
     if not job.past:
         return past
     own = {one.attempt for one in past}
-    others = [one for one in job.past if one.attempt not in own]
+    others = [_seen_by(task, one) for one in job.past if one.attempt not in own]
     return (*past, *others[-(HISTORY_MAX - len(past)) :])
+
+
+def _seen_by(task: Task, one: PastVerdict) -> PastVerdict:
+    *whose, attempt = attempt_of(one.attempt)
+    return replace(one, first_of_another=True) if tuple(whose) != task.row.task_id and attempt == 1 else one
 
 
 def suspected_of(

@@ -184,6 +184,8 @@ class PastVerdict(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     root: str
     provider_id: ProviderId
     progressed: bool
+    first_of_another: bool = False
+    """Of another task, which had not been tried again: what befell it says nothing of whether that helps."""
 
 
 def progressed(verdict: Verdict) -> bool:

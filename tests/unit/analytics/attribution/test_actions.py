@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from analytics.attribution.engine import End
 from coordinator.core.rows import EndCause
 from coordinator.core.verdict.rows import Cause, Fault, Recommendation
@@ -29,6 +31,14 @@ def test_progress_since_makes_the_same_root_worth_another_attempt() -> None:
     first = verdict_on(CRASH)
     assert Recommendation.RESTART == verdict_on(CRASH, history=[past(first, progressed=True)]).recommendation
     assert Recommendation.RESTART == verdict_on(SAVED + CRASH, history=[past(first)]).recommendation
+
+
+def test_a_hiccup_that_many_tasks_of_a_job_meet_stops_none_of_them() -> None:
+    """That others met it says nothing of whether another attempt helps; that it came again for one of them does."""
+    met = past(verdict_on(UNREACHABLE))
+    others = [replace(met, first_of_another=True)] * 9
+    assert Recommendation.RESTART == verdict_on(UNREACHABLE, history=others).recommendation
+    assert Recommendation.STOP == verdict_on(UNREACHABLE, history=[*others, met, met, met]).recommendation
 
 
 def test_an_end_that_no_line_explains_stops_when_it_comes_again() -> None:
