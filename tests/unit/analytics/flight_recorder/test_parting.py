@@ -10,8 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from analytics.attribution.desk.recorder import answer
 from analytics.attribution.flight_recorder import dumps, parting
 from coordinator.core.errors import Code, CoordError
 
@@ -229,3 +233,41 @@ def test_a_name_that_a_dump_gives_is_cut(tmp_path: Path) -> None:
     entries = [an_entry(number, name=long, input_dtypes=[long], input_sizes=[[1] * 50_000]) for number in (1, 2)]
     said = written(tmp_path, {0: a_dump(2, 1, entries), 1: a_dump(1, 1, entries[:1]), 2: a_dump(2, 1, entries)})
     assert said.rows and len(parting.table(said)) < 2_000
+
+
+_numbers = st.integers(-2, 9) | st.sampled_from([-(1 << 63), (1 << 63) - 1, 1 << 70, 1 << 250, True, 1.5])
+_texts = st.sampled_from(["", "7", "0", "completed", "nccl:all_reduce", "\0", "\ud800", "é" * 300])
+_any = st.none() | _numbers | _texts | st.lists(_numbers, max_size=3)
+_entries = st.fixed_dictionaries(
+    {"process_group": st.tuples(_texts, _texts) | _any},
+    optional={
+        "pg_id": _any, "collective_seq_id": _numbers, "profiling_name": _texts, "time_created_ns": _numbers,
+        "input_sizes": st.lists(st.lists(_numbers, max_size=2), max_size=2),
+        "input_dtypes": st.lists(_texts, max_size=2),
+        "state": _texts, "is_p2p": st.booleans(), "frames": _any,
+    },
+)  # fmt: skip
+_status = st.fixed_dictionaries({}, optional={"last_enqueued_collective": _numbers, "last_completed_collective": _any})
+_ranks = st.sampled_from(["[0, 1, 2]", "", "9" * 40, "[1048577]", [0, 1], [-1, 5], [1 << 70], None])
+_dumps = st.fixed_dictionaries(
+    {"entries": st.lists(_entries, max_size=4)},
+    optional={
+        "pg_config": st.dictionaries(_texts, st.fixed_dictionaries({"desc": _texts}, optional={"ranks": _ranks})),
+        "pg_status": st.dictionaries(st.sampled_from(["0", "1", "-1"]), _status),
+        "version": _texts,
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(_dumps, min_size=1, max_size=3), st.booleans())
+def test_whatever_dumps_hold_the_answer_can_be_sent_or_they_are_refused(made: list[Any], pickled: bool) -> None:
+    """No error but a CoordError; and what is said fits into the answer of a request."""
+    found: dict[int, dumps.Dump] = {}
+    for rank, one in enumerate(made):
+        try:
+            found[rank] = dumps.decode(pickle.dumps(one, protocol=2) if pickled else json.dumps(one).encode())
+        except CoordError as error:
+            assert Code.BAD_REQUEST == error.code
+    said = parting.analyse(dumps.Found(by_rank=found))
+    assert msgspec.json.encode(answer(said)) and len(parting.table(said)) < 100_000
