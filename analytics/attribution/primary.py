@@ -286,7 +286,7 @@ def _is_over(one: Happening, case: Case) -> bool:
     if one.row.id in FADES and not case.seen.finished:
         between = (one.last.steps - one.first.steps) / (one.count - 1) if one.count > 1 else 0
         return one.steps_after >= max(1, between)
-    return one.refuted or (_is_mild(one) and one.steps_after > 0)
+    return one.refuted or (one.steps_after > 0 and (_is_mild(one) or one.row.id.startswith(SHELL)))
 
 
 def _went_on(one: Happening, live: Sequence[Happening]) -> bool:

@@ -221,3 +221,10 @@ def test_a_form_is_explained_by_the_lines_below_it() -> None:
     assert Cause.ENV_DEPENDENCY == verdict_on(log).cause
     log = "Fatal Python error: Aborted\nCUDA error: an illegal memory access was encountered\n"
     assert Cause.USER_CODE == verdict_on(log).cause
+
+
+def test_what_a_script_complained_of_before_the_first_step_is_over() -> None:
+    """Its commands are done when the program takes a step."""
+    line = "run.sh: line 3: nvidia-smi: command not found\n"
+    assert Recommendation.STOP == verdict_on(line).recommendation
+    assert Recommendation.OK == verdict_on(f"{line}step 1 loss 2.0\n").recommendation
