@@ -36,7 +36,8 @@ OPEN_MAX = 8
 FRAMES_KEPT = 6
 FRAME_BYTES = 96
 ESCAPED_LINES_MAX = 300
-_FRAME = re.compile(rb'[ \t|+]{0,12}File "([^"]{1,400})", line \d+(?:, in (\S{1,80}))?')
+# A dump of a living program's stacks writes ` in` without the comma: it ends in no exception.
+_FRAME = re.compile(rb'[ \t|+]{0,12}File "([^"]{1,400})", line \d+(?!\d| in )(?:, in (\S{1,80}))?')
 _BOXED_FRAME = re.compile(rb"\xe2\x94\x82 {1,4}(\S{1,300}):\d+ in (\S{1,80})")
 _BOX = (b"\xe2\x94\x82", b"\xe2\x95\xad", b"\xe2\x95\xb0", b"\xe2\x94\x8c", b"\xe2\x94\x94")
 _EXCEPTION = re.compile(rb"([A-Za-z_]\w{0,80}(?:\.[A-Za-z_<]\w{0,80}>?){0,12})(?:\([\w.]{1,80}\))?(?:$|:(?=\s|$))")

@@ -228,3 +228,11 @@ def test_what_a_script_complained_of_before_the_first_step_is_over() -> None:
     line = "run.sh: line 3: nvidia-smi: command not found\n"
     assert Recommendation.STOP == verdict_on(line).recommendation
     assert Recommendation.OK == verdict_on(f"{line}step 1 loss 2.0\n").recommendation
+
+
+def test_a_dump_of_stacks_is_no_traceback() -> None:
+    """A living program writes it when it is asked to, and goes on."""
+    dump = 'Current thread 0x7f (most recent call first):\n  File "train.py", line 10 in step\n'
+    dump += '  File "train.py", line 3 in main\n'
+    assert Recommendation.OK == verdict_on(dump).recommendation
+    assert Cause.NATIVE_CRASH == verdict_on(f"Fatal Python error: Segmentation fault\n\n{dump}").cause
