@@ -12,10 +12,11 @@ import queue
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
@@ -30,7 +31,13 @@ PIECES_MAX = 64
 """That were read and are not looked at yet: then the connection is not read."""
 AGAIN_S = 2.0
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_HEADER_VALUE = re.compile(r"[ -~]{0,16384}")
 _WAITS = "Job has not started yet."
+
+
+Time = Annotated[int, Meta(ge=0, lt=253_402_300_800_000)]
+"""Milliseconds, until the year 9999: what is shown has to be a date."""
 
 
 class _Record(Struct):
@@ -39,9 +46,9 @@ class _Record(Struct):
     status: str
     message: str | None = None
     error_type: str | None = None
-    start_time: int | None = None
-    end_time: int | None = None
-    driver_exit_code: int | None = None
+    start_time: Time | None = None
+    end_time: Time | None = None
+    driver_exit_code: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)] | None = None
 
 
 class RayJob:
@@ -50,17 +57,22 @@ class RayJob:
     pace = Pace()
 
     def __init__(self, job: str, address: str, headers: Mapping[str, str]) -> None:
-        parts = urlsplit(address if "://" in address else f"http://{address}")
         if not _ID.fullmatch(job):
             raise CoordError(Code.BAD_REQUEST, f"{job!a} is no submission id of Ray", "like ray:raysubmit_kz1...")
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        try:
+            parts = urlsplit(address if "://" in address else f"http://{address}")
+            port = parts.port
+            good = parts.scheme in ("http", "https") and parts.hostname and parts.username is None
+        except ValueError:
+            good = None
+        if not good:
             raise CoordError(
                 Code.BAD_REQUEST,
                 f"{address!a} is no address of Ray's jobs",
                 "name its dashboard in RAY_API_SERVER_ADDRESS, like http://127.0.0.1:8265",
             )
         self._job = job
-        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port
+        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname or "", port
         self._base = parts.path.rstrip("/")
         self._headers = dict(headers)
         self._ended = False
@@ -191,7 +203,11 @@ class _Tail:
 def headers_of(text: str) -> dict[str, str]:
     """Of RAY_JOB_HEADERS: JSON, a string by name. CoordError(BAD_CONFIG)."""
     try:
-        return msgspec.convert(json.loads(text or "{}"), dict[str, str])
+        given = msgspec.convert(json.loads(text or "{}"), dict[str, str])
+        for name, value in given.items():
+            if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+                raise ValueError("no header")
+        return given
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise CoordError(
             Code.BAD_CONFIG, "RAY_JOB_HEADERS is no JSON object of strings", 'like {"Authorization": "Bearer ..."}'
