@@ -22,6 +22,8 @@ ANSWER_S = 20.0
 """A command that takes longer has not answered."""
 ANSWER_BYTES_MAX = 1_000_000
 _ID = re.compile(r"[1-9][0-9]{0,9}(?:_[0-9]{1,9})?")
+_NUMBER = re.compile(r"[0-9]{1,10}")
+"""Seconds until the year 2286, and whatever else is counted."""
 _FIELDS = "JobArrayID,State,Reason,NodeList,SubmitTime,StartTime,EndTime,exit_code,RestartCnt"
 _PHASE = {
     "PENDING": Phase.QUEUED,
@@ -111,7 +113,7 @@ class Slurm:
         waits: list[Ms] = []
         for line in (self._said(asked, quiet=True) or "").splitlines()[-_PAST_MAX:]:
             submitted, _, started = line.partition("|")
-            if submitted.isdigit() and started.isdigit():
+            if _NUMBER.fullmatch(submitted) and _NUMBER.fullmatch(started):
                 waits.append((int(started) - int(submitted)) * 1000)
         return Past(took_ms={Phase.QUEUED: waits})
 
@@ -189,7 +191,7 @@ class Slurm:
             return None
         parts = text.splitlines()[-1].split("|")
         code, _, signal = parts[7].partition(":")
-        if code.isdigit() and signal.isdigit():  # as a wait status, which the queue tells
+        if _NUMBER.fullmatch(code) and _NUMBER.fullmatch(signal):  # as a wait status, which the queue tells
             parts[7] = str(int(code) << 8 | int(signal))
         return _row_of(parts)
 
@@ -230,9 +232,11 @@ class Slurm:
 def _row_of(parts: Sequence[str]) -> _Row | None:
     if len(parts) < 9:
         return None
-    submitted, started, ended = (int(part) * 1000 if part.isdigit() else None for part in parts[4:7])
-    status, restarts = (int(part) if part.isdigit() else 0 for part in parts[7:9])
-    return _Row(parts[0], parts[1] or "PENDING", parts[2], parts[3], submitted, started, ended, status, restarts)
+    submitted, started, ended = (int(part) * 1000 if _NUMBER.fullmatch(part) else None for part in parts[4:7])
+    status, restarts = (int(part) if _NUMBER.fullmatch(part) else 0 for part in parts[7:9])
+    return _Row(
+        parts[0], parts[1].strip() or "PENDING", parts[2], parts[3], submitted, started, ended, status, restarts
+    )
 
 
 def _standing(row: _Row, phase: Phase) -> StateSeen:
@@ -254,7 +258,8 @@ def _standing(row: _Row, phase: Phase) -> StateSeen:
 
 
 def _end(row: _Row, state: str) -> Ended:
-    code: int | None = os.waitstatus_to_exitcode(row.status) if row.status < 1 << 16 else None
+    ends = os.WIFEXITED(row.status) or os.WIFSIGNALED(row.status)
+    code: int | None = os.waitstatus_to_exitcode(row.status) if row.status < 1 << 16 and ends else None
     if code is not None and code < 0:
         code = 128 - code
     ok = state == "COMPLETED" and not code
