@@ -77,7 +77,7 @@ class Launch:
     def _peek(self) -> None:
         assert self._analysis is not None
         self._grown, self._peeked_s = False, time.monotonic()
-        self._see(LogRead(at_ms=_now_ms(), verdict=self._analysis.peek()))
+        self._see(LogRead(at_ms=_now_ms(), verdict=self._analysis.peek(), run=self._attempt))
 
     def _see(self, sighting: Sighting) -> None:
         self._tell(self._monitor.see(sighting))

@@ -104,6 +104,10 @@ class Monitor:
         """Since when the log says that it dies, and of what."""
         self._read: Verdict | None = None
         """What the log of this try amounts to."""
+        self._run = ""
+        """The try whose log was read last."""
+        self._over: set[str] = set()
+        """The try before this one; its log may still be read when this one begins."""
         self._told = ""
         """The root of the verdict that was shown."""
         self._words = ""
@@ -182,6 +186,9 @@ class Monitor:
     # ---- the slow path
 
     def _on_log(self, read: LogRead, remarks: list[Remark]) -> None:
+        if read.run in self._over:
+            return
+        self._run = read.run
         verdict = self._read = read.verdict
         if verdict.progress.steps and self.phase is not Phase.PROGRESS:
             self._reach(Phase.PROGRESS, read.at_ms, "", "", remarks)
@@ -196,6 +203,7 @@ class Monitor:
         remarks.append(Remark(kind=Kind.AGAIN, at_ms=failed.at_ms, text=f"it is tried again: {failed.why}"))
         self.phase, self.began_ms, self._late, self._fatal = Phase.QUEUED, {Phase.QUEUED: failed.at_ms}, set(), None
         self._read = None
+        self._over = {self._run} if self._run else set()
 
     def _on_end(self, end: Ended, remarks: list[Remark]) -> None:
         answer = Answer.COMPLETED if end.ok else Answer.FAILED

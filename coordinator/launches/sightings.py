@@ -88,6 +88,8 @@ class LogRead:
 
     at_ms: Ms
     verdict: Verdict
+    run: str = ""
+    """Whose log: that of a try which is over says nothing of the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,8 +77,8 @@ class _Log:
         self.is_over = True
         self._grown.set()
 
-    def judge(self) -> Verdict | None:
-        """When there is more to judge; None: there never will be."""
+    def judge(self) -> tuple[Verdict, str] | None:
+        """When there is more to judge, with the try that it is of; None: there never will be."""
         self._grown.wait()
         if self._told_all:
             return None
@@ -89,7 +89,7 @@ class _Log:
             if self._run is None:
                 return None
         with self._lock:
-            return self._reader.peek() if not self._closed else None
+            return (self._reader.peek(), self._run or "") if not self._closed else None
 
     def around(self, evidence: Evidence) -> list[str]:
         """The lines around this one, where they are still kept."""
@@ -199,5 +199,5 @@ class Watch:
         return ()
 
     def _judge(self) -> Sequence[Sighting] | None:
-        verdict = self._log.judge()
-        return None if verdict is None else (LogRead(at_ms=self._now_ms(), verdict=verdict),)
+        judged = self._log.judge()
+        return None if judged is None else (LogRead(at_ms=self._now_ms(), verdict=judged[0], run=judged[1]),)

@@ -183,6 +183,17 @@ def test_a_further_try_begins_anew() -> None:
     assert stands(monitor) is Phase.RUNNING
 
 
+def test_the_log_of_a_try_that_is_over_says_nothing_of_the_next() -> None:
+    """It may still be read when the next one has its place."""
+    monitor = Monitor(Until.FINISHED, NOW, None)
+    monitor.see(LogRead(at_ms=NOW, verdict=reading(), run="12.0.0.1"))
+    monitor.see(TryFailed(at_ms=NOW + 20, why="exit 3"))
+    monitor.see(LogRead(at_ms=NOW + 30, verdict=reading(), run="12.0.0.1"))
+    assert monitor.due_ms is None
+    monitor.see(LogRead(at_ms=NOW + 40, verdict=reading(), run="12.0.0.2"))
+    assert monitor.due_ms == NOW + 40 + HOLD_MS
+
+
 def test_sightings_that_come_twice_count_once() -> None:
     """By their key: a stream that was opened anew tells nothing anew."""
     monitor = Monitor(Until.FINISHED, NOW, None)
