@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from analytics.attribution.case import KEPT_BYTES, Place, line_at
 from analytics.attribution.episodes import GATE, HEADER, Episodes, Heard, Saying
-from analytics.attribution.incidents import RANKS_KEPT, Incidents, with_rank
+from analytics.attribution.incidents import RANKS_KEPT, Incidents, Now, with_rank
 from analytics.attribution.judging import verdict_of
 from analytics.attribution.lines import Partial
 from analytics.attribution.patterns import spans_of
@@ -223,7 +223,10 @@ class Analysis:
             usual = fingerprint in self.usual
             if len(state.fingerprints) < FINGERPRINTS_MAX and fingerprint not in state.fingerprints:
                 state.fingerprints.append(fingerprint)
-        state.incidents.add(row, line, heard.exception, self.rules, now_of(state), usual=usual, summary=heard.summary)
+        now = now_of(state)
+        # Its own stream has come to this line, however much of it came at once.
+        now = Now(now.steps, (*now.at[: at.stream], at.offset, *now.at[at.stream + 1 :]))
+        state.incidents.add(row, line, heard.exception, self.rules, now, usual=usual, summary=heard.summary)
 
     def _place(self, at: _At) -> Place:
         """With the progress that was read so far."""
