@@ -27,6 +27,6 @@ def try_seeds(seeds: Iterable[int], violation_of: Callable[[int], str], told: Co
         else:
             held += 1
     shown = {str(seed): failed[seed][:300] for seed in sorted(failed)[:SHOWN_MAX]}
-    print(json.dumps({"held": held, "failed": len(failed), "not_reached": left, "violations": shown, **told}))
+    print(json.dumps({"held": held, "failed": len(failed), "not_reached": left, "violations": shown, "worlds": told}))
     assert not failed, f"{len(failed)} of {held + len(failed)} seeds failed: {shown}"
     assert not left, f"{left} seeds were not reached within {PART_S_MAX} s"
