@@ -28,6 +28,7 @@ from typing import NamedTuple
 
 from analytics.attribution.engine import Analysis, Rules
 from coordinator.agent.cleanup import kill_attempts
+from coordinator.core.ids import Ms
 from coordinator.launches.monitor import Kind, Monitor, Until
 from coordinator.launches.sightings import (
     Ended,
@@ -75,6 +76,10 @@ class Half:
     @property
     def pace(self) -> Pace:
         return self._whole.pace
+
+    @property
+    def ended_ms(self) -> Ms | None:
+        return self._whole.ended_ms
 
     def past(self) -> Past:
         return Past()

@@ -134,6 +134,11 @@ class Source(Protocol):
     @property
     def pace(self) -> Pace: ...
 
+    @property
+    def ended_ms(self) -> Ms | None:
+        """When it ended, as far as that is known yet."""
+        ...
+
     def past(self) -> Past:
         """Called once, before everything else."""
         ...

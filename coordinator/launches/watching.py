@@ -127,7 +127,9 @@ class Watch:
 
     def _watch(self) -> Iterator[Remark]:
         began_ms = self._now_ms()
-        monitor = Monitor(self._until, began_ms, self._within_ms, self._source.past())
+        # Of one that has ended already its result is the answer, whatever it came through.
+        until = self._until if self._source.ended_ms is None else Until.FINISHED
+        monitor = Monitor(until, began_ms, self._within_ms, self._source.past())
         pace = self._source.pace
         running = {"states", "record", "log", "judge"}
         self._begin("states", pace.look_s, self._source.look)
@@ -139,12 +141,13 @@ class Watch:
             if end is not None and ("judge" not in running or self._now_ms() >= end[0]):
                 yield from monitor.see(end[1])
                 continue
-            due = [ms for ms in (monitor.due_ms, end[0] if end is not None else None) if ms is not None]
+            due_ms = monitor.due_ms if self._source.ended_ms is None else None
+            due = [ms for ms in (due_ms, end[0] if end is not None else None) if ms is not None]
             left_s = max(0.0, (min(due) - self._now_ms()) / 1000) if due else 3600.0
             try:
                 item = self._queue.get(timeout=left_s)
             except Empty:
-                yield from monitor.pass_time(self._now_ms())
+                yield from self._pass_time(monitor)
                 continue
             if isinstance(item, _Over):
                 running.discard(item.thread)
@@ -156,8 +159,13 @@ class Watch:
                 end = end or (self._now_ms() + LAST_LINES_MS, item)
             else:
                 yield from monitor.see(item)
-                yield from monitor.pass_time(self._now_ms())
+                yield from self._pass_time(monitor)
         self.outcome = monitor.outcome
+
+    def _pass_time(self, monitor: Monitor) -> Iterator[Remark]:
+        """Nothing is early, and nobody late, in what has ended."""
+        if self._source.ended_ms is None:
+            yield from monitor.pass_time(self._now_ms())
 
     def _begin(self, name: str, every_s: float, ask: Callable[[], Sequence[Sighting] | None]) -> None:
         def run() -> None:
@@ -200,4 +208,9 @@ class Watch:
 
     def _judge(self) -> Sequence[Sighting] | None:
         judged = self._log.judge()
-        return None if judged is None else (LogRead(at_ms=self._now_ms(), verdict=judged[0], run=judged[1]),)
+        return None if judged is None else (LogRead(at_ms=self._log_ms(), verdict=judged[0], run=judged[1]),)
+
+    def _log_ms(self) -> Ms:
+        """A log that is read after the end was written before it."""
+        ended_ms = self._source.ended_ms
+        return self._now_ms() if ended_ms is None else min(ended_ms, self._now_ms())

@@ -86,6 +86,17 @@ def test_a_job_that_dies_at_once_says_why_and_ends_with_its_status(coord: Coord)
     assert "no_such_module_here" in verdicts[-1]["evidence"][0]["text"]
 
 
+def test_one_that_has_failed_already_is_no_success(coord: Coord) -> None:
+    """It did run; asked later, its result is the answer, and everything is told at its own time."""
+    job = coord("submit", "--retry", "0", "-o", "name", "--", "sh", "-c", f"{LACKS}; exit 7").out.strip()
+    assert coord("job", "wait", job).code == 7
+    done = coord("watch", job, "-o", "jsonl")
+    assert done.code == 7, done.err
+    rows = remarks(done)
+    assert [row["at"] for row in rows] == sorted(row["at"] for row in rows)
+    assert (rows[-1]["kind"], rows[-1]["verdict"]["cause"]) == ("end", "env_dependency")
+
+
 def test_a_fatal_line_is_said_while_the_process_hangs(coord: Coord) -> None:
     """The slow path knows what no state tells; the end is waited for, and is its cancellation."""
     job = coord("submit", "-o", "name", "--", "sh", "-c", HANGS).out.strip()

@@ -37,6 +37,7 @@ class CoordJob:
         """For questions between two events: no client serves two threads."""
         self._events: Iterator[EventEntry] | None = None
         self._log: Iterator[LogEvent] | None = None
+        self.ended_ms = _ms(self._entry.ended_at) if self._entry.ended_at is not None else None
         self._told = Told(many=self._many)
         self._ended = False
         self._ended_once = False

@@ -75,7 +75,7 @@ class RayJob:
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname or "", port
         self._base = parts.path.rstrip("/")
         self._headers = dict(headers)
-        self._ended = False
+        self.ended_ms: Ms | None = None
         self._tail: _Tail | None = None
 
     @property
@@ -87,14 +87,14 @@ class RayJob:
         return Past()
 
     def look(self) -> Sequence[Sighting] | None:
-        return None if self._ended else self._sightings()
+        return None if self.ended_ms is not None else self._sightings()
 
     def record(self) -> Sequence[Sighting] | None:
         """Ray has one record for both: the fast path looks at it."""
         return None
 
     def read(self) -> Sequence[Piece] | None:
-        over = self._ended
+        over = self.ended_ms is not None
         if self._tail is None:
             scheme = "https" if self._secure else "http"
             port = f":{self._port}" if self._port else ""
@@ -123,11 +123,11 @@ class RayJob:
             case "RUNNING":
                 return [StateSeen(phase=Phase.RUNNING, at_ms=began_ms, words="RUNNING")]
             case "SUCCEEDED" | "FAILED" | "STOPPED":
-                self._ended = True
+                self.ended_ms = record.end_time or began_ms
                 ok = record.status == "SUCCEEDED"
                 code = 0 if ok else record.driver_exit_code
                 said = {"SUCCEEDED": "completed", "STOPPED": "was stopped"}.get(record.status, f"failed: {words}")
-                return [Ended(at_ms=record.end_time or began_ms, ok=ok, words=said, exit_code=code)]
+                return [Ended(at_ms=self.ended_ms, ok=ok, words=said, exit_code=code)]
         return [StateSeen(phase=Phase.SUBMITTED, at_ms=began_ms, words=record.status)]
 
     def _get(self) -> _Record:

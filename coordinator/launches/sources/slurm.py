@@ -21,6 +21,8 @@ from coordinator.launches.sources.growing import Growing
 ANSWER_S = 20.0
 """A command that takes longer has not answered."""
 ANSWER_BYTES_MAX = 1_000_000
+SAID_MAX = 300
+"""Characters of what a command complains of."""
 _ID = re.compile(r"[1-9][0-9]{0,9}(?:_[0-9]{1,9})?")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 """Seconds until the year 2286, and whatever else is counted."""
@@ -97,7 +99,7 @@ class Slurm:
         self._environ = {**environ, "SLURM_TIME_FORMAT": "%s"}
         self._restarts: int | None = None
         self._logs: tuple[Growing, ...] = ()
-        self._ended = False
+        self.ended_ms: Ms | None = None
         self._known = False
 
     @property
@@ -118,7 +120,7 @@ class Slurm:
         return Past(took_ms={Phase.QUEUED: waits})
 
     def look(self) -> Sequence[Sighting] | None:
-        if self._ended:
+        if self.ended_ms is not None:
             return None
         row = self._row()
         if row is None:
@@ -139,7 +141,7 @@ class Slurm:
 
     def record(self) -> Sequence[Sighting] | None:
         """How it ended, as the controller still knows, or as the accounts have it."""
-        if self._ended:
+        if self.ended_ms is not None:
             return None
         row = self._row() or self._account()
         if row is None:
@@ -156,11 +158,11 @@ class Slurm:
         state = row.state.split()[0]
         if state not in _ENDED:
             return []
-        self._ended = True
+        self.ended_ms = row.ended_ms or 0
         return [_end(row, state)]
 
     def read(self) -> Sequence[Piece] | None:
-        over = self._ended
+        over = self.ended_ms is not None
         pieces = [
             Piece(run=str(self._restarts or 0), stream=stream, data=data)
             for stream, log in enumerate(self._logs)
@@ -225,7 +227,12 @@ class Slurm:
         if ran.returncode:
             if quiet or (unknown and "Invalid job id" in wrong):
                 return None
-            raise OSError(f"{command[0]}: {wrong or f'exit {ran.returncode}'}")
+            said = " ".join(wrong.split())[:SAID_MAX]
+            if "configuration source" in wrong:
+                raise CoordError(
+                    Code.BAD_CONFIG, f"Slurm is not configured here: {said}", "set SLURM_CONF, or watch it there"
+                )
+            raise OSError(f"{command[0]}: {said or f'exit {ran.returncode}'}")
         return ran.stdout[:ANSWER_BYTES_MAX].decode("utf-8", "replace").strip()
 
 
