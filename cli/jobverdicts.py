@@ -27,7 +27,7 @@ def brief(attempt: AttemptEntry | None) -> str:
 
 
 def print_verdicts(client: Client, tasks: Iterable[TaskEntry]) -> None:
-    """Those of failed tasks first; which attempt, whether it came in time, and the verdict."""
+    """Those of failed tasks first; which attempt, whether it decided anything, and the verdict."""
     judged = [task for task in tasks if any(attempt.verdict is not None for attempt in task.tries)]
     ordered = sorted(judged, key=lambda task: task.state != "failed")
     for task in ordered[:SHOWN]:
@@ -50,7 +50,7 @@ def _print_one(client: Client, attempt: AttemptEntry) -> None:
         if error.code is Code.NOT_FOUND:  # its job went this moment
             return
         raise
-    notes = ["it came too late to decide"] if entry.late else []
+    notes = ["it decided nothing"] if entry.late else []
     notes += [entry.remark] if entry.remark else []
     told = f" ({'; '.join(notes)})" if notes else ""
     sys.stdout.write("\n")

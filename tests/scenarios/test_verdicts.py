@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from coordinator.core import commands
+from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.ids import ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause
@@ -183,6 +185,97 @@ def test_who_waits_elsewhere_goes_back_when_nobody_is_left_there() -> None:
     assert f"nobody else could run it any more: {first} may take it again" == told[-1]
 
 
+def rests(site: Site, name: str) -> bool:
+    return site.provider(name).row.quarantined_until_ms is not None
+
+
+TWO_REST = replace(WAITS, quarantine_failures=2, quarantine_jobs=2)
+"""Failures of two jobs in a row, and a provider is quarantined."""
+WHOLE = (Ask(cpus=2 * UNIT),)
+"""All that a provider has."""
+
+
+def test_elsewhere_is_not_the_end_of_a_quarantine() -> None:
+    """The only other provider rests: the task goes back at once, rather than to wait until that has rested."""
+    site = Site("a", "b", policy=TWO_REST)
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0)))
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(delay_ms=1_000)))
+    resting, first = where(site, "1.0.0.1"), where(site, "2.0.0.1")
+    site.exits("1.0.0.1", 1)
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0)))
+    site.exits("3.0.0.1", 1)
+    assert rests(site, resting) and not rests(site, first)
+    site.exits("2.0.0.1", 1)
+    judge(site, "2.0.0.1", a_broken_gpu())
+    assert "no other provider could run it, so there again: retry 1 of 3 in 1." in site.task(2).reason
+    site.run_to(10)
+    assert rests(site, resting) and first == where(site, "2.0.0.2")
+
+
+def test_of_those_that_were_left_the_first_that_may_be_given_work_is_taken_again() -> None:
+    """It was sent away from both, and the one that it left first rests."""
+    site = Site("a", "b", policy=TWO_REST)
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(delay_ms=1_000)))
+    resting = where(site, "1.0.0.1")
+    site.exits("1.0.0.1", 1)
+    judge(site, "1.0.0.1", a_broken_gpu())
+    first = where(site, "1.0.0.2")
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0)))
+    site.exits("2.0.0.1", 1)
+    assert rests(site, resting)
+    site.exits("1.0.0.2", 1)
+    judge(site, "1.0.0.2", a_broken_gpu())
+    site.run_to(10)
+    assert rests(site, resting) and first == where(site, "1.0.0.3")
+    assert "so there again" in [row.why for row in site.audits("task", "1.0.0") if row.after == "decided"][-1]
+    judged = site.task().judged
+    assert judged is not None and [True, False] == [one.until_ms > site.now_ms for one in judged.avoid]
+
+
+def test_who_waits_elsewhere_goes_back_when_a_quarantine_begins_there() -> None:
+    """As when everybody there were lost: a quarantine is not waited for."""
+    site = Site("a", "b", policy=TWO_REST)
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(delay_ms=1_000)))
+    for _ in range(2):
+        site.submit(a_job(retry=RetryRule(limit=0)))
+    first, other = where(site, "1.0.0.1"), where(site, "2.0.0.1")
+    site.exits("1.0.0.1", 1)
+    judge(site, "1.0.0.1", a_broken_gpu())
+    site.exits("2.0.0.1", 1)
+    assert "pending" == site.task().state and f"not on {first}" in site.task().reason
+    site.exits("3.0.0.1", 1)
+    assert rests(site, other)
+    site.run_to(15)
+    assert rests(site, other) and first == where(site, "1.0.0.2")
+    told = [row.why for row in site.audits("task", "1.0.0") if row.after == "decided"]
+    assert f"nobody else could run it any more: {first} may take it again" == told[-1]
+
+
+def test_a_quarantine_is_waited_for_where_to_go_back_would_not_help() -> None:
+    """Who was left is lost, and all that is there rests: the task goes there when that is over."""
+    site = Site("a", "b", "c", policy=TWO_REST)
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(delay_ms=1_000)))
+    for _ in range(2):
+        site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0, losses=0)))
+    first, other, third = (where(site, f"{job}.0.0.1") for job in (1, 2, 3))
+    site.exits("1.0.0.1", 1)
+    judge(site, "1.0.0.1", a_broken_gpu())
+    site.breaks(first)
+    site.run_to(60)
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0), priority=9))
+    site.exits("2.0.0.1", 1)
+    assert other == where(site, "4.0.0.1")
+    site.exits("4.0.0.1", 1)
+    assert rests(site, other)
+    site.breaks(third)
+    site.run_to(300)
+    judged = site.task().judged
+    assert "pending" == site.task().state and judged is not None
+    assert [True] == [one.until_ms > site.now_ms for one in judged.avoid], "nothing is to be had by going back"
+    site.run_to(700)
+    assert other == where(site, "1.0.0.2")
+
+
 @pytest.mark.parametrize("verdict", [None, a_verdict(UNKNOWN), a_verdict(Recommendation.OK)])
 def test_without_an_answer_that_helps_the_rules_decide_at_once(verdict: object) -> None:
     site = a_failed_one()
@@ -301,7 +394,7 @@ def test_a_start_on_a_full_disk_with_a_clock_that_is_behind_makes_nobody_wait_lo
     ],
 )
 def test_rules_of_the_job_win_at_once(rule: dict[str, Any], state: str) -> None:
-    """Nothing is waited for where the job decides itself, or no retry is left. The verdict is asked for and shown."""
+    """Nothing is waited for where the job decides itself, or is never retried. The verdict is asked for and shown."""
     site = a_failed_one(**rule)
     assert (state, True) == (site.task().state, site.task().waits_for != "verdict")
     assert [None] == [asked.until_ms for asked in wanted(site)]
@@ -328,10 +421,25 @@ def test_budgets_bound_what_a_verdict_may_ask_for(recommendation: Recommendation
         judge(site, f"1.0.0.{number}", a_verdict(recommendation))
         site.run_to(site.now_s + 4)
         site.exits(f"1.0.0.{number + 1}", 1)
-    assert "failed" == site.task().state and "all 2 retries are used up" in site.task().reason
     judge(site, "1.0.0.3", a_verdict(recommendation))
+    told = (
+        "exit 1; user_code: the program raised KeyError: 'lr' (stderr line 7); mend the program and run the job again"
+    )
+    assert ("failed", f"{told}; all 2 retries are used up") == (site.task().state, site.task().reason)
+    assert told in site.step().reason
     site.run_to(site.now_s + 30)
     assert ["failed"] * 3 == site.states()
+
+
+def test_the_last_failure_is_final_without_a_verdict_too() -> None:
+    """Nobody says what it was in time: the exit code is all there is to tell."""
+    site = a_failed_one("a", limit=1, delay_ms=0)
+    judge(site, "1.0.0.1", a_verdict(RESTART))
+    site.run_to(5)
+    site.exits("1.0.0.2", 1)
+    assert ("pending", "verdict") == (site.task().state, site.task().waits_for)
+    site.run_to(8)
+    assert ("failed", "exit 1; its one retry is used up") == (site.task().state, site.task().reason)
 
 
 def test_a_person_may_run_it_again_after_a_stop() -> None:

@@ -106,12 +106,16 @@ def could_ever(
     policy: Policy,
     avoid: tuple[ProviderId, ...],
     phases: frozenset[Liveness] = CONNECTED,
+    *,
+    quarantined: bool = True,
 ) -> bool:
     """Whether providers in one of these `phases` other than `avoid`, as many as it has nodes, could run a task of this
-    step, with nothing else on them."""
+    step, with nothing else on them. `quarantined`: those that are quarantined count as well, they will be back."""
     able = 0
     for provider in state.providers.values():
         if provider.row.provider_id in avoid or provider.phase not in phases:
+            continue
+        if provider.row.quarantined_until_ms is not None and not quarantined:
             continue
         if provider.row.drained_at_ms is None and not any(as_enrolled(provider, step.want.shape)):
             able += 1

@@ -241,20 +241,29 @@ def _elsewhere(
 def _lift(
     state: ClusterState, step: Step, task: Task, avoid: tuple[Avoided, ...], policy: Policy
 ) -> tuple[tuple[Avoided, ...], list[ProviderId]]:
-    """Let providers be taken again, the one first that was left first, until somebody could run it."""
-    back_again: list[ProviderId] = []
+    """Let providers be taken again, the one first that was left first, until somebody could run it. The end of a
+    quarantine is waited for only where all who could run it are quarantined, whether it left them or not."""
     others = (*task.row.unstaged_on, *(task.row.failed_on if step.spec.retry.elsewhere else ()))
-    while hard := hard_ones(avoid, state.now_ms):
-        away = (*others, *(one.provider_id for one in hard))
-        if could_ever(state, step, policy, away, EXPECTED):
-            break
-        back_again.append(hard[0].provider_id)
-        avoid = tuple(lifted(one, policy) if one is hard[0] else one for one in avoid)
-    return avoid, back_again
+    hard = hard_ones(avoid, state.now_ms)
+    for quarantined in (False, True):
+        left = [one for one in hard if quarantined or one.provider_id not in state.work.quarantined]
+        for count in range(len(left) + 1):
+            away = (*others, *(one.provider_id for one in hard if one not in left[:count]))
+            if could_ever(state, step, policy, away, EXPECTED, quarantined=quarantined):
+                return _taken_again(avoid, left[:count], policy)
+    return _taken_again(avoid, hard, policy)
+
+
+def _taken_again(
+    avoid: tuple[Avoided, ...], back: list[Avoided], policy: Policy
+) -> tuple[tuple[Avoided, ...], list[ProviderId]]:
+    after = tuple(lifted(one, policy) if one in back else one for one in avoid)
+    return after, [one.provider_id for one in back]
 
 
 def relent(state: ClusterState, policy: Policy, out: Decision) -> None:
-    """Tasks that wait elsewhere while everybody who could have run them there has gone may go back. O(lines)."""
+    """Tasks that wait elsewhere while everybody who could have run them there has gone, or is quarantined, may go back.
+    O(lines)."""
     work = state.work
     for want, line in list(work.queue.items()):
         if not want.shape.shunned or line.held_by != "nobody":

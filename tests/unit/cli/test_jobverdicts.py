@@ -60,7 +60,7 @@ def test_the_last_attempt_with_a_verdict_is_told_with_its_lines(capsys: pytest.C
         an_attempt(3),
     )
     out, _ = told(capsys, Answers(v12_0_0_2=an_entry("12.0.0.2", second, late=True, remark="its log came late")), task)
-    assert "verdict on 12.0.0.2 (it came too late to decide; its log came late)" in out
+    assert "verdict on 12.0.0.2 (it decided nothing; its log came late)" in out
     assert "STOP  user_code" in out and "KeyError: 'lr'" in out and "line 7" in out
     assert "mend the program and run the job again" in out and "bus" not in out
 
