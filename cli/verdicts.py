@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from cli import terminal
-from coordinator.core.verdict.rows import Evidence, Fault, Incident, Recommendation, Verdict
+from coordinator.core.verdict.rows import Evidence, Fault, Incident, Recommendation, Seen, Verdict
 
 _COLOURS = {
     Recommendation.STOP: "31", Recommendation.RESTART: "33", Recommendation.RESTART_ELSEWHERE: "33",
@@ -57,7 +57,8 @@ def _facts(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if verdict.advice:
         yield "to do", verdict.advice
     if verdict.avoid_providers:
-        yield "avoid", ", ".join(verdict.avoid_providers)
+        is_left = verdict.recommendation is Recommendation.RESTART_ELSEWHERE
+        yield "avoid" if is_left else "suspect", ", ".join(verdict.avoid_providers)
 
 
 def _wrapped(label: str, text: str, wide: int | None) -> list[str]:
@@ -111,17 +112,28 @@ def _told(incident: Incident) -> str:
 
 def _progress(verdict: Verdict) -> str:
     seen = verdict.progress
-    parts = [f"{seen.lines:,} lines"]
+    parts = [_counted(seen.lines, "line")]
     if seen.steps:
-        steps = f"{seen.first_step} to {seen.last_step}" if seen.first_step is not None else f"{seen.steps:,} of them"
-        parts.append(f"steps {steps}")
+        parts.append(_steps(seen))
     if seen.checkpoints:
-        parts.append(f"{seen.checkpoints:,} checkpoint{'s' if seen.checkpoints != 1 else ''} saved")
+        parts.append(f"{_counted(seen.checkpoints, 'checkpoint')} saved")
     if seen.restored:
         parts.append("resumed from a checkpoint")
     if seen.finished:
         parts.append("it said that it was through")
     return ", ".join(parts)
+
+
+def _steps(seen: Seen) -> str:
+    if seen.first_step is None:
+        return _counted(seen.steps, "step")
+    if seen.first_step == seen.last_step:
+        return f"step {seen.first_step}"
+    return f"steps {seen.first_step} to {seen.last_step}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' if count != 1 else ''}"
 
 
 def _times(count: int) -> str:

@@ -22,7 +22,14 @@ AMBIGUOUS = frozenset(
     }
 )
 """May be the machine's doing as well as the program's."""
+OF_OTHERS = frozenset({Cause.NCCL_TIMEOUT, Cause.NETWORK_FABRIC})
+"""The rank that tells of it is not the one that it tells of."""
+SILENT_SHOWN = 8
 SUMMARY_MAX = 400
+WROTE_NOTHING = "it ended, and wrote nothing that says why"
+WRITE_SOMETHING = (
+    "It wrote nothing, or nothing of it has come. Let it say on its error output why it fails (a shell script: sh -x)."
+)
 
 
 def decide(case: Case, choice: Choice, root: str = "") -> Decision:
@@ -32,14 +39,16 @@ def decide(case: Case, choice: Choice, root: str = "") -> Decision:
     blamed = _suspected(case, choice) if action is Recommendation.RESTART else ()
     if blamed:
         action = Recommendation.RESTART_ELSEWHERE
-    avoid = _avoid(case, choice) if action in (Recommendation.RESTART, Recommendation.RESTART_ELSEWHERE) else ()
+    fault = _fault(case, choice, root)
+    points = action is Recommendation.RESTART and (fault is Fault.PROVIDER or choice.cause is Cause.NCCL_TIMEOUT)
+    avoid = _avoid(case, choice) if points or action is Recommendation.RESTART_ELSEWHERE else ()
     avoid = tuple(dict.fromkeys((*avoid, *blamed)))
     return Decision(
-        fault=_fault(case, choice, root),
+        fault=fault,
         recommendation=action,
         confidence=_confidence(case, choice),
         summary=_summary(case, choice),
-        advice=_advice(choice, action, kind.advice),
+        advice=_advice(choice, action, WRITE_SOMETHING if _wrote_nothing(case, choice) else kind.advice),
         avoid=avoid,
     )
 
@@ -140,19 +149,31 @@ def _confidence(case: Case, choice: Choice) -> float:
 
 
 def _summary(case: Case, choice: Choice) -> str:
-    headline = CLASSES[choice.cause].headline
+    headline = WROTE_NOTHING if _wrote_nothing(case, choice) else CLASSES[choice.cause].headline
     if choice.primary is None:
         return _ended(case, choice, headline)
     note = choice.primary.row.note
     text = note if note.startswith(headline) else f"{headline}: {note}"
     ranks = choice.primary.ranks
     if ranks:
-        text += f" (rank {ranks[0]})" if len(ranks) == 1 else f" ({len(ranks)} ranks, first {choice.primary.open.rank})"
+        by = "told by " if choice.cause in OF_OTHERS else ""
+        who = f"rank {ranks[0]}" if len(ranks) == 1 else f"{len(ranks)} ranks, first {choice.primary.open.rank}"
+        text += f" ({by}{who})"
     if choice.silent:
-        text += f"; nothing came from rank{'s' * (len(choice.silent) > 1)} {', '.join(map(str, choice.silent[:8]))}"
+        text += f"; nothing came from rank{'s' * (len(choice.silent) > 1)} {_listed(choice.silent)}"
     if case.seen.last_step is not None and choice.primary.steps_after == 0:
         text += f", after step {case.seen.last_step}"
     return text[:SUMMARY_MAX]
+
+
+def _listed(ranks: tuple[int, ...]) -> str:
+    more = len(ranks) - SILENT_SHOWN
+    return ", ".join(map(str, ranks[:SILENT_SHOWN])) + (f" and {more} more" if more > 0 else "")
+
+
+def _wrote_nothing(case: Case, choice: Choice) -> bool:
+    """There is no last line to look at."""
+    return choice.cause is Cause.UNKNOWN and case.seen.lines == 0
 
 
 def _ended(case: Case, choice: Choice, headline: str) -> str:

@@ -14,6 +14,9 @@ from analytics.attribution.times import Clock
 from coordinator.core.rows import EndCause
 from coordinator.core.verdict.rows import Cause, Fault, PastVerdict, Recommendation, Seen
 
+SEARCHED = "not in PATH ("
+"""Behind it the agent lists where it looked, which is said once, in the reason of the attempt."""
+
 
 class End(Struct, frozen=True, gc=False, kw_only=True):
     """How the process ended. None: unknown, or it still runs."""
@@ -27,8 +30,13 @@ class End(Struct, frozen=True, gc=False, kw_only=True):
     def words(self) -> str:
         """For people; empty where nothing is known of it."""
         if self.text or self.signal is not None:
-            return self.text or f"signal {self.signal}"
+            return self._text or f"signal {self.signal}"
         return f"exit code {self.code}" if self.code is not None else ""
+
+    @property
+    def _text(self) -> str:
+        head, found, _ = self.text.partition(SEARCHED)
+        return f"{head}{SEARCHED[:-2]}" if found and self.cause is EndCause.START else self.text
 
 
 class Place(Struct, frozen=True, gc=False, array_like=True):

@@ -22,6 +22,7 @@ SHELL = "any_shell_"
 LAST_RESORT = frozenset(
     {
         "timeout_error",
+        "connection_lost",
         "native_gave_up",
         "nccl_in_pytorch",
         "not_connected",

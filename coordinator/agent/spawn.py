@@ -15,6 +15,8 @@ PROCESSES_MAX = 8_192
 NOT_FOUND = 127
 NOT_STARTED = 126
 """What shells say of a program that is there and cannot be run."""
+SEARCH_SHOWN = 200
+"""Characters of a PATH in which nothing was found."""
 EVERY_SIGNAL = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -53,7 +55,8 @@ def find_program(name: str, search: str, directory: str) -> str:
             refused = True
     if refused:
         raise CannotStart(NOT_STARTED, f"{name}: not executable")
-    raise CannotStart(NOT_FOUND, f"{name}: no such program in {search or 'an empty PATH'}")
+    shown = search if len(search) <= SEARCH_SHOWN else f"{search[: SEARCH_SHOWN - 3]}..."
+    raise CannotStart(NOT_FOUND, f"{name}: no such program, not in PATH ({shown or 'it is empty'})")
 
 
 def stdin_of(text: str) -> int:

@@ -29,7 +29,7 @@ def item(verdict: Verdict) -> dict[str, Any]:
     made: dict[str, Any] = {
         "raw_text": "\n".join([verdict.summary, *lines]),
         "auto_resume": str(verdict.recommendation),
-        "auto_resume_explanation": " ".join(filter(None, (verdict.summary, verdict.advice))),
+        "auto_resume_explanation": _sentences(verdict.summary, verdict.advice),
         "attribution_text": verdict.summary,
         "checkpoint_saved_flag": int(verdict.progress.checkpoints > 0),
         "action": action,
@@ -41,6 +41,11 @@ def item(verdict: Verdict) -> dict[str, Any]:
         made["label"] = "RESTART_EXCLUDE_NODE"
         made["exclude_nodes"] = list(verdict.avoid_providers)
     return made
+
+
+def _sentences(*said: str) -> str:
+    """One behind the other, each with its stop."""
+    return " ".join(one if one.endswith((".", "!", "?")) else f"{one}." for one in said if one)
 
 
 def _place(source: str, line: int) -> str:

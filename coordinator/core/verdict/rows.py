@@ -164,7 +164,8 @@ class Verdict(Struct, frozen=True, gc=False, kw_only=True):
     advice: str = ""
     """What to do about it, in the user's words."""
     avoid_providers: tuple[str, ...] = ()
-    """Hosts that the log names, or the provider that it ran on."""
+    """Hosts that the log names, or the provider that it ran on. With RESTART only who is thought to be at fault: the
+    failure counts as theirs, and they are not left out."""
     evidence: tuple[Evidence, ...] = ()
     """The primary line first."""
     incidents: tuple[Incident, ...] = ()

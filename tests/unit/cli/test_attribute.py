@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cli import exits, verdicts
 from cli.logfile import LogFile
@@ -224,7 +225,30 @@ def test_all_that_a_verdict_says_is_shown() -> None:
     out = io.StringIO()
     verdicts.print_verdict(a_verdict("words"), out=out)
     text = out.getvalue()
-    for said in ("STOP", "user_code", "the job's own fault", "0.90", "to do", "avoid", "root, words line 1, x",
+    for said in ("STOP", "user_code", "the job's own fault", "0.90", "to do", "suspect", "root, words line 1, x",
                  "2 x words (user_code) on rank 1, 2 from line 3", "steps 1 to 3", "1 checkpoint saved",
                  "resumed from a checkpoint", "it said that it was through", "harmless"):  # fmt: skip
         assert said in text, said
+
+
+@pytest.mark.parametrize(("seen", "said"), [
+    (Seen(lines=1), "1 line"),
+    (Seen(lines=1_200, steps=1, first_step=1, last_step=1), "1,200 lines, step 1"),
+    (Seen(lines=2, steps=2, first_step=1, last_step=2), "2 lines, steps 1 to 2"),
+    (Seen(lines=0, steps=1), "0 lines, 1 step"),
+    (Seen(lines=3, steps=2, checkpoints=2), "3 lines, 2 steps, 2 checkpoints saved"),
+])  # fmt: skip
+def test_how_far_it_came_is_told_in_the_right_number(seen: Seen, said: str) -> None:
+    """One line, one step; several of them."""
+    out = io.StringIO()
+    verdicts.print_verdict(replace(a_verdict("words"), progress=seen), out=out)
+    assert f"progress  {said}" in out.getvalue().splitlines()
+
+
+def test_only_what_is_left_is_called_avoided() -> None:
+    """A restart may go anywhere: whom it names is under suspicion, no more."""
+    for recommendation, label in ((Recommendation.RESTART_ELSEWHERE, "avoid"), (Recommendation.RESTART, "suspect")):
+        out = io.StringIO()
+        verdict = replace(a_verdict("words"), recommendation=recommendation, avoid_providers=("alpha",))
+        verdicts.print_verdict(verdict, out=out)
+        assert f"{label:<10}alpha" in out.getvalue().splitlines()

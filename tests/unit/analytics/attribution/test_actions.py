@@ -129,3 +129,41 @@ def test_a_stop_says_why_in_the_users_words() -> None:
     assert verdict.summary.startswith("a disk was full: the file system that it writes to is full")
     assert "after step 41" in verdict.summary
     assert "resume from the checkpoint before" in verdict.advice
+
+
+def test_the_rank_that_reports_a_timeout_is_not_the_one_that_was_missing() -> None:
+    """It is said who told; who was silent, where that is known."""
+    alone = verdict_on("[Rank 0] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7)\n")
+    assert "(told by rank 0)" in alone.summary and "nothing came" not in alone.summary
+    silent = verdict_on(f"init: world_size=12\n{TIMEOUT}").summary
+    assert "(told by rank 3); nothing came from ranks 0, 1, 2, 4, 5, 6, 7, 8 and 3 more" in silent
+    assert "(rank 3)" in verdict_on("[rank3]: torch.OutOfMemoryError: CUDA out of memory.\n").summary, "of itself"
+
+
+def test_a_restart_anywhere_avoids_nobody() -> None:
+    """What is not the machine's doing names no machine; a refused connection is no time-out."""
+    refused = verdict_on("ConnectionRefusedError: [Errno 111] Connection refused\n", where=("p-a",))
+    assert (Cause.EXTERNAL_SERVICE, Recommendation.RESTART) == (refused.cause, refused.recommendation)
+    assert ((), "connection_lost") == (refused.avoid_providers, refused.evidence[0].signature)
+    assert "refused" in refused.summary
+    late = verdict_on("concurrent.futures._base.TimeoutError\n", where=("p-a",))
+    assert "timeout_error" == late.evidence[0].signature
+    assert () == verdict_on(CRASH, where=("p-a",)).avoid_providers
+
+
+def test_of_a_program_that_wrote_nothing_no_line_is_to_be_looked_at() -> None:
+    """It is said that it wrote nothing; where it wrote something, the last lines are named."""
+    end = End(cause=EndCause.EXITED, code=3)
+    for logs in (("",), ("", "")):
+        verdict = verdict_on(*logs, end=end)
+        assert "wrote nothing" in verdict.summary and "exit code 3" in verdict.summary
+        assert "wrote nothing" in verdict.advice and "last lines" not in verdict.advice
+    assert "last lines" in verdict_on("hello\n", end=end).advice
+
+
+def test_where_a_program_was_looked_for_is_not_told_again() -> None:
+    """The reason of the attempt says it; the verdict names the program."""
+    text = "trainer: no such program, not in PATH (/usr/local/bin:/usr/bin)"
+    verdict = verdict_on("", end=End(cause=EndCause.START, code=127, text=text))
+    told = (verdict.summary, verdict.evidence[0].text)
+    assert all("trainer: no such program, not in PATH" in one and "/usr/bin" not in one for one in told)

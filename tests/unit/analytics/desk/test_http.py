@@ -426,6 +426,18 @@ def test_elsewhere_is_restart_with_the_node_named(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+def test_the_explanation_is_whole_sentences(tmp_path: Path) -> None:
+    """What happened ends before what to do begins."""
+
+    async def story() -> None:
+        async with serving(tmp_path) as service:
+            (item,) = (await service.get(service.log(text=ELSEWHERE), wait=True)).body["result"]["result"]
+            verdict = item["verdict"]
+            assert f"{verdict['summary']}. {verdict['advice']}" == item["auto_resume_explanation"]
+
+    asyncio.run(story())
+
+
 def test_split_logs_are_found_and_merged(tmp_path: Path) -> None:
     """LOGS_DIR between the markers, the last block's; files of this job alone, oldest first; one may be picked."""
 
