@@ -189,7 +189,7 @@ def failed(
         providers=tuple(ranked.provider_id for ranked in attempt.row.ranks),
         saved=row.checkpoint > attempt.row.restored,
     )
-    if not _waits_for_verdict(step, exit, policy):
+    if not _verdict_may_change(step, task, exit, policy):
         ask(state, job, step, task, attempt, policy, out)
         by_rules(state, job, step, task, ended, policy, out)
         return
@@ -199,14 +199,14 @@ def failed(
     again(state, job, step, task, out, why=why, waits_for="verdict", delay_ms=policy.verdict_wait_ms)
 
 
-def _waits_for_verdict(step: Step, exit: ExitInfo, policy: Policy) -> bool:
-    """Whether the job's own rules do not decide. After the last retry there is nothing to decide: then it is waited for
-    since the final reason is to say what the task died of."""
+def _verdict_may_change(step: Step, task: Task, exit: ExitInfo, policy: Policy) -> bool:
+    """Whether to wait for a verdict: the job's own rules do not decide, and there is a retry left to be decided on."""
     rule, cause = step.spec.retry, cause_of(exit)
     if rule.verdict is not Heed.OBEY or policy.verdict_wait_ms <= 0 or exit.cause is EndCause.START:
         return False
     ruled = bool(rule.on) or any(names(never, cause) for never in rule.never)
-    return not ruled and rule.limit > 0
+    spent = task.row.failures > rule.limit or len(task.row.failed_on) >= policy.storm_providers
+    return not ruled and not spent
 
 
 def by_rules(
