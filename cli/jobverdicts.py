@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cli import terminal
 from coordinator.api_types import AttemptEntry, TaskEntry
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.verdict.rows import Cause
 
 if TYPE_CHECKING:
     from coordinator.client import Client
@@ -19,9 +20,9 @@ _SHORT = {"RESTART_ELSEWHERE": "elsewhere", "RESTART": "restart", "STOP": "stop"
 
 
 def brief(attempt: AttemptEntry | None) -> str:
-    """`gpu_oom, stop`; `-` without a verdict."""
+    """`gpu_oom, stop`; `-` without a verdict, and where it says of a lost attempt what its reason says."""
     verdict = attempt.verdict if attempt is not None else None
-    if verdict is None:
+    if attempt is None or verdict is None or (attempt.state == "lost" and verdict.cause == Cause.NODE_FAILURE):
         return "-"
     return f"{verdict.cause}, {_SHORT.get(verdict.recommendation, verdict.recommendation)}"
 

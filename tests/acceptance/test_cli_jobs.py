@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import pty
@@ -41,6 +42,9 @@ needs = ["train"]
 when = "finished"
 command = ["sh", "-c", "echo reported"]
 """
+
+
+STEPS, TIMES = ("prep", "train", "report"), ("started_at", "ended_at")
 
 
 class Fleet(NamedTuple):
@@ -134,8 +138,12 @@ def test_a_graph_runs_in_its_order(fleet: Fleet) -> None:
     path.write_text(GRAPH)
     done = fleet.coord("submit", str(path), "--wait")
     assert done.code == 0, done.err
-    lines = done.out.split("\n")
-    assert lines[0] == "prepared" and sorted(lines[1:3]) == ["lr 0.01", "lr 0.1"] and lines[3] == "reported"
+    assert sorted(done.out.split("\n")) == ["", "lr 0.01", "lr 0.1", "prepared", "reported"]
+    tasks = fleet.coord("job", "show", "@", "--tasks", "-o", "json").json()["entries"]
+    began, ended = ([[task[key] for task in tasks if task["step"] == step] for step in STEPS] for key in TIMES)
+    assert [len(step) for step in began] == [1, 2, 1]
+    for before, after in itertools.pairwise(range(len(STEPS))):
+        assert max(ended[before]) <= min(began[after]), "what a step needs has ended when it begins"
     assert "report" in fleet.coord("job", "show", "@").out
 
 
@@ -258,7 +266,7 @@ def test_what_nobody_could_ever_run_is_told_beforehand_and_afterwards(fleet: Fle
         ('[[step]]\nname = "a"\nneeds = ["b"]\ncommand = ["true"]\n[[step]]\nname = "b"\nneeds = ["a"]\n'
          'command = ["true"]\n', ("a -> b -> a",)),
         ('command = ["true"]\nresources = { cpu = 1 }\n', (":2: resources.cpu", "cpus")),
-        ('command = ["true"]\nattribution = ["x"]\n', (":2: attribution", "not built yet")),
+        ('command = ["true"]\nattribution = ["x"]\n', (":2: attribution", "has no field 'attribution'")),
         ('command = ["true"]\ninputs = ["x"]\n', (":2: inputs[0]", "is not an input", "./FILE")),
         ('command = ["true"\n', ("end of document",)),
     ],

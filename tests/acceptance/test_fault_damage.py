@@ -132,7 +132,12 @@ def test_damage_is_refused_at_start(saved: Saved, tmp_path: Path, damage: Callab
     refused = Coord(data)("serve", "--listen", "127.0.0.1:0")
     assert refused.code == 70, refused.err
     assert "coord db restore" in refused.err and "Traceback" not in refused.err
-    assert primary_files(data) == before
+    after = primary_files(data)
+    assert after.keys() == before.keys()
+    # What telemetry's log held may have been folded into it: it is whole, and a backup wants it.
+    assert all(
+        size == before[name] or (name.startswith("telemetry") and size > before[name]) for name, size in after.items()
+    )
 
 
 def test_a_backup_brings_a_damaged_directory_back_and_its_agent_goes_on(saved: Saved, tmp_path: Path) -> None:

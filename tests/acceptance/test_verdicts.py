@@ -109,14 +109,14 @@ def test_an_error_of_a_gpu_goes_elsewhere(site: Site) -> None:
 
 
 def test_a_log_is_read_while_it_grows(site: Site) -> None:
-    """When its program ends, little of it is left; the time that was spent on it before is counted as saved."""
+    """When its program ends, little of it is left, or nothing; the time spent on it before is counted as saved."""
     left, saved = (metric(site.client, name) for name in (LEFT, SAVED))
     grow = "for i in $(seq 1 20000); do echo this line $i says nothing at all; [ $((i % 200)) = 0 ] && sleep 0.03; done"
     task = site.ended(site.submit(CONFIG_ERROR, f"{grow}; true", retry={"limit": 3}))
     assert (task.state, task.attempts) == ("failed", 1)
     size = task.tries[0].ranks[0].exit.out_bytes if task.tries[0].ranks[0].exit is not None else 0
     wait_for(lambda: metric(site.client, SAVED) > saved, "what was saved")
-    assert 0 < metric(site.client, LEFT) - left < size / 2
+    assert metric(site.client, LEFT) - left < size / 2
 
 
 def test_a_worker_that_is_killed_costs_no_verdict(site: Site) -> None:

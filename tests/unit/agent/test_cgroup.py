@@ -161,7 +161,7 @@ def test_a_group_is_used_again_and_never_twice_at_once(home: CgroupHome) -> None
     """Ten attempts one after the other have one group, two at a time have two."""
     seen = set()
     for _ in range(10):
-        tree = home.group(processes=10, cpus=500_000)
+        tree = home.group(processes=500, cpus=500_000)  # this process goes in too, with all threads of earlier tests
         main = begin(home, tree, "exit 0")
         os.waitpid(main, 0)
         until(tree.empty)

@@ -12,7 +12,7 @@ from coordinator import api_types as t
 from coordinator.api_verdict import VerdictEntry
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.verdict.rows import Verdict
+from coordinator.core.verdict.rows import Cause, Verdict
 from tests.unit.cli.jobs import AT, a_task, an_attempt
 from tests.verdicts import RESTART, a_broken_gpu, a_verdict
 
@@ -99,6 +99,8 @@ def test_without_one_nothing_is_told(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_table_has_a_column_of_verdicts_where_there_are_any(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gpu_hardware, elsewhere" == brief(an_attempt(verdict=in_short(a_broken_gpu())))
+    lost = in_short(a_verdict(cause=Cause.NODE_FAILURE))
+    assert "-" == brief(an_attempt(1, "lost", verdict=lost)), "its reason says that it is gone"
     for verdict, shown in ((None, False), (in_short(a_verdict()), True)):
         print_tasks(t.Tasks(entries=(a_task(an_attempt(1, "failed", verdict=verdict)),)), "table")
         out = capsys.readouterr().out
