@@ -46,7 +46,7 @@ from coordinator.launches.sources.coord_job import CoordJob
 from coordinator.launches.sources.ray_jobs import RayJob
 from coordinator.launches.sources.slurm import Slurm
 from coordinator.launches.watching import Watch
-from tests.acceptance.one_ray import ray_command, ray_head, ray_submit
+from tests.acceptance.one_ray import ray_command, ray_head, ray_stop, ray_submit
 from tests.acceptance.one_slurm import OneSlurm, missing
 from tests.acceptance.processes import Agent, Head, when_online
 
@@ -79,7 +79,7 @@ class Half:
 
     @property
     def ended_ms(self) -> Ms | None:
-        return self._whole.ended_ms
+        return self._whole.ended_ms if self._path != "log" else None
 
     def past(self) -> Past:
         return Past()
@@ -141,8 +141,16 @@ def first_answer(source: Source, path: str, good: bool, began_s: float) -> Answe
 
 # ---- real launches
 
-Submit = Callable[[str], Callable[[], Source]]
-"""Has a shell run this; what it gives makes a source for the launch."""
+
+class Launched(NamedTuple):
+    """A launch that was submitted: how it is looked at, and how it is ended."""
+
+    source: Source
+    cancel: Callable[[], object]
+
+
+Submit = Callable[[str], Launched]
+"""Has a shell run this."""
 
 
 @contextmanager
@@ -151,9 +159,9 @@ def coord(place: Path) -> Iterator[Submit]:
         try:
             when_online(client, agent)
 
-            def submit(script: str) -> Callable[[], Source]:
+            def submit(script: str) -> Launched:
                 job = client.jobs.submit({"command": ["sh", "-c", script], "retry": {"limit": 0}}).job_id
-                return lambda: CoordJob(head.client, job)
+                return Launched(CoordJob(head.client, job), lambda: client.jobs.cancel(job))
 
             yield submit
         finally:
@@ -165,21 +173,20 @@ def coord(place: Path) -> Iterator[Submit]:
 def slurm(place: Path) -> Iterator[Submit]:
     with OneSlurm(place) as one:
 
-        def submit(script: str) -> Callable[[], Source]:
+        def submit(script: str) -> Launched:
             job = one.submit(script)
-            return lambda: Slurm(job, one.env)
+            return Launched(Slurm(job, one.env), lambda: one.say("scancel", job))
 
         yield submit
-        one.say("scancel", "--user=root")
 
 
 @contextmanager
 def ray(place: Path) -> Iterator[Submit]:
     with ray_head(ray_command() or "ray", place) as address:
 
-        def submit(script: str) -> Callable[[], Source]:
+        def submit(script: str) -> Launched:
             job = ray_submit(address, script)
-            return lambda: RayJob(job, address, {})
+            return Launched(RayJob(job, address, {}), lambda: ray_stop(address, job))
 
         yield submit
 
@@ -263,9 +270,10 @@ def measure(rounds: int, only: Sequence[str]) -> dict[str, object]:
                 for launch, (script, good) in LAUNCHES.items():
                     for path in PATHS:
                         began_s = time.monotonic()
-                        answers.setdefault(f"{name}_{launch}_{path}", []).append(
-                            first_answer(submit(script)(), path, good, began_s)
-                        )
+                        launched = submit(script)
+                        answer = first_answer(launched.source, path, good, began_s)
+                        answers.setdefault(f"{name}_{launch}_{path}", []).append(answer)
+                        launched.cancel()
     for case, found in answers.items():
         figures[f"seconds_{case}"] = round(statistics.median(one.seconds for one in found), 2)
         figures[f"wrong_{case}"] = sum(one.said and not one.right for one in found)

@@ -59,3 +59,9 @@ def ray_submit(address: str, script: str) -> str:
     asked = urllib.request.Request(f"{address}/api/jobs/", body, {"content-type": "application/json"})
     with urllib.request.urlopen(asked, timeout=30) as answer:
         return str(json.load(answer)["submission_id"])
+
+
+def ray_stop(address: str, job: str) -> None:
+    asked = urllib.request.Request(f"{address}/api/jobs/{job}/stop", b"", method="POST")
+    with urllib.request.urlopen(asked, timeout=30):
+        pass

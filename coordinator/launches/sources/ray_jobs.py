@@ -29,7 +29,7 @@ ANSWER_BYTES_MAX = 4 << 20
 MESSAGE_BYTES_MAX = 16 << 20
 PIECES_MAX = 64
 """That were read and are not looked at yet: then the connection is not read."""
-AGAIN_S = 2.0
+AGAIN_S = 1.0
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HEADER_VALUE = re.compile(r"[ -~]{0,16384}")
@@ -101,6 +101,7 @@ class RayJob:
             host = f"[{self._host}]" if ":" in self._host else self._host
             url = f"{scheme}://{host}{port}{self._base}/api/jobs/{self._job}/logs/tail"
             self._tail = _Tail(url, self._headers)
+        self._tail.is_last = over
         pieces = [Piece(run="", stream=0, data=data) for data in self._tail.take()]
         return None if over and not pieces and self._tail.is_over else pieces
 
@@ -160,6 +161,8 @@ class _Tail:
     beginning again: what is known of it is left out."""
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self.is_last = False
+        """The job has ended: what is sent from now on is all. Before, Ray also closes where there is no log yet."""
         self.is_over = False
         self._pieces: queue.Queue[bytes] = queue.Queue(PIECES_MAX)
         self._url, self._headers = url, headers
@@ -179,6 +182,7 @@ class _Tail:
         import aiohttp  # a third of a second, which only this command pays for
 
         while not self.is_over:
+            is_last = self.is_last
             try:
                 async with (
                     aiohttp.ClientSession(headers=self._headers) as session,
@@ -193,7 +197,7 @@ class _Tail:
                         if fresh:
                             await asyncio.to_thread(self._pieces.put, fresh)
                             self._known += len(fresh)
-                    self.is_over = link.close_code == 1000
+                    self.is_over = is_last and link.close_code == 1000
             except (aiohttp.ClientError, OSError, TimeoutError):
                 pass
             if not self.is_over:
