@@ -196,13 +196,19 @@ def liveness(client: Client) -> dict[str, str]:
 def when_online(client: Client, *agents: Agent, within_s: float = 30.0) -> None:
     """Return once they all are connected and have sent a heartbeat."""
 
-    def all_online() -> bool:
+    def missing() -> list[Agent]:
         known = {entry.provider_id: entry for entry in client.providers(limit=500).entries}
-        found = [known.get(agent.provider_id) for agent in agents]
-        return all(entry is not None and entry.liveness == "online" and entry.heartbeat for entry in found)
+        found = [(agent, known.get(agent.provider_id)) for agent in agents]
+        return [agent for agent, entry in found if entry is None or entry.liveness != "online" or not entry.heartbeat]
 
     names = ", ".join(agent.provider_id for agent in agents)
-    wait_for(all_online, f"{names} being online", within_s)
+    try:
+        wait_for(lambda: not missing(), f"{names} being online", within_s)
+    except AssertionError as error:
+        for agent in missing():
+            code = "was not started" if agent.popen is None else f"status {agent.popen.poll()}"
+            error.add_note(f"{agent.provider_id}: {code}; it said last:\n{agent.text()[-2000:]}")
+        raise
 
 
 def sessions_of(client: Client, who: str) -> list[SessionEntry]:

@@ -233,6 +233,7 @@ def test_nothing_of_a_process_tree_survives(field: Field, how: str) -> None:
     if how == "keeper killed":
         os.kill(agent.pid, signal.SIGKILL)
         wait_for(lambda: not any(map(alive, pids)), "the tree's end", 3.0)
+        agent.wait()  # its last thread may end after the tree
     elif how == "agent leaves":
         AgentControl(agent.state).bye()
         agent.wait(30.0)
