@@ -1,0 +1,42 @@
+"""Names of traces and spans: made from the names of what they trace, so that whoever makes them makes the same ones.
+
+A trace is a job's; its spans are those of the job, its tasks and their attempts. An agent, the coordinator and an
+analysis a month later agree on them without a word, and a row that is told twice is one row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+TRACE_BYTES, SPAN_BYTES = 16, 8
+SAMPLED = "01"
+"""The flag of W3C's Trace Context: whoever joins is to record."""
+TASK, ATTEMPT, RUN = "task", "attempt", "run"
+"""The task's root span; one of its attempts; what ran of it, which the program's own spans stand under."""
+
+
+def trace_id(coordinator_id: str, job_id: int) -> bytes:
+    """Of this job: 16 bytes, never all zero."""
+    return _digest(TRACE_BYTES, "coord", coordinator_id, str(job_id))
+
+
+def span_id(subject: str, what: str) -> bytes:
+    """Of a span: 8 bytes, never all zero. `subject`: a job, task or attempt, dotted (`12`, `12.0.3`, `12.0.3.1`);
+    `what`: which of its spans, with whatever tells it from others of its kind (`run:1` of the second rank)."""
+    return _digest(SPAN_BYTES, subject, what)
+
+
+def run_span_id(attempt: str, rank: int) -> bytes:
+    """Of the span that the spans of a rank's program stand under."""
+    return span_id(attempt, f"{RUN}:{rank}")
+
+
+def traceparent(trace: bytes, span: bytes) -> str:
+    """As W3C's Trace Context has it: what a program is handed as TRACEPARENT."""
+    return f"00-{trace.hex()}-{span.hex()}-{SAMPLED}"
+
+
+def _digest(size: int, *names: str) -> bytes:
+    # names hold no newline: ids of ours, and a kind with a number or a path's digest
+    found = hashlib.blake2b("\n".join(names).encode(), digest_size=size).digest()
+    return found if any(found) else b"\x01" * size
