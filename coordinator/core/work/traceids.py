@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import hashlib
 
-TRACE_BYTES, SPAN_BYTES = 16, 8
+from coordinator.core.ids import JobId
+
+SPAN_BYTES = 8
+HALF = 8
+"""Of a trace's 16 bytes the first half is a digest, the second hides the job's number: whose spans come with a trace
+alone are found their job without a table."""
 SAMPLED = "01"
 """The flag of W3C's Trace Context: whoever joins is to record."""
 TASK, ATTEMPT, RUN = "task", "attempt", "run"
@@ -17,7 +22,20 @@ TASK, ATTEMPT, RUN = "task", "attempt", "run"
 
 def trace_id(coordinator_id: str, job_id: int) -> bytes:
     """Of this job: 16 bytes, never all zero."""
-    return _digest(TRACE_BYTES, "coord", coordinator_id, str(job_id))
+    hidden = job_id ^ _pad(coordinator_id)
+    return _digest(HALF, "coord", coordinator_id, str(job_id)) + hidden.to_bytes(HALF, "big")
+
+
+def job_of(trace: bytes, coordinator_id: str) -> JobId | None:
+    """The job whose trace this is; None: no job's of this coordinator."""
+    if len(trace) != 2 * HALF:
+        return None
+    job_id = int.from_bytes(trace[HALF:], "big") ^ _pad(coordinator_id)
+    return JobId(job_id) if trace[:HALF] == _digest(HALF, "coord", coordinator_id, str(job_id)) else None
+
+
+def _pad(coordinator_id: str) -> int:
+    return int.from_bytes(_digest(HALF, "jobs of", coordinator_id), "big")
 
 
 def span_id(subject: str, what: str) -> bytes:

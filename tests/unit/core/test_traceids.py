@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from coordinator.core.work.traceids import run_span_id, span_id, trace_id, traceparent
+from coordinator.core.work.traceids import job_of, run_span_id, span_id, trace_id, traceparent
 
 
 def test_names_of_traces_follow_from_coordinator_and_job_alone() -> None:
@@ -32,3 +32,10 @@ def test_names_of_spans_tell_what_they_are_of() -> None:
 def test_a_traceparent_is_what_trace_context_has() -> None:
     """Version, trace, span, sampled."""
     assert "00-" + "0a" * 16 + "-" + "0b" * 8 + "-01" == traceparent(b"\x0a" * 16, b"\x0b" * 8)
+
+
+def test_a_trace_tells_its_job_to_its_own_coordinator_alone() -> None:
+    """Whatever else comes as a trace id is no job's."""
+    assert [1, 12, 10**14] == [job_of(trace_id("c1", job), "c1") for job in (1, 12, 10**14)]
+    strangers = (trace_id("c1", 12), bytes(16), b"x" * 16, b"", trace_id("c2", 12)[:8] + trace_id("c2", 13)[8:])
+    assert [None] * 5 == [job_of(trace, "c2") for trace in strangers]
