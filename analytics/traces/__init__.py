@@ -1,0 +1,1 @@
+"""Where the time of a run went: reading traces, and what follows from them. Pure functions over columns."""
