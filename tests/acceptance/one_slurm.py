@@ -77,7 +77,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
         wait_for((root / "munge.sock").exists, "munged")
         self._start("slurmctld", "-D", "-f", self.env["SLURM_CONF"])
         self._start("slurmd", "-D", "-f", self.env["SLURM_CONF"])
-        wait_for(lambda: "idle" in self.say("sinfo", "-h", "-o", "%T"), "a node that is idle", 40.0)
+        wait_for(lambda: "idle" in self.say("sinfo", "-h", "-o", "%T"), "a node that is idle")
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -95,15 +95,13 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
     def say(self, *command: str) -> str:
         ran = subprocess.run(
-            command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
+            command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
         )
         return ran.stdout.decode()
 
     def when(self, job: str, state: str) -> None:
         """Returns when the job is in this state."""
-        wait_for(
-            lambda: state in self.say("squeue", "-h", "-t", "all", "-j", job, "-o", "%T"), f"job {job} {state}", 30.0
-        )
+        wait_for(lambda: state in self.say("squeue", "-h", "-t", "all", "-j", job, "-o", "%T"), f"job {job} {state}")
 
     def _start(self, *command: str) -> None:
         with (self.root / f"{command[0]}.out").open("wb") as out:

@@ -23,9 +23,11 @@ from coordinator.core.errors import CoordError
 
 T = TypeVar("T")
 COORD = (sys.executable, "-m", "cli.main")
+GUARD_S = 60.0
+"""When a wait is given up: no promise, it bounds what hangs. Others may be at work on the machine."""
 
 
-def wait_for(ask: Callable[[], T | bool | None], what: str, within_s: float = 15.0) -> T:
+def wait_for(ask: Callable[[], T | bool | None], what: str, within_s: float = GUARD_S) -> T:
     """Poll `ask` until it gives something true, and return that; AssertionError names `what` otherwise."""
     deadline = time.monotonic() + within_s
     while True:
@@ -77,7 +79,7 @@ class Process:
         except ProcessLookupError:
             return
 
-    def wait(self, within_s: float = 20.0) -> int:
+    def wait(self, within_s: float = GUARD_S) -> int:
         assert self.popen is not None
         return self.popen.wait(within_s)
 
@@ -85,7 +87,7 @@ class Process:
         """kill -9 of the whole group, as a power cut would."""
         if self.popen is not None:
             self.signal(signal.SIGKILL)
-            self.popen.wait(10)
+            self.popen.wait(GUARD_S)
         if self._file is not None:
             self._file.close()
 
@@ -110,7 +112,7 @@ class Head(Process):
         argv = (*COORD, "serve", "--data", str(self.data), "--listen", listen, *arguments)
         super().__init__(argv, directory / "serve.log", env)
 
-    def start(self, within_s: float = 20.0) -> Client:
+    def start(self, within_s: float = GUARD_S) -> Client:
         """Start, and return an admin's client once it is ready. The port stays the same over restarts."""
         before = self.log.stat().st_size if self.log.exists() else 0
         address = self.data / "address"
@@ -193,7 +195,7 @@ def liveness(client: Client) -> dict[str, str]:
     return {entry.provider_id: entry.liveness for entry in client.providers(limit=500).entries}
 
 
-def when_online(client: Client, *agents: Agent, within_s: float = 30.0) -> None:
+def when_online(client: Client, *agents: Agent, within_s: float = GUARD_S) -> None:
     """Return once they all are connected and have sent a heartbeat."""
 
     def missing() -> list[Agent]:

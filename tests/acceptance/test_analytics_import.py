@@ -46,4 +46,4 @@ def test_views_of_an_empty_fleet_are_published_and_refused_before(tmp_path: Path
         return all((head.data / "analytics" / "views" / f"{name}.parquet").exists() for name in ("sessions", "hours"))
 
     with Head(tmp_path) as head, head.start() as client:
-        wait_for(lambda: published(client), "the first publication", 20)
+        wait_for(lambda: published(client), "the first publication")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from cli import exits
-from tests.acceptance.processes import clean_environment
+from tests.acceptance.processes import GUARD_S, clean_environment
 
 
 def piped(*argv: str) -> subprocess.Popen[bytes]:
@@ -33,7 +33,7 @@ def test_a_pipe_is_judged_when_it_ends() -> None:
         ):
             coord.stdin.write(piece)
             coord.stdin.flush()
-        out, err = coord.communicate(timeout=60)
+        out, err = coord.communicate(timeout=GUARD_S)
     assert (exits.OK, b"") == (coord.returncode, err)
     assert "gpu_oom" == json.loads(out)["cause"]
 
@@ -45,5 +45,5 @@ def test_ctrl_c_ends_it_as_a_shell_expects() -> None:
         coord.stdin.write(b"x\n" * 200_000)  # more than a pipe holds: it reads by now
         coord.stdin.flush()
         coord.send_signal(signal.SIGINT)
-        out, err = coord.communicate(timeout=60)
+        out, err = coord.communicate(timeout=GUARD_S)
     assert (exits.INTERRUPTED, b"", b"") == (coord.returncode, out, err.strip())

@@ -44,7 +44,7 @@ class Attrsvc(Process):
 
     def __enter__(self) -> Attrsvc:
         self.spawn()
-        self.address = wait_for(self._address, "coord attrsvc listens", 30.0)
+        self.address = wait_for(self._address, "coord attrsvc listens")
         return self
 
     def _address(self) -> str | None:
@@ -221,7 +221,7 @@ def test_the_coordinator_answers_launchers_where_it_is_told_to(tmp_path: Path) -
 
         posted = {"log_path": str(log), "analysis_intent": "progressive"}
         assert 403 == ask("POST", "/logs", posted, "join")[0]
-        wait_for(lambda: ask("POST", "/logs", posted)[0] == 200, "the desk is there", 30.0)
+        wait_for(lambda: ask("POST", "/logs", posted)[0] == 200, "the desk is there")
         log.write_bytes(STOPS)
         assert 200 == ask("POST", "/logs", posted | {"analysis_intent": "terminal"})[0]
         query = urlencode({"log_path": str(log), "wait": "false"})
@@ -230,7 +230,7 @@ def test_the_coordinator_answers_launchers_where_it_is_told_to(tmp_path: Path) -
             status, answer = ask("GET", f"/logs?{query}")
             return answer if status == 200 and answer["status"] == "completed" else None
 
-        answer = wait_for(verdict, "the verdict came", 30.0)
+        answer = wait_for(verdict, "the verdict came")
         assert "run_cycle0.log" in answer["log_file"] and answer["result"]["progressive"]
         outside = ask("GET", f"/logs?{urlencode({'log_path': str(tmp_path / 'x.log')})}")
         assert (403, "outside_root") == (outside[0], outside[1]["error_code"])
@@ -240,7 +240,7 @@ def test_the_coordinator_answers_launchers_where_it_is_told_to(tmp_path: Path) -
         def again() -> bool:
             return ask("GET", f"/logs?{urlencode({'log_path': str(log)})}")[0] == 200
 
-        wait_for(again, "a new worker answers", 30.0)
+        wait_for(again, "a new worker answers")
 
 
 def test_connections_on_which_nothing_is_asked_keep_nobody_out(tmp_path: Path) -> None:
@@ -261,10 +261,10 @@ def test_connections_on_which_nothing_is_asked_keep_nobody_out(tmp_path: Path) -
             except (OSError, http.client.HTTPException):
                 return False
 
-        wait_for(answered, "it answers beside them, their time being up", 40.0)
+        wait_for(answered, "it answers beside them, their time being up")
         for one in silent:
             one.close()
-        wait_for(answered, "it answers after them", 20.0)
+        wait_for(answered, "it answers after them")
 
 
 def _workers(parent: int) -> list[int]:

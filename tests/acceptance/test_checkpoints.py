@@ -58,7 +58,7 @@ def attempt(fleet: Fleet, job_id: int, number: int, state: str = "running") -> A
         tries = [one for one in the_task(fleet, job_id).tries if one.number == number]
         return tries[0] if tries and tries[0].state == state else None
 
-    return wait_for(found, f"attempt {number} of job {job_id} being {state}", 30.0)
+    return wait_for(found, f"attempt {number} of job {job_id} being {state}")
 
 
 def saved(fleet: Fleet, job_id: int) -> list[CheckpointEntry]:
@@ -74,7 +74,7 @@ def when_saved(fleet: Fleet, job_id: int, count: int) -> list[CheckpointEntry]:
         found = saved(fleet, job_id)
         return found if len(found) >= count else None
 
-    return wait_for(enough, f"{count} checkpoints of job {job_id}", 30.0)
+    return wait_for(enough, f"{count} checkpoints of job {job_id}")
 
 
 def log(fleet: Fleet, job_id: int) -> bytes:
@@ -103,7 +103,7 @@ def test_a_directory_that_stands_still_is_saved_and_restored_elsewhere(fleet: Fl
     agent = provider_of(fleet, one)
     agent.kill()
     agent.spawn()
-    wait_for(lambda: log(fleet, job_id) == b"from 7\n", "the next attempt", 30.0)
+    wait_for(lambda: log(fleet, job_id) == b"from 7\n", "the next attempt")
     (tmp_path / "gate").touch()
     assert completed(fleet, job_id)
     wait_for(lambda: log(fleet, job_id) == b"from 7\n1\n", "the end of its log")
@@ -172,7 +172,7 @@ def test_an_agent_that_is_told_to_stop_gives_programs_time_to_save(fleet: Fleet,
     wait_for((tmp_path / "up").exists, "the program")
     agent = provider_of(fleet, attempt(fleet, job_id, 1))
     agent.signal(signal.SIGTERM)
-    assert 0 == agent.wait(30)
+    assert 0 == agent.wait()
     agent.spawn()
     assert completed(fleet, job_id)
     assert b"asked\n" == wait_for(lambda: log(fleet, job_id), "the log of the second attempt")
@@ -212,7 +212,7 @@ def test_a_checkpoint_survives_whoever_is_killed_beside_it(fleet: Fleet, tmp_pat
     while [ ! -e {tmp_path / "gate"} ]; do sleep 0.02; done
     """
     job_id = submit(fleet, script, checkpoint={"every": "1h", "keep": 5})
-    wait_for((tmp_path / "2").exists, "the second state", 30.0)
+    wait_for((tmp_path / "2").exists, "the second state")
     agent = provider_of(fleet, attempt(fleet, job_id, 1))
     if victim == "daemon":
         os.kill(agent.daemon_pid(), signal.SIGKILL)
@@ -220,7 +220,7 @@ def test_a_checkpoint_survives_whoever_is_killed_beside_it(fleet: Fleet, tmp_pat
         fleet.head.kill()
         fleet.head.start().close()
     found = when_saved(fleet, job_id, 2)
-    wait_for(lambda: (tmp_path / "3").exists() and len(saved(fleet, job_id)) > 1, "the third state", 30.0)
+    wait_for(lambda: (tmp_path / "3").exists() and len(saved(fleet, job_id)) > 1, "the third state")
     (tmp_path / "gate").touch()
     assert completed(fleet, job_id)
     task = the_task(fleet, job_id)
@@ -259,7 +259,7 @@ def test_what_the_spool_does_not_hold_is_skipped_and_told(fleet: Fleet, tmp_path
         held = AgentControl(agent.state).status().attempts
         return next((one.problem for one in held if one.attempt.startswith(f"{job_id}.")), "")
 
-    assert "more than 4096 files" in wait_for(problem, "the problem being shown", 30.0)
+    assert "more than 4096 files" in wait_for(problem, "the problem being shown")
     (tmp_path / "gate").touch()
     assert completed(fleet, job_id)
     assert not saved(fleet, job_id)

@@ -79,7 +79,7 @@ def test_an_agent_is_told_to_go_and_come_back_through_its_state_directory(place:
         until = place.client.provider("spoken").away_until
         assert until is not None and until > time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 7100))
         assert place.coord("agent", "back", *state).code == 0
-        wait_for(lambda: liveness(place, "spoken") == "online", "the agent being back", 30)
+        wait_for(lambda: liveness(place, "spoken") == "online", "the agent being back")
         assert place.coord("agent", "bye", *state).code == 0
         assert agent.wait() == 0
         gone = place.coord("agent", "status", *state)

@@ -20,7 +20,7 @@ import pytest
 
 from cli.demo.history import as_csv, generate
 from tests.acceptance.cli_runs import Coord, Done, Server
-from tests.acceptance.processes import Agent, wait_for
+from tests.acceptance.processes import GUARD_S, Agent, wait_for
 
 GOLEM = Path(__file__).parents[3] / "shared" / "data" / "golem_network" / "sessions.csv.xz"
 
@@ -44,7 +44,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         with Agent(directory, server, "w1", "--label", "room=b12"):
             assert coord("import", "sessions", str(history)).code == 0
             wait_for(lambda: [e.liveness for e in client.providers().entries] == ["online"], "the agent being online")
-            wait_for(lambda: coord("query", "network").code == 0, "figures", 30)
+            wait_for(lambda: coord("query", "network").code == 0, "figures")
             yield Fleet(coord, server, directory)
 
 
@@ -340,8 +340,8 @@ def test_a_recording_is_made_on_a_signal_and_replays(tmp_path: Path) -> None:
         client = server.start()
         client.create_pool("lab")
         os.kill(server.pid, signal.SIGUSR2)
-        (recording,) = wait_for(lambda: list((server.data / "recorder").glob("*-now.rec")), "the recording", 10)
-        wait_for(lambda: "recorded: " in server.text(), "the log line", 10)
+        (recording,) = wait_for(lambda: list((server.data / "recorder").glob("*-now.rec")), "the recording")
+        wait_for(lambda: "recorded: " in server.text(), "the log line")
         done = Coord(server.data)("simulate", "--replay", str(recording))
         assert 0 == done.code, done.err
         assert "PoolCreate" in done.out
@@ -368,7 +368,7 @@ def test_ctrl_c_while_a_command_waits_is_130_and_silent(fleet: Fleet) -> None:
     try:
         wait_for(lambda: _is_reading(process.pid), "the command reading its stdin")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, said = process.communicate(timeout=GUARD_S)
         assert process.returncode == 130
         assert b"Traceback" not in said
     finally:

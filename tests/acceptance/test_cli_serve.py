@@ -66,7 +66,7 @@ def test_ctrl_c_with_agents_and_open_requests_is_quick_and_tells_the_agents(tmp_
             head.signal(signal.SIGINT)
             assert head.wait(8) == 0
             client = head.start()
-            wait_for(lambda: liveness(client) == {"w1": "online"}, "the agent being back", 30)
+            wait_for(lambda: liveness(client) == {"w1": "online"}, "the agent being back")
             assert [entry.session_id for entry in client.sessions("w1").entries] == before
 
 
@@ -225,7 +225,7 @@ def test_up_is_a_coordinator_and_an_agent_and_both_end_together(tmp_path: Path) 
         up.signal(signal.SIGINT)
         assert up.wait() == 0
         client = up.start()
-        wait_for(lambda: liveness(client) == {"here": "online"}, "the local agent being back", 30)
+        wait_for(lambda: liveness(client) == {"here": "online"}, "the local agent being back")
         reasons = {entry.disconnect_reason for entry in client.sessions("here").entries}
         assert reasons <= {None, "clean_close", "draining"}
         agents = children(up.pid)
@@ -250,7 +250,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
             head.signal(signal.SIGTERM)
             wait_for(lambda: "stopping" in head.text(), "the stop beginning")
             head.signal(signal.SIGTERM)
-            assert head.wait(5) == 128 + signal.SIGTERM
+            assert head.wait(20) == 128 + signal.SIGTERM
 
 
 def _open_requests(head: Server) -> float:

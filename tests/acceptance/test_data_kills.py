@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from coordinator.client import Client
-from tests.acceptance.processes import Agent, Head, wait_for, when_online
+from tests.acceptance.processes import GUARD_S, Agent, Head, wait_for, when_online
 from tests.acceptance.stepgate import Step, StepGate
 
 LANES = 4
@@ -117,7 +117,7 @@ def at_step(lane: Lane, step: Step, mark: Path) -> int:
     if CHECKPOINT == step.after or step.line == OUTPUTS:
         wait_for(lambda: any(entry.checkpoints for entry in lane.client.jobs.data(job_id).entries), "a checkpoint")
         mark.touch()
-    assert lane.gate.reached.wait(20), f"{step} was never reached"
+    assert lane.gate.reached.wait(GUARD_S), f"{step} was never reached"
     return job_id
 
 
@@ -191,7 +191,7 @@ def test_nothing_is_left_of_all_that_but_the_results(field: Field) -> None:
         parts = list((field.head.data / "blobs" / ".uploads").iterdir())
         return (set(held), files, rows, uploads, parts) == (holders, named, named, 0, [])
 
-    wait_for(is_tidy, "nothing but the results being left", 20.0)
+    wait_for(is_tidy, "nothing but the results being left")
     assert () == field.client.check().problems
     for lane in field.lanes:
         assert [] == [path for path in (lane.agent.state / "spool").rglob("*") if path.is_file()]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from coordinator.agent.hierarchies import group_name, unified_root
 from tests.acceptance.cli_runs import Coord
-from tests.acceptance.processes import clean_environment, wait_for
+from tests.acceptance.processes import GUARD_S, clean_environment, wait_for
 
 IN_TIME_S = 50.0
 
@@ -106,7 +106,7 @@ def test_ctrl_c_in_the_middle_clears_the_stage(tmp_path: Path) -> None:
     try:
         wait_for(lambda: list(tmp_path.glob("coord-demo-*/data/address")), "the demo's coordinator")
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(GUARD_S) == 130
         wait_for(lambda: not of_demo(tmp_path), "everything being gone")
         assert list(tmp_path.iterdir()) == []
     finally:

@@ -110,7 +110,7 @@ def test_a_killed_worker_comes_back_with_the_same_figures(
     harm(head.data / "analytics" / "warehouse.duckdb")
     os.kill(first, signal.SIGKILL)
     assert served(client)
-    wait_for(lambda: up(client) and worker(head) != first, "the next worker", 30)
+    wait_for(lambda: up(client) and worker(head) != first, "the next worker")
     assert figures(client) == before
     wait_for(lambda: counted(client) == 14 * sum(range(1, 21)), "the views that SQL reads being there again")
     wait_for(lambda: not standing(client), "the end of the alert")
@@ -151,7 +151,7 @@ def test_a_stopped_worker_leaves_old_figures_with_their_age(head: Head, client: 
         assert later_s is not None and later_s > age_s
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert wait_for(lambda: answered(client), "answers", 30) == before
+    assert wait_for(lambda: answered(client), "answers") == before
     assert worker(head) == pid
 
 

@@ -20,7 +20,7 @@ import pytest
 from coordinator.client import Client, every
 from coordinator.core.errors import Code, CoordError
 from coordinator.timetext import parse_time
-from tests.acceptance.processes import Agent, Head, liveness, sessions_of, wait_for, when_online
+from tests.acceptance.processes import GUARD_S, Agent, Head, liveness, sessions_of, wait_for, when_online
 
 QUICK = ("--set", "policy.heartbeat_interval_ms=1s", "--set", "upkeep.alerts_s=200ms")
 
@@ -77,7 +77,7 @@ def status_of_a_write(head: Head) -> tuple[int, str]:
     headers = {"Authorization": f"Bearer {head.token('admin')}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{head.url}/v1/tokens", b'{"role": "read-only"}', headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=GUARD_S) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refused:
         with refused:
@@ -140,7 +140,7 @@ def _full_disk(directory: Path, full_s: float) -> dict[str, object]:
         assert liveness(client)["stays"] == "online"
         filler.free()
         freed = time.monotonic()
-        wait_for(ledger.write, "the store taking writes again", 20)
+        wait_for(ledger.write, "the store taking writes again")
         recovered_s = time.monotonic() - freed
         wait_for(lambda: not standing(client, "disk"), "the end of the alert")
         assert any(entry.kind == "disk" and entry.resolved_at for entry in client.alerts().entries)

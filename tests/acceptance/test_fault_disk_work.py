@@ -60,7 +60,7 @@ def _full_disk(directory: Path, full_s: float, jobs: int) -> dict[str, object]:
         filler.free()
         freed_s = time.monotonic()
         held = len(work.acknowledged)
-        wait_for(lambda: len(work.acknowledged) > held or work.done(), "jobs being taken again", 20)
+        wait_for(lambda: len(work.acknowledged) > held or work.done(), "jobs being taken again")
         recovered_s = time.monotonic() - freed_s
         wait_for(lambda: not standing(client, "disk"), "the end of the alert")
         wait_for(work.done, "every job being taken", 120)
@@ -72,7 +72,7 @@ def _full_disk(directory: Path, full_s: float, jobs: int) -> dict[str, object]:
         (rank,) = task.tries[0].ranks
         assert rank.exit is not None
         wrote = rank.exit.out_bytes
-        wait_for(lambda: len(b"".join(client.jobs.logs(pulse))) == wrote, "the log being whole", 30)
+        wait_for(lambda: len(b"".join(client.jobs.logs(pulse))) == wrote, "the log being whole")
         gap_s = _longest_gap_s(b"".join(client.jobs.logs(pulse)))
         assert gap_s < 2.0, f"the running job stood still for {gap_s:.1f} s"
         found = work.check(client)

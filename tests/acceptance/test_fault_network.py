@@ -30,7 +30,7 @@ def features_of(client: Client, sessions: int) -> Features:
         features = client.liveness("far")
         return features if features.sessions_count == sessions else None
 
-    return wait_for(told, f"features of {sessions} sessions", 30)
+    return wait_for(told, f"features of {sessions} sessions")
 
 
 def test_a_cut_network_is_noticed_on_both_sides_and_costs_a_stay_only_when_it_lasts(
@@ -49,7 +49,7 @@ def test_a_cut_network_is_noticed_on_both_sides_and_costs_a_stay_only_when_it_la
         cable.cut("input")
         wait_for(lambda: "half dead" in agent.text(), "the agent letting go")
         cable.mend()
-        wait_for(lambda: len(sessions_of(client, "far")) == 2, "the next session", 30)
+        wait_for(lambda: len(sessions_of(client, "far")) == 2, "the next session")
         when_online(client, agent)
         first, second = sessions_of(client, "far")
         assert first.disconnect_reason in ("read_error", "superseded")
@@ -61,11 +61,11 @@ def test_a_cut_network_is_noticed_on_both_sides_and_costs_a_stay_only_when_it_la
         cable.cut("input", "output")
         wait_for(lambda: liveness(client)["far"] == "suspect", "being suspect")
         wait_for(lambda: agent.text().count("half dead") > noticed, "the agent letting go")
-        wait_for(lambda: liveness(client)["far"] == "lost", "being lost", 30)
+        wait_for(lambda: liveness(client)["far"] == "lost", "being lost")
         ended = sessions_of(client, "far")[1]
         assert ended.disconnect_reason == "stale_heartbeat"
         cable.mend()
-        wait_for(lambda: len(sessions_of(client, "far")) == 3, "the last session", 30)
+        wait_for(lambda: len(sessions_of(client, "far")) == 3, "the last session")
         when_online(client, agent)
         assert sessions_of(client, "far")[1] == ended
         longer = features_of(client, 3)

@@ -21,7 +21,7 @@ from coordinator import wire
 from coordinator.client import Client
 from coordinator.core.errors import CoordError
 from tests.acceptance.cli_runs import Coord
-from tests.acceptance.processes import Agent, Head, when_online
+from tests.acceptance.processes import GUARD_S, Agent, Head, when_online
 
 
 def answers_to_strangers(head: Head, secrets: dict[str, str]) -> Iterator[str]:
@@ -36,7 +36,7 @@ def answers_to_strangers(head: Head, secrets: dict[str, str]) -> Iterator[str]:
         ):
             request = urllib.request.Request(head.url + path, headers={"Authorization": header})
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
+                with urllib.request.urlopen(request, timeout=GUARD_S) as answer:
                     yield answer.read().decode()
             except urllib.error.HTTPError as refused:
                 with refused:
@@ -67,13 +67,13 @@ async def speak(url: str, join: str) -> dict[str, str]:
         for turn in ("first", "second"):
             async with session.ws_connect(url + wire.CONNECT_PATH, headers=headers) as socket:
                 await socket.send_json(msgspec.to_builtins(hello))
-                welcome = await socket.receive_json(timeout=10)
+                welcome = await socket.receive_json(timeout=GUARD_S)
                 assert welcome["type"] == "welcome"
                 secrets[f"the canary's {turn} resume key"] = welcome["resume_key"]
                 await socket.send_json({"type": "heartbeat", "seq": 1})
-                assert (await socket.receive_json(timeout=10))["type"] == "ack"
+                assert (await socket.receive_json(timeout=GUARD_S))["type"] == "ack"
                 await socket.send_json({"type": "hello", "resume_key": welcome["resume_key"]})
-                assert (await socket.receive_json(timeout=10))["type"] == "error"
+                assert (await socket.receive_json(timeout=GUARD_S))["type"] == "error"
                 hello = msgspec.structs.replace(hello, resume_key=welcome["resume_key"])
     return secrets
 

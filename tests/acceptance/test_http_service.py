@@ -45,7 +45,7 @@ def test_a_fleet_is_imported_ranked_and_explained_through_http(tmp_path: Path) -
         first = client.import_sessions(io.BytesIO(history(now_s)))
         again = client.import_sessions(io.BytesIO(history(now_s)))
         assert first.rows == first.added == again.unchanged and 3 == first.providers
-        wait_for(lambda: client.readyz().analytics == "up", "the worker being up", 30)
+        wait_for(lambda: client.readyz().analytics == "up", "the worker being up")
         ranked = client.reliability(horizon="8h")
         assert "steady" == ranked.entries[0].provider_id and 3 == len(ranked.entries)
         scores = [entry.liveness_score for entry in ranked.entries]
@@ -80,9 +80,9 @@ def test_a_fleet_is_imported_ranked_and_explained_through_http(tmp_path: Path) -
 def test_a_live_agent_is_seen_drained_and_forgotten(tmp_path: Path) -> None:
     """Its heartbeats arrive in the listing and in its history; a drain reaches it; forgetting cuts it off."""
     with Head(tmp_path) as head, head.start() as client, Agent(tmp_path, head, "node-1"):
-        wait_for(lambda: _liveness(client, "node-1") == "online", "the agent being online", 30)
+        wait_for(lambda: _liveness(client, "node-1") == "online", "the agent being online")
         wait_for(lambda: client.provider("node-1").heartbeat, "a heartbeat in the listing")
-        wait_for(lambda: client.heartbeats("node-1").entries, "a heartbeat in the history", 30)
+        wait_for(lambda: client.heartbeats("node-1").entries, "a heartbeat in the history")
         assert client.drain("node-1", note="maintenance").drained
         (session,) = client.sessions("node-1").entries
         assert session.disconnected_at is None and session.last_heartbeat_at is not None

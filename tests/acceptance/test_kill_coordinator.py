@@ -102,7 +102,7 @@ def _rounds(directory: Path, rounds: int, seed: int, *, agents: int, jobs: int, 
         client = head.start()
         work.serve()
         work.let(jobs)
-        wait_for(lambda: _online(client, "w0"), "the agent being back", 40)
+        wait_for(lambda: _online(client, "w0"), "the agent being back")
         wait_for(lambda: work.settled(client), "every job having ended", 300)
         _check_kept(client, tokens, "the end")
         entries = _sessions(client, "w0")

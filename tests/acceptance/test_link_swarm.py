@@ -10,7 +10,7 @@ import aiohttp
 
 from bench.swarm import MACHINE, enrol_swarm, run_swarm
 from coordinator import wire
-from tests.acceptance.processes import Head
+from tests.acceptance.processes import GUARD_S, Head
 
 AGENTS = 40
 
@@ -47,13 +47,13 @@ async def send_garbage(url: str, provider_id: str, credential: str) -> None:
         for text in garbage * 2:
             async with session.ws_connect(url + wire.CONNECT_PATH, headers=headers) as socket:
                 await socket.send_str(text)
-                assert (await socket.receive_json(timeout=10))["type"] == "error"
+                assert (await socket.receive_json(timeout=GUARD_S))["type"] == "error"
                 await socket.send_bytes(bytes(10))
-                assert (await socket.receive_json(timeout=10))["type"] == "error"
+                assert (await socket.receive_json(timeout=GUARD_S))["type"] == "error"
                 await socket.send_json(hello)
-                assert (await socket.receive_json(timeout=10))["code"] == "version_unsupported"
+                assert (await socket.receive_json(timeout=GUARD_S))["code"] == "version_unsupported"
         async with session.ws_connect(url + wire.CONNECT_PATH, headers=headers) as socket:
             await socket.send_str("x" * (wire.FRAME_BYTES_MAX + 1))
-            assert (await socket.receive_json(timeout=10))["code"] == "too_large"
-            await socket.receive(timeout=10)
+            assert (await socket.receive_json(timeout=GUARD_S))["code"] == "too_large"
+            await socket.receive(timeout=GUARD_S)
             assert socket.close_code == 1009

@@ -150,7 +150,7 @@ def test_a_replacement_finds_its_inputs_fetched_ahead(tmp_path: Path) -> None:
         wait_for(lambda: client.jobs.show(job.job_id).tasks[0].state == "running", "the first attempt")
         first.signal_all(signal.SIGSTOP)
         with Agent(tmp_path, head, "w2") as second:
-            wait_for(lambda: cached(second), "the input at the other provider", 30.0)
+            wait_for(lambda: cached(second), "the input at the other provider")
             (task,) = client.jobs.tasks(job.job_id, attempts=True).entries
             assert task.tries[-1].state == "reserved"
 
@@ -185,7 +185,7 @@ def test_a_full_disk_is_the_providers_failure_not_the_jobs(tmp_path: Path, small
             return [attempt.reason for task in entries for attempt in task.tries]
 
         # an agent that is starved may miss a heartbeat or answer a grant too late: another one that is there takes it
-        wait_for(lambda: any("bytes are needed" in reason for reason in tried()), "the disk being full", 30.0)
+        wait_for(lambda: any("bytes are needed" in reason for reason in tried()), "the disk being full")
         with Agent(tmp_path, head, "large"):
             for one in (job, huge):
                 assert client.jobs.wait(one.job_id, timeout_s=40.0).state == "completed"

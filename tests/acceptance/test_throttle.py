@@ -15,7 +15,7 @@ import pytest
 from blake3 import blake3
 
 from tests.acceptance.cli_runs import Coord
-from tests.acceptance.processes import Head, wait_for
+from tests.acceptance.processes import GUARD_S, Head, wait_for
 
 MB = 1_000_000
 RATE = 16 * MB
@@ -51,7 +51,7 @@ class Tenant:
         self._token = token
 
     def ask(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
-        connection = http.client.HTTPConnection(self._host, timeout=20)
+        connection = http.client.HTTPConnection(self._host, timeout=GUARD_S)
         try:
             connection.request(method, path, body, {"Authorization": f"Bearer {self._token}"} | (headers or {}))
             got = connection.getresponse()
@@ -61,7 +61,7 @@ class Tenant:
 
     def reads(self, path: str) -> Iterator[int]:
         """Fetch what is there: the sizes of its pieces, as they come."""
-        connection = http.client.HTTPConnection(self._host, timeout=20)
+        connection = http.client.HTTPConnection(self._host, timeout=GUARD_S)
         try:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
             got = connection.getresponse()

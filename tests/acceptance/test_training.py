@@ -81,7 +81,7 @@ def test_training_survives_its_providers_and_ends_with_the_same_weights(tmp_path
         number = 0
         for kill in range(KILLS):
             ask = partial(an_attempt, client, job.job_id, number)
-            attempt = wait_for(ask, "a checkpoint of a new attempt", 30.0)
+            attempt = wait_for(ask, "a checkpoint of a new attempt")
             number = attempt.number
             time.sleep(kill % 4 * 2 * STEP_S)  # somewhere in an interval of the program's own
             if kill == KILLS - 1:

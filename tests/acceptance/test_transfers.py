@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from tests.acceptance.processes import Head, wait_for
+from tests.acceptance.processes import GUARD_S, Head, wait_for
 from tests.acceptance.test_fault_disk import QUICK, Filler, small_disk
 
 MB = 1_000_000
@@ -37,7 +37,7 @@ class Depot:
         raw = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         if raw is not None and not isinstance(body, bytes):
             out["Content-Type"] = "application/json"
-        connection = http.client.HTTPConnection(host, timeout=20)
+        connection = http.client.HTTPConnection(host, timeout=GUARD_S)
         try:
             connection.request(method, path, raw, out)
             answer = connection.getresponse()

@@ -66,7 +66,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         Agent(place, head, "w2") as second,
     ):
         when_online(client, first, second)
-        wait_for(lambda: client.readyz().analytics == "up", "the worker being up", 30)
+        wait_for(lambda: client.readyz().analytics == "up", "the worker being up")
         yield Site(head, client, place)
 
 
@@ -184,13 +184,13 @@ def killed_while_a_log_grows(place: Path, kills: list[str]) -> None:
                 else:
                     before = worker(head)
                     os.kill(before, signal.SIGKILL)
-                    wait_for(lambda before=before: worker(head) != before, "the next worker", 30)  # type: ignore[misc]
+                    wait_for(lambda before=before: worker(head) != before, "the next worker")  # type: ignore[misc]
             wait_for(lambda: metric(client, "coord_attribution_followed_logs") == 1, "being followed again", 60)
             gate.touch()
             assert client.jobs.wait(job_id, timeout_s=60.0).state == "failed"
             (task,) = client.jobs.tasks(job_id, attempts=True).entries
             assert (task.attempts, "stderr line 1" in task.reason) == (1, True), [one.reason for one in task.tries]
-            wait_for(lambda: metric(client, 'coord_attribution_checks_total{result="same"}') == 1, "the full pass", 30)
+            wait_for(lambda: metric(client, 'coord_attribution_checks_total{result="same"}') == 1, "the full pass")
             assert metric(client, 'coord_attribution_checks_total{result="different"}') == 0
             client.close()
 

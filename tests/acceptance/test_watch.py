@@ -17,7 +17,7 @@ from coordinator.agent.cleanup import kill_attempts
 from tests.acceptance.cli_runs import Coord, Done, Server
 from tests.acceptance.one_ray import ray_command, ray_head, ray_submit
 from tests.acceptance.one_slurm import OneSlurm, missing
-from tests.acceptance.processes import Agent, when_online
+from tests.acceptance.processes import GUARD_S, Agent, when_online
 
 TRAINS = "for i in 1 2 3; do echo step $i loss 0.3; sleep 0.3; done"
 LACKS = "echo loading; python3 -c 'import no_such_module_here'"
@@ -139,7 +139,7 @@ def test_ctrl_c_leaves_the_job_alone(coord: Coord) -> None:
         watching.stdout.readline()
         watching.send_signal(signal.SIGINT)
         assert b"detached" in watching.stderr.read()
-        assert watching.wait(10.0) == 130
+        assert watching.wait(GUARD_S) == 130
     assert json.loads(coord("job", "show", job, "-o", "json").out)["job"]["state"] == "pending"
     coord("job", "cancel", job)
 
@@ -177,7 +177,7 @@ def test_slurm_a_fatal_line_comes_before_the_end(slurm: OneSlurm) -> None:
             if row["kind"] == "early":
                 early = row["verdict"]["cause"]
                 slurm.say("scancel", job)
-        assert watching.wait(30.0) != 0
+        assert watching.wait() != 0
     assert early == "env_dependency"
     assert time.monotonic() - began_s < 40
 

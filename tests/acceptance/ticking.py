@@ -21,7 +21,7 @@ from coordinator.api_types import EventEntry, TaskEntry
 from coordinator.client import Client
 from coordinator.timetext import parse_time
 from tests.acceptance.cable import Cable, FarAgent
-from tests.acceptance.processes import Agent, Head, wait_for, when_online
+from tests.acceptance.processes import GUARD_S, Agent, Head, wait_for, when_online
 
 TICK_S = 0.05
 STOOD_STILL_S = 1.0
@@ -97,7 +97,7 @@ class Case:
         found = self.client.audit(job_id=self.job_id, entity="attempt", limit=500).entries
         return [row for row in reversed(found) if row.after == after and row.subject == self.attempt(number)]
 
-    def row(self, after: str, number: int = 1, within_s: float = 20.0) -> EventEntry:
+    def row(self, after: str, number: int = 1, within_s: float = GUARD_S) -> EventEntry:
         """The first of them, as soon as it is there."""
         return wait_for(lambda: next(iter(self.rows(after, number)), None), f"{self.attempt(number)} {after}", within_s)
 
@@ -182,7 +182,7 @@ class Field:
                 stack.enter_context(agent)
             spare = Agent(self._directory, self.head, "spare", "--insecure", "--cpus", "64")
             self.spare = stack.enter_context(spare)
-            when_online(self.client, *self.agents, self.spare, within_s=60.0)
+            when_online(self.client, *self.agents, self.spare)
             self._stack = stack.pop_all()
         return self
 
@@ -197,7 +197,7 @@ class Field:
         for case in cases:
             case.begin()
         for case in cases:
-            wait_for(lambda case=case: len(case.ticks(1)) > 3, f"{case.on_lost} running", 30.0)  # type: ignore[misc]
+            wait_for(lambda case=case: len(case.ticks(1)) > 3, f"{case.on_lost} running")  # type: ignore[misc]
             case.row("running")
             case.agent = agents[case.task().tries[0].ranks[0].provider_id]
         self.client.resume("spare")
@@ -235,7 +235,7 @@ class Field:
         for case in cases:
             if case.agent.popen is not None and case.agent.popen.poll() is not None:
                 case.agent.spawn()
-        when_online(self.client, *self.agents, within_s=60.0)
+        when_online(self.client, *self.agents)
         return [case.figures() for case in cases]
 
 
