@@ -198,11 +198,11 @@ WHOLE = (Ask(cpus=2 * UNIT),)
 def test_elsewhere_is_not_the_end_of_a_quarantine() -> None:
     """The only other provider rests: the task goes back at once, rather than to wait until that has rested."""
     site = Site("a", "b", policy=TWO_REST)
-    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0)))
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0, verdict=Heed.OFF)))
     site.submit(a_job(asks=WHOLE, retry=RetryRule(delay_ms=1_000)))
     resting, first = where(site, "1.0.0.1"), where(site, "2.0.0.1")
     site.exits("1.0.0.1", 1)
-    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0)))
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0, verdict=Heed.OFF)))
     site.exits("3.0.0.1", 1)
     assert rests(site, resting) and not rests(site, first)
     site.exits("2.0.0.1", 1)
@@ -220,7 +220,7 @@ def test_of_those_that_were_left_the_first_that_may_be_given_work_is_taken_again
     site.exits("1.0.0.1", 1)
     judge(site, "1.0.0.1", a_broken_gpu())
     first = where(site, "1.0.0.2")
-    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0)))
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0, verdict=Heed.OFF)))
     site.exits("2.0.0.1", 1)
     assert rests(site, resting)
     site.exits("1.0.0.2", 1)
@@ -237,7 +237,7 @@ def test_who_waits_elsewhere_goes_back_when_a_quarantine_begins_there() -> None:
     site = Site("a", "b", policy=TWO_REST)
     site.submit(a_job(asks=WHOLE, retry=RetryRule(delay_ms=1_000)))
     for _ in range(2):
-        site.submit(a_job(retry=RetryRule(limit=0)))
+        site.submit(a_job(retry=RetryRule(limit=0, verdict=Heed.OFF)))
     first, other = where(site, "1.0.0.1"), where(site, "2.0.0.1")
     site.exits("1.0.0.1", 1)
     judge(site, "1.0.0.1", a_broken_gpu())
@@ -256,13 +256,13 @@ def test_a_quarantine_is_waited_for_where_to_go_back_would_not_help() -> None:
     site = Site("a", "b", "c", policy=TWO_REST)
     site.submit(a_job(asks=WHOLE, retry=RetryRule(delay_ms=1_000)))
     for _ in range(2):
-        site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0, losses=0)))
+        site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0, losses=0, verdict=Heed.OFF)))
     first, other, third = (where(site, f"{job}.0.0.1") for job in (1, 2, 3))
     site.exits("1.0.0.1", 1)
     judge(site, "1.0.0.1", a_broken_gpu())
     site.breaks(first)
     site.run_to(60)
-    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0), priority=9))
+    site.submit(a_job(asks=WHOLE, retry=RetryRule(limit=0, verdict=Heed.OFF), priority=9))
     site.exits("2.0.0.1", 1)
     assert other == where(site, "4.0.0.1")
     site.exits("4.0.0.1", 1)
@@ -386,15 +386,12 @@ def test_a_start_on_a_full_disk_with_a_clock_that_is_behind_makes_nobody_wait_lo
 @pytest.mark.parametrize(
     ("rule", "state"),
     [
-        ({"never": ("exit:1",)}, "failed"),
-        ({"on": ("exit:2",)}, "failed"),
         ({"on": ("exit:1",)}, "pending"),
         ({"verdict": Heed.ADVISE}, "pending"),
-        ({"limit": 0}, "failed"),
     ],
 )
 def test_rules_of_the_job_win_at_once(rule: dict[str, Any], state: str) -> None:
-    """Nothing is waited for where the job decides itself, or no retry is left. The verdict is asked for and shown."""
+    """Nothing is waited for where the job's rules try it again. The verdict is asked for and shown."""
     site = a_failed_one(**rule)
     assert (state, True) == (site.task().state, site.task().waits_for != "verdict")
     assert [None] == [asked.until_ms for asked in wanted(site)]
@@ -402,6 +399,46 @@ def test_rules_of_the_job_win_at_once(rule: dict[str, Any], state: str) -> None:
     assert state == site.task().state
     row = kept(site, "1.0.0.1")
     assert row is not None and row.late
+
+
+@pytest.mark.parametrize(
+    ("rule", "refused"),
+    [
+        ({"limit": 0}, "it is not to be retried"),
+        ({"never": ("exit:1",)}, "its rules do not retry that"),
+        ({"on": ("exit:2",)}, "its rules do not retry that"),
+        ({"limit": 0, "verdict": Heed.ADVISE}, "it is not to be retried"),
+    ],
+)
+@pytest.mark.parametrize("recommendation", [RESTART, ELSEWHERE])
+def test_the_last_reason_says_what_it_died_of(rule: dict[str, Any], refused: str, recommendation: Any) -> None:
+    """Where nothing is tried again, the verdict is waited for as well: the reasons of task, step and job hold it."""
+    site = a_failed_one(**rule)
+    assert ("pending", "verdict") == (site.task().state, site.task().waits_for)
+    judge(site, "1.0.0.1", a_verdict(recommendation))
+    expected = (
+        "exit 1; user_code: the program raised KeyError: 'lr' (stderr line 7); mend the program and run the job again; "
+        f"{refused}"
+    )
+    assert ("failed", expected) == (site.task().state, site.task().reason)
+    assert expected in site.step().reason and expected in site.job().reason
+    site.run_to(60)
+    assert ["failed"] == site.states(), "whatever the verdict asked for"
+
+
+@pytest.mark.parametrize("answer", ["none", "unknown", "never"])
+def test_the_last_failure_waits_two_seconds_at_most(answer: str) -> None:
+    site = a_failed_one(limit=0)
+    if answer == "never":
+        site.run_to(4.9)
+        assert "pending" == site.task().state
+        site.run_to(6)
+    else:
+        judge(site, "1.0.0.1", None if answer == "none" else a_verdict(UNKNOWN))
+    assert ("failed", "exit 1; it is not to be retried") == (site.task().state, site.task().reason)
+    judge(site, "1.0.0.1", a_verdict(STOP))
+    row = kept(site, "1.0.0.1")
+    assert row is not None and row.late and "exit 1; it is not to be retried" == site.task().reason
 
 
 def test_a_job_may_have_none() -> None:
@@ -421,8 +458,10 @@ def test_budgets_bound_what_a_verdict_may_ask_for(recommendation: Recommendation
         judge(site, f"1.0.0.{number}", a_verdict(recommendation))
         site.run_to(site.now_s + 4)
         site.exits(f"1.0.0.{number + 1}", 1)
-    assert "failed" == site.task().state and "all 2 retries are used up" in site.task().reason
+    assert ("pending", "verdict") == (site.task().state, site.task().waits_for)
     judge(site, "1.0.0.3", a_verdict(recommendation))
+    assert "failed" == site.task().state and site.task().reason.endswith("; all 2 retries are used up")
+    assert "user_code: the program raised KeyError: 'lr'" in site.task().reason
     site.run_to(site.now_s + 30)
     assert ["failed"] * 3 == site.states()
 

@@ -44,6 +44,7 @@ from coordinator.core.work.retries import (
     cause_of,
     count_retry,
     exit_code_of,
+    is_obeyed,
     no_more,
     told,
 )
@@ -164,11 +165,14 @@ def settle(
     if verdict is None or verdict.recommendation in (Recommendation.OK, Recommendation.UNKNOWN):
         by_rules(state, job, step, task, awaited, policy, out)
         return
+    exit = awaited.exits[awaited.rank]
+    assert exit is not None
+    if not is_obeyed(step, exit):  # it only says what the task died of
+        by_rules(state, job, step, task, awaited, policy, out, in_words(verdict, told(exit)))
+        return
     if verdict.fault not in NOT_OF_THE_PLACE:
         for who in suspects_of(verdict, awaited):
             blame_provider(state, who, job.row.job_id, policy, out)
-    exit = awaited.exits[awaited.rank]
-    assert exit is not None
     if verdict.recommendation is Recommendation.STOP:
         refused = "it is not tried again"
     else:

@@ -147,7 +147,7 @@ def again(
         end_task(state, job, step, task, WorkState.CANCELLED, out, why=job.row.cancelling or why)
         return
     not_before_ms = state.now_ms + delay_ms if delay_ms else None
-    task.wanted = False
+    task.wanted, task.since_ms = False, state.now_ms + delay_ms
     if task.row.state is WorkState.PENDING:
         decide_task(state, job, task, out, why=why, not_before_ms=not_before_ms, waits_for=waits_for)
     else:
@@ -189,7 +189,7 @@ def failed(
         providers=tuple(ranked.provider_id for ranked in attempt.row.ranks),
         saved=row.checkpoint > attempt.row.restored,
     )
-    if not _verdict_may_change(step, task, exit, policy):
+    if not _waits_for_verdict(state, job, step, task, exit, policy):
         ask(state, job, step, task, attempt, policy, out)
         by_rules(state, job, step, task, ended, policy, out)
         return
@@ -199,32 +199,44 @@ def failed(
     again(state, job, step, task, out, why=why, waits_for="verdict", delay_ms=policy.verdict_wait_ms)
 
 
-def _verdict_may_change(step: Step, task: Task, exit: ExitInfo, policy: Policy) -> bool:
-    """Whether to wait for a verdict: the job's own rules do not decide, and there is a retry left to be decided on."""
-    rule, cause = step.spec.retry, cause_of(exit)
-    if rule.verdict is not Heed.OBEY or policy.verdict_wait_ms <= 0 or exit.cause is EndCause.START:
+def _waits_for_verdict(state: ClusterState, job: Job, step: Step, task: Task, exit: ExitInfo, policy: Policy) -> bool:
+    """Whether its verdict decides what follows, or nothing follows: then the task's last reason is to say what it died
+    of."""
+    heeds = step.spec.retry.verdict is not Heed.OFF and exit.cause is not EndCause.START
+    if not heeds or policy.verdict_wait_ms <= 0:
         return False
-    ruled = bool(rule.on) or any(names(never, cause) for never in rule.never)
-    spent = task.row.failures > rule.limit or len(task.row.failed_on) >= policy.storm_providers
-    return not ruled and not spent
+    return is_obeyed(step, exit) or bool(no_more(state, job, step, task, cause_of(exit), policy))
+
+
+def is_obeyed(step: Step, exit: ExitInfo) -> bool:
+    """Whether a verdict on this end decides, and not the job's own rules."""
+    rule, cause = step.spec.retry, cause_of(exit)
+    return rule.verdict is Heed.OBEY and not rule.on and not any(names(never, cause) for never in rule.never)
 
 
 def by_rules(
-    state: ClusterState, job: Job, step: Step, task: Task, ended: Awaited, policy: Policy, out: Decision
+    state: ClusterState,
+    job: Job,
+    step: Step,
+    task: Task,
+    ended: Awaited,
+    policy: Policy,
+    out: Decision,
+    words: str = "",
 ) -> None:
-    """The rules for exit codes decide on this failure."""
+    """The rules for exit codes decide on this failure. `words`: how it ended, where more than that is known."""
     row, rule = task.row, step.spec.retry
     exit, where = ended.exits[ended.rank], ended.providers[ended.rank]
     assert exit is not None
-    words, code = told(exit), exit_code_of(exit)
+    code = exit_code_of(exit)
     blame_provider(state, where, job.row.job_id, policy, out)
     refused = no_more(state, job, step, task, cause_of(exit), policy)
     if refused:
-        end_task(state, job, step, task, WorkState.FAILED, out, why=f"{words}; {refused}", exit_code=code)
+        end_task(state, job, step, task, WorkState.FAILED, out, why=f"{words or told(exit)}; {refused}", exit_code=code)
         return
     delay_ms = backoff_ms(rule, row.failures, dotted((*row.task_id, ended.attempt)), policy)
     count_retry(state, job, policy, out)
-    why = f"{words} on {where}; retry {row.failures} of {rule.limit} in {delay_ms / 1000:.1f} s"
+    why = f"{told(exit)} on {where}; retry {row.failures} of {rule.limit} in {delay_ms / 1000:.1f} s"
     again(state, job, step, task, out, why=why, waits_for="backoff", delay_ms=delay_ms)
 
 
@@ -416,5 +428,4 @@ def end_quarantine(state: ClusterState, provider_id: ProviderId, out: Decision, 
         audit.record(state, out, "provider", provider_id, "quarantine over", by=by, provider_id=provider_id)
         changed(out, provider)
     out.notes.append(Calmed(kind="provider_quarantined", subject=provider_id))
-    work.freed_by = f"provider {provider_id}"
-    work.able(provider_id)
+    work.able(provider_id, state.now_ms)

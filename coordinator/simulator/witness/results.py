@@ -156,12 +156,15 @@ class Results:
         expect(row.attempts >= before.attempts, f"{who} forgot an attempt")
 
     def _check_budget(self, row: TaskRow) -> None:
-        """As a commit leaves it."""
+        """As a commit leaves it. One whose last failure waits for its verdict is spent: `Verdicts` sees to it that
+        nothing of it is placed meanwhile, and that the wait is over in time."""
+        waits = row.judged is not None and row.judged.awaits is not None
         expect, who = self._ground.expect, f"task {dotted(row.task_id)}"
         spec = self._ground.disk.rows.get(("spec", row.job_id))
         if isinstance(spec, SpecRow) and row.state not in ENDED:
             rule = spec.spec.steps[row.step].retry
-            expect(row.failures <= rule.limit, f"{who} goes on after {row.failures} failures of {rule.limit}")
+            spent = row.failures - (waits and row.state is WorkState.PENDING)
+            expect(spent <= rule.limit, f"{who} goes on after {row.failures} failures of {rule.limit}")
             expect(row.losses <= rule.losses, f"{who} goes on after {row.losses} losses of {rule.losses}")
 
     def _check_attempt(self, row: AttemptRow, before: AttemptRow | None) -> None:

@@ -13,7 +13,7 @@ from coordinator.core.work.jobspec import RetryRule
 from coordinator.core.work.retries import backoff_ms, cause_of, exit_code_of, may_help, names, told
 from tests.site import Site, a_job
 
-POLICY = Policy()
+POLICY = Policy(verdict_wait_ms=0)
 
 
 def exited(code: int) -> ExitInfo:
