@@ -18,7 +18,7 @@ from coordinator.core.ids import dotted
 from tests.unit.agent.data_side import DataSide
 
 JOIN = "coord-join-0123456789abcdef"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 T = TypeVar("T")
 _FRAME = msgspec.json.Decoder(wire.FromAgent | list[wire.FromAgent])
 

@@ -89,7 +89,7 @@ class DataSide:
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait for something that is asked here."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not true():
                 self._news.clear()
                 await self._news.wait()

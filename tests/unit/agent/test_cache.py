@@ -95,7 +95,7 @@ def test_what_is_in_use_stays(tmp_path: Path) -> None:
             await turns()
             assert not waiting.done()
             assert book.has((T, used))
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 60)
         assert not book.has((T, used))
 
     go(steps())
@@ -111,7 +111,7 @@ def test_what_is_promised_counts_before_it_is_there(tmp_path: Path) -> None:
         await turns()
         assert not waiting.done()
         book.keep(600)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 60)
         book.keep(600)
 
     go(steps())

@@ -16,7 +16,7 @@ from coordinator.agent.devices import gpu_groups
 from coordinator.agent.hierarchies import give_down, pids_of
 from coordinator.agent.spawn import PATH, start_beside
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 BOMB = """
 import os, time
 while True:

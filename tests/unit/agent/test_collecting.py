@@ -126,7 +126,7 @@ def test_a_file_of_nothing_holds_nobody_up(tmp_path: Path) -> None:
             for _ in range(2 * heavy.THREADS)
         ]
         await asyncio.sleep(0)  # they are in line now
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             small = collecting([grounds.part(other, "COORD_OUTPUT_DIR")], ["small"], 0, 1)
             assert ["small"] == [file.path for file in await heavy.by_turns(small)]
             for work in works:

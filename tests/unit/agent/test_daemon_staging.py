@@ -35,7 +35,7 @@ async def working(tmp_path: Path) -> AsyncIterator[tuple[CoordinatorSide, Runnin
         side.data.needs("in", b"input" * 1_000)
         async with a_daemon(a_config(side, tmp_path / "state")) as agent:
             agent.keeper.places = Places(tmp_path / "state" / "attempts", tmp_path / "state" / "work", ())
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await side.until(lambda: bool(side.beats))
                 yield side, agent
 

@@ -31,7 +31,7 @@ class Relay:
 
     async def frames(self, n: int) -> list[wire.LogChunk]:
         """The first `n`, and no more of them after a few turns of the loop."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.chunks) < n:
                 self._news.clear()
                 await self._news.wait()

@@ -137,7 +137,7 @@ def test_a_broken_nvidia_smi_is_no_gpu_and_no_wait(
     an_nvidia_smi(tmp_path, script, monkeypatch)
 
     async def go() -> gpus.Gpus:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await gpus.ask(timeout_s=0.3)
 
     assert asyncio.run(go()) == gpus.Gpus()
@@ -160,7 +160,7 @@ def test_a_hanging_sensor_delays_no_heartbeat() -> None:
         vitals = Vitals(sample)
         standing = Standing(process_id="p", daemon=1, resume_key="")
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 for _ in range(3):
                     await vitals.look()
                     assert vitals.heartbeat(standing).cpu_usage is None

@@ -152,7 +152,7 @@ def send(head: Head, parcels: list[Parcel], at_once: int = 4) -> int:
     """What had to travel."""
 
     async def go() -> int:
-        async with asyncio.timeout(30), sending(head, at_once) as sender:
+        async with asyncio.timeout(60), sending(head, at_once) as sender:
             return await sender.send(WHOSE, parcels)
 
     return asyncio.run(go())
@@ -304,7 +304,7 @@ def test_a_file_that_is_opened_for_nobody_is_closed(tmp_path: Path) -> None:
 
     async def go() -> None:
         head.on_put = refuse
-        async with asyncio.timeout(30), sending(head) as sender:
+        async with asyncio.timeout(60), sending(head) as sender:
             with pytest.raises(Refused):
                 await sender.send(WHOSE, [parcel(tmp_path, b"refused"), Parcel(digest(content), len(content), slow)])
             slow.go_on.set()

@@ -36,7 +36,7 @@ class Directory:
 
     def take(self, known: Known = NOTHING) -> Snapshot:
         """As soon as it is quiet."""
-        until_s = time.monotonic() + 10
+        until_s = time.monotonic() + 60
         while True:
             try:
                 taken = snapshots.take(self.ground, self.spool, known, 0)

@@ -120,7 +120,7 @@ async def staging(
 
 def go(steps: Coroutine[Any, Any, None]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await steps
 
     asyncio.run(bounded())

@@ -42,7 +42,7 @@ from coordinator.service.tokens import digest_of
 from coordinator.service.views import LiveViews
 from tests.fakes import FakeAnalytics, GatedStore
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 URL_KEY = b"k" * 32
 ADMIN, READER, TENANT, JOIN = "coord-admin-x", "coord-read-only-x", "coord-tenant-x", "coord-join-x"
 REVOKED, EXPIRED = "coord-admin-revoked", "coord-admin-expired"
@@ -265,7 +265,7 @@ async def a_service(
 def served(
     test: Callable[[Rig], Awaitable[None]],
     settings: ApiSettings | None = None,
-    patience_s: float = 30.0,
+    patience_s: float = 2 * PATIENCE_S,
     data_settings: DataSettings | None = None,
     blobs: ports.BlobStore | None = None,
     uv: bool = False,

@@ -34,7 +34,7 @@ class Agent:
 
     async def hears(self, kind: str) -> dict[str, Any]:
         """The next message of this kind; others are passed over."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 told = msgspec.json.decode(await self._socket.receive_str())
                 for one in told if isinstance(told, list) else [told]:

@@ -134,7 +134,7 @@ def test_a_stop_of_the_coordinator_cuts_streams_and_lets_no_other_begin() -> Non
     """Nobody takes a cut stream for a whole one, and the stop is not held up."""
 
     async def run() -> None:
-        async with asyncio.timeout(20), a_service() as rig:
+        async with asyncio.timeout(60), a_service() as rig:
             work = Work(rig)
             await work.begin()
             async with listening(rig, "/v1/jobs/1000/logs?follow=true") as logs, listening(rig, "/v1/events") as events:

@@ -50,7 +50,7 @@ def test_the_first_signal_asks_for_an_orderly_stop(number: signal.Signals) -> No
         asked = ending.stop_signals()
         assert not asked.is_set()
         os.kill(os.getpid(), number)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asked.wait()
         for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(one)

@@ -39,11 +39,11 @@ from coordinator.service.tokens import digest_of
 from coordinator.service.views import LiveViews
 from store.memory_logs import MemoryLogs
 
-PATIENCE_S = 5.0
+PATIENCE_S = 60.0
 """How long a test waits for something that must come."""
 
 
-LIMIT_S = 30.0
+LIMIT_S = 120.0
 """No test takes longer, unless it says so."""
 
 

@@ -120,7 +120,7 @@ async def a_relay(settings: RelaySettings | None = None) -> AsyncIterator[Rig]:
     """One running attempt on provider `a`, and the relay at work."""
     rig = Rig(settings or RelaySettings(retry_s=0.01, stop_s=0.2))
     rig.changed(an_attempt())
-    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(rig.relay.run())
         try:
             yield rig
@@ -139,6 +139,6 @@ def with_relay(test: Callable[[Rig], Awaitable[None]], settings: RelaySettings |
 
 async def until(true: Callable[[], bool]) -> None:
     """Let the others take their turns until it is so."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not true():  # noqa: ASYNC110 - what is watched are plain numbers of the code under test
             await asyncio.sleep(0.001)

@@ -40,7 +40,7 @@ BROKEN = CoordError(Code.STORE_BROKEN, "a sync failed", "look at the disk")
 
 async def until(holds: Callable[[], bool]) -> None:
     """Let the engine take its turns until `holds`."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110  the engine has no event for every turn, and a turn is all it takes
             await asyncio.sleep(0)
 
@@ -100,7 +100,7 @@ class SlowStore(MemoryStore):
 
     async def next_commit(self) -> list[commands.Write]:
         """The writes of the next commit that begins, from now on."""
-        return await asyncio.wait_for(self.begun.get(), 10)
+        return await asyncio.wait_for(self.begun.get(), 60)
 
 
 class Rig:
@@ -171,7 +171,7 @@ def with_engine(
         await test(rig)
         rig.store.gate.set()
         await rig.engine.stop()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
         assert rig.store.under_way_max == 1
 
     asyncio.run(main())
@@ -294,7 +294,7 @@ def test_a_step_of_the_wall_clock_is_told_even_when_its_tick_was_dropped(tmp_pat
         rig.store.gate.set()
         await until(lambda: "Warned" in rig.said)
         await rig.engine.stop()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
         assert 1 == rig.said.count("Warned")
 
     asyncio.run(main())
@@ -391,7 +391,7 @@ def test_a_broken_disk_ends_the_engine_and_nothing_unsaid_was_acknowledged(tmp_p
         rig.store.fault = BROKEN
         asked = rig.pool("lab")
         with pytest.raises(BaseExceptionGroup) as ended:
-            await asyncio.wait_for(running, 10)
+            await asyncio.wait_for(running, 60)
         (error,) = ended.value.exceptions
         assert isinstance(error, CoordError) and Code.STORE_BROKEN is error.code
         with pytest.raises(CoordError):
@@ -655,11 +655,11 @@ def test_a_stop_does_not_wait_for_a_disk_that_takes_nothing(tmp_path: Path) -> N
         running = asyncio.ensure_future(rig.engine.run())
         rig.engine.post(events.Boot(at_ms=rig.clock.ms))
         await rig.store.next_commit()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await rig.engine.stop()
         assert not running.done()
         rig.store.gate.set()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
 
     asyncio.run(main())
 

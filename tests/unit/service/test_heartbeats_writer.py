@@ -40,7 +40,7 @@ def with_writer(body: Body, setting: HeartbeatSettings = QUICK) -> HeartbeatWrit
     async def main() -> HeartbeatWriter:
         store = ListStore()
         writer = HeartbeatWriter(cast(ports.Store, store), ObservedClock(), setting)
-        async with asyncio.timeout(4 * PATIENCE_S), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(2 * PATIENCE_S), asyncio.TaskGroup() as group:
             group.create_task(writer.run())
             await body(writer, store)
             await writer.close()
@@ -190,7 +190,7 @@ def test_a_failing_store_is_not_asked_without_pause() -> None:
             seq += 1
             writer.offer(track, beats(seq), 5_000 + seq)
             await asyncio.sleep(0)
-        assert len(store.calls) <= 2 + 0.3 / QUICK.backoff_s
+        assert len(store.calls) <= 2 + (loop.time() - began_s) / QUICK.backoff_s
 
     with_writer(body)
 
@@ -226,7 +226,7 @@ def test_shutdown_ends_although_the_store_does_not_take_the_rows(stuck: bool) ->
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         await writer.close()
-        assert loop.time() - began_s < PATIENCE_S
+        assert loop.time() - began_s < 5.0
 
     writer = with_writer(body)
     assert writer.counters.dropped_store == 30

@@ -125,7 +125,7 @@ def test_what_is_no_plain_file_is_no_blob(tmp_path: Path) -> None:
         for make in (os.mkfifo, os.mkdir):
             path.rename(path.with_name("before")) if path.is_file() else None
             make(path)
-            error = await refused(asyncio.wait_for(blobs.read(A, digest, 9), 10))
+            error = await refused(asyncio.wait_for(blobs.read(A, digest, 9), 60))
             assert Code.CONFLICT is error.code
             path.rmdir() if path.is_dir() else path.unlink()
 
