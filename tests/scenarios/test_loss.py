@@ -604,7 +604,7 @@ until 42
     40: attempt 1.0.0.1 lost (a is silent and its lease is over)
     40: task 1.0.0 pending (waits for capacity: a is silent and its lease is over)
 50 a comes back rebooted
-    50: attempt 1.0.0.2 leased after slot 1.0.0.1 (placed on a)
+    50: attempt 1.0.0.2 leased after provider a (placed on a)
     50: task 1.0.0 staging (placed on a)
     50: -> a: grant 1.0.0.2 for 30 s
     50: attempt 1.0.0.2 staging (its agents hold the lease)

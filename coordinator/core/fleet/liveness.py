@@ -69,7 +69,7 @@ def _sign_of_life(
         state.review_at(provider, state.now_ms + int(policy.ping_after_intervals * session.interval_ms))
     if provider.phase is Liveness.SUSPECT:
         provider.phase = Liveness.ONLINE
-        state.work.able(provider.row.provider_id)
+        state.work.able(provider.row.provider_id, state.now_ms)
         changed(out, provider)
     turn_away_challenger(state, provider, out)
 

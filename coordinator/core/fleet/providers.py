@@ -81,7 +81,7 @@ def on_enrol(state: ClusterState, event: ProviderEnrol, policy: Policy, out: Dec
         state.remove_provider(provider)
         provider.row = replace(provider.row, machine_id=event.machine_id, pool=pool, credential_id=event.credential_id)
     state.add_provider(provider)
-    state.work.able(event.provider_id)  # it may be in another pool now
+    state.work.able(event.provider_id, state.now_ms)  # it may be in another pool now
     state.put_token(credential)
     out.writes.append(Put(credential))
     out.writes.append(Put(provider.row))
@@ -211,7 +211,7 @@ def on_resume(state: ClusterState, event: ProviderResume, out: Decision) -> None
     who = event.provider_id
     audit.record(state, out, "provider", who, "resumed", by=event.by, provider_id=who)
     _tell_drain(provider, out)
-    state.work.able(who)
+    state.work.able(who, state.now_ms)
     out.replies.append(Reply(event.request_id, view_of(provider)))
 
 

@@ -124,6 +124,8 @@ def promote(work: Work, provider_id: ProviderId, offer: Offer) -> None:
         attempt_id, rank = next(iter(load.behind))
         if not take_turn(work, provider_id, attempt_id, rank, offer):
             return
+        if provider_id in work.freed:
+            work.attempts[attempt_id].turned_by = work.freed[provider_id][1]
 
 
 def take_turn(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: int, offer: Offer) -> bool:

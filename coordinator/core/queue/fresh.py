@@ -14,6 +14,7 @@ from coordinator.core.commands import Decision, FirstLeases, Grant, Send
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import add_share, share_of
+from coordinator.core.queue.causes import cause_of
 from coordinator.core.queue.lines import fit_fresh, fit_step, has_room
 from coordinator.core.rows import (
     AttemptRow,
@@ -28,7 +29,7 @@ from coordinator.core.state import ClusterState
 from coordinator.core.tenants.account import hold_more
 from coordinator.core.work.endings import skip_doomed
 from coordinator.core.work.leases import begin_work, connection, first_term_ms, rank_row
-from coordinator.core.work.live import Attempt, Job, Load, Step, Task
+from coordinator.core.work.live import Attempt, Job, Line, Load, Step, Task
 from coordinator.core.work.transitions import touch_step
 
 
@@ -41,18 +42,19 @@ class Spot(NamedTuple):
     share: Share
     ranks: tuple[RankRow, ...]
     why: str
+    cause: str
+    """What let those wait that are placed there."""
 
 
 class Fresh:
     """Grants of one step within one Place. Between the first `give` and `close` nothing else may change the state."""
 
     def __init__(
-        self, state: ClusterState, job: Job, step: Step, ask: Ask, cause: str, policy: Policy, out: Decision
+        self, state: ClusterState, job: Job, step: Step, line: Line, ask: Ask, policy: Policy, out: Decision
     ) -> None:
-        """All of them are given `ask`. `cause`: what let them wait."""
-        self._ask = ask
+        """All of them are given `ask`, and stood in `line`."""
+        self._ask, self._line = ask, line
         self._state, self._job, self._step, self._policy, self._out = state, job, step, policy, out
-        self._cause = cause
         self._first = self._number = step.row.cursor
         self._term_ms: Ms = first_term_ms(state, step.spec, policy)
         self._ids: list[AttemptId] = []
@@ -69,7 +71,8 @@ class Fresh:
         load = state.work.load_of(who)
         share = share_of(state.providers[who].offer, load, self._ask)
         assert share is not None, f"{who} has no room any more"
-        return Spot(who, connection(state, who), load, share, (rank_row(state, who, share),), f"placed on {who}")
+        cause = cause_of(state.work, self._line, self._step, None, (who,))
+        return Spot(who, connection(state, who), load, share, (rank_row(state, who, share),), f"placed on {who}", cause)
 
     def room(self, at: Spot) -> int:
         """How many more fit there."""
@@ -90,8 +93,8 @@ class Fresh:
         state, step, out, work = self._state, self._step, self._out, self._state.work
         job_id, step_number, number, tenant = step.row.job_id, step.row.step, self._number, self._job.row.tenant
         generation, now_ms = state.generation, state.now_ms
-        _, conn_id, load, share, ranks, why = at
-        cause, term_ms = self._cause, self._term_ms
+        _, conn_id, load, share, ranks, why, cause = at
+        term_ms = self._term_ms
         attempts, held, ids, live, sends = work.attempts, load.attempts, self._ids, step.tasks, out.sends
         token_number, tasks, rows = work.next_token, [], []
         begins = number == self._first and WorkState.PENDING in (step.row.state, self._job.row.state)

@@ -19,6 +19,7 @@ from coordinator.core.work.live import Kept, Load, Plan, Shape, Want, Work
 class LineMemory(Struct, frozen=True, gc=False, kw_only=True):
     want: Want
     held_by: str
+    held_ms: Ms = -1
     tried_ms: Ms | None
     later: bool
 
@@ -68,6 +69,7 @@ def queue_image(work: Work) -> QueueImage:
         LineMemory(
             want=want,
             held_by=line.held_by or ("capacity" if line.number <= work.blocked_to else ""),
+            held_ms=line.held_ms,
             tried_ms=line.tried_ms,
             later=want in later,
         )
@@ -113,7 +115,7 @@ def restore_queue(work: Work, image: QueueImage) -> None:
     """After the lines were made of the jobs."""
     for memory in image.lines:
         line = work.queue[memory.want]
-        line.held_by, line.tried_ms = memory.held_by, memory.tried_ms
+        line.held_by, line.held_ms, line.tried_ms = memory.held_by, memory.held_ms, memory.tried_ms
     _put_later(work, {memory.want for memory in image.lines if memory.later})
     for tenant, priority, since_ms in image.bands:
         work.bands[tenant, priority].since_ms = since_ms

@@ -18,6 +18,7 @@ from coordinator.core.events import Place
 from coordinator.core.ids import JobId, Ms, ProviderId, TenantName, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.candidates import Candidates, Found, Key, is_fresh
+from coordinator.core.queue.causes import cause_of
 from coordinator.core.queue.fresh import Fresh
 from coordinator.core.queue.lines import fit_task, head, job_of
 from coordinator.core.queue.order import Order, age
@@ -145,7 +146,8 @@ class Pass:
             held_by = self._serve(want, spot)
             if held_by:
                 if held_by != "judging":
-                    work.queue[want].held_by = held_by
+                    line = work.queue[want]
+                    line.held_by, line.held_ms = held_by, self._state.now_ms
                 self._order.passed()
         whole = turn is None and not self.unfinished
         self.goes_on = self._order.close()
@@ -192,13 +194,12 @@ class Pass:
             return "capacity"
         self._left -= 1
         self._alone = None
-        waited = bool(line.held_by) or line.number <= state.work.blocked_to
         self._take(want, [who for who, _ in found.shares])
         if self._ahead:
             found = found._replace(choice=replace(found.choice, backfilled=True))
-        _give(state, spot, found, waited, self._policy, self._out, prefetched)
+        _give(state, spot, found, line, self._policy, self._out, prefetched)
         if prefetched:
-            self._more_in_line(want, spot, candidates)
+            self._more_in_line(want, spot, line, candidates)
         self._order.served(want)
         return ""
 
@@ -214,9 +215,7 @@ class Pass:
         line = work.queue[want]
         job, step, _ = job_of(work, spot)
         open_to, closed = self._plans_for(want)
-        waited = bool(line.held_by) or line.number <= work.blocked_to
-        cause = work.freed_by if waited and work.freed_by else step.unblocked_by
-        fresh = Fresh(state, job, step, ask, cause, policy, self._out)
+        fresh = Fresh(state, job, step, line, ask, policy, self._out)
         band = work.bands[want.tenant, want.priority]
         aged = band.since_ms is not None and band.since_ms + policy.aging_ms <= state.now_ms
         one = aged or want in work.plans or policy.rank == "random" or bool(ask.gpus)
@@ -274,7 +273,7 @@ class Pass:
         kept = {who for plan in closed for who in plan.providers}
         return self._prefetch.choose(want, step, candidates, kept)
 
-    def _more_in_line(self, want: Want, spot: Spot, candidates: Candidates) -> None:
+    def _more_in_line(self, want: Want, spot: Spot, line: Line, candidates: Candidates) -> None:
         """The next few of the same step with it: their turns are shorter than the choice between them."""
         state = self._state
         for _ in range(IN_LINE_AT_ONCE - 1):
@@ -285,7 +284,7 @@ class Pass:
             if found is None:
                 return
             self._left -= 1
-            _give(state, spot, found, True, self._policy, self._out, prefetched=True)
+            _give(state, spot, found, line, self._policy, self._out, prefetched=True)
 
     def _affordable(self, want: Want, spot: Spot) -> tuple[Ask, ...]:
         """The alternatives for which its tenant has room."""
@@ -454,7 +453,7 @@ def _give(
     state: ClusterState,
     spot: Spot,
     found: Found,
-    waited: bool,
+    line: Line,
     policy: Policy,
     out: Decision,
     prefetched: bool = False,
@@ -463,11 +462,10 @@ def _give(
     work, shares = state.work, found.shares
     job, step, task = job_of(work, spot)
     where = ", ".join(who for who, _ in shares)
+    cause = cause_of(work, line, step, task, [who for who, _ in shares])
     if task is None:
-        cause = work.freed_by if waited and work.freed_by else step.unblocked_by
         task = _first_time(state, job, step, cause, out)
     else:
-        cause = work.freed_by if waited and work.freed_by else task.row.waits_for
         doubted = next(iter(task.attempts.values()), None)
         if doubted is not None:
             if step.spec.overlap is Overlap.FORBID:

@@ -28,8 +28,7 @@ def on_arrival(
     state: ClusterState, provider: Provider, hello: AgentHello, rebooted: bool, policy: Policy, out: Decision
 ) -> None:
     """After the welcome. Renewals are of the hello: seq 0."""
-    state.work.able(provider.row.provider_id)
-    state.work.freed_by = f"provider {provider.row.provider_id}"
+    state.work.able(provider.row.provider_id, state.now_ms)
     named = {(held.attempt_id, held.rank): held for held in hello.attempts}
     promote(state.work, provider.row.provider_id, provider.offer)  # it may offer more than before
     why = "the machine was started anew" if rebooted else "its agent came back without it"
@@ -38,6 +37,8 @@ def on_arrival(
             _missing(state, *key, why, policy, out)
     ends_first = sorted(hello.attempts, key=lambda held: held.phase != "exited")  # those behind them may run already
     terms = [term for held in ends_first if (term := _held(state, provider, hello, held, policy, out)) is not None]
+    # what it had no more, or told the end of, comes free with it
+    state.work.gave_room(provider.row.provider_id, state.now_ms, f"provider {provider.row.provider_id}")
     if terms:
         out.sends.append(Send(hello.conn_id, Renew(seq=0, terms=tuple(terms))))
 

@@ -17,7 +17,7 @@ from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, dotted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import take_turn
 from coordinator.core.queue.lines import fit_step, fit_task, has_room
-from coordinator.core.rows import AttemptState, EndCause, ExitInfo, LeaseToken, WorkState
+from coordinator.core.rows import AttemptRow, AttemptState, EndCause, ExitInfo, LeaseToken, WorkState
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants import metering
@@ -230,6 +230,7 @@ def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None
     home = home_of(state.work, attempt)
     if not attempt.stopping:
         state.work.wheel.drop(attempt.row.attempt_id)
+    attempt.row = turned(attempt)
     move_attempt(state, attempt, AttemptState.RUNNING, out, by=by, started_at_ms=now)
     if home is None:
         return
@@ -238,6 +239,12 @@ def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None
     move_task(state, job, task, WorkState.RUNNING, out, by=by, started_at_ms=now)
     _is_under_way(state, job, step, now, out)
     watch_pace(state, step)
+
+
+def turned(attempt: Attempt) -> AttemptRow:
+    """Its row, with what gave it its turn where it was granted ahead: that is what it had waited for last."""
+    row = attempt.row
+    return replace(row, unblocked_by=attempt.turned_by) if attempt.turned_by not in ("", row.unblocked_by) else row
 
 
 def _is_under_way(state: ClusterState, job: Job, step: Step, began_ms: Ms, out: Decision) -> None:
@@ -435,6 +442,7 @@ def _close(state: ClusterState, attempt: Attempt, to: AttemptState, why: str, by
     if attempt.row.attempt_id in state.data.by_attempt:
         end_uploads(state, attempt.row.attempt_id, out)
     silent = any(not row.released for row in attempt.row.ranks)
+    attempt.row = turned(attempt)
     let_go(state.work.accounts, attempt.tenant, attempt.row)
     move_attempt(
         state,

@@ -30,7 +30,7 @@ def carry_work(old: Work, state: ClusterState, undone: Set[JobId] = frozenset())
     fresh = state.work
     fresh.next_job_id = max(fresh.next_job_id, old.next_job_id)
     fresh.next_token = max(fresh.next_token, old.next_token)
-    fresh.freed_by, fresh.looked_ms = old.freed_by, old.looked_ms
+    fresh.freed, fresh.looked_ms = dict(old.freed), old.looked_ms
     fresh.asked, fresh.faded_ms = dict(old.asked), old.faded_ms
     for attempt_id, attempt in fresh.attempts.items():
         _carry_attempt(state, old.attempts.get(attempt_id), attempt)
@@ -67,7 +67,7 @@ def _carry_attempt(state: ClusterState, before: Attempt | None, attempt: Attempt
     attempt.ended_by_ms = dict(before.ended_by_ms)
     attempt.terms_ms = [min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks]
     attempt.granted_ms = before.granted_ms
-    attempt.told_ms, attempt.paced = before.told_ms, before.paced
+    attempt.told_ms, attempt.paced, attempt.turned_by = before.told_ms, before.paced, before.turned_by
     if before.row.progress is not None:
         attempt.row = replace(attempt.row, progress=before.row.progress)
     if attempt.row.state is AttemptState.IN_DOUBT:  # else the next tick doubts it again
@@ -81,7 +81,8 @@ def _carry_attempt(state: ClusterState, before: Attempt | None, attempt: Attempt
 def _carry_job(fresh: Work, before: Job, job: Job) -> None:
     job.retried_ms, job.stormed, job.past = list(before.retried_ms), before.stormed, list(before.past)
     for old_step, step in zip(before.steps, job.steps, strict=True):
-        step.lasted_ms, step.unblocked_by = list(old_step.lasted_ms), old_step.unblocked_by
+        step.lasted_ms = list(old_step.lasted_ms)
+        step.unblocked_by, step.unblocked_ms = old_step.unblocked_by, old_step.unblocked_ms
         if old_step.made:
             takes(job, step, old_step.made)
             fit_step(fresh, job, step)
@@ -90,6 +91,7 @@ def _carry_job(fresh: Work, before: Job, job: Job) -> None:
         for number in step.retry:
             known = old_step.tasks.get(number)
             if known is not None:
+                step.tasks[number].since_ms = known.since_ms
                 _carry_wait(fresh, known.row, step.tasks[number])
 
 

@@ -234,7 +234,7 @@ def open_steps(state: ClusterState, job: Job, out: Decision, unblocked_by: str) 
             close_step(state, job, step, never, out)
         elif graph.may_start(job, step):
             step.ready = True
-            step.unblocked_by = unblocked_by
+            step.unblocked_by, step.unblocked_ms = unblocked_by, state.now_ms
             touch_step(state, step, reason="waits for capacity")
             fit_step(state.work, job, step)
 

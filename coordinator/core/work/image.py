@@ -37,6 +37,7 @@ class StepMemory(Struct, frozen=True, gc=False, kw_only=True):
     closed: bool
     lasted_ms: tuple[Ms, ...]
     unblocked_by: str
+    unblocked_ms: Ms = 0
     made: Sized = ()
 
 
@@ -45,6 +46,7 @@ class TaskMemory(Struct, frozen=True, gc=False, kw_only=True):
     cancelling: bool
     wanted: bool
     newest: LeaseToken
+    since_ms: Ms = 0
 
 
 class AttemptMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -60,6 +62,7 @@ class AttemptMemory(Struct, frozen=True, gc=False, kw_only=True):
     ended_by: tuple[tuple[int, Ms], ...] = ()
     told_ms: Ms = 0
     paced: tuple[Ms, float] | None = None
+    turned_by: str = ""
 
 
 class AskedMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -92,7 +95,7 @@ class WorkImage(Struct, frozen=True, gc=False, kw_only=True):
     """Providers that may be given more ahead, oldest change first."""
     place_due: bool
     paused: bool
-    freed_by: str
+    freed: tuple[tuple[ProviderId, Ms, str], ...]
     looked_ms: Ms
     next_job_id: JobId
     next_token: int
@@ -147,7 +150,7 @@ def work_image(work: Work) -> WorkImage:
         to_line_up=tuple(reversed(work.moved_since(work.lined_up_to))),
         place_due=work.place_due,
         paused=work.paused,
-        freed_by=work.freed_by,
+        freed=tuple((who, at_ms, what) for who, (at_ms, what) in work.freed.items()),
         looked_ms=work.looked_ms,
         next_job_id=work.next_job_id,
         next_token=work.next_token,
@@ -164,12 +167,19 @@ def _step_memory(step: Step) -> StepMemory:
         closed=step.closed,
         lasted_ms=tuple(step.lasted_ms),
         unblocked_by=step.unblocked_by,
+        unblocked_ms=step.unblocked_ms,
         made=step.made,
     )
 
 
 def _task_memory(task: Task) -> TaskMemory:
-    return TaskMemory(task_id=task.row.task_id, cancelling=task.cancelling, wanted=task.wanted, newest=task.newest)
+    return TaskMemory(
+        task_id=task.row.task_id,
+        cancelling=task.cancelling,
+        wanted=task.wanted,
+        newest=task.newest,
+        since_ms=task.since_ms,
+    )
 
 
 def _attempt_memory(attempt: Attempt) -> AttemptMemory:
@@ -186,6 +196,7 @@ def _attempt_memory(attempt: Attempt) -> AttemptMemory:
         ended_by=tuple(sorted(attempt.ended_by_ms.items())),
         told_ms=attempt.told_ms,
         paced=attempt.paced,
+        turned_by=attempt.turned_by,
     )
 
 
@@ -203,6 +214,7 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
         found = work.task(task.task_id)
         assert found is not None
         found.cancelling, found.wanted, found.newest = task.cancelling, task.wanted, task.newest
+        found.since_ms = task.since_ms
     for attempt in image.attempts:
         _restore_attempt(work.attempts[attempt.attempt_id], attempt)
     for load in image.loads:
@@ -225,7 +237,7 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
     for provider_id in image.to_line_up:
         work.move(provider_id)
     work.place_due, work.paused = image.place_due, image.paused
-    work.freed_by, work.looked_ms = image.freed_by, image.looked_ms
+    work.freed, work.looked_ms = {who: (at_ms, what) for who, at_ms, what in image.freed}, image.looked_ms
     work.next_job_id, work.next_token, work.next_audit = image.next_job_id, image.next_token, image.next_audit
     for plan in work.plans.values():
         plan.seen = work.moves  # what was made anew here is what it was
@@ -240,7 +252,8 @@ def _restore_step(job: Job, memory: StepMemory) -> None:
     if memory.made:
         takes(job, step, memory.made)
     step.ready, step.closed = memory.ready, memory.closed
-    step.lasted_ms, step.unblocked_by = list(memory.lasted_ms), memory.unblocked_by
+    step.lasted_ms = list(memory.lasted_ms)
+    step.unblocked_by, step.unblocked_ms = memory.unblocked_by, memory.unblocked_ms
 
 
 def _restore_attempt(attempt: Attempt, memory: AttemptMemory) -> None:
@@ -248,4 +261,4 @@ def _restore_attempt(attempt: Attempt, memory: AttemptMemory) -> None:
     attempt.stopping, attempt.silent, attempt.granted_ms = memory.stopping, set(memory.silent), memory.granted_ms
     attempt.shrinks = {rank: (seq, term) for rank, seq, term in memory.shrinks}
     attempt.unseen_ms, attempt.ended_by_ms = dict(memory.unseen), dict(memory.ended_by)
-    attempt.told_ms, attempt.paced = memory.told_ms, memory.paced
+    attempt.told_ms, attempt.paced, attempt.turned_by = memory.told_ms, memory.paced, memory.turned_by

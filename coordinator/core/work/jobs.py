@@ -298,7 +298,7 @@ def _put_back(state: ClusterState, job: Job, event: JobRetry, out: Decision) -> 
         early = row.task >= step.row.cursor  # cancelled before its turn: its turn is still to come
         if row.state not in (WorkState.FAILED, WorkState.CANCELLED) or row.task in step.tasks or early:
             continue
-        task = Task(row=row, newest=newest)
+        task = Task(row=row, newest=newest, since_ms=state.now_ms)
         step.tasks[row.task] = task
         insort(step.retry, row.task)
         move_task(

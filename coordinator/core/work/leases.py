@@ -280,7 +280,7 @@ def free_rank(state: ClusterState, attempt: Attempt, rank: int) -> None:
         release(work, held.provider_id, row.attempt_id, rank, held.share)
         rank_let_go(work.accounts, attempt.tenant, row, rank)
         attempt.row = set_rank(row, rank, released=True)
-        work.freed_by = f"slot {dotted(row.attempt_id)}"
+        work.gave_room(held.provider_id, state.now_ms, f"slot {dotted(row.attempt_id)}")
         provider = state.providers.get(held.provider_id)
         if provider is not None:
             promote(work, held.provider_id, provider.offer)
@@ -297,7 +297,7 @@ def part(state: ClusterState, attempt: Attempt) -> None:
         was_full = not has_room(step)
         step.running -= 1
         if was_full and has_room(step):
-            step.unblocked_by = "limit"
+            step.unblocked_by, step.unblocked_ms = "limit", state.now_ms
             fit_step(work, job, step)
 
 

@@ -86,6 +86,8 @@ class Line(Struct, kw_only=True):
     held_by: str = ""
     """Why the last Place that came to it placed nobody: `capacity`, `quota`, `nobody` (none can as it stands). Empty:
     it was not blocked."""
+    held_ms: Ms = -1
+    """When that was."""
     entry: int = 0
     """Which entry among the heads of its band stands for it; 0: none does."""
     first: Place | None = None
@@ -152,6 +154,8 @@ class Task(Struct, gc=False, kw_only=True):
     """The highest token that was issued for it: only the attempt that has it may come back from being lost."""
     line: Want | None = None
     """Where it stands in the queue."""
+    since_ms: Ms = 0
+    """From when on it could have been placed, had there been room. Memory only: 0 after a start."""
 
 
 class Attempt(Struct, gc=False, kw_only=True):
@@ -183,6 +187,8 @@ class Attempt(Struct, gc=False, kw_only=True):
     """Its first word of how far it is."""
     tenant: TenantName = TenantName("")
     """Its job's; empty when that had ended before the coordinator started."""
+    turned_by: str = ""
+    """What gave one that was granted ahead its turn. In its row when something else of it is written."""
 
 
 class Asked(Struct, kw_only=True):
@@ -210,6 +216,8 @@ class Step(Struct, kw_only=True):
     """Run times of the last hundred that completed, for the median. Memory only."""
     unblocked_by: str = ""
     """What let it start."""
+    unblocked_ms: Ms = 0
+    """When that was. Memory only: 0 after a start."""
     closed: bool = False
     """Its tasks that were never launched never will be: they are counted as cancelled."""
     want: Want
@@ -332,8 +340,9 @@ class Work:
         """The last Place stopped since too many were unanswered: the next answer asks for another one."""
         self.place_due = False
         """The queue or capacity changed: the engine posts a Place."""
-        self.freed_by: str = ""
-        """What freed capacity last, as `AuditRow.unblocked_by` has it."""
+        self.freed: dict[ProviderId, tuple[Ms, str]] = {}
+        """What gave each provider room last and when, as `AuditRow.unblocked_by` has it; the latest stands last.
+        Memory only."""
         self.next_job_id = JobId(1)
         self.next_token = 1
         self.next_audit = 1
@@ -370,15 +379,26 @@ class Work:
         self.judged_anew.pop(provider_id, None)
         self.judged_anew[provider_id] = self.moves
 
-    def able(self, provider_id: ProviderId) -> None:
+    def able(self, provider_id: ProviderId, now_ms: Ms) -> None:
         """This provider may be able to take what it never could: it came, or is another one now."""
+        self.gave_room(provider_id, now_ms, f"provider {provider_id}")
         self.better(provider_id)
         self.changed(provider_id)
+
+    def gave_room(self, provider_id: ProviderId, now_ms: Ms, what: str) -> None:
+        """This came free there."""
+        self.freed.pop(provider_id, None)
+        self.freed[provider_id] = now_ms, what
+
+    def freed_last(self) -> tuple[Ms, str] | None:
+        """What came free last of all."""
+        return self.freed[next(reversed(self.freed))] if self.freed else None
 
     def forget(self, provider_id: ProviderId) -> None:
         """This provider is not enrolled any more."""
         self.moved.pop(provider_id, None)
         self.judged_anew.pop(provider_id, None)
+        self.freed.pop(provider_id, None)
         for candidates in self.candidates.values():
             if not isinstance(candidates, Kept):
                 candidates.forget(provider_id)
