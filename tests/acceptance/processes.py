@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
 
+from coordinator.agent.cleanup import kill_attempts
 from coordinator.agent.control import AgentControl
 from coordinator.api_types import SessionEntry
 from coordinator.client import Client
@@ -188,6 +189,13 @@ class Agent(Process):
     def __enter__(self) -> Agent:
         self.spawn()
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Killed, and so is what it started; its groups are gone, as after a good-bye."""
+        super().__exit__(kind, error, trace)
+        kill_attempts(self.state)
 
 
 def liveness(client: Client) -> dict[str, str]:

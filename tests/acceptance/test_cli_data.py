@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import pytest
 
-from coordinator.agent.cleanup import kill_attempts
 from tests.acceptance.cli_runs import Coord, Server
 from tests.acceptance.processes import Agent, when_online
 
@@ -58,12 +57,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Server(directory) as server:
         client = server.start()
         with Agent(directory, server, "w1", "--cpus", "4") as agent:
-            try:
-                when_online(client, agent)
-                yield Fleet(Coord(server.data), directory)
-            finally:
-                agent.kill()
-                kill_attempts(agent.state)
+            when_online(client, agent)
+            yield Fleet(Coord(server.data), directory)
 
 
 def kept_bytes(coord: Coord) -> int:

@@ -74,12 +74,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Server(directory) as server:
         client = server.start()
         with Agent(directory, server, "w1", "--cpus", "4") as agent:
-            try:
-                when_online(client, agent)
-                yield Fleet(Coord(server.data), server, directory)
-            finally:
-                agent.kill()
-                kill_attempts(agent.state)
+            when_online(client, agent)
+            yield Fleet(Coord(server.data), server, directory)
 
 
 # ---- submit and wait
@@ -173,31 +169,27 @@ def test_whoever_waits_stays_through_a_restart_of_the_coordinator(tmp_path: Path
         client = server.start()
         fleet = Fleet(Coord(server.data), server, tmp_path)
         with Agent(tmp_path, server, "w1") as agent:
-            try:
-                when_online(client, agent)
-                flag = tmp_path / "flag"
-                staying = fleet.start(
-                    "submit",
-                    "--wait",
-                    "--",
-                    "sh",
-                    "-c",
-                    f"echo begun; until test -e {flag}; do sleep 0.1; done; echo over",
-                )
-                assert staying.stdout is not None and staying.stdout.readline() == "begun\n"
-                waiting = fleet.start("job", "wait", "last")
-                assert waiting.stderr is not None and "running" in waiting.stderr.readline()
-                server.kill()
-                server.start()
-                flag.touch()
-                out, err = staying.communicate(timeout=GUARD_S)
-                assert (staying.returncode, out) == (0, "over\n"), err
-                waiting.communicate(timeout=GUARD_S)
-                assert waiting.returncode == 0
-                assert fleet.coord("job", "show", "last", "-o", "json").json()["tasks"][0]["attempts"] == 1
-            finally:
-                agent.kill()
-                kill_attempts(agent.state)
+            when_online(client, agent)
+            flag = tmp_path / "flag"
+            staying = fleet.start(
+                "submit",
+                "--wait",
+                "--",
+                "sh",
+                "-c",
+                f"echo begun; until test -e {flag}; do sleep 0.1; done; echo over",
+            )
+            assert staying.stdout is not None and staying.stdout.readline() == "begun\n"
+            waiting = fleet.start("job", "wait", "last")
+            assert waiting.stderr is not None and "running" in waiting.stderr.readline()
+            server.kill()
+            server.start()
+            flag.touch()
+            out, err = staying.communicate(timeout=GUARD_S)
+            assert (staying.returncode, out) == (0, "over\n"), err
+            waiting.communicate(timeout=GUARD_S)
+            assert waiting.returncode == 0
+            assert fleet.coord("job", "show", "last", "-o", "json").json()["tasks"][0]["attempts"] == 1
 
 
 def test_one_key_makes_one_job(fleet: Fleet) -> None:

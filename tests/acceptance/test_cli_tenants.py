@@ -11,7 +11,6 @@ from typing import NamedTuple
 import pytest
 
 from cli import exits
-from coordinator.agent.cleanup import kill_attempts
 from coordinator.core.errors import Code
 from tests.acceptance.cli_runs import Coord, Done, Server
 from tests.acceptance.processes import Agent, wait_for, when_online
@@ -43,12 +42,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with Server(directory) as server:
         client = server.start()
         with Agent(directory, server, "w1", "--cpus", "4") as agent:
-            try:
-                when_online(client, agent)
-                yield Fleet(Coord(server.data), server, directory)
-            finally:
-                agent.kill()
-                kill_attempts(agent.state)
+            when_online(client, agent)
+            yield Fleet(Coord(server.data), server, directory)
 
 
 def rows_of(done: Done) -> list[list[str]]:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.agent.cleanup import kill_attempts
 from coordinator.client import Client
 from tests.acceptance.kill_rounds import Ledger
 from tests.acceptance.processes import Agent, Head, wait_for, when_online
@@ -37,8 +36,6 @@ def _full_disk(directory: Path, full_s: float, jobs: int) -> dict[str, object]:
         contextlib.ExitStack() as stack,
     ):
         agents = [stack.enter_context(Agent(directory, head, name, "--cpus", "4")) for name in ("w1", "w2")]
-        for agent in agents:
-            stack.callback(kill_attempts, agent.state)
         when_online(client, *agents)
         pulse = client.jobs.submit({"command": ["python3", "-c", PULSE]}).job_id
         wait_for(lambda: b"".join(client.jobs.logs(pulse)).count(b"\n") > 5, "the pulse")
@@ -107,7 +104,6 @@ def test_a_failed_fsync_under_work_ends_it_with_70_and_the_next_start_goes_on(tm
     with Head(tmp_path, *QUICK) as head, contextlib.ExitStack() as stack:
         client: Client = head.start()
         agent = stack.enter_context(Agent(tmp_path, head, "w1", "--cpus", "4"))
-        stack.callback(kill_attempts, agent.state)
         when_online(client, agent)
         work = Ledger(tmp_path / "books", 9, 60, head)
         work.serve()

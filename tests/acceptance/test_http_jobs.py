@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from coordinator import api_types as t
-from coordinator.agent.cleanup import kill_attempts
 from coordinator.client import Client
 from coordinator.client.jobs import bytes_of
 from coordinator.core.errors import Code, CoordError
@@ -50,8 +49,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
                 when_online(client, agent)
                 yield Running(head, client)
             finally:
-                agent.kill()
-                kill_attempts(agent.state)
                 client.close()
 
 

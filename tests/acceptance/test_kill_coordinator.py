@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.agent.cleanup import kill_attempts
 from coordinator.api_types import SessionEntry
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
@@ -73,8 +72,7 @@ def _rounds(directory: Path, rounds: int, seed: int, *, agents: int, jobs: int, 
     with Head(directory) as head, contextlib.ExitStack() as stack:
         client = head.start()
         for number in range(agents):
-            agent = stack.enter_context(Agent(directory, head, f"w{number}", "--cpus", "4"))
-            stack.callback(kill_attempts, agent.state)
+            stack.enter_context(Agent(directory, head, f"w{number}", "--cpus", "4"))
         wait_for(lambda: all(_online(client, f"w{number}") for number in range(agents)), "every agent being online", 60)
         first = _sessions(client, "w0")[0]
         work = Ledger(directory / "books", seed, jobs, head)

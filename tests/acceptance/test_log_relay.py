@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-from coordinator.agent.cleanup import kill_attempts
 from tests.acceptance.processes import Agent, Head, Process, wait_for, when_online
 
 SOURCE = """
@@ -79,7 +78,6 @@ def _relay(directory: Path, size: int) -> dict[str, Any]:
     wrote = directory / "digest"
     with Head(directory) as head, head.start() as client, contextlib.ExitStack() as stack:
         agent = stack.enter_context(Agent(directory, head, "w1", "--cpus", "2"))
-        stack.callback(kill_attempts, agent.state)
         when_online(client, agent)
         job_id = client.jobs.submit({"command": [sys.executable, "-c", SOURCE, "one", str(size), str(wrote)]}).job_id
         wait_for(lambda: stored(head, job_id), "the first bytes")

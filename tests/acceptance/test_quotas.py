@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from coordinator import api_types as t
-from coordinator.agent.cleanup import kill_attempts
 from coordinator.client import Client, every
 from coordinator.core.amounts import UNIT
 from coordinator.core.errors import Code, CoordError, Refusal
@@ -52,9 +51,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 client.price_pool("default", cpu=HOUR_S * UNIT)
                 yield Place(head, client)
             finally:
-                for agent in (one, two):
-                    agent.kill()
-                    kill_attempts(agent.state)
                 client.close()
 
 

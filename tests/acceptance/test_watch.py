@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from coordinator.agent.cleanup import kill_attempts
 from tests.acceptance.cli_runs import Coord, Done, Server
 from tests.acceptance.one_ray import ray_command, ray_head, ray_submit
 from tests.acceptance.one_slurm import OneSlurm, missing
@@ -31,12 +30,8 @@ def coord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Coord]:
     with Server(directory) as server:
         client = server.start()
         with Agent(directory, server, "one", "--cpus", "2") as agent:
-            try:
-                when_online(client, agent)
-                yield Coord(server.data)
-            finally:
-                agent.kill()
-                kill_attempts(agent.state)
+            when_online(client, agent)
+            yield Coord(server.data)
 
 
 @pytest.fixture(scope="module")
