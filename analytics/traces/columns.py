@@ -1,7 +1,7 @@
 """The one form that traces have in memory: numpy columns, strings by number. Everything is analysed from these.
 
-A `Trace` is canonical: tables of strings are sorted, spans are in the order of (start, end, trace, span), a span that came
-twice is there once. So the order of rows and repeated files cannot change any answer. A span takes 78 bytes.
+A `Trace` is canonical: tables of strings are sorted, spans are in the order of (start, end, trace, span), a span that
+came twice is there once. So the order of rows and repeated files cannot change any answer. A span takes 78 bytes.
 
 Built by `building.TraceBuilder` (from rows), by `building.joined` (from several), or by the store (from its columns).
 """
@@ -128,8 +128,8 @@ class Trace:
     workflow_id: str = ""
     """As attributes name it; empty where they do not, or several."""
     details: list[bytes] | None = None
-    """Per span a JSON object `{"attributes": {...}, "events": [...], "links": [...], "kind", "status_message", ...}`, of
-    traces that were read for it; None: not asked for. Exports need them, the analysis does not."""
+    """Per span a JSON object `{"attributes": {...}, "events": [...], "links": [...], "kind", "status_message", ...}`,
+    of traces that were read for it; None: not asked for. Exports need them, the analysis does not."""
     duplicates: int = 0
     """Rows that were left out because they were here before."""
 

@@ -1,0 +1,361 @@
+"""From rows in any order to a canonical `Trace`: strings become numbers, repeated spans become one, all is sorted.
+
+Of several rows with one (trace, span) the finished one stays, of those the one that ended last, and then the smallest
+in all its columns: the same whatever the order they came in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from analytics.traces.columns import (
+    KINDS,
+    NONE,
+    SPAN_DTYPES,
+    STATUSES,
+    UNFINISHED,
+    Assets,
+    Codes,
+    Lineage,
+    Spans,
+    Trace,
+)
+
+SPANS_MAX = 20_000_000
+"""Rows that one trace may have; 1.5 GB."""
+TABLES = {
+    "trace": "traces",
+    "name": "names",
+    "data": "data_ids",
+    "batch": "data_ids",
+    "source": "data_ids",
+    "provider": "providers",
+    "label": "labels",
+    "key": "labels",
+}
+"""Which table of a Trace a column of spans points into."""
+_TABLE_NAMES = ("traces", "names", "data_ids", "providers", "labels", "guids", "users", "workflows")
+
+
+class SpanRow(Struct, gc=False, kw_only=True):
+    """One span, as every format is understood."""
+
+    trace: str
+    """32 hex digits, with or without 0x."""
+    span: int
+    name: str
+    start_ns: int
+    end_ns: int = UNFINISHED
+    parent: int = 0
+    data_id: str | None = None
+    batch_id: str | None = None
+    source_data_id: str | None = None
+    provider: str | None = None
+    slot: int = NONE
+    attempt: int = 0
+    label: str | None = None
+    """The task's name."""
+    key: str | None = None
+    kind: str | None = None
+    """One of KINDS; others count as none."""
+    status: str = "UNSET"
+    """One of STATUSES."""
+    flags: int = 0
+    workflow_id: str | None = None
+    details: bytes = b"{}"
+    """See Trace.details."""
+
+
+class AssetRow(Struct, gc=False, kw_only=True):
+    data_id: str
+    asset_guid: str
+    version: int = 1
+    user_id: str = ""
+    created_ns: int = 0
+
+
+class LineageRow(Struct, gc=False, kw_only=True):
+    data_id: str
+    source_data_id: str
+    created_ns: int = 0
+
+
+class _Numbers(dict[str | None, int]):
+    """A string's number: the next one for a string that is new, NONE for None."""
+
+    def __init__(self, normal: Callable[[str], str] | None = None) -> None:
+        super().__init__({None: NONE})
+        self._normal = normal
+        self.strings: list[str] = []
+
+    def __missing__(self, text: str) -> int:
+        normal = self._normal(text) if self._normal is not None else text
+        if normal != text:
+            number = self[text] = self[normal]
+            return number
+        number = self[text] = len(self.strings)
+        self.strings.append(text)
+        return number
+
+    def codes(self, values: Sequence[str | None]) -> Codes:
+        return np.fromiter(map(self.__getitem__, values), np.int32, len(values))
+
+
+def trace_text(text: str) -> str:
+    """A trace id as `Trace.traces` has it: 32 small hex digits."""
+    return text.removeprefix("0x").lower().zfill(32)
+
+
+_KIND = {name: number for number, name in enumerate(KINDS)}
+_STATUS = {name: number for number, name in enumerate(STATUSES)}
+
+
+class TraceBuilder:
+    """Takes rows, and columns of rows, and gives the trace that they are. Above `spans_max` spans are counted only."""
+
+    def __init__(self, *, details: bool = False, spans_max: int = SPANS_MAX) -> None:
+        self._numbers = {name: _Numbers(trace_text if name == "traces" else None) for name in _TABLE_NAMES}
+        self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in SPAN_DTYPES}
+        self._details: list[bytes] | None = [] if details else None
+        self._lineage: list[tuple[Codes, Codes, NDArray[np.int64]]] = []
+        self._asset_columns: list[tuple[Codes, Codes, NDArray[np.int64], Codes, NDArray[np.int64]]] = []
+        self._spans_max = spans_max
+        self.spans = 0
+        """Rows that were taken."""
+        self.overflow = 0
+        """Rows that were too many."""
+
+    @property
+    def details(self) -> bool:
+        """Whether `Trace.details` is kept."""
+        return self._details is not None
+
+    def add_spans(self, rows: Iterable[SpanRow]) -> None:
+        """Rows whose times, ids and lengths of strings were checked by who read them."""
+        rows = list(rows)
+        if not rows:
+            return
+        self.add_columns(
+            details=[row.details for row in rows] if self.details else None,
+            workflows=[row.workflow_id for row in rows],
+            start=[row.start_ns for row in rows],
+            end=[row.end_ns for row in rows],
+            span=[row.span for row in rows],
+            parent=[row.parent for row in rows],
+            trace=[row.trace for row in rows],
+            name=[row.name for row in rows],
+            data=[row.data_id for row in rows],
+            batch=[row.batch_id for row in rows],
+            source=[row.source_data_id for row in rows],
+            provider=[row.provider for row in rows],
+            slot=[row.slot for row in rows],
+            attempt=[row.attempt for row in rows],
+            label=[row.label for row in rows],
+            key=[row.key for row in rows],
+            kind=[_KIND.get(row.kind or "", 0) for row in rows],
+            status=[_STATUS.get(row.status, 0) for row in rows],
+            flags=[row.flags for row in rows],
+        )
+
+    def add_columns(
+        self, *, details: list[bytes] | None, workflows: Sequence[str | None] | None, **columns: Any
+    ) -> None:
+        """The same as columns of equal length: strings as lists, numbers as lists or arrays; none of a column that is
+        left out. Nothing is taken when one of them cannot be (OverflowError, ValueError)."""
+        count = len(columns["start"])
+        taken = min(count, self._spans_max - self.spans)
+        self.overflow += count - taken
+        if not taken:
+            return
+        made = {}
+        for name, dtype in SPAN_DTYPES.items():
+            values = columns.get(name)
+            if values is None:
+                made[name] = np.full(taken, _DEFAULTS.get(name, NONE), dtype)
+            elif isinstance(values, np.ndarray):
+                made[name] = values[:taken].astype(dtype, copy=False)
+            elif name in TABLES:
+                made[name] = self._numbers[TABLES[name]].codes(values[:taken])
+            else:
+                made[name] = np.array(values[:taken], dtype)
+        for name, column in made.items():
+            self._columns[name].append(column)
+        if workflows is not None:
+            workflow_numbers = self._numbers["workflows"]
+            for text in set(workflows):
+                workflow_numbers[text]
+        if self._details is not None:
+            self._details += details[:taken] if details is not None else [b"{}"] * taken
+        self.spans += taken
+
+    def add_assets(self, rows: Sequence[AssetRow]) -> None:
+        numbers = self._numbers
+        self._asset_columns.append(
+            (
+                numbers["data_ids"].codes([row.data_id for row in rows]),
+                numbers["guids"].codes([row.asset_guid for row in rows]),
+                np.array([row.version for row in rows], np.int64),
+                numbers["users"].codes([row.user_id for row in rows]),
+                np.array([row.created_ns for row in rows], np.int64),
+            )
+        )
+
+    def add_lineage(self, rows: Sequence[LineageRow]) -> None:
+        numbers = self._numbers["data_ids"]
+        self._lineage.append(
+            (
+                numbers.codes([row.data_id for row in rows]),
+                numbers.codes([row.source_data_id for row in rows]),
+                np.array([row.created_ns for row in rows], np.int64),
+            )
+        )
+
+    def finish(self) -> Trace:
+        """What was added, once. The builder is spent."""
+        columns = {name: _united(self._columns.pop(name), dtype) for name, dtype in SPAN_DTYPES.items()}
+        assets = [_united([part[n] for part in self._asset_columns], dtype) for n, dtype in enumerate(_ASSET_DTYPES)]
+        lineage = [_united([part[n] for part in self._lineage], dtype) for n, dtype in enumerate(_LINEAGE_DTYPES)]
+        tables = {name: numbers.strings for name, numbers in self._numbers.items()}
+        self._numbers = {}
+        return _canonical(Spans(**columns), Assets(*assets), Lineage(*lineage), tables, self._details, 0)
+
+
+def joined(parts: Sequence[Trace]) -> Trace:
+    """What several traces hold together; a span that is in more than one is there once. Details are kept where all
+    have them."""
+    numbers = {name: _Numbers() for name in _TABLE_NAMES}
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in SPAN_DTYPES}
+    assets: list[Assets] = []
+    lineage: list[Lineage] = []
+    for part in parts:
+        codes = {
+            name: np.append(numbers[name].codes(getattr(part, name)), np.int32(NONE))
+            for name in _TABLE_NAMES
+            if name != "workflows"
+        }
+        for name in SPAN_DTYPES:
+            column = getattr(part.spans, name)
+            columns[name].append(codes[TABLES[name]][column] if name in TABLES else column)
+        held = part.assets
+        guids, users = codes["guids"][held.guid], codes["users"][held.user]
+        assets.append(Assets(codes["data_ids"][held.data], guids, held.version, users, held.created))
+        edges = part.lineage
+        lineage.append(Lineage(codes["data_ids"][edges.data], codes["data_ids"][edges.source], edges.created))
+        if part.workflow_id:
+            numbers["workflows"][part.workflow_id]
+    details = None
+    if all(part.details is not None for part in parts):
+        details = list(chain.from_iterable(part.details or () for part in parts))
+    return _canonical(
+        Spans(**{name: _united(columns.pop(name), dtype) for name, dtype in SPAN_DTYPES.items()}),
+        Assets(
+            *(_united([getattr(a, n) for a in assets], d) for n, d in zip(_ASSET_NAMES, _ASSET_DTYPES, strict=True))
+        ),
+        Lineage(
+            *(
+                _united([getattr(e, n) for e in lineage], d)
+                for n, d in zip(_LINEAGE_NAMES, _LINEAGE_DTYPES, strict=True)
+            )
+        ),
+        {name: held.strings for name, held in numbers.items()},
+        details,
+        sum(part.duplicates for part in parts),
+    )
+
+
+_DEFAULTS = {"end": UNFINISHED, "parent": 0, "attempt": 0, "kind": 0, "status": 0, "flags": 0}
+_ASSET_NAMES, _ASSET_DTYPES = Assets.__slots__, (np.int32, np.int32, np.int64, np.int32, np.int64)
+_LINEAGE_NAMES, _LINEAGE_DTYPES = Lineage.__slots__, (np.int32, np.int32, np.int64)
+_DOTTED = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15}){0,3}", re.ASCII)
+
+
+def _united(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype)
+
+
+def _sorted_table(strings: list[str], dotted: bool) -> tuple[list[str], Codes]:
+    """The strings sorted, and the new number of each old one; the last is NONE's. Where all are dotted numbers, these
+    are what is sorted by."""
+    if dotted and all(map(_DOTTED.fullmatch, strings)):
+        keys: Any = [tuple(map(int, text.split("."))) for text in strings]
+        order = sorted(range(len(strings)), key=keys.__getitem__)
+    else:
+        order = sorted(range(len(strings)), key=strings.__getitem__)
+    ranks = np.full(len(strings) + 1, NONE, np.int32)
+    ranks[order] = np.arange(len(strings), dtype=np.int32)
+    return [strings[number] for number in order], ranks
+
+
+def _canonical(
+    spans: Spans,
+    assets: Assets,
+    lineage: Lineage,
+    tables: dict[str, list[str]],
+    details: list[bytes] | None,
+    duplicates: int,
+) -> Trace:
+    ranks: dict[str, Codes] = {}
+    for name, strings in tables.items():
+        tables[name], ranks[name] = _sorted_table(strings, name == "data_ids")
+    for name, table in TABLES.items():
+        setattr(spans, name, ranks[table][getattr(spans, name)])
+    data = ranks["data_ids"]
+    assets = Assets(
+        data[assets.data], ranks["guids"][assets.guid], assets.version, ranks["users"][assets.user], assets.created
+    )
+    lineage = Lineage(data[lineage.data], data[lineage.source], lineage.created)
+    kept = _span_order(spans, details)
+    duplicates += len(spans) - len(kept)
+    for name in SPAN_DTYPES:
+        setattr(spans, name, getattr(spans, name)[kept])
+    if details is not None:
+        details = [details[row] for row in kept.tolist()]
+    versions = _first_of((assets.data, assets.guid, assets.version), (assets.created, assets.user))
+    edges = _first_of((lineage.data, lineage.source), (lineage.created,))
+    duplicates += len(assets) - len(versions) + len(lineage) - len(edges)
+    workflows = tables["workflows"]
+    return Trace(
+        spans=spans,
+        assets=Assets(*(getattr(assets, name)[versions] for name in _ASSET_NAMES)),
+        lineage=Lineage(*(getattr(lineage, name)[edges] for name in _LINEAGE_NAMES)),
+        workflow_id=workflows[0] if len(workflows) == 1 else "",
+        details=details,
+        duplicates=duplicates,
+        **{name: tables[name] for name in _TABLE_NAMES if name != "workflows"},
+    )
+
+
+def _span_order(spans: Spans, details: list[bytes] | None) -> NDArray[np.intp]:
+    """The rows that stay, in the order of (start, end, trace, span)."""
+    order = np.lexsort((spans.span, spans.trace, spans.end, spans.start))
+    ids = np.sort(spans.span)
+    if not len(ids) or not (ids[1:] == ids[:-1]).any():
+        return order
+    rest = [getattr(spans, name) for name in SPAN_DTYPES if name not in ("trace", "span", "end")]
+    if details is not None:
+        rest.append(np.unique(np.array(details, object), return_inverse=True)[1])
+    best = np.lexsort((*rest, -spans.end, spans.span, spans.trace))
+    span, trace = spans.span[best], spans.trace[best]
+    again = np.zeros(len(best), bool)
+    again[best[1:]] = (span[1:] == span[:-1]) & (trace[1:] == trace[:-1])
+    return order[~again[order]]
+
+
+def _first_of(keys: tuple[NDArray[Any], ...], rest: tuple[NDArray[Any], ...]) -> NDArray[np.intp]:
+    """Rows with the smallest `rest` of each different `keys`, in the order of the keys."""
+    order = np.lexsort((*reversed(rest), *reversed(keys)))
+    if not len(order):
+        return order
+    new = np.ones(len(order), bool)
+    new[1:] = False
+    for key in keys:
+        ordered = key[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+    return order[new]

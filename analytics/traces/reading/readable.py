@@ -1,0 +1,231 @@
+"""Spans as OpenTelemetry Python's `ReadableSpan.to_json()` prints them, one a line: ids with 0x, microsecond times.
+
+The way of a million lines: a block of lines is decoded into typed structs and becomes columns at once, 4 us a line.
+When anything in a block is unusual its lines are taken one by one, and the bad ones are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import repeat
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Struct, field
+from numpy.typing import NDArray
+
+from analytics.traces.building import SpanRow
+from analytics.traces.columns import ERROR, OK, UNFINISHED, UNSET
+from analytics.traces.reading import times
+from analytics.traces.reading.attributes import ATTEMPT_MAX, DEPTH_MAX, TEXT_MAX, flags_of, id_of, span_row
+from analytics.traces.reading.reading import Intake
+
+Text = Annotated[str, Meta(max_length=TEXT_MAX)]
+SPAN_KINDS = ("UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+"""OpenTelemetry's numbers for what it calls a span's kind."""
+
+
+class _Context(Struct, gc=False, frozen=True):
+    trace_id: Text
+    span_id: Text
+
+
+class _Status(Struct, gc=False, frozen=True):
+    status_code: Text = "UNSET"
+
+
+class _Attributes(Struct, gc=False, frozen=True):
+    data_id: Text | None = None
+    batch_id: Text | None = None
+    source_data_id: Text | None = None
+    workflow_id: Text | None = None
+    attempt: Annotated[int, Meta(ge=0, le=ATTEMPT_MAX)] | None = None
+    coord_attempt: Annotated[int, Meta(ge=0, le=ATTEMPT_MAX)] | None = field(name="coord.attempt", default=None)
+    slot: Annotated[int, Meta(ge=0, le=ATTEMPT_MAX)] | None = field(name="coord.slot", default=None)
+    kind: Text | None = field(name="flowmesh.type", default=None)
+    worker: Text | None = field(name="worker.id", default=None)
+    cicd_worker: Text | None = field(name="cicd.worker.id", default=None)
+    provider: Text | None = field(name="coord.provider", default=None)
+    label: Text | None = field(name="cicd.pipeline.task.name", default=None)
+    step: Text | None = field(name="coord.step", default=None)
+    key: Text | None = field(name="coord.key", default=None)
+    outcome: Text | None = field(name="coord.outcome", default=None)
+    result: Text | None = field(name="cicd.pipeline.task.run.result", default=None)
+
+
+class _ResourceAttributes(Struct, gc=False, frozen=True):
+    worker: Text | None = field(name="cicd.worker.id", default=None)
+    host: Text | None = field(name="host.name", default=None)
+
+
+class _Resource(Struct, gc=False, frozen=True):
+    attributes: _ResourceAttributes = _ResourceAttributes()
+
+
+class _Line(Struct, gc=False, frozen=True):
+    name: Text
+    context: _Context
+    start_time: Text
+    end_time: Text | None = None
+    parent_id: Text | None = None
+    status: _Status = _Status()
+    attributes: _Attributes = _Attributes()
+    resource: _Resource = _Resource()
+
+
+_lines = msgspec.json.Decoder(_Line)
+_KIND = {"compute": 1, "network": 2, "marker": 3}
+_STATUS = {"UNSET": UNSET, "OK": OK, "ERROR": ERROR}
+
+
+def take_block(intake: Intake, block: bytes) -> int:
+    """Take in complete lines, all or none: how many there were. ValueError or msgspec.DecodeError when one of them
+    needs a closer look. Keeps no details."""
+    rows = _lines.decode_lines(block)
+    if not rows:
+        return 0
+    contexts = [row.context for row in rows]
+    said = [row.attributes for row in rows]
+    start = times.column([row.start_time for row in rows])
+    end = times.column([row.end_time for row in rows])
+    if (start < 0).any() or ((end != UNFINISHED) & (end < start)).any():
+        raise ValueError("a span without a start, or that ends before it")
+    span = _ids([context.span_id for context in contexts])
+    if not span.all():
+        raise ValueError("span_id is zero")
+    if not all(int(trace, 16) for trace in {context.trace_id for context in contexts}):
+        raise ValueError("trace_id is zero")
+    intake.builder.add_columns(
+        details=None,
+        workflows=[attributes.workflow_id for attributes in said],
+        start=start,
+        end=end,
+        span=span,
+        parent=_ids([row.parent_id or "0" for row in rows]),
+        trace=[context.trace_id for context in contexts],
+        name=[row.name for row in rows],
+        data=[attributes.data_id or None for attributes in said],
+        batch=[attributes.batch_id or None for attributes in said],
+        source=[attributes.source_data_id or None for attributes in said],
+        provider=[
+            one.worker or one.cicd_worker or one.provider or _provider(row.resource)
+            for one, row in zip(said, rows, strict=True)
+        ],
+        slot=[-1 if attributes.slot is None else attributes.slot for attributes in said],
+        attempt=[
+            attributes.attempt if attributes.attempt is not None else attributes.coord_attempt or 0
+            for attributes in said
+        ],
+        label=[attributes.label or attributes.step or None for attributes in said],
+        key=[attributes.key or None for attributes in said],
+        kind=[_KIND.get(attributes.kind, 0) for attributes in said],  # type: ignore[arg-type]
+        status=[_STATUS.get(row.status.status_code, UNSET) for row in rows],
+        flags=[
+            flags_of(attributes.outcome, attributes.result) if attributes.outcome or attributes.result else 0
+            for attributes in said
+        ],
+    )
+    intake.rows += len(rows)
+    return len(rows)
+
+
+def _provider(resource: _Resource) -> str | None:
+    return resource.attributes.worker or resource.attributes.host or None
+
+
+def _ids(texts: list[str]) -> NDArray[np.uint64]:
+    """OverflowError and ValueError of what is no id."""
+    return np.fromiter(map(int, texts, repeat(16)), np.uint64, len(texts))
+
+
+def span_of(row: Mapping[str, Any], details: bool) -> SpanRow:
+    """The span of one decoded line; ValueError says what is wrong with it."""
+    context = _mapping(row.get("context"), "context")
+    attributes = _mapping(row.get("attributes"), "attributes")
+    resource = _mapping(_mapping(row.get("resource"), "resource").get("attributes"), "resource.attributes")
+    status = _mapping(row.get("status"), "status")
+    parent = row.get("parent_id")
+    start_ns = times.nanoseconds(_time(row.get("start_time"), "start_time"))
+    if start_ns == UNFINISHED:
+        raise ValueError("start_time is missing")
+    more: dict[str, Any] | None = None
+    if details:
+        kind = row.get("kind")
+        more = {
+            "events": [_event(_mapping(event, "an event")) for event in _sequence(row.get("events"), "events")],
+            "links": [_link(_mapping(link, "a link")) for link in _sequence(row.get("links"), "links")],
+            "kind": _kind_number(kind),
+            "status_message": str(status.get("description") or ""),
+            "resource": resource,
+        }
+        _check_depth((attributes, more))
+    return span_row(
+        trace=id_of(context.get("trace_id"), "trace_id", 32),
+        span=int(id_of(context.get("span_id"), "span_id", 16), 16),
+        parent=int(id_of(parent, "parent_id", 16), 16) if parent is not None else 0,
+        name=row.get("name"),
+        start_ns=start_ns,
+        end_ns=times.nanoseconds(_time(row.get("end_time"), "end_time")),
+        status=str(status.get("status_code", "UNSET")),
+        attributes=attributes,
+        resource=resource,
+        details=more,
+    )
+
+
+def _kind_number(kind: Any) -> int:
+    name = str(kind or "").removeprefix("SpanKind.")
+    return SPAN_KINDS.index(name) if name in SPAN_KINDS else 0
+
+
+def _event(event: Mapping[str, Any]) -> dict[str, Any]:
+    at = times.nanoseconds(_time(event.get("timestamp"), "an event's timestamp"))
+    attributes = _mapping(event.get("attributes"), "an event's attributes")
+    return {"name": str(event.get("name") or ""), "time_ns": max(at, 0), "attributes": attributes}
+
+
+def _link(link: Mapping[str, Any]) -> dict[str, Any]:
+    context = _mapping(link.get("context"), "a link's context")
+    return {
+        "trace_id": id_of(context.get("trace_id"), "a link's trace_id", 32),
+        "span_id": id_of(context.get("span_id"), "a link's span_id", 16),
+        "attributes": _mapping(link.get("attributes"), "a link's attributes"),
+    }
+
+
+def _time(value: Any, what: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{what} is no text")
+    return value
+
+
+def _mapping(value: Any, what: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is no object")
+    return value
+
+
+def _sequence(value: Any, what: str) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{what} is no list")
+    return value
+
+
+def _check_depth(value: object) -> None:
+    """ValueError where lists and maps lie deeper within one another than any sender has them."""
+    level = [value]
+    for _ in range(DEPTH_MAX + 4):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, (dict, list, tuple))
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise ValueError(f"its attributes are nested more than {DEPTH_MAX} deep")

@@ -1,0 +1,47 @@
+"""What reading gives, and the account of rows that could not be read: each counted, the first of them named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analytics.traces.building import TraceBuilder
+from analytics.traces.columns import Trace
+from coordinator.api_trace import BadRow
+
+BAD_MAX = 100
+"""Rejected rows that are named; the others are counted."""
+WHY_MAX = 200
+"""Characters of what is wrong with one."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """A trace, and what of its rows did not become part of it."""
+
+    trace: Trace
+    rows: int
+    """That were read well, repeated ones too."""
+    rejected: int
+    bad: tuple[BadRow, ...]
+
+
+class Intake:
+    """Where the readers put what they read: rows into the builder, bad ones into the account."""
+
+    def __init__(self, builder: TraceBuilder) -> None:
+        self.builder = builder
+        self.rows = 0
+        self.rejected = 0
+        self.bad: list[BadRow] = []
+
+    def reject(self, source: str, line: int, why: str, count: int = 1) -> None:
+        self.rejected += count
+        if len(self.bad) < BAD_MAX:
+            self.bad.append(BadRow(source=source, line=line, why=why[:WHY_MAX]))
+
+    def finish(self) -> Reading:
+        """All that was read. The builder is spent."""
+        over = self.builder.overflow
+        if over:
+            self.reject("", 0, f"{over} spans more than one trace may have", over)
+        return Reading(self.builder.finish(), self.rows - over, self.rejected, tuple(self.bad))
