@@ -1,4 +1,4 @@
-"""Backup of a running store: both databases as of one moment, their segments, logs and blobs, and a manifest."""
+"""Backup of a running store: both databases as of one moment, segments, logs, traces and blobs, and a manifest."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from store.layout import DIRECTORY_MODE, FILE_MODE, DataDir, link_or_copy, sync_
 from store.log_backup import copy_logs
 from store.manifest import Segment, digest_of
 from store.sqlite import broken, open_reader, sqlite3, translated
+from store.traces.places import copy_traces
 from store.writer import Writer
 
 CONTENTS = "contents.json"
@@ -114,6 +115,7 @@ def _copy(data: DataDir, target: Path, snapshots: list[sqlite3.Connection]) -> t
         segment = Segment(*row)
         link_or_copy(data.segments / segment.file, target / data.segments.name / segment.file)
     copy_logs(data.logs, target / data.logs.name, snapshots[0])
+    copy_traces(data.traces, target / data.traces.name)
     shutil.copy(data.coordinator_id, target / data.coordinator_id.name)
     return copy_blobs(data.blobs, target / data.blobs.name, snapshots[0])
 

@@ -1,4 +1,4 @@
-"""The full check: integrity of both databases, digests of segments and blobs, lengths of logs. Changes nothing.
+"""The full check: integrity of both databases, digests of segments, traces and blobs, lengths of logs. Changes nothing.
 
     python -m store.check DATA SECONDS          (MessagePack of ports.CheckReport)
 
@@ -24,6 +24,7 @@ from store.manifest import Segment, digest_of
 from store.migrate import scripts
 from store.row_reading import read_row
 from store.sqlite import open_reader, sqlite3, translated
+from store.traces.check import check_traces
 from store.truth import TABLES
 
 PROBLEMS_MAX = 100
@@ -43,7 +44,8 @@ def check_files(data_dir: Path, blobs_s: float | None = None) -> CheckReport:
     """
     data = DataDir(data_dir)
     problems: list[str] = []
-    files = rows = segments = 0
+    files = check_traces(data.traces, problems)
+    rows = segments = 0
     blobs = BlobsChecked()
     for path, database in ((data.truth, "truth"), (data.telemetry, "telemetry")):
         files += 1

@@ -93,7 +93,7 @@ class DiskStore:
         self._data = DataHistory(self._truth_readers, self._report)
         self._sealing = Sealing(data, self._telemetry, settings, self._points)
         self._retention = Retention(data, self._truth, self._telemetry, settings, self._points)
-        self._work_retention = WorkRetention(self._truth, self.logs, settings)
+        self._work_retention = WorkRetention(self._truth, self.logs, data.traces, settings)
         # Maintenance moves and removes segments; a backup must see them stand still.
         self._segments_lock = asyncio.Lock()
         self._as_opened: Loaded | None = None

@@ -48,6 +48,16 @@ class DataDir:
         return self.path / "blobs"
 
     @property
+    def traces(self) -> Path:
+        """Spans, assets and lineage, job by job: the analytics worker's to write."""
+        return self.path / "traces"
+
+    @property
+    def trace_bodies(self) -> Path:
+        """Uploads of traces on their way to the worker: none of them outlives its request."""
+        return self.analytics / "bodies"
+
+    @property
     def ballast(self) -> Path:
         return self.path / "ballast"
 
@@ -121,6 +131,7 @@ class DataDir:
                 self.segments,
                 self.logs,
                 self.blobs,
+                self.traces,
                 self.tokens,
                 self.analytics,
                 self.views,

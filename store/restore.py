@@ -46,11 +46,11 @@ def restore(
     staged = DataDir(data.restoring)
     try:
         shutil.rmtree(staged.path, ignore_errors=True)
-        for directory in (staged.path, staged.segments, staged.logs):
+        for directory in (staged.path, staged.segments, staged.logs, staged.traces):
             directory.mkdir(mode=DIRECTORY_MODE)
         for file in contents.files:
             make_directory(staged.path, Path(file.path).parent)
-            # Segments never change; a log may grow, and the backup with it if it were the same file.
+            # Segments never change; logs and traces may grow, and the backup with them if they were the same files.
             copy = link_or_copy if file.path.startswith(f"{data.segments.name}/") else shutil.copyfile
             copy(backup_dir / file.path, staged.path / file.path)
         _raise_numbers(staged, data)
@@ -69,6 +69,7 @@ def restore(
         for name in (
             data.segments.name,
             data.logs.name,
+            data.traces.name,
             data.blobs.name,
             data.telemetry.name,
             data.truth.name,
@@ -132,7 +133,7 @@ def _settle(path: Path) -> None:
 def _set_aside(data: DataDir) -> Path | None:
     """Move what is there into a directory of its own; nothing is deleted. Logs go with their databases: they
     would be applied to the restored ones. The id goes first, so that no moment looks like a whole store."""
-    directories = [path for path in (data.segments, data.logs, data.blobs) if path.exists()]
+    directories = [path for path in (data.segments, data.logs, data.traces, data.blobs) if path.exists()]
     names = [data.coordinator_id.name]
     for path in (data.truth, data.telemetry):
         names += [path.name, f"{path.name}-wal", f"{path.name}-shm"]

@@ -17,7 +17,7 @@ class StoreSettings(Struct, frozen=True, kw_only=True):
     history_keep_ms: Ms = 400 * DAY_MS
     """Sessions, outages and hourly rollups older than this are removed; imported history ages from its own end."""
     jobs_keep_ms: Ms = 90 * DAY_MS
-    """Jobs that ended longer ago are removed, with their tasks, attempts and logs."""
+    """Jobs that ended longer ago are removed, with their tasks, attempts, logs and traces."""
     logs_keep_ms: Ms = 14 * DAY_MS
     """Logs of jobs that ended longer ago are removed."""
     audit_keep_ms: Ms = 400 * DAY_MS

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 from coordinator.core.ids import JobId, Ms, TenantName
 from store import attempts, audit, checkpoints, holds, jobs, ledger, meta, outputs, steps, tasks, verdicts
 from store.logs import DiskLogs
 from store.settings import StoreSettings
 from store.sqlite import sqlite3
+from store.traces import places as traces
 from store.writer import Writer
 
 BATCH_ROWS = 1_000
@@ -17,14 +21,19 @@ _END = tuple[Ms, int]
 
 
 class WorkRetention:
-    """Prunes jobs, their logs, the audit and the ledger. Idempotent; interrupted, it goes on where it was."""
+    """Prunes jobs with logs and traces, the audit and the ledger. Idempotent; interrupted, it goes on where it was."""
 
-    def __init__(self, truth: Writer, logs: DiskLogs, settings: StoreSettings) -> None:
+    def __init__(self, truth: Writer, logs: DiskLogs, traces_root: Path, settings: StoreSettings) -> None:
         self._truth = truth
         self._logs = logs
+        self._traces_root = traces_root
         self._settings = settings
+        self._orphans_gone = False
 
     async def prune(self, now_ms: Ms) -> None:
+        if not self._orphans_gone:
+            await self._remove_orphans()
+            self._orphans_gone = True
         await self._remove_logs(now_ms - logs_keep_ms(self._settings))
         before_ms = now_ms - self._settings.jobs_keep_ms
         at: _END | None = (0, 0)
@@ -32,6 +41,7 @@ class WorkRetention:
             at, gone = await self._truth.transact(lambda c, at=at: _remove_jobs(c, at, before_ms))  # type: ignore[misc]
             for job_id in gone:
                 await self._logs.remove(job_id)  # what an agent sent later than anybody waited for
+                await asyncio.to_thread(traces.remove, self._traces_root, job_id)
         old_ns = (now_ms - self._settings.audit_keep_ms) * 1_000_000
         while not await self._truth.transact(lambda c: audit.prune(c, old_ns, BATCH_ROWS)):
             pass
@@ -40,6 +50,14 @@ class WorkRetention:
             await self._truth.transact(lambda c: c.execute(ledger.PRUNE, (old_ms, BATCH_ROWS)).rowcount) == BATCH_ROWS
         ):
             pass
+
+    async def _remove_orphans(self) -> None:
+        """Once a start: traces that a removal left half way, or that came while their job was removed."""
+        kept = await asyncio.to_thread(traces.jobs_kept, self._traces_root)
+        for at in range(0, len(kept), BATCH_ROWS):
+            some = kept[at : at + BATCH_ROWS]
+            for job_id in await self._truth.run(lambda c, some=some: _missing(c, some)):  # type: ignore[misc]
+                await asyncio.to_thread(traces.remove, self._traces_root, job_id)
 
     async def _remove_logs(self, before_ms: Ms) -> None:
         """How far it came is kept: the logs of a job are looked for once, not every five minutes for 90 days."""
@@ -57,6 +75,10 @@ class WorkRetention:
 def logs_keep_ms(settings: StoreSettings) -> Ms:
     """No log is kept longer than its job."""
     return min(settings.logs_keep_ms, settings.jobs_keep_ms)
+
+
+def _missing(connection: sqlite3.Connection, wanted: list[JobId]) -> list[JobId]:
+    return [job_id for job_id in wanted if connection.execute(jobs.THERE, (job_id,)).fetchone() is None]
 
 
 def _logs_removed_to(connection: sqlite3.Connection) -> _END:
