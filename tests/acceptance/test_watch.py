@@ -59,12 +59,24 @@ def kinds(done: Done) -> list[str]:
     return [row["phase"] or row["kind"] for row in remarks(done)]
 
 
-def test_a_job_that_runs_has_launched(coord: Coord) -> None:
+def test_a_job_that_runs_has_launched(coord: Coord, tmp_path: Path) -> None:
     """Each phase in its order, and what to do next."""
-    coord("submit", "--name", "trains", "-o", "name", "--", "sh", "-c", TRAINS)
+    go = tmp_path / "go"
+    coord(
+        "submit",
+        "--name",
+        "trains",
+        "-o",
+        "name",
+        "--",
+        "sh",
+        "-c",
+        f"until test -e {go}; do sleep 0.1; done; {TRAINS}",
+    )
     done = coord("watch", "last", "-o", "jsonl")
     assert done.code == 0
     assert kinds(done) == ["submitted", "queued", "placed", "starting", "running"]
+    go.touch()
     shown = coord("watch", "last", "--until", "finished")
     assert shown.code == 0
     assert "first progress" in shown.out and "completed" in shown.out

@@ -28,7 +28,7 @@ from coordinator.core.rows import ExitInfo, LeaseToken
 from coordinator.core.work.launch_plan import LaunchPlan
 
 DEADLINE_S = 60.0
-PATIENT = Patience(stuck_s=60.0, restart_ceilings_s=(0.05, 0.1), leave_s=2.0)
+PATIENT = Patience(stuck_s=3600.0, start_s=3600.0, restart_ceilings_s=(0.05, 0.1), leave_s=2.0)
 TOKENS_A_TEST = 10_000
 T = TypeVar("T")
 
