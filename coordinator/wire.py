@@ -97,6 +97,7 @@ class Exit(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     signal: Annotated[int, Meta(ge=1, le=128)] | None = None
     text: Annotated[str, Meta(max_length=1000)] = ""
     ran_ms: Count = 0
+    lived_ms: Count = 0
     out_bytes: Count = 0
     err_bytes: Count = 0
     dropped_bytes: Count = 0

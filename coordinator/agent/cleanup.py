@@ -8,17 +8,21 @@ import signal
 import time
 from pathlib import Path
 
+from coordinator.agent.clock import boot_s
 from coordinator.agent.hierarchies import groups_of, kill_group, populated, remove_group
 from coordinator.agent.journal import Ended, Journal
 from coordinator.agent.log import logger
 from coordinator.agent.places import Places
 from coordinator.agent.tree import MARK, environment, processes, send
+from coordinator.core.ids import Ms
 from coordinator.core.rows import EndCause, ExitInfo
 
 GONE_WITHIN_S = 10.0
 """What was killed and is not gone by then waits for a disk or a device; the agent starts all the same, and says so."""
 TIDY_S = 0.1
 LOOK_S = 0.02
+TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+"""Of what /proc tells about the begin of a process."""
 
 
 def kill_attempts(state_dir: Path) -> None:
@@ -43,6 +47,7 @@ def clear(state_dir: Path, journal: Journal, places: Places) -> None:
     """Before anything is started: kill what still runs, wait until it is gone, and give every attempt that has no
     exit record one, with cause `agent`. The journal is committed."""
     open_ones = [name for name in journal.held if name not in journal.exits]
+    lived_ms = _lived_ms(state_dir)
     groups = groups_of(state_dir)
     until_s = time.monotonic() + GONE_WITHIN_S
     while any(map(populated, groups)) or _marked(state_dir):
@@ -52,12 +57,19 @@ def clear(state_dir: Path, journal: Journal, places: Places) -> None:
         kill_attempts(state_dir)
         time.sleep(LOOK_S)
     for name in open_ones:
-        out_bytes, err_bytes = map(_size, places.used(journal.held[name].place).streams)
+        place = journal.held[name].place
+        out_bytes, err_bytes = map(_size, places.used(place).streams)
         text = "the agent, or its machine, was stopped without notice"
         journal.add(
             Ended(
                 attempt=name,
-                exit=ExitInfo(cause=EndCause.AGENT, text=text, out_bytes=out_bytes, err_bytes=err_bytes),
+                exit=ExitInfo(
+                    cause=EndCause.AGENT,
+                    text=text,
+                    lived_ms=lived_ms.get(place, 0),
+                    out_bytes=out_bytes,
+                    err_bytes=err_bytes,
+                ),
             )
         )
     journal.commit()
@@ -65,11 +77,29 @@ def clear(state_dir: Path, journal: Journal, places: Places) -> None:
         logger.warning("%d attempts ended with an earlier agent", len(open_ones))
 
 
-def _marked(state_dir: Path) -> list[int]:
+def _lived_ms(state_dir: Path) -> dict[int, Ms]:
+    """By the number of its place: how long the oldest process has run that is left of an attempt. One that stands still
+    had been frozen, since when is not known: it is not told of."""
+    now_s, everybody = boot_s(), processes()
+    found: dict[int, Ms] = {}
+    for pid, place in _marked(state_dir).items():
+        process = everybody.get(pid)
+        if process is not None and not process.stopped and place.isdigit():
+            ran_ms = int((now_s - process.began / TICKS_A_SECOND) * 1_000)
+            found[int(place)] = max(ran_ms, found.get(int(place), 1))
+    return found
+
+
+def _marked(state_dir: Path) -> dict[int, str]:
+    """Processes that an agent on this state directory started, and the number of the place that each was given."""
     mark = f"{MARK}={state_dir.resolve()}/".encode()
-    return [
-        pid for pid in processes() if pid != os.getpid() and any(entry.startswith(mark) for entry in environment(pid))
-    ]
+    found: dict[int, str] = {}
+    for pid in processes():
+        if pid != os.getpid():
+            for entry in environment(pid):
+                if entry.startswith(mark):
+                    found[pid] = entry[len(mark) :].decode(errors="replace")
+    return found
 
 
 def _size(path: str) -> int:

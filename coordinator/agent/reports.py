@@ -26,6 +26,7 @@ def exit_of(end: ExitInfo | None) -> wire.Exit:
         signal=info.signal if info.signal is not None and 1 <= info.signal <= 128 else None,
         text=info.text[:TEXT_MAX],
         ran_ms=max(0, info.ran_ms),
+        lived_ms=max(0, info.lived_ms),
         out_bytes=max(0, info.out_bytes),
         err_bytes=max(0, info.err_bytes),
         dropped_bytes=max(0, info.dropped_bytes),

@@ -155,6 +155,7 @@ class Process(NamedTuple):
     session: int
     began: int
     """In ticks since boot."""
+    stopped: bool = False
 
 
 def processes() -> dict[int, Process]:
@@ -166,7 +167,8 @@ def processes() -> dict[int, Process]:
                 with contextlib.suppress(OSError, ValueError):
                     stat = Path(f"/proc/{entry.name}/stat").read_bytes().rpartition(b")")[2].split()
                     if stat[0] not in (b"Z", b"X"):
-                        found[int(entry.name)] = Process(int(stat[1]), int(stat[3]), int(stat[19]))
+                        pid, stopped = int(entry.name), stat[0] == b"T"
+                        found[pid] = Process(int(stat[1]), int(stat[3]), int(stat[19]), stopped)
     return found
 
 

@@ -47,6 +47,9 @@ class ExitInfo(Struct, frozen=True, gc=False, kw_only=True):
     """For people: why it could not be started, who killed it."""
     ran_ms: Ms = 0
     """On the agent's monotonic clock."""
+    lived_ms: Ms = 0
+    """The same of one that outlived its agent, until the next one killed it: its work was lost later than its agent
+    was. Nobody watched it, so it is not charged for this."""
     out_bytes: int = 0
     err_bytes: int = 0
     """Length of the streams as they will be stored, marks of gaps included."""

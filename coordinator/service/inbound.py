@@ -215,6 +215,7 @@ def exit_info(said: wire.Exit) -> ExitInfo:
         signal=said.signal,
         text=said.text,
         ran_ms=said.ran_ms,
+        lived_ms=said.lived_ms,
         out_bytes=said.out_bytes,
         err_bytes=said.err_bytes,
         dropped_bytes=said.dropped_bytes,

@@ -70,13 +70,18 @@ class Keeper:
 
     def _clean_up(self) -> None:
         """What the keeper before left behind is killed, and recorded as ended with its agent."""
+        left = {name for name, run in self.machine.runs.items() if run.going}
         for attempt_id, rank in list(self.machine.runs):
             self.machine.remove(attempt_id, rank, None)
         for held in list(self._memory.held.values()):
             if held.exit is None and held.phase == "leased" and self._dice.random() < 0.5:
                 del self._memory.held[held.attempt_id, held.rank]
             elif held.exit is None:
-                held.phase, held.exit = "exited", ExitInfo(cause=EndCause.AGENT, text="the agent started anew")
+                lived_ms = 0
+                if held.began_ms is not None and (held.attempt_id, held.rank) in left:
+                    lived_ms = self.machine.measured(self._agenda.now_ms - held.began_ms)
+                held.exit = ExitInfo(cause=EndCause.AGENT, text="the agent started anew", lived_ms=lived_ms)
+                held.phase = "exited"
 
     def die(self, cleaned: bool) -> None:
         """kill -9. `cleaned`: its daemon lives to kill the attempts."""

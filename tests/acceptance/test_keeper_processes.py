@@ -20,6 +20,8 @@ from coordinator.core.work.launch_plan import Limits
 from tests.unit.agent.agents import alive, state_of
 from tests.unit.agent.daemon_side import WITHOUT_CGROUPS, DaemonSide, Keepers, a_keeper, a_plan, a_shell
 
+TICK_MS = 1_000 / os.sysconf("SC_CLK_TCK")
+"""What /proc tells the begin of a process by."""
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="cgroups and namespaces of one's own need root here")
 ESCAPING = """
 trap '' TERM
@@ -372,8 +374,10 @@ def test_a_killed_keeper_leaves_nothing_and_the_next_one_says_so(tmp_path: Path,
 
 @needs_root
 def test_when_both_are_killed_the_next_start_cleans_up(tmp_path: Path) -> None:
-    """Nobody is left to kill the attempt: it runs on until the next keeper, which starts nothing before it is gone."""
+    """Nobody is left to kill the attempt: it runs on until the next keeper, which starts nothing before it is gone, and
+    tells for how long it ran."""
     with a_keeper(tmp_path / "state") as side:
+        began_s = time.monotonic()
         side.start(a_shell(ESCAPING))
         pids = pids_of(side)
         side.kill()
@@ -383,6 +387,7 @@ def test_when_both_are_killed_the_next_start_cleans_up(tmp_path: Path) -> None:
             ended = following.now["1.0.0.1"].exit
             assert ended is not None
             assert EndCause.AGENT == ended.cause
+            assert 0 == ended.ran_ms and 0 < ended.lived_ms <= (time.monotonic() - began_s) * 1_000 + TICK_MS
 
 
 def test_an_exit_that_was_told_is_told_again_by_the_next_keeper(tmp_path: Path) -> None:

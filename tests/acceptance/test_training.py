@@ -24,6 +24,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "training"
 KILLS = 10
 EVERY_S = 2.0
 STEP_S = 0.05
+HEARD_S = 0.15
+"""What a message takes at most: as far as that may differ it is known when a program began, and how old a state is."""
 STEPS = "1000"
 """More than it gets to before the last kill, however long we take to see what it does."""
 COMMAND = ("--steps", STEPS, "--step-seconds", str(STEP_S), "--save-every", "8")
@@ -105,6 +107,8 @@ def test_training_survives_its_providers_and_ends_with_the_same_weights(tmp_path
     assert all(-1 <= count and count * STEP_S < EVERY_S for count in again)  # a step is saved, then printed
     assert KILLS == len(lost_ms) == task.losses
     assert all(lost is not None and lost < EVERY_S * 1_000 for lost in lost_ms)
+    losses = zip(again, lost_ms, strict=True)
+    assert all(lost for count, lost in losses if count * STEP_S > HEARD_S), "what was done twice is told as lost"
     assert all(attempt.restored > 0 for attempt in task.tries[1:] if attempt.started_at is not None)
     with np.load(expected) as wanted, np.load(tmp_path / "got" / "weights.npz") as got:
         assert wanted.files == got.files

@@ -470,15 +470,17 @@ def last_ran_ms(state: ClusterState, attempt: Attempt, rank: int) -> Ms:
 def lost_work_ms(state: ClusterState, attempt: Attempt) -> Ms | None:
     """How much of what it did until its end no checkpoint has. None: it never began.
 
-    The end of one that nobody saw end is that of its session: when it broke, or one interval after its last heartbeat.
+    The end of one that nobody saw end is that of its session: when it broke, or one interval after its last heartbeat;
+    where it is known how long it outlived its agent, that counts.
     """
     began_ms = attempt.row.started_at_ms
     if began_ms is None:
         return None
     ended_ms = began_ms
     for rank, row in enumerate(attempt.row.ranks):
-        if row.exit is not None and row.exit.ran_ms:
-            rank_ms = min(began_ms + row.exit.ran_ms, state.now_ms)
+        ran_ms = row.exit.ran_ms or row.exit.lived_ms if row.exit is not None else 0
+        if ran_ms:
+            rank_ms = min(began_ms + ran_ms, state.now_ms)
         else:
             rank_ms = attempt.ended_by_ms.get(rank) or last_ran_ms(state, attempt, rank)
         ended_ms = max(ended_ms, rank_ms)

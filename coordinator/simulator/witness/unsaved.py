@@ -73,8 +73,9 @@ class Unsaved:
             0 <= row.lost_ms <= most_ms, f"{who} is said to have lost {row.lost_ms} ms, {most_ms} at most"
         )
         exit = row.ranks[0].exit
-        if len(row.ranks) == 1 and exit is not None and exit.ran_ms:
-            lost_ms = max(0, min(began_ms + exit.ran_ms, ended_ms) - saved_ms)
+        ran_ms = exit.ran_ms or exit.lived_ms if exit is not None else 0
+        if len(row.ranks) == 1 and ran_ms:
+            lost_ms = max(0, min(began_ms + ran_ms, ended_ms) - saved_ms)
             self._ground.expect(row.lost_ms == lost_ms, f"{who} is said to have lost {row.lost_ms} ms, not {lost_ms}")
         self.counts["lost"] += row.lost_ms > 0
 

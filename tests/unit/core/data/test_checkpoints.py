@@ -12,7 +12,7 @@ from coordinator.core.data.saving import segment_ms
 from coordinator.core.errors import Code
 from coordinator.core.ids import Ms, ProviderId, attempt_of
 from coordinator.core.policy import Policy
-from coordinator.core.rows import EndCause
+from coordinator.core.rows import EndCause, ExitInfo
 from coordinator.core.work.jobspec import CheckpointRule, JobSpec, OnLost
 from tests.builders import START_MS, refusal, sent
 from tests.depot import Depot, digest_of, outcome
@@ -183,6 +183,33 @@ def test_whoever_was_killed_and_came_back_within_its_lease_lost_what_it_did_unti
             depot.save("1.0.0.1", "v2", age_ms=18_000)
         depot.exits("1.0.0.1", cause=EndCause.AGENT, ran_ms=0)
         assert depot.attempt("1.0.0.1").lost_ms == (1_000 if more else 3_000)
+
+
+def test_who_outlived_its_agent_lost_what_it_did_until_the_next_one_killed_it() -> None:
+    """Its last state is of after the break of its connection: what counts is how long it ran, as its agent found. It
+    is told within a hello, or when that state is sent."""
+    for sends in (True, False):
+        depot = Depot("a")
+        depot.submit(a_saver())
+        began_s = depot.now_s
+        depot.run_to(100)
+        depot.save("1.0.0.1", "v1")
+        depot.at(103)
+        depot.breaks("a")
+        depot.at(106)
+        held = depot.agents["a"].held[attempt_of("1.0.0.1"), 0]
+        lived_ms = int((105 - began_s) * 1_000)
+        end = ExitInfo(cause=EndCause.AGENT, lived_ms=lived_ms)
+        if sends:
+            held.phase = "uploading"
+            depot.back("a", process="p2")
+            depot.save("1.0.0.1", "v2", age_ms=1_500)
+            depot.run_to(120)
+            depot.exits("1.0.0.1", cause=EndCause.AGENT, ran_ms=0, lived_ms=lived_ms)
+        else:
+            held.phase, held.exit = "exited", end
+            depot.back("a", process="p2")
+        assert depot.attempt("1.0.0.1").lost_ms == (500 if sends else 5_000)
 
 
 def test_a_term_grows_with_what_is_unsaved() -> None:
