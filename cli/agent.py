@@ -51,6 +51,7 @@ PR_SET_PDEATHSIG = 1
 @click.option("--work", type=click.Path(path_type=Path, file_okay=False), help="Where programs run. [in --state]")
 @click.option("--isolation", type=click.Choice(("auto", "none", "uid", "sandbox")), help="The most they get. [auto]")
 @click.option("--cpu-limit/--no-cpu-limit", default=None, help="Hold each to the CPUs it asked for. [hold]")
+@click.option("--trace/--no-trace", default=None, help="Tell programs of their trace; send what they trace. [trace]")
 @click.option("--log-max", metavar="SIZE", help="Of a stream of an attempt whose job names no bound. [1GiB]")
 @click.option("--cache", metavar="SIZE", help="Of inputs that are kept here for the next attempt. [20GiB]")
 @click.option("--fetch-at-once", type=click.IntRange(1, 256), help="Transfers of inputs at a time. [8]")
@@ -217,6 +218,7 @@ def agent_config(
     work: Path | None,
     isolation: str | None,
     cpu_limit: bool | None,
+    trace: bool | None,
     log_max: str | None,
     cache: str | None,
     fetch_at_once: int | None,
@@ -244,6 +246,7 @@ def agent_config(
         agent_work_dir=("--work", work),
         agent_isolation=("--isolation", isolation),
         agent_cpu_limit=("--cpu-limit", cpu_limit),
+        agent_trace=("--trace", trace),
         agent_log_bytes_max=("--log-max", _size(log_max, "--log-max") if log_max is not None else None),
         agent_cache_bytes_max=("--cache", _size(cache, "--cache") if cache is not None else None),
         agent_fetch_at_once=("--fetch-at-once", fetch_at_once),

@@ -23,8 +23,11 @@ BODY_BYTES_MAX = 16 << 20
 PART_BYTES_MAX = 8 << 20
 PARTS_MAX = 4_096
 HEADER_BYTES_MAX = 512
-PROTOBUF, JSON = "application/x-protobuf", "application/json"
+ContentType = Literal["application/x-protobuf", "application/json"]
+Encoding = Literal["", "gzip"]
 Kind = Literal["otlp", "spans", "assets", "lineage"]
+PROTOBUF: ContentType = "application/x-protobuf"
+JSON: ContentType = "application/json"
 
 
 class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,9 +38,9 @@ class Part(Struct, frozen=True, kw_only=True, omit_defaults=True):
     token: LeaseToken
     kind: Kind
     """`otlp`: one ExportTraceServiceRequest. Else rows, a line of JSON each."""
-    content_type: Literal["application/x-protobuf", "application/json"] = "application/json"
+    content_type: ContentType = "application/json"
     """Of `otlp`."""
-    encoding: Literal["", "gzip"] = ""
+    encoding: Encoding = ""
     """Of `otlp`: the bytes are as they were posted."""
     size: Annotated[int, Meta(ge=0, le=PART_BYTES_MAX)]
 

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 from yarl import URL
 
-from coordinator import wire, wire_data
+from coordinator import wire, wire_data, wire_traces
 from coordinator.agent.backoff import Backoff
 from coordinator.agent.clock import boot_s
 from coordinator.agent.log import logger, printable
@@ -157,16 +157,37 @@ class Asking:
         )
         await self._ask(whose, "damaged", asked, None)
 
+    async def traces(self, body: bytes) -> wire_traces.TracePartsAnswer:
+        """Hand over what attempts traced."""
+        return await self._post(
+            wire_traces.PATH, lambda: body, wire_traces.TracePartsAnswer, "traces", wire_traces.CONTENT_TYPE
+        )
+
     async def _ask(self, whose: Whose, what: str, asked: Struct | Callable[[], Struct], answer: type[A] | None) -> A:
         """`asked` that is a function is called for each try."""
+
+        def body() -> bytes:
+            return msgspec.json.encode(asked if isinstance(asked, Struct) else asked())
+
+        return await self._post(f"/v1/attempts/{whose.attempt}/{what}", body, answer, f"{what} of {whose.attempt}")
+
+    async def _post(
+        self,
+        path: str,
+        body_now: Callable[[], bytes],
+        answer: type[A] | None,
+        named: str,
+        content_type: str = "application/json",
+    ) -> A:
+        """Until it is answered."""
         await self._aimed.wait()
         assert self._where is not None
         endpoint, _, credential = self._where
-        url = endpoint.url(f"/v1/attempts/{whose.attempt}/{what}")
-        headers = {"Authorization": f"Bearer {credential}", "Content-Type": "application/json"}
+        url = endpoint.url(path)
+        headers = {"Authorization": f"Bearer {credential}", "Content-Type": content_type}
         backoff = Backoff(CEILINGS_S, self._draw)
         while True:
-            body = msgspec.json.encode(asked if isinstance(asked, Struct) else asked())
+            body = body_now()
             try:
                 async with self._request("POST", url, headers=headers, data=body) as response:
                     if response.status < 300:
@@ -181,7 +202,7 @@ class Asking:
             except msgspec.DecodeError as error:
                 wait_s, why = 0.0, f"the answer was not understood: {error}"
             wait_s = max(wait_s, backoff.next_s())
-            logger.debug("%s of %s is asked again in %.1f s: %s", what, whose.attempt, wait_s, why)
+            logger.debug("%s: asked again in %.1f s: %s", named, wait_s, why)
             await asyncio.sleep(wait_s)
 
     # ---- bytes

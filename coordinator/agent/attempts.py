@@ -24,6 +24,7 @@ from coordinator.agent.offer import exceeds
 from coordinator.agent.reports import exit_of, held_attempts
 from coordinator.agent.staging import Stager, needs_staging
 from coordinator.agent.tending import Tending
+from coordinator.agent.tracing import Tracing
 from coordinator.core.ids import names_attempt
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 
@@ -39,7 +40,7 @@ FORGOTTEN_MAX = 4_096
 
 class Attempts:
     """The book. `to_keeper` takes everything; `launch` completes the plan for a directory, and has it run; before that
-    `stager` brings what is needed, from then on `tending` sees to what is owed to it."""
+    `stager` brings what is needed, from then on `tending` sees to what is owed to it, and `tracing` to its trace."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Attempts:
         launch: Callable[[str, wire.Launch], None],
         stager: Stager,
         tending: Tending,
+        tracing: Tracing,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.clock = LeaseClock()
@@ -59,6 +61,8 @@ class Attempts:
         stager.over = self._on_staged
         self._tending = tending
         tending.over, tending.running, tending.news = self._on_tended, self.running, self._tell_progress
+        self._tracing = tracing
+        tracing.over = self._on_looked_into
         self._draw = draw
         self._held: dict[Key, Held] = {}
         self._asked: dict[Key, wire.Grant] = {}
@@ -84,6 +88,7 @@ class Attempts:
         held.now, held.freeze_at_s = now, now.freeze_at_s
         self.ship.update(now)
         held.uploading = self._tending.on_now(now)
+        self._tracing.on_now(now)
         self._changed.set()
         if held.said != held.phase:
             self._tell(held)
@@ -234,6 +239,11 @@ class Attempts:
         if key in self._held:
             self._forget_if_done(self._held[key])
 
+    def _on_looked_into(self, key: Key) -> None:
+        """What its program traced is taken care of."""
+        if key in self._held:
+            self._forget_if_done(self._held[key])
+
     def _on_tended(self, key: Key, verdict: ExitInfo | None) -> None:
         """Its outputs and its last checkpoint are where they should be, or will never be."""
         held = self._held.get(key)
@@ -248,12 +258,13 @@ class Attempts:
     def _forget_if_done(self, held: Held) -> None:
         if not held.settled or held.now.phase != "exited" or not self.ship.complete(held.key):
             return
-        if self._stager.holds(held.key) or self._tending.holds(held.key):
+        if self._stager.holds(held.key) or self._tending.holds(held.key) or self._tracing.holds(held.key):
             return  # its directories are still in use
         key = held.key
         del self._held[key]
         self.ship.drop(key)
         self._tending.drop(key)
+        self._tracing.drop(key)
         self._forgotten[key] = None
         if len(self._forgotten) > FORGOTTEN_MAX:
             del self._forgotten[next(iter(self._forgotten))]

@@ -27,10 +27,13 @@ from coordinator.agent.log import logger
 from coordinator.agent.parts import DiskFailed, disk
 from coordinator.agent.places import place_at
 from coordinator.agent.stillness import Motion
+from coordinator.agent.trace_rows import Traced, Value, timed
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import check_name
 from coordinator.core.work.jobspec import Isolation
 
+TRACED_MAX = 100
+"""More files of an attempt have no span each."""
 AT_ONCE = 8
 """Files of one attempt that are brought at a time."""
 Item = TypeVar("Item")
@@ -67,7 +70,14 @@ class Bringing:
     """Of one attempt. `work` is where programs have their directories, `level` what keeps them apart."""
 
     def __init__(
-        self, order: Order, asking: Asking, fetcher: Fetcher, work: Path, level: Isolation, motion: Motion
+        self,
+        order: Order,
+        asking: Asking,
+        fetcher: Fetcher,
+        work: Path,
+        level: Isolation,
+        motion: Motion,
+        traced: Traced,
     ) -> None:
         self._whose = order.whose
         self._user = order.now.user
@@ -78,6 +88,7 @@ class Bringing:
         self._work = work
         self._level = level
         self._motion = motion
+        self._traced = traced
         self._tenant = ""
         self._stopped = False
 
@@ -155,7 +166,12 @@ class Bringing:
                 await self._lay(source, target, file, f"{self._whose.attempt}-{number}")
             self._motion.moved()
 
-        await each(files, one, AT_ONCE)
+        async def traced_one(number: int, file: Wanted) -> None:
+            said: dict[str, Value] = {"coord.file": file.path, "coord.bytes": file.blob.size}
+            with timed(self._traced, self._whose, f"fetch {file.path}", "fetch", "network", said):
+                await one(number, file)
+
+        await each(files, traced_one if len(files) <= TRACED_MAX else one, AT_ONCE)
 
     async def _lay(self, source: Path, target: int, file: Wanted, mark: str) -> None:
         """A copy into its place. Where the disk is full, what only the cache keeps goes for it."""

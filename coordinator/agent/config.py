@@ -52,6 +52,8 @@ class AgentConfig(Struct, frozen=True, kw_only=True):
     """Transfers of inputs and checkpoints at a time, over all attempts; `--fetch-at-once`."""
     stage_still_s: float = 1_800.0
     """An attempt whose inputs are being brought, and of which no byte moves for so long, is given up here."""
+    trace: bool = True
+    """Programs are told of their trace, and what they and this agent trace is sent to the coordinator; `--no-trace`."""
     log_level: str = "info"
 
 

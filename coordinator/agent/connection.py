@@ -215,7 +215,9 @@ class Connection:
         self.welcomed_at_s = boot_s()
         self._lost_after_s = max(welcome.lost_after_s, 2 * INTERVAL_MIN_S)
         self._take_interval(welcome.heartbeat_interval_s)
-        self._standing.connected(welcome.session_id, welcome.resume_key, welcome.draining, self._interval_s)
+        self._standing.connected(
+            welcome.session_id, welcome.resume_key, welcome.draining, self._interval_s, welcome.coordinator_id
+        )
         self._keep_key(welcome.resume_key)
         self._works = welcome.version >= WORK_VERSION
         if self._works:

@@ -17,6 +17,7 @@ from coordinator.agent.log import logger
 from coordinator.agent.sending import Changed, Sending
 from coordinator.agent.snapshots import Snapshot
 from coordinator.agent.spool import Spool
+from coordinator.agent.trace_rows import Traced, Value, nobody, timed
 
 
 class Saved(Struct, frozen=True, kw_only=True):
@@ -40,6 +41,7 @@ class Means(NamedTuple):
     asking: Asking
     sending: Sending
     spool: Spool
+    traced: Traced = nobody
 
 
 class _Outcome:
@@ -137,7 +139,10 @@ class Courier:
 
     async def _publish(self, pending: Pending) -> None:
         taken = pending.snapshot
-        sent = await self._means.sending.send(self._whose, taken.parcels)
+        whole: dict[str, Value] = {"coord.label": pending.label, "coord.bytes": taken.size}
+        what = f"checkpoint {taken.manifest}"
+        with timed(self._means.traced, self._whose, what, "save checkpoint", "network", whole) as said:
+            sent = said["coord.bytes.sent"] = await self._means.sending.send(self._whose, taken.parcels)
         now_s = boot_s()
         answer = await self._means.asking.checkpoint(
             self._whose,

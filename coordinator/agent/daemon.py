@@ -55,6 +55,7 @@ from coordinator.agent.tls import (
     parse_join_token,
     parse_url,
 )
+from coordinator.agent.tracing import Tracing
 from coordinator.agent.vitals import Vitals
 
 PREFETCH = 512
@@ -85,8 +86,9 @@ class Daemon:
         self._promises = start.promises
         self._told = asyncio.Event()
         self._listener = listener
-        self._plans = Plans(to_keeper, f"http://127.0.0.1:{listener.getsockname()[1]}")
         self._asking = Asking(draw)
+        self._tracing = Tracing(self._asking, Path(config.state_dir), work_of(config), self.standing, on=config.trace)
+        self._plans = Plans(to_keeper, f"http://127.0.0.1:{listener.getsockname()[1]}", self._tracing.environment)
         self.cache = Cache(Path(config.state_dir) / "cache", config.cache_bytes_max, machine.boot_id())
         fetcher = Fetcher(self._asking, self.cache, config.fetch_at_once, draw)
         self._stager = Stager(
@@ -97,11 +99,18 @@ class Daemon:
             to_keeper,
             self._plans.put,
             config.stage_still_s,
+            self._tracing.traced,
         )
         self._tending = Tending(
-            self._asking, fetcher, Path(config.state_dir), work_of(config), start.promises.isolation, to_keeper
+            self._asking,
+            fetcher,
+            Path(config.state_dir),
+            work_of(config),
+            start.promises.isolation,
+            to_keeper,
+            self._tracing.traced,
         )
-        self.attempts = Attempts(to_keeper, self._plans.put, self._stager, self._tending, draw)
+        self.attempts = Attempts(to_keeper, self._plans.put, self._stager, self._tending, self._tracing, draw)
         self._draw = draw
         self._vitals = vitals or Vitals()
         self._backoff = Backoff(self._patience.retry_ceilings_s, draw)
@@ -131,6 +140,7 @@ class Daemon:
             attempts=self.attempts.status(),
             promises=self._promises,
             cache=self.cache.status(),
+            traces=self._tracing.spool.status(),
         )
 
     async def run(self) -> Exit:
@@ -142,7 +152,7 @@ class Daemon:
                 aiohttp.ClientSession(timeout=timeout) as http,
                 self._asking.open(),
                 control.serve(self._state.path, self.standing.ask, self.status),
-                AttemptEndpoint(self.attempts, self._tending).serve(self._listener),
+                AttemptEndpoint(self.attempts, self._tending, self._tracing).serve(self._listener),
             ):
                 helpers = [
                     group.create_task(self._pulse_forever()),
@@ -150,6 +160,7 @@ class Daemon:
                     group.create_task(self._plans.run()),
                     group.create_task(self._stager.run()),
                     group.create_task(self._tending.run()),
+                    group.create_task(self._tracing.run()),
                 ]
                 try:
                     return await self._serve(http)

@@ -19,13 +19,16 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from coordinator import wire
-from coordinator.agent import channel, plans, progress
+from coordinator.agent import channel, otlp, plans, progress
+from coordinator.agent.asking import Whose
 from coordinator.agent.attempts import Attempts
 from coordinator.agent.courier import NotSaved
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
 from coordinator.agent.progress import Report
 from coordinator.agent.tending import Tending
+from coordinator.agent.trace_spool import Full
+from coordinator.agent.tracing import Tracing
 from coordinator.core.ids import attempt_of, dotted
 
 CONNECTIONS_MAX = 256
@@ -37,8 +40,12 @@ HEAD_BYTES_MAX = 8_190
 BODY_BYTES_MAX = 16 * 1024
 BODY_S = 10.0
 """A body that takes longer to come is not waited for."""
-NOT_YET = ("/v1/attempt/artifacts", "/v1/traces")
+NOT_YET = ("/v1/attempt/artifacts",)
 """Paths that attempts will have, and have not yet."""
+TRACES = "/v1/traces"
+POSTS = ("/v1/attempt/progress", "/v1/attempt/checkpoints", TRACES)
+FULL_S = 10
+"""Who is told that there is no room for traces now is asked to try again after so long."""
 B = TypeVar("B")
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "coord"}
 
@@ -88,11 +95,12 @@ _CHECKPOINT = msgspec.json.Decoder(CheckpointCall)
 
 
 class AttemptEndpoint:
-    """Serves the attempts of `book` on a socket that listens already; `tending` has what they may ask for."""
+    """Serves the attempts of `book` on a socket that listens already; `tending` and `tracing` do what they ask for."""
 
-    def __init__(self, book: Attempts, tending: Tending) -> None:
+    def __init__(self, book: Attempts, tending: Tending, tracing: Tracing) -> None:
         self._book = book
         self._tending = tending
+        self._tracing = tracing
         self._known: dict[bytes, tuple[Key, int]] = {}
         """Attempt and rank, and of how many nodes, by the digest of the token."""
         self._read: set[Key] = set()
@@ -122,7 +130,9 @@ class AttemptEndpoint:
                 return await self._on_progress(request, who)
             case "/v1/attempt/checkpoints", "POST":
                 return await self._on_checkpoint(request, who)
-            case "/v1/attempt/progress" | "/v1/attempt/checkpoints", _:
+            case "/v1/traces", "POST":
+                return await self._on_traces(request, who)
+            case path, _ if path in POSTS:
                 return _problem(405, "method_not_allowed", "POST is all that this path knows", Allow="POST")
             case path, _ if path in NOT_YET:
                 return _problem(501, "not_built", f"{path} is not built yet: nothing was kept of what you sent")
@@ -153,6 +163,28 @@ class AttemptEndpoint:
         except NotSaved as error:
             return _problem(409, "not_saved", str(error))
         return _json(201 if saved.number is not None else 202, saved)
+
+    async def _on_traces(self, request: web.BaseRequest, who: AttemptAnswer) -> web.StreamResponse:
+        """What its exporter has: kept here when this answers, on its way to the coordinator from then on."""
+        now = self._book.running().get((who.attempt, who.rank))
+        if not self._tracing.on or now is None:
+            return _problem(404, "not_found", "this agent keeps no traces (agent.trace)")
+        try:
+            media = otlp.media_type(request.headers.get("Content-Type", ""))
+            encoding = otlp.encoding(request.headers.get("Content-Encoding", ""))
+            body = await _bytes_of(request, otlp.BODY_BYTES_MAX)
+            if isinstance(body, web.Response):
+                return body
+            otlp.check(body, media, encoding)
+            if body:
+                await self._tracing.post(Whose(who.attempt, who.rank, now.token), body, media, encoding)
+        except otlp.NotOtlp as error:
+            return _problem(error.status, "bad_request", str(error))
+        except Full as full:
+            if full.for_good:
+                return _problem(413, "too_large", str(full))
+            return _problem(503, "unavailable", str(full), **{"Retry-After": str(FULL_S)})
+        return web.Response(status=200, body=otlp.answer(media), content_type=media, headers=_HEADERS)
 
     async def _who(self, authorization: str) -> AttemptAnswer | None:
         """Whose token it is, if its lease is alive. Every token that is known is compared, whichever it is."""
@@ -228,19 +260,30 @@ class _Server(web.Server):
 
 async def _body(request: web.BaseRequest, decoder: msgspec.json.Decoder[B]) -> B | web.Response:
     """What was sent, or the answer that refuses it. Nothing at all is an empty object."""
-    if (request.content_length or 0) > BODY_BYTES_MAX:
-        return _problem(413, "too_large", f"at most {BODY_BYTES_MAX} bytes are read")
-    try:
-        async with asyncio.timeout(BODY_S):
-            data = await request.read()
-    except TimeoutError:
-        return _problem(408, "timeout", f"the body did not come within {BODY_S:.0f} s")
-    except web.HTTPException:
-        return _problem(413, "too_large", f"at most {BODY_BYTES_MAX} bytes are read")
+    data = await _bytes_of(request, BODY_BYTES_MAX)
+    if isinstance(data, web.Response):
+        return data
     try:
         return decoder.decode(data or b"{}")
     except (msgspec.DecodeError, RecursionError) as error:
         return _problem(400, "bad_request", f"the body is not understood: {error}")
+
+
+async def _bytes_of(request: web.BaseRequest, most: int) -> bytes | web.Response:
+    """The body, or the answer that refuses it."""
+    found = bytearray()
+    too_large = _problem(413, "too_large", f"at most {most} bytes are read")
+    if (request.content_length or 0) > most:
+        return too_large
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.content.iter_any():
+                found += piece
+                if len(found) > most:
+                    return too_large
+    except TimeoutError:
+        return _problem(408, "timeout", f"the body did not come within {BODY_S:.0f} s")
+    return bytes(found)
 
 
 def _digests(running: list[channel.Now]) -> dict[bytes, tuple[Key, int]]:

@@ -25,6 +25,8 @@ IN_MESSAGE_BYTES_MAX = 100_000
 TOKEN_BYTES_MAX = 128
 NODES = "COORD_NODES"
 _ENCODER = msgspec.json.Encoder()
+Traced = Callable[[wire.Launch, str, str], tuple[tuple[str, str], ...]]
+"""(order, URL of the endpoint, secret of the attempt) -> what its program is told of its trace. Called in a thread."""
 
 
 class Secret(NamedTuple):
@@ -37,9 +39,10 @@ class Secret(NamedTuple):
 class Plans:
     """`run` is a task of the daemon."""
 
-    def __init__(self, to_keeper: Callable[[channel.ToKeeper], None], url: str) -> None:
+    def __init__(self, to_keeper: Callable[[channel.ToKeeper], None], url: str, traced: Traced) -> None:
         self._to_keeper = to_keeper
         self._url = url
+        self._traced = traced
         self._waiting: list[tuple[str, wire.Launch]] = []
         self._news = asyncio.Event()
 
@@ -61,11 +64,13 @@ class Plans:
         return [self._write(Path(directory), launch) for directory, launch in waiting]
 
     def _write(self, directory: Path, launch: wire.Launch) -> channel.Run:
-        plan = msgspec.structs.replace(launch.plan, env=launch.plan.env + environment(self._url, launch))
+        secret = _secret(dict(launch.plan.env).get(NODES, "1"))
+        told = environment(self._url, launch) + self._traced(launch, self._url, secret)
+        plan = msgspec.structs.replace(launch.plan, env=launch.plan.env + told)
         order = channel.Run(attempt=launch.attempt, rank=launch.rank, token=launch.token, plan=plan)
         encoded = _ENCODER.encode(plan)
         try:
-            _write(directory / TOKEN, _secret(dict(plan.env).get(NODES, "1")).encode())
+            _write(directory / TOKEN, secret.encode())
             owed = duties.duties_of(launch)
             if owed is not None:
                 duties.write(str(directory), owed)

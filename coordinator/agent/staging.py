@@ -39,6 +39,7 @@ from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
 from coordinator.agent.parts import DiskFailed
 from coordinator.agent.stillness import Motion, StoodStill, while_it_moves
+from coordinator.agent.trace_rows import Traced, nobody, timed
 from coordinator.core.rows import EndCause, LeaseToken
 from coordinator.core.work.jobspec import Isolation
 from coordinator.core.work.launch_plan import LaunchPlan
@@ -72,6 +73,7 @@ class Stager:
         to_keeper: Callable[[channel.ToKeeper], None],
         launch: Callable[[str, wire.Launch], None],
         still_s: float,
+        traced: Traced = nobody,
     ) -> None:
         self._asking = asking
         self._fetcher = fetcher
@@ -80,6 +82,7 @@ class Stager:
         self._to_keeper = to_keeper
         self._launch = launch
         self._still_s = still_s
+        self._traced = traced
         self._orders: dict[Key, Order] = {}
         self._warm: dict[Key, None] = {}
         self._news = asyncio.Event()
@@ -142,9 +145,10 @@ class Stager:
     async def _stage(self, order: Order) -> None:
         """Bring everything and have it launched; or have it ended, with the reason."""
         motion = Motion()
-        bringing = Bringing(order, self._asking, self._fetcher, self._work, self._level, motion)
+        bringing = Bringing(order, self._asking, self._fetcher, self._work, self._level, motion, self._traced)
         try:
-            number = await while_it_moves(bringing.bring(), motion, self._still_s)
+            with timed(self._traced, order.whose, "stage", "stage", "network", {}):
+                number = await while_it_moves(bringing.bring(), motion, self._still_s)
         except Stale:
             self._end(order, EndCause.STOPPED, "its lease is over", None)
         except Exception as error:

@@ -11,6 +11,7 @@ from coordinator.agent.cache import CacheStatus
 from coordinator.agent.clock import boot_s, wall_ms
 from coordinator.agent.held import AttemptStatus
 from coordinator.agent.offset import Estimate
+from coordinator.agent.trace_spool import TraceStatus
 from coordinator.core.rows import Promises
 
 Phase = Literal["enrolling", "connecting", "connected", "waiting", "away", "leaving"]
@@ -49,6 +50,7 @@ class AgentStatus(Struct, frozen=True, kw_only=True):
     promises: Promises = Promises()
     attempts: tuple[AttemptStatus, ...] = ()
     cache: CacheStatus = CacheStatus()
+    traces: TraceStatus = TraceStatus()
 
 
 class Standing:
@@ -62,6 +64,8 @@ class Standing:
         self.phase: Phase = "connecting"
         self.provider_id = ""
         self.coordinator = ""
+        self.coordinator_id = ""
+        """Of the one that welcomed us; empty before."""
         self.session_id: int | None = None
         self.draining = False
         self.drain_note = ""
@@ -96,8 +100,11 @@ class Standing:
         self.seq += 1
         return self.seq
 
-    def connected(self, session_id: int, resume_key: str, draining: bool, interval_s: float) -> None:
+    def connected(
+        self, session_id: int, resume_key: str, draining: bool, interval_s: float, coordinator_id: str
+    ) -> None:
         self.phase = "connected"
+        self.coordinator_id = coordinator_id
         self.session_id = session_id
         self.resume_key = resume_key
         self.draining = draining
@@ -119,6 +126,7 @@ class Standing:
         promises: Promises,
         attempts: tuple[AttemptStatus, ...],
         cache: CacheStatus,
+        traces: TraceStatus,
     ) -> AgentStatus:
         now_s = boot_s()
         return AgentStatus(
@@ -143,6 +151,7 @@ class Standing:
             promises=promises,
             attempts=attempts,
             cache=cache,
+            traces=traces,
         )
 
     def away_for_s(self) -> float:

@@ -39,6 +39,7 @@ from coordinator.agent.saving import Saver
 from coordinator.agent.sending import Sending
 from coordinator.agent.spool import Spool
 from coordinator.agent.stall import StallClock
+from coordinator.agent.trace_rows import Traced, timed
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 from coordinator.core.work.jobspec import Isolation
 
@@ -89,11 +90,13 @@ class Tending:
         work: Path,
         level: Isolation,
         to_keeper: Callable[[channel.ToKeeper], None],
+        traced: Traced,
     ) -> None:
+        self._traced = traced
         self.sending = Sending(asking)
         self.reports = Reports()
         self._spool = Spool(state)
-        self._means = Means(asking, self.sending, self._spool)
+        self._means = Means(asking, self.sending, self._spool, traced)
         self._asking = asking
         self._fetcher = fetcher
         self._work = str(work)
@@ -410,17 +413,18 @@ class Tending:
     async def _publish(self, one: Tended, end: ExitInfo) -> None:
         verdict: ExitInfo | None = None
         try:
-            verdict = await publish(
-                one.whose,
-                end,
-                exit_of(end),
-                self._output_grounds(one),
-                one.owed.outputs,
-                one.now.user,
-                self.sending,
-                self._asking,
-                Keeping(self._fetcher, one.owed.tenant, one.owed.passed_on),
-            )
+            with timed(self._traced, one.whose, "publish", "publish outputs", "network", {}):
+                verdict = await publish(
+                    one.whose,
+                    end,
+                    exit_of(end),
+                    self._output_grounds(one),
+                    one.owed.outputs,
+                    one.now.user,
+                    self.sending,
+                    self._asking,
+                    Keeping(self._fetcher, one.owed.tenant, one.owed.passed_on),
+                )
         except Stale:
             logger.info("%s is not ours any more: its outputs are nobody's", one.now.attempt)
         except Exception as error:

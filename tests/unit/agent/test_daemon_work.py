@@ -465,7 +465,8 @@ def test_an_attempt_asks_who_it_is_with_its_own_token(tmp_path: Path) -> None:
                 for wrong in ("", "x", token[:-1], agent.keeper.nows[A].attempt):
                     status, told = await ask(path, wrong)
                     assert (status, told["code"]) == (401, "unauthenticated")
-            assert (await ask("/v1/traces", token, "POST", bytes(100_000)))[0] == 501
+            assert (await ask("/v1/traces", token, "POST", bytes(100_000)))[0] == 415
+            assert (await ask("/v1/traces", token))[0] == 405
             assert (await ask("/v1/attempt", token, "DELETE"))[0] == 405
             assert (await ask("/v1/attempts", token))[0] == 404
             agent.keeper.change(A, phase="exited", exit=ExitInfo(cause=EndCause.EXITED, code=0))
