@@ -1,0 +1,132 @@
+"""What the coordinator's own rows say of a run: jobs that were played on the virtual clock, stored, and read back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from analytics.traces.analysis import analyze
+from analytics.traces.recorded import Recorded, Recorder
+from coordinator.api_trace import Outcome, Profile, SegmentKind
+from coordinator.core.amounts import UNIT, Ask
+from coordinator.core.commands import Put
+from coordinator.core.ids import JobId
+from coordinator.core.work.jobspec import RetryRule
+from coordinator.core.work.traceids import job_of, run_span_id, trace_id
+from store.durable import DiskStore
+from store.layout import DataDir
+from tests.site import Site, a_job, a_step
+
+ALL = (Ask(cpus=2 * UNIT),)
+"""Both CPUs of a provider."""
+COORDINATOR = "c1"
+
+
+def recorded(site: Site, path: Path, job: int = 1) -> Recorded:
+    """What is read of this job, from a database that holds what the site wrote."""
+
+    async def store() -> Path:
+        data = DataDir(path)
+        disk = await DiskStore.open(data)
+        try:
+            await disk.commit([Put(row) for row in site.rows.values()])
+        finally:
+            await disk.close()
+        return data.truth
+
+    recorder = Recorder(asyncio.run(store()), COORDINATOR)
+    found = recorder.read(JobId(job), site.now_ms * 1_000_000)
+    assert found is not None and recorder.read(JobId(99), 0) is None and recorder.version(JobId(99)) is None
+    return found
+
+
+def profile_of(found: Recorded) -> Profile:
+    return analyze(found.trace, record=found.record)
+
+
+def a_retried_graph() -> Site:
+    """Two steps; the first fails once and backs off, another job holds the slot before the second."""
+    site = Site("a")
+    rule = RetryRule(delay_ms=4_000)
+    site.submit(a_job(a_step("x", asks=ALL, retry=rule), a_step("y", asks=ALL, needs=(0,))))
+    site.run_to(3)
+    site.exits("1.0.0.1", 1, ran_ms=2_900)
+    site.run_to(20)
+    site.submit(a_job(asks=ALL, priority=5))
+    site.exits("1.0.0.2", ran_ms=9_000)
+    site.run_to(26)
+    site.exits("2.0.0.1", ran_ms=5_000)
+    site.run_to(31)
+    site.exits("1.1.0.1", ran_ms=5_000)
+    return site
+
+
+def test_the_path_of_a_stored_run_sums_to_its_wall_time(tmp_path: Path) -> None:
+    """And names the failed run, the backoff, and the slot of another job."""
+    site = a_retried_graph()
+    found = recorded(site, tmp_path)
+    job = site.job()
+    assert job.ended_at_ms is not None
+    path = profile_of(found).real_critical_path
+    assert (job.ended_at_ms - job.submitted_at_ms) * 1_000_000 == path.makespan_ns
+    assert path.makespan_ns == sum(segment.end_ns - segment.start_ns for segment in path.segments)
+    kinds = [segment.kind for segment in path.segments]
+    assert {SegmentKind.FAILED_RUN, SegmentKind.BACKOFF, SegmentKind.RUN} <= set(kinds)
+    assert any(segment.cause == "slot 2.0.0.1" for segment in path.segments)
+    assert not any(segment.inferred for segment in path.segments)
+
+
+def test_the_record_has_what_the_rows_have(tmp_path: Path) -> None:
+    found = recorded(a_retried_graph(), tmp_path)
+    record = found.record
+    assert ("1.0", "1.1") == tuple(step.step for step in record.steps) and ("1.0",) == record.steps[1].needs
+    assert [
+        ("1.0.0", 1, Outcome.FAILED, "submit"),
+        ("1.0.0", 2, Outcome.OK, "backoff"),
+        ("1.1.0", 1, Outcome.OK, "slot 2.0.0.1"),
+    ] == [(one.task, one.attempt, one.outcome, one.cause) for one in record.attempts]
+    assert 1 == record.slots and Outcome.OK == record.outcome
+    for one in record.attempts:
+        times = (one.granted_ns, one.staging_ns, one.started_ns, one.exited_ns, one.ended_ns)
+        assert list(times) == sorted(time for time in times if time is not None)
+
+
+def test_the_spans_are_those_of_every_attempt(tmp_path: Path) -> None:
+    """Ids that follow from the job; programs' own spans find the span of what ran."""
+    trace = recorded(a_retried_graph(), tmp_path).trace
+    spans = trace.spans
+    names = [trace.names[code] for code in spans.name]
+    assert 3 == names.count("task") == names.count("run") and 1 == names.count("job")
+    assert [trace_id(COORDINATOR, 1).hex()] == trace.traces
+    assert 1 == job_of(bytes.fromhex(trace.traces[0]), COORDINATOR)
+    assert int.from_bytes(run_span_id("1.0.0.2", 0), "big") in spans.span.tolist()
+    parents = set(spans.parent.tolist()) - {0}
+    assert parents <= set(spans.span.tolist()), "nobody is an orphan"
+    edges = [
+        (trace.data_ids[d], trace.data_ids[s]) for d, s in zip(trace.lineage.data, trace.lineage.source, strict=True)
+    ]
+    assert [("1.1.0", "1.0.0")] == edges
+
+
+def test_a_run_that_goes_on_is_told_until_now(tmp_path: Path) -> None:
+    site = Site("a")
+    site.submit(a_job(asks=ALL))
+    site.run_to(7)
+    found = recorded(site, tmp_path)
+    assert (None, site.now_ms * 1_000_000) == (found.record.ended_ns, found.record.looked_at_ns)
+    path = profile_of(found).real_critical_path
+    assert path.makespan_ns == sum(segment.end_ns - segment.start_ns for segment in path.segments) == 7 * 10**9
+
+
+def test_large_steps_depend_through_a_joint(tmp_path: Path) -> None:
+    """Edges grow with the tasks, not with their product."""
+    site = Site(*(f"p{number}" for number in range(10)))
+    site.submit(a_job(a_step("x", tasks=20), a_step("y", tasks=20, needs=(0,))))
+    for task in range(20):
+        site.exits(f"1.0.{task}.1", ran_ms=10)
+    for task in range(20):
+        site.exits(f"1.1.{task}.1", ran_ms=10)
+    found = recorded(site, tmp_path)
+    assert 40 == len(found.trace.lineage)
+    (last,) = {entry.parent_data_ids for entry in profile_of(found).per_data_id if entry.data_id == "1.1.0"}
+    assert 20 == len(last) or ("1.0",) == last
