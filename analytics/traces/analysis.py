@@ -1,0 +1,379 @@
+"""One run's whole profile. Pure: a trace, and what the coordinator recorded of the run where it ran it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analytics.traces import skew as skews
+from analytics.traces.causes import DEPENDENCY, NAMES
+from analytics.traces.columns import ERROR, UNFINISHED, Codes, Ints, Trace
+from analytics.traces.drag import drags
+from analytics.traces.folding import Folded, folds
+from analytics.traces.graph import Edges
+from analytics.traces.inside import path_inside
+from analytics.traces.model import Model, model_of, model_of_record, through
+from analytics.traces.network import network_of
+from analytics.traces.path import walked
+from analytics.traces.profile import assets_of, breakdown, data_path, lineage_of, per_data
+from analytics.traces.record import RunRecord
+from analytics.traces.recorded_path import walked_record
+from analytics.traces.tree import Tree, tree_of, with_tasks
+from analytics.traces.units import NEVER, OUTCOMES, WAS_CANCELLED, WAS_LOST
+from analytics.traces.usage import Held, usage_of
+from coordinator.api_trace import (
+    AttemptEntry,
+    BadRow,
+    Counts,
+    DragEntry,
+    Fold,
+    Profile,
+    RealCriticalPath,
+    Skew,
+    Usage,
+)
+
+DRAG_MAX = 10_000
+"""Entries of the answer; the greatest."""
+
+
+def analyze(
+    trace: Trace,
+    *,
+    workflow_id: str = "",
+    record: RunRecord | None = None,
+    bad: Sequence[BadRow] = (),
+    rejected: int = 0,
+    submitted_ns: int | None = None,
+) -> Profile:
+    """All that is said about a run.
+
+    Where there is a `record`, causes and the whole's limits are the coordinator's; else they follow from the times in
+    the spans, and each segment says so. `submitted_ns` is when a run without a record was submitted; None: with its
+    first task, or where a span without a task lies around all of them, with that. O((V + E) log V).
+    """
+    trace = with_tasks(trace)
+    tree = tree_of(trace)
+    seen = model_of(trace, tree)
+    skew, notes = skews.ALIKE, []
+    if record is not None:
+        skew = _recorded_skew(record)
+        notes += _skew_notes(skew)
+    else:
+        skew = skews.skew_of(trace, seen.work, seen.edges)
+        notes += _skew_notes(skew)
+        if skew.corrected:
+            trace = skews.moved(trace, skew)
+            tree = tree_of(trace)
+            seen = model_of(trace, tree)
+    if record is not None:
+        model = model_of_record(record)
+        path, on_path = walked_record(record)
+        way: set[int] | None = None
+    else:
+        model = seen
+        start_ns, end_ns = _limits(trace, tree, seen, submitted_ns)
+        finished = not bool(seen.work.tasks.open.any())
+        path, rows = walked(trace, seen.work, seen.causes, start_ns, end_ns, finished)
+        way = set(rows)
+        units = seen.work.units
+        on_path = {(seen.ids[int(units.task[row])], int(units.number[row])) for row in rows}
+        notes += _inferred_notes(seen, rows)
+    attempts = _attempts(trace, model, record, on_path, way)
+    all_edges = Edges(
+        trace.lineage.data,
+        trace.lineage.source,
+        np.searchsorted(trace.lineage.data, np.arange(len(trace.data_ids) + 1)).astype(np.int64),
+    )
+    tasks = seen.work.tasks
+    known = tasks.start != NEVER
+    duration_ns = int(tasks.end[known].max() - tasks.start[known].min()) if known.any() else 0
+    whole, work_and_wall = breakdown(trace, duration_ns)
+    counts = _counts(trace, tree, model, bad, rejected)
+    if counts.late_children:
+        notes.append(
+            f"{counts.late_children} spans ended after the span that they lie in; the path ends with the tasks"
+        )
+    if seen.cycles:
+        notes.append("lineage has cycles; an edge of each was left out")
+    return Profile(
+        workflow_id=workflow_id or trace.workflow_id or (str(record.job_id) if record is not None else ""),
+        event_count=len(trace.spans),
+        data_ids=_data_ids(trace, seen),
+        assets=assets_of(trace),
+        lineage=lineage_of(trace),
+        e2e_breakdown=whole,
+        per_data_id=per_data(trace, tasks, all_edges, seen.parents),
+        critical_path=data_path(trace, tree, seen.work, seen.parents),
+        real_critical_path=path,
+        attempts=attempts,
+        drag=_drag(model, path),
+        usage=_usage(model, path, record),
+        skew=skew,
+        folded=_folded(model, attempts),
+        counts=counts,
+        work_and_wall=work_and_wall,
+        path_inside=path_inside(trace, tree, path, _spans_of(seen, path)),
+        cycles=tuple(seen.cycles),
+        notes=tuple(notes),
+    )
+
+
+def _data_ids(trace: Trace, seen: Model) -> tuple[str, ...]:
+    """Those that have spans."""
+    return tuple(seen.ids[code] for code in np.flatnonzero(seen.work.tasks.start != NEVER).tolist())
+
+
+def _limits(trace: Trace, tree: Tree, seen: Model, submitted_ns: int | None) -> tuple[int, int]:
+    units = seen.work.units
+    if not len(units):
+        return 0, 0
+    start_ns, end_ns = int(units.start.min()), int(units.end.max())
+    spans = trace.spans
+    around = np.flatnonzero((tree.parent < 0) & (tree.data < 0) & (spans.start <= start_ns))
+    # A Jaeger file has whole microseconds: its outermost span may end that much early.
+    around = around[spans.end[around] >= end_ns - 2_000]
+    if submitted_ns is not None:
+        start_ns = min(submitted_ns, start_ns)
+    elif len(around) == 1:
+        start_ns = int(spans.start[around[0]])
+        end_ns = max(end_ns, int(spans.end[around[0]]))
+    return start_ns, end_ns
+
+
+def _recorded_skew(record: RunRecord) -> Skew:
+    bound = max(((one.high_ns - one.low_ns + 1) // 2 for one in record.offsets), default=0)
+    return Skew(corrected=False, bound_ns=bound, violations=0, worst_ns=0, offsets=record.offsets)
+
+
+def _skew_notes(skew: Skew) -> list[str]:
+    if skew.corrected:
+        return [
+            f"clocks differ: {skew.violations} tasks seem to start up to {skew.worst_ns / 1e6:.3g} ms before their "
+            f"data was there; times were moved, and are within {skew.bound_ns / 1e6:.3g} ms of the truth, as far as "
+            "causes tell"
+        ]
+    if not skew.consistent:
+        return [
+            f"{skew.violations} tasks start up to {skew.worst_ns / 1e6:.3g} ms before their data, and no offsets of "
+            "clocks explain that: times are as recorded"
+        ]
+    if skew.offsets:
+        return [
+            "causes and times of attempts are the coordinator's; spans of programs are by their machines' clocks, "
+            f"which are known to within {skew.bound_ns / 1e6:.3g} ms"
+        ]
+    return []
+
+
+def _inferred_notes(seen: Model, rows: list[int]) -> list[str]:
+    causes, tasks = seen.causes, seen.work.tasks
+    guessed = [row for row in rows if causes.kind[row] == DEPENDENCY and not tasks.exact[causes.via[row]]]
+    if not guessed:
+        return []
+    return [
+        f"of {len(guessed)} tasks on the path it is not recorded when their data was ready: "
+        "the end of the attempt was taken"
+    ]
+
+
+def _attempts(
+    trace: Trace, model: Model, record: RunRecord | None, on_path: set[tuple[str, int]], way: set[int] | None
+) -> tuple[AttemptEntry, ...]:
+    units, causes, ids = model.work.units, model.causes, model.ids
+    names, keys = _names(trace, model, record)
+    merged = _merged(model)
+    recorded = {(one.task, one.attempt): one.cause for one in record.attempts} if record is not None else {}
+    outcomes = OUTCOMES
+    numbers = units.number.tolist()
+    tasks = units.task.tolist()
+    out = []
+    for row, (task, number, provider, lane, start, end, staged, outcome, kind, before, via) in enumerate(
+        zip(
+            tasks,
+            numbers,
+            units.provider.tolist(),
+            model.lanes.lane.tolist(),
+            units.start.tolist(),
+            units.end.tolist(),
+            units.staged.tolist(),
+            units.outcome.tolist(),
+            causes.kind.tolist(),
+            causes.unit.tolist(),
+            causes.via.tolist(),
+            strict=True,
+        )
+    ):
+        text = ids[task]
+        if record is not None:
+            cause = recorded[text, number]
+        elif before < 0:
+            cause = NAMES[kind]
+        elif kind == DEPENDENCY:
+            cause = f"dependency {ids[via]}"
+        else:
+            cause = f"{NAMES[kind]} {ids[tasks[before]]}.{numbers[before]}"
+        out.append(
+            AttemptEntry(
+                task=text,
+                attempt=number,
+                provider=model.providers[provider] if provider >= 0 else "",
+                slot=lane,
+                start_ns=start,
+                end_ns=end,
+                outcome=outcomes[outcome],
+                cause=cause,
+                inferred=record is None,
+                merged=merged.get(row, ()),
+                critical=row in way if way is not None else (text, number) in on_path,
+                name=names.get(task, ""),
+                key=keys.get(task, ""),
+                staged_ns=staged if staged > start else None,
+            )
+        )
+    return tuple(out)
+
+
+def _names(trace: Trace, model: Model, record: RunRecord | None) -> tuple[dict[int, str], dict[int, str]]:
+    """Names and keys by the task's number in `model.ids`."""
+    if record is not None:
+        steps = {step.step: step.name for step in record.steps}
+        return (
+            {code: steps.get(task.step, "") for code, task in enumerate(record.tasks)},
+            {code: task.key for code, task in enumerate(record.tasks)},
+        )
+    spans = trace.spans
+    labelled, keyed = (np.flatnonzero((column >= 0) & (spans.data >= 0)) for column in (spans.label, spans.key))
+    return (
+        {data: trace.labels[code] for data, code in _pairs(spans.data[labelled], spans.label[labelled])},
+        {data: trace.labels[code] for data, code in _pairs(spans.data[keyed], spans.key[keyed])},
+    )
+
+
+def _pairs(data: Codes, code: Codes) -> list[tuple[int, int]]:
+    """Sorted downwards, so that of several for one the first in the alphabet stays."""
+    order = np.lexsort((code, data))[::-1]
+    return list(zip(data[order].tolist(), code[order].tolist(), strict=True))
+
+
+def _merged(model: Model) -> dict[int, tuple[str, ...]]:
+    members = model.work.members
+    out: dict[int, tuple[str, ...]] = {}
+    begin = len(model.work.units)
+    for unit, task in zip(members.unit[begin:].tolist(), members.task[begin:].tolist(), strict=True):
+        out[unit] = (*out.get(unit, ()), model.ids[task])
+    return out
+
+
+def _counts(trace: Trace, tree: Tree, model: Model, bad: Sequence[BadRow], rejected: int) -> Counts:
+    spans, units = trace.spans, model.work.units
+    return Counts(
+        spans=len(spans),
+        duplicates=trace.duplicates,
+        unfinished=int((spans.end == UNFINISHED).sum()),
+        failed=int((spans.status == ERROR).sum()),
+        orphans=int(tree.orphan.sum()),
+        roots=int((tree.parent < 0).sum()),
+        late_children=int(tree.late.sum()),
+        attempts=len(units),
+        retried=len(np.unique(units.task[units.before >= 0])),
+        cancelled=int((units.outcome == WAS_CANCELLED).sum()),
+        lost=int((units.outcome == WAS_LOST).sum()),
+        without_task=int((tree.data < 0).sum()),
+        rejected=rejected,
+        bad=tuple(bad),
+    )
+
+
+def _drag(model: Model, path: RealCriticalPath) -> tuple[DragEntry, ...]:
+    network = network_of(model.work, model.edges, model.lanes, through(model), path.start_ns)
+    drag = drags(network)
+    drag[network.hollow] = 0
+    rows = np.flatnonzero(drag > 0)
+    rows = rows[np.lexsort((network.task[rows], -drag[rows]))][:DRAG_MAX]
+    return tuple(
+        DragEntry(task=model.ids[task], drag_ns=ns, drag_seconds=ns / 1e9, duration_ns=length)
+        for task, ns, length in zip(
+            network.task[rows].tolist(),
+            drag[rows].tolist(),
+            (network.end - network.start)[rows].tolist(),
+            strict=True,
+        )
+    )
+
+
+def _usage(model: Model, path: RealCriticalPath, record: RunRecord | None) -> Usage:
+    units, causes = model.work.units, model.causes
+    rows = np.arange(len(units))
+    provider = units.provider
+    if record is not None:
+        ranks = {(one.task, one.attempt): one.providers for one in record.attempts}
+        code = {text: number for number, text in enumerate(model.providers)}
+        held = [
+            [code[text] for text in ranks[model.ids[task], number]] or [-1]
+            for task, number in zip(units.task.tolist(), units.number.tolist(), strict=True)
+        ]
+        rows = np.repeat(rows, [len(one) for one in held])
+        provider = np.array([one for several in held for one in several], np.int32)
+    retry = (units.before >= 0) & (units.before == model.lanes.previous)
+    ready: Ints = causes.ready
+    return usage_of(
+        Held(
+            provider=provider,
+            slot=units.slot[rows],
+            start=units.start[rows],
+            end=units.end[rows],
+            staged=units.staged[rows],
+            outcome=units.outcome[rows],
+            ready=ready[rows],
+            retry=retry[rows],
+        ),
+        path.start_ns,
+        path.end_ns,
+        record.slots if record is not None else 0,
+    )
+
+
+def _folded(model: Model, attempts: tuple[AttemptEntry, ...]) -> tuple[Fold, ...]:
+    tasks = model.work.tasks
+    parents = model.edges.parent
+    offset = model.edges.offset.tolist()
+    of_task: dict[int, list[AttemptEntry]] = {}
+    for code, entry in zip(model.work.units.task.tolist(), attempts, strict=True):
+        of_task.setdefault(code, []).append(entry)
+    starts, ends = tasks.start.tolist(), tasks.end.tolist()
+    return folds(
+        Folded(
+            task=model.ids[code],
+            name=entries[-1].name,
+            key=entries[-1].key,
+            outcome=entries[-1].outcome,
+            start_ns=starts[code],
+            end_ns=ends[code],
+            attempts=len(entries),
+            critical=any(entry.critical for entry in entries),
+            group=parents[offset[code] : offset[code + 1]].tobytes(),
+        )
+        for code, entries in of_task.items()
+    )
+
+
+def _spans_of(seen: Model, path: RealCriticalPath) -> dict[tuple[str, int], Codes]:
+    """Rows of the spans of each attempt on the path."""
+    units = seen.work.units
+    wanted = {(segment.task, segment.attempt) for segment in path.segments}
+    wanted |= {
+        (segment.cause.removeprefix("merged "), segment.attempt)
+        for segment in path.segments
+        if segment.cause.startswith("merged ")
+    }
+    order = np.argsort(seen.work.unit_of, kind="stable").astype(np.int32)
+    begin = np.searchsorted(seen.work.unit_of[order], np.arange(len(units) + 1))
+    return {
+        key: order[begin[row] : begin[row + 1]]
+        for row, key in enumerate(
+            zip((seen.ids[code] for code in units.task.tolist()), units.number.tolist(), strict=True)
+        )
+        if key in wanted
+    }

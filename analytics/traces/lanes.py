@@ -1,0 +1,81 @@
+"""Slots of providers: each attempt in a lane of its own while it runs, as few lanes as there ever were at once.
+
+Where a span says its slot that is its lane; where the said slots overlap nevertheless, the later one gets another lane.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analytics.traces.columns import NONE, Codes, Ints
+
+
+@dataclass(slots=True)
+class Lanes:
+    """Per attempt."""
+
+    lane: Codes
+    """From 0, per provider."""
+    previous: Codes
+    """The attempt that had its lane before; NONE."""
+    count: int
+    """Lanes of all providers together."""
+
+
+def lanes_of(provider: Codes, slot: Codes, start: Ints, end: Ints) -> Lanes:
+    """Attempts come in the order of (start, end). An attempt gets, of the lanes that are free, the one that became so
+    last. O(n log n)."""
+    count = len(start)
+    lane, previous = np.zeros(count, np.int32), np.full(count, NONE, np.int32)
+    order = np.lexsort((np.arange(count), slot, provider))
+    groups = (
+        np.flatnonzero(
+            np.append(True, (provider[order][1:] != provider[order][:-1]) | (slot[order][1:] != slot[order][:-1]))
+        )
+        if count
+        else np.zeros(0, np.int64)
+    )
+    taken: dict[int, int] = {}
+    total = 0
+    for begin, stop in zip(groups.tolist(), [*groups.tolist()[1:], count], strict=True):
+        rows = order[begin:stop]
+        host = int(provider[rows[0]])
+        base = taken.get(host, 0)
+        if (start[rows][1:] >= end[rows][:-1]).all():
+            used = 1
+            lane[rows] = base
+            previous[rows[1:]] = rows[:-1]
+        else:
+            used = _spread(rows, start, end, lane, previous, base)
+        taken[host] = base + used
+        total += used
+    return Lanes(lane, previous, total)
+
+
+def _spread(rows: NDArray[Any], start: Ints, end: Ints, lane: Codes, previous: Codes, base: int) -> int:
+    busy: list[tuple[int, int]] = []
+    free: list[tuple[int, int]] = []
+    """(When it became free, its number), sorted."""
+    holder: list[int] = []
+    numbers, lanes, befores = rows.tolist(), [], []
+    for row, begin, stop in zip(numbers, start[rows].tolist(), end[rows].tolist(), strict=True):
+        while busy and busy[0][0] <= begin:
+            insort(free, heappop(busy))
+        if free:
+            _, number = free.pop(bisect_right(free, (begin, 2**31)) - 1)
+            befores.append(holder[number])
+            holder[number] = row
+        else:
+            number = len(holder)
+            befores.append(NONE)
+            holder.append(row)
+        lanes.append(base + number)
+        heappush(busy, (stop, number))
+    lane[rows], previous[rows] = lanes, befores
+    return len(holder)

@@ -1,0 +1,115 @@
+"""Clocks that differ: what causes tell of them. No task starts before the data that it was made from was there.
+
+Each edge between two providers bounds how far one clock is ahead of the other: ahead(child's) - ahead(parent's) <=
+start(child) - ready(parent). Such constraints form a graph; the shortest ways in it are the tightest bounds that follow
+(R. Bellman, "On a routing problem", 1958), and the middle of each pair of bounds satisfies them all, because the
+solutions are convex. Only where an edge is violated are times moved, and that is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analytics.traces.columns import UNFINISHED, Trace
+from analytics.traces.graph import Edges
+from analytics.traces.units import NEVER, Work
+from coordinator.api_trace import ClockOffset, Skew
+
+ROUNDS_MAX = 200
+"""Of relaxing all constraints; a longer way than that is not looked for."""
+ALIKE = Skew(corrected=False, bound_ns=0, violations=0, worst_ns=0)
+
+
+def skew_of(trace: Trace, work: Work, edges: Edges) -> Skew:
+    """What the causes in these times tell of their clocks. O(rounds x pairs of providers)."""
+    child, parent, gap = _gaps(work, edges)
+    negative = gap < 0
+    if not negative.any():
+        return ALIKE
+    worst = int(-gap.min())
+    providers = len(trace.providers)
+    told = Skew(corrected=False, bound_ns=worst, violations=int(negative.sum()), worst_ns=worst, consistent=False)
+    apart = child != parent
+    if (negative & ~apart).any():
+        return told
+    pairs, inverse = np.unique(parent[apart].astype(np.int64) * providers + child[apart], return_inverse=True)
+    weight = np.full(len(pairs), 2**62)
+    np.minimum.at(weight, inverse, gap[apart])
+    source, target = np.divmod(pairs, providers)
+    # How far one clock may be from the middle of all is not told by causes: twice the greatest difference that is seen,
+    # and more where that does not explain it.
+    for reach in (2 * worst, 4 * worst, 16 * worst):
+        high = _shortest(source, target, weight, providers, reach)
+        low = _shortest(target, source, weight, providers, reach)
+        if high is not None and low is not None:
+            break
+    else:
+        return told
+    low = -low
+    middle = (high + low) // 2
+    seen = np.unique(np.concatenate((child, parent))).tolist()
+    offsets = tuple(
+        ClockOffset(
+            provider=trace.providers[code],
+            offset_ns=int(middle[code]),
+            low_ns=int(low[code]),
+            high_ns=int(high[code]),
+            basis="causes",
+        )
+        for code in seen
+    )
+    return Skew(
+        corrected=True,
+        bound_ns=max((one.high_ns - one.low_ns + 1) // 2 for one in offsets),
+        violations=told.violations,
+        worst_ns=worst,
+        offsets=offsets,
+    )
+
+
+def _gaps(work: Work, edges: Edges) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+    """Per edge whose ends are both known: the child's provider, the parent's, and from ready to start."""
+    units, tasks = work.units, work.tasks
+    child, parent = tasks.first[edges.child], tasks.unit[edges.parent]
+    known = (child >= 0) & (parent >= 0) & (child != parent) & (tasks.ready[edges.parent] != NEVER)
+    if tasks.exact.any():
+        known &= tasks.exact[edges.parent]
+    child, parent, ready = child[known], parent[known], tasks.ready[edges.parent[known]]
+    named = (units.provider[child] >= 0) & (units.provider[parent] >= 0)
+    child, parent, ready = child[named], parent[named], ready[named]
+    return units.provider[child], units.provider[parent], units.start[child] - ready
+
+
+def _shortest(
+    source: NDArray[np.int64], target: NDArray[np.int64], weight: NDArray[np.int64], count: int, reach: int
+) -> NDArray[np.int64] | None:
+    """Shortest ways from a node that is `reach` away from each other one, both ways; None: there is a ring of negative
+    length, or too long a way."""
+    away = np.full(count, reach)
+    for _ in range(min(count + 1, ROUNDS_MAX)):
+        nearer = away.copy()
+        np.minimum.at(nearer, target, away[source] + weight)
+        if (nearer == away).all():
+            return away if (away >= -reach).all() else None
+        away = nearer
+    return None
+
+
+def moved(trace: Trace, skew: Skew) -> Trace:
+    """The trace with each provider's times moved by its offset; columns are copied, and no longer canonical in
+    order."""
+    spans = trace.spans
+    ahead = np.zeros(len(trace.providers) + 1, np.int64)
+    index = {name: code for code, name in enumerate(trace.providers)}
+    for one in skew.offsets:
+        if one.provider in index:
+            ahead[index[one.provider]] = one.offset_ns
+    by = ahead[spans.provider]
+    start = spans.start - by
+    end = np.where(spans.end == UNFINISHED, UNFINISHED, spans.end - by)
+    order = np.lexsort((spans.span, spans.trace, end, start))
+    columns = {name: getattr(spans, name)[order] for name in spans.__slots__ if name not in ("start", "end")}
+    return replace(trace, spans=type(spans)(start=start[order], end=end[order], **columns), details=None)
