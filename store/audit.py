@@ -1,9 +1,10 @@
 """The audit in the truth: every transition, and what people did, in the order of its happening.
 
 Rows that are written together lie together: a pack is up to 256 of them as one array in MessagePack (JSON, where an
-older version wrote it), behind the number of its
-first. Who looks for some of them finds the packs by four indexes and the rows by reading these. Audit is most of what
-is written: a row of its own with its indexes costs several times as much.
+older version wrote it), behind the number of its first. Those of first leases of one step on one provider, half of all
+that there are, differ in their numbers alone: they are one entry of a pack (`LeasesAudit`), and rows again where
+somebody reads it. Who looks for some rows finds the packs by four indexes and the rows by reading these. Audit is most
+of what is written: a row of its own with its indexes costs several times as much.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 
 from coordinator.core.commands import FirstLeases
 from coordinator.core.ids import JobId, TenantName
-from coordinator.core.rows import AuditRow
+from coordinator.core.rows import AuditRow, LeasesAudit
 from store.sqlite import sqlite3
 from store.table import Columns, Table, one_column, put_rows, upsert
 
@@ -125,7 +126,7 @@ def listing(wanted: Wanted, *, rising: bool) -> tuple[str, tuple[str | int, ...]
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(tuple[AuditRow, ...])
+_decoder = msgspec.msgpack.Decoder(tuple[AuditRow | LeasesAudit, ...])
 _older = msgspec.json.Decoder(tuple[AuditRow, ...])
 
 
@@ -139,7 +140,15 @@ def to_columns(rows: Sequence[AuditRow]) -> Columns:
 
 def from_columns(c: Columns) -> tuple[AuditRow, ...]:
     """Raises ValueError (msgspec's errors are) for a body that is no pack."""
-    return _older.decode(c[3]) if isinstance(c[3], str) else _decoder.decode(c[3])
+    if isinstance(c[3], str):
+        return _older.decode(c[3])
+    found: list[AuditRow] = []
+    for entry in _decoder.decode(c[3]):
+        if isinstance(entry, LeasesAudit):
+            found += entry.rows()
+        else:
+            found.append(entry)
+    return tuple(found)
 
 
 TABLE = Table(
@@ -164,7 +173,7 @@ def write(connection: sqlite3.Connection, entries: list[AuditRow | FirstLeases])
     packs = _Packs()
     for entry in entries:
         if isinstance(entry, FirstLeases):
-            packs.add_leases(entry)
+            packs.add_leases(entry.told())
         else:
             packs.add(entry)
     packs.close()
@@ -180,62 +189,43 @@ class _Packs:
     def __init__(self) -> None:
         self.columns: list[Columns] = []
         self.found: dict[str, list[Columns]] = {index: [] for index in INDEXES}
-        self._body: list[AuditRow | tuple[object, ...]] = []
-        self._rows: list[AuditRow] = []
+        self._body: list[AuditRow | LeasesAudit] = []
+        self._single: list[AuditRow] = []
         self._spans: list[Span] = []
-        self._first = self._last = self._wall_ns = 0
+        self._first = self._last = self._wall_ns = self._rows = 0
 
     def add(self, row: AuditRow) -> None:
-        if not self._body:
-            self._first = row.seq
-        self._body.append(row)
-        self._rows.append(row)
-        self._last, self._wall_ns = row.seq, row.wall_ns
-        if len(self._body) >= PACK_ROWS:
-            self.close()
+        self._single.append(row)
+        self._put(row, row.seq, 1)
 
-    def add_leases(self, leases: FirstLeases) -> None:
+    def add_leases(self, told: LeasesAudit) -> None:
         """What `add` of each of its rows would do, without making them."""
-        told, job_id, step, begin = _told(leases), leases.tasks[0].job_id, leases.tasks[0].step, 0
-        while begin < len(told):
-            if not self._body:
-                self._first = leases.seq + begin
-            end = min(len(told), begin + PACK_ROWS - len(self._body))
-            self._body += told[begin:end] if end - begin < len(told) else told
-            low, high = leases.tasks[begin // 2].task, leases.tasks[(end - 1) // 2].task
-            self._spans.append(Span(leases.tenant, job_id, step << PLACE_SHIFT | low, step << PLACE_SHIFT | high))
-            self._last, self._wall_ns = leases.seq + end - 1, leases.wall_ns
-            if len(self._body) >= PACK_ROWS:
+        begin = 0
+        while begin < told.tasks:
+            if self._rows > PACK_ROWS - 2:
                 self.close()
+            end = min(told.tasks, begin + (PACK_ROWS - self._rows) // 2)
+            part = told.part(begin, end) if end - begin < told.tasks else told
+            low = part.step << PLACE_SHIFT | part.task
+            self._spans.append(Span(part.tenant, part.job_id, low, low + part.tasks - 1))
+            self._put(part, part.last_seq, 2 * part.tasks)
             begin = end
+
+    def _put(self, entry: AuditRow | LeasesAudit, last: int, rows: int) -> None:
+        if not self._body:
+            self._first = entry.seq
+        self._body.append(entry)
+        self._last, self._wall_ns = last, entry.wall_ns
+        self._rows += rows
+        if self._rows >= PACK_ROWS:
+            self.close()
 
     def close(self) -> None:
         """The next row begins another pack."""
         if self._body:
             self.columns.append((self._first, self._last, self._wall_ns, _encode(self._body)))
-            _index(self._first, self._rows, self._spans, self.found)
-            self._body, self._rows, self._spans = [], [], []
-
-
-def _told(leases: FirstLeases) -> list[tuple[object, ...]]:
-    """What `leases.audited()` is encoded as."""
-    found: list[tuple[object, ...]] = []
-    seq, wall_ns, mono_ns, tenant = leases.seq, leases.wall_ns, leases.mono_ns, leases.tenant
-    task, attempt = leases.tasks[0], leases.attempts[0]
-    job_id, prefix, cause = task.job_id, f"{task.job_id}.{task.step}.", task.waits_for
-    staged, leased, why, who = task.state._value_, attempt.state._value_, attempt.reason, attempt.ranks[0].provider_id
-    for task in leases.tasks:
-        subject = f"{prefix}{task.task}"
-        first = f"{subject}.1"
-        found += (
-            (_TAG, seq, wall_ns, mono_ns, "task", subject, staged, "", "", "coord", cause, tenant, job_id, None),
-            (_TAG, seq + 1, wall_ns, mono_ns, "attempt", first, leased, "", why, "coord", cause, tenant, job_id, who),
-        )
-        seq += 2
-    return found
-
-
-_TAG = AuditRow.__struct_config__.tag
+            _index(self._first, self._single, self._spans, self.found)
+            self._body, self._single, self._spans, self._rows = [], [], [], 0
 
 
 class Span(NamedTuple):

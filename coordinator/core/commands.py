@@ -24,7 +24,6 @@ from coordinator.core.ids import (
     RequestId,
     SessionId,
     TenantName,
-    dotted,
 )
 from coordinator.core.rows import (
     AttemptRow,
@@ -33,6 +32,7 @@ from coordinator.core.rows import (
     EndReason,
     ExitInfo,
     JobRow,
+    LeasesAudit,
     LeaseToken,
     PoolRow,
     ProviderRow,
@@ -76,6 +76,7 @@ class FirstLeases(Struct, frozen=True, gc=False, kw_only=True):
     wall_ns: int
     mono_ns: int
     tasks: list[TaskRow]
+    """Their numbers follow one another without gaps; they are alike but for these."""
     attempts: list[AttemptRow]
     """The first one of each task, of one rank, in the same order."""
 
@@ -91,41 +92,28 @@ class FirstLeases(Struct, frozen=True, gc=False, kw_only=True):
             found += (task, audited[2 * number], attempt, audited[2 * number + 1])
         return found
 
+    def told(self) -> LeasesAudit:
+        """Their audit rows, as one."""
+        task, attempt = self.tasks[0], self.attempts[0]
+        return LeasesAudit(
+            seq=self.seq,
+            wall_ns=self.wall_ns,
+            mono_ns=self.mono_ns,
+            tenant=self.tenant,
+            job_id=task.job_id,
+            step=task.step,
+            task=task.task,
+            tasks=len(self.tasks),
+            staged=task.state._value_,
+            leased=attempt.state._value_,
+            why=attempt.reason,
+            unblocked_by=task.waits_for,
+            provider_id=attempt.ranks[0].provider_id,
+        )
+
     def audited(self) -> list[AuditRow]:
-        """The audit rows, by their numbers."""
-        found, seq, wall_ns, mono_ns, tenant = [], self.seq, self.wall_ns, self.mono_ns, self.tenant
-        for task, attempt in zip(self.tasks, self.attempts, strict=True):
-            subject = dotted(task.task_id)
-            found.append(
-                AuditRow(
-                    seq=seq,
-                    wall_ns=wall_ns,
-                    mono_ns=mono_ns,
-                    entity="task",
-                    subject=subject,
-                    after=task.state._value_,
-                    unblocked_by=task.waits_for,
-                    tenant=tenant,
-                    job_id=task.job_id,
-                )
-            )
-            found.append(
-                AuditRow(
-                    seq=seq + 1,
-                    wall_ns=wall_ns,
-                    mono_ns=mono_ns,
-                    entity="attempt",
-                    subject=f"{subject}.{attempt.attempt}",
-                    after=attempt.state._value_,
-                    why=attempt.reason,
-                    unblocked_by=attempt.unblocked_by,
-                    tenant=tenant,
-                    job_id=task.job_id,
-                    provider_id=attempt.ranks[0].provider_id,
-                )
-            )
-            seq += 2
-        return found
+        """Their audit rows, each by itself, by their numbers."""
+        return self.told().rows()
 
 
 Write = Put | Delete | FirstLeases

@@ -52,7 +52,7 @@ def on_boot(state: ClusterState, event: Boot, policy: Policy, out: Decision) -> 
     seen_ms = state.now_ms - (state.outage_ms or 0)
     for attempt in state.work.attempts.values():
         attempt.unseen_ms = unseen_since(state, attempt, seen_ms)
-        attempt.renewed_ms = [state.now_ms] * len(attempt.renewed_ms)
+        attempt.renewed_ms = (state.now_ms,) * len(attempt.renewed_ms)
         attempt.granted_ms = state.now_ms
         if attempt.row.state is AttemptState.IN_DOUBT:  # its lease lives for the whole term again
             put_attempt(attempt, out, lease_over_ms=lease_over_ms(attempt))

@@ -180,8 +180,8 @@ BUGS = {
         "        session.last_beat_ms = session.last_beat_ms or beat.received_ms\n",
     ),
     "a lease is not fenced by the one after it": (
-        "        and task.newest == attempt.row.token\n        and attempt.row.attempt not in task.attempts\n",
-        "        and attempt.row.attempt not in task.attempts\n",
+        "        and task.newest == attempt.row.token\n        and attempt not in task.attempts\n",
+        "        and attempt not in task.attempts\n",
     ),
     "the end of a fenced attempt counts": (
         "    if is_live(attempt):\n        end_rank(state, attempt, rank, as_it_counts",
@@ -216,24 +216,24 @@ BUGS = {
         "        if attempt.row.attempt < 0:\n",
     ),
     "a term shrinks before the agent knows": (
-        "        attempt.shrinks[rank] = (beat.seq, term_ms)\n",
-        "        attempt.terms_ms[rank] = term_ms\n",
+        "        attempt.shrinks = {**attempt.shrinks, rank: (beat.seq, term_ms)}\n",
+        "        attempt.terms_ms = with_rank(attempt.terms_ms, rank, term_ms)\n",
     ),
     "an attempt is launched before all of its leases are held": (
         "    if len(ranks) == 1 or all(row.acked for number, row in enumerate(ranks) if number != rank):\n",
         "    if ranks:\n",
     ),
     "a provider's silence puts nothing in doubt": (
-        "        attempt.silent.add(rank)\n        attempt.shrinks.pop(rank, None)\n        _doubt(",
+        "        attempt.silent |= {rank}\n        attempt.shrinks = without(attempt.shrinks, rank)\n        _doubt(",
         "        if rank > 5:\n            _doubt(",
     ),
     "a planned stop makes no lease longer": (
-        "            attempt.terms_ms[rank] += longer_ms\n",
-        "            attempt.terms_ms[rank] += 0\n",
+        "            attempt.terms_ms = with_rank(attempt.terms_ms, rank, attempt.terms_ms[rank] + longer_ms)\n",
+        "            attempt.terms_ms = with_rank(attempt.terms_ms, rank, attempt.terms_ms[rank])\n",
     ),
     "a full disk takes the renewals along": (
-        "    attempt.renewed_ms, attempt.unseen_ms = list(before.renewed_ms), dict(before.unseen_ms)\n",
-        "    attempt.renewed_ms = [attempt.row.created_at_ms for _ in ranks]\n",
+        "    attempt.renewed_ms, attempt.unseen_ms = before.renewed_ms, before.unseen_ms\n",
+        "    attempt.renewed_ms = tuple([attempt.row.created_at_ms for _ in ranks])\n",
     ),
     "an idempotency key makes two jobs": (
         "    work.by_key[",

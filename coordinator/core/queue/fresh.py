@@ -96,6 +96,7 @@ class Fresh:
         _, conn_id, load, share, ranks, why, cause = at
         term_ms = self._term_ms
         attempts, held, ids, live, sends = work.attempts, load.attempts, self._ids, step.tasks, out.sends
+        renewed_ms, terms_ms = (now_ms,), (term_ms,)
         token_number, tasks, rows = work.next_token, [], []
         begins = number == self._first and WorkState.PENDING in (step.row.state, self._job.row.state)
         for choice in choices:
@@ -122,9 +123,9 @@ class Fresh:
             tasks.append(task_row)
             rows.append(row)
             attempt_id = (job_id, step_number, number, 1)
-            attempt = Attempt(row=row, renewed_ms=[now_ms], terms_ms=[term_ms], granted_ms=now_ms, tenant=tenant)
+            attempt = Attempt(row=row, renewed_ms=renewed_ms, terms_ms=terms_ms, granted_ms=now_ms, tenant=tenant)
             attempts[attempt_id] = attempt
-            live[number] = Task(row=task_row, attempts={1: attempt}, newest=token)
+            live[number] = Task(row=task_row, attempts=(attempt,), newest=token)
             held[attempt_id, 0] = tenant
             if conn_id is not None:
                 order = Grant(attempt_id=attempt_id, rank=0, token=token, term_ms=term_ms, share=share)

@@ -466,7 +466,7 @@ def _give(
     if task is None:
         task = _first_time(state, job, step, cause, out)
     else:
-        doubted = next(iter(task.attempts.values()), None)
+        doubted = task.attempts[0] if task.attempts else None
         if doubted is not None:
             if step.spec.overlap is Overlap.FORBID:
                 _reserve(state, job, step, task, found, out)
@@ -507,7 +507,7 @@ def _reserve(
     out: Decision,
 ) -> None:
     """Capacity is held for the replacement; its token is issued when the one in doubt cannot be running any more."""
-    old = next(iter(task.attempts.values()))
+    old = task.attempts[0]
     put_task(task, out, attempts=task.row.attempts + 1)
     cause = f"lease {dotted(old.row.attempt_id)}"
     attempt = new_attempt(state, job, step, task, found.shares, found.forecast, cause, choice=found.choice)

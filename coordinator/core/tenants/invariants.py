@@ -56,7 +56,7 @@ def _counted_anew(work: Work) -> Accounts:
         if counted(attempt.row):
             hold_for(alone, attempt.tenant, attempt.row)
         task = work.task(attempt.row.task_id)
-        if task is not None and task.attempts.get(attempt.row.attempt) is attempt:
+        if task is not None and attempt in task.attempts:
             step = work.jobs[attempt.row.job_id].steps[attempt.row.step]
             metering.start(alone, attempt.tenant, attempt.row, step.row.task_estimate)
     return alone

@@ -17,7 +17,7 @@ from coordinator.core.tenants.quotas import room_again
 from coordinator.core.work.attempts import acknowledge, end_rank, last_ran_ms, revive, take_exit, take_phase, unanswered
 from coordinator.core.work.endings import rank_freed
 from coordinator.core.work.leases import held_by, home_of, may_revive, send_launch, send_stop
-from coordinator.core.work.live import NO_TOKEN, Attempt, is_live
+from coordinator.core.work.live import NO_TOKEN, Attempt, is_live, with_rank, without
 from coordinator.core.work.loss import heard_again
 from coordinator.core.work.transitions import put_attempt, set_rank
 
@@ -102,10 +102,10 @@ def _goes_on(state: ClusterState, attempt: Attempt, held: HeldAttempt, policy: P
     """The agent holds it under the current token. What was said while nobody listened is said again."""
     rank = held.rank
     if held.phase == "uploading":
-        attempt.ended_by_ms.setdefault(rank, last_ran_ms(state, attempt, rank))
-    attempt.renewed_ms[rank] = state.now_ms
-    attempt.unseen_ms.pop(rank, None)
-    attempt.shrinks.pop(rank, None)
+        attempt.ended_by_ms = {rank: last_ran_ms(state, attempt, rank), **attempt.ended_by_ms}
+    attempt.renewed_ms = with_rank(attempt.renewed_ms, rank, state.now_ms)
+    attempt.unseen_ms = without(attempt.unseen_ms, rank)
+    attempt.shrinks = without(attempt.shrinks, rank)
     if attempt.row.ranks[rank].orphaned:  # the same machine was enrolled again
         attempt.row = set_rank(attempt.row, rank, orphaned=False)
         put_attempt(attempt, out)

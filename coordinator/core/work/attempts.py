@@ -36,7 +36,7 @@ from coordinator.core.work.leases import (
     part,
     send_launch,
 )
-from coordinator.core.work.live import NO_TOKEN, Attempt, Job, Step, Task, is_live
+from coordinator.core.work.live import NO_TOKEN, Attempt, Job, Step, Task, is_live, with_rank, without
 from coordinator.core.work.retries import (
     again,
     backoff_ms,
@@ -111,7 +111,7 @@ def acknowledge(state: ClusterState, attempt: Attempt, rank: int, policy: Policy
         send_launch(state, home[0], home[1], attempt, rank, policy, out)  # the order was lost
     if attempt.row.state is not AttemptState.LEASED or row.acked:
         return
-    attempt.renewed_ms[rank] = state.now_ms
+    attempt.renewed_ms = with_rank(attempt.renewed_ms, rank, state.now_ms)
     ranks = attempt.row.ranks
     if len(ranks) == 1 or all(row.acked for number, row in enumerate(ranks) if number != rank):
         job, step, _ = home
@@ -332,8 +332,9 @@ def end_rank(
     charge_exit(state, attempt, rank, exit, out)
     free_rank(state, attempt, rank)
     attempt.row = set_rank(attempt.row, rank, exit=exit)
-    attempt.silent.discard(rank)
-    attempt.shrinks.pop(rank, None)
+    if attempt.silent:
+        attempt.silent -= {rank}
+    attempt.shrinks = without(attempt.shrinks, rank)
     if finish(state, attempt, by, policy, out):
         return
     put_attempt(attempt, out)
@@ -526,12 +527,12 @@ def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> No
     job = work.jobs[attempt.row.job_id]
     assert task is not None
     step = job.steps[attempt.row.step]
-    for other in list(task.attempts.values()):
+    for other in task.attempts:
         take_back(state, other, "not needed any more", out)
-    task.attempts[attempt.row.attempt] = attempt
+    task.attempts = (*task.attempts, attempt)
     charged = 0 if has_not_begun(attempt) else 1
     attempt.stopping = ""
-    attempt.silent.clear()
+    attempt.silent = frozenset()
     was_open = has_room(step)
     step.running += 1
     if task.row.task in step.retry:

@@ -59,19 +59,19 @@ def _carry_attempt(state: ClusterState, before: Attempt | None, attempt: Attempt
     nobody's sign of life."""
     ranks = range(len(attempt.row.ranks))
     if before is None or before.row.token != attempt.row.token:
-        attempt.renewed_ms = [state.now_ms for _ in ranks]
+        attempt.renewed_ms = tuple([state.now_ms for _ in ranks])
         attempt.unseen_ms = unseen_since(state, attempt, state.now_ms)
         attempt.granted_ms = state.now_ms
         return
-    attempt.renewed_ms, attempt.unseen_ms = list(before.renewed_ms), dict(before.unseen_ms)
-    attempt.ended_by_ms = dict(before.ended_by_ms)
-    attempt.terms_ms = [min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks]
+    attempt.renewed_ms, attempt.unseen_ms = before.renewed_ms, before.unseen_ms
+    attempt.ended_by_ms = before.ended_by_ms
+    attempt.terms_ms = tuple([min(before.terms_ms[rank], attempt.row.term_ms) for rank in ranks])
     attempt.granted_ms = before.granted_ms
     attempt.told_ms, attempt.paced, attempt.turned_by = before.told_ms, before.paced, before.turned_by
     if before.row.progress is not None:
         attempt.row = replace(attempt.row, progress=before.row.progress)
     if attempt.row.state is AttemptState.IN_DOUBT:  # else the next tick doubts it again
-        attempt.silent = set(before.silent)
+        attempt.silent = before.silent
     if attempt.tenant != before.tenant and counted(attempt.row):
         let_go(state.work.accounts, attempt.tenant, attempt.row)
         hold_for(state.work.accounts, before.tenant, attempt.row)

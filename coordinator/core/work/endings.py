@@ -111,7 +111,7 @@ def end_task(
 ) -> None:
     """The task is over, once. Whatever is still held for it is given back."""
     work, row = state.work, task.row
-    for other in list(task.attempts.values()):
+    for other in task.attempts:
         take_back(state, other, "not needed any more", out)
     task.wanted = False
     if row.judged is not None:
@@ -192,7 +192,7 @@ def cancel_task(
     task.cancelling = True
     task.wanted = False
     leave(state.work, task)
-    for attempt in list(task.attempts.values()):
+    for attempt in task.attempts:
         stop(state, job, step, attempt, why, out)
     if not task.attempts:
         end_task(state, job, step, task, WorkState.CANCELLED, out, why=why, by=by)

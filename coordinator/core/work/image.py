@@ -15,7 +15,7 @@ from coordinator.core.queue.lines import fit_step, fit_task, takes
 from coordinator.core.rows import AttemptRow, JobRow, LeaseToken, SpecRow, StepRow, TaskRow
 from coordinator.core.tenants.image import AccountsImage, accounts_image, restore_accounts, restore_memory
 from coordinator.core.verdict.rows import PastVerdict, SuspicionRow, VerdictRow
-from coordinator.core.work.live import Asked, Attempt, Job, Sized, Step, Task, Work
+from coordinator.core.work.live import NOTHING_KNOWN, Asked, Attempt, Job, Sized, Step, Task, Work
 from coordinator.core.work.loading import load_work
 
 JobsRow = JobRow | SpecRow | StepRow | SuspicionRow
@@ -185,8 +185,8 @@ def _task_memory(task: Task) -> TaskMemory:
 def _attempt_memory(attempt: Attempt) -> AttemptMemory:
     return AttemptMemory(
         attempt_id=attempt.row.attempt_id,
-        renewed_ms=tuple(attempt.renewed_ms),
-        terms_ms=tuple(attempt.terms_ms),
+        renewed_ms=attempt.renewed_ms,
+        terms_ms=attempt.terms_ms,
         stopping=attempt.stopping,
         silent=tuple(sorted(attempt.silent)),
         granted_ms=attempt.granted_ms,
@@ -257,8 +257,9 @@ def _restore_step(job: Job, memory: StepMemory) -> None:
 
 
 def _restore_attempt(attempt: Attempt, memory: AttemptMemory) -> None:
-    attempt.renewed_ms, attempt.terms_ms = list(memory.renewed_ms), list(memory.terms_ms)
-    attempt.stopping, attempt.silent, attempt.granted_ms = memory.stopping, set(memory.silent), memory.granted_ms
-    attempt.shrinks = {rank: (seq, term) for rank, seq, term in memory.shrinks}
-    attempt.unseen_ms, attempt.ended_by_ms = dict(memory.unseen), dict(memory.ended_by)
+    attempt.renewed_ms, attempt.terms_ms = memory.renewed_ms, memory.terms_ms
+    attempt.stopping, attempt.silent, attempt.granted_ms = memory.stopping, frozenset(memory.silent), memory.granted_ms
+    attempt.shrinks = {rank: (seq, term) for rank, seq, term in memory.shrinks} or NOTHING_KNOWN
+    attempt.unseen_ms = dict(memory.unseen) or NOTHING_KNOWN
+    attempt.ended_by_ms = dict(memory.ended_by) or NOTHING_KNOWN
     attempt.told_ms, attempt.paced, attempt.turned_by = memory.told_ms, memory.paced, memory.turned_by

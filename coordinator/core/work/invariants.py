@@ -44,7 +44,7 @@ def _check_attempts(work: Work) -> None:
             assert max(attempt.terms_ms) <= row.term_ms, f"{name}: a term that is not durable"
         if is_live(attempt):
             task = work.task(row.task_id)
-            assert task is not None and task.attempts.get(row.attempt) is attempt, f"{name} is live, its task is not"
+            assert task is not None and attempt in task.attempts, f"{name} is live, its task is not"
             assert (row.state is AttemptState.RESERVED) == (row.token == NO_TOKEN), f"{name}: {row.state}"
         else:
             assert not all(rank.released for rank in row.ranks), f"{name} holds nothing and is kept"
@@ -119,7 +119,7 @@ def _check_step(work: Work, job: Job, step: Step) -> None:
 def _check_task(work: Work, step: Step, task: Task) -> int:
     """How many attempts of it may be running: one at most."""
     row, name = task.row, f"task {dotted(task.row.task_id)}"
-    granted = [a for a in task.attempts.values() if a.row.token != NO_TOKEN]
+    granted = [a for a in task.attempts if a.row.token != NO_TOKEN]
     assert len(granted) <= 1, f"{name}: {[dotted(a.row.attempt_id) for a in granted]} may run at once"
     assert len(task.attempts) - len(granted) <= 1, f"{name}: reserved twice"
     assert all(a.row.token == task.newest for a in granted), f"{name}: its live token is not the newest"

@@ -85,7 +85,7 @@ def may_revive(state: ClusterState, attempt: Attempt) -> bool:
         and task is not None
         and not task.cancelling
         and task.newest == attempt.row.token
-        and attempt.row.attempt not in task.attempts
+        and attempt not in task.attempts
     )
 
 
@@ -148,9 +148,9 @@ def new_attempt(
         prefetched=prefetched,
     )
     attempt_id = row.attempt_id
-    attempt = Attempt(row=row, renewed_ms=[now_ms] * len(shares), terms_ms=[0] * len(shares), tenant=tenant)
+    attempt = Attempt(row=row, renewed_ms=(now_ms,) * len(shares), terms_ms=(0,) * len(shares), tenant=tenant)
     work.attempts[attempt_id] = attempt
-    task.attempts[row.attempt] = attempt
+    task.attempts = (*task.attempts, attempt)
     hold_for(work.accounts, tenant, row)
     begin = line_up if prefetched else hold
     for rank, (provider_id, share) in enumerate(shares):
@@ -191,8 +191,8 @@ def grant(
     out.notes.append(AttemptChanged(row=row, tenant=attempt.tenant))
     audit_attempt(state, attempt, out, "leased", before, why)
     attempt.granted_ms = now_ms
-    attempt.renewed_ms = [now_ms] * len(ranks)
-    attempt.terms_ms = [term_ms] * len(ranks)
+    attempt.renewed_ms = (now_ms,) * len(ranks)
+    attempt.terms_ms = (term_ms,) * len(ranks)
     for rank, held in enumerate(ranks):
         conn_id = connection(state, held.provider_id)
         if conn_id is not None:
@@ -293,7 +293,10 @@ def part(state: ClusterState, attempt: Attempt) -> None:
     if home is None:
         return
     job, step, task = home
-    if task.attempts.pop(attempt.row.attempt, None) is not None and attempt.row.token != NO_TOKEN:
+    if attempt not in task.attempts:
+        return
+    task.attempts = tuple([other for other in task.attempts if other is not attempt])
+    if attempt.row.token != NO_TOKEN:
         was_full = not has_room(step)
         step.running -= 1
         if was_full and has_room(step):
@@ -319,4 +322,4 @@ def attempts_of(work: Work, job_id: JobId) -> list[Attempt]:
     job = work.jobs.get(job_id)
     if job is None:
         return []
-    return [attempt for step in job.steps for task in step.tasks.values() for attempt in task.attempts.values()]
+    return [attempt for step in job.steps for task in step.tasks.values() for attempt in task.attempts]

@@ -6,7 +6,9 @@ never launched are a range, tasks that ended are counts, an attempt goes when no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct, field
 
@@ -21,6 +23,7 @@ from coordinator.core.work.jobspec import Arrangement, Isolation, JobSpec, StepS
 if TYPE_CHECKING:
     from coordinator.core.queue.candidates import Candidates
 
+T = TypeVar("T")
 NO_TOKEN = LeaseToken(0, 0)
 """Of an attempt that was not granted yet."""
 FRESH = 1 << 60
@@ -28,6 +31,9 @@ FRESH = 1 << 60
 RECENT_MAX = 4_096
 """Jobs that ended lately and are remembered (about 2 MB): a look into the store may have missed their end."""
 
+
+NOTHING_KNOWN: Mapping[int, Any] = MappingProxyType({})
+"""Of any rank: what attempts have that nothing befell."""
 
 Sized = tuple[tuple[Digest, int], ...]
 """Blobs and their sizes."""
@@ -144,9 +150,9 @@ class Task(Struct, gc=False, kw_only=True):
     them are nothing to the collector of cycles."""
 
     row: TaskRow
-    attempts: dict[int, Attempt] = field(default_factory=dict)
-    """Its live ones by number: one, or with `overlap` or a replacement two. Ended ones that still hold capacity are
-    only in `Work.attempts`."""
+    attempts: tuple[Attempt, ...] = ()
+    """Its live ones, the oldest first: one, or with `overlap` or a replacement two. Ended ones that still hold capacity
+    are only in `Work.attempts`."""
     cancelling: bool = False
     wanted: bool = False
     """Its attempt is in doubt, and a replacement is to be reserved or launched."""
@@ -159,25 +165,30 @@ class Task(Struct, gc=False, kw_only=True):
 
 
 class Attempt(Struct, gc=False, kw_only=True):
-    """An attempt that is live, or ended and still holds capacity somewhere."""
+    """An attempt that is live, or ended and still holds capacity somewhere.
+
+    There may be a hundred thousand, of which few are anything but leased or running: what is by rank are values that
+    they share, another one where something changes (`with_rank`). Containers of their own were a third of their memory,
+    and all of the work that they made for the collector.
+    """
 
     row: AttemptRow
-    renewed_ms: list[Ms]
+    renewed_ms: tuple[Ms, ...]
     """By rank: receipt of the last heartbeat that renewed it. Memory only, carried over a full disk."""
-    terms_ms: list[Ms]
+    terms_ms: tuple[Ms, ...]
     """By rank: the longest term that its agent may hold, counted from `renewed_ms`. Never above `row.term_ms`."""
     stopping: str = ""
     """Why its agents were told to stop it."""
-    silent: set[int] = field(default_factory=set)
+    silent: frozenset[int] = frozenset()
     """Ranks whose provider is suspect or gone."""
     granted_ms: Ms = 0
     """When its grant was sent, as far as is remembered."""
-    unseen_ms: dict[int, Ms] = field(default_factory=dict)
+    unseen_ms: Mapping[int, Ms] = NOTHING_KNOWN
     """By rank: when it was heard of last, where `renewed_ms` was moved by a stall or a start of ours. Who is lost is
     charged for no longer than that."""
-    ended_by_ms: dict[int, Ms] = field(default_factory=dict)
+    ended_by_ms: Mapping[int, Ms] = NOTHING_KNOWN
     """By rank: no later than that it ran, of one whose agent came back with its end and has yet to tell it."""
-    shrinks: dict[int, tuple[int, Ms]] = field(default_factory=dict)
+    shrinks: Mapping[int, tuple[int, Ms]] = NOTHING_KNOWN
     """By rank: the renewal (its seq) that told of a shorter term. It counts when the agent is known to have it."""
     planned: tuple[Ms, Ms] = (-1, 0)
     """From when it was reckoned and when it should have ended: kept by `freeing.planned_end_ms` while that is ahead."""
@@ -448,6 +459,18 @@ def _since(log: dict[ProviderId, int], then: int) -> list[ProviderId]:
             break
         found.append(provider_id)
     return found
+
+
+def with_rank(times: tuple[Ms, ...], rank: int, time_ms: Ms) -> tuple[Ms, ...]:
+    """The same by rank, with another one of this rank."""
+    return (time_ms,) if len(times) == 1 else (*times[:rank], time_ms, *times[rank + 1 :])
+
+
+def without(known: Mapping[int, T], rank: int) -> Mapping[int, T]:
+    """The same but for this rank."""
+    if rank not in known:
+        return known
+    return {other: what for other, what in known.items() if other != rank} or NOTHING_KNOWN
 
 
 def is_live(attempt: Attempt) -> bool:

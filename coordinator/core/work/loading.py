@@ -102,8 +102,8 @@ def _load_attempt(work: Work, row: AttemptRow, tenant: TenantName | None) -> Non
         tenant = job.row.tenant if job is not None else TenantName("")
     attempt = Attempt(
         row=row,
-        renewed_ms=[row.created_at_ms] * len(row.ranks),
-        terms_ms=[row.term_ms] * len(row.ranks),
+        renewed_ms=(row.created_at_ms,) * len(row.ranks),
+        terms_ms=(row.term_ms,) * len(row.ranks),
         granted_ms=row.created_at_ms,
         tenant=tenant,
     )
@@ -119,7 +119,7 @@ def _load_attempt(work: Work, row: AttemptRow, tenant: TenantName | None) -> Non
         return
     task.newest = max(task.newest, row.token)
     if is_live(attempt):
-        task.attempts[row.attempt] = attempt
+        task.attempts = (*task.attempts, attempt)
         metering.start(work.accounts, tenant, row, work.jobs[row.job_id].steps[row.step].row.task_estimate)
         if row.token != NO_TOKEN:
             work.jobs[row.job_id].steps[row.step].running += 1
@@ -143,7 +143,7 @@ def _settle(work: Work, job: Job) -> None:
                 if (*task.row.task_id, task.row.attempts) not in work.attempts:
                     # Its last attempt is gone and may have had a token: one before it does not come back.
                     task.newest = LeaseToken(task.newest.generation, work.next_token - 1)
-            for attempt in task.attempts.values():
+            for attempt in task.attempts:
                 attempt.stopping = _stopping(job, task, attempt)
         fit_step(work, job, step)
 

@@ -27,7 +27,7 @@ from coordinator.core.work.leases import (
     home_of,
     lease_over_ms,
 )
-from coordinator.core.work.live import Attempt, Step, is_live
+from coordinator.core.work.live import Attempt, Step, is_live, without
 from coordinator.core.work.retries import blame_provider
 from coordinator.core.work.transitions import audit_attempt, move_attempt, put_attempt, set_rank
 
@@ -51,8 +51,8 @@ def rank_silent(state: ClusterState, attempt: Attempt, rank: int, why: str, poli
     elif not row.ranks[rank].launched:
         unanswered(state, attempt, why, out)
     else:
-        attempt.silent.add(rank)
-        attempt.shrinks.pop(rank, None)
+        attempt.silent |= {rank}
+        attempt.shrinks = without(attempt.shrinks, rank)
         _doubt(state, attempt, why, policy, out)
 
 
@@ -128,13 +128,14 @@ def _saves(state: ClusterState, attempt: Attempt, rank: int, rest_ms: Ms) -> flo
 
 def heard_again(state: ClusterState, attempt: Attempt, rank: int, frozen: bool, out: Decision) -> None:
     """Its agent holds it still, under the current token: it goes on, and its replacement is not needed."""
-    attempt.silent.discard(rank)
+    if attempt.silent:
+        attempt.silent -= {rank}
     if attempt.row.state is not AttemptState.IN_DOUBT:
         return
     for number, ranked in enumerate(attempt.row.ranks):
         provider = state.providers.get(ranked.provider_id)
         if ranked.exit is None and (provider is None or provider.phase is not Liveness.ONLINE):
-            attempt.silent.add(number)
+            attempt.silent |= {number}
     if attempt.silent:
         return
     work, row = state.work, attempt.row
@@ -161,7 +162,7 @@ def heard_again(state: ClusterState, attempt: Attempt, rank: int, frozen: bool, 
     _, _, task = home
     task.wanted = False
     leave(work, task)
-    for other in list(task.attempts.values()):
+    for other in task.attempts:
         if other.row.state is AttemptState.RESERVED:
             take_back(state, other, f"{where} is back", out)
 
@@ -260,9 +261,8 @@ def _review_doubt(state: ClusterState, attempt: Attempt, policy: Policy, out: De
 def forgive(state: ClusterState, stalled_ms: int) -> None:
     """We were not looking for so long: no lease ends by it. O(attempts)."""
     for attempt in state.work.attempts.values():
-        for rank in range(len(attempt.renewed_ms)):
-            attempt.unseen_ms.setdefault(rank, attempt.renewed_ms[rank])
-            attempt.renewed_ms[rank] = min(state.now_ms, attempt.renewed_ms[rank] + stalled_ms)
+        attempt.unseen_ms = {**dict(enumerate(attempt.renewed_ms)), **attempt.unseen_ms}
+        attempt.renewed_ms = tuple([min(state.now_ms, heard_ms + stalled_ms) for heard_ms in attempt.renewed_ms])
 
 
 def unnamed(state: ClusterState, provider: Provider, policy: Policy, out: Decision) -> None:

@@ -13,7 +13,7 @@ from coordinator.core.state import ClusterState, Provider
 from coordinator.core.tenants.quotas import room_again
 from coordinator.core.work.attempts import revive
 from coordinator.core.work.leases import due_term_ms, held_by, home_of, may_revive, send_stop
-from coordinator.core.work.live import NO_TOKEN, Attempt, is_live
+from coordinator.core.work.live import NO_TOKEN, Attempt, is_live, with_rank, without
 from coordinator.core.work.loss import heard_again, unnamed
 from coordinator.core.work.transitions import put_attempt
 
@@ -66,8 +66,8 @@ def _confirm(attempt: Attempt, rank: int, renewed_seq: int, out: Decision) -> No
     shrink = attempt.shrinks.get(rank)
     if shrink is None or renewed_seq < shrink[0]:
         return
-    del attempt.shrinks[rank]
-    attempt.terms_ms[rank] = shrink[1]
+    attempt.shrinks = without(attempt.shrinks, rank)
+    attempt.terms_ms = with_rank(attempt.terms_ms, rank, shrink[1])
     longest = max(attempt.terms_ms)
     if longest < attempt.row.term_ms:
         put_attempt(attempt, out, term_ms=longest)
@@ -78,14 +78,15 @@ def _renew(state: ClusterState, attempt: Attempt, rank: int, beat: Beat, policy:
     held_ms = attempt.terms_ms[rank]
     term_ms = due_term_ms(state, attempt, home[1].spec, policy) if home is not None else held_ms
     if term_ms > held_ms:
-        attempt.terms_ms[rank] = term_ms
-        attempt.shrinks.pop(rank, None)
+        attempt.terms_ms = with_rank(attempt.terms_ms, rank, term_ms)
+        attempt.shrinks = without(attempt.shrinks, rank)
         if term_ms > attempt.row.term_ms:
             put_attempt(attempt, out, term_ms=term_ms)
     elif term_ms < held_ms and rank not in attempt.shrinks and beat.seq:
-        attempt.shrinks[rank] = (beat.seq, term_ms)
-    attempt.renewed_ms[rank] = max(attempt.renewed_ms[rank], beat.received_ms)
-    attempt.unseen_ms.pop(rank, None)
+        attempt.shrinks = {**attempt.shrinks, rank: (beat.seq, term_ms)}
+    if attempt.renewed_ms[rank] < beat.received_ms:
+        attempt.renewed_ms = with_rank(attempt.renewed_ms, rank, beat.received_ms)
+    attempt.unseen_ms = without(attempt.unseen_ms, rank)
     return Term(attempt_id=attempt.row.attempt_id, token=attempt.row.token, term_ms=term_ms)
 
 
@@ -98,12 +99,13 @@ def renew_all(
         attempt = state.work.attempts.get(attempt_id)
         if attempt is None or not is_live(attempt) or not attempt.row.ranks[rank].acked or rank in attempt.silent:
             continue
-        attempt.shrinks.pop(rank, None)
+        attempt.shrinks = without(attempt.shrinks, rank)
         if seq and provider.session is not None:
             # The agent counts from that heartbeat again: so do we, also where it had not renewed this lease.
-            attempt.renewed_ms[rank] = max(attempt.renewed_ms[rank], provider.session.last_beat_ms or 0)
+            heard_ms = max(attempt.renewed_ms[rank], provider.session.last_beat_ms or 0)
+            attempt.renewed_ms = with_rank(attempt.renewed_ms, rank, heard_ms)
         if longer_ms:
-            attempt.terms_ms[rank] += longer_ms
+            attempt.terms_ms = with_rank(attempt.terms_ms, rank, attempt.terms_ms[rank] + longer_ms)
             if attempt.terms_ms[rank] > attempt.row.term_ms:
                 put_attempt(attempt, out, term_ms=attempt.terms_ms[rank])
         terms.append(Term(attempt_id=attempt_id, token=attempt.row.token, term_ms=attempt.terms_ms[rank]))

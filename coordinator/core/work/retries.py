@@ -141,7 +141,7 @@ def again(
     delay_ms: Ms = 0,
 ) -> None:
     """Back into the queue, at once or behind a backoff. A replacement that was reserved for it is given back."""
-    for other in list(task.attempts.values()):
+    for other in task.attempts:
         take_back(state, other, "not needed any more", out)
     if task.cancelling or job.row.cancelling:
         end_task(state, job, step, task, WorkState.CANCELLED, out, why=job.row.cancelling or why)
@@ -324,7 +324,7 @@ def lost(
     if charged:
         count_retry(state, job, policy, out)
     waits_for = f"lease {dotted(attempt.row.attempt_id)}"
-    for other in task.attempts.values():
+    for other in task.attempts:
         if other.row.state is AttemptState.RESERVED and not is_broke(
             state.work.accounts.of(job.row.tenant), state.now_ms
         ):

@@ -24,7 +24,7 @@ def look_for_stragglers(state: ClusterState, job_id: JobId, number: int, policy:
     limit_ms, against = _limit(step, policy)
     for task in step.tasks.values() if against else ():
         row = task.row
-        running = any(attempt.row.state is AttemptState.RUNNING for attempt in task.attempts.values())
+        running = any(attempt.row.state is AttemptState.RUNNING for attempt in task.attempts)
         if row.straggler or not running or row.started_at_ms is None:
             continue
         ran_ms = state.now_ms - row.started_at_ms

@@ -323,12 +323,7 @@ async def _open_the_newest(deps: ApiDeps, selection: Selection, followers: _Foll
     seen, opened = newest[0].seq, 0
     job = deps.engine.state.work.jobs.get(job_id)
     alive = (
-        [
-            attempt.row.attempt_id
-            for step in job.steps
-            for task in step.tasks.values()
-            for attempt in task.attempts.values()
-        ]
+        [attempt.row.attempt_id for step in job.steps for task in step.tasks.values() for attempt in task.attempts]
         if job
         else []
     )

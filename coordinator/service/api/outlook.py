@@ -36,7 +36,7 @@ def of_job(state: ClusterState, job_id: JobId) -> Outlook:
     told: list[float] = []
     ends: list[Ms | None] = []
     for task in islice(chain.from_iterable(step.tasks.values() for step in job.steps), TASKS_MAX):
-        live = [attempt for attempt in task.attempts.values() if is_live(attempt)]
+        live = [attempt for attempt in task.attempts if is_live(attempt)]
         said = [attempt.row.progress.fraction for attempt in live if attempt.row.progress is not None]
         told += [fraction for fraction in said[-1:] if fraction is not None]
         ends += [ends_ms(state, attempt) for attempt in live[-1:]]

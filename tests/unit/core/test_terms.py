@@ -35,7 +35,7 @@ def test_a_heartbeat_renews_what_it_names_in_memory_alone() -> None:
     assert [] == [
         w for w in decision.writes if isinstance(w, commands.Put) and w.row.__class__.__name__ == "AttemptRow"
     ]
-    assert [START_MS + 5_000] == live(site).renewed_ms
+    assert (START_MS + 5_000,) == live(site).renewed_ms
 
 
 def test_what_a_heartbeat_does_not_name_is_not_renewed_and_is_in_doubt_after_ten_seconds() -> None:
@@ -109,10 +109,10 @@ def test_a_shorter_term_counts_when_the_agent_has_heard_of_it() -> None:
     site.at(65)
     site.beat_all()
     assert 30_000 == site.agents["a"].terms[FIRST]
-    assert ([630_000], 630_000) == (live(site).terms_ms, site.attempt("1.0.0.1").term_ms)
+    assert ((630_000,), 630_000) == (live(site).terms_ms, site.attempt("1.0.0.1").term_ms)
     site.at(70)
     site.beat_all()
-    assert ([30_000], 30_000) == (live(site).terms_ms, site.attempt("1.0.0.1").term_ms)
+    assert ((30_000,), 30_000) == (live(site).terms_ms, site.attempt("1.0.0.1").term_ms)
 
 
 def test_a_renewal_of_an_older_connection_confirms_nothing() -> None:
@@ -133,7 +133,7 @@ def test_a_renewal_of_an_older_connection_confirms_nothing() -> None:
     site.agents["a"].seq = 41
     site.at(70)
     site.beat_all()
-    assert [630_000] == live(site).terms_ms
+    assert (630_000,) == live(site).terms_ms
 
 
 def test_nothing_is_made_shorter_while_we_stop() -> None:
@@ -171,7 +171,7 @@ def test_a_full_disk_for_a_minute_ends_no_lease_and_shortens_none() -> None:
         site.durable = True
         decision = site.disk_was_full(*undone)
         assert sent(decision, commands.Renew)
-    assert (["running"], [START_MS + 65_000]) == (site.states(), live(site).renewed_ms)
+    assert (["running"], (START_MS + 65_000,)) == (site.states(), live(site).renewed_ms)
     site.run_to(90)
     site.exits("1.0.0.1")
     assert "completed" == site.job().state

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.core.commands import FirstLeases, Put
@@ -86,34 +84,52 @@ def test_rows_that_came_one_by_one_are_found_as_well(tmp_path: Path) -> None:
     DiskHome(tmp_path / "data").run(story)
 
 
-def test_first_leases_together_fill_the_same_packs(tmp_path: Path) -> None:
-    """Byte for byte, with the same entries in the indexes: what finds and removes them later sees no difference."""
+def test_first_leases_together_are_found_like_rows_of_their_own(tmp_path: Path) -> None:
+    """However many they are, and wherever a pack ends among them: the same rows, and of each pack its indexes say what
+    they would of these rows. Nothing is left in any of them when they have gone."""
+    home = DiskHome(tmp_path / "data")
     entries: list[AuditRow | FirstLeases] = [an_audit(1, job_id=JobId(1))]
     for number, (job, step, tasks) in enumerate(((1, 0, 3), (1, 1, 300), (2, 0, 1), (1, 0, 126), (2, 3, 600))):
         seq = audit.last_seq(entries[-1]) + 1
         entries.append(first_leases(tasks, job=job, step=step, task=100 * number, seq=seq))
         entries.append(an_audit(seq + 2 * tasks, "job", str(job), job_id=JobId(job), tenant="default"))
-    found = []
-    for name, written in (("many", entries), ("single", audit_rows(entries))):
-        path = tmp_path / name
-        asyncio.run(written_to(path, written))
-        reader = open_reader(DataDir(path).truth)
-        found.append([reader.execute(f"SELECT * FROM {table}").fetchall() for table in ("audit", *audit.INDEXES)])
-        reader.close()
-    assert found[0] == found[1]
-    assert len(found[0][0]) == 9
+    rows = audit_rows(entries)
+
+    async def write(store: DiskStore) -> None:
+        await store.commit([e if isinstance(e, FirstLeases) else Put(e) for e in entries])
+        assert rows == await store.audit(9_999, after=0)
+        for asked in rows[::7]:
+            same = [row for row in rows if row.subject == asked.subject]
+            assert same == await store.audit(99, subject=asked.subject, after=0)
+
+    home.run(write)
+    assert entries_of_indexes_by_rows(home.data) == entries_of_indexes(home.data)
+    home.run(lambda store: store.maintain(NOON_MS + 900 * DAY_MS))
+    assert {} == {table: found for table, found in entries_of_indexes(home.data).items() if found}
+
+
+def entries_of_indexes(data: DataDir) -> dict[str, list[tuple[object, ...]]]:
+    connection = open_reader(data.truth)
+    found = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in audit.INDEXES}
+    connection.close()
+    return {table: sorted(rows) for table, rows in found.items()}
+
+
+def entries_of_indexes_by_rows(data: DataDir) -> dict[str, list[tuple[object, ...]]]:
+    """What they would be if each row of a pack had come by itself."""
+    connection = open_reader(data.truth)
+    packs = connection.execute("SELECT first, last, wall_ns, body FROM audit ORDER BY first").fetchall()
+    connection.close()
+    found: dict[str, list[tuple[object, ...]]] = {table: [] for table in audit.INDEXES}
+    for pack in packs:
+        rows = audit.from_columns(pack)
+        assert (pack[0], pack[1]) == (rows[0].seq, rows[-1].seq) and len(rows) <= audit.PACK_ROWS
+        audit._index(pack[0], rows, (), found)
+    return {table: sorted(entries) for table, entries in found.items()}
 
 
 def audit_rows(entries: list[AuditRow | FirstLeases]) -> list[AuditRow]:
     return [row for e in entries for row in (e.audited() if isinstance(e, FirstLeases) else [e])]
-
-
-async def written_to(path: Path, entries: Sequence[AuditRow | FirstLeases]) -> None:
-    store = await DiskStore.open(DataDir(path))
-    try:
-        await store.commit([e if isinstance(e, FirstLeases) else Put(e) for e in entries])
-    finally:
-        await store.close()
 
 
 def test_old_packs_go_with_what_the_indexes_say_of_them(tmp_path: Path) -> None:
