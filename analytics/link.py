@@ -269,7 +269,7 @@ class WorkerLink:
         self._killed = ""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_last_lines(child.stderr, said))
+                group.create_task(last_lines(child.stderr, said))
                 watching = group.create_task(self._keep_watch(child, watch))
                 try:
                     await self._listen(child.stdout, watch)
@@ -459,8 +459,8 @@ async def _frame(source: asyncio.StreamReader) -> bytes | None:
         return None
 
 
-async def _last_lines(source: asyncio.StreamReader, into: deque[str]) -> None:
-    """Read all that the worker complains of, keep the end of it."""
+async def last_lines(source: asyncio.StreamReader, into: deque[str]) -> None:
+    """Read all that a child complains of, keep the end of it."""
     rest = b""
     while chunk := await source.read(4096):
         *lines, rest = (rest + chunk).split(b"\n")

@@ -24,6 +24,8 @@ from analytics.attribution.engine import Rules
 from analytics.attribution.following.settings import AttributionSettings
 from analytics.link import LinkSettings as AnalyticsSettings
 from analytics.link import WorkerLink
+from analytics.traces.keeping.limits import TraceSettings
+from analytics.traces.keeping.link import TraceLink
 from cli import exits, logs
 from cli.conditions import watch
 from cli.config import Config
@@ -59,6 +61,7 @@ from coordinator.service.recovery import first_token, recover
 from coordinator.service.relay.relay import Relay
 from coordinator.service.relay.settings import RelaySettings
 from coordinator.service.server import Server, ServerSettings, check_address, key_fingerprint, tls_context
+from coordinator.service.traces import TraceDoor, TraceDoorSettings
 from coordinator.service.tuning import tune_process
 from coordinator.service.upkeep import LoopLag, UpkeepSettings, keep_up
 from coordinator.service.verdict_measures import verdicts_source
@@ -113,6 +116,8 @@ class Plan(NamedTuple):
     store: StoreSettings
     analytics: AnalyticsSettings
     attribution: AttributionSettings
+    traces: TraceSettings
+    trace_uploads: TraceDoorSettings
     alerts: AlertSettings
     receivers: tuple[Receiver, ...]
     """Of alerts."""
@@ -153,6 +158,8 @@ def _plan(config: Config, serve: ServeSettings) -> Plan:
         store=replace(config.section("store", StoreSettings), failpoint=config.secret("COORD_FAILPOINT") or ""),
         analytics=config.section("analytics", AnalyticsSettings),
         attribution=attribution,
+        traces=config.section("traces", TraceSettings),
+        trace_uploads=config.section("trace_uploads", TraceDoorSettings),
         alerts=alerts,
         receivers=receivers_of(alerts, os.environ),
         pin=key_fingerprint(serve.tls_cert) if serve.tls_cert else "",
@@ -275,6 +282,9 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
 
     gate = Gate(plan.throttle, weight_of, engine.clock.monotonic_s)
     data_plane = DataPlane(engine, store, store.blob_files, gate, plan.data, _url_key(data))
+    traces = TraceLink(data.path, coordinator_id, plan.traces)
+    trace_door = TraceDoor(traces, data.trace_bodies, plan.trace_uploads, engine.clock)
+    trace_door.clear()
     deps = ApiDeps(
         engine=engine,
         views=views,
@@ -288,6 +298,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
         feed=feed,
         logs=store.logs,
         data=data_plane,
+        traces=trace_door,
         settings=replace(plan.api, backups=data.backups, join_suffix=_suffix(plan.pin)),
         version=version,
         coordinator_id=coordinator_id,
@@ -304,6 +315,7 @@ async def _assemble(plan: Plan, data: DataDir, store: DiskStore, group: asyncio.
     group.create_task(relay.run(), name="relay")
     background = (
         group.create_task(analytics.run(), name="analytics"),
+        group.create_task(traces.run(), name="traces"),
         group.create_task(verdicts.run(), name="verdicts"),
         group.create_task(keep_up(store, engine.clock, alerts, plan.upkeep, on_checked), name="upkeep"),
         group.create_task(lag.run(), name="loop lag"),

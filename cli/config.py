@@ -40,6 +40,8 @@ SECTIONS: dict[str, str] = {
     "store": "store.settings:StoreSettings",
     "analytics": "analytics.link:LinkSettings",
     "attribution": "analytics.attribution.following.settings:AttributionSettings",
+    "traces": "analytics.traces.keeping.limits:TraceSettings",
+    "trace_uploads": "coordinator.service.traces:TraceDoorSettings",
     "upkeep": "coordinator.service.upkeep:UpkeepSettings",
     "agent": "coordinator.agent.config:AgentConfig",
     "client": "cli.settings:ClientSettings",

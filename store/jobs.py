@@ -45,6 +45,7 @@ SELECT {_NAMES} FROM job
 """Ended jobs of which something still holds capacity: whose that is. Read at start, with the attempts that hold it."""
 SPECS_LIVE = f"SELECT spec.job_id, spec.spec FROM job CROSS JOIN spec USING (job_id) WHERE job.{LIVE}"  # noqa: S608
 THERE = "SELECT 1 FROM job WHERE job_id = ?"
+OWNER = "SELECT tenant, ended_at_ms FROM job WHERE job_id = ?"
 ONE = f"SELECT {_NAMES} FROM job WHERE job_id = ?1 AND (?2 IS NULL OR tenant = ?2)"  # noqa: S608
 BY_KEY = f"SELECT {_NAMES} FROM job WHERE tenant = ? AND idempotency_key = ? AND idempotency_key <> ''"  # noqa: S608
 SPEC = "SELECT job_id, spec FROM spec WHERE job_id = ?"

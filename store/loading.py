@@ -6,7 +6,7 @@ from coordinator.core.events import LastBeat
 from coordinator.core.ids import Ms, ProviderKey
 from coordinator.core.rows import Meta, MetaRow, ProviderRow, Row, SessionRow
 from coordinator.ports import Loaded
-from store import accounts, heartbeats, meta, pools, providers, sessions, suspicions, tenants, tokens, uploads
+from store import accounts, heartbeats, meta, pools, providers, sessions, suspicions, tenants, tokens, uploads, verdicts
 from store.heartbeats import hour_of
 from store.live_work import live_work
 from store.row_reading import read_row
@@ -30,6 +30,7 @@ def load_truth(
         ("account", accounts.ALL, ()),
         ("upload", uploads.ALL, ()),
         ("suspicion", suspicions.ALL, ()),
+        ("verdict", verdicts.OF_LIVE, ()),
         ("token", tokens.ALL, ()),
         ("provider", providers.ALL, ()),
         ("session", sessions.OPEN, (coordinator_id,)),

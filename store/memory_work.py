@@ -45,7 +45,9 @@ def of_a_start(rows: Iterable[Row]) -> Iterator[Row]:
                 yield row
             case SessionRow() | OutageRow() | AuditRow() | LedgerRow():
                 continue
-            case BlobRow() | HoldRow() | ArtifactRow() | OutputRow() | CheckpointRow() | VerdictRow():
+            case BlobRow() | HoldRow() | ArtifactRow() | OutputRow() | CheckpointRow():
+                continue
+            case VerdictRow() if row.job_id not in live:
                 continue
             case JobRow(job_id=job_id) | SpecRow(job_id=job_id) | StepRow(job_id=job_id) if job_id not in live:
                 continue

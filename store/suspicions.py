@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from coordinator.core.ids import ProviderId
+from coordinator.core.ids import ProviderId, TenantName
 from coordinator.core.verdict.rows import Cause, SuspicionRow
 from store.table import Columns, Table, several_columns, upsert
 
-COLUMNS = ("provider_id", "attempt", "at_ms", "cause", "confidence", "line")
+COLUMNS = ("provider_id", "attempt", "at_ms", "cause", "confidence", "line", "tenant")
 _NAMES = ", ".join(COLUMNS)
 ALL = f"SELECT {_NAMES} FROM suspicion"  # noqa: S608  read at start
 OF_PROVIDER = f"SELECT {_NAMES} FROM suspicion WHERE provider_id = ? ORDER BY at_ms DESC, attempt DESC"  # noqa: S608
 
 
 def to_columns(row: SuspicionRow) -> Columns:
-    return (row.provider_id, row.attempt, row.at_ms, row.cause._value_, row.confidence, row.text)
+    return (row.provider_id, row.attempt, row.at_ms, row.cause._value_, row.confidence, row.text, row.tenant)
 
 
 def from_columns(c: Columns) -> SuspicionRow:
     """Raises ValueError for a cause that nobody knows."""
     return SuspicionRow(
-        provider_id=ProviderId(c[0]), attempt=c[1], at_ms=c[2], cause=Cause(c[3]), confidence=c[4], text=c[5]
+        provider_id=ProviderId(c[0]),
+        attempt=c[1],
+        at_ms=c[2],
+        cause=Cause(c[3]),
+        confidence=c[4],
+        text=c[5],
+        tenant=TenantName(c[6]),
     )
 
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import msgspec
 
-from coordinator.core.verdict.rows import VerdictRow
+from coordinator.core.verdict.rows import HISTORY_MAX, VerdictRow
+from store.jobs import LIVE
 from store.table import Columns, Table, several_columns, upsert
 
-COLUMNS = ("job_id", "step", "task", "attempt", "body")
-"""The key, and the row as JSON: there are no more of these than failures."""
+COLUMNS = ("job_id", "step", "task", "attempt", "body", "at_ms")
+"""The key, the row as JSON, and its time: there are no more of these than failures."""
 _NAMES = ", ".join(COLUMNS)
 ONE = f"SELECT {_NAMES} FROM verdict WHERE job_id = ? AND step = ? AND task = ? AND attempt = ?"  # noqa: S608
 OF_JOB = f"SELECT {_NAMES} FROM verdict WHERE job_id = ? ORDER BY step DESC, task DESC, attempt DESC LIMIT ?"  # noqa: S608
+OF_LIVE = f"""
+SELECT {", ".join(f"verdict.{name}" for name in COLUMNS)} FROM job CROSS JOIN verdict ON verdict.job_id = job.job_id
+WHERE job.{LIVE} AND verdict.at_ms >= coalesce(
+    (SELECT at_ms FROM verdict AS last WHERE last.job_id = job.job_id
+     ORDER BY at_ms DESC LIMIT 1 OFFSET {HISTORY_MAX - 1}), 0)
+"""  # noqa: S608
+"""Of jobs that have not ended those that a job remembers, read at start; all of one moment where that is the first."""
 PRUNE = (
     "DELETE FROM verdict WHERE job_id = ?1 AND (job_id, step, task, attempt) IN "
     "(SELECT job_id, step, task, attempt FROM verdict WHERE job_id = ?1 LIMIT ?2)"
@@ -33,7 +41,7 @@ _decoder = msgspec.json.Decoder(VerdictRow)
 
 
 def to_columns(row: VerdictRow) -> Columns:
-    return (row.job_id, row.step, row.task, row.attempt, _encode(row).decode())
+    return (row.job_id, row.step, row.task, row.attempt, _encode(row).decode(), row.at_ms)
 
 
 def from_columns(c: Columns) -> VerdictRow:

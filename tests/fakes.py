@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from coordinator import ports
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import Ms
+from coordinator.core.ids import JobId, Ms
+from coordinator.ports_trace import AskTrace, Taken, TraceAnswer, TraceBody, TraceKind, TracesHealth
 from store.memory import MemoryStore
 
 
@@ -36,6 +37,44 @@ class GatedStore(MemoryStore):
     async def check(self) -> ports.CheckReport:
         await self.gate.wait()
         return await super().check()
+
+
+class FakeTraces:
+    """ports_trace.Traces: `taken` for every part, `lines` of every kind, `answer`; and what was asked."""
+
+    def __init__(self) -> None:
+        self.bodies: list[tuple[TraceBody, bytes]] = []
+        """With what lay in their files."""
+        self.asked: list[AskTrace] = []
+        self.taken = Taken(accepted=1)
+        self.lines: list[bytes] = []
+        self.answer = TraceAnswer(body=b"{}", cached=False)
+        self.fail: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def take_in(self, body: TraceBody) -> tuple[Taken, ...]:
+        self.bodies.append((body, Path(body.path).read_bytes()))  # noqa: ASYNC240  a small file of this test's own
+        await self.gate.wait()
+        if self.fail is not None:
+            raise self.fail
+        return (self.taken,) * len(body.parts)
+
+    async def rows(self, job_id: JobId, kind: TraceKind) -> AsyncGenerator[bytes, None]:
+        if self.fail is not None:
+            raise self.fail
+        for line in self.lines:
+            yield line
+
+    async def analyze(self, ask: AskTrace) -> TraceAnswer:
+        self.asked.append(ask)
+        await self.gate.wait()
+        if self.fail is not None:
+            raise self.fail
+        return self.answer
+
+    def health(self) -> TracesHealth:
+        return TracesHealth(up=True, starts=1, last_error="", stored_bytes=7)
 
 
 class FakeAnalytics:

@@ -251,6 +251,21 @@ LEFT_BYTES = _histogram(
     "coord_attribution_left_bytes", "What was left to be read when an attempt had ended", ports.LEFT_BYTES
 )
 
+TRACE_ROWS = _counter(
+    "coord_trace_rows_total",
+    "Rows of traces that were sent: kept (accepted), unreadable or another's (rejected), without room (dropped)",
+    "result",
+)
+TRACE_BYTES = _counter("coord_trace_received_bytes_total", "Bytes of traces that were sent, as they came")
+TRACE_REFUSED = _counter("coord_trace_refusals_total", "Exports over OTLP that were refused, by code", "code")
+TRACE_STORED = _gauge("coord_trace_stored_bytes", "Bytes of traces that are kept, as they were last counted")
+TRACE_ANALYSES = _counter(
+    "coord_trace_analyses_total", "Analyses that were asked for: made, cached from before, failed", "result"
+)
+TRACE_SECONDS = _counter("coord_trace_analysis_seconds_total", "Time that analyses took, those from before left out")
+TRACE_UP = _gauge("coord_trace_keeper_up", "1 while the process that keeps traces runs; it ends when it is idle")
+TRACE_STARTS = _counter("coord_trace_keeper_starts_total", "Times that this process was started")
+
 Source = Callable[["Metrics"], None]
 Labels = tuple[str, ...]
 

@@ -40,8 +40,8 @@ class JobTraces:
         self._job_id = job_id
         self._leave_bytes = leave_bytes
         self.path = job_directory(root, job_id)
-        self._end = 0
-        """Where `incoming` ended when this last wrote it."""
+        self.incoming_bytes = 0
+        """How long `incoming` was when this last wrote it."""
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file that counts, by its name; empty where there is nothing."""
@@ -75,10 +75,10 @@ class JobTraces:
             try:
                 end = self._whole_end(fd)
                 try:
-                    self._end = _write(fd, pieces, end)
+                    self.incoming_bytes = _write(fd, pieces, end)
                     os.fdatasync(fd)
                 except OSError:
-                    self._end = end
+                    self.incoming_bytes = end
                     os.ftruncate(fd, end)
                     raise
             finally:
@@ -88,7 +88,7 @@ class JobTraces:
                     sync_directory(directory)
         except OSError as error:
             raise _meaning(error, path) from error
-        return self._end
+        return self.incoming_bytes
 
     def seal(self, pieces: Sequence[bytes], names: Sequence[str]) -> str:
         """A new segment that holds what these files do; then they go. Returns its name."""
@@ -112,6 +112,8 @@ class JobTraces:
             sync_directory(self.path)
             for old in names:
                 (self.path / old).unlink(missing_ok=True)
+            if INCOMING in names:
+                self.incoming_bytes = 0
         except FileNotFoundError:
             raise gone(self._job_id) from None
         except OSError as error:
@@ -132,10 +134,12 @@ class JobTraces:
     def _whole_end(self, fd: int) -> int:
         """Where the last whole frame ends: a crash may have left a part of one behind it, which goes."""
         size = os.fstat(fd).st_size
-        if size != self._end:
-            self._end = max((one.end for one in frames(_reading(fd), size) if isinstance(one, Frame)), default=0)
-            os.ftruncate(fd, self._end)
-        return self._end
+        if size != self.incoming_bytes:
+            self.incoming_bytes = max(
+                (one.end for one in frames(_reading(fd), size) if isinstance(one, Frame)), default=0
+            )
+            os.ftruncate(fd, self.incoming_bytes)
+        return self.incoming_bytes
 
     def _leave_room(self, size: int) -> None:
         """Traces may be sent again; a submission or an end may not."""

@@ -31,6 +31,7 @@ from coordinator.service.api.uploads import decode_body, read_body, receive_uplo
 from coordinator.service.data.measuring import data_source
 from coordinator.service.data.signing import SignedQuery
 from coordinator.service.queue_measures import queue_source
+from coordinator.service.trace_measures import traces_source
 
 log = logging.getLogger("coord.api")
 
@@ -66,12 +67,14 @@ def _measure(deps: ApiDeps) -> None:
     metrics.source(queue_source(deps.engine))
     metrics.source(measures.relay_source(deps.relay))
     metrics.source(data_source(deps.data, deps.engine))
+    metrics.source(traces_source(deps.traces))
     metrics.source(measures.analytics_source(deps.analytics, clock))
     metrics.source(measures.process_source(clock, deps.loop_lag, deps.version, deps.coordinator_id))
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(SECURITY_HEADERS)
+    for name, value in SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)  # a page of ours says itself what it may do
 
 
 class _Surface:
@@ -87,6 +90,7 @@ class _Surface:
         self._replays = Replays(deps.settings, self._clock.monotonic_s)
         self._static: dict[str, set[str]] = {}
         self._open = 0
+        self._raw = {(route.method, route.path) for route in self.table if route.takes_bytes}
         for route in self.table:
             if "{" not in route.path:
                 self._static.setdefault(route.path, set()).add(route.method)
@@ -107,7 +111,7 @@ class _Surface:
         try:
             response = await self._answer(request, handler)
             status = response.status
-            if request.method == "PUT":
+            if self._takes_bytes(request):
                 await bodies.let_go(request, response)
             return response
         finally:
@@ -123,7 +127,7 @@ class _Surface:
             door.check_target(request)
             door.check_host(request, self._names)
             door.check_origin(request)
-            if request.method == "PUT":
+            if self._takes_bytes(request):
                 bodies.check_expect(request)
             self._check_exists(request)
             return await handler(request)
@@ -137,6 +141,10 @@ class _Surface:
         except Exception as error:
             self._deps.metrics.add(m.HTTP_PROBLEMS, 1, Code.INTERNAL.value)
             return unexpected(error)
+
+    def _takes_bytes(self, request: web.Request) -> bool:
+        """Whether its handler reads the body itself."""
+        return request.method == "PUT" or (request.method, _template(request)) in self._raw
 
     def _check_exists(self, request: web.Request) -> None:
         """Who may not come in does not learn what there is; and a fixed path is never taken for a name."""
@@ -202,7 +210,7 @@ class _Surface:
             query = parse_query(request.rel_url.raw_query_string, route.query)
             if isinstance(query, SignedQuery):
                 self._check_signature(request, query)
-            if route.method not in WITH_BODY:
+            if route.method not in WITH_BODY or route.takes_bytes:
                 return await self._carry_out(route, request, token, query, NoBody())
             assert token is not None
             if route.takes_upload:

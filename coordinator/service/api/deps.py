@@ -15,6 +15,7 @@ from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatWriter
 from coordinator.service.metrics import Metrics
 from coordinator.service.relay.relay import Relay
+from coordinator.service.traces import TraceDoor
 from coordinator.service.views import LiveViews
 
 
@@ -34,6 +35,7 @@ class ApiDeps:
     feed: Feed
     logs: ports.Logs
     data: DataPlane
+    traces: TraceDoor
     settings: ApiSettings
     version: str
     coordinator_id: str

@@ -115,6 +115,8 @@ class Route(Generic[Q, B]):
     """The handler sees to Idempotency-Key itself, beyond a restart."""
     long: bool = False
     """Its body may be as large as a job's."""
+    raw: bool = False
+    """Its body is the handler's to read."""
 
     def __post_init__(self) -> None:
         if not self.roles:
@@ -143,7 +145,7 @@ class Route(Generic[Q, B]):
     @property
     def takes_bytes(self) -> bool:
         """Its body is handed to the handler as it comes."""
-        return self.method == "PUT"
+        return self.method == "PUT" or self.raw
 
     @property
     def pattern(self) -> str:
@@ -226,6 +228,23 @@ def post(
         answer=answer,
         status=status,
         long=long,
+    )
+
+
+def receiving(
+    path: str, roles: frozenset[Role], handler: Handler[NoQuery, NoBody], answer: Answers, summary: str
+) -> AnyRoute:
+    """A POST route whose handler reads its body as it comes."""
+    return Route(
+        method="POST",
+        path=path,
+        roles=roles,
+        handler=handler,
+        summary=summary,
+        query=NoQuery,
+        body=NoBody,
+        answer=answer,
+        raw=True,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -39,8 +40,9 @@ from coordinator.service.metrics import Metrics
 from coordinator.service.recorder import Recorder
 from coordinator.service.relay.relay import Relay
 from coordinator.service.tokens import digest_of
+from coordinator.service.traces import TraceDoor, TraceDoorSettings
 from coordinator.service.views import LiveViews
-from tests.fakes import FakeAnalytics, GatedStore
+from tests.fakes import FakeAnalytics, FakeTraces, GatedStore
 
 PATIENCE_S = 60.0
 URL_KEY = b"k" * 32
@@ -91,6 +93,7 @@ class Rig:
     deps: ApiDeps
     store: GatedStore
     analytics: FakeAnalytics
+    traces: FakeTraces
     clock: AheadClock
     engine: Engine
     views: LiveViews
@@ -203,6 +206,7 @@ async def a_service(
     data_settings: DataSettings | None = None,
     blobs: ports.BlobStore | None = None,
     launchers: ports.Launchers | None = None,
+    trace_settings: TraceDoorSettings | None = None,
 ) -> AsyncIterator[Rig]:
     """A served API with one token of each role; everything ends with the block. `blobs`: kept elsewhere than in
     memory."""
@@ -218,6 +222,9 @@ async def a_service(
     relay = Relay(store.logs, store, views, clock)
     gate = Gate(GateSettings(), lambda tenant: 1.0, clock.monotonic_s)
     data = DataPlane(engine, store, blobs or store.blob_files, gate, data_settings or DataSettings(), URL_KEY)
+    aside = tempfile.TemporaryDirectory(prefix="bodies-")
+    traces = FakeTraces()
+    trace_door = TraceDoor(traces, Path(aside.name), trace_settings or TraceDoorSettings(), clock)
     deps = ApiDeps(
         engine=engine,
         views=views,
@@ -231,6 +238,7 @@ async def a_service(
         feed=Feed(views, store),
         logs=store.logs,
         data=data,
+        traces=trace_door,
         settings=settings if settings is not None else ApiSettings(failures_burst=100_000),
         version="0.0-test",
         coordinator_id="c-test",
@@ -239,7 +247,7 @@ async def a_service(
     )
     app = build_app(deps)
     runner = ApiRunner(app, access_log=None, shutdown_timeout=1.0)
-    rig = Rig(deps, store, analytics, clock, engine, views, writer, alerts, app, lag_ms, runner)
+    rig = Rig(deps, store, analytics, traces, clock, engine, views, writer, alerts, app, lag_ms, runner)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -260,6 +268,7 @@ async def a_service(
                 await asyncio.wait_for(asyncio.shield(running), PATIENCE_S)
     finally:
         await runner.cleanup()
+        aside.cleanup()
 
 
 def served(
@@ -270,11 +279,15 @@ def served(
     blobs: ports.BlobStore | None = None,
     uv: bool = False,
     launchers: ports.Launchers | None = None,
+    trace_settings: TraceDoorSettings | None = None,
 ) -> None:
     """Run `test` against a fresh service. `uv`: on the loop that `coord serve` runs on."""
 
     async def run() -> None:
-        async with asyncio.timeout(patience_s), a_service(settings, data_settings, blobs, launchers) as rig:
+        async with (
+            asyncio.timeout(patience_s),
+            a_service(settings, data_settings, blobs, launchers, trace_settings) as rig,
+        ):
             await test(rig)
 
     try:

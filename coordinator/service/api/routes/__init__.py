@@ -12,6 +12,7 @@ from coordinator.service.api.routes.data import data_routes
 from coordinator.service.api.routes.fleet import fleet_routes
 from coordinator.service.api.routes.launchers import launcher_routes
 from coordinator.service.api.routes.tenants import tenant_routes
+from coordinator.service.api.routes.traces import trace_routes
 from coordinator.service.api.routes.work import work_routes
 from coordinator.service.api.streams import OpenStreams
 
@@ -25,4 +26,5 @@ def routes(deps: ApiDeps, streams: OpenStreams) -> tuple[AnyRoute, ...]:
         *attempt_routes(),
         *tenant_routes(streams),
         *launcher_routes(),
+        *trace_routes(streams),
     )

@@ -1,0 +1,191 @@
+"""What is kept of each job's traces: appended, sealed, read back whole. Bounded by job and by tenant.
+
+Uploads are frames as they came; now and then they become one segment, sorted and without repetitions. One thread at a
+time may use a shelf.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from analytics.traces.building import joined
+from analytics.traces.columns import Trace
+from analytics.traces.keeping.limits import TraceSettings
+from analytics.traces.keeping.packing import empty, is_canonical, pack, rows_of, unpack
+from coordinator.core.errors import Code, CoordError
+from coordinator.core.ids import JobId, TenantName
+from store.layout import DataDir
+from store.traces.files import JobTraces, Part
+from store.traces.frames import BadFrame
+from store.traces.owners import Owners
+from store.traces.places import INCOMING, jobs_with_traces, sizes
+
+SEAL_BYTES = 4 * 1024 * 1024
+SEAL_APPENDS = 128
+"""What is incoming becomes a segment when it is larger, or came in more pieces."""
+SEGMENTS_MAX = 6
+"""More of a job become one."""
+JOBS_KNOWN_MAX = 4_096
+"""Jobs whose figures are remembered."""
+COUNT_AGAIN = 4_096
+"""Appends after which what tenants keep is counted anew: retention takes without asking here."""
+
+
+class _Known:
+    """What is remembered of a job."""
+
+    def __init__(self, files: JobTraces) -> None:
+        self.files = files
+        self.rows = 0
+        self.bytes = 0
+        self.appends = 0
+
+
+class Shelf:
+    """See the module. `report` is told of damage. Raises CoordError as store.traces.files does."""
+
+    def __init__(self, data: DataDir, settings: TraceSettings, report: Callable[[str], None]) -> None:
+        self._data = data
+        self._settings = settings
+        self._report = report
+        self._owners = Owners(data.truth)
+        self._known: OrderedDict[JobId, _Known] = OrderedDict()
+        self._of_tenants: dict[TenantName, int] = {}
+        self._appends = 0
+        self.bytes = 0
+        """Of all that is kept, as it was last counted, and what was added since."""
+        self._count()
+
+    def may(self, job_id: JobId, tenant: TenantName | None) -> bool:
+        """Whether there is such a job, and it is this tenant's; None: anybody's."""
+        owner = self._owners.of(job_id)
+        return owner is not None and tenant in (None, owner.tenant)
+
+    # ---- putting
+
+    def add(self, job_id: JobId, trace: Trace) -> str:
+        """Keep these rows, durably. Returns why there is no room for them, and then none was kept."""
+        owner = self._owners.of(job_id)
+        if owner is None:
+            raise CoordError(Code.NOT_FOUND, f"there is no job {job_id}", "coord job list shows those there are")
+        known = self._job(job_id)
+        rows = len(trace.spans) + len(trace.assets) + len(trace.lineage)
+        if known.rows + rows > self._settings.job_spans_max and known.appends:
+            self._seal(job_id, known, everything=True)  # what was sent twice counts once
+        why = self._no_room(known, owner.tenant, rows)
+        if why:
+            return why
+        pieces = pack(trace, canonical=False)
+        known.files.append(pieces)
+        size = sum(map(len, pieces))
+        self._grew(known, owner.tenant, size)
+        known.rows, known.appends = known.rows + rows, known.appends + 1
+        if known.appends >= SEAL_APPENDS or known.files.incoming_bytes >= SEAL_BYTES:
+            self._seal(job_id, known, everything=len(sizes(known.files.path)) > SEGMENTS_MAX)
+        return ""
+
+    def _no_room(self, known: _Known, tenant: TenantName, rows: int) -> str:
+        s = self._settings
+        if known.rows + rows > s.job_spans_max:
+            return f"a job keeps {s.job_spans_max} rows"
+        if known.bytes >= s.job_bytes_max:
+            return f"a job keeps {s.job_bytes_max} bytes of traces"
+        if self._of_tenants.get(tenant, 0) >= s.tenant_bytes_max:
+            return f"a tenant keeps {s.tenant_bytes_max} bytes of traces"
+        return ""
+
+    def _grew(self, known: _Known, tenant: TenantName, size: int) -> None:
+        known.bytes += size
+        self.bytes += size
+        self._of_tenants[tenant] = self._of_tenants.get(tenant, 0) + size
+        self._appends += 1
+        if self._appends % COUNT_AGAIN == 0:
+            self._count()
+
+    def _count(self) -> None:
+        """What each tenant keeps, from the disk."""
+        self._of_tenants, self.bytes = {}, 0
+        for job_id, directory in jobs_with_traces(self._data.traces):
+            owner = self._owners.of(job_id)
+            size = sum(sizes(directory).values())
+            self.bytes += size
+            if owner is not None:
+                self._of_tenants[owner.tenant] = self._of_tenants.get(owner.tenant, 0) + size
+
+    def _job(self, job_id: JobId) -> _Known:
+        known = self._known.pop(job_id, None)
+        if known is None:
+            known = _Known(JobTraces(self._data.traces, job_id, self._settings.leave_bytes))
+            with ExitStack() as stack:
+                parts = known.files.parts(stack, self._report)
+                known.rows = sum(rows_of(part.frame) for part in parts)
+                known.appends = sum(part.name == INCOMING for part in parts)
+            known.bytes = sum(sizes(known.files.path).values())
+        self._known[job_id] = known
+        while len(self._known) > JOBS_KNOWN_MAX:
+            self._known.popitem(last=False)
+        return known
+
+    # ---- sealing
+
+    def _seal(self, job_id: JobId, known: _Known, *, everything: bool) -> None:
+        """What is incoming, or all there is, becomes one segment."""
+        with ExitStack() as stack:
+            parts = known.files.parts(stack, self._report)
+            chosen = [part for part in parts if everything or part.name == INCOMING]
+            if not chosen:
+                return
+            trace, damaged = self._united(chosen, details=True)
+        before = known.bytes
+        known.files.seal(pack(trace, canonical=True), tuple({part.name for part in chosen} - damaged))
+        known.bytes = sum(sizes(known.files.path).values())
+        known.rows = sum(rows_of(part.frame) for part in parts if part not in chosen)
+        known.rows += len(trace.spans) + len(trace.assets) + len(trace.lineage)
+        known.appends = 0
+        owner = self._owners.of(job_id)
+        self.bytes += known.bytes - before
+        if owner is not None:
+            self._of_tenants[owner.tenant] = self._of_tenants.get(owner.tenant, 0) + known.bytes - before
+
+    def forget(self) -> None:
+        """Look at the disk again: something failed half way."""
+        self._known.clear()
+        self._count()
+
+    # ---- reading
+
+    def version(self, job_id: JobId) -> str:
+        """Another one whenever anything was added. Cheap."""
+        files = JobTraces(self._data.traces, job_id)
+        return ",".join(f"{name}:{size}" for name, size in sorted(sizes(files.path).items()))
+
+    def load(self, job_id: JobId, *, details: bool) -> Trace:
+        """All that is kept of a job, once."""
+        known = self._job(job_id)
+        owner = self._owners.of(job_id)
+        there = sizes(known.files.path)
+        if owner is not None and owner.ended and (INCOMING in there or len(there) > 1):
+            self._seal(job_id, known, everything=True)  # who asks again reads one segment as it is
+        with ExitStack() as stack:
+            return self._united(known.files.parts(stack, self._report), details=details)[0]
+
+    def _united(self, parts: list[Part], *, details: bool) -> tuple[Trace, set[str]]:
+        """What these hold together, and the names of files that are damaged: those are left where they are."""
+        traces: list[Trace] = []
+        damaged: set[str] = set()
+        for part in parts:
+            try:
+                traces.append(unpack(part.frame, details=details))
+            except BadFrame as error:
+                self._report(f"a frame of traces in {part.name} is damaged: {error}")
+                damaged.add(part.name)
+        if not traces:
+            return empty(), damaged
+        if len(parts) == 1 and is_canonical(parts[0].frame):
+            return traces[0], damaged
+        return joined(traces), damaged
+
+    def close(self) -> None:
+        self._owners.close()
