@@ -28,6 +28,10 @@ DOCUMENT_BYTES_MAX = 1 << 30
 """Of a file that is one document, not lines: decompressed."""
 STREAM_BYTES_MAX = 16 << 30
 """Of a file, decompressed."""
+FILE_DETAILS_BYTES_MAX = 4 << 30
+"""Of the attributes, events and resources of all spans of files."""
+BODY_DETAILS_BYTES_MAX = 64 << 20
+"""The same of a body, where it is not larger than a quarter of that itself."""
 _HEAD_BYTES = 1 << 16
 _WHOLE = re.compile(rb'\s*\{\s*"(data|resourceSpans)"\s*:')
 _UNPACKING_FAILED = (OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -36,7 +40,7 @@ _UNPACKING_FAILED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 def read(paths: Sequence[Path], details: bool = False, spans_max: int = SPANS_MAX) -> Reading:
     """What the files hold together. A directory stands for its `spans.jsonl`, `assets.jsonl` and `lineage.jsonl`
     (also with .gz or .xz behind). OSError when one cannot be opened."""
-    intake = Intake(TraceBuilder(details=details, spans_max=spans_max))
+    intake = Intake(TraceBuilder(details=details, spans_max=spans_max), FILE_DETAILS_BYTES_MAX)
     for path in paths:
         for file in _files(path) if path.is_dir() else [path]:
             with file.open("rb") as stream:
@@ -47,7 +51,8 @@ def read(paths: Sequence[Path], details: bool = False, spans_max: int = SPANS_MA
 def read_bytes(form: str, data: bytes, source: str = "", details: bool = True, spans_max: int = SPANS_MAX) -> Reading:
     """What a body of one of FORMS holds; it was decompressed and bounded by who took it. ValueError when the whole of
     it cannot be read as what it should be; rows of lines are judged one by one."""
-    intake = Intake(TraceBuilder(details=details, spans_max=spans_max))
+    most = max(BODY_DETAILS_BYTES_MAX, 4 * len(data))
+    intake = Intake(TraceBuilder(details=details, spans_max=spans_max), most)
     try:
         match form:
             case "otlp_json":

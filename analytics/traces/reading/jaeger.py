@@ -58,7 +58,6 @@ class _Document(Struct, gc=False, frozen=True):
 
 _documents = msgspec.json.Decoder(_Document)
 _spans = msgspec.json.Decoder(_Span)
-_BATCH = 10_000
 
 
 def take_document(intake: Intake, data: bytes, source: str) -> None:
@@ -70,20 +69,15 @@ def take_document(intake: Intake, data: bytes, source: str) -> None:
         for process in hosts.values():
             if "hostname" in process:
                 process.setdefault("host.name", process["hostname"])
-        rows: list[SpanRow] = []
         for raw in trace.spans or ():
             seen += 1
             try:
+                intake.check()
                 span = _spans.decode(raw)
-                rows.append(_span_of(span, trace.traceID, hosts.get(span.processID or "", {}), intake.builder.details))
+                process = hosts.get(span.processID or "", {})
+                intake.add(_span_of(span, trace.traceID, process, intake.builder.details))
             except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 intake.reject(source, seen, str(error))
-            if len(rows) >= _BATCH:
-                intake.builder.add_spans(rows)
-                intake.rows += len(rows)
-                rows = []
-        intake.builder.add_spans(rows)
-        intake.rows += len(rows)
 
 
 def _tags(tags: list[_Tag] | None) -> dict[str, Any]:

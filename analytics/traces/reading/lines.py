@@ -83,7 +83,6 @@ def _take_block(intake: Intake, block: bytes, source: str, line: int, kind: str)
 
 
 def _take_lines(intake: Intake, block: bytes, source: str, line: int, kind: str) -> None:
-    rows = []
     for number, text in enumerate(block.split(b"\n"), line):
         if not text.strip():
             continue
@@ -95,7 +94,8 @@ def _take_lines(intake: Intake, block: bytes, source: str, line: int, kind: str)
             if which == "otlp_json" and kind in ("spans", "otlp_json"):
                 otlp_json.take_document(intake, text, source, number)
             elif which == "spans" and kind in ("spans", "otlp_json"):
-                rows.append(readable.span_of(row, intake.builder.details))
+                intake.check()
+                intake.add(readable.span_of(row, intake.builder.details))
             elif which == "assets" == kind:
                 relations.take_assets(intake, text)
             elif which == "lineage" == kind:
@@ -104,5 +104,3 @@ def _take_lines(intake: Intake, block: bytes, source: str, line: int, kind: str)
                 raise ValueError(f"it is no row of {'spans' if kind == 'otlp_json' else kind}")
         except _BAD as error:
             intake.reject(source, number, str(error) or type(error).__name__)
-    intake.builder.add_spans(rows)
-    intake.rows += len(rows)

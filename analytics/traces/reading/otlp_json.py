@@ -75,15 +75,13 @@ def take_document(intake: Intake, data: bytes, source: str, line: int = 0) -> No
     for group in document.resourceSpans or ():
         resource = attributes_of(group.resource.attributes) if group.resource is not None else {}
         for scope in group.scopeSpans or ():
-            rows = []
             for raw in scope.spans or ():
                 seen += 1
                 try:
-                    rows.append(_span_of(_spans.decode(raw), resource, intake.builder.details))
+                    intake.check()
+                    intake.add(_span_of(_spans.decode(raw), resource, intake.builder.details))
                 except (ValueError, msgspec.DecodeError, RecursionError) as error:
                     intake.reject(source, line or seen, str(error))
-            intake.builder.add_spans(rows)
-            intake.rows += len(rows)
 
 
 def _span_of(span: _Span, resource: dict[str, Any], details: bool) -> SpanRow:

@@ -27,15 +27,13 @@ def take_document(intake: Intake, data: bytes, source: str) -> None:
     for group in document.resource_spans:
         resource = _attributes(group.resource.attributes, 0)
         for scope in group.scope_spans:
-            rows = []
             for span in scope.spans:
                 seen += 1
                 try:
-                    rows.append(_span_of(span, resource, intake.builder.details))
+                    intake.check()
+                    intake.add(_span_of(span, resource, intake.builder.details))
                 except ValueError as error:
                     intake.reject(source, seen, str(error))
-            intake.builder.add_spans(rows)
-            intake.rows += len(rows)
 
 
 def _span_of(span: Any, resource: dict[str, Any], details: bool) -> SpanRow:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analytics.traces.building import TraceBuilder
+from analytics.traces.building import SpanRow, TraceBuilder
 from analytics.traces.columns import Trace
 from coordinator.api_trace import BadRow
 
 BAD_MAX = 100
 """Rejected rows that are named; the others are counted."""
+TOO_MUCH = "the attributes of all spans together are too large"
+_BATCH = 4_096
 WHY_MAX = 200
 """Characters of what is wrong with one."""
 
@@ -28,11 +30,34 @@ class Reading:
 class Intake:
     """Where the readers put what they read: rows into the builder, bad ones into the account."""
 
-    def __init__(self, builder: TraceBuilder) -> None:
+    def __init__(self, builder: TraceBuilder, details_bytes_max: int) -> None:
         self.builder = builder
         self.rows = 0
         self.rejected = 0
         self.bad: list[BadRow] = []
+        self._details_left = details_bytes_max
+        self._pending: list[SpanRow] = []
+
+    def check(self) -> None:
+        """ValueError when no more details are taken: a resource stands in each of its spans, so that a small body could
+        become a large trace. Asked before a span is looked at."""
+        if self._details_left < 0:
+            raise ValueError(TOO_MUCH)
+
+    def add(self, row: SpanRow) -> None:
+        """One span; ValueError when the details of all are too much with it."""
+        if self.builder.details:
+            self._details_left -= len(row.details)
+        if self._details_left < 0:
+            raise ValueError(TOO_MUCH)
+        self._pending.append(row)
+        if len(self._pending) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.builder.add_spans(self._pending)
+        self.rows += len(self._pending)
+        self._pending = []
 
     def reject(self, source: str, line: int, why: str, count: int = 1) -> None:
         self.rejected += count
@@ -41,6 +66,7 @@ class Intake:
 
     def finish(self) -> Reading:
         """All that was read. The builder is spent."""
+        self._flush()
         over = self.builder.overflow
         if over:
             self.reject("", 0, f"{over} spans more than one trace may have", over)
