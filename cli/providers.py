@@ -53,6 +53,7 @@ COLUMNS = (
 
 SUSPICIONS = (
     output.Column("VERDICT ON", lambda s: s.attempt),
+    output.Column("TENANT", lambda s: s.tenant or "-", wide=True),
     output.Column("WHEN", lambda s: humane.ago(s.at), right=True),
     output.Column("CAUSE", lambda s: s.cause),
     output.Column("SURE", lambda s: humane.share(s.confidence, 0), right=True),

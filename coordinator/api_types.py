@@ -341,6 +341,8 @@ class SuspicionEntry(Struct, frozen=True, kw_only=True):
     confidence: float
     text: str
     """The line of its log that it rests on."""
+    tenant: str = ""
+    """Whose attempt it was; empty: not known any more."""
 
 
 class ProviderEntry(Struct, frozen=True, kw_only=True):

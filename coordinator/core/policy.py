@@ -142,6 +142,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     suspicion_half_ms: Ms = 24 * 3_600_000
     """A verdict that blames a provider counts half as much after so long."""
     suspicion_weight: float = 0.25
+    suspicion_tenant_max: float = 0.25
     """The probability that a run fails on a provider that one fresh verdict of full confidence blames."""
 
     # ---- data

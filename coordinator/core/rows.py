@@ -446,6 +446,8 @@ class StepRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag=
     reason: str = ""
     task_estimate: int = 0
     """What is reserved for each of its tasks until it ends, in millionths of the unit of account."""
+    made: tuple[tuple[Digest, int], ...] = ()
+    """The largest files that steps before it made for it, with their sizes, as far as that is known."""
 
 
 class Progress(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):

@@ -28,6 +28,7 @@ from coordinator.core.rows import (
     row_key,
 )
 from coordinator.core.state import ClusterState
+from coordinator.core.verdict.rows import VerdictRow
 
 TELEMETRY_LAG = 2
 """Seconds of heartbeats that a kill may take."""
@@ -116,7 +117,7 @@ class Disk:
                     wanted = row.disconnected_at_ms is None
                 case JobRow(job_id=job_id):
                     wanted = job_id in live or job_id in held
-                case SpecRow(job_id=job_id) | StepRow(job_id=job_id):
+                case SpecRow(job_id=job_id) | StepRow(job_id=job_id) | VerdictRow(job_id=job_id):
                     wanted = job_id in live
                 case TaskRow():
                     wanted = row.job_id in live and row.state not in ENDED

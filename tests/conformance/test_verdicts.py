@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from coordinator.core.commands import Delete, Put
-from coordinator.core.ids import JobId, ProviderId
+from coordinator.core.ids import JobId, ProviderId, TenantName
 from coordinator.core.rows import WorkState
 from coordinator.core.verdict.rows import (
+    HISTORY_MAX,
     Benign,
     Cause,
     Evidence,
@@ -67,6 +68,7 @@ def a_suspicion(provider: str = "a", attempt: str = "1.0.0.1", at_ms: int = NOON
         cause=Cause.GPU_HARDWARE,
         confidence=0.1 + 0.2,
         text="Xid 79 ü'\n",
+        tenant=TenantName("physics"),
     )
 
 
@@ -86,6 +88,29 @@ def test_verdicts_come_back_and_only_suspicions_are_read_at_a_start(home: Home) 
         await store.commit([Delete("suspicion", (ProviderId("a"), "1.0.0.1"))])
         assert ["1.0.0.2"] == [row.attempt for row in await store.suspicions(ProviderId("a"))]
         assert [a_suspicion("ü")] == await store.suspicions(ProviderId("ü"))
+
+    home.run(write)
+    home.run(read)
+
+
+def test_a_start_knows_the_last_verdicts_of_every_job_that_goes_on(home: Home) -> None:
+    """As many as a job remembers, by their time; of jobs that have ended none."""
+
+    async def write(store: Store) -> None:
+        for job, state in ((1, WorkState.RUNNING), (2, WorkState.FAILED), (3, WorkState.PENDING)):
+            ended_ms = NOON_MS if state is WorkState.FAILED else None
+            await store.commit([Put(a_job(job, state, ended_at_ms=ended_ms)), Put(a_spec(job)), Put(a_step(job))])
+        count = HISTORY_MAX + 5
+        given = [a_verdict_row(1, 0, task, at_ms=NOON_MS + (count - task)) for task in range(count)]
+        again = a_verdict_row(1, 0, count - 1, at_ms=NOON_MS + 99, provider_id=ProviderId("a"), saved=True, run=2)
+        await store.commit([Put(row) for row in (*given, again, a_verdict_row(2), a_verdict_row(3, 1))])
+
+    async def read(store: Store) -> None:
+        found = [row for row in (await store.load()).rows if isinstance(row, VerdictRow)]
+        told = sorted((row for row in found if row.job_id == 1), key=lambda row: row.at_ms)[-HISTORY_MAX:]
+        assert [*range(HISTORY_MAX - 2, -1, -1), HISTORY_MAX + 4] == [row.task for row in told]
+        assert ("a", True, 2, NOON_MS + 99) == (told[-1].provider_id, told[-1].saved, told[-1].run, told[-1].at_ms)
+        assert [3] == [row.job_id for row in found if row.job_id != 1]
 
     home.run(write)
     home.run(read)

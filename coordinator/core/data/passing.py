@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from coordinator.core.data.rows import FileEntry
-from coordinator.core.queue.lines import FETCH_MIN, FETCHED_MAX, takes
+from coordinator.core.queue.lines import FETCH_MIN, FETCHED_MAX, want_of
+from coordinator.core.state import ClusterState
 from coordinator.core.work.jobspec import Input
 from coordinator.core.work.live import Job, Step
+from coordinator.core.work.transitions import touch_step
 
 LOOKED_AT_MAX = 256
 """The largest files of a task, that are looked at."""
@@ -26,8 +28,9 @@ def passed_on(job: Job, step: Step) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted.pattern for later in _behind(job, step) for wanted in _of(later, step)))
 
 
-def pass_on(job: Job, step: Step, files: Sequence[FileEntry]) -> None:
-    """A task of it published these: steps behind it that have not begun know what they will take. O(files)."""
+def pass_on(state: ClusterState, job: Job, step: Step, files: Sequence[FileEntry]) -> None:
+    """A task of it published these: steps behind it that have not begun, and so stand in no line, know what they will
+    take. O(files)."""
     large: list[FileEntry] | None = None
     for later in _behind(job, step):
         patterns = [wanted.pattern for wanted in _of(later, step) if "{" not in wanted.pattern]
@@ -37,10 +40,11 @@ def pass_on(job: Job, step: Step, files: Sequence[FileEntry]) -> None:
             large = [entry for entry in files if entry.size >= FETCH_MIN]
             large = sorted(large, key=lambda entry: (-entry.size, entry.path))[:LOOKED_AT_MAX]
         taken = [entry for entry in large if any(_means(pattern, entry.path) for pattern in patterns)]
-        made = dict(later.made) | {entry.digest: entry.size for entry in taken[:FETCHED_MAX]}
+        made = dict(later.row.made) | {entry.digest: entry.size for entry in taken[:FETCHED_MAX]}
         largest = tuple(sorted(made.items(), key=lambda entry: (-entry[1], entry[0]))[:FETCHED_MAX])
-        if largest != later.made:
-            takes(job, later, largest)
+        if largest != later.row.made:
+            touch_step(state, later, made=largest)
+            later.want = want_of(job.row.tenant, job.row.priority, later.spec, largest)
 
 
 def _behind(job: Job, step: Step) -> list[Step]:

@@ -86,12 +86,6 @@ def want_of(tenant: TenantName, priority: int, spec: StepSpec, made: Sized = ())
     return Want(tenant=tenant, priority=priority, limit_ms=limit_ms, shape=shape_of(spec, made))
 
 
-def takes(job: Job, step: Step, made: Sized) -> None:
-    """What it takes of the steps before it. Whoever of it stands in a line already is fitted anew by the caller."""
-    step.made = made
-    step.want = want_of(job.row.tenant, job.row.priority, step.spec, made)
-
-
 def want_of_task(step: Step, task: Task) -> Want:
     """Its step's, without the providers that it must not go to again."""
     row = task.row

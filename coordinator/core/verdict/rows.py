@@ -10,7 +10,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from coordinator.core.ends import ExitInfo
-from coordinator.core.ids import JobId, Ms, ProviderId
+from coordinator.core.ids import JobId, Ms, ProviderId, TenantName, dotted
 
 
 class Cause(StrEnum):
@@ -241,6 +241,23 @@ class VerdictRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", t
     verdict: Verdict
     remark: str = ""
     """How it was made, where that was not as it should be: for people."""
+    provider_id: ProviderId = ProviderId("")
+    """Rank 0's; empty where that was not known any more."""
+    saved: bool = False
+    """The attempt left a checkpoint, which its log need not tell of."""
+    run: int = 0
+    """How often its job had been run again by hand: what was before that is not its past."""
+
+
+def past_of(row: VerdictRow) -> PastVerdict:
+    """As the attempts that come after it are told."""
+    return PastVerdict(
+        attempt=dotted((row.job_id, row.step, row.task, row.attempt)),
+        cause=row.verdict.cause,
+        root=row.verdict.root,
+        provider_id=row.provider_id,
+        progressed=row.saved or progressed(row.verdict),
+    )
 
 
 class SuspicionRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row", tag="suspicion"):
@@ -253,6 +270,8 @@ class SuspicionRow(Struct, frozen=True, gc=False, kw_only=True, tag_field="row",
     confidence: float
     text: str
     """The line that it rests on."""
+    tenant: TenantName = TenantName("")
+    """Whose attempt it was; empty: not known any more."""
 
 
 VERDICT_WAITED_FOR = "its verdict is waited for"

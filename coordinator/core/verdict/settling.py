@@ -31,7 +31,7 @@ from coordinator.core.verdict.rows import (
     SuspicionRow,
     Verdict,
     VerdictRow,
-    progressed,
+    past_of,
 )
 from coordinator.core.verdict.suspicion import keep_suspicion, suspect
 from coordinator.core.work.endings import end_task
@@ -64,13 +64,25 @@ def on_given(state: ClusterState, event: VerdictGiven, policy: Policy, out: Deci
     job, task = work.jobs.get(attempt_id[0]), work.task(attempt_id[:3])
     waits = job is not None and task is not None and waits_for(task, attempt_id)
     if event.verdict is not None:
-        keep(state, event, event.verdict, late=not waits, out=out)
-        providers = asked.providers if asked is not None else ()
-        suspect(state, attempt_id, event.verdict, providers, policy, out)
+        awaited = judged_of(task.row).awaits if waits and task is not None else None
+        row = VerdictRow(
+            job_id=attempt_id[0],
+            step=attempt_id[1],
+            task=attempt_id[2],
+            attempt=attempt_id[3],
+            at_ms=state.now_ms,
+            late=not waits,
+            verdict=event.verdict,
+            remark=event.remark,
+            provider_id=asked.providers[0] if asked is not None and asked.providers else ProviderId(""),
+            saved=awaited is not None and awaited.saved,
+            run=job.row.retries if job is not None else 0,
+        )
+        out.writes.append(Put(row))
+        if asked is not None:
+            suspect(state, attempt_id, event.verdict, asked.providers, asked.tenant, policy, out)
         if job is not None:
-            awaited = judged_of(task.row).awaits if waits and task is not None else None
-            saved = awaited is not None and awaited.saved
-            remember(job, task, attempt_id, event.verdict, providers, out, saved=saved)
+            remember(job, task, past_of(row), out)
     if job is not None and task is not None and waits:
         settle(state, job, job.steps[attempt_id[1]], task, event.verdict, policy, out)
 
@@ -85,21 +97,6 @@ def overdue(state: ClusterState, task: Task, policy: Policy, out: Decision) -> N
     """Its verdict did not come in time: the rules decide, and it is kept when it comes."""
     job = state.work.jobs[task.row.job_id]
     settle(state, job, job.steps[task.row.step], task, None, policy, out)
-
-
-def keep(state: ClusterState, event: VerdictGiven, verdict: Verdict, *, late: bool, out: Decision) -> None:
-    job_id, step, task, attempt = event.attempt_id
-    row = VerdictRow(
-        job_id=job_id,
-        step=step,
-        task=task,
-        attempt=attempt,
-        at_ms=state.now_ms,
-        late=late,
-        verdict=verdict,
-        remark=event.remark,
-    )
-    out.writes.append(Put(row))
 
 
 def carry_unsaid(old: Work, fresh: Work, undone: Iterable[Row]) -> None:
@@ -124,29 +121,12 @@ def say_unsaid(state: ClusterState, policy: Policy, out: Decision) -> None:
             keep_suspicion(state, row, policy, out)
 
 
-def remember(
-    job: Job,
-    task: Task | None,
-    attempt_id: AttemptId,
-    verdict: Verdict,
-    providers: tuple[ProviderId, ...],
-    out: Decision,
-    *,
-    saved: bool,
-) -> None:
-    """For the attempts that come after it; `saved`: it left a checkpoint that its log need not tell of."""
-    name = dotted(attempt_id)
-    past = PastVerdict(
-        attempt=name,
-        cause=verdict.cause,
-        root=verdict.root,
-        provider_id=providers[0] if providers else ProviderId(""),
-        progressed=saved or progressed(verdict),
-    )
-    job.past = [*(one for one in job.past if one.attempt != name), past][-HISTORY_MAX:]
+def remember(job: Job, task: Task | None, past: PastVerdict, out: Decision) -> None:
+    """For the attempts that come after it."""
+    job.past = [*(one for one in job.past if one.attempt != past.attempt), past][-HISTORY_MAX:]
     if task is not None:
         judged = judged_of(task.row)
-        own = (*(one for one in judged.past if one.attempt != name), past)
+        own = (*(one for one in judged.past if one.attempt != past.attempt), past)
         put_task(task, out, judged=replace(judged, past=own[-PAST_MAX:]))
 
 

@@ -375,7 +375,7 @@ def finish(state: ClusterState, attempt: Attempt, by: str, policy: Policy, out: 
     succeeded = all(exit is not None and is_success(exit) for exit in exits)
     if attempt.row.outputs:
         if succeeded:
-            pass_on(job, step, attempt.row.outputs)
+            pass_on(state, job, step, attempt.row.outputs)
         publish_result(state, attempt, by, out) if succeeded else withdraw_result(attempt, out)
     if succeeded:
         _completed(state, job, step, task, attempt, by, policy, out)

@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from coordinator.core.ids import JobId
 from coordinator.core.queue.capacity import count_behind
 from coordinator.core.queue.image import carry_queue
-from coordinator.core.queue.lines import fit_step, fit_task, takes
 from coordinator.core.rows import AttemptState, TaskRow
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.account import counted, hold_for, let_go
@@ -83,11 +82,6 @@ def _carry_job(fresh: Work, before: Job, job: Job) -> None:
     for old_step, step in zip(before.steps, job.steps, strict=True):
         step.lasted_ms = list(old_step.lasted_ms)
         step.unblocked_by, step.unblocked_ms = old_step.unblocked_by, old_step.unblocked_ms
-        if old_step.made:
-            takes(job, step, old_step.made)
-            fit_step(fresh, job, step)
-            for task in step.tasks.values():
-                fit_task(fresh, job, step, task)
         for number in step.retry:
             known = old_step.tasks.get(number)
             if known is not None:

@@ -11,11 +11,11 @@ from msgspec import Struct
 
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TaskId, TenantName
 from coordinator.core.queue.image import QueueImage, queue_image, restore_queue
-from coordinator.core.queue.lines import fit_step, fit_task, takes
+from coordinator.core.queue.lines import fit_step, fit_task
 from coordinator.core.rows import AttemptRow, JobRow, LeaseToken, SpecRow, StepRow, TaskRow
 from coordinator.core.tenants.image import AccountsImage, accounts_image, restore_accounts, restore_memory
 from coordinator.core.verdict.rows import PastVerdict, SuspicionRow, VerdictRow
-from coordinator.core.work.live import NOTHING_KNOWN, Asked, Attempt, Job, Sized, Step, Task, Work
+from coordinator.core.work.live import NOTHING_KNOWN, Asked, Attempt, Job, Step, Task, Work
 from coordinator.core.work.loading import load_work
 
 JobsRow = JobRow | SpecRow | StepRow | SuspicionRow
@@ -38,7 +38,6 @@ class StepMemory(Struct, frozen=True, gc=False, kw_only=True):
     lasted_ms: tuple[Ms, ...]
     unblocked_by: str
     unblocked_ms: Ms = 0
-    made: Sized = ()
 
 
 class TaskMemory(Struct, frozen=True, gc=False, kw_only=True):
@@ -168,7 +167,6 @@ def _step_memory(step: Step) -> StepMemory:
         lasted_ms=tuple(step.lasted_ms),
         unblocked_by=step.unblocked_by,
         unblocked_ms=step.unblocked_ms,
-        made=step.made,
     )
 
 
@@ -249,8 +247,6 @@ def _restore_job(job: Job, memory: JobMemory) -> None:
 
 def _restore_step(job: Job, memory: StepMemory) -> None:
     step = job.steps[memory.step]
-    if memory.made:
-        takes(job, step, memory.made)
     step.ready, step.closed = memory.ready, memory.closed
     step.lasted_ms = list(memory.lasted_ms)
     step.unblocked_by, step.unblocked_ms = memory.unblocked_by, memory.unblocked_ms

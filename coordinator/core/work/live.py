@@ -234,8 +234,6 @@ class Step(Struct, kw_only=True):
     want: Want
     line: Want | None = None
     """Where its next task that was never launched stands in the queue."""
-    made: Sized = ()
-    """The largest files that steps before it made for it. Memory only: after a start it is placed without."""
 
 
 class Job(Struct, kw_only=True):
@@ -251,7 +249,7 @@ class Job(Struct, kw_only=True):
     stormed: bool = False
     """A retry storm was reported. Memory only."""
     past: list[PastVerdict] = field(default_factory=list)
-    """The last verdicts on its attempts. Memory only; each task remembers its own."""
+    """The last verdicts on its attempts, as their rows tell; each task remembers its own."""
 
 
 class Load(Struct, kw_only=True):

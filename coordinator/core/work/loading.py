@@ -25,7 +25,7 @@ from coordinator.core.rows import (
 from coordinator.core.tenants import metering
 from coordinator.core.tenants.account import counted, hold_for
 from coordinator.core.tenants.reservations import set_aside
-from coordinator.core.verdict.rows import SuspicionRow
+from coordinator.core.verdict.rows import HISTORY_MAX, PastVerdict, SuspicionRow, VerdictRow, past_of
 from coordinator.core.work import graph
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.core.work.live import NO_TOKEN, Attempt, Job, Step, Task, Work, is_live
@@ -46,6 +46,7 @@ def load_work(
     tasks: list[TaskRow] = []
     attempts: list[AttemptRow] = []
     owners: dict[JobId, TenantName] = {}
+    verdicts: dict[JobId, list[VerdictRow]] = {}
     for row in rows:
         match row:
             case JobRow() if row.state not in ENDED:
@@ -64,12 +65,15 @@ def load_work(
                 work.quarantined[row.provider_id] = until_ms
             case SuspicionRow():
                 work.suspicions[row.provider_id] = (*work.suspicions.get(row.provider_id, ()), row)
+            case VerdictRow():
+                verdicts.setdefault(row.job_id, []).append(row)
             case _:
                 pass
     for who, rows in work.suspicions.items():
         work.suspicions[who] = tuple(sorted(rows, key=lambda row: (row.at_ms, row.attempt)))
     for job_id in sorted(jobs):
-        add_job(work, jobs[job_id], specs[job_id].spec, sorted(steps[job_id], key=lambda step: step.step))
+        job = add_job(work, jobs[job_id], specs[job_id].spec, sorted(steps[job_id], key=lambda step: step.step))
+        job.past = _past(job.row, verdicts.get(job_id, ()))
     for row in tasks:
         if row.job_id in work.jobs:
             _load_task(work, row)
@@ -85,6 +89,13 @@ def load_work(
     highest = max(jobs, default=JobId(0))
     work.next_job_id = max(work.next_job_id, JobId(highest + 1))
     work.next_token = max([work.next_token, *(row.token.number + 1 for row in attempts)])
+
+
+def _past(job: JobRow, verdicts: Iterable[VerdictRow]) -> list[PastVerdict]:
+    """The last ones, in their order; none of before the job was run again by hand."""
+    own = [row for row in verdicts if row.run == job.retries]
+    own.sort(key=lambda row: (row.at_ms, row.step, row.task, row.attempt))
+    return [past_of(row) for row in own[-HISTORY_MAX:]]
 
 
 def _load_task(work: Work, row: TaskRow) -> None:
@@ -171,7 +182,11 @@ def add_job(work: Work, row: JobRow, spec: JobSpec, steps: list[StepRow]) -> Job
         row=row,
         spec=spec,
         steps=[
-            Step(row=step, spec=spec.steps[step.step], want=want_of(row.tenant, row.priority, spec.steps[step.step]))
+            Step(
+                row=step,
+                spec=spec.steps[step.step],
+                want=want_of(row.tenant, row.priority, spec.steps[step.step], step.made),
+            )
             for step in steps
         ],
     )

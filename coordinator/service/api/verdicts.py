@@ -103,6 +103,7 @@ def _with_suspicions(entry: ProviderEntry, value: float, rows: Sequence[Suspicio
                 cause=row.cause.value,
                 confidence=row.confidence,
                 text=row.text,
+                tenant=row.tenant,
             )
             for row in rows
         ),

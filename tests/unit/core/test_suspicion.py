@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.fleet.publish import view_of
-from coordinator.core.ids import JobId, ProviderId, RequestId
+from coordinator.core.ids import JobId, ProviderId, RequestId, TenantName
 from coordinator.core.image import image_of, state_of
 from coordinator.core.policy import Policy
 from coordinator.core.verdict.rows import SUSPICIONS_MAX, Cause, Evidence, Fault, Role, SuspicionRow
@@ -15,6 +15,7 @@ from coordinator.core.verdict.suspicion import suspicion
 from coordinator.core.work.jobspec import RetryRule
 from tests.builders import START_MS
 from tests.site import Site, a_job
+from tests.treasury import Treasury
 from tests.verdicts import WAITS, a_broken_gpu, a_verdict, judge, wanted, where
 
 AN_END = Evidence(role=Role.EXIT, signature="exit", text="its provider was lost")
@@ -22,7 +23,7 @@ DAY_MS = 24 * 3_600_000
 POLICY = Policy()
 
 
-def a_row(attempt: str = "1.0.0.1", age_ms: int = 0, confidence: float = 1.0) -> SuspicionRow:
+def a_row(attempt: str = "1.0.0.1", age_ms: int = 0, confidence: float = 1.0, tenant: str = "x") -> SuspicionRow:
     return SuspicionRow(
         provider_id=ProviderId("a"),
         attempt=attempt,
@@ -30,6 +31,7 @@ def a_row(attempt: str = "1.0.0.1", age_ms: int = 0, confidence: float = 1.0) ->
         cause=Cause.GPU_HARDWARE,
         confidence=confidence,
         text="Xid 79",
+        tenant=TenantName(tenant),
     )
 
 
@@ -49,12 +51,17 @@ def held_against(site: Site, name: str) -> list[SuspicionRow]:
         ([a_row(age_ms=DAY_MS)], 0.125),
         ([a_row(age_ms=2 * DAY_MS)], 0.0625),
         ([a_row(age_ms=7 * DAY_MS)], 0.0),
-        ([a_row(), a_row("2.0.0.1")], 1 - 0.75**2),
+        ([a_row(), a_row("2.0.0.1", tenant="y")], 1 - 0.75**2),
+        ([a_row(age_ms=DAY_MS), a_row("2.0.0.1", DAY_MS)], 1 - 0.875**2),
+        ([a_row(f"{job}.0.0.1") for job in range(1, 17)], 0.25),
+        ([a_row(f"{job}.0.0.1", tenant="xyz"[job % 3]) for job in range(1, 17)], 1 - 0.75**3),
         ([a_row("1.0.0.1", DAY_MS), a_row("1.0.0.2"), a_row("1.0.9.1", DAY_MS)], 0.25),
         ([a_row(age_ms=-5)], 0.25),
     ],
 )
-def test_it_halves_in_a_day_and_a_job_counts_once(rows: list[SuspicionRow], expected: float) -> None:
+def test_it_halves_in_a_day_a_job_counts_once_and_a_tenant_is_bounded(
+    rows: list[SuspicionRow], expected: float
+) -> None:
     assert suspicion(rows, START_MS, POLICY) == pytest.approx(expected)
 
 
@@ -76,6 +83,31 @@ def test_a_suspected_provider_is_taken_last() -> None:
     lost = {where(site, name): site.attempt(name).choice for name in ("2.0.0.1", "3.0.0.1", "4.0.0.1")}
     at_stake = lost[bad]
     assert at_stake is not None and at_stake.loss_ms >= 0.9 * 0.25 * 1_800_000, "and that is in what is told of it"
+
+
+def blames(site: Treasury, tenant: str, job: int) -> None:
+    """A job of this tenant's fails on the only provider, and its log says that a GPU is broken there."""
+    site.asks(a_job(retry=RetryRule(limit=0)), tenant)
+    site.exits(f"{job}.0.0.1", 1)
+    judge(site, f"{job}.0.0.1", a_broken_gpu())
+
+
+def test_the_logs_of_one_tenant_are_one_word_and_take_nobody_elses_away() -> None:
+    """Else sixteen jobs that lie would have a provider ranked last for all. What a second tenant says counts as well,
+    and is still there when the first has said it sixteen times."""
+    site = Treasury("a", policy=WAITS)
+    for name in ("liar", "other"):
+        site.tenant(name)
+    for job in range(1, 4):
+        blames(site, "liar", job)
+    assert suspicion(held_against(site, "a"), site.now_ms, POLICY) == pytest.approx(0.25)
+    blames(site, "other", 4)
+    for job in range(5, SUSPICIONS_MAX + 9):
+        blames(site, "liar", job)
+    rows = held_against(site, "a")
+    assert SUSPICIONS_MAX == len(rows) and ["4.0.0.1"] == [row.attempt for row in rows if row.tenant == "other"]
+    assert "liar" == rows[-1].tenant
+    assert suspicion(rows, site.now_ms, POLICY) == pytest.approx(1 - 0.75 * (1 - 0.9 * 0.25))
 
 
 def test_it_is_no_failure_no_disconnect_and_no_quarantine() -> None:

@@ -26,12 +26,14 @@ from coordinator.core.rows import (
     ProviderRow,
     RankRow,
     SessionRow,
+    StepRow,
     TaskRow,
     TenantRow,
     TokenRow,
     WorkState,
     row_key,
 )
+from coordinator.core.verdict.rows import SuspicionRow
 from coordinator.ports import Store
 from store import migrate
 from store.audit import Wanted
@@ -120,6 +122,37 @@ WORK_V2 = (
     """UPDATE counter SET value = 5 WHERE name = 'job_id'""",
 )
 AUDIT_V2 = "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+VERDICTS_V6 = (
+    """INSERT INTO verdict VALUES (4, 0, 1, 1, '{"job_id":4,"at_ms":77,"no":"verdict"}'), (4, 0, 1, 2, 'damaged')""",
+    """INSERT INTO suspicion VALUES ('a', '4.0.1.1', 77, 'gpu_hardware', 0.5, 'Xid')""",
+    """INSERT INTO suspicion VALUES ('b', '6.0.0.1', 8, 'quota', 1, 'disk quota exceeded')""",
+)
+
+
+def test_suspicions_of_version_6_are_of_their_tenants_and_verdicts_have_their_time(tmp_path: Path) -> None:
+    """Of whom nobody knows any more they are nobody's; a verdict that cannot be read is the oldest."""
+    home = DiskHome(tmp_path / "data")
+    make_version_1(home)
+    home.data.logs.mkdir()
+    with closing(open_writer(home.data.truth, Durability.FULL)) as connection:
+        migrate.migrate(connection, "truth", migrate.scripts("truth")[:2])
+        for statement in WORK_V2:
+            connection.execute(statement)
+        migrate.migrate(connection, "truth", migrate.scripts("truth")[:6])
+        for statement in VERDICTS_V6:
+            connection.execute(statement)
+        migrate.migrate(connection, "truth")
+        assert [(1, 77), (2, 0)] == connection.execute("SELECT attempt, at_ms FROM verdict ORDER BY attempt").fetchall()
+
+    async def story(store: DiskStore) -> None:
+        rows = (await store.load()).rows
+        told = {row.provider_id: (row.tenant, row.at_ms) for row in rows if isinstance(row, SuspicionRow)}
+        assert {"a": ("physics", 77), "b": ("", 8)} == told
+        assert [()] == [row.made for row in rows if isinstance(row, StepRow)]
+
+    home.run(story)
 
 
 def an_old_audit(seq: int) -> AuditRow:

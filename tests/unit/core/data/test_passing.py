@@ -132,7 +132,7 @@ def waiting_chain() -> Depot:
     return depot
 
 
-def test_what_a_step_takes_outlives_a_full_disk_and_is_in_an_image() -> None:
+def test_what_a_step_takes_outlives_a_full_disk_and_a_restart_and_is_in_an_image() -> None:
     """Its line is that of what it takes."""
     depot = waiting_chain()
     (line,) = depot.state.work.queue
@@ -145,4 +145,7 @@ def test_what_a_step_takes_outlives_a_full_disk_and_is_in_an_image() -> None:
     depot.state.check_invariants()
     assert list(depot.state.work.queue) == [line]
     depot.decide(events.Tick(at_ms=depot.now_ms + 1_000))
+    assert list(depot.state.work.queue) == [line]
+    depot.restart(depot.now_s + 1)
+    depot.state.check_invariants()
     assert list(depot.state.work.queue) == [line]
