@@ -19,7 +19,7 @@ _BREAKS = str.maketrans({";": ":", **{chr(code): "?" for code in (*range(32), *r
 
 def pieces(trace: Trace, profile: Profile, *, title: str = "") -> Iterator[bytes]:
     """The lines, those of one task name together."""
-    rows = rows_of(trace, profile.real_critical_path.end_ns)
+    rows = rows_of(trace, profile)
     own = own_times(rows)
     totals: dict[int, int] = {}
     stacks = Stacks(trace, rows)

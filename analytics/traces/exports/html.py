@@ -91,7 +91,7 @@ def _harmless(encoded: bytes) -> bytes:
 def data(trace: Trace, profile: Profile, title: str) -> dict[str, Any]:
     """What the page draws. Times are whole microseconds since the start."""
     path = profile.real_critical_path
-    rows = rows_of(trace, path.end_ns)
+    rows = rows_of(trace, profile)
     zero = min(rows.first, path.start_ns) if path.makespan_ns and rows.start else path.start_ns or rows.first
     last = max([rows.last, path.end_ns, *(one.end_ns for one in profile.attempts)])
     left_out = max(0, len(rows.start) - SPANS_MAX)
@@ -118,7 +118,7 @@ def data(trace: Trace, profile: Profile, title: str) -> dict[str, Any]:
             {
                 "from": (one.start_ns - zero) // 1000,
                 "to": (one.end_ns - zero) // 1000,
-                "kind": str(one.kind),
+                "kind": one.kind.replace("_", " "),
                 "task": numbers.get(one.task, -1),
                 "attempt": one.attempt,
                 "provider": one.provider,

@@ -19,7 +19,7 @@ Tag = dict[str, Any]
 
 def pieces(trace: Trace, profile: Profile, *, title: str = "") -> Iterator[bytes]:
     """The file, part by part: `data` has one entry a trace id. Times are whole microseconds, rounded down."""
-    rows = rows_of(trace, profile.real_critical_path.end_ns)
+    rows = rows_of(trace, profile)
     spans = trace.spans
     by_trace: dict[int, list[int]] = {}
     for at, code in enumerate(spans.trace.tolist()):

@@ -10,7 +10,8 @@ const make = (tag, text, parent) => {
 };
 const LABEL = 168, AXIS = 22, PATH = 26, LEVEL = 15, GAP = 3, FOLDED = 34, ROWS_OPEN = 80, MIN_US = 10;
 const KINDS = ["task", "compute", "network", "marker", "bad", "open", "other"];
-const HUES = { run: 215, staging: 35, dependency: 200, slot: 275, limit: 305, dispatch: 175, backoff: 20, lost: 355, verdict: 330, submit: 150, failed: 3 };
+const HUES = { run: 215, staging: 35, upload: 50, queue: 275, limit: 305, provider: 290, dispatch: 175, backoff: 20, lost: 355, verdict: 330,
+  settle: 150, "failed run": 3, "lost run": 345, "cancelled run": 60, unknown: 100 };
 const S = D.spans, total = Math.max(1, D.total_us);
 let from = 0, to = total, scroll = 0, hover = null, found = null, tall = 0, open = new Set(), drag = null;
 
@@ -102,25 +103,31 @@ function drawStrip(strip, y) {
 }
 
 function drawFolded(group, y) {
-  const columns = Math.max(1, Math.floor(width - LABEL)), change = new Int32Array(columns + 2), bad = new Uint8Array(columns + 1);
+  // How much of each pixel's time was busy, in slots: what a span covers of its first and its last one, and all between.
+  const columns = Math.max(1, Math.floor(width - LABEL)), change = new Float64Array(columns + 1), busy = new Float64Array(columns);
+  const bad = new Uint8Array(columns);
   for (const row of group.rows) {
     const strip = row.strips[0];
     if (!strip || row.beside) continue;
     for (let i = firstEndingAfter(strip, from); i < strip[1] && S.start[i] < to; i += 1) {
-      const left = Math.max(0, Math.floor(x(S.start[i]) - LABEL));
-      const right = Math.min(columns, Math.ceil(x(S.start[i] + S.length[i]) - LABEL));
-      change[left] += 1;
-      change[Math.max(left + 1, right)] -= 1;
-      if (S.kind[i] === 4) bad[left] = 1;
+      const left = Math.max(0, x(S.start[i]) - LABEL), right = Math.min(columns, x(S.start[i] + S.length[i]) - LABEL);
+      const first = Math.min(columns - 1, Math.floor(left)), last = Math.min(columns - 1, Math.floor(right));
+      if (first === last) busy[first] += right - left;
+      else {
+        busy[first] += first + 1 - left;
+        busy[last] += right - last;
+        change[first + 1] += 1;
+        change[last] -= 1;
+      }
+      if (S.kind[i] === 4) bad[first] = 1;
     }
   }
   let now = 0, most = 1;
-  const busy = new Int32Array(columns);
-  for (let c = 0; c < columns; c += 1) { now += change[c]; busy[c] = now; most = Math.max(most, now); }
+  for (let c = 0; c < columns; c += 1) { now += change[c]; busy[c] += now; most = Math.max(most, busy[c]); }
   paint.fillStyle = colours.task;
   for (let c = 0; c < columns; c += 1) {
-    if (!busy[c]) continue;
-    const tallness = Math.max(2, busy[c] / most * (FOLDED - 4));
+    if (busy[c] <= 0) continue;
+    const tallness = Math.max(2, busy[c] / most * (FOLDED - 8));
     paint.fillRect(LABEL + c, y + FOLDED - 2 - tallness, 1, tallness);
   }
   paint.fillStyle = colours.bad;

@@ -27,7 +27,7 @@ Event = dict[str, Any]
 def pieces(trace: Trace, profile: Profile, *, title: str = "") -> Iterator[bytes]:
     """The file, part by part. Events of a thread are in the order of their starts, the longer first."""
     path = profile.real_critical_path
-    rows = rows_of(trace, path.end_ns)
+    rows = rows_of(trace, profile)
     zero = min(rows.first, path.start_ns) if path.makespan_ns and rows.start else path.start_ns or rows.first
     starts = [(at - zero) // 1000 for at in rows.start]
     ends = [(at - zero) // 1000 for at in rows.end]

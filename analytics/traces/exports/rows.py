@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from analytics.traces.columns import KINDS, NONE, UNFINISHED, Ints, Trace
+from coordinator.api_trace import Profile
 
 Attributes = dict[str, Any]
 
@@ -42,17 +43,26 @@ class Rows:
     last: int
 
 
-def rows_of(trace: Trace, until_ns: int | None = None) -> Rows:
-    """Python lists, which loops read faster than columns. `until_ns`: when unfinished spans were looked at."""
+def rows_of(trace: Trace, profile: Profile) -> Rows:
+    """Python lists, which loops read faster than columns. Times are those of the analysis: where it set providers'
+    clocks right these are; spans without an end last until it was looked at."""
     spans = trace.spans
+    until = profile.real_critical_path.end_ns
     if not len(spans):
-        return Rows([], [], [], [], 0, 0)
+        return Rows([], [], [], [], until, until)
+    ahead = np.zeros(len(trace.providers) + 1, np.int64)  # the last is for NONE
+    if profile.skew.corrected:
+        codes = {name: code for code, name in enumerate(trace.providers)}
+        for one in profile.skew.offsets:
+            if one.provider in codes:
+                ahead[codes[one.provider]] = one.offset_ns
+    by = ahead[spans.provider]
     unended = spans.end == UNFINISHED
-    latest = max(int(spans.start.max()), int(spans.end.max()), until_ns or 0)
-    ends = np.maximum(np.where(unended, latest, spans.end), spans.start)
-    return Rows(
-        spans.start.tolist(), ends.tolist(), positions(trace).tolist(), unended.tolist(), int(spans.start.min()), latest
-    )
+    starts = spans.start - by
+    ends = np.where(unended, until, spans.end - by)
+    latest = max(int(starts.max()), int(ends.max()), until)
+    ends = np.maximum(np.where(unended, latest, ends), starts)
+    return Rows(starts.tolist(), ends.tolist(), positions(trace).tolist(), unended.tolist(), int(starts.min()), latest)
 
 
 def positions(trace: Trace) -> Ints:

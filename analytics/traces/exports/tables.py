@@ -66,15 +66,15 @@ def tables(profile: Profile, numbers: dict[str, int]) -> list[dict[str, Any]]:
         _table(
             "What the critical path consists of",
             (("kind", False), ("time", True), ("share", True)),
-            ((kind, long(took), part(took, whole)) for kind, took in by_kind if took),
+            ((kind.replace("_", " "), long(took), part(took, whole)) for kind, took in by_kind if took),
         ),
         _table(
             "Critical path",
             (("at", True), ("time", True), ("kind", False), ("task", False), ("try", True), ("provider", False),
              ("because of", False)),
             (
-                (long(one.start_ns - zero), long(one.end_ns - one.start_ns), str(one.kind), one.task, one.attempt or "",
-                 one.provider, one.cause)
+                (long(one.start_ns - zero), long(one.end_ns - one.start_ns), one.kind.replace("_", " "), one.task,
+                 one.attempt or "", one.provider, one.cause)
                 for one in sorted(longest, key=lambda one: one.start_ns)
             ),
             [numbers.get(one.task, -1) for one in sorted(longest, key=lambda one: one.start_ns)],
