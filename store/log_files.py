@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, Ms
@@ -49,19 +50,33 @@ def log_path(root: Path, rank_key: RankKey, suffix: str) -> Path:
     return job_directory(root, job_id) / f"{step}.{task}.{attempt}.{rank}.{suffix}"
 
 
+class Told(NamedTuple):
+    """What readers may know of a rank: all of it at once, or one would see an arrival whose bytes are not there yet."""
+
+    marks: int = 0
+    """Records of the index that may be read."""
+    durable: tuple[int, int] = (0, 0)
+    """Lengths as they were promised."""
+
+
 class RankLog:
     """The open files of one rank. Readers may look at `durable` and `marks`; the rest is the writer's."""
 
     def __init__(self, key: RankKey) -> None:
         self.key = key
-        self.durable = [0, 0]
-        """Lengths as they were promised."""
-        self.marks = 0
-        """Records of the index that may be read."""
+        self.told = Told()
         self.written = [0, 0]
         self.fds: list[int] = [-1, -1]
         self.index_fd = -1
         self.last_ms: Ms = 0
+
+    @property
+    def marks(self) -> int:
+        return self.told.marks
+
+    @property
+    def durable(self) -> tuple[int, int]:
+        return self.told.durable
 
     def close(self) -> None:
         for fd in (*self.fds, self.index_fd):
@@ -94,8 +109,6 @@ class LogFiles:
         self._syncs = ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="sync logs")
         self._new_in: set[Path] = set()
         """Directories with names in them that are not durable yet."""
-        self._marks_before: dict[RankKey, int] = {}
-        """As the sync found them that is on its way, or has failed."""
 
     # ---- one rank
 
@@ -122,7 +135,7 @@ class LogFiles:
                     # A process that was killed may have left bytes that it never synced: from here on they count.
                     os.fdatasync(fd)
                     status = os.fstat(fd)
-                    log.durable[stream] = log.written[stream] = status.st_size
+                    log.written[stream] = status.st_size
                     modified_ms = max(modified_ms, status.st_mtime_ns // 1_000_000)
             with suppress(FileNotFoundError):
                 log.index_fd = os.open(log_path(self.root, key, INDEX), os.O_RDWR | os.O_CLOEXEC)
@@ -134,7 +147,7 @@ class LogFiles:
 
     def _settle_index(self, log: RankLog, modified_ms: Ms) -> None:
         """Cut what is torn or goes beyond the streams; add what the streams have beyond it."""
-        lengths = (log.durable[0], log.durable[1])
+        lengths = (log.written[0], log.written[1])
         size = os.fstat(log.index_fd).st_size if log.index_fd >= 0 else 0
         end = size - size % RECORD_BYTES
         last: Arrival | None = None
@@ -144,20 +157,21 @@ class LogFiles:
             end = begin + kept * RECORD_BYTES
         if end != size:
             os.ftruncate(log.index_fd, end)
-        log.marks = end // RECORD_BYTES
+        log.told = Told(end // RECORD_BYTES, lengths)
         log.last_ms = last.at_ms if last is not None else 0
         covered = last.lengths if last is not None else (0, 0)
         missing = arrivals(max(modified_ms, log.last_ms), covered, lengths)
         # On a full disk the bytes are there all the same; their arrival is told when there is room.
         if missing:
             with suppress(OSError):
-                self._add_marks(log, missing)
+                self._write_marks(log, missing)
+                log.told = Told(log.marks + len(missing), lengths)
 
-    def _add_marks(self, log: RankLog, found: list[Arrival]) -> None:
+    def _write_marks(self, log: RankLog, found: list[Arrival]) -> None:
+        """Behind those that are told."""
         if log.index_fd < 0:
             log.index_fd = self._create(log_path(self.root, log.key, INDEX))
         _write_at(log.index_fd, b"".join(map(encoded, found)), log.marks * RECORD_BYTES)
-        log.marks += len(found)
         log.last_ms = found[-1].at_ms
 
     def mend_index(self, key: RankKey) -> None:
@@ -202,7 +216,6 @@ class LogFiles:
     def sync(self, batches: Sequence[Batch]) -> None:
         """Make them durable, and their arrival known."""
         touched = {place for batch in batches for place in batch.before}
-        self._marks_before = {key: self.open_ranks[key].marks for key, _ in touched}
         fds = [self.open_ranks[key].fds[stream] for key, stream in touched]
         if len(fds) > 2:
             for _ in self._syncs.map(os.fdatasync, fds):
@@ -218,11 +231,10 @@ class LogFiles:
             for key, arrival in batch.arrivals:
                 told.setdefault(key, []).append(arrival)
         for key, found in told.items():
-            self._add_marks(self.open_ranks[key], found)
-        for key, stream in touched:
+            self._write_marks(self.open_ranks[key], found)
+        for key, found in told.items():
             log = self.open_ranks[key]
-            log.durable[stream] = log.written[stream]
-        self._marks_before.clear()
+            log.told = Told(log.marks + len(found), (log.written[0], log.written[1]))
 
     def roll_back(self, batches: Sequence[Batch]) -> None:
         """Have the files be as they were before these, the last batch first. STORE_BROKEN where that fails."""
@@ -233,8 +245,7 @@ class LogFiles:
                     if log.fds[stream] >= 0:
                         os.ftruncate(log.fds[stream], length)
                     log.written[stream] = length
-                    if log.marks > self._marks_before.get(key, log.marks):
-                        log.marks = self._marks_before[key]
+                    if log.index_fd >= 0:
                         os.ftruncate(log.index_fd, log.marks * RECORD_BYTES)
                 except OSError as error:
                     raise broken(f"a log could not be cut back: {error.strerror or error}") from error

@@ -18,6 +18,7 @@ from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId
 from coordinator.ports import LogKey, LogMark, LogWrite
+from store import log_files
 from store.durable import DiskStore
 from store.log_files import INDEX, log_path
 from store.log_index import RECORD_BYTES, Arrival, arrivals, decoded, encoded, mended
@@ -62,6 +63,38 @@ def test_files_lie_where_they_are_said_to_and_are_private(tmp_path: Path) -> Non
     assert b"o1o333o5" == (directory / "0.7.2.0.out").read_bytes()
     assert {0o600} == {path.stat().st_mode & 0o777 for path in directory.iterdir()}
     assert {0o700} == {path.stat().st_mode & 0o777 for path in (directory, directory.parent, home.data.logs)}
+
+
+def test_a_reader_never_sees_an_arrival_without_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the writer touches the disk: what is told to have arrived can be read, and what is durable is told to
+    have arrived. A follower that went by one of them alone would pass over bytes that came just then."""
+    keys = [LogKey((JobId(1), 0, task, 1), 0, 0) for task in range(3)]
+    home = DiskHome(tmp_path / "data")
+    seen: list[tuple[int, int, int]] = []
+
+    async def told(logs: DiskLogs, key: LogKey) -> tuple[int, int, int]:
+        """Its length, then what arrived, then the bytes of that."""
+        length = await logs.length(key)
+        said = sum(mark.length for mark in await logs.marks(key.attempt_id, 0, 0, 100))
+        return length, said, len(await logs.read(key, 0, said))
+
+    async def story(store: DiskStore) -> None:
+        logs, loop, write = store.logs, asyncio.get_running_loop(), log_files._write_at
+        for key in keys:  # their files are open: no reader needs the writer for that
+            await logs.append([LogWrite(key, 0, b"abc", 1)])
+
+        def looked_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+            write(fd, data, offset)
+            for key in keys:
+                seen.append(asyncio.run_coroutine_threadsafe(told(logs, key), loop).result(60))
+
+        monkeypatch.setattr(log_files, "_write_at", looked_at)
+        await logs.append([LogWrite(key, 3, b"defgh", 2) for key in keys])
+        assert [(8, 8, 8)] * 3 == [await told(logs, key) for key in keys]
+
+    home.run(story)
+    assert len(seen) == 18
+    assert {(3, 3, 3)} == set(seen)
 
 
 def open_files() -> list[Path]:
