@@ -58,11 +58,14 @@ def _greatest_over(count: int, low: NDArray[Any], high: NDArray[Any], value: NDA
     """Per place the greatest value of the intervals [low, high] that hold it; NEVER of none."""
     held = high >= low
     low, high, value = low[held], high[held], value[held]
-    level = np.frexp((high - low + 1).astype(np.float64))[1] - 1 if len(low) else np.zeros(0, np.int64)
     best = np.full(count, NEVER)
-    for power in range(int(level.max()) if len(level) else 0, -1, -1):
+    if not len(low):
+        return best
+    level = np.frexp((high - low + 1).astype(np.float64))[1] - 1
+    widest = int(level.max())
+    for power in range(widest, -1, -1):
         wide = 1 << power
-        if power < int(level.max()):
+        if power < widest:
             # What holds a stretch of twice the width from a place on holds the stretches from it and from its middle.
             pushed = best.copy()
             np.maximum(pushed[wide:], best[:-wide], out=pushed[wide:])

@@ -33,27 +33,24 @@ def lanes_of(provider: Codes, slot: Codes, start: Ints, end: Ints) -> Lanes:
     last. O(n log n)."""
     count = len(start)
     lane, previous = np.zeros(count, np.int32), np.full(count, NONE, np.int32)
+    if not count:
+        return Lanes(lane, previous, 0)
     order = np.lexsort((np.arange(count), slot, provider))
-    groups = (
-        np.flatnonzero(
-            np.append(True, (provider[order][1:] != provider[order][:-1]) | (slot[order][1:] != slot[order][:-1]))
-        )
-        if count
-        else np.zeros(0, np.int64)
-    )
+    host, place = provider[order], slot[order]
+    groups = np.flatnonzero(np.append(True, (host[1:] != host[:-1]) | (place[1:] != place[:-1]))).tolist()
     taken: dict[int, int] = {}
     total = 0
-    for begin, stop in zip(groups.tolist(), [*groups.tolist()[1:], count], strict=True):
+    for begin, stop in zip(groups, [*groups[1:], count], strict=True):
         rows = order[begin:stop]
-        host = int(provider[rows[0]])
-        base = taken.get(host, 0)
+        owner = int(provider[rows[0]])
+        base = taken.get(owner, 0)
         if (start[rows][1:] >= end[rows][:-1]).all():
             used = 1
             lane[rows] = base
             previous[rows[1:]] = rows[:-1]
         else:
             used = _spread(rows, start, end, lane, previous, base)
-        taken[host] = base + used
+        taken[owner] = base + used
         total += used
     return Lanes(lane, previous, total)
 
