@@ -29,7 +29,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     beat_save_every_ms: Ms = 60_000
     """How often an open session's last heartbeat is written to the truth, should telemetry be lost."""
     tick_ms: Ms = 250
-    """How often a tick is to come. Whoever would be due before the next one is judged by this one."""
+    """How often a tick is to come. Whoever would be pinged or suspect before the next one is so at this one."""
     stall_ms: Ms = 2_500
     """A tick so late is a stall of our own: nobody is judged by it."""
     outage_ms: Ms = 10_000

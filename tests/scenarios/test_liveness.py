@@ -47,6 +47,50 @@ until 40
 """)
 
 
+def test_lost_no_sooner_than_a_gap_that_ends_a_stay() -> None:
+    """Between two ticks: back at once after it was called lost is back after the whole time. A tick sooner, and the
+    next session would go on with a stay that was over, and nobody would have failed."""
+    check("""
+0 enrol a
+    0: granted
+    0: a is never_seen
+0 hello a 1 p1
+    0: a is online
+    0: -> 1: welcome to session 1
+until 5
+5.1 beat 1
+6 tick
+until 35
+    11: -> 1: ping
+    15: a is suspect
+35.25 tick
+    35.25: session 1 ended at 10.1: stale_heartbeat
+    35.25: a is lost
+    35.25: -> 1: close lost
+""")
+
+
+def test_gone_for_less_is_not_lost() -> None:
+    """The same where the socket broke: lost when the stay is over, not a tick before."""
+    check("""
+0 enrol a
+    0: granted
+    0: a is never_seen
+0 hello a 1 p1
+    0: a is online
+    0: -> 1: welcome to session 1
+until 5
+5.1 beat 1
+5.1 closed 1
+    5.1: session 1 ended at 5.1: read_error
+    5.1: a is suspect
+6 tick
+until 35
+35.25 tick
+    35.25: a is lost
+""")
+
+
 def test_a_duplicate_identity_is_refused() -> None:
     """A copied disk claims the identity while its holder lives: it stays out, and both are shown."""
     check("""

@@ -58,6 +58,8 @@ class Stage:
                 fleet.bye(int(conn), draining=True, durable=durable)
             case ["closed", conn]:
                 fleet.closed(int(conn), durable)
+            case ["tick"]:
+                fleet.tick()
             case ["stalled", length]:
                 fleet.tick(stalled_s=float(length))
             case ["stopping"]:

@@ -175,7 +175,7 @@ def _review_gone(state: ClusterState, provider: Provider, policy: Policy, out: D
     if provider.phase is not Liveness.SUSPECT or provider.gone_from_ms is None:
         return
     lost_ms = provider.gone_from_ms + policy.lost_ms(state.interval_ms)
-    if lost_ms < state.now_ms + policy.tick_ms:
+    if lost_ms <= state.now_ms:
         provider.phase = Liveness.LOST
         changed(out, provider)
     else:
@@ -185,12 +185,14 @@ def _review_gone(state: ClusterState, provider: Provider, policy: Policy, out: D
 def _review_silence(
     state: ClusterState, provider: Provider, session: LiveSession, policy: Policy, out: Decision
 ) -> None:
+    """Pinged and suspected by the tick before; lost never too soon: who comes back after that begins another stay."""
     assert session.conn_id is not None
-    quiet_ms = state.now_ms - session.quiet_from_ms + policy.tick_ms - 1  # by the time of the next tick
+    silent_ms = state.now_ms - session.quiet_from_ms
+    quiet_ms = silent_ms + policy.tick_ms - 1  # by the time of the next tick
     ping_ms = int(policy.ping_after_intervals * session.interval_ms)
     suspect_ms = int(policy.suspect_after_intervals * session.interval_ms)
     lost_ms = policy.lost_ms(session.interval_ms)
-    if quiet_ms >= lost_ms:
+    if silent_ms >= lost_ms:
         out.sends.append(
             Send(session.conn_id, CloseLink(code=CloseCode.LOST, reason=f"no sign of life for {lost_ms / 1000:.0f} s"))
         )
@@ -205,6 +207,5 @@ def _review_silence(
     if quiet_ms + LATE_MS >= ping_ms and not session.pinged:
         session.pinged = True
         out.sends.append(Send(session.conn_id, PingAgent()))
-    limits_ms = (ping_ms - LATE_MS, suspect_ms - LATE_MS, lost_ms)
-    limit_ms = next(limit for limit in limits_ms if limit > quiet_ms)
-    state.review_at(provider, session.quiet_from_ms + limit_ms - policy.tick_ms)
+    soon_ms = next((limit for limit in (ping_ms - LATE_MS, suspect_ms - LATE_MS) if limit > quiet_ms), None)
+    state.review_at(provider, session.quiet_from_ms + (lost_ms if soon_ms is None else soon_ms - policy.tick_ms))
