@@ -119,13 +119,15 @@ class Walk:
         """Nothing was made."""
 
     def _repeat(self, signum: int) -> None:
-        """Until a look finds nobody that was not found before: who forks after the last look was not there at it."""
+        """Until a look finds nobody that was not found before: who forks after the last look was not there at it. The
+        oldest first: who waits for another would go on behind its end, and tell what comes next as the program's own.
+        """
         done: set[int] = set()
         for _ in range(SWEEPS_MAX):
             fresh = self._find() - done
             if not fresh:
                 return
-            for pid in fresh:
+            for pid in sorted(fresh, key=lambda pid: (self._known[pid], pid)):
                 send(pid, signum)
             done |= fresh
 
