@@ -7,9 +7,12 @@ Every pattern must require some text, so that a gate over whole blocks can tell 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import re2
 from msgspec import Struct
@@ -20,12 +23,15 @@ from analytics.attribution.patterns import BadPattern, Pattern, compiled, spans_
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Cause, Recommendation, Role
 
+T = TypeVar("T", bound=StrEnum)
+
 ENGINE_VERSION = 1
 """Grows with every change of what the same bytes and the same table lead to."""
 COLUMNS = ("id", "cause", "role", "action_first", "action_repeat", "pattern", "example", "note")
 """`where` may follow: a pattern over the frames of the traceback (`file:function`, one a line) that the line ends."""
 GUARD = "guard_"
 """Ids of rows begin so that say of lines which a later row would know: they mean nothing. They make no line matter."""
+REMEDIES = frozenset({Recommendation.RESTART, Recommendation.RESTART_ELSEWHERE, Recommendation.STOP})
 ROWS_MAX = 1_000
 TABLE_BYTES_MAX = 1 << 20
 PATTERN_CHARS_MAX = 1_000
@@ -149,7 +155,8 @@ def parse(path: Path) -> list[Row]:
             )
         lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise CoordError(Code.BAD_CONFIG, f"{path}: {error}", "name a readable table of signatures in UTF-8") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise CoordError(Code.BAD_CONFIG, f"{path}: {why}", "name a readable table of signatures in UTF-8") from error
     columns: list[str] | None = None
     rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
@@ -182,10 +189,10 @@ def _row(cells: dict[str, str]) -> Row:
         raise ValueError(f"no {', '.join(missing)}: a row has {len(COLUMNS)} cells, parted by tabs")
     row = Row(
         id=cells["id"],
-        cause=Cause(cells["cause"]),
-        role=Role(cells["role"]),
-        first=Recommendation(cells["action_first"]),
-        repeat=Recommendation(cells["action_repeat"]),
+        cause=_one_of(Cause, "cause", cells),
+        role=_one_of(Role, "role", cells),
+        first=_one_of(Recommendation, "action_first", cells),
+        repeat=_one_of(Recommendation, "action_repeat", cells),
         pattern=cells["pattern"],
         example=cells["example"],
         note=cells["note"],
@@ -200,7 +207,32 @@ def _row(cells: dict[str, str]) -> Row:
             raise ValueError(f"RE2 does not take {pattern[:80]!a}: {error!s:.200}") from error
     if not row.where and required(row.pattern) is None:
         raise ValueError(f"nothing of {CHARS_MIN} characters is in every line that {row.pattern[:80]!a} matches")
+    if compiled(row.pattern).find(row.example.encode()) is None:
+        raise ValueError(f"the pattern {row.pattern[:80]!a} does not match the example {row.example[:80]!a}")
+    _check_meaning(row)
     return row
+
+
+def _check_meaning(row: Row) -> None:
+    """ValueError where role, cause and actions say different things."""
+    harmless = row.role in (Role.BENIGN, Role.PROGRESS)
+    if harmless != (row.cause is Cause.OK):
+        said = "is for benign and progress rows alone" if row.cause is Cause.OK else "says that something failed"
+        raise ValueError(f"the role is {row.role}, and the cause {row.cause} {said}")
+    if harmless and not row.first is row.repeat is Recommendation.OK:
+        raise ValueError(f"the role is {row.role}, so both actions are OK")
+    if not harmless and not {row.first, row.repeat} <= REMEDIES:
+        raise ValueError(f"the role is {row.role}, so both actions are of {', '.join(sorted(REMEDIES))}")
+
+
+def _one_of(kinds: type[T], column: str, cells: dict[str, str]) -> T:
+    """ValueError says what could stand there."""
+    try:
+        return kinds(cells[column])
+    except ValueError:
+        near = difflib.get_close_matches(cells[column][:64], list(kinds), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds)}"
+        raise ValueError(f"{cells[column][:64]!a} is no {column}: {hint}") from None
 
 
 def _longest_first(needs: Iterable[Required]) -> list[str]:
