@@ -39,6 +39,7 @@ BENCHES = (
     "staging",
     "attribution",
     "launches",
+    "tracing",
 )
 PART_S_MAX = 20 * 60
 LONG_PART_S_MAX = 25 * 60

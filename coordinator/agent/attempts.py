@@ -88,7 +88,7 @@ class Attempts:
         held.now, held.freeze_at_s = now, now.freeze_at_s
         self.ship.update(now)
         held.uploading = self._tending.on_now(now)
-        self._tracing.on_now(now)
+        self._tracing.on_now(now, held.uploading)
         self._changed.set()
         if held.said != held.phase:
             self._tell(held)

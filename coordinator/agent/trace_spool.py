@@ -95,6 +95,10 @@ class TraceSpool:
             dropped_parts=self.dropped,
         )
 
+    def knows(self, key: Key) -> bool:
+        """Whether something of this attempt was put."""
+        return key in self._of
+
     def forget(self, key: Key) -> None:
         """This attempt sends nothing any more."""
         self._of.pop(key, None)

@@ -26,9 +26,12 @@ from coordinator.wire_traces import ContentType, Encoding, Part
 
 FLUSH_S = 0.5
 """Spans of the agent are put together so long."""
+LOOK_S = 0.05
+"""Attempts that end within so long are looked after together: a thread for each would cost as much as it does."""
 ROWS_MAX = 20_000
 """Of the agent's own that wait for that; more are counted as dropped."""
 EXPORTER = "OTEL_EXPORTER_OTLP_"
+_ELSEWHERE = ("ENDPOINT", "HEADERS")
 
 
 class Tracing:
@@ -61,15 +64,16 @@ class Tracing:
         attempt_id = attempt_of(launch.attempt)
         parent = traceparent(trace_id(coordinator_id, attempt_id[0]), run_span_id(launch.attempt, launch.rank))
         said = [] if "TRACEPARENT" in given else [("TRACEPARENT", parent)]
-        if any(name.startswith(EXPORTER) for name in given):
+        if any(name.startswith(EXPORTER) and name.endswith(_ELSEWHERE) for name in given):
             return tuple(said)
+        if f"{EXPORTER}PROTOCOL" not in given:
+            said.append((f"{EXPORTER}PROTOCOL", "http/protobuf"))
         whose = f"data_id={dotted(attempt_id[:3])},coord.attempt={attempt_id[3]},coord.rank={launch.rank}"
         own = given.get("OTEL_RESOURCE_ATTRIBUTES", "")
         return (
             *said,
             (f"{EXPORTER}ENDPOINT", url),
             (f"{EXPORTER}HEADERS", f"Authorization=Bearer%20{secret}"),
-            (f"{EXPORTER}PROTOCOL", "http/protobuf"),
             ("OTEL_RESOURCE_ATTRIBUTES", f"{own},{whose}" if own else whose),
         )
 
@@ -91,20 +95,23 @@ class Tracing:
 
     # ---- attempts
 
-    def on_now(self, now: channel.Now) -> None:
-        """It stands so."""
+    def on_now(self, now: channel.Now, uploads: bool) -> None:
+        """It stands so. When the program of one ran is told where there is more to tell of it on this machine's clock:
+        what it posted, what was brought and is brought (`uploads`). Of the others the coordinator knows it as well."""
         if not self.on:
             return
         key = now.attempt, now.rank
         if now.phase != "exited":
             self._live.add(key)
             return
-        if key in self._live and now.exit is not None and now.exit.ran_ms:
-            self._live.discard(key)
+        whose = Whose(now.attempt, now.rank, now.token)
+        told = uploads or whose in self._rows or self.spool.knows(key)
+        if told and key in self._live and now.exit is not None and now.exit.ran_ms:
             end_ns = time.time_ns()
             said = {"coord.exit.cause": str(now.exit.cause)}
             row = Row(PROGRAM, PROGRAM, end_ns - now.exit.ran_ms * 1_000_000, end_ns, "marker", said)
-            self.traced(Whose(now.attempt, now.rank, now.token), row)
+            self.traced(whose, row)
+        self._live.discard(key)
         if key not in self._ended:
             self._ended[key] = now
             self._news.set()
@@ -139,6 +146,7 @@ class Tracing:
             group.create_task(self._flush_forever())
             while True:
                 await self._news.wait()
+                await asyncio.sleep(LOOK_S)
                 self._news.clear()
                 ended = list(self._ended.values())
                 for now in await asyncio.to_thread(self._left_something, ended):
