@@ -19,6 +19,7 @@ from coordinator.client.jobs import Jobs
 from coordinator.client.requests import Query, Requests, decoded, of_provider, segment
 from coordinator.client.stream import follow
 from coordinator.client.tenants import Tenants
+from coordinator.client.traces import Traces
 from coordinator.client.transport import CHUNK, Transport
 
 Progress = Callable[[int], None]
@@ -69,6 +70,7 @@ class Client:
         self.jobs = Jobs(self._requests)
         self.tenants = Tenants(self._requests)
         self.artifacts = Artifacts(self._requests)
+        self.traces = Traces(self._requests)
 
     def __enter__(self) -> Client:
         return self

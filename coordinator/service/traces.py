@@ -191,6 +191,11 @@ class TraceDoor:
 
     # ---- analyses
 
+    def waiting(self, tenant: str) -> int:
+        """Analyses of a tenant that are made or wait."""
+        turn = self._turns.get(tenant)
+        return turn.count if turn is not None else 0
+
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[None]:
         """One analysis of a tenant at a time; CoordError(TOO_MANY) when too many wait."""
@@ -210,6 +215,8 @@ class TraceDoor:
 
 
 class _Turn:
+    """Whose turn it is of a tenant's analyses."""
+
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.count = 0

@@ -21,7 +21,7 @@ from coordinator.service import metrics as m
 from coordinator.service.api import bodies, door
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.openapi import ROUTES
-from coordinator.service.api.problems import SECURITY_HEADERS, from_aiohttp, problem_of, refusal, unexpected
+from coordinator.service.api.problems import POLICY, SECURITY_HEADERS, from_aiohttp, problem_of, refusal, unexpected
 from coordinator.service.api.query import parse_query
 from coordinator.service.api.replays import REPLAYED, Replays, fingerprint, key_of
 from coordinator.service.api.route import WITH_BODY, AnyRoute, Call, NoBody, Ready, Result
@@ -73,8 +73,10 @@ def _measure(deps: ApiDeps) -> None:
 
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    for name, value in SECURITY_HEADERS.items():
-        response.headers.setdefault(name, value)  # a page of ours says itself what it may do
+    policy = response.headers.get(POLICY)
+    response.headers.update(SECURITY_HEADERS)
+    if policy is not None:
+        response.headers[POLICY] = policy  # a page of ours says itself what it may do
 
 
 class _Surface:

@@ -94,7 +94,8 @@ def _operation(route: AnyRoute, by_type: dict[int, Json]) -> Json:
     if isinstance(route.roles, str):
         out["security"] = []
     if route.takes_bytes:
-        raw: Json = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        binary: Json = {"schema": {"type": "string", "format": "binary"}}
+        raw: Json = dict.fromkeys(route.media or ("application/octet-stream",), binary)
         out["requestBody"] = {"required": True, "content": raw}
     elif route.takes_upload:
         media: Json = {"text/csv": {"schema": {"type": "string"}}}

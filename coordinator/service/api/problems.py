@@ -64,11 +64,12 @@ RETRY_AFTER_S: Mapping[Code, int] = {
 }
 """What a refused caller is told to wait, where the refusal itself does not say."""
 
+POLICY = "Content-Security-Policy"
 SECURITY_HEADERS = {
     "Server": "coord",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    POLICY: "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",

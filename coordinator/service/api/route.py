@@ -86,7 +86,16 @@ class Call(Generic[Q, B]):
 Result = msgspec.Struct | Ready | web.StreamResponse | None
 Handler = Callable[[Call[Q, B]], Awaitable[Result]]
 Answers = (
-    type[msgspec.Struct] | Literal["text/plain", "text/event-stream", "application/octet-stream", "websocket"] | None
+    type[msgspec.Struct]
+    | Literal[
+        "text/plain",
+        "text/event-stream",
+        "application/octet-stream",
+        "application/x-ndjson",
+        "application/x-protobuf",
+        "websocket",
+    ]
+    | None
 )
 
 
@@ -115,8 +124,8 @@ class Route(Generic[Q, B]):
     """The handler sees to Idempotency-Key itself, beyond a restart."""
     long: bool = False
     """Its body may be as large as a job's."""
-    raw: bool = False
-    """Its body is the handler's to read."""
+    media: tuple[str, ...] = ()
+    """What may be sent, where its body is the handler's to read."""
 
     def __post_init__(self) -> None:
         if not self.roles:
@@ -145,7 +154,7 @@ class Route(Generic[Q, B]):
     @property
     def takes_bytes(self) -> bool:
         """Its body is handed to the handler as it comes."""
-        return self.method == "PUT" or self.raw
+        return self.method == "PUT" or bool(self.media)
 
     @property
     def pattern(self) -> str:
@@ -232,9 +241,14 @@ def post(
 
 
 def receiving(
-    path: str, roles: frozenset[Role], handler: Handler[NoQuery, NoBody], answer: Answers, summary: str
+    path: str,
+    roles: frozenset[Role],
+    handler: Handler[NoQuery, NoBody],
+    answer: Answers,
+    summary: str,
+    *media: str,
 ) -> AnyRoute:
-    """A POST route whose handler reads its body as it comes."""
+    """A POST route whose handler reads its body as it comes, announced as one of `media`."""
     return Route(
         method="POST",
         path=path,
@@ -244,7 +258,7 @@ def receiving(
         query=NoQuery,
         body=NoBody,
         answer=answer,
-        raw=True,
+        media=media,
     )
 
 

@@ -23,6 +23,7 @@ from coordinator.ports_trace import AskTrace, Taken, TraceBody, TraceFormat, Tra
 from coordinator.service.api import otlp
 from coordinator.service.api.bodies import go_on
 from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.problems import POLICY
 from coordinator.service.api.query import NoQuery, shown
 from coordinator.service.api.route import Call, NoBody, Ready
 from coordinator.service.api.scope import DEFAULT_TENANT, scope_of, the_job
@@ -309,7 +310,7 @@ async def analyze_job(call: Call[AnalyzeQuery, NoBody]) -> Ready:
         return Ready(
             body=answer.body,
             media="text/html; charset=utf-8",
-            headers={"Content-Security-Policy": answer.policy} if answer.policy else {},
+            headers={POLICY: answer.policy} if answer.policy else {},
         )
     return Ready(body=answer.body)
 

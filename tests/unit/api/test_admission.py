@@ -77,7 +77,7 @@ def test_a_tenants_token_opens_jobs_and_what_happens_to_them_alone() -> None:
                 assert route.path in SIGNED_PATHS
             elif Role.TENANT in route.roles:
                 assert re.match(
-                    r"/v1/(jobs|events|audit|nodepools|usage|ledger|tenants/{name}|uploads|artifacts|attempts/{id}/verdict)(/|$)",
+                    r"/v1/(jobs|events|audit|nodepools|usage|ledger|tenants/{name}|uploads|artifacts|traces|attempts/{id}/verdict)(/|$)",
                     route.path,
                 )
 

@@ -23,11 +23,13 @@ from coordinator import api_types as t
 from coordinator import ports, wire
 from coordinator.api_data import DataFile
 from coordinator.client import Client, every
+from coordinator.client.traces import KINDS
 from coordinator.core.commands import Put
 from coordinator.core.data.rows import FileEntry, OutputRow
 from coordinator.core.errors import Code, CoordError, Refusal
 from coordinator.core.ids import Digest, JobId, TenantName
 from coordinator.core.verdict.rows import VerdictRow
+from coordinator.ports_trace import TraceAnswer
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.route import SIGNED
 from coordinator.service.api.routes.attempts import AGENTS
@@ -105,6 +107,9 @@ def use_jobs(client: Client) -> None:
     assert list(reversed(happened)) == [next(events) for _ in happened]
     events.close()  # type: ignore[attr-defined]
     assert 2 == client.nodepools().entries[0].queued
+    for kind in KINDS:
+        assert [{"a": 1}, {"b": 2}, {"c": 3}] == list(client.traces.fetch(job.job_id, kind))
+    assert b"<html>" == client.traces.page(job.job_id)
 
 
 def use_artifacts(client: Client, beneath: Path) -> DataFile:
@@ -161,6 +166,9 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
             rig.analytics.says(kind, answer)
         rig.analytics.computed_at_ms = rig.clock.now_ms() - 3_000
 
+        rig.traces.lines = [b'{"a":1}\n{"b":2}\n', b'{"c":3}\n']
+        rig.traces.answer = TraceAnswer(body=b"<html>", cached=False)
+
         def use() -> None:
             with Client(rig.url, ADMIN) as client:
                 assert "ok" == client.healthz().status == client.readyz().status
@@ -211,6 +219,8 @@ def test_every_route_but_the_agents_is_reached_through_the_client(tmp_path: Path
             agents |= route.roles == SIGNED and route.method != "PUT"
             # Launchers have clients of their own.
             agents |= route.path in {one.path for one in launcher_routes()}
+            # Traces are sent by agents, and by OpenTelemetry's own exporters.
+            agents |= route.path.startswith("/v1/traces") and route.method == "POST"
             if not agents and route.path != "/metrics":
                 assert f'method="{route.method}",route="{route.path}",status="20' in metrics, route.path
 

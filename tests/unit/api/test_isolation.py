@@ -25,6 +25,7 @@ BODIES: dict[str, Any] = {
     "/v1/jobs/preview": {"command": ["true"]},
     "/v1/uploads": {"digest": blake3(b"mine").hexdigest(), "size": 4},
     "/v1/artifacts/missing": {"digests": [DIGEST]},
+    "/v1/traces": {},
 }
 
 
@@ -47,7 +48,8 @@ async def somebody_else(rig: Rig) -> None:
 
 def about(route: AnyRoute, name: str = THEIRS, number: int = JOB) -> str:
     """The route's path, about what is theirs."""
-    return re.sub(r"\{\w+\}", lambda found: name if found[0] == "{name}" else str(number), route.path)
+    named = {"{name}": name, "{task}": f"{number}.0.0"}
+    return re.sub(r"\{\w+\}", lambda found: named.get(found[0], str(number)), route.path)
 
 
 def test_no_route_tells_a_tenant_or_its_reader_anything_of_another_one() -> None:

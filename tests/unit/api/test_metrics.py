@@ -11,6 +11,7 @@ import pytest
 
 from coordinator import wire
 from coordinator.core.commands import Promised, SessionEnded, SessionOpened, Warned
+from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, ProviderId, SessionId, TenantName
 from coordinator.core.rows import EndReason, SessionRow
 from coordinator.ports import LEFT_BYTES, FollowerFigures
@@ -95,6 +96,9 @@ def test_every_metric_shows_up_and_is_well_formed_once_things_happen() -> None:
         seen = FollowerFigures(fallbacks={"missing": 1}, replays={"stale": 1}, left_bytes=(0,) * (len(LEFT_BYTES) + 1))
         verdicts.figures(seen)
         rig.deps.metrics.source(verdicts_source(verdicts))
+        await rig.get(f"/v1/traces/workflows/analyze/{work.job.job_id}")
+        rig.traces.fail = CoordError(Code.ANALYTICS_UNAVAILABLE, "away")
+        await rig.post("/v1/traces", {})
         got = await rig.get("/metrics", READER)
         assert got.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         samples: dict[str, float] = {}

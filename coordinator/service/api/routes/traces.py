@@ -5,10 +5,12 @@ from __future__ import annotations
 from coordinator.api_trace import Profile
 from coordinator.core.rows import Role
 from coordinator.ports_trace import TraceKind
-from coordinator.service.api import traces
+from coordinator.service.api import otlp, traces
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import ONLOOKERS, TENANTS, AnyRoute, get, receiving
 from coordinator.service.api.streams import OpenStreams
+from coordinator.wire_traces import CONTENT_TYPE as PARTS_MEDIA
+from coordinator.wire_traces import PATH as PARTS
 from coordinator.wire_traces import TracePartsAnswer
 
 AGENTS = frozenset({Role.AGENT})
@@ -18,9 +20,22 @@ WHAT: dict[TraceKind, str] = {"spans": "Spans", "assets": "Assets", "lineage": "
 def trace_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
     """Where the time went: taken in, given back, analysed."""
     return (
-        receiving("/v1/traces", TENANTS, traces.export_traces, "application/octet-stream", "Spans over OTLP/HTTP"),
         receiving(
-            "/v1/traces/attempts", AGENTS, traces.take_attempts, TracePartsAnswer, "What an agent sends of its attempts"
+            "/v1/traces",
+            TENANTS,
+            traces.export_traces,
+            "application/x-protobuf",
+            "Spans over OTLP/HTTP; the answer is in the encoding of the request",
+            otlp.PROTOBUF,
+            otlp.JSON,
+        ),
+        receiving(
+            PARTS,
+            AGENTS,
+            traces.take_attempts,
+            TracePartsAnswer,
+            "What an agent sends of its attempts",
+            PARTS_MEDIA,
         ),
         *(
             receiving(
@@ -29,6 +44,7 @@ def trace_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
                 traces.take_rows(kind),
                 traces.TraceTaken,
                 f"{what} of a task, as lines of JSON",
+                traces.LINES,
             )
             for kind, what in WHAT.items()
         ),
@@ -37,7 +53,7 @@ def trace_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
                 f"/v1/traces/workflows/{{id}}/{kind}",
                 ONLOOKERS,
                 traces.send_rows(kind, streams),
-                "text/plain",
+                "application/x-ndjson",
                 f"{what} of a job, as lines of JSON",
                 NoQuery,
             )
