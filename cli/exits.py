@@ -64,7 +64,8 @@ BY_CODE: dict[Code, int] = {
 
 MEANING: dict[int, str] = {
     OK: "done",
-    FOUND_PROBLEMS: "done, and what was looked at has problems (`doctor`, `db check`, `simulate`, `submit --dry-run`)",
+    FOUND_PROBLEMS: "done, and what was looked at has problems (`doctor`, `db check`, `simulate`, `submit --dry-run`, "
+    "`trace export`: a collector rejected spans)",
     USAGE: "the command line or a value in it is wrong",
     65: "the data handed over is wrong: nothing of it was taken",
     66: "there is no such thing; of a job: an input that it needs",

@@ -147,6 +147,7 @@ def print_job(
         ("took", took(entry)),
         ("deadline", _when(answer.deadline)),
         ("manual retries", str(entry.retries) if entry.retries else ""),
+        ("trace", f"coord trace analyze {entry.job_id}" if entry.started_at is not None else ""),
     ])  # fmt: skip
     fit = terminal.width(sys.stdout) if sys.stdout.isatty() and form == "table" else None
     if len(answer.steps) > 1:

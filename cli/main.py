@@ -59,6 +59,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "usage": Entry("cli.usage:usage", "What tenants use now, and what they were charged for."),
         "transfers": Entry("cli.transfers:transfers", "Bytes of files that move, wait or are held back."),
         "alerts": Entry("cli.alerts:alerts", "What needs attention now."),
+        "trace": Entry("cli.trace:trace", "Where the time of a run went: analyze, compare, export."),
         "attribute": Entry("cli.attribute:attribute", "Why it died, and what to do: the verdict on a log."),
     },
     OPERATE: {

@@ -40,10 +40,13 @@ def show(profile: Profile, sheet: Sheet) -> None:
 def counted(counts: Counts) -> str:
     """`41 attempts, 2 retried, 1 failed span`."""
     said = [humane.count(counts.attempts, "attempt")]
-    for number, text in ((counts.retried, "retried"), (counts.lost, "lost"), (counts.cancelled, "cancelled"),
-                         (counts.failed, "failed spans"), (counts.unfinished, "spans without an end")):  # fmt: skip
+    for number, text in ((counts.retried, "retried"), (counts.lost, "lost"), (counts.cancelled, "cancelled")):
         if number:
             said.append(f"{number} {text}")
+    if counts.failed:
+        said.append(humane.count(counts.failed, "failed span"))
+    if counts.unfinished:
+        said.append(f"{humane.count(counts.unfinished, 'span')} without an end")
     return ", ".join(said)
 
 
@@ -115,8 +118,6 @@ def sound(profile: Profile, sheet: Sheet) -> None:
     for number, text in (
         (counts.duplicates, "rows came twice, and count once"),
         (counts.orphans, "spans whose parent is missing"),
-        (counts.late_children, "spans ended after their parent"),
-        (counts.without_task, "spans belong to no task"),
         (counts.rejected, "rows could not be read"),
     ):
         if number:

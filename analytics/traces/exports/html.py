@@ -19,7 +19,7 @@ import numpy as np
 from analytics.traces.columns import CANCELLED, ERROR, KINDS, LOST, NONE, TASK_SPAN, Trace
 from analytics.traces.exports import tables
 from analytics.traces.exports.lanes import nesting
-from analytics.traces.exports.placing import places
+from analytics.traces.exports.placing import NOWHERE, places
 from analytics.traces.exports.rows import Rows, rows_of
 from coordinator.api_trace import Profile
 
@@ -146,7 +146,7 @@ def _timeline(trace: Trace, rows: Rows, profile: Profile, zero: int) -> tuple[li
         provider, slot = where.table[where.of[shown[i]]]
         if not groups or groups[-1]["name"] != provider:
             groups.append({"name": provider, "slots": 0, "rows": []})
-        name = f"{slot}" if not row_of[i] else f"{slot}+{row_of[i]}"
+        name = ("" if provider == NOWHERE else str(slot)) + (f"+{row_of[i]}" if row_of[i] else "")
         lines = groups[-1]["rows"]
         if not lines or lines[-1]["name"] != name:
             lines.append({"name": name, "beside": row_of[i] > 0, "strips": []})

@@ -8,7 +8,7 @@ const make = (tag, text, parent) => {
   if (parent) parent.append(node);
   return node;
 };
-const LABEL = 168, AXIS = 22, PATH = 26, LEVEL = 15, GAP = 3, FOLDED = 34, ROWS_OPEN = 80, MIN_US = 10;
+const LABEL = 168, AXIS = 22, PATH = 26, LEVEL = 15, GAP = 3, FOLDED = 34, ROWS_OPEN = 200, MIN_US = 10;
 const KINDS = ["task", "compute", "network", "marker", "bad", "open", "other"];
 const HUES = { run: 215, staging: 35, upload: 50, queue: 275, limit: 305, provider: 290, dispatch: 175, backoff: 20, lost: 355, verdict: 330,
   settle: 150, "failed run": 3, "lost run": 345, "cancelled run": 60, unknown: 100 };

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analytics.traces.columns import NONE, Ints, Trace
+from analytics.traces.columns import NONE, TASK_SPAN, Ints, Trace
 from analytics.traces.exports.rows import Rows, named
 from coordinator.api_trace import AttemptEntry, Profile
 
-NOWHERE = "(no provider)"
+NOWHERE = "(on no slot)"
+"""Where spans are drawn that hold none: a job's own, waiting, what came after an attempt's end."""
+Place = tuple[str, int]
 
 
 @dataclass(slots=True)
@@ -19,14 +21,59 @@ class Places:
     """`of[i]` is the place of span i, an index into `table`."""
 
     of: list[int]
-    table: list[tuple[str, int]]
+    table: list[Place]
     """Provider and slot, in the order to draw them."""
 
 
-def roots(parents: Ints) -> Ints:
-    """The outermost span above each; of a ring of parents any of it. O(n log depth)."""
-    above = np.where(parents < 0, np.arange(len(parents)), parents)
-    for _ in range(max(1, len(parents).bit_length())):
+def places(trace: Trace, rows: Rows, profile: Profile) -> Places:
+    """A span within an attempt's own one, or that began while an attempt of its task ran, is drawn where the analysis
+    puts that attempt; spans of tasks without attempts where they say."""
+    spans = trace.spans
+    parents = np.asarray(rows.parent, dtype=np.int64)
+    task_name = trace.names.index(TASK_SPAN) if TASK_SPAN in trace.names else NONE - 1
+    outer = roots(parents, spans.name == task_name).tolist()
+    slots, providers, numbers = spans.slot.tolist(), spans.provider.tolist(), spans.attempt.tolist()
+    names, batches, data = spans.name.tolist(), spans.batch.tolist(), spans.data.tolist()
+    attempts = _Attempts(profile.attempts)
+    of_outer: dict[int, Place] = {}
+    found: dict[Place, int] = {}
+    of: list[int] = []
+
+    def told(at: int) -> Place:
+        return named(trace.providers, providers[at]) or NOWHERE, max(0, slots[at])
+
+    def of_attempt(at: int) -> Place:
+        task = named(trace.data_ids, batches[at] if batches[at] != NONE else data[at])
+        entry = attempts.nearest(task, numbers[at], rows.start[at])
+        return (entry.provider or NOWHERE, entry.slot) if entry is not None else told(at)
+
+    def by_time(at: int) -> Place:
+        task = named(trace.data_ids, data[at])
+        entry = attempts.nearest(task, numbers[at], rows.start[at])
+        if entry is None:
+            return told(at)
+        within = entry.start_ns <= rows.start[at] < max(entry.end_ns, entry.start_ns + 1)
+        return (entry.provider or NOWHERE, entry.slot) if within else (NOWHERE, 0)
+
+    for at, above in enumerate(outer):
+        if names[above] == task_name:
+            place = of_outer.get(above)
+            if place is None:
+                place = of_outer[above] = of_attempt(above)
+        else:
+            place = by_time(at)
+        of.append(found.setdefault(place, len(found)))
+    table = sorted(found, key=lambda place: (place[0] != NOWHERE, place))
+    rank = {place: number for number, place in enumerate(table)}
+    to = [rank[place] for place in found]
+    return Places([to[number] for number in of], table)
+
+
+def roots(parents: Ints, ends: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Ints:
+    """The nearest span above each, or itself, of which `ends` is true; else the outermost; of a ring of parents any of
+    it. O(n log depth)."""
+    above = np.where((parents < 0) | ends, np.arange(len(parents)), parents)
+    for _ in range(len(parents).bit_length() + 1):
         further = above[above]
         if np.array_equal(further, above):
             break
@@ -34,48 +81,22 @@ def roots(parents: Ints) -> Ints:
     return above
 
 
-def places(trace: Trace, rows: Rows, profile: Profile) -> Places:
-    """A span is drawn where its outermost one is, which is where the analysis puts that attempt; one with a provider of
-    its own is drawn there."""
-    spans = trace.spans
-    by_task = _by_task(profile.attempts)
-    top = roots(np.asarray(rows.parent, dtype=np.int64)).tolist()
-    slots, providers, attempts = spans.slot.tolist(), spans.provider.tolist(), spans.attempt.tolist()
-    batches, data = spans.batch.tolist(), spans.data.tolist()
-    of_root: dict[int, tuple[str, int]] = {}
-    found: dict[tuple[str, int], int] = {}
-    numbers: list[int] = []
-    for at, root in enumerate(top):
-        place = of_root.get(root)
-        if place is None:
-            task = named(trace.data_ids, batches[root] if batches[root] != NONE else data[root])
-            entry = _attempt(by_task.get(task), attempts[root], rows.start[root])
-            provider = named(trace.providers, providers[root]) or (entry.provider if entry else "") or NOWHERE
-            slot = slots[root] if slots[root] != NONE else entry.slot if entry else 0
-            place = of_root[root] = (provider, slot)
-        if providers[at] != NONE and trace.providers[providers[at]] != place[0]:
-            place = (trace.providers[providers[at]], max(0, slots[at]))
-        numbers.append(found.setdefault(place, len(found)))
-    table = sorted(found)
-    rank = {place: number for number, place in enumerate(table)}
-    to = [rank[place] for place in found]
-    return Places([to[number] for number in numbers], table)
+class _Attempts:
+    """Attempts by their tasks, merged ones too."""
 
+    def __init__(self, attempts: tuple[AttemptEntry, ...]) -> None:
+        self._of: dict[str, list[AttemptEntry]] = {}
+        for one in attempts:  # by their starts, as a profile has them
+            for task in (one.task, *one.merged):
+                self._of.setdefault(task, []).append(one)
 
-def _by_task(attempts: tuple[AttemptEntry, ...]) -> dict[str, list[AttemptEntry]]:
-    found: dict[str, list[AttemptEntry]] = {}
-    for one in attempts:
-        for task in (one.task, *one.merged):
-            found.setdefault(task, []).append(one)
-    return found
-
-
-def _attempt(those: list[AttemptEntry] | None, number: int, start_ns: int) -> AttemptEntry | None:
-    """The attempt of that number, else the last that had begun by then."""
-    if not those:
-        return None
-    if number:
-        for one in those:
-            if one.attempt == number:
-                return one
-    return those[max(0, bisect_right(those, start_ns, key=lambda one: one.start_ns) - 1)]
+    def nearest(self, task: str, number: int, start_ns: int) -> AttemptEntry | None:
+        """That of this number, else the last that had begun by then."""
+        those = self._of.get(task)
+        if not those:
+            return None
+        if number:
+            for one in those:
+                if one.attempt == number and one.task == task:
+                    return one
+        return those[max(0, bisect_right(those, start_ns, key=lambda one: one.start_ns) - 1)]
