@@ -95,7 +95,7 @@ class Breakdown(Struct, frozen=True, kw_only=True):
     total_network_seconds: float
 
 
-class DataEntry(Struct, frozen=True, kw_only=True):
+class DataEntry(Struct, frozen=True, kw_only=True, gc=False):
     """One task: from the start of its first attempt to the end of its last."""
 
     data_id: str
@@ -127,7 +127,7 @@ class DataPath(Struct, frozen=True, kw_only=True):
     total_network_seconds: float = 0.0
 
 
-class Segment(Struct, frozen=True, kw_only=True):
+class Segment(Struct, frozen=True, kw_only=True, gc=False):
     """A stretch of the real critical path. Ends where the next one starts."""
 
     start_ns: int
@@ -144,7 +144,7 @@ class Segment(Struct, frozen=True, kw_only=True):
     """The cause was not recorded: it follows from times alone."""
 
 
-class PathStep(Struct, frozen=True, kw_only=True):
+class PathStep(Struct, frozen=True, kw_only=True, gc=False):
     """A task on the real path, and what it had waited for last."""
 
     task: str
@@ -172,7 +172,7 @@ class RealCriticalPath(Struct, frozen=True, kw_only=True):
     """False: it still ran, `end_ns` is when it was looked at."""
 
 
-class AttemptEntry(Struct, frozen=True, kw_only=True):
+class AttemptEntry(Struct, frozen=True, kw_only=True, gc=False):
     """One try of a task, or of a merged batch of tasks."""
 
     task: str
@@ -198,7 +198,7 @@ class AttemptEntry(Struct, frozen=True, kw_only=True):
     """When its inputs were there and its program began, where that is known."""
 
 
-class DragEntry(Struct, frozen=True, kw_only=True):
+class DragEntry(Struct, frozen=True, kw_only=True, gc=False):
     """How much shorter the run were, if this task cost nothing and all else kept its length and its order."""
 
     task: str
@@ -254,7 +254,7 @@ class Skew(Struct, frozen=True, kw_only=True):
     """False: no offsets explain all of it; clocks were stepped, or lineage is wrong."""
 
 
-class Fold(Struct, frozen=True, kw_only=True):
+class Fold(Struct, frozen=True, kw_only=True, gc=False):
     """Tasks of one name together: `train x128: 120 ok, p50 3.1 s, p95 4.0 s, worst #77`."""
 
     name: str
@@ -367,7 +367,7 @@ class ComparedSide(Struct, frozen=True, kw_only=True):
     slots: int
 
 
-class ComparedTask(Struct, frozen=True, kw_only=True):
+class ComparedTask(Struct, frozen=True, kw_only=True, gc=False):
     """Tasks of one name and key, in two runs."""
 
     name: str

@@ -10,7 +10,7 @@ from analytics.traces import skew as skews
 from analytics.traces.causes import DEPENDENCY, NAMES
 from analytics.traces.columns import ERROR, UNFINISHED, Codes, Ints, Trace
 from analytics.traces.drag import drags
-from analytics.traces.folding import Folded, folds
+from analytics.traces.folding import folds
 from analytics.traces.graph import Edges
 from analytics.traces.inside import path_inside
 from analytics.traces.model import Model, model_of, model_of_record, through
@@ -19,7 +19,7 @@ from analytics.traces.path import walked
 from analytics.traces.profile import assets_of, breakdown, data_path, lineage_of, per_data
 from analytics.traces.record import RunRecord
 from analytics.traces.recorded_path import walked_record
-from analytics.traces.tree import Tree, tree_of, with_tasks
+from analytics.traces.tree import Mask, Tree, tree_of, with_tasks
 from analytics.traces.units import NEVER, OUTCOMES, WAS_CANCELLED, WAS_LOST
 from analytics.traces.usage import Held, usage_of
 from coordinator.api_trace import (
@@ -27,7 +27,6 @@ from coordinator.api_trace import (
     BadRow,
     Counts,
     DragEntry,
-    Fold,
     Profile,
     RealCriticalPath,
     Skew,
@@ -80,7 +79,9 @@ def analyze(
         units = seen.work.units
         on_path = {(seen.ids[int(units.task[row])], int(units.number[row])) for row in rows}
         notes += _inferred_notes(seen, rows)
-    attempts = _attempts(trace, model, record, on_path, way)
+    names = _names(trace, model, record)
+    critical = _critical(model, on_path, way)
+    attempts = _attempts(model, record, critical, *names)
     all_edges = Edges(
         trace.lineage.data,
         trace.lineage.source,
@@ -111,7 +112,7 @@ def analyze(
         drag=_drag(model, path),
         usage=_usage(model, path, record),
         skew=skew,
-        folded=_folded(model, attempts),
+        folded=folds(model, *names, critical),
         counts=counts,
         work_and_wall=work_and_wall,
         path_inside=path_inside(trace, tree, path, _spans_of(seen, path)),
@@ -178,18 +179,31 @@ def _inferred_notes(seen: Model, rows: list[int]) -> list[str]:
     ]
 
 
+def _critical(model: Model, on_path: set[tuple[str, int]], way: set[int] | None) -> Mask:
+    """Per attempt: it is on the real path."""
+    units = model.work.units
+    out = np.zeros(len(units), bool)
+    if way is not None:
+        out[list(way)] = True
+    else:
+        out[:] = [
+            (model.ids[task], number) in on_path
+            for task, number in zip(units.task.tolist(), units.number.tolist(), strict=True)
+        ]
+    return out
+
+
 def _attempts(
-    trace: Trace, model: Model, record: RunRecord | None, on_path: set[tuple[str, int]], way: set[int] | None
+    model: Model, record: RunRecord | None, critical: Mask, names: dict[int, str], keys: dict[int, str]
 ) -> tuple[AttemptEntry, ...]:
     units, causes, ids = model.work.units, model.causes, model.ids
-    names, keys = _names(trace, model, record)
     merged = _merged(model)
     recorded = {(one.task, one.attempt): one.cause for one in record.attempts} if record is not None else {}
     outcomes = OUTCOMES
     numbers = units.number.tolist()
     tasks = units.task.tolist()
     out = []
-    for row, (task, number, provider, lane, start, end, staged, outcome, kind, before, via) in enumerate(
+    for row, (task, number, provider, lane, start, end, staged, outcome, kind, before, via, on) in enumerate(
         zip(
             tasks,
             numbers,
@@ -202,6 +216,7 @@ def _attempts(
             causes.kind.tolist(),
             causes.unit.tolist(),
             causes.via.tolist(),
+            critical.tolist(),
             strict=True,
         )
     ):
@@ -226,7 +241,7 @@ def _attempts(
                 cause=cause,
                 inferred=record is None,
                 merged=merged.get(row, ()),
-                critical=row in way if way is not None else (text, number) in on_path,
+                critical=on,
                 name=names.get(task, ""),
                 key=keys.get(task, ""),
                 staged_ns=staged if staged > start else None,
@@ -240,8 +255,8 @@ def _names(trace: Trace, model: Model, record: RunRecord | None) -> tuple[dict[i
     if record is not None:
         steps = {step.step: step.name for step in record.steps}
         return (
-            {code: steps.get(task.step, "") for code, task in enumerate(record.tasks)},
-            {code: task.key for code, task in enumerate(record.tasks)},
+            {code: name for code, task in enumerate(record.tasks) if (name := steps.get(task.step, ""))},
+            {code: task.key for code, task in enumerate(record.tasks) if task.key},
         )
     spans = trace.spans
     labelled, keyed = (np.flatnonzero((column >= 0) & (spans.data >= 0)) for column in (spans.label, spans.key))
@@ -335,30 +350,6 @@ def _usage(model: Model, path: RealCriticalPath, record: RunRecord | None) -> Us
     )
 
 
-def _folded(model: Model, attempts: tuple[AttemptEntry, ...]) -> tuple[Fold, ...]:
-    tasks = model.work.tasks
-    parents = model.edges.parent
-    offset = model.edges.offset.tolist()
-    of_task: dict[int, list[AttemptEntry]] = {}
-    for code, entry in zip(model.work.units.task.tolist(), attempts, strict=True):
-        of_task.setdefault(code, []).append(entry)
-    starts, ends = tasks.start.tolist(), tasks.end.tolist()
-    return folds(
-        Folded(
-            task=model.ids[code],
-            name=entries[-1].name,
-            key=entries[-1].key,
-            outcome=entries[-1].outcome,
-            start_ns=starts[code],
-            end_ns=ends[code],
-            attempts=len(entries),
-            critical=any(entry.critical for entry in entries),
-            group=parents[offset[code] : offset[code + 1]].tobytes(),
-        )
-        for code, entries in of_task.items()
-    )
-
-
 def _spans_of(seen: Model, path: RealCriticalPath) -> dict[tuple[str, int], Codes]:
     """Rows of the spans of each attempt on the path."""
     units = seen.work.units
@@ -368,12 +359,14 @@ def _spans_of(seen: Model, path: RealCriticalPath) -> dict[tuple[str, int], Code
         for segment in path.segments
         if segment.cause.startswith("merged ")
     }
+    texts = {task for task, _ in wanted}
+    codes = [code for code, text in enumerate(seen.ids) if text in texts]
+    on = np.zeros(len(seen.ids), bool)
+    on[codes] = True
     order = np.argsort(seen.work.unit_of, kind="stable").astype(np.int32)
-    begin = np.searchsorted(seen.work.unit_of[order], np.arange(len(units) + 1))
+    begin = np.searchsorted(seen.work.unit_of[order], np.arange(len(units) + 1)).tolist()
+    rows = np.flatnonzero(on[units.task])
     return {
-        key: order[begin[row] : begin[row + 1]]
-        for row, key in enumerate(
-            zip((seen.ids[code] for code in units.task.tolist()), units.number.tolist(), strict=True)
-        )
-        if key in wanted
+        (seen.ids[code], number): order[begin[row] : begin[row + 1]]
+        for row, code, number in zip(rows.tolist(), units.task[rows].tolist(), units.number[rows].tolist(), strict=True)
     }

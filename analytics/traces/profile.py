@@ -32,13 +32,13 @@ def instants(times: Ints, zone: str) -> list[str]:
     """ISO 8601 with as many digits as are needed: none, 6 or 9. `zone` is what is written behind."""
     if not len(times):
         return []
-    whole, rest = np.divmod(times, 1_000_000_000)
-    texts: list[str] = np.datetime_as_string(whole.astype("datetime64[s]")).tolist()
-    if not rest.any():
-        return [text + zone for text in texts]
+    if (times % 1_000).any():
+        texts: list[str] = np.datetime_as_string(times.astype("datetime64[ns]")).tolist()
+    else:
+        texts = np.datetime_as_string((times // 1_000).astype("datetime64[us]")).tolist()
     return [
-        f"{text}{zone}" if not ns else f"{text}.{ns // 1000:06d}{zone}" if not ns % 1000 else f"{text}.{ns:09d}{zone}"
-        for text, ns in zip(texts, rest.tolist(), strict=True)
+        text[:19] + zone if not ns else text[:26] + zone if not ns % 1_000 else text + zone
+        for text, ns in zip(texts, (times % 1_000_000_000).tolist(), strict=True)
     ]
 
 
@@ -142,17 +142,16 @@ def per_data(trace: Trace, tasks: Tasks, lineage: Edges, parents: Ready) -> tupl
     start, end = tasks.start[held], tasks.end[held]
     at = parents.at[held]
     delay = np.where(at != NEVER, np.maximum(start - np.where(at != NEVER, at, start), 0), 0)
-    names = ids.__getitem__
     offset = lineage.offset.tolist()
-    sources = lineage.parent.tolist()
+    sources = list(map(ids.__getitem__, lineage.parent.tolist()))
     return tuple(
         DataEntry(
             data_id=ids[code],
             start_time=begun,
             end_time=None if unended else ended,
-            duration_seconds=length / 1e9,
-            queuing_delay_seconds=waited / 1e9,
-            parent_data_ids=tuple(map(names, sources[offset[code] : offset[code + 1]])),
+            duration_seconds=length,
+            queuing_delay_seconds=waited,
+            parent_data_ids=tuple(sources[offset[code] : offset[code + 1]]),
             blocking_parent_data_id=ids[blocking] if blocking >= 0 else None,
         )
         for code, begun, ended, unended, length, waited, blocking in zip(
@@ -160,8 +159,8 @@ def per_data(trace: Trace, tasks: Tasks, lineage: Edges, parents: Ready) -> tupl
             instants(start, "Z"),
             instants(end, "Z"),
             open_.tolist(),
-            (end - start).tolist(),
-            delay.tolist(),
+            ((end - start) / 1e9).tolist(),
+            (delay / 1e9).tolist(),
             parents.parent[held].tolist(),
             strict=True,
         )

@@ -33,7 +33,7 @@ def an_attempt(task: str, number: int, granted: float, ended: float | None, caus
         outcome=more.pop("outcome", Outcome.OK),
         cause=cause,
         granted_ns=round(granted * S),
-        **times,
+        **times,  # type: ignore[arg-type]
         **more,
     )
 
