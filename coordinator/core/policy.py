@@ -142,8 +142,10 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     suspicion_half_ms: Ms = 24 * 3_600_000
     """A verdict that blames a provider counts half as much after so long."""
     suspicion_weight: float = 0.25
-    suspicion_tenant_max: float = 0.25
     """The probability that a run fails on a provider that one fresh verdict of full confidence blames."""
+    suspicion_tenant_max: float = 0.25
+    """What the verdicts on one tenant's attempts count for against a provider, all together, at most. Less where
+    tenants do not trust each other, 1 where there is one."""
 
     # ---- data
     blob_bytes_max: int = 1 << 42
