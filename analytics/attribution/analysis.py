@@ -138,6 +138,8 @@ class Analysis:
         steps = _Steps(state, stream, block)
         while at < len(block):
             start = at
+            passed += block.count(b"\n", counted, at)
+            counted = at
             watched = state.episodes.watching(order + passed)
             if not watched:
                 span = self._gate.find(block, at)

@@ -145,6 +145,12 @@ def test_which_gate_lets_a_line_through_does_not_matter(monkeypatch: pytest.Monk
         assert states[0] == states[1], f"seed {seed}"
 
 
+@pytest.mark.parametrize("seed", (10_087, 13_376))
+def test_schedules_that_once_led_elsewhere(seed: int) -> None:
+    """A line behind the last one that was watched, within a block and as the first of one; a step within a block."""
+    check(seed)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("part", range(10))
 def test_ten_thousand_schedules_of_pieces_lead_to_the_verdict_of_one_pass(part: int) -> None:
