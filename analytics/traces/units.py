@@ -197,12 +197,22 @@ def _sorted_units(
     nth = np.arange(count) - np.repeat(first, np.diff(np.append(first, count))) + 1
     number = np.empty(count, np.int32)
     number[by_task] = nth
-    number = np.where(said > 0, said, number).astype(np.int32)
+    number = _numbers(task, np.where(said > 0, said, number).astype(np.int32), number)
     followed = before[before >= 0]
     outcome[followed] = np.where(outcome[followed] == OPEN, WAS_LOST, outcome[followed])
     units = Units(task, number, provider, slot, start, end, start, end, outcome, before)
     _phases(trace, units, unit_of)
     return units, unit_of
+
+
+def _numbers(task: Codes, said: Codes, counted: Codes) -> Codes:
+    """As they were said; counted for a task of which two attempts would have one number."""
+    order = np.lexsort((said, task))
+    same = (task[order][1:] == task[order][:-1]) & (said[order][1:] == said[order][:-1])
+    if not same.any():
+        return said
+    doubtful = np.isin(task, task[order[1:][same]])
+    return np.where(doubtful, counted, said).astype(np.int32)
 
 
 def _phases(trace: Trace, units: Units, unit_of: Codes) -> None:

@@ -328,3 +328,10 @@ def test_nearly_nothing_is_answered(count: int) -> None:
     profile = analyze(a_trace([a_task("a", 5, 5, 1)][:count]))
     assert (count, 0) == (profile.event_count, profile.real_critical_path.makespan_ns)
     assert () == profile.real_critical_path.segments
+
+
+def test_attempts_that_claim_one_number_are_counted() -> None:
+    """The first says it is number 2, the second says nothing: they are 1 and 2, not twice 2."""
+    profile = analyze(a_trace([a_task("a", 0, 1, 1, attempt=2, status="ERROR"), a_task("a", 2, 3, 2)]))
+    assert [1, 2] == [entry.attempt for entry in profile.attempts]
+    assert {"task": 2 * S} == {inner.name: inner.self_ns for inner in profile.path_inside}
