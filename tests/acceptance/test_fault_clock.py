@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from coordinator.api_types import Features
 from coordinator.client import Client
 from coordinator.timetext import parse_time
 from tests.acceptance.processes import Agent, Head, liveness, sessions_of, wait_for, when_online
+from tests.unit.agent.agents import alive
 
 LIBRARIES = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 pytestmark = pytest.mark.skipif(
@@ -21,6 +22,15 @@ pytestmark = pytest.mark.skipif(
 )
 SETTINGS = ("--set", "policy.heartbeat_interval_ms=1s", "--set", "policy.lost_after_ms=6s")
 HOUR_S, DAY_S = 3_600, 86_400
+
+
+@pytest.fixture(autouse=True)
+def tidy() -> Iterator[None]:
+    """libfaketime leaves shared memory behind when a process is killed, some versions though told to use none."""
+    yield
+    for left in Path("/dev/shm").glob("*faketime_*_*"):
+        if left.name.rpartition("_")[2].isdigit() and not alive(int(left.name.rpartition("_")[2])):
+            left.unlink(missing_ok=True)
 
 
 class WallClock:
