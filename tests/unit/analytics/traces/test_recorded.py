@@ -76,6 +76,24 @@ def test_the_path_of_a_stored_run_sums_to_its_wall_time(tmp_path: Path) -> None:
     assert not any(segment.inferred for segment in path.segments)
 
 
+def test_a_loss_and_the_wait_for_its_lease_are_on_the_path(tmp_path: Path) -> None:
+    """The provider of a run falls silent for good; its replacement waits for the end of the lease."""
+    site = Site("a", "b")
+    site.submit(a_job(asks=ALL))
+    first = site.attempt("1.0.0.1").ranks[0].provider_id
+    site.run_to(5)
+    site.breaks(next(name for name in ("a", "b") if site.provider(name).row.provider_id == first))
+    site.run_to(50)
+    site.exits("1.0.0.2", ran_ms=1_000)
+    path = profile_of(recorded(site, tmp_path)).real_critical_path
+    told = [(segment.kind, segment.attempt) for segment in path.segments if segment.end_ns > segment.start_ns]
+    assert (SegmentKind.LOST_RUN, 1) in told and (SegmentKind.LOST, 2) in told or (SegmentKind.LOST, 1) in told, told
+    assert any(segment.cause == "lease 1.0.0.1" for segment in path.segments)
+    job = site.job()
+    assert job.ended_at_ms is not None
+    assert sum(s.end_ns - s.start_ns for s in path.segments) == (job.ended_at_ms - job.submitted_at_ms) * 1_000_000
+
+
 def test_the_record_has_what_the_rows_have(tmp_path: Path) -> None:
     found = recorded(a_retried_graph(), tmp_path)
     record = found.record
