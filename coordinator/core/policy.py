@@ -55,7 +55,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     share_ahead_ms: Ms = 3_600_000
     """What a tenant holds counts beside what it used as if it went on for so long: tenants take turns within one
     moment, and over a window of some hours a burst gets what it was owed."""
-    turn_max: int = 16
+    turn_max: int = 64
     """Tasks of one step that are given their first lease in one turn, before fair share looks again who is next. A
     tenant gets so many more than its due at most, and the next ones have their turns for it."""
     share_least: float = 0.5

@@ -49,6 +49,13 @@ def lacks(offer: Offer, load: Load, ask: Ask) -> list[str]:
     return found
 
 
+def fits(offer: Offer, load: Load, ask: Ask) -> bool:
+    """Whether `share_of` finds one: the same, where no more is wanted."""
+    if load.cpus + ask.cpus > offer.cpus or (ask.memory and load.memory + ask.memory > offer.memory):
+        return False
+    return not (ask.gpus or ask.named) or share_of(offer, load, ask) is not None
+
+
 def share_of(offer: Offer, load: Load, ask: Ask) -> Share | None:
     """The share that a rank asking for `ask` would hold; None when it does not fit."""
     if load.cpus + ask.cpus > offer.cpus or (ask.memory and load.memory + ask.memory > offer.memory):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from coordinator.core.fleet.forecast import curve_of, stays_on
 from coordinator.core.ids import Ms, ProviderId, TenantName
 from coordinator.core.policy import Policy
-from coordinator.core.queue.capacity import NOTHING, lacks, serves, share_of
+from coordinator.core.queue.capacity import NOTHING, fits, lacks, serves
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.verdict.avoiding import is_shunned
@@ -30,14 +30,19 @@ def as_enrolled(provider: Provider, shape: Shape) -> Iterator[str]:
         yield "disk"
     if shape.pools and row.pool not in shape.pools:
         yield "pool"
-    if shape.labels and any(row.labels.get(name) != value for name, value in shape.labels):
-        yield "labels"
+    for name, value in shape.labels:
+        if row.labels.get(name) != value:
+            yield "labels"
+            break
     if shape.isolation is not Isolation.NONE and _level(row.promises.isolation) < _level(shape.isolation):
         yield "isolation"
     if row.provider_id in shape.avoid:
         yield "elsewhere"
-    if not any(share_of(provider.offer, NOTHING, ask) for ask in shape.asks):
-        yield from lacks(provider.offer, NOTHING, shape.asks[0])
+    offer = provider.offer
+    for ask in shape.asks:
+        if fits(offer, NOTHING, ask):
+            return
+    yield from lacks(offer, NOTHING, shape.asks[0])
 
 
 def as_it_stands(state: ClusterState, provider: Provider, want: Want, policy: Policy) -> Iterator[str]:

@@ -14,8 +14,8 @@ from itertools import islice
 from coordinator.core.amounts import Ask
 from coordinator.core.ids import Ms, ProviderId, TenantName
 from coordinator.core.policy import Policy
-from coordinator.core.queue.candidates import Candidates, has_room
-from coordinator.core.queue.capacity import NOTHING, add_share, share_of
+from coordinator.core.queue.candidates import Candidates
+from coordinator.core.queue.capacity import NOTHING, add_share, fits, share_of
 from coordinator.core.queue.feasible import bound_to_others
 from coordinator.core.queue.freeing import SLACK_MS, copy_of, ends_of, freeing, let_go, planned_end_ms
 from coordinator.core.state import ClusterState, Provider
@@ -44,7 +44,7 @@ def free_at(state: ClusterState, provider: Provider, tenant: TenantName, ask: As
 
 
 def _fits(provider: Provider, load: Load, tenant: TenantName, ask: Ask) -> bool:
-    return has_room(provider, load, ask) and not bound_to_others(provider, load, tenant)
+    return fits(provider.offer, load, ask) and not bound_to_others(provider, load, tenant)
 
 
 def make(
@@ -65,7 +65,7 @@ def make(
         times, by_ms = [], None
         for who in free:
             provider = state.providers[who]
-            if not has_room(provider, NOTHING, ask):
+            if not fits(provider.offer, NOTHING, ask):
                 continue
             when_ms = free_at(state, provider, want.tenant, ask, by_ms)
             if nodes == 1 and (by_ms is None or when_ms < by_ms):
