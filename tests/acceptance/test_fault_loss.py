@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +31,6 @@ QUICK = (
 )
 """Pinged late: an answer is a sign of life too, and a ping before the next heartbeat is due would move the measure."""
 IN_DOUBT_S = 2.0
-AT_ONCE_TRIES = 5
-"""A machine that others work on may need longer than a term to start a coordinator: that is not at once."""
 LONGER_S = 5.0
 """Of what is longer than a term."""
 
@@ -197,34 +196,34 @@ def test_keeper_and_daemon_that_are_killed_leave_no_second_result(field: Field) 
     assert [entry.state for entry in case.task().tries] == ["lost", "completed"]
 
 
-@pytest.mark.parametrize("how", ["killed", "stopped"])
-def test_a_coordinator_that_restarts_kills_no_job(field: Field, how: str) -> None:
-    """kill -9 and back at once; or a planned stop, and away for longer than a term: none is lost, none frozen."""
-    for _ in range(AT_ONCE_TRIES):
+def test_a_coordinator_that_is_killed_and_back_kills_no_job(tmp_path: Path) -> None:
+    """kill -9, and back within a term (thirty seconds here, as everywhere: agents need some of them to come back)."""
+    with Field(tmp_path, len(MODES), "policy.heartbeat_interval_ms=1s") as field:
         cases = field.begin(MODES)
-        began_s = time.monotonic()
         for case in cases:
             case.struck_ns = time.time_ns()
-        if how == "killed":
-            field.head.kill()
-        else:
-            field.head.signal(signal.SIGTERM)
-            field.head.wait()
-            wait_until(time.monotonic() + LONGER_S)
+        field.head.kill()
         field.head.start().close()
         when_online(field.client, *field.agents)
-        took_s = time.monotonic() - began_s
         field.finish(cases)
-        if how == "stopped" or took_s < TERM_S - 1:  # the last renewal was a second before at most
-            break
-    else:
-        pytest.fail(
-            f"nobody is back at once on this machine: it took {took_s:.1f} s, and a term is over after {TERM_S}"
-        )
+        for case in cases:
+            went_on(case)
+
+
+def test_a_coordinator_that_is_away_for_longer_than_a_term_kills_no_job(field: Field) -> None:
+    """A planned stop: none is lost, none frozen."""
+    cases = field.begin(MODES)
+    for case in cases:
+        case.struck_ns = time.time_ns()
+    field.head.signal(signal.SIGTERM)
+    field.head.wait()
+    wait_until(time.monotonic() + LONGER_S)
+    field.head.start().close()
+    when_online(field.client, *field.agents)
+    field.finish(cases)
     for case in cases:
         went_on(case)
-        if how == "stopped":
-            assert case.figures()["stood_still"] == []
+        assert case.figures()["stood_still"] == []
 
 
 @pytest.mark.parametrize("how", ["cancel", "time limit", "keeper killed", "agent leaves"])
