@@ -75,7 +75,7 @@ class Agent:
         self.hears = True
         """False: its machine or its network is gone, and nobody noticed."""
         self.grants = "answers"
-        """`answers`, `refuses` or `ignores` them."""
+        """`answers`, `refuses` or `ignores` them; `begins unheard`: it answers, and that it runs is not heard of."""
 
     def hear(self, message: commands.Message, at_ms: Ms) -> events.AnyEvent | None:
         """Do what it says, and answer."""
@@ -98,6 +98,8 @@ class Agent:
                 if held.waits:
                     return self.turn(at_ms)
                 held.phase = "running"
+                if self.grants == "begins unheard":
+                    return None
                 return events.AttemptPhase(
                     at_ms=at_ms, conn_id=conn, attempt_id=attempt_id, rank=rank, token=token, phase="running"
                 )

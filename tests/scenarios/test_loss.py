@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from coordinator.core.ids import attempt_of
 from tests.scenarios.work_transcript import check
+from tests.site import Site, a_job
 
 
 def test_killed_and_replaced() -> None:
@@ -614,3 +618,32 @@ until 42
 """,
         "a",
     )
+
+
+@pytest.mark.parametrize("away_s", [12, 60])
+@pytest.mark.parametrize("phase", ["frozen", "running"])
+def test_who_is_back_and_was_never_said_to_run_begins_then(away_s: int, phase: str) -> None:
+    """In doubt or lost meanwhile: it has begun when that is heard of. What it is charged and how long it ran count from
+    there, and not from its grant."""
+    site = Site("a")
+    agent = site.agents["a"]
+    agent.grants = "begins unheard"
+    site.submit(a_job())
+    assert "staging" == site.attempt("1.0.0.1").state and None is site.attempt("1.0.0.1").started_at_ms
+    site.run_to(1)
+    site.falls_silent("a")
+    site.run_to(away_s)
+    assert ("in_doubt" if away_s == 12 else "lost") == site.attempt("1.0.0.1").state
+    agent.held[attempt_of("1.0.0.1"), 0].phase = phase
+    site.back("a")
+    site.state.check_invariants()
+    row = site.attempt("1.0.0.1")
+    told = [audit.after for audit in site.audits("attempt", "1.0.0.1")]
+    states = ["staging", "running", "frozen", "running"] if phase == "frozen" else ["staging", "running"]
+    assert states == told[-len(states) :], "it is renewed, and thaws"
+    assert ("running", site.now_ms) == (row.state, row.started_at_ms)
+    assert ("running", site.now_ms) == (site.task().state, site.task().started_at_ms)
+    site.beat_all()
+    site.run_to(away_s + 2)
+    site.exits("1.0.0.1")
+    assert "completed" == site.job().state and row.started_at_ms == site.attempt("1.0.0.1").started_at_ms

@@ -337,6 +337,22 @@ def test_nobody_pays_for_a_stall_of_the_coordinator() -> None:
     assert 100_000 == lost.ran_ms
 
 
+def test_a_word_that_waited_for_us_is_a_sign_of_life_of_when_it_was_said() -> None:
+    """A hello that came while the coordinator stood still is read after it: the lease counts from then on, and what one
+    that is lost right behind it is charged does not."""
+    site = a_site()
+    site.asks(a_job())
+    site.run_to(100)
+    site.breaks("a")
+    site.decide(events.Tick(at_ms=site.now_ms + 15_000))
+    site.at(102)
+    site.back("a")
+    site.breaks("a")
+    site.back("a", empty=True, process="p2")
+    (lost,) = site.ledger()
+    assert 102_000 == lost.ran_ms
+
+
 def test_what_never_ran_costs_nothing_and_free_pools_write_no_ledger() -> None:
     site = a_site()
     site.agents["a"].grants = "refuses"

@@ -313,9 +313,9 @@ VERDICT_BUGS = {
         "    if shape.shunned and is_shunned(",
         "    if shape.shunned and not is_shunned(",
     ),
-    "a verdict is waited for when no retry is left": (
-        "    return not ruled and not spent\n",
-        "    return not ruled\n",
+    "a verdict asks for more than there are retries": (
+        "        refused = no_more(state, job, step, task, cause_of(exit), policy, helps=True)\n",
+        '        refused = ""\n',
     ),
 }
 """Caught in the worlds that have verdicts."""

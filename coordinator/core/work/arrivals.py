@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from coordinator.core.commands import Decision, Renew, Send, Settled, StopAttempt, Term
 from coordinator.core.events import AgentHello, HeldAttempt
-from coordinator.core.ids import AttemptId
+from coordinator.core.ids import AttemptId, Ms
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import promote
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
@@ -86,7 +86,7 @@ def _held(
     if not current or not is_live(attempt):
         _refuse(hello, held, out)
         return None
-    return _goes_on(state, attempt, held, policy, out)
+    return _goes_on(state, attempt, held, hello.at_ms, policy, out)
 
 
 def _refuse(hello: AgentHello, held: HeldAttempt, out: Decision) -> None:
@@ -98,13 +98,18 @@ def _refuse(hello: AgentHello, held: HeldAttempt, out: Decision) -> None:
         out.sends.append(Send(hello.conn_id, order))
 
 
-def _goes_on(state: ClusterState, attempt: Attempt, held: HeldAttempt, policy: Policy, out: Decision) -> Term | None:
-    """The agent holds it under the current token. What was said while nobody listened is said again."""
+def _goes_on(
+    state: ClusterState, attempt: Attempt, held: HeldAttempt, heard_ms: Ms, policy: Policy, out: Decision
+) -> Term | None:
+    """The agent holds it under the current token. What was said while nobody listened is said again. `heard_ms`: when
+    it said so; where that had to wait for us, its lease counts from now, and what it is charged does not."""
     rank = held.rank
     if held.phase == "uploading":
         attempt.ended_by_ms = {rank: last_ran_ms(state, attempt, rank), **attempt.ended_by_ms}
     attempt.renewed_ms = with_rank(attempt.renewed_ms, rank, state.now_ms)
     attempt.unseen_ms = without(attempt.unseen_ms, rank)
+    if heard_ms < state.now_ms:
+        attempt.unseen_ms = {**attempt.unseen_ms, rank: heard_ms}
     attempt.shrinks = without(attempt.shrinks, rank)
     if attempt.row.ranks[rank].orphaned:  # the same machine was enrolled again
         attempt.row = set_rank(attempt.row, rank, orphaned=False)

@@ -187,16 +187,16 @@ def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, pol
         attempt.row = row = set_rank(row, rank, running=True)
         _take_turn(state, attempt, rank)
         row = attempt.row
-        begins = row.state is AttemptState.STAGING and phase != "frozen"
-        if not (begins and all(r.running or r.exit is not None for r in row.ranks)):
+        if row.state is not AttemptState.STAGING or not runs(row):
             put_attempt(attempt, out)  # else it is written as it begins
+    if row.state is AttemptState.STAGING and runs(row):
+        begin(state, attempt, by, out)
+    row = attempt.row
     if phase == "frozen":
-        if row.state in (AttemptState.STAGING, AttemptState.RUNNING):
+        if row.state is AttemptState.RUNNING:
             move_attempt(state, attempt, AttemptState.FROZEN, out, why="frozen by its agent", by=by)
     elif row.state is AttemptState.FROZEN:
         move_attempt(state, attempt, AttemptState.RUNNING, out, why="thawed", by=by)
-    elif row.state is AttemptState.STAGING and all(r.running or r.exit is not None for r in row.ranks):
-        begin(state, attempt, by, out)
     row = attempt.row
     uploads = phase == "uploading" and row.state is AttemptState.RUNNING and row.ranks[rank].exit is None
     if uploads and row.reason != UPLOADING:
@@ -224,8 +224,13 @@ def _take_turn(state: ClusterState, attempt: Attempt, rank: int) -> None:
         attempt.row = replace(attempt.row, prefetched=False)
 
 
+def runs(row: AttemptRow) -> bool:
+    """All ranks run, or have."""
+    return all(rank.running or rank.exit is not None for rank in row.ranks)
+
+
 def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None:
-    """All ranks run."""
+    """All ranks run. Whoever is RUNNING or FROZEN has begun: what it is charged counts from there."""
     now = state.now_ms
     home = home_of(state.work, attempt)
     if not attempt.stopping:
@@ -539,10 +544,11 @@ def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> No
         step.retry.remove(task.row.task)
     work.wheel.drop(task.row.task_id)
     task.row = replace(task.row, losses=max(0, task.row.losses - charged), not_before_ms=None)
+    begun = attempt.row.started_at_ms is not None
     move_attempt(
         state,
         attempt,
-        AttemptState.RUNNING,
+        AttemptState.RUNNING if begun else AttemptState.STAGING,
         out,
         why=why,
         ended_at_ms=None,
@@ -552,7 +558,7 @@ def revive(state: ClusterState, attempt: Attempt, out: Decision, why: str) -> No
     )
     hold_for(work.accounts, attempt.tenant, attempt.row)
     metering.start(work.accounts, attempt.tenant, attempt.row, step.row.task_estimate)
-    move_task(state, job, task, WorkState.RUNNING, out, why=why)
+    move_task(state, job, task, WorkState.RUNNING if begun else WorkState.STAGING, out, why=why)
     fit_task(state.work, job, step, task)
     if was_open and not has_room(step):
         fit_step(state.work, job, step)

@@ -50,6 +50,8 @@ def _check_attempts(work: Work) -> None:
             assert not all(rank.released for rank in row.ranks), f"{name} holds nothing and is kept"
         if row.state in MUST_BE_LOOKED_AT:
             assert attempt_id in work.wheel, f"nobody will look at {name}, which is {row.state}"
+        if row.state in (AttemptState.RUNNING, AttemptState.FROZEN):
+            assert row.started_at_ms is not None, f"{name} is {row.state} and has not begun"
         for rank in row.ranks:
             assert rank.launched or rank.exit is None or not is_live(attempt), f"{name} ended before its launch"
 

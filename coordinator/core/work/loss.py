@@ -17,7 +17,7 @@ from coordinator.core.rows import AttemptState
 from coordinator.core.snapshot import Liveness
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.verdict.suspicion import forget_suspicions
-from coordinator.core.work.attempts import STAGED, finish, unanswered
+from coordinator.core.work.attempts import STAGED, begin, finish, runs, unanswered
 from coordinator.core.work.endings import STOP_AGAIN_MS, rank_freed, recall, stop, take_back
 from coordinator.core.work.leases import (
     drop_if_free,
@@ -139,8 +139,8 @@ def heard_again(state: ClusterState, attempt: Attempt, rank: int, frozen: bool, 
     if attempt.silent:
         return
     work, row = state.work, attempt.row
-    running = all(r.running or r.exit is not None for r in row.ranks)
-    to = AttemptState.FROZEN if frozen else AttemptState.RUNNING if running else AttemptState.STAGING
+    begun = row.started_at_ms is not None
+    to = AttemptState.STAGING if not begun else AttemptState.FROZEN if frozen else AttemptState.RUNNING
     where = row.ranks[rank].provider_id
     move_attempt(
         state,
@@ -156,6 +156,8 @@ def heard_again(state: ClusterState, attempt: Attempt, rank: int, frozen: bool, 
         work.wheel.put(row.attempt_id, state.now_ms)
     else:
         work.wheel.drop(row.attempt_id)
+    if not begun and runs(row):
+        begin(state, attempt, f"agent:{where}", out)
     home = home_of(work, attempt)
     if home is None:
         return
