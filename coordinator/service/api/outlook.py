@@ -14,6 +14,8 @@ from coordinator.core.work.live import Attempt, Job, is_live
 
 TASKS_MAX = 1_000
 """Live tasks of a job that are looked at."""
+COARSE_MS = Ms(30_000)
+"""When one ended that nobody saw end is known to a few heartbeats: less than that is not said to be kept of it."""
 
 
 class Outlook(NamedTuple):
@@ -81,5 +83,10 @@ def _kept_ms(row: AttemptRow) -> Ms | None:
     """Of one that ended without a result: what it had done less what was lost with it."""
     if row.lost_ms is None or row.started_at_ms is None or row.ended_at_ms is None:
         return None
+    told_ms = [rank.exit.ran_ms or rank.exit.lived_ms for rank in row.ranks if rank.exit is not None]
+    if told_ms and len(told_ms) == len(row.ranks) and all(told_ms):
+        done_ms = min(max(told_ms), row.ended_at_ms - row.started_at_ms)
+        return max(0, done_ms - row.lost_ms) or None
     until_ms = row.ended_at_ms if row.doubted_at_ms is None else row.doubted_at_ms
-    return max(0, until_ms - row.started_at_ms - row.lost_ms) or None
+    kept_ms = until_ms - row.started_at_ms - row.lost_ms
+    return kept_ms if kept_ms >= COARSE_MS else None

@@ -63,3 +63,14 @@ def test_what_a_checkpoint_saves_is_told_while_it_runs_and_when_it_is_lost() -> 
     depot.exits("1.0.0.1", code=1, ran_ms=130_000)
     row = depot.attempt("1.0.0.1")
     assert row.lost_ms is not None and saved == of_attempt(depot.state, row).saved_ms
+
+
+def test_without_a_checkpoint_nothing_is_saved_however_late_its_end_is_told() -> None:
+    """The coordinator was away when the program failed, and heard of it ten seconds later."""
+    depot = Depot("a")
+    depot.submit(a_job())
+    depot.at(100)
+    depot.exits("1.0.0.1", code=1, ran_ms=90_000)
+    row = depot.attempt("1.0.0.1")
+    assert 90_000 == row.lost_ms
+    assert of_attempt(depot.state, row).saved_ms is None
