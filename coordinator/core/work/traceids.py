@@ -7,6 +7,7 @@ analysis a month later agree on them without a word, and a row that is told twic
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 from coordinator.core.ids import JobId
 
@@ -20,6 +21,7 @@ TASK, ATTEMPT, RUN = "task", "attempt", "run"
 """The task's root span; one of its attempts; what ran of it, which the program's own spans stand under."""
 
 
+@lru_cache(1_024)
 def trace_id(coordinator_id: str, job_id: int) -> bytes:
     """Of this job: 16 bytes, never all zero."""
     hidden = job_id ^ _pad(coordinator_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -467,6 +468,18 @@ def test_an_attempt_asks_who_it_is_with_its_own_token(tmp_path: Path) -> None:
                     assert (status, told["code"]) == (401, "unauthenticated")
             assert (await ask("/v1/traces", token, "POST", bytes(100_000)))[0] == 415
             assert (await ask("/v1/traces", token))[0] == 405
+            for body, media, expected in (
+                (b"", "application/x-protobuf", 200),
+                (b'{"resourceSpans": []}', "application/json", 200),
+                (b"no message", "application/x-protobuf", 400),
+                (bytes(5 << 20), "application/x-protobuf", 413),
+            ):
+                headers = {"Authorization": f"Bearer {token}", "Content-Type": media}
+                async with http.post("/v1/traces", headers=headers, data=io.BytesIO(body)) as answer:
+                    assert (expected, media if expected == 200 else "application/problem+json") == (
+                        answer.status,
+                        answer.content_type,
+                    )
             assert (await ask("/v1/attempt", token, "DELETE"))[0] == 405
             assert (await ask("/v1/attempts", token))[0] == 404
             agent.keeper.change(A, phase="exited", exit=ExitInfo(cause=EndCause.EXITED, code=0))
