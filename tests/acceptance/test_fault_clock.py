@@ -99,7 +99,8 @@ def test_a_step_of_the_wall_clock_moves_nothing_but_an_alert(tmp_path: Path) -> 
         assert (session.session_id, session.disconnected_at) == (first.session_id, None)
         assert session.duration_seconds is not None and session.duration_seconds <= lasted_s
         observed = beats_ms(client)
-        assert all(0 < later - earlier < 60_000 for earlier, later in itertools.pairwise(observed))
+        gaps_ms = [later - earlier for earlier, later in itertools.pairwise(observed)]
+        assert all(0 <= gap_ms < 60_000 for gap_ms in gaps_ms), gaps_ms  # two may arrive at one moment
         features = wait_for(lambda: features_after(client, observed[-1] - 10_000), "figures of now")
         assert abs(parse_time(features.as_of) - observed[-1]) < 60_000
         assert features.uptime_pct == 1.0 and features.online_seconds <= lasted_s
@@ -152,7 +153,7 @@ def test_a_step_across_a_restart_makes_no_session_longer_and_no_time_decrease(tm
                 assert goes_on.duration_seconds is not None and goes_on.duration_seconds <= lasted_s
                 after = beats_ms(client)
                 assert after[: len(before)] == before
-                assert all(earlier < later for earlier, later in itertools.pairwise(after))
+                assert after == sorted(after)
                 features = wait_for(lambda: features_after(client, parse_time(goes_on.connected_at)), "figures")
                 assert (features.stays_count, features.failures_count, features.departures_count) == (1, 0, 0)
                 assert features.online_seconds <= lasted_s
