@@ -31,6 +31,8 @@ VIEWS = {
     "gantt": "cli.traceviews.gantt",
 }
 SHORT = {"cp": "critical-path", "e2e": "end-to-end"}
+ATTRIBUTED = ("perfetto", "jaeger")
+"""Exports that show each span's attributes; reading these takes twice the time and the room."""
 ROWS = 40
 
 
@@ -198,7 +200,7 @@ def export(
         raise click.UsageError("--otlp URL|FILE says already where it goes: leave --to away")
     if otlp is not None:
         return _export_otlp(reach, sources, otlp, collector_ca)
-    found = trace_sources.both(reach, sources)
+    found = trace_sources.both(reach, sources, details=form in ATTRIBUTED)
     title = f"job {found.profile.workflow_id}" if is_job(sources[0]) else found.profile.workflow_id or sources[0]
     made = importlib.import_module(f"analytics.traces.exports.{form}")
     _write(made.pieces(found.trace, found.profile, title=title), to, shown_ok=form == "folded")

@@ -78,27 +78,27 @@ def what_if(reach: Reach, sources: Sequence[str], slots: int | None, without: Se
             raise CoordError(Code.BAD_REQUEST, str(wrong)) from wrong
 
 
-def both(reach: Reach, sources: Sequence[str]) -> Both:
-    """Spans with all that they said, and the profile: of a job its coordinator's, with the causes that it recorded."""
+def both(reach: Reach, sources: Sequence[str], *, details: bool) -> Both:
+    """Spans, with all that they said where `details` are asked for, and the profile: of a job its coordinator's, with
+    the causes that it recorded."""
     check(sources)
     if not is_job(sources[0]):
-        return of_files(sources, details=True)
-    found = spans(reach, sources)
-    return Both(found, profile(reach, sources))
+        return of_files(sources, details=details)
+    return Both(spans(reach, sources, details=details), profile(reach, sources))
 
 
-def spans(reach: Reach, sources: Sequence[str]) -> Trace:
-    """Spans with all that they said, of a job or of files."""
+def spans(reach: Reach, sources: Sequence[str], *, details: bool = True) -> Trace:
+    """Spans of a job or of files."""
     check(sources)
     if not is_job(sources[0]):
-        return read_files(sources, details=True).trace
+        return read_files(sources, details=details).trace
     with reach.client() as client, tempfile.TemporaryDirectory(prefix="coord-trace-") as place:
         job_id = whole_job(client, sources[0])
         for kind in KINDS:
             with stage(f"fetching {kind}"), (Path(place) / f"{kind}.jsonl").open("wb") as file:
                 for line in client.traces.lines(job_id, kind):
                     file.write(line + b"\n")
-        return read_files([place], details=True).trace
+        return read_files([place], details=details).trace
 
 
 def of_files(sources: Sequence[str], *, details: bool) -> Both:

@@ -64,6 +64,10 @@ class Page:
             assert time.monotonic() < until, f"{ready} never came true: {self.faults}"
             time.sleep(0.02)
 
+    def authorize(self, token: str) -> None:
+        """Send it along from now on."""
+        self.call("Network.setExtraHTTPHeaders", headers={"Authorization": f"Bearer {token}"})
+
     def value(self, expression: str) -> Any:
         """What JavaScript makes of it, as JSON; a promise is awaited."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)

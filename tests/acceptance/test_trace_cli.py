@@ -11,6 +11,7 @@ import pytest
 
 from tests.acceptance.cli_runs import Coord, Server
 from tests.acceptance.processes import Agent, when_online
+from tests.browser import browser
 
 GRAPH = """\
 name = "night"
@@ -31,6 +32,7 @@ resources = { cpus = 1 }
 class Fleet(NamedTuple):
     """A coordinator with one agent, and a job that has ended there."""
 
+    server: Server
     coord: Coord
     job: str
 
@@ -45,7 +47,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             (directory / "night.toml").write_text(GRAPH)
             job = coord("submit", "-o", "name", str(directory / "night.toml")).out.strip()
             assert coord("job", "wait", job).code == 0
-            yield Fleet(coord, job)
+            yield Fleet(server, coord, job)
 
 
 def test_a_job_is_analysed_where_it_ran(fleet: Fleet) -> None:
@@ -78,3 +80,16 @@ def test_a_job_is_fetched_exported_and_compared(fleet: Fleet, tmp_path: Path) ->
     assert done.code == 0 and "both took the same time" in done.out
     done = fleet.coord("trace", "analyze", fleet.job, "--slots", "2")
     assert done.code == 0 and "on 2 slots" in done.out
+
+
+def test_a_jobs_page_is_drawn_as_it_is_served(fleet: Fleet, tmp_path: Path) -> None:
+    """Under the policy that it is served with, by a browser that shows the token: no fault, no other request."""
+    url = f"{fleet.server.url}/v1/traces/workflows/analyze/{fleet.job}?format=html"
+    with browser(tmp_path) as page:
+        page.authorize(fleet.server.token("admin"))
+        page.open(url, "document.documentElement?.dataset.ready !== undefined")
+        assert page.value("document.title").endswith(fleet.job)
+        assert page.value("D.spans.start.length") > 8
+        page.screenshot(tmp_path / "job.png")
+        assert page.faults == []
+        assert set(page.requests) == {url}

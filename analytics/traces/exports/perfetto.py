@@ -85,8 +85,8 @@ def _names(pid: int, name: str, what: str, tid: int, index: int) -> Iterator[Eve
 def _path_event(segment: Segment, zero: int) -> Event:
     start = (segment.start_ns - zero) // 1000
     return {
-        "name": f"{segment.kind} {segment.task}".rstrip(), "cat": segment.kind, "ph": "X", "ts": start,
-        "dur": (segment.end_ns - zero) // 1000 - start, "pid": PATH_PID, "tid": 0,
+        "name": f"{segment.kind.replace('_', ' ')} {segment.task}".rstrip(), "cat": segment.kind, "ph": "X",
+        "ts": start, "dur": (segment.end_ns - zero) // 1000 - start, "pid": PATH_PID, "tid": 0,
         "args": {"task": segment.task, "attempt": segment.attempt, "provider": segment.provider,
                  "cause": segment.cause, "inferred": segment.inferred},
     }  # fmt: skip
