@@ -47,9 +47,14 @@ def default_socket() -> str:
 @click.option(
     "--signatures", type=click.Path(path_type=Path, dir_okay=False), help="A table of your own; its rows come first."
 )
+@click.option(
+    "--state", type=click.Path(path_type=Path, dir_okay=False), help="Submissions are kept here over a restart."
+)
 @click.option("--settle", default="0s", show_default=True, help="A log must be quiet for so long at its end.")
 @config_option
-def attrsvc(root: Path, listen: str | None, signatures: Path | None, settle: str, config_file: Path | None) -> None:
+def attrsvc(
+    root: Path, listen: str | None, signatures: Path | None, state: Path | None, settle: str, config_file: Path | None
+) -> None:
     """Answer launchers that ask whether a failed run is worth starting again: POST and GET /logs.
 
     There are no tokens: the socket is its owner's (0600), and TCP is on loopback alone, where every user of this
@@ -58,10 +63,11 @@ def attrsvc(root: Path, listen: str | None, signatures: Path | None, settle: str
 
     \b
     coord attrsvc --root /shared/logs
-    coord attrsvc --root /shared/logs --listen 127.0.0.1:50050
+    coord attrsvc --root /shared/logs --listen 127.0.0.1:50050 --state /var/lib/attrsvc.jsonl
     ft_launcher --ft-attribution-endpoint http://127.0.0.1:50050 ...
     """
     from analytics.attribution.desk.desk import Desk
+    from analytics.attribution.desk.registry import Registry
     from analytics.attribution.desk.rooted import Root
     from analytics.attribution.desk.settings import DeskSettings
     from analytics.attribution.engine import Rules
@@ -71,7 +77,9 @@ def attrsvc(root: Path, listen: str | None, signatures: Path | None, settle: str
     given = Config(file=config_file, flags=flags).section("attribution", AttributionSettings)
     settle_s = asked_duration(settle, "--settle", Ms(0), SETTLE_MS_MAX) / 1_000
     settings = DeskSettings.of(given, settle_s=settle_s)
-    desk = Desk(Root(root), Rules.load(Path(given.signatures) if given.signatures else None), settings)
+    rules = Rules.load(Path(given.signatures) if given.signatures else None)
+    registry = Registry(state, settings.jobs_max) if state is not None else None
+    desk = Desk(Root(root), rules, settings, registry=registry)
     bound, address = bound_to(listen or default_socket())
     with bound:
         logs.to_stderr("info")

@@ -15,6 +15,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from msgspec.structs import replace
+
 from analytics.attribution.desk import passes, recorder, results, splitlog
 from analytics.attribution.desk.contract import (
     SOURCE,
@@ -32,6 +34,7 @@ from analytics.attribution.desk.contract import (
 from analytics.attribution.desk.followed import Followed
 from analytics.attribution.desk.jobs import Final, Job, listed, order_of
 from analytics.attribution.desk.making import Maker
+from analytics.attribution.desk.registry import Registry
 from analytics.attribution.desk.rooted import Root
 from analytics.attribution.desk.settings import DeskSettings
 from analytics.attribution.desk.tally import Tally
@@ -49,8 +52,17 @@ PAUSE_S = 0.1
 class Desk:
     """`start` begins to follow, `close` ends it."""
 
-    def __init__(self, root: Root, rules: Rules, settings: DeskSettings, places: Places | None = None) -> None:
+    def __init__(
+        self,
+        root: Root,
+        rules: Rules,
+        settings: DeskSettings,
+        places: Places | None = None,
+        registry: Registry | None = None,
+    ) -> None:
+        """`registry`: what is submitted outlives this desk; closed with it."""
         self.settings = settings
+        self._registry = registry
         self.tally = Tally()
         self._root = root
         self._rules = rules
@@ -66,7 +78,17 @@ class Desk:
         self._thread = threading.Thread(target=self._follow, name="follow-files", daemon=True)
 
     def start(self) -> None:
+        if self._registry is not None:
+            self._take_up(self._registry)
         self._thread.start()
+
+    def _take_up(self, registry: Registry) -> None:
+        """What was submitted before: followed again, or judged again, as many as may wait; the newest first."""
+        for asked in registry.submissions():
+            try:
+                self._submit(asked)
+            except Refused as refused:
+                log.warning("%s is not taken up again: %s", asked.log_path, refused.body.message)
 
     def close(self) -> None:
         """End the threads; what was under way is dropped."""
@@ -78,11 +100,19 @@ class Desk:
         with self._lock:
             for job in self._jobs.values():
                 self._let_go(job.release())
+        if self._registry is not None:
+            self._registry.close()
 
     # ---- POST
 
     def submit(self, asked: Submission) -> Submitted:
         """Remember it, and start what its intent says. Refused: see docs/reference/attribution-http.md."""
+        submitted = self._submit(asked)
+        if self._registry is not None:
+            self._registry.note(replace(asked, log_path=submitted.normalized_path))
+        return submitted
+
+    def _submit(self, asked: Submission) -> Submitted:
         progressive = False
         try:
             intent = Intent.of(asked.analysis_intent)
@@ -452,6 +482,8 @@ class Desk:
             if followed is not None:
                 self.tally.analysis("cancelled")
         self._let_go(followed)
+        if self._registry is not None:
+            self._registry.forget(real)
         return Released(released=followed is not None, normalized_path=real)
 
     def _let_go(self, followed: Followed | None) -> None:

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from analytics.attribution.desk.desk import Desk
 from analytics.attribution.desk.front import Front
+from analytics.attribution.desk.registry import Registry
 from analytics.attribution.desk.rooted import Root
 from analytics.attribution.desk.settings import DeskSettings
 from analytics.attribution.engine import Rules
@@ -121,11 +122,14 @@ def rules() -> Rules:
 
 
 @asynccontextmanager
-async def serving(tmp: Path, loopback: bool = False, **settings: Any) -> AsyncIterator[Service]:
-    """`tmp/logs` is the root, and beside it what must not be read."""
+async def serving(
+    tmp: Path, loopback: bool = False, state: Path | None = None, **settings: Any
+) -> AsyncIterator[Service]:
+    """`tmp/logs` is the root, and beside it what must not be read. `state`: where submissions outlive it."""
     root = tmp / "logs"
     root.mkdir(exist_ok=True)
-    desk = Desk(Root(root), rules(), DeskSettings(**{"poll_s": 0.02, **settings}))
+    registry = Registry(state, paths_max=100) if state is not None else None
+    desk = Desk(Root(root), rules(), DeskSettings(**{"poll_s": 0.02, **settings}), registry=registry)
     front = Front(desk, loopback=loopback)
     runner = web.AppRunner(front.app)
     await runner.setup()
