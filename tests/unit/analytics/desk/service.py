@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -105,11 +106,11 @@ class Service:
         return await self.until(completed, f"no verdict on {path}")
 
     async def until(self, look: Callable[[], Awaitable[Any]], otherwise: str) -> Any:
-        for _ in range(2_000):
-            if found := await look():
-                return found
+        until_s = time.monotonic() + 60
+        while not (found := await look()):
+            assert time.monotonic() < until_s, otherwise
             await asyncio.sleep(0.01)
-        raise AssertionError(otherwise)
+        return found
 
 
 @functools.cache
