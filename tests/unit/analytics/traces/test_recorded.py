@@ -87,7 +87,7 @@ def test_a_loss_and_the_wait_for_its_lease_are_on_the_path(tmp_path: Path) -> No
     site.exits("1.0.0.2", ran_ms=1_000)
     path = profile_of(recorded(site, tmp_path)).real_critical_path
     told = [(segment.kind, segment.attempt) for segment in path.segments if segment.end_ns > segment.start_ns]
-    assert (SegmentKind.LOST_RUN, 1) in told and (SegmentKind.LOST, 2) in told or (SegmentKind.LOST, 1) in told, told
+    assert ((SegmentKind.LOST_RUN, 1) in told and (SegmentKind.LOST, 2) in told) or (SegmentKind.LOST, 1) in told, told
     assert any(segment.cause == "lease 1.0.0.1" for segment in path.segments)
     job = site.job()
     assert job.ended_at_ms is not None
