@@ -88,10 +88,10 @@ class LineageRow(Struct, gc=False, kw_only=True):
 
 
 class _Numbers(dict[str | None, int]):
-    """A string's number: the next one for a string that is new, NONE for None."""
+    """A string's number: the next one for a string that is new, NONE for None and for the empty one."""
 
     def __init__(self, normal: Callable[[str], str] | None = None) -> None:
-        super().__init__({None: NONE})
+        super().__init__({None: NONE, "": NONE})
         self._normal = normal
         self.strings: list[str] = []
 
@@ -189,8 +189,7 @@ class TraceBuilder:
             self._columns[name].append(column)
         if workflows is not None:
             workflow_numbers = self._numbers["workflows"]
-            for text in set(workflows):
-                workflow_numbers[text]
+            workflow_numbers.codes(list(set(workflows)))
         if self._details is not None:
             self._details += details[:taken] if details is not None else [b"{}"] * taken
         self.spans += taken

@@ -12,7 +12,9 @@ import msgspec
 from analytics.traces.reading import otlp_json, readable, relations
 from analytics.traces.reading.reading import Intake
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 1 << 18
+"""Small enough that what a block is decoded into stays in a core's own cache: of 2 MiB a million spans take half as
+long again (11.2 s of CPU, of 256 KiB 7.6, on a busy machine)."""
 LINE_BYTES_MAX = 64 << 20
 """A line that is longer is left out, unread."""
 PIECE_LINES = 64

@@ -1,13 +1,14 @@
 """Spans as OpenTelemetry Python's `ReadableSpan.to_json()` prints them, one a line: ids with 0x, microsecond times.
 
-The way of a million lines: a block of lines is decoded into typed structs and becomes columns at once, 4 us a line.
+The way of a million lines: a block of lines is decoded into typed structs and becomes columns at once, 5 us a line.
 When anything in a block is unusual its lines are taken one by one, and the bad ones are named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import repeat
+from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -74,9 +75,27 @@ class _Line(Struct, gc=False, frozen=True):
     resource: _Resource = _Resource()
 
 
+class _Number(dict[str | None, int]):
+    """The number of a word; 0 of any other."""
+
+    def __missing__(self, word: str | None) -> int:
+        return 0
+
+
 _lines = msgspec.json.Decoder(_Line)
-_KIND = {"compute": 1, "network": 2, "marker": 3}
-_STATUS = {"UNSET": UNSET, "OK": OK, "ERROR": ERROR}
+_KIND = _Number(compute=1, network=2, marker=3)
+_STATUS = _Number(UNSET=UNSET, OK=OK, ERROR=ERROR)
+_columns_of_line = attrgetter(
+    "name",
+    "start_time",
+    "end_time",
+    "parent_id",
+    "context.trace_id",
+    "context.span_id",
+    "status.status_code",
+    "attributes",
+)
+_columns_of_attributes = attrgetter(*_Attributes.__struct_fields__)
 
 
 def take_block(intake: Intake, block: bytes) -> int:
@@ -85,56 +104,78 @@ def take_block(intake: Intake, block: bytes) -> int:
     rows = _lines.decode_lines(block)
     if not rows:
         return 0
-    contexts = [row.context for row in rows]
-    said = [row.attributes for row in rows]
-    start = times.column([row.start_time for row in rows])
-    end = times.column([row.end_time for row in rows])
+    # By column, in C: what a loop over the rows for each column takes half a microsecond a row longer for.
+    names, starts, ends, parents, traces, ids, statuses, said = zip(*map(_columns_of_line, rows), strict=True)
+    of = dict(zip(_Attributes.__struct_fields__, zip(*map(_columns_of_attributes, said), strict=True), strict=True))
+    start, end = times.column(starts), times.column(ends)
     if (start < 0).any() or ((end != UNFINISHED) & (end < start)).any():
         raise ValueError("a span without a start, or that ends before it")
-    span = _ids([context.span_id for context in contexts])
+    span = _ids(ids)
     if not span.all():
         raise ValueError("span_id is zero")
-    if not all(int(trace, 16) for trace in {context.trace_id for context in contexts}):
+    if not all(int(trace, 16) for trace in set(traces)):
         raise ValueError("trace_id is zero")
+    absent = None in parents
     intake.builder.add_columns(
         details=None,
-        workflows=[attributes.workflow_id for attributes in said],
+        workflows=of["workflow_id"],
         start=start,
         end=end,
         span=span,
-        parent=_ids([row.parent_id or "0" for row in rows]),
-        trace=[context.trace_id for context in contexts],
-        name=[row.name for row in rows],
-        data=[attributes.data_id or None for attributes in said],
-        batch=[attributes.batch_id or None for attributes in said],
-        source=[attributes.source_data_id or None for attributes in said],
-        provider=[
-            one.worker or one.cicd_worker or one.provider or _provider(row.resource)
-            for one, row in zip(said, rows, strict=True)
-        ],
-        slot=[-1 if attributes.slot is None else attributes.slot for attributes in said],
-        attempt=[
-            attributes.attempt if attributes.attempt is not None else attributes.coord_attempt or 0
-            for attributes in said
-        ],
-        label=[attributes.label or attributes.step or None for attributes in said],
-        key=[attributes.key or None for attributes in said],
-        kind=[_KIND.get(attributes.kind, 0) for attributes in said],  # type: ignore[arg-type]
-        status=[_STATUS.get(row.status.status_code, UNSET) for row in rows],
-        flags=[
-            flags_of(attributes.outcome, attributes.result) if attributes.outcome or attributes.result else 0
-            for attributes in said
-        ],
+        parent=_ids([parent or "0" for parent in parents] if absent else parents),
+        trace=traces,
+        name=names,
+        data=of["data_id"],
+        batch=of["batch_id"],
+        source=_unless_empty(of["source_data_id"]),
+        provider=_providers(of, rows),
+        slot=_whole(of["slot"], -1),
+        attempt=_whole(_first_said(of["attempt"], of["coord_attempt"]), 0),
+        label=_unless_empty(_first_said(of["label"], of["step"])),
+        key=_unless_empty(of["key"]),
+        kind=np.fromiter(map(_KIND.__getitem__, of["kind"]), np.int8, len(rows)),
+        status=np.fromiter(map(_STATUS.__getitem__, statuses), np.int8, len(rows)),
+        flags=[flags_of(*two) for two in zip(of["outcome"], of["result"], strict=True)]
+        if any(of["outcome"]) or any(of["result"])
+        else None,
     )
     intake.rows += len(rows)
     return len(rows)
 
 
-def _provider(resource: _Resource) -> str | None:
-    return resource.attributes.worker or resource.attributes.host or None
+Column = Sequence[Any]
 
 
-def _ids(texts: list[str]) -> NDArray[np.uint64]:
+def _unless_empty(column: Column) -> Column | None:
+    """None for a column in which nothing is said."""
+    return column if any(column) else None
+
+
+def _first_said(one: Column, other: Column) -> Column:
+    """Each row's first value, of two names for the same thing."""
+    if not any(other):
+        return one
+    return [second if first is None else first for first, second in zip(one, other, strict=True)]
+
+
+def _whole(column: Column, fill: int) -> Column | None:
+    if None not in column:
+        return column
+    if column.count(None) == len(column):
+        return None
+    return [fill if value is None else value for value in column]
+
+
+def _providers(of: Mapping[str, Column], rows: list[_Line]) -> Column:
+    if all(of["worker"]):
+        return of["worker"]
+    return [
+        worker or other or third or row.resource.attributes.worker or row.resource.attributes.host
+        for worker, other, third, row in zip(of["worker"], of["cicd_worker"], of["provider"], rows, strict=True)
+    ]
+
+
+def _ids(texts: Column) -> NDArray[np.uint64]:
     """OverflowError and ValueError of what is no id."""
     return np.fromiter(map(int, texts, repeat(16)), np.uint64, len(texts))
 

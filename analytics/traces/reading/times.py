@@ -51,7 +51,7 @@ def column(texts: Sequence[str | None]) -> NDArray[np.int64]:
     if not len(texts):
         return out
     try:
-        table = np.array([text or "" for text in texts], "S28")
+        table = np.array([text or "" for text in texts] if None in texts else texts, "S28")
     except UnicodeEncodeError:
         raise ValueError("a time has characters that none has") from None
     marks = table.view(np.uint8).reshape(len(texts), 28)
