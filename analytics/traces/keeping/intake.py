@@ -5,6 +5,8 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
+from analytics.traces.building import joined
+from analytics.traces.columns import Trace
 from analytics.traces.keeping.homing import Homed, by_claim, by_trace
 from analytics.traces.keeping.limits import TraceSettings
 from analytics.traces.keeping.shelf import Shelf
@@ -14,24 +16,52 @@ from coordinator.core.ids import JobId
 from coordinator.ports_trace import Taken, TraceBody, TracePart
 
 
+class _Tally:
+    """What becomes of the rows of one part."""
+
+    def __init__(self) -> None:
+        self.accepted = self.rejected = self.dropped = 0
+        self.why = ""
+
+    def reject(self, rows: int, why: str) -> None:
+        self.rejected += rows
+        self.why = self.why or why
+
+    def taken(self) -> Taken:
+        return Taken(accepted=self.accepted, rejected=self.rejected, dropped=self.dropped, why=self.why[:300])
+
+
 def take_in(body: TraceBody, shelf: Shelf, coordinator_id: str, settings: TraceSettings) -> tuple[Taken, ...]:
     """Of each part what became of it. CoordError: TOO_LARGE, BAD_REQUEST for a body of one part that is none;
-    STORE_FULL, ANALYTICS_UNAVAILABLE."""
+    STORE_FULL, ANALYTICS_UNAVAILABLE. What a body has of a job is appended, and synced, at once."""
     left = settings.body_bytes_max
-    taken: list[Taken] = []
+    tallies: list[_Tally] = []
+    by_job: dict[JobId, list[tuple[_Tally, Homed]]] = {}
     with Path(body.path).open("rb") as file:
         for part in body.parts:
+            tallies.append(tally := _Tally())
             file.seek(part.at)
             data = file.read(part.size)
             try:
                 plain = unpacked(data, part.encoding, left)
                 left -= len(plain)
-                taken.append(_take(part, plain, body, shelf, coordinator_id, settings))
+                for one in _read(part, plain, body, shelf, coordinator_id, settings, tally):
+                    if one.job_id is None:
+                        tally.reject(one.rows, one.why)
+                    else:
+                        by_job.setdefault(one.job_id, []).append((tally, one))
             except CoordError as error:
-                if len(body.parts) == 1 or error.code not in (Code.BAD_REQUEST, Code.NOT_FOUND):
+                if len(body.parts) == 1 or error.code is not Code.BAD_REQUEST:
                     raise
-                taken.append(Taken(rejected=1, why=error.message))
-    return tuple(taken)
+                tally.reject(1, error.message)
+    for job_id, some in by_job.items():
+        no_room = _put(job_id, [one.trace for _, one in some], shelf)
+        for tally, one in some:
+            if no_room:
+                tally.dropped, tally.why = tally.dropped + one.rows, tally.why or no_room
+            else:
+                tally.accepted += one.rows
+    return tuple(tally.taken() for tally in tallies)
 
 
 def unpacked(data: bytes, encoding: str, limit: int) -> bytes:
@@ -62,34 +92,30 @@ def unpacked(data: bytes, encoding: str, limit: int) -> bytes:
     return plain
 
 
-def _take(
-    part: TracePart, plain: bytes, body: TraceBody, shelf: Shelf, coordinator_id: str, settings: TraceSettings
-) -> Taken:
+def _read(
+    part: TracePart,
+    plain: bytes,
+    body: TraceBody,
+    shelf: Shelf,
+    coordinator_id: str,
+    settings: TraceSettings,
+    tally: _Tally,
+) -> list[Homed]:
     try:
         found = read_bytes(part.form, plain, details=True, spans_max=settings.job_spans_max)
     except ValueError as error:
         raise CoordError(Code.BAD_REQUEST, str(error), "docs/reference/traces.md has the formats") from None
+    tally.reject(found.rejected, found.bad[0].why if found.bad else "")
+    tally.accepted += found.trace.duplicates
     if part.job_id is None:
-        homed = list(by_trace(found.trace, coordinator_id, lambda job_id: shelf.may(job_id, body.tenant)))
-    else:
-        homed = list(by_claim(found.trace, coordinator_id, part))
-    accepted = dropped = 0
-    rejected = found.rejected
-    why = found.bad[0].why if found.bad else ""
-    kept = found.trace.duplicates
-    for one in homed:
-        if one.job_id is None:
-            rejected, why = rejected + one.rows, why or one.why
-        elif no_room := _put(one, one.job_id, shelf):
-            dropped, why = dropped + one.rows, why or no_room
-        else:
-            accepted += one.rows
-    return Taken(accepted=accepted + kept if accepted else accepted, rejected=rejected, dropped=dropped, why=why[:300])
+        return list(by_trace(found.trace, coordinator_id, lambda job_id: shelf.may(job_id, body.tenant)))
+    return list(by_claim(found.trace, coordinator_id, part))
 
 
-def _put(one: Homed, job_id: JobId, shelf: Shelf) -> str:
+def _put(job_id: JobId, traces: list[Trace], shelf: Shelf) -> str:
+    """Why there was no room for them; empty: they are kept."""
     try:
-        return shelf.add(job_id, one.trace)
+        return shelf.add(job_id, traces[0] if len(traces) == 1 else joined(traces))
     except CoordError as error:
         if error.code is Code.NOT_FOUND:
             return "the job was removed"

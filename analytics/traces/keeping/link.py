@@ -77,6 +77,7 @@ class TraceLink:
         """Bodies by their fingerprints, and how many processes ended while they read them."""
         self._next = 0
         self._asked_s = 0.0
+        self._heard_s = 0.0
         self._starts = 0
         self._last_error = ""
         self._stored_bytes = 0
@@ -150,7 +151,9 @@ class TraceLink:
                 self._say(make(n))
                 return await waits.future
         except TimeoutError:
-            self._end_what_hangs(n)
+            if n in self._begun and fingerprint is not None:
+                self._suspect(fingerprint)
+            self._end_what_hangs(n, patience_s)
             raise CoordError(
                 Code.TIMEOUT, f"no answer about traces within {patience_s:.0f} s", "ask again, or for less"
             ) from None
@@ -166,10 +169,11 @@ class TraceLink:
             return
         child.stdin.write(encode(message))
 
-    def _end_what_hangs(self, n: int) -> None:
+    def _end_what_hangs(self, n: int, patience_s: float) -> None:
         """Nothing else stops a thread that computes: the process goes, and whoever else waits for it asks again. What
-        only stood in line hangs by another, whose time comes too."""
-        if n in self._begun and self._child is not None and self._child.returncode is None:
+        only stood in line behind others that were answered is no reason."""
+        silent = time.monotonic() - self._heard_s >= patience_s
+        if (n in self._begun or silent) and self._child is not None and self._child.returncode is None:
             self._last_error = "the process that keeps traces was ended: it took too long"
             self._child.kill()
 
@@ -197,7 +201,6 @@ class TraceLink:
     async def _live(self) -> None:
         """One process, from its start to its end."""
         self._starts += 1
-        self._begun.clear()
         try:
             # -P: the working directory is nobody's import path. One BLAS thread: it shares the machine.
             child = await asyncio.create_subprocess_exec(
@@ -213,6 +216,7 @@ class TraceLink:
             self._last_error = f"the process that keeps traces could not be started: {error}"
             return
         self._child = child
+        self._heard_s = time.monotonic()
         assert child.stdout is not None and child.stderr is not None
         said: deque[str] = deque(maxlen=ERROR_LINES)
         idle = False
@@ -255,6 +259,7 @@ class TraceLink:
             except msgspec.DecodeError as error:
                 self._last_error = f"the process that keeps traces said what is no message: {error}"
                 return
+            self._heard_s = time.monotonic()
             more = b""
             if isinstance(message, Rows | Analyzed):
                 found = await _frame(source)
@@ -276,11 +281,12 @@ class TraceLink:
     def _fail_waiting(self) -> None:
         """Whoever waits asks again; but the body that was being read is under suspicion."""
         waiting, self._waiting = self._waiting, {}
-        for n, waits in waiting.items():
+        for n, waits in waiting.items():  # whose time is over is not among them
             if n in self._begun and waits.fingerprint is not None:
                 self._suspect(waits.fingerprint)
             if not waits.future.done():
                 waits.future.set_exception(self._unavailable())
+        self._begun.clear()
 
     def _suspect(self, fingerprint: int) -> None:
         """Once may be chance: somebody ended the process, or the machine had no memory."""

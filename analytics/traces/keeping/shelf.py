@@ -157,19 +157,26 @@ class Shelf:
     # ---- reading
 
     def version(self, job_id: JobId) -> str:
-        """Another one whenever anything was added. Cheap."""
-        files = JobTraces(self._data.traces, job_id)
-        return ",".join(f"{name}:{size}" for name, size in sorted(sizes(files.path).items()))
+        """Another one whenever anything was added. Cheap, once what came of an ended job is sealed."""
+        return ",".join(f"{name}:{size}" for name, size in sorted(self._settled(job_id).items()))
 
     def load(self, job_id: JobId, *, details: bool) -> Trace:
         """All that is kept of a job, once."""
-        known = self._job(job_id)
-        owner = self._owners.of(job_id)
-        there = sizes(known.files.path)
-        if owner is not None and owner.ended and (INCOMING in there or len(there) > 1):
-            self._seal(job_id, known, everything=True)  # who asks again reads one segment as it is
+        self._settled(job_id)
         with ExitStack() as stack:
-            return self._united(known.files.parts(stack, self._report), details=details)[0]
+            return self._united(self._job(job_id).files.parts(stack, self._report), details=details)[0]
+
+    def _settled(self, job_id: JobId) -> dict[str, int]:
+        """The files of a job; those of one that has ended become one segment, which is read as it is."""
+        known = self._job(job_id)
+        there = sizes(known.files.path)
+        if INCOMING not in there and len(there) < 2:
+            return there
+        owner = self._owners.of(job_id)
+        if owner is None or not owner.ended:
+            return there
+        self._seal(job_id, known, everything=True)
+        return sizes(known.files.path)
 
     def _united(self, parts: list[Part], *, details: bool) -> tuple[Trace, set[str]]:
         """What these hold together, and the names of files that are damaged: those are left where they are."""

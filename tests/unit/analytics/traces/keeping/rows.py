@@ -12,12 +12,12 @@ from analytics.traces.building import AssetRow, LineageRow, SpanRow, TraceBuilde
 from analytics.traces.columns import Trace
 from coordinator.core.commands import Put
 from coordinator.core.ids import JobId, TenantName
-from coordinator.core.rows import Row, WorkState
+from coordinator.core.rows import AttemptState, Row, WorkState
 from coordinator.core.work.traceids import trace_id
 from coordinator.ports_trace import TraceBody, TracePart
 from store.durable import DiskStore
 from store.layout import DataDir
-from tests.conformance.homes import NOON_MS, DiskHome, a_job, a_spec, a_step, a_task
+from tests.conformance.homes import NOON_MS, DiskHome, a_job, a_spec, a_step, a_task, an_attempt
 
 OURS = "c-test"
 START_NS = 1_777_420_800_000_000_000
@@ -124,6 +124,9 @@ def a_home(path: Path, *jobs: tuple[int, str], ended: frozenset[int] = frozenset
         ]
         for number in [job_id for job_id, _ in jobs]:
             rows += [a_spec(number), a_step(number), a_task(number)]
+            if number in ended:
+                times = {"started_at_ms": NOON_MS - 2_000, "ended_at_ms": NOON_MS - 1_000}
+                rows.append(an_attempt(number, state=AttemptState.COMPLETED, created_at_ms=NOON_MS - 3_000, **times))
         await store.commit([Put(row) for row in rows])
 
     home.run(fill)
