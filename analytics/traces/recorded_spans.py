@@ -30,6 +30,8 @@ from coordinator.core.rows import AttemptRow
 from coordinator.core.work.jobspec import StepSpec
 from coordinator.core.work.traceids import ATTEMPT, run_span_id, span_id, trace_id
 
+WHOLE_MAX = 20_000
+"""Of a run with more attempts than that the waits have no spans of their own: the record has them."""
 EDGES_MAX = 64
 """More dependencies between the tasks of two steps go through the step that is needed, as a node of its own."""
 JOB, QUEUED, LEASED, STAGED, RUN, FROZEN = "job", "queued", "leased", "staged", "run", "frozen"
@@ -48,6 +50,8 @@ class _Whose(NamedTuple):
     """What all spans of an attempt have in common."""
 
     trace: str
+    name: str
+    """Of the attempt."""
     task: str
     attempt: int
     provider: str
@@ -81,10 +85,10 @@ def spans_of(rows: JobRows, record: RunRecord, coordinator_id: str) -> Iterator[
     keys = {task.task: task.key for task in record.tasks}
     free = _Free(rows, record)
     for row, attempt in zip(rows.attempts, record.attempts, strict=True):
-        step = rows.spec.steps[row.step]
+        step, name = rows.spec.steps[row.step], dotted(row.attempt_id)
         said: dict[str, Any] = pipeline | {
             "cicd.pipeline.task.name": step.name,
-            "cicd.pipeline.task.run.id": dotted(row.attempt_id),
+            "cicd.pipeline.task.run.id": name,
             "cicd.worker.id": attempt.providers[0],
             "data_id": attempt.task,
             "batch_id": attempt.task,
@@ -96,28 +100,31 @@ def spans_of(rows: JobRows, record: RunRecord, coordinator_id: str) -> Iterator[
             said["cicd.pipeline.task.run.result"] = _RESULT[attempt.outcome]
         whose = _Whose(
             trace=trace,
+            name=name,
             task=attempt.task,
             attempt=attempt.attempt,
             provider=attempt.providers[0],
             label=step.name,
             key=keys.get(attempt.task, ""),
             details=_details(said),
-            root=_number(span_id(dotted(row.attempt_id), ATTEMPT)),
+            root=_number(span_id(name, ATTEMPT)),
         )
-        yield from _attempt_spans(row, attempt, whose, job_span, free.since(attempt), step)
-        for number, (start_ns, end_ns) in enumerate(_frozen(rows, row)):
-            yield _child(whose, row, f"{FROZEN} {number}", FROZEN, start_ns, end_ns, "marker")
+        free_ns = free.since(attempt)
+        yield from _attempt_spans(row, attempt, whose, job_span, step)
+        if len(rows.attempts) <= WHOLE_MAX:
+            yield from _waits(attempt, whose, job_span, free_ns, step)
+        moments = rows.moments.get(name)
+        for number, (start_ns, end_ns) in enumerate(moments.frozen if moments is not None else ()):
+            yield _child(whose, f"{FROZEN} {number}", FROZEN, start_ns, end_ns, "marker")
 
 
-def _attempt_spans(
-    row: AttemptRow, attempt: AttemptRecord, whose: _Whose, job_span: int, free_ns: int, step: StepSpec
-) -> Iterator[SpanRow]:
+def _waits(attempt: AttemptRecord, whose: _Whose, job_span: int, free_ns: int, step: StepSpec) -> Iterator[SpanRow]:
+    """Before it began."""
     end_ns = attempt.ended_ns if attempt.ended_ns is not None else UNFINISHED
     if free_ns < attempt.granted_ns:
-        queued = _number(span_id(dotted(row.attempt_id), QUEUED))
         yield SpanRow(
             trace=whose.trace,
-            span=queued,
+            span=_number(span_id(whose.name, QUEUED)),
             parent=job_span,
             name=QUEUED,
             start_ns=free_ns,
@@ -125,6 +132,19 @@ def _attempt_spans(
             kind="marker",
             details=whose.details,
         )
+    had_ns = attempt.staging_ns if attempt.staging_ns is not None else attempt.started_ns
+    yield _child(whose, LEASED, LEASED, attempt.granted_ns, had_ns if had_ns is not None else end_ns, "marker")
+    if attempt.staging_ns is not None:
+        until_ns = attempt.started_ns if attempt.started_ns is not None else end_ns
+        kind = "network" if step.inputs else "marker"
+        yield _child(whose, STAGED, STAGED, attempt.staging_ns, until_ns, kind)
+
+
+def _attempt_spans(
+    row: AttemptRow, attempt: AttemptRecord, whose: _Whose, job_span: int, step: StepSpec
+) -> Iterator[SpanRow]:
+    """As a whole, and what ran of it."""
+    end_ns = attempt.ended_ns if attempt.ended_ns is not None else UNFINISHED
     yield SpanRow(
         trace=whose.trace,
         span=whose.root,
@@ -143,30 +163,24 @@ def _attempt_spans(
         flags=_FLAGS.get(attempt.outcome, 0),
         details=whose.details,
     )
-    had_ns = attempt.staging_ns if attempt.staging_ns is not None else attempt.started_ns
-    yield _child(whose, row, LEASED, LEASED, attempt.granted_ns, had_ns if had_ns is not None else end_ns, "marker")
-    if attempt.staging_ns is not None:
-        until_ns = attempt.started_ns if attempt.started_ns is not None else end_ns
-        kind = "network" if step.inputs else "marker"
-        yield _child(whose, row, STAGED, STAGED, attempt.staging_ns, until_ns, kind)
     if attempt.started_ns is None:
         return
     ran_ns = attempt.exited_ns if attempt.exited_ns is not None else end_ns
     for rank, held in enumerate(row.ranks):
         rank_ns = ran_ns
-        if held.exit is not None and held.exit.ran_ms:
-            rank_ns = min(ran_ns, attempt.started_ns + held.exit.ran_ms * 1_000_000) if ran_ns >= 0 else ran_ns
-        run = _child(whose, row, "", RUN, attempt.started_ns, rank_ns, "compute")
-        run.span, run.provider = _number(run_span_id(dotted(row.attempt_id), rank)), held.provider_id
+        if held.exit is not None and held.exit.ran_ms and ran_ns != UNFINISHED:
+            rank_ns = min(ran_ns, attempt.started_ns + held.exit.ran_ms * 1_000_000)
+        run = _child(whose, "", RUN, attempt.started_ns, rank_ns, "compute")
+        run.span, run.provider = _number(run_span_id(whose.name, rank)), held.provider_id
         yield run
     if attempt.exited_ns is not None and step.outputs and attempt.outcome is Outcome.OK:
-        yield _child(whose, row, READY_SPAN, READY_SPAN, attempt.exited_ns, end_ns, "network")
+        yield _child(whose, READY_SPAN, READY_SPAN, attempt.exited_ns, end_ns, "network")
 
 
-def _child(whose: _Whose, row: AttemptRow, what: str, name: str, start_ns: int, end_ns: int, kind: str) -> SpanRow:
+def _child(whose: _Whose, what: str, name: str, start_ns: int, end_ns: int, kind: str) -> SpanRow:
     return SpanRow(
         trace=whose.trace,
-        span=_number(span_id(dotted(row.attempt_id), what)) if what else 0,
+        span=_number(span_id(whose.name, what)) if what else 0,
         parent=whose.root,
         name=name,
         start_ns=start_ns,
@@ -180,11 +194,6 @@ def _child(whose: _Whose, row: AttemptRow, what: str, name: str, start_ns: int, 
         kind=kind,
         details=whose.details,
     )
-
-
-def _frozen(rows: JobRows, row: AttemptRow) -> list[tuple[int, int]]:
-    moments = rows.moments.get(dotted(row.attempt_id))
-    return moments.frozen if moments is not None else []
 
 
 class _Free:
