@@ -8,7 +8,7 @@ const make = (tag, text, parent) => {
   if (parent) parent.append(node);
   return node;
 };
-const LABEL = 168, AXIS = 22, PATH = 26, LEVEL = 15, GAP = 3, FOLDED = 34, ROWS_OPEN = 200, MIN_US = 10;
+const LABEL = 168, AXIS = 22, PATH = 26, LEVEL = 15, GAP = 3, FOLDED = 34, ROWS_OPEN = 200, MIN_US = 10, WHOLE_BESIDE = 2, THIN = 4;
 const KINDS = ["task", "compute", "network", "marker", "bad", "open", "other"];
 const HUES = { run: 215, staging: 35, upload: 50, queue: 275, limit: 305, provider: 290, dispatch: 175, backoff: 20, lost: 355, verdict: 330,
   settle: 150, "failed run": 3, "lost run": 345, "cancelled run": 60, unknown: 100 };
@@ -38,9 +38,13 @@ function layout() {
       y += FOLDED + GAP;
       return;
     }
+    let beside = 0;
     group.rows.forEach((row, n) => {
-      const height = LEVEL * Math.max(1, row.strips.length) + GAP;
-      lines.push({ y, height, group: at, row: n, label: n ? `   ${row.name}` : `▾ ${group.name} ${row.name}` });
+      beside = row.beside ? beside + 1 : 0;
+      const level = beside > WHOLE_BESIDE ? THIN : LEVEL, gap = beside > WHOLE_BESIDE ? 1 : GAP;
+      const height = level * Math.max(1, row.strips.length) + gap;
+      const label = beside > WHOLE_BESIDE ? "" : n ? `   ${row.name}` : `▾ ${group.name} ${row.name}`;
+      lines.push({ y, height, level, group: at, row: n, label });
       y += height;
     });
     y += GAP;
@@ -75,7 +79,7 @@ function firstEndingAfter(strip, at) {
   return low;
 }
 
-function drawStrip(strip, y) {
+function drawStrip(strip, y, level) {
   const pixel = (to - from) / (width - LABEL);
   let i = firstEndingAfter(strip, from);
   while (i < strip[1] && S.start[i] < to) {
@@ -91,8 +95,8 @@ function drawStrip(strip, y) {
     const wide = Math.max(1, right - left - (right - left > 4 ? 1 : 0));
     paint.globalAlpha = found !== null && !many ? 0.3 : 1;
     paint.fillStyle = colours[KINDS[kind]];
-    paint.fillRect(left, y, wide, LEVEL - 2);
-    if (last === i && wide > 34) {
+    paint.fillRect(left, y, wide, level > THIN ? level - 2 : level - 1);
+    if (last === i && wide > 34 && level > THIN) {
       paint.fillStyle = "#fff";
       const text = D.names[S.name[i]] === "task" ? D.tasks[S.task[i]] ?? "task" : D.names[S.name[i]];
       paint.fillText(text.slice(0, Math.max(1, Math.floor((wide - 6) / 6.2))), left + 3, y + LEVEL / 2 - 0.5);
@@ -181,13 +185,13 @@ function drawNow() {
     if (y + line.height < AXIS + PATH || y > height) continue;
     const group = D.groups[line.group];
     if (line.row < 0) drawFolded(group, y);
-    else group.rows[line.row].strips.forEach((strip, depth) => drawStrip(strip, y + depth * LEVEL));
+    else group.rows[line.row].strips.forEach((strip, depth) => drawStrip(strip, y + depth * line.level, line.level));
     paint.fillStyle = colours.back;
     paint.fillRect(0, y, LABEL - 1, line.height);
     paint.fillStyle = line.row < 0 || line.row === 0 ? colours.ink : colours.dim;
     paint.fillText(line.label.slice(0, 27), 8, y + Math.min(line.height, LEVEL) / 2);
     paint.fillStyle = colours.line;
-    paint.fillRect(0, y + line.height - 2, width, 0.5);
+    if (line.level !== THIN) paint.fillRect(0, y + line.height - 2, width, 0.5);
   }
   drawAxis();
   drawPath(AXIS);
@@ -202,7 +206,7 @@ function under(px, py) {
   const y = py - AXIS - PATH - 4 + scroll;
   const line = lines.find((l) => l.y <= y && y < l.y + l.height);
   if (!line || line.row < 0) return line ? { group: line.group } : null;
-  const strip = D.groups[line.group].rows[line.row].strips[Math.floor((y - line.y) / LEVEL)];
+  const strip = D.groups[line.group].rows[line.row].strips[Math.floor((y - line.y) / line.level)];
   if (!strip) return null;
   const i = firstEndingAfter(strip, us(px - 1));
   return i < strip[1] && S.start[i] <= us(px + 1) ? { span: i } : null;
