@@ -17,6 +17,7 @@ from coordinator.api_work import TaskEntry
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Cause, Recommendation
+from tests.acceptance.cli_runs import Coord
 from tests.acceptance.processes import Agent, Head, wait_for, when_online
 from tests.acceptance.test_fault_analytics import worker
 
@@ -99,6 +100,19 @@ def test_a_transient_error_of_the_network_is_tried_again(site: Site) -> None:
     assert (task.state, task.attempts, task.failures) == ("completed", 2, 1)
 
 
+def test_when_its_retries_are_used_up_the_reason_says_what_it_died_of(site: Site) -> None:
+    """Of the task, of its job as the list has it, and behind `submit --wait`."""
+    task = site.ended(site.submit(NETWORK_ERROR, retry={"limit": 1, "delay": "100ms"}))
+    assert (task.state, task.attempts) == ("failed", 2)
+    told = next(job for job in site.client.jobs.list().entries if task.task.startswith(f"{job.job_id}."))
+    for reason in (task.reason, told.reason):
+        assert "exit 1; external_service: " in reason and "(stderr line 1)" in reason
+        assert reason.endswith("; its one retry is used up")
+    program = f"echo '{NETWORK_ERROR}' >&2; exit 1"
+    shown = Coord(site.head.data)("submit", "--wait", "--retry", "0", "--", "sh", "-c", program)
+    assert 1 == shown.code and "external_service: " in shown.err and "it is not to be retried" in shown.err
+
+
 def test_an_error_of_a_gpu_goes_elsewhere(site: Site) -> None:
     """At once, and not to the provider that it happened on."""
     once = site.place / "tried-gpu"
@@ -138,7 +152,7 @@ def test_while_the_worker_stands_still_exit_codes_decide_and_the_verdict_is_adde
     finally:
         os.kill(stopped, signal.SIGCONT)
     assert (task.state, task.attempts) == ("failed", 2)
-    assert 1.5 < took_s < 6.0
+    assert 3.5 < took_s < 8.0, "for each of the two failures"
     assert "stderr line" not in task.reason
     for attempt in task.tries:
         found = wait_for(lambda attempt=attempt: site.verdict(attempt.attempt), "its verdict")  # type: ignore[misc]
