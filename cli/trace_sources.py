@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from cli import terminal
+from msgspec import structs
+
+from cli import humane, terminal
 from cli.jobids import NEWEST, whole_job
-from coordinator.api_trace import Profile, WhatIf
+from coordinator.api_trace import BadRow, Profile, WhatIf
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ def read_files(sources: Sequence[str], *, details: bool) -> Reading:
     with stage("reading"), _paths(sources) as paths:
         try:
             reading = read(paths, details=details)
+            reading.bad = tuple(_told(bad, sources, paths) for bad in reading.bad)
         except FileNotFoundError as missing:
             what = str(missing) if missing.filename is None else f"there is no {missing.filename}"
             raise CoordError(
@@ -136,10 +139,17 @@ def read_files(sources: Sequence[str], *, details: bool) -> Reading:
     if reading.rejected:
         first = reading.bad[0]
         terminal.complain(
-            f"{reading.rejected} rows could not be read; the first: {first.source}, line {first.line}: {first.why}",
+            f"{humane.count(reading.rejected, 'row')} could not be read; "
+            f"the first: {first.source}, line {first.line}: {first.why}",
             "what could be read is shown",
         )
     return reading
+
+
+def _told(bad: BadRow, sources: Sequence[str], paths: Sequence[Path]) -> BadRow:
+    """Of standard input, which was spooled into a file, the name that was typed."""
+    typed = dict(zip(map(str, paths), sources, strict=True))
+    return structs.replace(bad, source=typed.get(bad.source, bad.source))
 
 
 @contextmanager

@@ -70,11 +70,16 @@ def segments(path: RealCriticalPath, sheet: Sheet) -> None:
         (
             Column("AT", lambda r: long(r.first.start_ns - path.start_ns), right=True),
             Column("TIME", lambda r: long(r.length_ns or r.end_ns - r.first.start_ns), right=True),
-            Column("SHARE", lambda r: part(r.length_ns or r.end_ns - r.first.start_ns, path.makespan_ns), right=True),
+            Column(
+                "SHARE",
+                lambda r: part(r.length_ns or r.end_ns - r.first.start_ns, path.makespan_ns),
+                right=True,
+                spare=True,
+            ),
             Column("KIND", _kind, colour=lambda r: COLOURS.get(r.first.kind, "") if not r.skipped else "2"),
             Column("TASK", lambda r: "" if r.skipped else r.first.task or "-"),
             Column("TRY", lambda r: str(r.first.attempt) if r.first.attempt and not r.skipped else "", right=True),
-            Column("PROVIDER", lambda r: "" if r.skipped else r.first.provider),
+            Column("PROVIDER", lambda r: "" if r.skipped else r.first.provider, spare=True),
             Column("BECAUSE OF", lambda r: "" if r.skipped else _cause(r.first)),
         ),
         cut=False,

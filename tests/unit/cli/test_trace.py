@@ -116,10 +116,11 @@ def test_bad_rows_are_told_and_the_rest_is_shown(offline: Coord, run: Path, tmp_
     broken.write_bytes((run / "spans.jsonl").read_bytes() + b"{not json\n")
     done = offline("trace", "analyze", str(broken))
     assert done.code == 0
-    assert "1 rows could not be read" in done.err and "line 3" in done.err
+    assert f"1 row could not be read; the first: {broken}, line 3" in done.err
     broken.write_bytes(b"{not json\n")
     done = offline("trace", "analyze", str(broken))
     assert (done.code, done.out) == (65, "")
+    assert "no span is in -: -, line 1: " in offline("trace", "analyze", "-", stdin=b"{not json\n").err
 
 
 @pytest.mark.parametrize(

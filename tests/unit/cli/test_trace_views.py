@@ -174,6 +174,15 @@ def test_the_path_shows_each_segment_with_its_cause() -> None:
     assert "inferred" not in text and "~" not in text
 
 
+def test_a_narrow_terminal_keeps_what_the_path_is_about() -> None:
+    """Shares and providers make room for tasks and causes."""
+    task = "a-task-with-a-long-name"
+    sheet = a_sheet(60, tty=True)
+    critical.show(a_profile(real_critical_path=a_path(a_segment(SegmentKind.RUN, 0, 1, task=task))), sheet)
+    assert any(task in line and "submit" in line for line in shown(sheet))
+    assert max(len(plain(line)) for line in shown(sheet)) <= 60
+
+
 def test_of_a_long_path_the_longest_segments_are_shown() -> None:
     """And between them how many are left away, with their time: the rows still cover the whole."""
     segments = tuple(a_segment(SegmentKind.RUN, n, n + 1, task=f"t{n}") for n in range(99))
