@@ -115,7 +115,7 @@ def test_nothing_but_plain_files_of_its_own_is_read(tmp_path: Path) -> None:
     assert [] == left(where, user=54_321), "a hard link to another user's file"
     linked = tmp_path / "linked"
     linked.symlink_to(where)
-    assert [] == left(linked)
+    assert [] == left(linked) and trace_left.is_empty(str(linked)) and not trace_left.is_empty(str(where))
 
 
 # ---- the spool
@@ -310,6 +310,7 @@ def test_a_program_is_told_its_trace_and_where_to_send(tmp_path: Path) -> None:
     found = told(tmp_path, OTEL_RESOURCE_ATTRIBUTES="service.name=mine")
     assert f"00-{trace_id('c1', 12).hex()}-{run_span_id(WHOSE.attempt, 1).hex()}-01" == found["TRACEPARENT"]
     assert "http://127.0.0.1:9" == found["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    assert "http/protobuf" == found["OTEL_EXPORTER_OTLP_PROTOCOL"]
     assert "Authorization=Bearer%20secret.1" == found["OTEL_EXPORTER_OTLP_HEADERS"]
     assert "service.name=mine,data_id=12.0.3,coord.attempt=1,coord.rank=1" == found["OTEL_RESOURCE_ATTRIBUTES"]
 
