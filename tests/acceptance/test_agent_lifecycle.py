@@ -98,6 +98,7 @@ def test_a_killed_daemon_costs_a_session_not_the_provider(head: Head, client: Cl
         when_online(client, agent)
 
 
+@pytest.mark.alone
 def test_a_killed_keeper_is_noticed_at_once(head: Head, client: Client, tmp_path: Path) -> None:
     """kill -9 of the keeper: the daemon goes within two seconds, and the session ends as a failure."""
     with Agent(tmp_path, head, "headless") as agent:

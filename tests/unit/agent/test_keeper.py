@@ -142,6 +142,7 @@ def parent_of(pid: int) -> int | None:
         return None
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_killed_keeper_takes_the_daemon_along(tmp_path: Path, stopped: bool) -> None:
     """kill -9 of the keeper: the daemon is gone within two seconds, a stopped one too, and no good-bye is said."""
