@@ -55,9 +55,10 @@ def analyze(
     trace = with_tasks(trace)
     tree = tree_of(trace)
     seen = model_of(trace, tree)
-    skew, notes = skews.ALIKE, []
+    skew: Skew = skews.ALIKE
+    notes: list[str] = []
     if record is not None:
-        skew = _recorded_skew(record)
+        skew = skews.measured(trace.clocks, record.offsets)
         notes += _skew_notes(skew)
     else:
         skew = skews.skew_of(trace, seen.work, seen.edges)
@@ -143,11 +144,6 @@ def _limits(trace: Trace, tree: Tree, seen: Model, submitted_ns: int | None) -> 
     return start_ns, end_ns
 
 
-def _recorded_skew(record: RunRecord) -> Skew:
-    bound = max(((one.high_ns - one.low_ns + 1) // 2 for one in record.offsets), default=0)
-    return Skew(corrected=False, bound_ns=bound, violations=0, worst_ns=0, offsets=record.offsets)
-
-
 def _skew_notes(skew: Skew) -> list[str]:
     if skew.corrected:
         return [
@@ -163,7 +159,7 @@ def _skew_notes(skew: Skew) -> list[str]:
     if skew.offsets:
         return [
             "causes and times of attempts are the coordinator's; spans of programs are by their machines' clocks, "
-            f"which are known to within {skew.bound_ns / 1e6:.3g} ms"
+            f"which are at most {skew.bound_ns / 1e6:.3g} ms from it"
         ]
     return []
 

@@ -30,6 +30,8 @@ from analytics.traces.columns import (
 
 SPANS_MAX = 20_000_000
 """Rows that one trace may have; 1.5 GB."""
+CLOCKS_MAX = 10_000
+"""Measured offsets that are held before all but the tightest of each provider are dropped."""
 TABLES = {
     "trace": "traces",
     "name": "names",
@@ -68,6 +70,8 @@ class SpanRow(Struct, gc=False, kw_only=True):
     status: str = "UNSET"
     """One of STATUSES."""
     flags: int = 0
+    clock: tuple[int, int] | None = None
+    """Its provider's clock: offset and bound, as the agent measured it."""
     workflow_id: str | None = None
     details: bytes = b"{}"
     """See Trace.details."""
@@ -126,6 +130,7 @@ class TraceBuilder:
         self._details: list[bytes] | None = [] if details else None
         self._lineage: list[tuple[Codes, Codes, NDArray[np.int64]]] = []
         self._asset_columns: list[tuple[Codes, Codes, NDArray[np.int64], Codes, NDArray[np.int64]]] = []
+        self._clocks: set[str] = set()
         self._spans_max = spans_max
         self.spans = 0
         """Rows that were taken."""
@@ -142,6 +147,9 @@ class TraceBuilder:
         rows = list(rows)
         if not rows:
             return
+        for row in rows:
+            if row.clock is not None and row.provider is not None and "\t" not in row.provider:
+                self.add_clock(row.provider, *row.clock)
         self.add_columns(
             details=[row.details for row in rows] if self.details else None,
             workflows=[row.workflow_id for row in rows],
@@ -216,6 +224,12 @@ class TraceBuilder:
             )
         )
 
+    def add_clock(self, provider: str, offset_ns: int, bound_ns: int) -> None:
+        """The coordinator's clock less the provider's, as its agent measured it, +- `bound_ns`."""
+        self._clocks.add(f"{provider}\t{offset_ns}\t{bound_ns}")
+        if len(self._clocks) > CLOCKS_MAX:
+            self._clocks = set(tightest(self._clocks))
+
     def finish(self) -> Trace:
         """What was added, once. The builder is spent."""
         columns = {name: _united(self._columns.pop(name), dtype) for name, dtype in SPAN_DTYPES.items()}
@@ -223,7 +237,18 @@ class TraceBuilder:
         lineage = [_united([part[n] for part in self._lineage], dtype) for n, dtype in enumerate(_LINEAGE_DTYPES)]
         tables = {name: numbers.strings for name, numbers in self._numbers.items()}
         self._numbers = {}
-        return _canonical(Spans(**columns), Assets(*assets), Lineage(*lineage), tables, self._details, 0)
+        trace = _canonical(Spans(**columns), Assets(*assets), Lineage(*lineage), tables, self._details, 0)
+        trace.clocks = tightest(self._clocks)
+        return trace
+
+
+def tightest(clocks: Iterable[str]) -> list[str]:
+    """Of each provider the one with the tightest bound; of equal ones the first in the alphabet."""
+    best: dict[str, tuple[int, str]] = {}
+    for text in clocks:
+        provider, _, bound = text.rsplit("\t", 2)
+        best[provider] = min(best.get(provider, (2**63, "")), (int(bound), text))
+    return sorted(text for _, text in best.values())
 
 
 def joined(parts: Sequence[Trace]) -> Trace:
@@ -249,10 +274,11 @@ def joined(parts: Sequence[Trace]) -> Trace:
         lineage.append(Lineage(codes["data_ids"][edges.data], codes["data_ids"][edges.source], edges.created))
         if part.workflow_id:
             numbers["workflows"][part.workflow_id]
+    clocks = tightest(chain.from_iterable(part.clocks for part in parts))
     details = None
     if all(part.details is not None for part in parts):
         details = list(chain.from_iterable(part.details or () for part in parts))
-    return _canonical(
+    trace = _canonical(
         Spans(**{name: _united(columns.pop(name), dtype) for name, dtype in SPAN_DTYPES.items()}),
         Assets(
             *(_united([getattr(a, n) for a in assets], d) for n, d in zip(_ASSET_NAMES, _ASSET_DTYPES, strict=True))
@@ -267,6 +293,8 @@ def joined(parts: Sequence[Trace]) -> Trace:
         details,
         sum(part.duplicates for part in parts),
     )
+    trace.clocks = clocks
+    return trace
 
 
 _DEFAULTS = {"end": UNFINISHED, "parent": 0, "attempt": 0, "kind": 0, "status": 0, "flags": 0}

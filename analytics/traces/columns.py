@@ -8,7 +8,7 @@ Built by `building.TraceBuilder` (from rows), by `building.joined` (from several
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -130,6 +130,9 @@ class Trace:
     details: list[bytes] | None = None
     """Per span a JSON object `{"attributes": {...}, "events": [...], "links": [...], "kind", "status_message", ...}`,
     of traces that were read for it; None: not asked for. Exports need them, the analysis does not."""
+    clocks: list[str] = field(default_factory=list)
+    """`PROVIDER<tab>OFFSET<tab>BOUND`, sorted: what agents measured of their own clocks, in nanoseconds. Each provider
+    once, with its tightest bound."""
     duplicates: int = 0
     """Rows that were left out because they were here before."""
 

@@ -33,31 +33,20 @@ def path_inside(
         if segment.kind in RUNNING:
             owner = segment.cause.removeprefix("merged ") if segment.cause.startswith("merged ") else segment.task
             stretches.setdefault((owner, segment.attempt), []).append((segment.start_ns, segment.end_ns))
+    starts, ends, names, kinds, depths = (
+        column.tolist() for column in (spans.start, spans.end, spans.name, spans.kind, depth)
+    )
     for attempt, pieces in stretches.items():
         low, high = min(start for start, _ in pieces), max(end for _, end in pieces)
-        rows = spans_of.get(attempt)
-        if rows is None or not len(rows):
-            bare += high - low
-            continue
-        rows = rows[spans.kind[rows] != MARKER]
-        start = np.clip(spans.start[rows], low, high)
-        end = np.clip(np.where(spans.end[rows] == UNFINISHED, high, spans.end[rows]), low, high)
-        order = np.lexsort((rows, depth[rows]))
-        edges = np.unique(np.concatenate((start, end, [low, high])))
-        owner_row = np.full(len(edges) - 1, -1, np.int64)
-        first, last = np.searchsorted(edges, start), np.searchsorted(edges, end)
-        for one in order.tolist():
-            owner_row[first[one] : last[one]] = rows[one]
-        lengths = np.diff(edges)
-        for row, length in zip(owner_row.tolist(), lengths.tolist(), strict=True):
-            if row < 0:
-                bare += length
-                continue
-            key = (int(spans.name[row]), int(spans.kind[row]))
+        found = spans_of.get(attempt)
+        rows = [row for row in found.tolist() if kinds[row] != MARKER] if found is not None else []
+        covered = 0
+        for row, length in _owned(rows, starts, ends, depths, low, high):
+            key = (names[row], kinds[row])
             total[key] = total.get(key, 0) + length
-        for row in np.unique(owner_row[owner_row >= 0]).tolist():
-            key = (int(spans.name[row]), int(spans.kind[row]))
             count[key] = count.get(key, 0) + 1
+            covered += length
+        bare += high - low - covered
     out = [
         InnerTime(name=trace.names[name], kind=KINDS[kind], count=count[name, kind], self_ns=ns)
         for (name, kind), ns in total.items()
@@ -66,6 +55,45 @@ def path_inside(
     if bare:
         out.append(InnerTime(name="", kind="", count=0, self_ns=bare))
     return tuple(sorted(out, key=lambda one: (-one.self_ns, one.name, one.kind)))
+
+
+def _owned(
+    rows: list[int], starts: list[int], ends: list[int], depths: list[int], low: int, high: int
+) -> list[tuple[int, int]]:
+    """Spans that own a part of [low, high), and how much of it: at each moment the deepest that is open, of equally
+    deep ones the last. From the deepest on each span takes the pieces that nobody has, and who comes later jumps over
+    them (union-find): O(n log n), however they overlap."""
+    parts = []
+    for row in rows:
+        start = max(starts[row], low)
+        end = high if ends[row] == UNFINISHED else min(ends[row], high)
+        if start < end:
+            parts.append((-depths[row], -row, start, end))
+    if len(parts) == 1:
+        return [(-row, end - start) for _, row, start, end in parts]
+    parts.sort()
+    moments = sorted({moment for _, _, start, end in parts for moment in (start, end)})
+    place = {moment: number for number, moment in enumerate(moments)}
+    following = list(range(len(moments)))
+    """Of each piece the next one, itself included, that nobody has."""
+    out = []
+    for _, row, start, end in parts:
+        own, stop = 0, place[end]
+        at = _free(following, place[start])
+        while at < stop:
+            own += moments[at + 1] - moments[at]
+            following[at] = at + 1
+            at = _free(following, at + 1)
+        if own:
+            out.append((-row, own))
+    return out
+
+
+def _free(following: list[int], at: int) -> int:
+    while following[at] != at:
+        following[at] = following[following[at]]
+        at = following[at]
+    return at
 
 
 def _depth(tree: Tree) -> Codes:

@@ -8,6 +8,7 @@ solutions are convex. Only where an edge is violated are times moved, and that i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -68,6 +69,22 @@ def skew_of(trace: Trace, work: Work, edges: Edges) -> Skew:
         worst_ns=worst,
         offsets=offsets,
     )
+
+
+def measured(clocks: Sequence[str], recorded: Sequence[ClockOffset]) -> Skew:
+    """What agents measured of their clocks against the coordinator's, by heartbeats. Nothing is moved: where there is a
+    coordinator the times of attempts are its own."""
+    known = {one.provider: one for one in recorded}
+    for text in clocks:
+        provider, offset, bound = text.rsplit("\t", 2)
+        # A provider's clock is ahead by what the coordinator's is less.
+        ahead, off = -int(offset), int(bound)
+        known[provider] = ClockOffset(
+            provider=provider, offset_ns=ahead, low_ns=ahead - off, high_ns=ahead + off, basis="heartbeats"
+        )
+    offsets = tuple(known[provider] for provider in sorted(known))
+    farthest = max((max(abs(one.low_ns), abs(one.high_ns)) for one in offsets), default=0)
+    return Skew(corrected=False, bound_ns=farthest, violations=0, worst_ns=0, offsets=offsets)
 
 
 def _gaps(work: Work, edges: Edges) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:

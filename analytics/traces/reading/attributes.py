@@ -26,6 +26,8 @@ LABEL_NAMES = ("cicd.pipeline.task.name", "coord.step")
 KEY_NAME, SLOT_NAME = "coord.key", "coord.slot"
 ATTEMPT_NAMES = ("attempt", "coord.attempt")
 RESULT_NAMES = ("coord.outcome", "cicd.pipeline.task.run.result")
+CLOCK_NAMES = ("coord.clock.offset_ns", "coord.clock.bound_ns")
+"""Of a resource: the coordinator's clock less this one, and how far that may be off."""
 _FLAGS = {"cancelled": CANCELLED, "cancellation": CANCELLED, "lost": LOST}
 
 _encode = msgspec.json.Encoder().encode
@@ -74,6 +76,14 @@ def id_of(text: Any, what: str, digits: int) -> str:
 _HEX = frozenset("0123456789abcdef")
 
 
+def clock_of(resource: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(offset, bound) of an agent's clock, in nanoseconds, where its resource has them."""
+    offset, bound = (resource.get(name) for name in CLOCK_NAMES)
+    if not isinstance(offset, int) or not isinstance(bound, int):
+        return None
+    return (offset, bound) if abs(offset) < 2**62 and 0 <= bound < 2**62 else None
+
+
 def span_row(
     *,
     trace: str,
@@ -96,10 +106,14 @@ def span_row(
         raise ValueError("it ends before it starts")
     if len(attributes) > ATTRIBUTES_MAX:
         raise ValueError(f"it has more than {ATTRIBUTES_MAX} attributes")
-    get = attributes.get
+
+    def get(key: str) -> Any:
+        """What a program's environment says of all its spans stands in the resource."""
+        return attributes[key] if key in attributes else resource.get(key)
+
     provider = next((get(key) for key in PROVIDER_NAMES if get(key)), None)
     if not provider:
-        provider = resource.get("cicd.worker.id") or resource.get("host.name")
+        provider = resource.get("host.name")
     kept = b"{}"
     if details is not None:
         kept = _encode({"attributes": attributes, **details})
@@ -125,6 +139,7 @@ def span_row(
         kind=text_of(get("flowmesh.type"), "flowmesh.type"),
         status=status,
         flags=flags_of(*(get(key) for key in RESULT_NAMES)),
+        clock=clock_of(resource),
         workflow_id=text_of(get("workflow_id"), "workflow_id"),
         details=kept,
     )

@@ -56,6 +56,8 @@ class _Attributes(Struct, gc=False, frozen=True):
 
 
 class _ResourceAttributes(Struct, gc=False, frozen=True):
+    data_id: Text | None = None
+    clock: int | None = field(name="coord.clock.offset_ns", default=None)
     worker: Text | None = field(name="cicd.worker.id", default=None)
     host: Text | None = field(name="host.name", default=None)
 
@@ -115,6 +117,8 @@ def take_block(intake: Intake, block: bytes) -> int:
         raise ValueError("span_id is zero")
     if not all(int(trace, 16) for trace in set(traces)):
         raise ValueError("trace_id is zero")
+    if any(row.resource.attributes.data_id or row.resource.attributes.clock is not None for row in rows):
+        raise ValueError("a resource that speaks for its spans")
     absent = None in parents
     intake.builder.add_columns(
         details=None,
