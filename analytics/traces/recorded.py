@@ -152,7 +152,7 @@ def _attempts(rows: JobRows) -> Iterator[AttemptRecord]:
             granted_ns=granted_ns,
             staging_ns=staging_ns,
             started_ns=started_ns,
-            exited_ns=_exited_ns(row, started_ns, ended_ns),
+            exited_ns=_exited_ns(row, started_ns, ended_ns) if rows.spec.steps[row.step].outputs else None,
             doubted_ns=_ns(row.doubted_at_ms),
             ended_ns=ended_ns,
             ready_ns=granted_ns if row.unblocked_by == "backoff" else None,
