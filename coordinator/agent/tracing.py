@@ -31,6 +31,7 @@ LOOK_S = 0.05
 ROWS_MAX = 20_000
 """Of the agent's own that wait for that; more are counted as dropped."""
 EXPORTER = "OTEL_EXPORTER_OTLP_"
+_MS = 1_000_000
 _ELSEWHERE = ("ENDPOINT", "HEADERS")
 
 
@@ -107,9 +108,9 @@ class Tracing:
         whose = Whose(now.attempt, now.rank, now.token)
         told = uploads or whose in self._rows or self.spool.knows(key)
         if told and key in self._live and now.exit is not None and now.exit.ran_ms:
-            end_ns = time.time_ns()
+            end_ns = time.time_ns() // _MS * _MS  # as its run is known, and as the coordinator tells of it
             said = {"coord.exit.cause": str(now.exit.cause)}
-            row = Row(PROGRAM, PROGRAM, end_ns - now.exit.ran_ms * 1_000_000, end_ns, "marker", said)
+            row = Row(PROGRAM, PROGRAM, end_ns - now.exit.ran_ms * _MS, end_ns, "marker", said)
             self.traced(whose, row)
         self._live.discard(key)
         if key not in self._ended:
