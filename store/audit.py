@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from coordinator.core.audit_rows import AuditRow, LeasesAudit
 from coordinator.core.commands import FirstLeases
 from coordinator.core.ids import JobId, TenantName
-from coordinator.core.rows import AuditRow, LeasesAudit
 from store.sqlite import sqlite3
 from store.table import Columns, Table, one_column, put_rows, upsert
 

@@ -11,6 +11,7 @@ from enum import IntEnum
 from msgspec import Struct, field
 
 from coordinator.core.amounts import Share
+from coordinator.core.audit_rows import LeasesAudit
 from coordinator.core.data.answers import Admitted, CheckpointTaken, Published, Swept, UploadGone, UploadOpened
 from coordinator.core.data.rows import ArtifactRow, BlobRow
 from coordinator.core.errors import CoordError
@@ -32,7 +33,6 @@ from coordinator.core.rows import (
     EndReason,
     ExitInfo,
     JobRow,
-    LeasesAudit,
     LeaseToken,
     PoolRow,
     ProviderRow,
