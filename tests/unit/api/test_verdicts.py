@@ -9,7 +9,7 @@ import msgspec
 from coordinator import ports
 from coordinator.api_verdict import VerdictEntry
 from coordinator.core.commands import Put
-from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId
+from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName
 from coordinator.core.rows import AttemptState, TaskRow, WorkState
 from coordinator.core.verdict.rows import Avoided, Cause, Judged, SuspicionRow, VerdictRow
 from tests.unit.api.rig import READER, TENANT, Rig, served
@@ -110,12 +110,13 @@ def test_a_provider_shows_what_is_said_against_it() -> None:
                 cause=Cause.GPU_HARDWARE,
                 confidence=1.0,
                 text="Xid 79",
+                tenant=TenantName(f"t{job}"),
             )
             await rig.store.commit([Put(row)])
         got = (await rig.get("/v1/providers/a", READER)).json
         assert abs(got["suspicion"] - (1 - 0.75 * 0.875)) < 1e-3
         assert ["1.0.0.1", "2.0.0.1"] == [one["attempt"] for one in got["suspicions"]]
-        assert "Xid 79" == got["suspicions"][0]["text"]
+        assert ("Xid 79", "t1") == (got["suspicions"][0]["text"], got["suspicions"][0]["tenant"])
         (listed,) = (await rig.get("/v1/providers")).json["entries"]
         assert (None, []) == (listed["suspicion"], listed["suspicions"])
         assert 403 == (await rig.get("/v1/providers/a", TENANT)).status
