@@ -40,6 +40,8 @@ BENCHES = (
     "attribution",
     "launches",
     "tracing",
+    "trace_store",
+    "traces",
 )
 PART_S_MAX = 20 * 60
 LONG_PART_S_MAX = 25 * 60

@@ -187,6 +187,24 @@ def test_answers_of_every_kind_and_the_same_ones_from_memory(tmp_path: Path) -> 
     told(story, tmp_path)
 
 
+def test_nobody_tells_the_coordinators_own_spans_better(tmp_path: Path) -> None:
+    """An uploaded row with the id of a recorded one is not shown, whatever it says."""
+
+    async def story(link: TraceLink) -> None:
+        def names(lines: list[bytes]) -> dict[str, str]:
+            rows = [msgspec.json.decode(line) for line in b"".join(lines).splitlines()]
+            return {row["context"]["span_id"]: row["name"] for row in rows}
+
+        recorded = names([piece async for piece in link.rows(JOB, "spans")])
+        assert recorded
+        forged = [a_span(int(one, 16), trace_of(1), name="forged", end_ns=START_NS + 10**15) for one in recorded]
+        await link.take_in(a_body(tmp_path / "b", ({"form": "otlp_json"}, otlp_json(*forged, a_span(5, trace_of(1))))))
+        shown = names([piece async for piece in link.rows(JOB, "spans")])
+        assert {**recorded, f"0x{5:016x}": "s5"} == shown
+
+    told(story, tmp_path)
+
+
 def test_rows_that_nobody_reads_on_make_room(tmp_path: Path) -> None:
     """Readers that go away leave nothing; one that was pushed out is told so, and not given a part for the whole."""
 

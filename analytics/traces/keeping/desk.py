@@ -8,6 +8,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from analytics.traces.analysis import analyze
 from analytics.traces.building import joined
@@ -16,6 +17,7 @@ from analytics.traces.compare import compare
 from analytics.traces.exports import html
 from analytics.traces.keeping.limits import TraceSettings
 from analytics.traces.keeping.messages import ANSWER_BYTES_MAX
+from analytics.traces.keeping.packing import subset
 from analytics.traces.keeping.shelf import Shelf
 from analytics.traces.record import RunRecord
 from analytics.traces.recorded import Recorder
@@ -62,7 +64,7 @@ class Desk:
             return Run(own, recorded.record)
         if not details:
             own.details = None
-        return Run(joined([kept, own]), recorded.record)
+        return Run(joined([_without(kept, own), own]), recorded.record)
 
     def answer(self, ask: AskTrace) -> TraceAnswer:
         """The whole answer, from memory where nothing has changed."""
@@ -112,6 +114,17 @@ class Desk:
         while self._bytes > self._settings.answers_bytes_max:
             _, gone = self._answers.popitem(last=False)
             self._bytes -= len(gone)
+
+
+def _without(kept: Trace, own: Trace) -> Trace:
+    """What was uploaded, without rows that say to be the coordinator's own: nobody tells these better."""
+    spans = kept.spans
+    ids = np.isin(spans.span, own.spans.span)
+    if not ids.any():
+        return kept
+    ours = np.array([text in set(own.traces) for text in kept.traces])
+    rest = np.ones(len(kept.assets), bool), np.ones(len(kept.lineage), bool)
+    return subset(kept, ~(ids & ours[spans.trace]), *rest)
 
 
 def _page(run: Run, profile: Profile, job_id: JobId) -> bytes:

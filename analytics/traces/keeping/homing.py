@@ -20,7 +20,11 @@ from coordinator.ports_trace import TracePart
 
 NOT_A_JOB = "the trace is no job's of this coordinator"
 NOT_YOURS = "the trace or the task is another job's"
+JOBS_MAX = 256
+"""That one body may tell of."""
+NOBODY, NO_JOB = -1, -2
 Rows = NDArray[np.bool_]
+Jobs = NDArray[np.int64]
 
 
 class Homed(NamedTuple):
@@ -34,23 +38,29 @@ class Homed(NamedTuple):
 
 def by_trace(trace: Trace, coordinator_id: str, may: Callable[[JobId], bool]) -> Iterator[Homed]:
     """The spans of each job that `may` have some, by their traces; the others together. Assets and lineage have no
-    trace: they are nobody's here."""
-    homes = [job_of(bytes.fromhex(text), coordinator_id) for text in trace.traces]
-    allowed = [job_id if job_id is not None and may(job_id) else None for job_id in homes]
-    numbers = np.array([job_id if job_id is not None else -1 for job_id in allowed], np.int64)
-    of_row = numbers[trace.spans.trace] if len(numbers) else np.empty(0, np.int64)
+    trace: they are nobody's here. O(rows) for each of JOBS_MAX jobs at most."""
+    homes = {job_of(bytes.fromhex(text), coordinator_id) for text in trace.traces} - {None}
+    allowed = {job_id for job_id in sorted(home for home in homes if home is not None)[:JOBS_MAX] if may(job_id)}
+    numbers = np.array([_home(text, coordinator_id, allowed) for text in trace.traces] or [NOBODY], np.int64)
+    spans = trace.spans
+    of_row = numbers[spans.trace]
+    tasks = _jobs_of(trace)
+    foreign = (of_row != NOBODY) & (_another(tasks[spans.data], of_row) | _another(tasks[spans.batch], of_row))
     nothing = np.zeros(len(trace.assets), bool), np.zeros(len(trace.lineage), bool)
-    for job_id in sorted({one for one in allowed if one is not None}):
-        mine = of_row == job_id
-        foreign = mine & _of_another(trace, job_id)[trace.spans.data]
-        if foreign.any():
-            yield Homed(None, trace, int(foreign.sum()), NOT_YOURS)
-        kept = mine & ~foreign
+    if foreign.any():
+        yield Homed(None, trace, int(foreign.sum()), NOT_YOURS)
+    for job_id in sorted(allowed):
+        kept = (of_row == job_id) & ~foreign
         if kept.any():
             yield Homed(job_id, subset(trace, kept, *nothing), int(kept.sum()))
-    others = int((of_row == -1).sum()) + len(trace.assets) + len(trace.lineage)
+    others = int((of_row == NOBODY).sum()) + len(trace.assets) + len(trace.lineage)
     if others:
-        yield Homed(None, trace, others, NOT_A_JOB)
+        yield Homed(None, trace, others, NOT_A_JOB if len(homes) <= JOBS_MAX else f"more than {JOBS_MAX} jobs at once")
+
+
+def _home(text: str, coordinator_id: str, allowed: set[JobId]) -> int:
+    job_id = job_of(bytes.fromhex(text), coordinator_id)
+    return job_id if job_id is not None and job_id in allowed else NOBODY
 
 
 def by_claim(trace: Trace, coordinator_id: str, part: TracePart) -> Iterator[Homed]:
@@ -60,14 +70,14 @@ def by_claim(trace: Trace, coordinator_id: str, part: TracePart) -> Iterator[Hom
     homes = [job_of(bytes.fromhex(text), coordinator_id) for text in trace.traces]
     another = np.array([home not in (None, job_id) for home in homes] or [False])
     stranger = np.array([home is None for home in homes] or [False])
-    foreign_ids = _of_another(trace, job_id)
-    foreign = another[spans.trace] | foreign_ids[spans.data] | foreign_ids[spans.batch] if len(spans) else _no_rows()
-    lost_assets = foreign_ids[trace.assets.data]
-    lost_edges = foreign_ids[trace.lineage.data]
+    tasks = _jobs_of(trace)
+    foreign = another[spans.trace] | _another(tasks[spans.data], job_id) | _another(tasks[spans.batch], job_id)
+    lost_assets = _another(tasks[trace.assets.data], job_id)
+    lost_edges = _another(tasks[trace.lineage.data], job_id)
     lost = int(foreign.sum()) + int(lost_assets.sum()) + int(lost_edges.sum())
     if lost:
         yield Homed(None, trace, lost, NOT_YOURS)
-    mine = subset_of_claim(trace, stranger[spans.trace] if len(spans) else _no_rows(), coordinator_id, part)
+    mine = subset_of_claim(trace, stranger[spans.trace], coordinator_id, part)
     kept = subset(mine, ~foreign, ~lost_assets, ~lost_edges)
     count = len(kept.spans) + len(kept.assets) + len(kept.lineage)
     if count:
@@ -94,17 +104,23 @@ def subset_of_claim(trace: Trace, strange: Rows, coordinator_id: str, part: Trac
     return trace
 
 
-def _of_another(trace: Trace, job_id: JobId) -> Rows:
-    """For each of `data_ids`, and at its end for none: whether it is a task of another job than this one."""
-    own, prefix = str(job_id), f"{job_id}."
-    found = [_is_task(text) and text != own and not text.startswith(prefix) for text in trace.data_ids]
-    return np.array([*found, False])
+def _jobs_of(trace: Trace) -> Jobs:
+    """Of each of `data_ids`, and at its end of none: the job whose task it is, NOBODY where it is no task of ours."""
+    return np.array([*map(_job_of_task, trace.data_ids), NOBODY], np.int64)
 
 
-def _is_task(text: str) -> bool:
-    """Whether it is written as tasks of ours are: `12.0.3`. Programs may have names of their own."""
+def _job_of_task(text: str) -> int:
+    """Tasks of ours are written `12.0.3`. Programs may have names of their own."""
     numbers = text.split(".")
-    return len(numbers) == 3 and all(number.isascii() and number.isdecimal() for number in numbers)
+    if len(numbers) != 3 or not all(number.isascii() and number.isdecimal() for number in numbers):
+        return NOBODY
+    return int(numbers[0]) if len(numbers[0]) <= 15 else NO_JOB
+
+
+def _another(jobs: Jobs, own: Jobs | int) -> Rows:
+    """Where a task is of a job, and not of this one."""
+    found: Rows = (jobs != NOBODY) & (jobs != own)
+    return found
 
 
 def _code(table: list[str], text: str) -> int:
@@ -114,7 +130,3 @@ def _code(table: list[str], text: str) -> int:
     except ValueError:
         table.append(text)
         return len(table) - 1
-
-
-def _no_rows() -> Rows:
-    return np.empty(0, bool)

@@ -15,6 +15,11 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.ports_trace import Taken, TraceBody, TracePart
 
+PART_BYTES_MAX = 16 * 1024 * 1024
+"""Of one of several parts, unpacked: as much as an agent takes of an attempt. A bomb costs the others nothing."""
+MEMBERS_MAX = 16
+"""Of one gzip stream: each costs a copy of what is behind it."""
+
 
 class _Tally:
     """What becomes of the rows of one part."""
@@ -43,7 +48,7 @@ def take_in(body: TraceBody, shelf: Shelf, coordinator_id: str, settings: TraceS
             file.seek(part.at)
             data = file.read(part.size)
             try:
-                plain = unpacked(data, part.encoding, left)
+                plain = unpacked(data, part.encoding, left if len(body.parts) == 1 else min(left, PART_BYTES_MAX))
                 left -= len(plain)
                 for one in _read(part, plain, body, shelf, coordinator_id, settings, tally):
                     if one.job_id is None:
@@ -51,7 +56,7 @@ def take_in(body: TraceBody, shelf: Shelf, coordinator_id: str, settings: TraceS
                     else:
                         by_job.setdefault(one.job_id, []).append((tally, one))
             except CoordError as error:
-                if len(body.parts) == 1 or error.code is not Code.BAD_REQUEST:
+                if len(body.parts) == 1 or error.code not in (Code.BAD_REQUEST, Code.TOO_LARGE):
                     raise
                 tally.reject(1, error.message)
     for job_id, some in by_job.items():
@@ -70,8 +75,11 @@ def unpacked(data: bytes, encoding: str, limit: int) -> bytes:
         plain = data
     else:
         pieces: list[bytes] = []
-        size = 0
+        size = members = 0
         while data:
+            members += 1
+            if members > MEMBERS_MAX:
+                raise CoordError(Code.BAD_REQUEST, f"it has more than {MEMBERS_MAX} gzip members", "send one")
             unpack = zlib.decompressobj(wbits=31)
             try:
                 piece = unpack.decompress(data, limit + 1 - size)

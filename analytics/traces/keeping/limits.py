@@ -24,7 +24,7 @@ class TraceSettings(Struct, frozen=True, kw_only=True):
     """Of the process that keeps traces."""
     nice: int = 10
     """Added to its niceness."""
-    take_s: float = 60.0
+    take_s: float = 180.0
     """An upload is to be taken in by then; it is asked for again later."""
     analyze_s: float = 120.0
     """An analysis is ended by then, with the process that it is made in."""

@@ -175,6 +175,7 @@ class TraceLink:
         silent = time.monotonic() - self._heard_s >= patience_s
         if (n in self._begun or silent) and self._child is not None and self._child.returncode is None:
             self._last_error = "the process that keeps traces was ended: it took too long"
+            self._begun.clear()  # what else it was at is not to blame
             self._child.kill()
 
     def _unavailable(self) -> CoordError:

@@ -18,7 +18,7 @@ ASSET_COLUMNS = {"data": np.int32, "guid": np.int32, "version": np.int64, "user"
 ASSET_TABLES = {"data": "data_ids", "guid": "guids", "user": "users"}
 LINEAGE_COLUMNS = {"data": np.int32, "source": np.int32, "created": np.int64}
 LINEAGE_TABLES = {"data": "data_ids", "source": "data_ids"}
-_DETAILS, _WORKFLOW = "details", "workflow"
+_DETAILS, _WORKFLOW, _CLOCKS = "details", "workflow", "clocks"
 Rows = NDArray[np.bool_]
 
 
@@ -28,7 +28,7 @@ def pack(trace: Trace, *, canonical: bool) -> list[bytes]:
     columns |= {f"assets.{name}": getattr(trace.assets, name) for name in ASSET_COLUMNS}
     columns |= {f"lineage.{name}": getattr(trace.lineage, name) for name in LINEAGE_COLUMNS}
     strings: dict[str, Sequence[str]] = {name: getattr(trace, name) for name in STRINGS}
-    strings[_WORKFLOW] = [trace.workflow_id]
+    strings |= {_WORKFLOW: [trace.workflow_id], _CLOCKS: trace.clocks}
     note = {"canonical": int(canonical), "assets": len(trace.assets), "lineage": len(trace.lineage)}
     blobs = {_DETAILS: trace.details} if trace.details is not None else {}
     return encode(len(trace.spans), columns, strings, blobs, note)
@@ -44,6 +44,7 @@ def unpack(frame: Frame, *, details: bool = False) -> Trace:
         assets=Assets(**{name: frame.column(f"assets.{name}", dtype) for name, dtype in ASSET_COLUMNS.items()}),
         lineage=Lineage(**{name: frame.column(f"lineage.{name}", dtype) for name, dtype in LINEAGE_COLUMNS.items()}),
         workflow_id=frame.strings(_WORKFLOW)[0],
+        clocks=frame.strings(_CLOCKS),
         details=kept,
         **_tables(frame.strings),
     )
@@ -106,6 +107,7 @@ def subset(trace: Trace, spans: Rows, assets: Rows, lineage: Rows) -> Trace:
         assets=Assets(**own_assets),
         lineage=Lineage(**own_lineage),
         workflow_id=trace.workflow_id,
+        clocks=[text for text in trace.clocks if text.partition("\t")[0] in set(tables["providers"])],
         details=details,
         **tables,
     )

@@ -33,6 +33,8 @@ def job_of(trace: bytes, coordinator_id: str) -> JobId | None:
     if len(trace) != 2 * HALF:
         return None
     job_id = int.from_bytes(trace[HALF:], "big") ^ _pad(coordinator_id)
+    if job_id >> 63:
+        return None  # no number that was ever given
     return JobId(job_id) if trace[:HALF] == _digest(HALF, "coord", coordinator_id, str(job_id)) else None
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from analytics.traces.building import AssetRow, LineageRow
-from analytics.traces.keeping.homing import NOT_A_JOB, NOT_YOURS, Homed, by_claim, by_trace
+from analytics.traces.keeping.homing import JOBS_MAX, NOT_A_JOB, NOT_YOURS, Homed, by_claim, by_trace
 from coordinator.core.ids import JobId
 from coordinator.core.work.traceids import run_span_id, trace_id
 from coordinator.ports_trace import TracePart
@@ -96,6 +96,16 @@ def test_assets_and_lineage_of_another_job_are_refused() -> None:
     assert (None, 2, NOT_YOURS) == (refused.job_id, refused.rows, refused.why)
     assert (1, 1) == (len(kept.trace.assets), len(kept.trace.lineage))
     assert "h" not in kept.trace.guids
+
+
+def test_a_body_tells_of_so_many_jobs() -> None:
+    """What is beyond is rejected, and said; a number that no job can have is no job's."""
+    many = [a_span(n, trace_of(n)) for n in range(1, JOBS_MAX + 3)]
+    homed = list(by_trace(a_trace(*many, a_span(9_999, trace_of(2**63))), OURS, lambda job_id: True))
+    assert (JOBS_MAX + 1, None, 3) == (len(homed), homed[-1].job_id, homed[-1].rows)
+    assert f"more than {JOBS_MAX}" in homed[-1].why
+    huge = a_trace(a_span(1, trace_of(1), data_id=f"{10**30}.0.0"), a_span(2, trace_of(1), batch_id="2.0.0"))
+    assert [(None, 2, NOT_YOURS)] == told(list(by_trace(huge, OURS, lambda job_id: True)))
 
 
 def test_names_of_a_programs_own_are_its_own() -> None:

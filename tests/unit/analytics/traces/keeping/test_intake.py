@@ -116,12 +116,13 @@ def test_another_tenants_job_is_not_written_to(tmp_path: Path, shelf: Shelf) -> 
 def test_a_part_that_is_no_export_is_refused_and_others_of_the_body_are_not(tmp_path: Path, shelf: Shelf) -> None:
     """Alone it is BAD_REQUEST, which nobody tries again; beside others it is counted."""
     bad = ({"form": "otlp_protobuf", **CLAIM}, b"\xff\xff\xff")
+    bomb = ({"form": "otlp_json", "encoding": "gzip", **CLAIM}, bytes(2 * SETTINGS.body_bytes_max))
     with pytest.raises(CoordError) as refused:
         take_in(a_body(tmp_path / "b", bad), shelf, OURS, SETTINGS)
     assert Code.BAD_REQUEST is refused.value.code
     good = ({"form": "otlp_json", **CLAIM}, otlp_json(a_span(1)))
-    taken = take_in(a_body(tmp_path / "b", bad, good), shelf, OURS, SETTINGS)
-    assert [(0, 1), (1, 0)] == [(one.accepted, one.rejected) for one in taken]
+    taken = take_in(a_body(tmp_path / "b", bad, bomb, good), shelf, OURS, SETTINGS)
+    assert [(0, 1), (0, 1), (1, 0)] == [(one.accepted, one.rejected) for one in taken]
 
 
 @pytest.mark.parametrize(
@@ -130,11 +131,12 @@ def test_a_part_that_is_no_export_is_refused_and_others_of_the_body_are_not(tmp_
         (gzip.compress(bytes(101)), Code.TOO_LARGE),
         (gzip.compress(bytes(60)) + gzip.compress(bytes(60)), Code.TOO_LARGE),
         (gzip.compress(bytes(1 << 24)), Code.TOO_LARGE),
+        (gzip.compress(b"") * 17, Code.BAD_REQUEST),
         (gzip.compress(b"whole")[:-4], Code.BAD_REQUEST),
         (gzip.compress(b"whole") + b"more", Code.BAD_REQUEST),
         (b"no gzip", Code.BAD_REQUEST),
     ],
-    ids=["just too large", "two members", "bomb", "torn", "tail", "other"],
+    ids=["just too large", "two members", "bomb", "empty members", "torn", "tail", "other"],
 )
 def test_what_cannot_be_unpacked_within_the_bound_is_refused(data: bytes, code: Code) -> None:
     """No more than the bound is ever unpacked."""
