@@ -270,11 +270,11 @@ def _pairs(data: Codes, code: Codes) -> list[tuple[int, int]]:
 
 def _merged(model: Model) -> dict[int, tuple[str, ...]]:
     members = model.work.members
-    out: dict[int, tuple[str, ...]] = {}
+    out: dict[int, list[str]] = {}
     begin = len(model.work.units)
     for unit, task in zip(members.unit[begin:].tolist(), members.task[begin:].tolist(), strict=True):
-        out[unit] = (*out.get(unit, ()), model.ids[task])
-    return out
+        out.setdefault(unit, []).append(model.ids[task])
+    return {unit: tuple(tasks) for unit, tasks in out.items()}
 
 
 def _counts(trace: Trace, tree: Tree, model: Model, bad: Sequence[BadRow], rejected: int) -> Counts:

@@ -1,7 +1,9 @@
 """The real critical path of a job of which the coordinator recorded the causes: back from its end, each time to what
-let the attempt go on. O(attempts)."""
+let the attempt go on. O(n log n) of the attempts."""
 
 from __future__ import annotations
+
+from bisect import bisect_right
 
 from analytics.traces.record import AttemptRecord, RunRecord
 from analytics.traces.tiling import Tiling
@@ -46,8 +48,9 @@ class _Walk:
             if held is None or self._rank(one) > self._rank(held):
                 self.last_of_step[step] = one
         self.by_provider: dict[str, list[AttemptRecord]] = {}
+        """In the order of their ends."""
         if any(one.prefetched for one in record.attempts):
-            for one in record.attempts:
+            for one in sorted(record.attempts, key=self._rank):
                 for provider in one.providers:
                     self.by_provider.setdefault(provider, []).append(one)
         self.seen: set[tuple[str, int]] = set()
@@ -116,16 +119,15 @@ class _Walk:
         if not one.prefetched:
             return None
         began = one.started_ns if one.started_ns is not None else self._end(one)
-        near = [
-            other
-            for provider in one.providers[:1]
-            for other in self.by_provider[provider]
-            if one.granted_ns < self._end(other) <= began
-            and other is not one
-            and other.granted_ns <= began
-            and (other.task, other.attempt) not in self.seen
-        ]
-        return max(near, key=self._rank, default=None)
+        there = self.by_provider[one.providers[0]] if one.providers else []
+        # Few are passed over: the walk goes back in time, so those that it has seen lie behind.
+        for at in range(bisect_right(there, began, key=self._end) - 1, -1, -1):
+            other = there[at]
+            if self._end(other) <= one.granted_ns:
+                return None
+            if other is not one and other.granted_ns <= began and (other.task, other.attempt) not in self.seen:
+                return other
+        return None
 
     def _awaited(self, one: AttemptRecord) -> tuple[AttemptRecord | None, SegmentKind]:
         """Whose end it waited for, and what the time between was."""
