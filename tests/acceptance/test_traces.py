@@ -204,13 +204,16 @@ def _running(client: Client, task: str) -> str | None:
     return None
 
 
-def test_what_was_spooled_survives_the_daemon(fleet: Fleet) -> None:
+def test_what_was_spooled_survives_the_daemon(fleet: Fleet, tmp_path: Path) -> None:
     """Posted while the coordinator does not answer, the daemon killed: its successor sends it."""
     agent = fleet.agents[0]
-    program = SDK.format(module=PROTOBUF[0], exporter=PROTOBUF[1]) + "\ntime.sleep(3)\n"
+    go = tmp_path / "go"
+    waits = f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)\n"
+    program = waits + SDK.format(module=PROTOBUF[0], exporter=PROTOBUF[1]) + "\ntime.sleep(3)\n"
     job = fleet.client.jobs.submit({"command": [sys.executable, "-c", program]})
     wait_for(lambda: fleet.client.jobs.show(job.job_id).job.state == "running", "the job running")
     fleet.head.signal(signal.SIGSTOP)
+    go.touch()
     try:
         spooled = agent.state / "traces"
         wait_for(lambda: any(b"epoch" in file.read_bytes() for file in spooled.glob("*.parts")), "spans being spooled")
