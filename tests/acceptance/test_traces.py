@@ -151,7 +151,9 @@ def test_no_secret_of_an_attempt_is_in_what_others_see(fleet: Fleet) -> None:
 def test_the_path_of_a_graph_names_the_loss_and_what_was_waited_for(tmp_path: Path) -> None:
     """Three agents, one of which is killed (kill -9, and what it ran): the path has the lost run, the wait for the end
     of its lease, a failed try, its backoff, and the slot that was waited for. Its segments are the wall time."""
-    with Head(tmp_path) as head, head.start() as client:
+    settings = "heartbeat_interval_ms=1s", "lost_after_ms=6s", "term_ms=8s"
+    quick = [word for setting in settings for word in ("--set", f"policy.{setting}")]
+    with Head(tmp_path, *quick) as head, head.start() as client:
         flags = ("--isolation", "none", "--cpus", "1")
         with (
             Agent(tmp_path, head, "w1", *flags) as w1,
@@ -170,9 +172,7 @@ def test_the_path_of_a_graph_names_the_loss_and_what_was_waited_for(tmp_path: Pa
             ]
             job = client.jobs.submit({"name": "graph", "step": steps})
             task = f"{job.job_id}.1.0"
-            wait_for(lambda: _running(client, task), "the long step running")
-            where = _running(client, task)
-            assert where is not None
+            where = wait_for(lambda: _running(client, task), "the long step running")
             agents[where].kill()
             agents[where].__exit__(None, None, None)
             ended = client.jobs.wait(job.job_id, timeout_s=120.0)
