@@ -90,6 +90,22 @@ def test_four_formats_of_one_run_are_one_trace(tmp_path: Path) -> None:
     assert len(plain.spans) + 1 == jaeger.event_count
 
 
+def test_lines_of_otlp_may_be_long(tmp_path: Path) -> None:
+    """Collectors write some thousands of spans a line: several such lines are as many documents, whatever is read at
+    a time."""
+    generated(tmp_path, "--tasks", 500, "--workers", 4, "--otlp")
+    file = tmp_path / "otlp.jsonl"
+    first, *others = file.read_bytes().splitlines()
+    assert len(others) >= 2 and len(first) > lines.BLOCK_BYTES
+    assert b"\n" not in first[: 1 << 16]
+    reading = read([file])
+    assert (reading.rejected, len(reading.trace.spans)) == (0, len(read([tmp_path]).trace.spans))
+    file.write_bytes(b"\n \n" + first + b"\n\n" + first[:-9] + b"\n" + others[0])
+    torn = read([file])
+    assert [(bad.line, bad.source) for bad in torn.bad] == [(5, str(file))]
+    assert len(torn.trace.spans) > 1000
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress])
 def test_packed_files_are_read_as_what_they_hold(tmp_path: Path, pack: Any) -> None:
     text = "".join(a_line(context=an_id(number)) for number in range(1, 50)).encode()
@@ -243,8 +259,10 @@ def test_what_a_resource_says_holds_for_its_spans() -> None:
     row = a_line(attributes={}, resource=resource)
     without = json.loads(row)
     del without["attributes"]["data_id"]
-    trace = read_bytes("spans", json.dumps(without).encode(), details=False).trace
-    assert (["12.0.5"], ["w\t-700\t50"]) == (trace.data_ids, trace.clocks)
+    quick = read_bytes("spans", json.dumps(without).encode(), details=False).trace
+    careful = read_bytes("spans", json.dumps(without).encode(), details=True).trace
+    assert ["12.0.5"] == quick.data_ids == careful.data_ids
+    assert ["w\t-700\t50"] == careful.clocks
 
 
 def test_ids_of_tasks_are_in_the_order_of_their_numbers() -> None:
