@@ -19,6 +19,7 @@ from coordinator.api_trace import Comparison, Profile, WhatIf
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.ports_trace import AskTrace, Taken, TraceBody
+from store.traces.files import JobTraces
 from tests.unit.analytics.traces.keeping.rows import (
     OURS,
     START_NS,
@@ -203,6 +204,23 @@ def test_nobody_tells_the_coordinators_own_spans_better(tmp_path: Path) -> None:
         assert {**recorded, f"0x{5:016x}": "s5"} == shown
 
     told(story, tmp_path)
+
+
+def test_damage_is_told_in_the_log_and_the_rest_is_given(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A flipped byte in what is kept costs only itself, and whoever runs the place hears of it."""
+
+    async def story(link: TraceLink) -> None:
+        await link.take_in(small(tmp_path, 1))
+        assert [1] == await spans_of(link)  # an ended job's are sealed when they are read
+        sealed = JobTraces(tmp_path / "data" / "traces", JOB).path / "1.seg"
+        content = bytearray(sealed.read_bytes())
+        content[-200] ^= 255
+        sealed.write_bytes(content)
+        await link.take_in(small(tmp_path, 2))
+        assert [2] == await spans_of(link)
+
+    told(story, tmp_path)
+    assert any("is damaged" in record.message for record in caplog.records)
 
 
 def test_rows_that_nobody_reads_on_make_room(tmp_path: Path) -> None:

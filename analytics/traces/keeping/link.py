@@ -7,6 +7,7 @@ Its end costs those who waited for it an error that says "again"; what it had ac
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import time
@@ -28,6 +29,7 @@ from analytics.traces.keeping.messages import (
     CloseRows,
     FromKeeper,
     MoreRows,
+    Noticed,
     OpenRows,
     Refused,
     Rows,
@@ -40,6 +42,8 @@ from analytics.traces.keeping.messages import (
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.ports_trace import AskTrace, Taken, TraceAnswer, TraceBody, TraceKind, TracesHealth
+
+log = logging.getLogger("coord.traces")
 
 DEADLY_MAX = 64
 """Bodies that are remembered because a process ended while it read them."""
@@ -267,6 +271,9 @@ class TraceLink:
                 if found is None:
                     return
                 more = found
+            if isinstance(message, Noticed):
+                log.warning("%s", message.problem)
+                continue
             if isinstance(message, Began):
                 self._begun.add(message.n)
                 continue

@@ -88,7 +88,13 @@ class Refused(Struct, frozen=True, tag="refused"):
     hint: str
 
 
-FromKeeper = Began | TakenIn | Rows | Analyzed | Refused
+class Noticed(Struct, frozen=True, tag="noticed"):
+    """Something that is kept is damaged, and was left out."""
+
+    problem: str
+
+
+FromKeeper = Began | TakenIn | Rows | Analyzed | Refused | Noticed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_keeper: msgspec.msgpack.Decoder[ToKeeper] = msgspec.msgpack.Decoder(ToKeeper)

@@ -36,6 +36,7 @@ from analytics.traces.keeping.messages import (
     CloseRows,
     FromKeeper,
     MoreRows,
+    Noticed,
     OpenRows,
     Refused,
     Rows,
@@ -75,7 +76,7 @@ class Keeper:
         self._voice = voice
         self._lock = threading.Lock()
         """Of the shelf."""
-        self._shelf = Shelf(data, settings, _complain)
+        self._shelf = Shelf(data, settings, lambda problem: voice.say(Noticed(problem)))
         self._desk = Desk(data, self._shelf, self._lock, coordinator_id, settings)
         self._open: OrderedDict[int, Iterator[bytes]] = OrderedDict()
         """Rows that are being read, the least recently asked for first."""
@@ -184,10 +185,6 @@ def listen(source: BinaryIO, keeper: Keeper, voice: Voice) -> None:
             if not isinstance(message, CloseRows):
                 voice.say(Refused(message.n, Code.TOO_MANY, f"{QUEUE_MAX} requests wait already", "ask again later"))
     os._exit(0)
-
-
-def _complain(problem: str) -> None:
-    sys.stderr.write(f"{problem}\n")
 
 
 def main(arguments: list[str] | None = None) -> None:
