@@ -92,10 +92,11 @@ class LineageRow(Struct, gc=False, kw_only=True):
 
 
 class _Numbers(dict[str | None, int]):
-    """A string's number: the next one for a string that is new, NONE for None and for the empty one."""
+    """A string's number: the next one for a string that is new, NONE for None and, unless it is a name, for the empty
+    one."""
 
-    def __init__(self, normal: Callable[[str], str] | None = None) -> None:
-        super().__init__({None: NONE, "": NONE})
+    def __init__(self, normal: Callable[[str], str] | None = None, *, names: bool = False) -> None:
+        super().__init__({None: NONE} if names else {None: NONE, "": NONE})
         self._normal = normal
         self.strings: list[str] = []
 
@@ -125,7 +126,9 @@ class TraceBuilder:
     """Takes rows, and columns of rows, and gives the trace that they are. Above `spans_max` spans are counted only."""
 
     def __init__(self, *, details: bool = False, spans_max: int = SPANS_MAX) -> None:
-        self._numbers = {name: _Numbers(trace_text if name == "traces" else None) for name in _TABLE_NAMES}
+        self._numbers = {
+            name: _Numbers(trace_text if name == "traces" else None, names=name == "names") for name in _TABLE_NAMES
+        }
         self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in SPAN_DTYPES}
         self._details: list[bytes] | None = [] if details else None
         self._lineage: list[tuple[Codes, Codes, NDArray[np.int64]]] = []
@@ -254,7 +257,7 @@ def tightest(clocks: Iterable[str]) -> list[str]:
 def joined(parts: Sequence[Trace]) -> Trace:
     """What several traces hold together; a span that is in more than one is there once. Details are kept where all
     have them."""
-    numbers = {name: _Numbers() for name in _TABLE_NAMES}
+    numbers = {name: _Numbers(names=name == "names") for name in _TABLE_NAMES}
     columns: dict[str, list[NDArray[Any]]] = {name: [] for name in SPAN_DTYPES}
     assets: list[Assets] = []
     lineage: list[Lineage] = []

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from analytics.traces.columns import STATUSES, UNFINISHED, Trace
-from analytics.traces.exports.rows import attributes_of, details_of
+from analytics.traces.exports.rows import attributes_of, details_of, named
 from analytics.traces.reading.readable import SPAN_KINDS
 from coordinator.ports_trace import TraceKind
 
@@ -56,7 +56,7 @@ def _span(trace: Trace, at: int) -> dict[str, Any]:
     trace_id = f"0x{trace.traces[int(spans.trace[at])]}"
     kind = details.kind
     return {
-        "name": trace.names[int(spans.name[at])],
+        "name": named(trace.names, int(spans.name[at])),
         "context": {"trace_id": trace_id, "span_id": f"0x{int(spans.span[at]):016x}", "trace_state": "[]"},
         "kind": f"SpanKind.{SPAN_KINDS[kind] if 0 < kind < len(SPAN_KINDS) else 'INTERNAL'}",
         "parent_id": f"0x{parent:016x}" if parent else None,
@@ -85,7 +85,7 @@ def _asset(trace: Trace, at: int) -> dict[str, Any]:
         "data_id": trace.data_ids[int(held.data[at])],
         "asset_guid": trace.guids[int(held.guid[at])],
         "version": int(held.version[at]),
-        "user_id": trace.users[int(held.user[at])],
+        "user_id": named(trace.users, int(held.user[at])),
         "created_at": time_text(max(int(held.created[at]), 0)),
     }
 

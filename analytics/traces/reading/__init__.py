@@ -18,7 +18,7 @@ import msgspec
 
 from analytics.traces.building import SPANS_MAX, TraceBuilder
 from analytics.traces.reading import jaeger, lines, otlp_json, otlp_protobuf
-from analytics.traces.reading.reading import Intake, Reading
+from analytics.traces.reading.reading import REJECTED_MAX, Intake, Reading
 
 __all__ = ["FORMS", "Reading", "read", "read_bytes"]
 
@@ -52,7 +52,7 @@ def read_bytes(form: str, data: bytes, source: str = "", details: bool = True, s
     """What a body of one of FORMS holds; it was decompressed and bounded by who took it. ValueError when the whole of
     it cannot be read as what it should be; rows of lines are judged one by one."""
     most = max(BODY_DETAILS_BYTES_MAX, 4 * len(data))
-    intake = Intake(TraceBuilder(details=details, spans_max=spans_max), most)
+    intake = Intake(TraceBuilder(details=details, spans_max=spans_max), most, REJECTED_MAX)
     try:
         match form:
             case "otlp_json":
@@ -91,11 +91,9 @@ def _take_file(intake: Intake, stream: BinaryIO, source: str) -> None:
         if head[:1] == b"\n" and first not in (b"{", b""):
             _take_document(intake, "otlp_protobuf", plain.document(), source)
             return
-        line, _, more = head.partition(b"\n")
-        while not line.strip() and more:
-            line, _, more = more.partition(b"\n")
-        kind = _kind_of_line(line)
         whole = _WHOLE.match(head)
+        line = plain.line()
+        kind = _kind_of_line(line)
         if whole is not None and (whole[1] == b"data" or not kind):
             form = "jaeger" if whole[1] == b"data" else "otlp_json"
             _take_document(intake, form, plain.document(), source)
@@ -115,10 +113,9 @@ def _take_document(intake: Intake, form: str, data: bytes, source: str) -> None:
 
 def _kind_of_line(line: bytes) -> str:
     try:
-        row = msgspec.json.decode(line)
+        return lines.kind_of(msgspec.json.decode(line, type=dict[str, msgspec.Raw]))
     except (msgspec.DecodeError, RecursionError):
         return ""
-    return lines.kind_of(row) if isinstance(row, dict) else ""
 
 
 def _unpacked(stream: BinaryIO) -> BinaryIO:
@@ -143,8 +140,19 @@ class _Bounded:
         self._ahead = self._stream.read(size)
         return self._ahead
 
+    def line(self) -> bytes:
+        """The first line of what comes that is not blank; what there is of it where it is longer than any is."""
+        ahead = self._ahead.lstrip()
+        while b"\n" not in ahead and len(ahead) <= lines.LINE_BYTES_MAX:
+            more = self._stream.read(max(len(self._ahead), _HEAD_BYTES))
+            if not more:
+                break
+            self._ahead += more
+            ahead = self._ahead.lstrip()
+        return ahead.partition(b"\n")[0]
+
     def read(self, size: int) -> bytes:
-        data, self._ahead = self._ahead + self._stream.read(size - len(self._ahead)), b""
+        data, self._ahead = self._ahead + self._stream.read(max(0, size - len(self._ahead))), b""
         self._taken += len(data)
         if self._taken > STREAM_BYTES_MAX:
             raise EOFError(f"it is longer than {STREAM_BYTES_MAX} bytes")

@@ -17,8 +17,9 @@ DETAILS_BYTES_MAX = 256 * 1024
 ATTRIBUTES_MAX = 1_024
 DEPTH_MAX = 16
 """Of lists and maps within an attribute."""
-NS_MAX = 2**63 - 1
 ATTEMPT_MAX = 2**31 - 1
+KIND_MAX = 5
+"""OpenTelemetry's highest kind of a span."""
 
 PROVIDER_NAMES = ("worker.id", "cicd.worker.id", "coord.provider")
 """The first that is there names the provider; none: the resource's, then its host."""
@@ -71,6 +72,11 @@ def id_of(text: Any, what: str, digits: int) -> str:
     if not 0 < len(bare) <= digits or not set(bare) <= _HEX:
         raise ValueError(f"{what} is not {digits} hex digits")
     return bare.zfill(digits)
+
+
+def span_kind(number: int) -> int:
+    """OpenTelemetry's number for a span's kind; 0 for one that it has not."""
+    return number if 0 <= number <= KIND_MAX else 0
 
 
 _HEX = frozenset("0123456789abcdef")

@@ -8,9 +8,10 @@ import msgspec
 from msgspec import Struct
 
 from analytics.traces.building import SpanRow
-from analytics.traces.reading.attributes import NS_MAX, id_of, span_row, whole_of
+from analytics.traces.reading.attributes import id_of, span_row, whole_of
 from analytics.traces.reading.readable import SPAN_KINDS
 from analytics.traces.reading.reading import Intake
+from analytics.traces.reading.times import NS_MAX
 
 
 class _Tag(Struct, gc=False, frozen=True):
@@ -69,7 +70,11 @@ def take_document(intake: Intake, data: bytes, source: str) -> None:
         for process in hosts.values():
             if "hostname" in process:
                 process.setdefault("host.name", process["hostname"])
-        for raw in trace.spans or ():
+        spans = trace.spans or []
+        for at, raw in enumerate(spans):
+            if intake.gave_up:
+                intake.leave(source, seen, len(spans) - at)
+                break
             seen += 1
             try:
                 intake.check()
@@ -98,7 +103,7 @@ def _span_of(span: _Span, trace_id: str, process: dict[str, Any], details: bool)
             "events": [
                 {
                     "name": str(_tags(log.fields).get("event") or "log"),
-                    "time_ns": log.timestamp * 1000,
+                    "time_ns": whole_of(log.timestamp, "a log's timestamp", NS_MAX // 1000) * 1000,
                     "attributes": _tags(log.fields),
                 }
                 for log in span.logs or ()

@@ -41,6 +41,12 @@ def take_stream(intake: Intake, stream: BinaryIO, source: str, kind: str) -> Non
     rest = b""
     line = 1
     while block := stream.read(BLOCK_BYTES):
+        if intake.gave_up:
+            left = rest.count(b"\n") + block.count(b"\n")
+            while block := stream.read(BLOCK_BYTES):
+                left += block.count(b"\n")
+            intake.leave(source, line, left)
+            return
         cut = block.rfind(b"\n") + 1
         if not cut:
             rest += block

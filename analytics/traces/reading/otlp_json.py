@@ -10,8 +10,9 @@ from msgspec import Struct
 
 from analytics.traces.building import SpanRow
 from analytics.traces.columns import STATUSES, UNFINISHED
-from analytics.traces.reading.attributes import NS_MAX, id_of, span_row, whole_of
-from analytics.traces.reading.reading import Intake
+from analytics.traces.reading.attributes import ATTRIBUTES_MAX, id_of, span_kind, span_row, whole_of
+from analytics.traces.reading.reading import GROUPS_MAX, Intake
+from analytics.traces.reading.times import NS_MAX
 from analytics.traces.reading.values import KeyValue, attributes_of
 
 
@@ -70,12 +71,18 @@ _spans = msgspec.json.Decoder(_Span)
 def take_document(intake: Intake, data: bytes, source: str, line: int = 0) -> None:
     """Take in every span of a document; a bad span is rejected alone. ValueError, msgspec.DecodeError when the
     document is none. `line` is where it stands; 0: spans are counted instead."""
-    document = _documents.decode(data)
+    groups = _documents.decode(data).resourceSpans or []
+    if len(groups) > GROUPS_MAX:
+        raise ValueError(f"it has more than {GROUPS_MAX} resources")
     seen = 0
-    for group in document.resourceSpans or ():
+    for group in groups:
         resource = attributes_of(group.resource.attributes) if group.resource is not None else {}
         for scope in group.scopeSpans or ():
-            for raw in scope.spans or ():
+            spans = scope.spans or []
+            for at, raw in enumerate(spans):
+                if intake.gave_up:
+                    intake.leave(source, line or seen, len(spans) - at)
+                    break
                 seen += 1
                 try:
                     intake.check()
@@ -85,6 +92,8 @@ def take_document(intake: Intake, data: bytes, source: str, line: int = 0) -> No
 
 
 def _span_of(span: _Span, resource: dict[str, Any], details: bool) -> SpanRow:
+    if len(span.attributes or ()) > ATTRIBUTES_MAX:
+        raise ValueError(f"it has more than {ATTRIBUTES_MAX} attributes")
     attributes = attributes_of(span.attributes)
     code = span.status.code or 0 if span.status is not None else 0
     more: dict[str, Any] | None = None
@@ -106,7 +115,7 @@ def _span_of(span: _Span, resource: dict[str, Any], details: bool) -> SpanRow:
                 }
                 for link in span.links or ()
             ],
-            "kind": span.kind or 0,
+            "kind": span_kind(span.kind or 0),
             "status_message": (span.status.message or "") if span.status is not None else "",
             "resource": resource,
         }

@@ -9,8 +9,9 @@ from typing import Any
 
 from analytics.traces.building import SpanRow
 from analytics.traces.columns import STATUSES, UNFINISHED
-from analytics.traces.reading.attributes import DEPTH_MAX, NS_MAX, span_row
-from analytics.traces.reading.reading import Intake
+from analytics.traces.reading.attributes import ATTRIBUTES_MAX, DEPTH_MAX, DETAILS_BYTES_MAX, span_kind, span_row
+from analytics.traces.reading.reading import GROUPS_MAX, Intake
+from analytics.traces.reading.times import NS_MAX
 
 
 def take_document(intake: Intake, data: bytes, source: str) -> None:
@@ -23,11 +24,18 @@ def take_document(intake: Intake, data: bytes, source: str) -> None:
         document = TracesData.FromString(data)
     except DecodeError as error:
         raise ValueError(f"this is no OTLP message: {error}") from None
+    if len(document.resource_spans) > GROUPS_MAX:
+        raise ValueError(f"it has more than {GROUPS_MAX} resources")
     seen = 0
     for group in document.resource_spans:
+        if len(group.scope_spans) > GROUPS_MAX or group.resource.ByteSize() > DETAILS_BYTES_MAX:
+            raise ValueError("a resource is too large, or has too many scopes")
         resource = _attributes(group.resource.attributes, 0)
         for scope in group.scope_spans:
-            for span in scope.spans:
+            for at, span in enumerate(scope.spans):
+                if intake.gave_up:
+                    intake.leave(source, seen, len(scope.spans) - at)
+                    break
                 seen += 1
                 try:
                     intake.check()
@@ -42,9 +50,17 @@ def _span_of(span: Any, resource: dict[str, Any], details: bool) -> SpanRow:
         raise ValueError("trace_id is not 16 bytes, or span_id or parent_span_id not 8")
     start_ns, end_ns = span.start_time_unix_nano, span.end_time_unix_nano
     if max(start_ns, end_ns) > NS_MAX:
-        raise ValueError("a time is not between 0 and 2^63 - 1")
+        raise ValueError("a time lies behind 2116")
+    if len(span.attributes) > ATTRIBUTES_MAX:
+        raise ValueError(f"it has more than {ATTRIBUTES_MAX} attributes")
+    if span.ByteSize() > 2 * DETAILS_BYTES_MAX:
+        raise ValueError(f"its attributes and events are larger than {DETAILS_BYTES_MAX} bytes")
     more: dict[str, Any] | None = None
     if details:
+        if any(event.time_unix_nano > NS_MAX for event in span.events):
+            raise ValueError("an event's time lies behind 2116")
+        if any(len(link.trace_id) != 16 or len(link.span_id) != 8 for link in span.links):
+            raise ValueError("a link's trace_id is not 16 bytes, or its span_id not 8")
         more = {
             "events": [
                 {"name": event.name, "time_ns": event.time_unix_nano, "attributes": _attributes(event.attributes, 0)}
@@ -58,7 +74,7 @@ def _span_of(span: Any, resource: dict[str, Any], details: bool) -> SpanRow:
                 }
                 for link in span.links
             ],
-            "kind": int(span.kind),
+            "kind": span_kind(int(span.kind)),
             "status_message": span.status.message,
             "resource": resource,
         }

@@ -10,6 +10,10 @@ from coordinator.api_trace import BadRow
 
 BAD_MAX = 100
 """Rejected rows that are named; the others are counted."""
+REJECTED_MAX = 100_000
+"""Rejected rows of a body after which the rest of it is not looked at: whoever sends so many sends nothing else."""
+GROUPS_MAX = 100_000
+"""Resources of a body, and scopes of a resource."""
 TOO_MUCH = "the attributes of all spans together are too large"
 _BATCH = 4_096
 WHY_MAX = 200
@@ -30,12 +34,14 @@ class Reading:
 class Intake:
     """Where the readers put what they read: rows into the builder, bad ones into the account."""
 
-    def __init__(self, builder: TraceBuilder, details_bytes_max: int) -> None:
+    def __init__(self, builder: TraceBuilder, details_bytes_max: int, rejected_max: int | None = None) -> None:
+        """`rejected_max`: where it gives up; None: nowhere."""
         self.builder = builder
         self.rows = 0
         self.rejected = 0
         self.bad: list[BadRow] = []
         self._details_left = details_bytes_max
+        self._rejected_max = rejected_max
         self._pending: list[SpanRow] = []
 
     def check(self) -> None:
@@ -63,6 +69,15 @@ class Intake:
         self.rejected += count
         if len(self.bad) < BAD_MAX:
             self.bad.append(BadRow(source=source, line=line, why=why[:WHY_MAX]))
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether so much was rejected that the rest is to be left."""
+        return self._rejected_max is not None and self.rejected >= self._rejected_max
+
+    def leave(self, source: str, line: int, count: int) -> None:
+        """So many rows behind this one are not looked at."""
+        self.reject(source, line, f"after {self._rejected_max} rejected rows the others are not looked at", count)
 
     def finish(self) -> Reading:
         """All that was read. The builder is spent."""

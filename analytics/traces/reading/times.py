@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from analytics.traces.columns import UNFINISHED
 
-NS_MAX = 2**63 - 1
+NS_MAX = 2**62 - 1
+"""The middle of 2116: two times can be added, and none is a number that means something else."""
 _US, _S = 1_000, 1_000_000_000
 _PLACES = (0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 22, 23, 24, 25)
 """Of the digits in OpenTelemetry's form."""
@@ -41,7 +42,7 @@ def nanoseconds(text: str | None) -> int:
     whole = (at - _EPOCH) // timedelta(seconds=1)
     ns = whole * _S + (int(fraction[1].ljust(9, "0")[:9]) if fraction is not None else 0)
     if not 0 <= ns <= NS_MAX:
-        raise ValueError(f"{text[:40]!a} lies outside of 1970 to 2262")
+        raise ValueError(f"{text[:40]!a} lies outside of 1970 to 2116")
     return ns
 
 
@@ -63,7 +64,7 @@ def column(texts: Sequence[str | None]) -> NDArray[np.int64]:
     year = digits[:, 0] * 1000 + digits[:, 1] * 100 + digits[:, 2] * 10 + digits[:, 3]
     month, day, hour, minute, second = (digits[:, n] * 10 + digits[:, n + 1] for n in range(4, 14, 2))
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
-    usual &= (month >= 1) & (month <= 12) & (year >= 1970) & (year <= 2261)
+    usual &= (month >= 1) & (month <= 12) & (year >= 1970) & (year <= 2115)
     in_month = _MONTH_DAYS[np.where(usual, month, 0)] + (leap & (month == 2))
     usual &= (day >= 1) & (day <= in_month) & (hour < 24) & (minute < 60) & (second < 60)
     micro = digits[:, 14:] @ np.array([100_000, 10_000, 1_000, 100, 10, 1])
