@@ -40,6 +40,7 @@ class _Walk:
         self.tiling = Tiling(record.submitted_ns, self.until)
         self.attempts = {(one.task, one.attempt): one for one in record.attempts}
         self.steps = {task.task: task.step for task in record.tasks}
+        self.places = {task.task: place for place, task in enumerate(record.tasks)}
         self.needs = {step.step: step.needs for step in record.steps}
         self.last_of_step: dict[str, AttemptRecord] = {}
         for one in record.attempts:
@@ -68,8 +69,9 @@ class _Walk:
     def _end(self, one: AttemptRecord) -> int:
         return self.until if one.ended_ns is None else one.ended_ns
 
-    def _rank(self, one: AttemptRecord) -> tuple[int, int, str, int]:
-        return self._end(one), one.granted_ns, one.task, one.attempt
+    def _rank(self, one: AttemptRecord) -> tuple[int, int, int, int]:
+        """Of several that ended together the one that was given last; then the last task (12.0.10 is behind 12.0.9)."""
+        return self._end(one), one.granted_ns, self.places.get(one.task, -1), one.attempt
 
     def _past(self, one: AttemptRecord) -> AttemptRecord | None:
         """Lay what `one` did, and what it waited for; who it waited for."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from analytics.traces.analysis import analyze
 from analytics.traces.building import TraceBuilder
@@ -181,6 +182,13 @@ def test_one_given_ahead_waited_for_who_ran_before_it_there() -> None:
     path, on_path = walked_record(record)
     assert {("12.0.0", 1), ("12.0.1", 1)} == on_path
     assert {"slot 12.0.0.1"} == {segment.cause for segment in path.segments if segment.task == "12.0.1"}
+
+
+def test_of_tasks_that_ended_together_the_last_by_its_number_is_told() -> None:
+    """All else being equal 12.0.10 comes behind 12.0.9, as it does where spans are all there is."""
+    record = a_run(20, *(an_attempt(f"12.0.{number}", 1, 1, 20, "submit") for number in range(11)))
+    record = structs.replace(record, tasks=tuple(sorted(record.tasks, key=lambda one: int(one.task.split(".")[2]))))
+    assert {("12.0.10", 1)} == walked_record(record)[1]
 
 
 def test_a_replacement_that_was_reserved_in_doubt_begins_with_the_end_of_the_lease() -> None:
