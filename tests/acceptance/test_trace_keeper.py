@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -62,9 +63,13 @@ def small(path: Path, first: int = 1, job: int = 1) -> TraceBody:
     return a_body(path / "small", ({"form": "otlp_json"}, otlp_json(a_span(first, trace_of(job)))))
 
 
+@cache
+def many() -> bytes:
+    return otlp_protobuf(*(a_span(n, trace_of(1), data_id="1.0.0") for n in range(1, MANY + 1)))
+
+
 def large(path: Path) -> TraceBody:
-    data = otlp_protobuf(*(a_span(n, trace_of(1), data_id="1.0.0") for n in range(1, MANY + 1)))
-    return msgspec.structs.replace(a_body(path / "large", ({"form": "otlp_protobuf"}, data)), fingerprint=2)
+    return msgspec.structs.replace(a_body(path / "large", ({"form": "otlp_protobuf"}, many())), fingerprint=2)
 
 
 async def spans_of(link: TraceLink, job: JobId = JOB) -> list[int]:
