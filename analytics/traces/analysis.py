@@ -82,7 +82,11 @@ def analyze(
         notes += _inferred_notes(seen, rows)
     names = _names(trace, model, record)
     critical = _critical(model, on_path, way)
-    attempts = _attempts(model, record, critical, *names)
+    # Arrays first, the long answers last: their structs are half of the memory that an analysis needs.
+    drag = _drag(model, path)
+    usage = _usage(model, path, record)
+    folded = folds(model, *names, critical)
+    inside = path_inside(trace, tree, path, _spans_of(seen, path))
     all_edges = Edges(
         trace.lineage.data,
         trace.lineage.source,
@@ -109,14 +113,14 @@ def analyze(
         per_data_id=per_data(trace, tasks, all_edges, seen.parents),
         critical_path=data_path(trace, tree, seen.work, seen.parents),
         real_critical_path=path,
-        attempts=attempts,
-        drag=_drag(model, path),
-        usage=_usage(model, path, record),
+        attempts=_attempts(model, record, critical, *names),
+        drag=drag,
+        usage=usage,
         skew=skew,
-        folded=folds(model, *names, critical),
+        folded=folded,
         counts=counts,
         work_and_wall=work_and_wall,
-        path_inside=path_inside(trace, tree, path, _spans_of(seen, path)),
+        path_inside=inside,
         cycles=tuple(seen.cycles),
         notes=tuple(notes),
     )

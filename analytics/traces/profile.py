@@ -42,6 +42,13 @@ def instants(times: Ints, zone: str) -> list[str]:
     ]
 
 
+def _shared_instants(times: Ints) -> list[str]:
+    """One text for all rows of one time: what a task was made from was often made at once."""
+    present, inverse = np.unique(times, return_inverse=True)
+    texts = instants(present, "+00:00")
+    return [texts[place] for place in inverse.tolist()]
+
+
 def assets_of(trace: Trace) -> tuple[AssetEntry, ...]:
     """One an asset: its newest version; of equal ones the one that was made last."""
     held: Assets = trace.assets
@@ -79,7 +86,7 @@ def lineage_of(trace: Trace) -> tuple[LineageEntry, ...]:
     return tuple(
         LineageEntry(data_id=ids[data], source_data_id=ids[source], created_at=created)
         for data, source, created in zip(
-            edges.data.tolist(), edges.source.tolist(), instants(edges.created, "+00:00"), strict=True
+            edges.data.tolist(), edges.source.tolist(), _shared_instants(edges.created), strict=True
         )
     )
 
