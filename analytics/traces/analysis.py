@@ -19,7 +19,7 @@ from analytics.traces.path import walked
 from analytics.traces.profile import assets_of, breakdown, data_path, lineage_of, per_data
 from analytics.traces.record import RunRecord
 from analytics.traces.recorded_path import walked_record
-from analytics.traces.tree import Mask, Tree, tree_of, with_tasks
+from analytics.traces.tree import Mask, Tree, tree_of, with_lineage, with_tasks
 from analytics.traces.units import NEVER, OUTCOMES, WAS_CANCELLED, WAS_LOST
 from analytics.traces.usage import Held, usage_of
 from coordinator.api_trace import (
@@ -53,10 +53,13 @@ def analyze(
     first task, or where a span without a task lies around all of them, with that. O((V + E) log V).
     """
     trace = with_tasks(trace)
+    notes: list[str] = []
+    if record is None and (told := with_lineage(trace)) is not trace:
+        trace = told
+        notes.append("there is no lineage: what tasks read stands for it")
     tree = tree_of(trace)
     seen = model_of(trace, tree)
     skew: Skew = skews.ALIKE
-    notes: list[str] = []
     if record is not None:
         skew = skews.measured(trace.clocks, record.offsets)
         notes += _skew_notes(skew)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from analytics.traces.columns import NONE, TASK_SPAN, UNFINISHED, Codes, Spans, Trace
+from analytics.traces.columns import NONE, TASK_SPAN, UNFINISHED, Codes, Lineage, Spans, Trace
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -138,3 +138,17 @@ def with_tasks(trace: Trace) -> Trace:
         assets=replace(assets, data=moved[assets.data]) if len(assets) else assets,
         lineage=replace(lineage, data=moved[lineage.data], source=moved[lineage.source]) if len(lineage) else lineage,
     )
+
+
+def with_lineage(trace: Trace) -> Trace:
+    """The trace itself where it has lineage, or no read says whose data it brought; else one whose lineage is what was
+    read."""
+    spans = trace.spans
+    if len(trace.lineage):
+        return trace
+    reads = np.flatnonzero((spans.source >= 0) & (spans.data >= 0) & (spans.source != spans.data))
+    if not len(reads):
+        return trace
+    edges, first = np.unique(np.column_stack((spans.data[reads], spans.source[reads])), axis=0, return_index=True)
+    lineage = Lineage(edges[:, 0].copy(), edges[:, 1].copy(), spans.start[reads[first]])
+    return replace(trace, lineage=lineage)

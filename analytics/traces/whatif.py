@@ -16,7 +16,7 @@ from analytics.traces.columns import Trace
 from analytics.traces.model import Model, model_of, model_of_record, through
 from analytics.traces.network import Network, network_of
 from analytics.traces.record import RunRecord
-from analytics.traces.tree import tree_of, with_tasks
+from analytics.traces.tree import tree_of, with_lineage, with_tasks
 from coordinator.api_trace import WhatIf
 
 SLOTS_MAX = 1_000_000
@@ -33,7 +33,7 @@ def what_if(
     if len(without) > WITHOUT_MAX:
         raise ValueError(f"{len(without)} tasks are more than {WITHOUT_MAX}")
     if record is None:
-        named = with_tasks(trace)
+        named = with_lineage(with_tasks(trace))
         model = model_of(named, tree_of(named))
         names = _names_of(named)
         start_ns = int(model.work.units.start.min()) if len(model.work.units) else 0

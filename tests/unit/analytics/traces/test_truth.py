@@ -124,3 +124,13 @@ def test_nobody_is_accused_of_skew_without_cause(tmp_path: Path) -> None:
     profile = analyze(read([tmp_path]).trace)
     assert (False, 0, ()) == (profile.skew.corrected, profile.skew.bound_ns, profile.skew.offsets)
     assert profile.notes == ()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_tasks_read_stands_for_lineage_that_is_not_there(tmp_path: Path, shape: str) -> None:
+    """A file of spans alone, where reads name whose data they brought: the same path as with the lineage beside it."""
+    truth = generated(tmp_path, "--tasks", 200, "--shape", shape, "--workers", 8, "--retry", 0.1)
+    profile = analyze(read([tmp_path / "spans.jsonl"]).trace, submitted_ns=truth["epoch_ns"])
+    assert told(profile) == true(truth)
+    assert any("stands for it" in note for note in profile.notes)
+    assert not any("stands for it" in note for note in analyze(read([tmp_path]).trace).notes)
