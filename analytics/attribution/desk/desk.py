@@ -256,7 +256,7 @@ class Desk:
         except Exception:
             return Status.FAILED  # told where it happened
         with self._lock:
-            job.answered = found
+            found = job.answered = job.final or found  # it may have been corrected before we heard of it
             self._completed(job)
         return found
 

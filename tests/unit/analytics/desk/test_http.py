@@ -524,8 +524,12 @@ def _recorded(answer: dict[str, Any]) -> tuple[Any, Any]:
     return answer["fr_dump_path"], answer["fr_analysis"]
 
 
-def test_a_divergence_is_counted_and_the_full_pass_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A progressive state that has gone wrong (here: one that forgot all it read) does not get the last word."""
+@pytest.mark.parametrize("checked", ["later", "before it is told"])
+def test_a_divergence_is_counted_and_the_full_pass_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: str
+) -> None:
+    """A progressive state that has gone wrong (here: one that forgot all it read) does not get the last word, however
+    late whoever waited for it hears of it."""
     forgot = threading.Event()
     real = Followed.judge
 
@@ -535,6 +539,17 @@ def test_a_divergence_is_counted_and_the_full_pass_wins(tmp_path: Path, monkeypa
         forgot.set()
         return judge((Analysis(self.tracker.analysis.rules),), None, history)
 
+    def at_once(desk: Desk) -> None:
+        """A check is over when what it checks is told."""
+        submit = desk._pool.submit
+
+        def given(work: Any, *parts: Any) -> Any:
+            if work == desk._check:
+                return work(*parts)
+            return submit(work, *parts)
+
+        monkeypatch.setattr(desk._pool, "submit", given)
+
     async def story() -> None:
         async with serving(tmp_path, check_one_in=1) as service:
             well = service.log("well.log", STOPS)
@@ -543,15 +558,21 @@ def test_a_divergence_is_counted_and_the_full_pass_wins(tmp_path: Path, monkeypa
             await service.until(lambda: _checked(service, 1), "it was not checked")
             assert 0 == (await service.stats())["checks"]["divergent"]
             monkeypatch.setattr(Followed, "judge", forgetful)
+            if checked != "later":
+                at_once(service.desk)
             log = service.log(text=STOPS)
             await service.post(log, analysis_intent="progressive")
             assert 200 == (await service.get(log, wait=True)).status and forgot.is_set()
             await service.until(lambda: _checked(service, 2), "it was not checked")
             assert 1 == (await service.stats())["checks"]["divergent"]
-            answer = (await service.get(log, wait=False)).body
-            assert ("STOP", "corrected by a full pass") == (
-                answer["recommendation"]["action"], answer["result"]["remark"],
-            )  # fmt: skip
+
+            async def corrected() -> Any:
+                """It is counted a moment before it is told."""
+                answer = (await service.get(log, wait=False)).body
+                return answer if "corrected by a full pass" == answer["result"]["remark"] else None
+
+            answer = await service.until(corrected, "it was not corrected")
+            assert "STOP" == answer["recommendation"]["action"]
 
     asyncio.run(story())
     assert real is not forgetful
