@@ -13,13 +13,14 @@ from analytics.traces.drag import drags
 from analytics.traces.folding import folds
 from analytics.traces.graph import Edges
 from analytics.traces.inside import path_inside
-from analytics.traces.model import Model, model_of, model_of_record, through
+from analytics.traces.model import Model, model_of_record, through
 from analytics.traces.network import network_of
 from analytics.traces.path import walked
 from analytics.traces.profile import assets_of, breakdown, data_path, lineage_of, per_data
 from analytics.traces.record import RunRecord
 from analytics.traces.recorded_path import walked_record
-from analytics.traces.tree import Mask, Tree, tree_of, with_lineage, with_tasks
+from analytics.traces.seen import limits, seen_of
+from analytics.traces.tree import Mask, Tree
 from analytics.traces.units import NEVER, OUTCOMES, WAS_CANCELLED, WAS_LOST
 from analytics.traces.usage import Held, usage_of
 from coordinator.api_trace import (
@@ -52,31 +53,19 @@ def analyze(
     the spans, and each segment says so. `submitted_ns` is when a run without a record was submitted; None: with its
     first task, or where a span without a task lies around all of them, with that. O((V + E) log V).
     """
-    trace = with_tasks(trace)
-    notes: list[str] = []
-    if record is None and (told := with_lineage(trace)) is not trace:
-        trace = told
-        notes.append("there is no lineage: what tasks read stands for it")
-    tree = tree_of(trace)
-    seen = model_of(trace, tree)
-    skew: Skew = skews.ALIKE
+    told = seen_of(trace, recorded=record is not None)
+    trace, tree, seen, skew, read = told
+    notes = ["there is no lineage: what tasks read stands for it"] if read else []
     if record is not None:
         skew = skews.measured(trace.clocks, record.offsets)
-        notes += _skew_notes(skew)
-    else:
-        skew = skews.skew_of(trace, seen.work, seen.edges)
-        notes += _skew_notes(skew)
-        if skew.corrected:
-            trace = skews.moved(trace, skew)
-            tree = tree_of(trace)
-            seen = model_of(trace, tree)
+    notes += _skew_notes(skew)
     if record is not None:
         model = model_of_record(record)
         path, on_path = walked_record(record)
         way: set[int] | None = None
     else:
         model = seen
-        start_ns, end_ns = _limits(trace, tree, seen, submitted_ns)
+        start_ns, end_ns = limits(told, submitted_ns)
         finished = not bool(seen.work.tasks.open.any())
         path, rows = walked(trace, seen.work, seen.causes, start_ns, end_ns, finished)
         way = set(rows)
@@ -132,23 +121,6 @@ def analyze(
 def _data_ids(trace: Trace, seen: Model) -> tuple[str, ...]:
     """Those that have spans."""
     return tuple(seen.ids[code] for code in np.flatnonzero(seen.work.tasks.start != NEVER).tolist())
-
-
-def _limits(trace: Trace, tree: Tree, seen: Model, submitted_ns: int | None) -> tuple[int, int]:
-    units = seen.work.units
-    if not len(units):
-        return 0, 0
-    start_ns, end_ns = int(units.start.min()), int(units.end.max())
-    spans = trace.spans
-    around = np.flatnonzero((tree.parent < 0) & (tree.data < 0) & (spans.start <= start_ns))
-    # A Jaeger file has whole microseconds: its outermost span may end that much early.
-    around = around[spans.end[around] >= end_ns - 2_000]
-    if submitted_ns is not None:
-        start_ns = min(submitted_ns, start_ns)
-    elif len(around) == 1:
-        start_ns = int(spans.start[around[0]])
-        end_ns = max(end_ns, int(spans.end[around[0]]))
-    return start_ns, end_ns
 
 
 def _skew_notes(skew: Skew) -> list[str]:

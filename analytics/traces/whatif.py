@@ -13,10 +13,10 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 
 from analytics.traces.columns import Trace
-from analytics.traces.model import Model, model_of, model_of_record, through
+from analytics.traces.model import Model, model_of_record, through
 from analytics.traces.network import Network, network_of
 from analytics.traces.record import RunRecord
-from analytics.traces.tree import tree_of, with_lineage, with_tasks
+from analytics.traces.seen import limits, seen_of
 from coordinator.api_trace import WhatIf
 
 SLOTS_MAX = 1_000_000
@@ -33,31 +33,33 @@ def what_if(
     if len(without) > WITHOUT_MAX:
         raise ValueError(f"{len(without)} tasks are more than {WITHOUT_MAX}")
     if record is None:
-        named = with_lineage(with_tasks(trace))
-        model = model_of(named, tree_of(named))
-        names = _names_of(named)
-        start_ns = int(model.work.units.start.min()) if len(model.work.units) else 0
-        seen = 0
+        seen = seen_of(trace, recorded=False)
+        model, names = seen.model, _names_of(seen.trace)
+        start_ns, end_ns = limits(seen, None)
+        there = 0
     else:
         model = model_of_record(record)
         step_names = {step.step: step.name for step in record.steps}
         names = {}
         for task in record.tasks:
             names.setdefault(step_names.get(task.step, ""), []).append(task.task)
-        start_ns, seen = record.submitted_ns, record.slots
+        start_ns, there = record.submitted_ns, record.slots
+        end_ns = max(record.ended_ns if record.ended_ns is not None else record.looked_at_ns, start_ns)
     if not len(model.work.units):
         raise ValueError("the run has no tasks yet")
     network = network_of(model.work, model.edges, model.lanes, through(model), start_ns)
     spared = _spared(model, network, names, without)
-    recorded = int(network.end.max()) - start_ns
+    recorded = end_ns - start_ns
+    # What came behind the last task stays as long as it was.
+    fixed_ns = max(end_ns - int(network.end.max()), 0) - start_ns
     lanes = max(model.lanes.count, 1)
-    unchanged = replayed(network, lanes, frozenset()) - start_ns
-    predicted = replayed(network, slots if slots is not None else lanes, spared) - start_ns
+    unchanged = replayed(network, lanes, frozenset()) + fixed_ns
+    predicted = replayed(network, slots if slots is not None else lanes, spared) + fixed_ns
     notes = [
         "a task with its retries holds one slot; limits, quotas and which provider suits which task are not replayed",
     ]
-    if seen > lanes:
-        notes.append(f"{seen} slots were there, {lanes} of them were ever busy at once: that is what was replayed")
+    if there > lanes:
+        notes.append(f"{there} slots were there, {lanes} of them were ever busy at once: that is what was replayed")
     return WhatIf(
         slots=slots if slots is not None else lanes,
         without=tuple(without),
