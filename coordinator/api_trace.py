@@ -207,6 +207,18 @@ class DragEntry(Struct, frozen=True, kw_only=True, gc=False):
     duration_ns: int
 
 
+IDLE = {
+    "before_first": "before the slot's first attempt",
+    "no_ready_task": "no task was ready",
+    "lost": "the next attempt's last machine was lost",
+    "backoff": "the next attempt backed off",
+    "dispatch": "the next task was ready, and not yet there",
+    "after_last": "after the slot's last attempt",
+    "never_used": "never used",
+}
+"""Why a slot was idle, as people are told."""
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     """wall x slots, in nanoseconds: useful + failed + lost + cancelled + staging + unfinished + idle."""
 
@@ -223,7 +235,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     unfinished_ns: int
     idle_ns: int
     idle_why: dict[str, int]
-    """Nanoseconds: `before_first`, `no_ready_task`, `dispatch`, `after_last`; they sum to `idle_ns`."""
+    """Nanoseconds by the keys of IDLE; they sum to `idle_ns`."""
     useful_fraction: float
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from analytics.traces import skew as skews
 from analytics.traces.causes import DEPENDENCY, NAMES
-from analytics.traces.columns import ERROR, UNFINISHED, Codes, Ints, Trace
+from analytics.traces.columns import ERROR, UNFINISHED, Codes, Trace
 from analytics.traces.drag import drags
 from analytics.traces.folding import folds
 from analytics.traces.graph import Edges
@@ -297,7 +297,14 @@ def _usage(model: Model, path: RealCriticalPath, record: RunRecord | None) -> Us
     units, causes = model.work.units, model.causes
     rows = np.arange(len(units))
     provider = units.provider
+    retried = units.before >= 0
+    before = np.where(retried, units.end[units.before], NEVER) if len(units) else units.end
+    before_lost = retried & (units.outcome[units.before] == WAS_LOST) if len(units) else retried
+    again = np.full(len(units), NEVER)
     if record is not None:
+        over = {(one.task, one.attempt): one.ready_ns for one in record.attempts if one.ready_ns is not None}
+        keys = zip(units.task.tolist(), units.number.tolist(), before.tolist(), strict=True)
+        again = np.array([over.get((model.ids[task], number), end) for task, number, end in keys], np.int64)
         ranks = {(one.task, one.attempt): one.providers for one in record.attempts}
         code = {text: number for number, text in enumerate(model.providers)}
         held = [
@@ -306,8 +313,6 @@ def _usage(model: Model, path: RealCriticalPath, record: RunRecord | None) -> Us
         ]
         rows = np.repeat(rows, [len(one) for one in held])
         provider = np.array([one for several in held for one in several], np.int32)
-    retry = (units.before >= 0) & (units.before == model.lanes.previous)
-    ready: Ints = causes.ready
     return usage_of(
         Held(
             provider=provider,
@@ -316,8 +321,10 @@ def _usage(model: Model, path: RealCriticalPath, record: RunRecord | None) -> Us
             end=units.end[rows],
             staged=units.staged[rows],
             outcome=units.outcome[rows],
-            ready=ready[rows],
-            retry=retry[rows],
+            ready=causes.ready[rows],
+            before=before[rows],
+            before_lost=before_lost[rows],
+            again=again[rows],
         ),
         path.start_ns,
         path.end_ns,

@@ -26,8 +26,12 @@ class Held:
     outcome: NDArray[np.int8]
     ready: Ints
     """When the attempt could have begun, had there been a slot; NEVER: at any time."""
-    retry: NDArray[np.bool_]
-    """The one before it in its task was in the same slot: the gap is a backoff."""
+    before: Ints
+    """When its own task's last attempt had ended; NEVER: it is the first."""
+    before_lost: NDArray[np.bool_]
+    """That one ended because its provider was lost."""
+    again: Ints
+    """When it had backed off after that; NEVER: only when it began."""
 
 
 def usage_of(held: Held, start_ns: int, end_ns: int, slots: int) -> Usage:
@@ -45,14 +49,17 @@ def usage_of(held: Held, start_ns: int, end_ns: int, slots: int) -> Usage:
     since = np.where(first, start_ns, stop[lanes.previous]) if len(begin) else begin
     gap = begin - since
     turn = np.clip(np.where(held.ready == NEVER, since, held.ready), since, begin)
-    later = ~first & ~held.retry
+    later, retry = ~first & (held.before == NEVER), ~first & (held.before != NEVER)
+    freed = np.clip(held.before, since, begin)
+    again = np.clip(np.where(held.again == NEVER, begin, held.again), freed, begin)
     last = np.ones(len(begin), bool)
     last[lanes.previous[~first]] = False
     why = {
         "before_first": int(gap[first].sum()),
-        "no_ready_task": int((turn - since)[later].sum()),
-        "dispatch": int((begin - turn)[later].sum()),
-        "backoff": int(gap[~first & held.retry].sum()),
+        "no_ready_task": int((turn - since)[later].sum() + (freed - since)[retry & ~held.before_lost].sum()),
+        "lost": int((freed - since)[retry & held.before_lost].sum()),
+        "backoff": int((again - freed)[retry].sum()),
+        "dispatch": int((begin - turn)[later].sum() + (begin - again)[retry].sum()),
         "after_last": int((end_ns - stop[last]).sum()),
         "never_used": wall * (count - lanes.count),
     }

@@ -6,15 +6,9 @@ from typing import NamedTuple
 
 from cli.output import Column
 from cli.traceviews.sheet import Sheet, bar, long, long_s, part
-from coordinator.api_trace import EventSummary, Profile, Usage
+from coordinator.api_trace import IDLE, EventSummary, Profile, Usage
 
 BAR = 24
-WHY = {
-    "before_first": "before its first attempt",
-    "no_ready_task": "no task was ready",
-    "dispatch": "a task was ready, and not yet there",
-    "after_last": "after its last attempt",
-}
 
 
 class Type(NamedTuple):
@@ -76,7 +70,7 @@ def usage(used: Usage, sheet: Sheet) -> None:
         ("cancelled", used.cancelled_ns, "31"), ("staging", used.staging_ns, "36"),
         ("not ended", used.unfinished_ns, "33"), ("idle", used.idle_ns, ""),
     ]  # fmt: skip
-    rows += [(f"  {WHY.get(why, why)}", took, "2") for why, took in used.idle_why.items()]
+    rows += [(f"  {IDLE.get(why, why)}", took, "2") for why, took in used.idle_why.items()]
     sheet.table(
         [row for row in rows if row[1] or row[0] in ("useful", "idle")],
         (

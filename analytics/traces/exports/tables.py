@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from coordinator.api_trace import EventSummary, Profile
+from coordinator.api_trace import IDLE, EventSummary, Profile
 
 ROWS_MAX = 500
 NS = 1_000_000_000
@@ -97,7 +97,7 @@ def tables(profile: Profile, numbers: dict[str, int]) -> list[dict[str, Any]]:
                     ("useful", used.useful_ns), ("failed", used.failed_ns), ("lost", used.lost_ns),
                     ("cancelled", used.cancelled_ns), ("staging", used.staging_ns), ("not ended", used.unfinished_ns),
                     ("idle", used.idle_ns),
-                    *((f"idle: {why.replace('_', ' ')}", took) for why, took in used.idle_why.items()),
+                    *((f"idle: {IDLE.get(why, why)}", took) for why, took in used.idle_why.items()),
                 )
                 if took
             ),

@@ -13,7 +13,7 @@ from analytics.traces.building import TraceBuilder
 from analytics.traces.record import AttemptRecord, RunRecord, StepRecord, TaskRecord
 from analytics.traces.recorded_path import walked_record
 from analytics.traces.whatif import what_if
-from coordinator.api_trace import Outcome
+from coordinator.api_trace import IDLE, Outcome
 from tests.unit.analytics.traces.runs import S, a_trace
 
 
@@ -298,3 +298,22 @@ def test_whatever_was_recorded_the_path_tiles(several: list[AttemptRecord], ende
     profile = analyze(TraceBuilder().finish(), record=record)
     assert path == profile.real_critical_path
     assert profile.usage.capacity_ns - profile.usage.idle_ns >= 0
+
+
+def test_an_idle_slot_says_whether_it_waited_for_a_loss_or_a_backoff() -> None:
+    """The slot that takes a retry over was idle while the lost machine still had the lease, then for the backoff."""
+    lost = an_attempt("12.0.0", 1, 1, 10, "submit", providers=("q",), outcome=Outcome.LOST)
+    failed = structs.replace(lost, outcome=Outcome.FAILED)
+    short = an_attempt("12.0.1", 1, 1, 4, "submit")
+    later = an_attempt("12.0.0", 2, 15, 20, "backoff")
+    for first, ready_ns, expected in (
+        (lost, None, {"lost": 6, "dispatch": 5}),
+        (lost, 13 * S, {"lost": 6, "backoff": 3, "dispatch": 2}),
+        (failed, 15 * S, {"no_ready_task": 6, "backoff": 5}),
+    ):
+        record = a_run(20, short, first, structs.replace(later, ready_ns=ready_ns))
+        usage = analyze(TraceBuilder().finish(), record=record).usage
+        why = {key: ns for key, ns in usage.idle_why.items() if ns and key not in ("before_first", "after_last")}
+        assert {key: s * S for key, s in expected.items()} == why
+        assert usage.idle_ns == sum(usage.idle_why.values())
+        assert usage.idle_why.keys() == IDLE.keys()
