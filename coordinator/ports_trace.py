@@ -71,6 +71,8 @@ class TraceAnswer(Struct, frozen=True, kw_only=True):
 
     body: bytes
     cached: bool
+    took_s: float = 0.0
+    """To make it, beside what it waited."""
     policy: str = ""
     """Of a page: what it may do, as Content-Security-Policy has it."""
 

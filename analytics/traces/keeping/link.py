@@ -57,6 +57,9 @@ class _Waits(NamedTuple):
     future: asyncio.Future[tuple[FromKeeper, bytes]]
     fingerprint: int | None
     """Of the body that it is to read; None: of no body."""
+    clock: asyncio.Timeout
+    patience_s: float
+    """How long it may take once it has begun; what stands before it is not its fault."""
 
 
 class TraceLink:
@@ -122,7 +125,7 @@ class TraceLink:
         """See ports_trace.Traces."""
         answer, body = await self._exchange(lambda n: Analyze(n, ask), self._settings.analyze_s)
         assert isinstance(answer, Analyzed)
-        return TraceAnswer(body=body, cached=answer.cached, policy=answer.policy)
+        return TraceAnswer(body=body, cached=answer.cached, policy=answer.policy, took_s=answer.took_s)
 
     def health(self) -> TracesHealth:
         """How the process is now; none is up while nobody needs it."""
@@ -146,18 +149,24 @@ class TraceLink:
         self._next += 1
         n = self._next
         loop = asyncio.get_running_loop()
+        message: ToKeeper | None = None
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(patience_s) as clock:
                 self._wanted.set()
                 await self._up.wait()
-                waits = _Waits(loop.create_future(), fingerprint)
+                waits = _Waits(loop.create_future(), fingerprint, clock, patience_s)
                 self._waiting[n] = waits
-                self._say(make(n))
+                self._say(message := make(n))
                 return await waits.future
         except TimeoutError:
-            if n in self._begun and fingerprint is not None:
+            begun = n in self._begun
+            if begun and fingerprint is not None:
                 self._suspect(fingerprint)
             self._end_what_hangs(n, patience_s)
+            if not begun and isinstance(message, TakeIn | Analyze):
+                raise CoordError(
+                    Code.ANALYTICS_UNAVAILABLE, f"others' traces stood before it for {patience_s:.0f} s", "ask again"
+                ) from None
             raise CoordError(
                 Code.TIMEOUT, f"no answer about traces within {patience_s:.0f} s", "ask again, or for less"
             ) from None
@@ -275,7 +284,7 @@ class TraceLink:
                 log.warning("%s", message.problem)
                 continue
             if isinstance(message, Began):
-                self._begun.add(message.n)
+                self._begin(message.n)
                 continue
             self._begun.discard(message.n)
             waits = self._waiting.pop(message.n, None)
@@ -285,6 +294,13 @@ class TraceLink:
                 waits.future.set_exception(CoordError(Code(message.code), message.message, message.hint))
             else:
                 waits.future.set_result((message, more))
+
+    def _begin(self, n: int) -> None:
+        """The process is at it from now on: its time runs anew."""
+        self._begun.add(n)
+        waits = self._waiting.get(n)
+        if waits is not None and not waits.clock.expired():
+            waits.clock.reschedule(asyncio.get_running_loop().time() + waits.patience_s)
 
     def _fail_waiting(self) -> None:
         """Whoever waits asks again; but the body that was being read is under suspicion."""

@@ -77,6 +77,7 @@ class Analyzed(Struct, frozen=True, tag="analyzed"):
     n: int
     cached: bool
     policy: str
+    took_s: float
 
 
 class Refused(Struct, frozen=True, tag="refused"):

@@ -15,6 +15,7 @@ import queue
 import resource
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,6 +147,7 @@ class Keeper:
         while True:
             message = self.asked.get()
             self._voice.say(Began(message.n))
+            began_s = time.monotonic()
             try:
                 answer = self._desk.answer(message.ask)
                 if len(answer.body) > ANSWER_BYTES_MAX:
@@ -154,7 +156,8 @@ class Keeper:
                         f"the analysis has {len(answer.body)} bytes, more than {ANSWER_BYTES_MAX}",
                         "fetch the rows and analyse them: coord trace analyze DIR",
                     )
-                self._voice.say(Analyzed(message.n, answer.cached, answer.policy), answer.body)
+                took_s = time.monotonic() - began_s
+                self._voice.say(Analyzed(message.n, answer.cached, answer.policy, took_s), answer.body)
             except CoordError as error:
                 self._voice.say(Refused(message.n, error.code, error.message, error.hint))
             except MemoryError:

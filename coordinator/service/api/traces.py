@@ -79,8 +79,8 @@ async def export_traces(call: Call[NoQuery, NoBody]) -> web.Response:
                 form="otlp_protobuf" if encoding == otlp.PROTOBUF else "otlp_json", encoding=packed, size=body.size
             )
             with _counting(call.deps):
-                (taken,) = await door.keeper.take_in(
-                    TraceBody(path=str(body.path), parts=(part,), fingerprint=body.fingerprint, tenant=scope)
+                (taken,) = await door.take_in(
+                    body, TraceBody(path=str(body.path), parts=(part,), fingerprint=body.fingerprint, tenant=scope)
                 )
         _count(call.deps, (taken,))
         return otlp.success(taken, encoding)
@@ -104,8 +104,8 @@ def take_rows(kind: TraceKind) -> Any:
         async with door.received(call.request, sender, door.settings.body_bytes_max) as body:
             part = TracePart(form=kind, encoding=_packed(call.request), size=body.size, job_id=job_id, task=task)
             with _counting(call.deps):
-                (taken,) = await door.keeper.take_in(
-                    TraceBody(path=str(body.path), parts=(part,), fingerprint=body.fingerprint)
+                (taken,) = await door.take_in(
+                    body, TraceBody(path=str(body.path), parts=(part,), fingerprint=body.fingerprint)
                 )
         _count(call.deps, (taken,))
         return TraceTaken(accepted=taken.accepted, rejected=taken.rejected, dropped=taken.dropped, message=taken.why)
@@ -155,8 +155,8 @@ async def take_attempts(call: Call[NoQuery, NoBody]) -> w.TracePartsAnswer:
             taken: tuple[Taken, ...] = ()
             if wanted:
                 async with door.laid_out(pieces) as path:
-                    taken = await door.keeper.take_in(
-                        TraceBody(path=str(path), parts=tuple(wanted), fingerprint=body.fingerprint)
+                    taken = await door.take_in(
+                        body, TraceBody(path=str(path), parts=tuple(wanted), fingerprint=body.fingerprint)
                     )
     _count(call.deps, taken)
     return w.TracePartsAnswer(
@@ -254,15 +254,17 @@ def send_rows(kind: TraceKind, streams: OpenStreams) -> Any:
         """All rows of a job, a line of JSON each."""
         job = await the_job(call)
         assert call.token is not None
-        rows = call.deps.traces.keeper.rows(job.job_id, kind)
-        try:
-            first = await anext(rows, b"")  # what is refused is refused before the answer begins
-        except BaseException:
-            await rows.aclose()
-            raise
-        return await answer_stream(
-            streams, call.request, call.token, call.deps.settings, _following(first, rows), LINES
-        )
+        door = call.deps.traces
+        with door.reading(scope_of(call) or DEFAULT_TENANT):
+            rows = door.keeper.rows(job.job_id, kind)
+            try:
+                first = await anext(rows, b"")  # what is refused is refused before the answer begins
+            except BaseException:
+                await rows.aclose()
+                raise
+            return await answer_stream(
+                streams, call.request, call.token, call.deps.settings, _following(first, rows), LINES
+            )
 
     handle.__name__ = f"send_{kind}"
     return handle
@@ -298,13 +300,17 @@ async def analyze_job(call: Call[AnalyzeQuery, NoBody]) -> Ready:
         without=without,
         format=query.format,
     )
-    async with door.turn(scope_of(call) or DEFAULT_TENANT):
+    tenant = scope_of(call) or DEFAULT_TENANT
+    async with door.turn(tenant):
         began_s = time.perf_counter()
         try:
             answer = await door.keeper.analyze(ask)
-        except CoordError:
+        except CoordError as error:
+            if error.code is Code.TIMEOUT:  # it had begun, and did not end
+                door.took(tenant, time.perf_counter() - began_s)
             _analysis(call.deps, "failed", time.perf_counter() - began_s)
             raise
+        door.took(tenant, answer.took_s)
         _analysis(call.deps, "cached" if answer.cached else "made", time.perf_counter() - began_s)
     if query.format == "html":
         return Ready(

@@ -143,15 +143,20 @@ def test_a_sender_that_is_ahead_of_its_rate_waits_and_another_one_does_not() -> 
 
 
 def test_so_many_uploads_at_a_time() -> None:
-    """Of a sender, and of everybody's bytes together."""
+    """Of a sender, and of everybody's bytes together; of a sender one at a time is taken in: nobody's many stand before
+    another's."""
 
     async def test(rig: Rig) -> None:
         rig.traces.gate.clear()
         waiting = [asyncio.ensure_future(rig.ask("POST", "/v1/traces", TENANT, data=b"{}", headers=JSON)) for _ in "12"]
-        await eventually(lambda: len(rig.traces.bodies) == 2, "both are under way")
+        await eventually(lambda: rig.deps.traces.under_way("tenant:physics") == 2, "both are under way")
         assert 429 == (await rig.ask("POST", "/v1/traces", TENANT, data=b"{}", headers=JSON)).status
         assert 429 == (await rig.ask("POST", "/v1/traces", ADMIN, data=b"x" * 100, headers=JSON)).status
+        others = asyncio.ensure_future(rig.ask("POST", "/v1/traces", ADMIN, data=b"{}", headers=JSON))
+        await eventually(lambda: len(rig.traces.bodies) == 2, "another sender's is taken in beside the first one's")
+        assert ["physics", None] == [body.tenant for body, _ in rig.traces.bodies]
         rig.traces.gate.set()
+        assert 200 == (await others).status
         assert [200, 200] == [got.status for got in await asyncio.gather(*waiting)]
         assert 200 == (await rig.ask("POST", "/v1/traces", TENANT, data=b"{}", headers=JSON)).status
 
@@ -344,3 +349,81 @@ def test_one_analysis_of_a_tenant_at_a_time() -> None:
         assert [200] * 3 == [got.status for got in await asyncio.gather(*mine, theirs)]
 
     served(test, trace_settings=TraceDoorSettings(analyses_per_tenant_max=2))
+
+
+def test_a_sender_has_a_share_of_what_may_be_under_way() -> None:
+    """Whoever opens uploads without a length reserves a quarter of all with them, and others go on."""
+
+    async def test(rig: Rig) -> None:
+        hold = asyncio.Event()
+
+        async def slowly() -> AsyncGenerator[bytes, None]:
+            yield b"{"
+            await hold.wait()
+            yield b"}"
+
+        def post(token: str, data: Any) -> asyncio.Future[Any]:
+            return asyncio.ensure_future(rig.ask("POST", "/v1/traces", token, data=data, headers=JSON))
+
+        door = rig.deps.traces
+        slow = [post(TENANT, slowly()) for _ in range(2)]
+        await eventually(lambda: door.under_way("tenant:physics") == 2, "two are under way")
+        assert 429 == (await rig.ask("POST", "/v1/traces", TENANT, data=b"{}", headers=JSON)).status
+        assert 200 == (await rig.ask("POST", "/v1/traces", ADMIN, data=b"{}", headers=JSON)).status
+        hold.set()
+        assert [200, 200] == [got.status for got in await asyncio.gather(*slow)]
+        assert 0 == door.under_way("tenant:physics")
+
+    served(test, trace_settings=TraceDoorSettings(body_bytes_max=100, waiting_bytes_max=800))
+
+
+def test_an_upload_that_trickles_is_cut() -> None:
+    """A byte now and then is no upload: 504, and nothing is under way any more."""
+
+    async def test(rig: Rig) -> None:
+        async def trickle() -> AsyncGenerator[bytes, None]:
+            for _ in range(1_000):
+                yield b"x"
+                await asyncio.sleep(0.01)
+
+        body: Any = trickle()
+        got = await rig.ask("POST", "/v1/traces", TENANT, data=body, headers=JSON)
+        assert "Retry-After" in got.headers and got.status in (408, 503, 504)
+        assert 0 == rig.deps.traces.under_way("tenant:physics") and [] == rig.traces.bodies
+
+    served(test, trace_settings=TraceDoorSettings(stall_s=0.2, rate_min_bytes_per_s=1_000_000))
+
+
+def test_after_a_long_analysis_a_tenant_rests_as_long() -> None:
+    """429 with when to come again: nobody has the one process that analyses for himself. Others do not rest."""
+
+    async def test(rig: Rig) -> None:
+        await Work(rig, 12).begin()
+        await Work(rig, 13, "biology").begin()
+        other = await rig.tenant_token("biology", Role.TENANT)
+        at = "/v1/traces/workflows/analyze"
+        rig.traces.answer = TraceAnswer(body=b"{}", cached=False, took_s=50.0)
+        assert 200 == (await rig.get(f"{at}/12", TENANT)).status
+        got = await rig.get(f"{at}/12", TENANT)
+        assert (429, "50") == (got.status, got.headers["Retry-After"])
+        rig.traces.answer = TraceAnswer(body=b"{}", cached=False, took_s=1.0)
+        assert 200 == (await rig.get(f"{at}/13", other)).status
+        assert 200 == (await rig.get(f"{at}/13", other)).status
+        rig.clock.ahead_ms = 51_000
+        assert 200 == (await rig.get(f"{at}/12", TENANT)).status
+
+    served(test)
+
+
+def test_so_many_answers_with_rows_are_open_of_a_tenant() -> None:
+    """A further one is refused; when one has ended there is room again."""
+
+    async def test(rig: Rig) -> None:
+        await Work(rig, 12).begin()
+        rig.traces.lines = [b"{}\n"]
+        with rig.deps.traces.reading("physics"):
+            assert 429 == (await rig.get("/v1/traces/workflows/12/spans", TENANT)).status
+        for _ in "12":
+            assert 200 == (await rig.get("/v1/traces/workflows/12/spans", TENANT)).status
+
+    served(test, trace_settings=TraceDoorSettings(rows_per_tenant_max=1))
