@@ -239,7 +239,8 @@ def test_nothing_of_a_process_tree_survives(field: Field, how: str) -> None:
     """Double forks, sessions of their own, emptied environments and ignored signals: all gone when it is told so."""
     field.client.drain("spare")
     place = field.place(how.replace(" ", "-"))
-    spec: dict[str, object] = {"command": ["sh", "-c", f"cd {place}; {ESCAPING}"], "grace": "300ms"}
+    program = ["sh", "-c", f"cd {place}; {ESCAPING}"]
+    spec: dict[str, object] = {"command": program, "grace": "300ms", "retry": {"limit": 0}}
     job = field.client.jobs.submit({**spec, **({"time_limit": "2s"} if how == "time limit" else {})})
     wait_for(lambda: (place / "ready").exists() and len((place / "pids").read_text().split()) == 5, "the tree")
     pids = [int(pid) for pid in (place / "pids").read_text().split()]
