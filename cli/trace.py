@@ -165,10 +165,10 @@ def compare(reach: Reach, a: str, b: str, form: str, limit: int) -> None:
 @trace.command()
 @sources_argument
 @click.option("--otlp", metavar="URL|FILE", help="Send to a collector (OTLP over HTTP), or write OTLP/JSON lines.")
-@click.option("--perfetto", "form", flag_value="perfetto", help="For ui.perfetto.dev and chrome://tracing.")
-@click.option("--jaeger", "form", flag_value="jaeger", help="For Jaeger's UI.")
-@click.option("--folded", "form", flag_value="folded", help="Folded stacks: flamegraph.pl, speedscope.")
-@click.option("--html", "form", flag_value="html", help="One file with timeline and tables, for any browser.")
+@click.option("--perfetto", is_flag=True, help="For ui.perfetto.dev and chrome://tracing.")
+@click.option("--jaeger", is_flag=True, help="For Jaeger's UI.")
+@click.option("--folded", is_flag=True, help="Folded stacks: flamegraph.pl, speedscope.")
+@click.option("--html", is_flag=True, help="One file with timeline and tables, for any browser.")
 @click.option("--to", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Write it there.")
 @click.option("--collector-ca", type=click.Path(path_type=Path, dir_okay=False, exists=True),
               help="CA certificates to trust for a collector (PEM).")  # fmt: skip
@@ -177,9 +177,9 @@ def export(
     reach: Reach,
     sources: tuple[str, ...],
     otlp: str | None,
-    form: str | None,
     to: Path | None,
     collector_ca: Path | None,
+    **forms: bool,
 ) -> int:
     """Hand a trace to another program. Files go to standard output unless --to names one; what a collector needs to be
     let in is taken from OTEL_EXPORTER_OTLP_HEADERS.
@@ -193,13 +193,15 @@ def export(
     """
     from cli import trace_sources
 
-    if (otlp is None) == (form is None):
+    said = [form for form, wanted in forms.items() if wanted]
+    if len(said) + (otlp is not None) != 1:
         raise click.UsageError("say one: --otlp URL, --perfetto, --jaeger, --folded or --html")
     check(sources)
     if otlp is not None and to is not None:
         raise click.UsageError("--otlp URL|FILE says already where it goes: leave --to away")
     if otlp is not None:
         return _export_otlp(reach, sources, otlp, collector_ca)
+    (form,) = said
     found = trace_sources.both(reach, sources, details=form in ATTRIBUTED)
     title = f"job {found.profile.workflow_id}" if is_job(sources[0]) else found.profile.workflow_id or sources[0]
     made = importlib.import_module(f"analytics.traces.exports.{form}")

@@ -31,7 +31,7 @@ def compared(answer: Comparison, sheet: Sheet) -> None:
         cut=False,
     )
     if answer.tasks:
-        sheet.title("Tasks, those that differ most first")
+        sheet.title("Tasks, those that changed the path most first")
         sheet.table(
             answer.tasks,
             (

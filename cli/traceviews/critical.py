@@ -34,8 +34,8 @@ def word(kind: str) -> str:
 def show(profile: Profile, sheet: Sheet) -> None:
     """Its sums by kind, then its segments in the order of time; of very many the longest."""
     path = profile.real_critical_path
-    still = "" if path.finished else ", and it still runs"
-    sheet.line(f"{profile.workflow_id or 'run'}: {long(path.makespan_ns)} from submission to end{still}")
+    so_far = "from submission to end" if path.finished else "so far: it still runs"
+    sheet.line(f"{profile.workflow_id or 'run'}: {long(path.makespan_ns)} {so_far}")
     sheet.facts((("from", clock(path.start_ns)), ("to", clock(path.end_ns))))
     if path.makespan_ns <= 0:
         sheet.line("it took no time: there is no path to show")
@@ -89,14 +89,17 @@ def segments(path: RealCriticalPath, sheet: Sheet) -> None:
 
 
 def told(all_of: tuple[Segment, ...], limit: int) -> list[Row]:
-    """Segments as rows; of more than `limit` the longest, and between them how many are left away."""
+    """Segments as rows; of more than `limit` the longest, and between them how many are left away. One alone between
+    two that are shown is shown: it takes the same line."""
     if not limit or len(all_of) <= limit:
         return [Row(one, one.end_ns) for one in all_of]
     by_length = sorted(range(len(all_of)), key=lambda at: (all_of[at].start_ns - all_of[at].end_ns, at))
     kept = sorted(by_length[: max(1, limit // 2)])
     rows, at = [], 0
     for chosen in [*kept, len(all_of)]:
-        if chosen > at:
+        if chosen == at + 1:
+            rows.append(Row(all_of[at], all_of[at].end_ns))
+        elif chosen > at:
             between = all_of[at:chosen]
             rows.append(Row(between[0], between[-1].end_ns, len(between), between[-1].end_ns - between[0].start_ns))
         if chosen < len(all_of):

@@ -132,6 +132,7 @@ def test_bad_rows_are_told_and_the_rest_is_shown(offline: Coord, run: Path, tmp_
         (("analyze",), 2, "Missing argument"),
         (("export", "x"), 2, "say one"),
         (("export", "x", "--html", "--otlp", "y"), 2, "say one"),
+        (("export", "x", "--html", "--folded"), 2, "say one"),
         (("export", "x", "--otlp", "http://u:secret@h"), 2, "is not the address of a collector"),
         (("analyze", "-", "-"), 2, "it can be read once"),
     ],

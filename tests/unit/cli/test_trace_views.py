@@ -194,6 +194,15 @@ def test_of_a_long_path_the_longest_segments_are_shown() -> None:
     assert any(row.first.kind == "queue" and not row.skipped for row in rows)
 
 
+def test_one_segment_alone_is_not_left_away() -> None:
+    """Saying that one is missing takes the line that it would take."""
+    segments = tuple(
+        a_segment(SegmentKind.RUN, n, n + (1 if n % 20 == 10 else 10), task=f"t{n}") for n in range(0, 200, 10)
+    )
+    rows = critical.told(segments, 20 - 1)
+    assert not any(row.skipped == 1 for row in rows)
+
+
 @pytest.mark.parametrize("height", [8, 12, 24, 60])
 @pytest.mark.parametrize("tasks", [1, 3, 30, 3000])
 @pytest.mark.parametrize("names", [1, 40, 3000])
