@@ -83,9 +83,9 @@ def _files(directory: Path) -> list[Path]:
     return found
 
 
-def _take_file(intake: Intake, stream: BinaryIO, source: str) -> None:
-    plain = _Bounded(_unpacked(stream))
+def _take_file(intake: Intake, stream: io.BufferedReader, source: str) -> None:
     try:
+        plain = _Bounded(_unpacked(stream))
         head = plain.peek(_HEAD_BYTES)
         first = head.lstrip()[:1]
         if head[:1] == b"\n" and first not in (b"{", b""):
@@ -118,13 +118,14 @@ def _kind_of_line(line: bytes) -> str:
         return ""
 
 
-def _unpacked(stream: BinaryIO) -> BinaryIO:
-    magic = stream.read(6)
-    stream.seek(0)
+def _unpacked(stream: io.BufferedReader) -> BinaryIO:
+    magic = stream.peek(6)[:6]  # not read and gone back: it may be a pipe
     if magic[:2] == b"\x1f\x8b":
         return cast("BinaryIO", gzip.GzipFile(fileobj=stream))
     if magic == b"\xfd7zXZ\x00":
         return cast("BinaryIO", lzma.LZMAFile(stream))
+    if magic[:4] == b"\x28\xb5\x2f\xfd":
+        raise OSError("it is packed by zstd, which is not known here: zstdcat FILE | coord trace analyze -")
     return stream
 
 

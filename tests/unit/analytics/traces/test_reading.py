@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,23 @@ def test_packed_files_are_read_as_what_they_hold(tmp_path: Path, pack: Any) -> N
     ending = "gz" if pack is gzip.compress else "xz"
     (tmp_path / f"spans.jsonl.{ending}").write_bytes(pack(text))
     same(read_bytes("spans", text).trace, read([tmp_path]).trace)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+def test_a_pipe_is_read_as_a_file_is(tmp_path: Path, pack: Any) -> None:
+    """`coord trace analyze <(command)`: nothing can be read twice."""
+    text = "".join(a_line(context=an_id(number)) for number in range(1, 50)).encode()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(pack(text),))
+    writer.start()
+    same(read_bytes("spans", text).trace, read([pipe]).trace)
+    writer.join()
+
+
+def test_a_packing_that_is_not_known_is_named(tmp_path: Path) -> None:
+    (tmp_path / "spans.zst").write_bytes(b"\x28\xb5\x2f\xfd" + bytes(40))
+    assert "packed by zstd" in read([tmp_path / "spans.zst"]).bad[0].why
 
 
 def test_a_file_that_was_cut_off_gives_what_is_whole(tmp_path: Path) -> None:
