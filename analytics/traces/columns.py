@@ -137,11 +137,6 @@ class Trace:
     """Rows that were left out because they were here before."""
 
 
-def no_spans() -> Spans:
-    """None at all."""
-    return Spans(**{name: np.empty(0, dtype) for name, dtype in SPAN_DTYPES.items()})
-
-
 SPAN_DTYPES: dict[str, Any] = {
     "start": np.int64,
     "end": np.int64,

@@ -122,7 +122,8 @@ def _without(kept: Trace, own: Trace) -> Trace:
     ids = np.isin(spans.span, own.spans.span)
     if not ids.any():
         return kept
-    ours = np.array([text in set(own.traces) for text in kept.traces])
+    theirs = set(own.traces)
+    ours = np.array([text in theirs for text in kept.traces])
     rest = np.ones(len(kept.assets), bool), np.ones(len(kept.lineage), bool)
     return subset(kept, ~(ids & ours[spans.trace]), *rest)
 

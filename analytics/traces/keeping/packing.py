@@ -50,6 +50,10 @@ def unpack(frame: Frame, *, details: bool = False) -> Trace:
     )
 
 
+def _tables(made: Callable[[str], list[str]]) -> dict[str, Any]:
+    return {name: made(name) for name in STRINGS}
+
+
 def is_canonical(frame: Frame) -> bool:
     """Whether the trace of this frame is sorted and without repetitions."""
     return frame.note.get("canonical", 0) == 1
@@ -58,20 +62,6 @@ def is_canonical(frame: Frame) -> bool:
 def rows_of(frame: Frame) -> int:
     """How many rows it holds, of all kinds."""
     return frame.rows + frame.note.get("assets", 0) + frame.note.get("lineage", 0)
-
-
-def empty() -> Trace:
-    """A trace of nothing."""
-    return Trace(
-        spans=Spans(**{name: np.empty(0, dtype) for name, dtype in SPAN_DTYPES.items()}),
-        assets=Assets(**{name: np.empty(0, dtype) for name, dtype in ASSET_COLUMNS.items()}),
-        lineage=Lineage(**{name: np.empty(0, dtype) for name, dtype in LINEAGE_COLUMNS.items()}),
-        **_tables(lambda name: []),
-    )
-
-
-def _tables(made: Callable[[str], list[str]]) -> dict[str, Any]:
-    return {name: made(name) for name in STRINGS}
 
 
 def subset(trace: Trace, spans: Rows, assets: Rows, lineage: Rows) -> Trace:
@@ -99,6 +89,7 @@ def subset(trace: Trace, spans: Rows, assets: Rows, lineage: Rows) -> Trace:
             if its == table:
                 columns[name] = codes[columns[name]]
         tables[table] = [strings[code] for code in kept.tolist()]
+    providers = set(tables["providers"])
     details = trace.details
     if details is not None:
         details = [details[row] for row in np.flatnonzero(spans).tolist()]
@@ -107,7 +98,7 @@ def subset(trace: Trace, spans: Rows, assets: Rows, lineage: Rows) -> Trace:
         assets=Assets(**own_assets),
         lineage=Lineage(**own_lineage),
         workflow_id=trace.workflow_id,
-        clocks=[text for text in trace.clocks if text.partition("\t")[0] in set(tables["providers"])],
+        clocks=[text for text in trace.clocks if text.partition("\t")[0] in providers],
         details=details,
         **tables,
     )

@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from analytics.traces.building import joined
+from analytics.traces.building import TraceBuilder, joined
 from analytics.traces.columns import Trace
 from analytics.traces.keeping.limits import TraceSettings
-from analytics.traces.keeping.packing import empty, is_canonical, pack, rows_of, unpack
+from analytics.traces.keeping.packing import is_canonical, pack, rows_of, unpack
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TenantName
 from store.layout import DataDir
@@ -29,6 +29,9 @@ SEGMENTS_MAX = 6
 """More of a job become one."""
 JOBS_KNOWN_MAX = 4_096
 """Jobs whose figures are remembered."""
+LOOSE_PART = 20
+"""A job that is full is looked through for repetitions once a twentieth of what it may keep was not yet: it takes
+seconds."""
 COUNT_AGAIN = 4_096
 """Appends after which what tenants keep is counted anew: retention takes without asking here."""
 
@@ -39,6 +42,8 @@ class _Known:
     def __init__(self, files: JobTraces) -> None:
         self.files = files
         self.rows = 0
+        self.loose = 0
+        """Rows that may be repetitions of others."""
         self.bytes = 0
         self.appends = 0
 
@@ -72,7 +77,7 @@ class Shelf:
             raise CoordError(Code.NOT_FOUND, f"there is no job {job_id}", "coord job list shows those there are")
         known = self._job(job_id)
         rows = len(trace.spans) + len(trace.assets) + len(trace.lineage)
-        if known.rows + rows > self._settings.job_spans_max and known.appends:
+        if known.rows + rows > (most := self._settings.job_spans_max) and known.loose * LOOSE_PART >= most:
             self._seal(job_id, known, everything=True)  # what was sent twice counts once
         why = self._no_room(known, owner.tenant, rows)
         if why:
@@ -81,7 +86,7 @@ class Shelf:
         known.files.append(pieces)
         size = sum(map(len, pieces))
         self._grew(known, owner.tenant, size)
-        known.rows, known.appends = known.rows + rows, known.appends + 1
+        known.rows, known.loose, known.appends = known.rows + rows, known.loose + rows, known.appends + 1
         if known.appends >= SEAL_APPENDS or known.files.incoming_bytes >= SEAL_BYTES:
             self._seal(job_id, known, everything=len(sizes(known.files.path)) > SEGMENTS_MAX)
         return ""
@@ -120,7 +125,9 @@ class Shelf:
             known = _Known(JobTraces(self._data.traces, job_id, self._settings.leave_bytes))
             with ExitStack() as stack:
                 parts = known.files.parts(stack, self._report)
+                sealed = [rows_of(part.frame) for part in parts if part.name != INCOMING]
                 known.rows = sum(rows_of(part.frame) for part in parts)
+                known.loose = known.rows - max(sealed, default=0)
                 known.appends = sum(part.name == INCOMING for part in parts)
             known.bytes = sum(sizes(known.files.path).values())
         self._known[job_id] = known
@@ -144,6 +151,8 @@ class Shelf:
         known.rows = sum(rows_of(part.frame) for part in parts if part not in chosen)
         known.rows += len(trace.spans) + len(trace.assets) + len(trace.lineage)
         known.appends = 0
+        if everything:
+            known.loose = 0
         owner = self._owners.of(job_id)
         self.bytes += known.bytes - before
         if owner is not None:
@@ -189,7 +198,7 @@ class Shelf:
                 self._report(f"a frame of traces in {part.name} is damaged: {error}")
                 damaged.add(part.name)
         if not traces:
-            return empty(), damaged
+            return TraceBuilder().finish(), damaged
         if len(parts) == 1 and is_canonical(parts[0].frame):
             return traces[0], damaged
         return joined(traces), damaged

@@ -110,6 +110,21 @@ def test_rows_that_came_twice_count_once(tmp_path: Path) -> None:
     assert [1, 2] == shelf.load(JOB, details=False).spans.span.tolist()
 
 
+def test_a_full_job_is_not_sealed_for_each_upload(tmp_path: Path) -> None:
+    """Looking for repetitions reads all there is: who goes on sending to a full job does not have it done each time."""
+    data = a_home(tmp_path, (JOB, "physics"))
+    shelf = a_shelf(data, job_spans_max=100)
+    assert "" == shelf.add(JOB, a_trace(*(a_span(n) for n in range(1, 98))))
+    full = "a job keeps 100 rows"
+    assert full == shelf.add(JOB, a_trace(*(a_span(n) for n in range(101, 121))))
+    said = [shelf.add(JOB, a_trace(a_span(1))) for _ in range(7)]
+    assert ["", "", "", full, full, full, full] == said
+    assert {"1.seg", "incoming"} == set(sizes(JobTraces(data.traces, JOB).path))
+    again = a_shelf(data, job_spans_max=100)
+    assert full == again.add(JOB, a_trace(a_span(1)))
+    assert {"1.seg", "incoming"} == set(sizes(JobTraces(data.traces, JOB).path))
+
+
 def test_a_tenant_has_a_bound_of_its_own(tmp_path: Path) -> None:
     """Beyond it its jobs keep nothing more; another tenant's do. A shelf opened later counts the same."""
     data = a_home(tmp_path, (1, "physics"), (2, "physics"), (3, "biology"))
