@@ -98,6 +98,9 @@ def spans_of(rows: JobRows, record: RunRecord, coordinator_id: str) -> Iterator[
         }
         if attempt.outcome in _RESULT:
             said["cicd.pipeline.task.run.result"] = _RESULT[attempt.outcome]
+            said["coord.outcome"] = attempt.outcome
+        if key := keys.get(attempt.task):
+            said["coord.key"] = key
         whose = _Whose(
             trace=trace,
             name=name,
@@ -105,7 +108,7 @@ def spans_of(rows: JobRows, record: RunRecord, coordinator_id: str) -> Iterator[
             attempt=attempt.attempt,
             provider=attempt.providers[0],
             label=step.name,
-            key=keys.get(attempt.task, ""),
+            key=key or "",
             details=_details(said),
             root=_number(span_id(name, ATTEMPT)),
         )

@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 
 from analytics.traces.analysis import analyze
+from analytics.traces.exports import otlp
+from analytics.traces.reading import read_bytes
 from analytics.traces.recorded import Recorded, Recorder
 from coordinator.api_trace import Outcome, Profile, SegmentKind
 from coordinator.core.amounts import UNIT, Ask
@@ -85,7 +87,10 @@ def test_a_loss_and_the_wait_for_its_lease_are_on_the_path(tmp_path: Path) -> No
     site.breaks(next(name for name in ("a", "b") if site.provider(name).row.provider_id == first))
     site.run_to(50)
     site.exits("1.0.0.2", ran_ms=1_000)
-    path = profile_of(recorded(site, tmp_path)).real_critical_path
+    found = recorded(site, tmp_path)
+    again = analyze(read_bytes("spans", b"".join(otlp.pieces(found.trace))).trace)
+    assert [Outcome.LOST, Outcome.OK] == [entry.outcome for entry in again.attempts], "also where only its spans are"
+    path = profile_of(found).real_critical_path
     told = [(segment.kind, segment.attempt) for segment in path.segments if segment.end_ns > segment.start_ns]
     assert ((SegmentKind.LOST_RUN, 1) in told and (SegmentKind.LOST, 2) in told) or (SegmentKind.LOST, 1) in told, told
     assert any(segment.cause == "lease 1.0.0.1" for segment in path.segments)
