@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from coordinator.agent import beneath
@@ -17,6 +18,8 @@ from coordinator.agent.log import logger
 from coordinator.wire_traces import Kind
 
 FILES_MAX = 64
+NAMES_MAX = 10_000
+"""Of whatever lies there, looked at for files of these names."""
 FILE_BYTES_MAX = 16 << 20
 PIECE_BYTES = 1 << 20
 KINDS: tuple[Kind, ...] = ("spans", "assets", "lineage")
@@ -53,8 +56,9 @@ def left(ground: Ground, whose: str, user: int) -> Iterator[Piece]:
         return
     try:
         with os.scandir(directory) as entries:
-            names = sorted(entry.name for entry, _ in zip(entries, range(FILES_MAX), strict=False))
-        for name in names:
+            names = (entry.name for entry in islice(entries, NAMES_MAX))
+            ours = sorted(islice((name for name in names if kind_of(name) is not None), FILES_MAX))
+        for name in ours:
             kind = kind_of(name)
             if kind is not None:
                 yield from _pieces(directory, name, kind, whose, user)

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -75,6 +76,21 @@ def test_other_media_and_encodings_are_not_taken() -> None:
         otlp.check(b"not gzip", PROTOBUF, "gzip")
 
 
+def test_no_post_holds_the_daemon_up() -> None:
+    """Countless resources are no export, fields that nobody knows are skipped: what is posted is looked at in
+    milliseconds, and leases are renewed meanwhile."""
+    with pytest.raises(otlp.NotOtlp):
+        otlp.check(b"\x0a\x00" * (otlp.RESOURCES_MAX + 1), PROTOBUF, "")
+    otlp.check(b"\x0a\x00" * otlp.RESOURCES_MAX, PROTOBUF, "")
+    unknown = b"{" + b",".join(b'"%x":1' % number for number in range(300_000)) + b"}"
+    began_s = time.process_time()
+    otlp.check(unknown, JSON, "")
+    skipped_s = time.process_time() - began_s
+    began_s = time.process_time()
+    json.loads(unknown)
+    assert skipped_s < (time.process_time() - began_s) / 3
+
+
 # ---- rows that were left
 
 
@@ -116,6 +132,16 @@ def test_nothing_but_plain_files_of_its_own_is_read(tmp_path: Path) -> None:
     linked = tmp_path / "linked"
     linked.symlink_to(where)
     assert [] == left(linked) and trace_left.is_empty(str(linked)) and not trace_left.is_empty(str(where))
+
+
+def test_other_files_do_not_hide_the_rows(tmp_path: Path) -> None:
+    """A program may leave what it likes beside them: a hundred files are no reason to find none of ours."""
+    where = tmp_path / "trace"
+    where.mkdir()
+    for number in range(200):
+        (where / f"dump-{number}").touch()
+    (where / "spans.jsonl").write_bytes(b"{}\n")
+    assert [("spans", b"{}\n")] == left(where)
 
 
 # ---- the spool
