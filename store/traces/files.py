@@ -42,6 +42,8 @@ class JobTraces:
         self.path = job_directory(root, job_id)
         self.incoming_bytes = 0
         """How long `incoming` was when this last wrote it."""
+        self.damaged: set[str] = set()
+        """Files in which `parts` found frames that are none."""
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file that counts, by its name; empty where there is nothing."""
@@ -51,6 +53,7 @@ class JobTraces:
         """Every frame there is, segments first; their files stay open as long as `stack`. `report` is told what is
         damaged and left out: the end of `incoming` that a crash cut short is not."""
         found: list[Part] = []
+        self.damaged = set()
         for name in sorted(self.sizes(), key=_order):
             try:
                 fd = os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC)
@@ -61,6 +64,7 @@ class JobTraces:
             torn = name == INCOMING and walked and isinstance(walked[-1], BadFrame)
             for frame in walked[:-1] if torn else walked:
                 if isinstance(frame, BadFrame):
+                    self.damaged.add(name)
                     report(f"traces/{self.path.relative_to(self._root)}/{name} is damaged: {frame}")
                 else:
                     found.append(Part(name, frame))
@@ -92,8 +96,7 @@ class JobTraces:
 
     def seal(self, pieces: Sequence[bytes], names: Sequence[str]) -> str:
         """A new segment that holds what these files do; then they go. Returns its name."""
-        numbers = [_order(name) for name in self.sizes() if name != INCOMING]
-        name = f"{max(numbers, default=0) + 1}{SEGMENT}"
+        name = self._next_name()
         temporary = self.path / f"{TEMPORARY}{secrets.token_hex(4)}"
         self._leave_room(sum(map(len, pieces)))
         try:
@@ -119,6 +122,22 @@ class JobTraces:
         except OSError as error:
             raise _meaning(error, self.path) from error
         return name
+
+    def set_aside(self) -> str:
+        """What is incoming becomes a segment as it is, since it is damaged: what comes begins a new one. Returns its
+        name."""
+        name = self._next_name()
+        try:
+            (self.path / INCOMING).rename(self.path / name)
+            sync_directory(self.path)
+        except OSError as error:
+            raise _meaning(error, self.path) from error
+        self.incoming_bytes = 0
+        return name
+
+    def _next_name(self) -> str:
+        numbers = [_order(name) for name in self.sizes() if name != INCOMING]
+        return f"{max(numbers, default=0) + 1}{SEGMENT}"
 
     def _opened(self, path: Path) -> int:
         for last in (False, True):

@@ -46,6 +46,8 @@ class _Known:
         """Rows that may be repetitions of others."""
         self.bytes = 0
         self.appends = 0
+        self.damaged: set[str] = set()
+        """Segments that are, as far as was seen: they are left as they are, and never sealed again."""
 
 
 class Shelf:
@@ -141,12 +143,19 @@ class Shelf:
         """What is incoming, or all there is, becomes one segment."""
         with ExitStack() as stack:
             parts = known.files.parts(stack, self._report)
-            chosen = [part for part in parts if everything or part.name == INCOMING]
+            known.damaged |= known.files.damaged - {INCOMING}
+            wanted = [part for part in parts if everything or part.name == INCOMING]
+            chosen = [part for part in wanted if part.name not in known.damaged]
             if not chosen:
                 return
             trace, damaged = self._united(chosen, details=True)
+            damaged |= known.files.damaged & {INCOMING}
         before = known.bytes
-        known.files.seal(pack(trace, canonical=True), tuple({part.name for part in chosen} - damaged))
+        if sound := {part.name for part in chosen} - damaged:
+            known.files.seal(pack(trace, canonical=True), tuple(sound))
+        if INCOMING in damaged:
+            damaged = damaged - {INCOMING} | {known.files.set_aside()}
+        known.damaged |= damaged
         known.bytes = sum(sizes(known.files.path).values())
         known.rows = sum(rows_of(part.frame) for part in parts if part not in chosen)
         known.rows += len(trace.spans) + len(trace.assets) + len(trace.lineage)
@@ -179,7 +188,7 @@ class Shelf:
         """The files of a job; those of one that has ended become one segment, which is read as it is."""
         known = self._job(job_id)
         there = sizes(known.files.path)
-        if INCOMING not in there and len(there) < 2:
+        if INCOMING not in there and len(there.keys() - known.damaged) < 2:
             return there
         owner = self._owners.of(job_id)
         if owner is None or not owner.ended:

@@ -15,7 +15,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TenantName
 from store.layout import DataDir
 from store.traces.files import JobTraces
-from store.traces.places import sizes
+from store.traces.places import INCOMING, sizes
 from tests.unit.analytics.traces.keeping.rows import a_home, a_span, a_trace
 
 JOB = JobId(1)
@@ -164,3 +164,27 @@ def test_damage_is_left_where_it_is_and_the_rest_is_read(tmp_path: Path) -> None
     again.add(JOB, a_trace(a_span(3)))
     assert [3] == again.load(JOB, details=True).spans.span.tolist()
     assert sealed.exists() and problems
+
+
+@pytest.mark.parametrize("name", ["1.seg", INCOMING])
+def test_what_is_damaged_is_sealed_once_and_not_at_every_look(tmp_path: Path, name: str) -> None:
+    """The rest becomes a segment; who asks again finds the same version, and an answer that was made is found by it."""
+    data = a_home(tmp_path, (JOB, "physics"), ended=frozenset({JOB}))
+    shelf = a_shelf(data)
+    shelf.add(JOB, a_trace(a_span(1)))
+    if name != INCOMING:
+        shelf.load(JOB, details=False)
+    damaged = JobTraces(data.traces, JOB).path / name
+    content = bytearray(damaged.read_bytes())
+    content[-200] ^= 255
+    damaged.write_bytes(content)
+    again = Shelf(data, TraceSettings(), lambda _: None)
+    for number in (2, 3):
+        again.add(JOB, a_trace(a_span(number)))
+    told = [(again.version(JOB), again.load(JOB, details=True).spans.span.tolist()) for _ in range(3)]
+    assert told[0] == told[1] == told[2]
+    assert [2, 3] == told[0][1]
+    assert INCOMING not in sizes(damaged.parent)
+    again.add(JOB, a_trace(a_span(4)))
+    assert [2, 3, 4] == again.load(JOB, details=True).spans.span.tolist()
+    assert bytes(content) in {path.read_bytes()[: len(content)] for path in damaged.parent.iterdir()}
