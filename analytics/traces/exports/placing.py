@@ -86,17 +86,17 @@ class _Attempts:
 
     def __init__(self, attempts: tuple[AttemptEntry, ...]) -> None:
         self._of: dict[str, list[AttemptEntry]] = {}
+        self._numbered: dict[tuple[str, int], AttemptEntry] = {}
         for one in attempts:  # by their starts, as a profile has them
             for task in (one.task, *one.merged):
                 self._of.setdefault(task, []).append(one)
+            self._numbered.setdefault((one.task, one.attempt), one)
 
     def nearest(self, task: str, number: int, start_ns: int) -> AttemptEntry | None:
-        """That of this number, else the last that had begun by then."""
+        """That of this number, else the last that had begun by then. O(log n): a task may have had many."""
         those = self._of.get(task)
         if not those:
             return None
-        if number:
-            for one in those:
-                if one.attempt == number and one.task == task:
-                    return one
+        if number and (numbered := self._numbered.get((task, number))) is not None:
+            return numbered
         return those[max(0, bisect_right(those, start_ns, key=lambda one: one.start_ns) - 1)]
