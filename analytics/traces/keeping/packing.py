@@ -44,7 +44,7 @@ def unpack(frame: Frame, *, details: bool = False) -> Trace:
         assets=Assets(**{name: frame.column(f"assets.{name}", dtype) for name, dtype in ASSET_COLUMNS.items()}),
         lineage=Lineage(**{name: frame.column(f"lineage.{name}", dtype) for name, dtype in LINEAGE_COLUMNS.items()}),
         workflow_id=frame.strings(_WORKFLOW)[0],
-        clocks=frame.strings(_CLOCKS),
+        clocks=frame.strings(_CLOCKS) if frame.has(_CLOCKS) else [],  # the first segments had none
         details=kept,
         **_tables(frame.strings),
     )
