@@ -40,11 +40,12 @@ def skew_of(trace: Trace, work: Work, edges: Edges) -> Skew:
     weight = np.full(len(pairs), 2**62)
     np.minimum.at(weight, inverse, gap[apart])
     source, target = np.divmod(pairs, providers)
-    # How far one clock may be from the middle of all is not told by causes: twice the greatest difference that is seen,
-    # and more where that does not explain it.
+    # All is told against the clock with most bounds. How far one may be from it that has none is not told by causes:
+    # twice the greatest difference that is seen, and more where that does not explain it.
+    by = int(np.argmax(np.bincount(np.concatenate((source, target)), minlength=providers)))
     for reach in (2 * worst, 4 * worst, 16 * worst):
-        high = _shortest(source, target, weight, providers, reach)
-        low = _shortest(target, source, weight, providers, reach)
+        high = _shortest(source, target, weight, providers, by, reach)
+        low = _shortest(target, source, weight, providers, by, reach)
         if high is not None and low is not None:
             break
     else:
@@ -101,16 +102,17 @@ def _gaps(work: Work, edges: Edges) -> tuple[NDArray[np.int32], NDArray[np.int32
 
 
 def _shortest(
-    source: NDArray[np.int64], target: NDArray[np.int64], weight: NDArray[np.int64], count: int, reach: int
+    source: NDArray[np.int64], target: NDArray[np.int64], weight: NDArray[np.int64], count: int, by: int, reach: int
 ) -> NDArray[np.int64] | None:
-    """Shortest ways from a node that is `reach` away from each other one, both ways; None: there is a ring of negative
-    length, or too long a way."""
+    """Shortest ways from node `by`, which is no farther than `reach` from each other one, both ways; None: there is a
+    ring of negative length, or too long a way."""
     away = np.full(count, reach)
+    away[by] = 0
     for _ in range(min(count + 1, ROUNDS_MAX)):
         nearer = away.copy()
         np.minimum.at(nearer, target, away[source] + weight)
         if (nearer == away).all():
-            return away if (away >= -reach).all() else None
+            return away if away[by] == 0 and (away >= -reach).all() else None
         away = nearer
     return None
 
@@ -125,6 +127,9 @@ def moved(trace: Trace, skew: Skew) -> Trace:
         if one.provider in index:
             ahead[index[one.provider]] = one.offset_ns
     by = ahead[spans.provider]
+    if len(by):
+        # Nothing begins before 1970: what all clocks have in common may be chosen.
+        by = by - max(int((by - spans.start).max()), 0)
     start = spans.start - by
     end = np.where(spans.end == UNFINISHED, UNFINISHED, spans.end - by)
     order = np.lexsort((spans.span, spans.trace, end, start))
