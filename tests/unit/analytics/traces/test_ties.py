@@ -61,8 +61,8 @@ def test_slots_that_are_said_are_taken_and_two_in_one_are_parted() -> None:
 
 
 def test_of_two_bounds_on_a_clock_the_middle_is_taken() -> None:
-    """b on p starts 0.7 s behind a's data on q; c on q seems to start 0.5 s before b's data on p: q is behind p by 0.5 to
-    0.7 s. What is taken satisfies both and lies as far from either, and the bound is what is left."""
+    """b on p starts 0.7 s behind a's data on q; c on q seems to start 0.5 s before b's data on p: q is behind p by
+    0.5 to 0.7 s. What is taken satisfies both and lies as far from either, and the bound is what is left."""
     spans = [
         a_task("a", 0, 1.9, 1, provider="q"),
         a_span(2, "dump to storage", 1, 1.9, "a", kind="network", parent=1, provider="q"),
