@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from analytics.traces.columns import KINDS, NONE, UNFINISHED, Ints, Trace
+from analytics.traces.columns import KINDS, NONE, UNFINISHED, Trace
+from analytics.traces.tree import tree_of
 from coordinator.api_trace import Profile
 
 Attributes = dict[str, Any]
@@ -32,7 +33,8 @@ _NOTHING = Details()
 
 @dataclass(slots=True)
 class Rows:
-    """`end` is when it was looked at where a span has none; `parent` is a position, -1 where its parent is not here."""
+    """`end` is when it was looked at where a span has none; `parent` is a position, -1 where its parent is not here, or
+    lies within it."""
 
     start: list[int]
     end: list[int]
@@ -62,33 +64,9 @@ def rows_of(trace: Trace, profile: Profile) -> Rows:
     ends = np.where(unended, until, spans.end - by)
     latest = max(int(starts.max()), int(ends.max()), until)
     ends = np.maximum(np.where(unended, latest, ends), starts)
-    return Rows(starts.tolist(), ends.tolist(), positions(trace).tolist(), unended.tolist(), int(starts.min()), latest)
-
-
-def positions(trace: Trace) -> Ints:
-    """Of each span its parent's position, -1 for none: the ids of one trace are looked up among its own."""
-    spans = trace.spans
-    keys = np.empty(len(spans), dtype=[("trace", np.int32), ("span", np.uint64)])
-    keys["trace"], keys["span"] = spans.trace, spans.span
-    order = np.lexsort((spans.span, spans.trace))
-    wanted = np.empty(len(spans), dtype=keys.dtype)
-    wanted["trace"], wanted["span"] = spans.trace, spans.parent
-    at = _search(keys[order], wanted)
-    found = np.where(at < len(spans), at, 0)
-    position = order[found]
-    here = (spans.parent != 0) & (spans.trace[position] == spans.trace) & (spans.span[position] == spans.parent)
-    return np.where(here & (position != np.arange(len(spans))), position, -1)
-
-
-def _search(sorted_keys: Any, wanted: Any) -> Any:
-    """searchsorted over (trace, span): ranks of the ids within each trace, in one column each."""
-    if not len(sorted_keys):
-        return np.zeros(len(wanted), np.int64)
-    ids = np.unique(np.concatenate([sorted_keys["span"], wanted["span"]]))
-    width = np.int64(len(ids))
-    left = sorted_keys["trace"].astype(np.int64) * width + np.searchsorted(ids, sorted_keys["span"])
-    right = wanted["trace"].astype(np.int64) * width + np.searchsorted(ids, wanted["span"])
-    return np.searchsorted(left, right)
+    return Rows(
+        starts.tolist(), ends.tolist(), tree_of(trace).parent.tolist(), unended.tolist(), int(starts.min()), latest
+    )
 
 
 def details_of(trace: Trace, at: int) -> Details:
