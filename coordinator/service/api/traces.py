@@ -53,7 +53,9 @@ class TraceTaken(Struct, frozen=True, kw_only=True):
 
 class AnalyzeQuery(Struct, frozen=True, kw_only=True):
     format: Annotated[TraceFormat, Meta(description="json, or html: one page that needs nothing else")] = "json"
-    other: Annotated[int, Meta(ge=1, description="compare with this job, which is the one before")] | None = None
+    other: (
+        Annotated[int, Meta(ge=1, lt=10**15, description="compare with this job, which is the one before")] | None
+    ) = None
     slots: Annotated[int, Meta(ge=1, le=1_000_000, description="what if there had been so many slots")] | None = None
     without: Annotated[str, Meta(max_length=4_096, description="what if these tasks cost nothing: 12.0.3,12.0.4")] = ""
 
