@@ -13,7 +13,7 @@ from cli.jobdata import print_data as print_data
 from cli.jobverdicts import brief
 from cli.paging import collect
 from cli.placing import placed, where, why_there
-from cli.standing import COLOURS, PAGE_MAX, progress, share, standing, told, took
+from cli.standing import COLOURS, PAGE_MAX, progress, share, standing, told, took_in_all
 from cli.waiting import place
 from coordinator.api_types import (
     AttemptEntry,
@@ -144,7 +144,7 @@ def print_job(
         ("promised", promised(entry)),
         ("began", _when(entry.started_at)),
         ("ended", _when(entry.ended_at)),
-        ("took", took(entry)),
+        ("took", took_in_all(entry)),
         ("deadline", _when(answer.deadline)),
         ("manual retries", str(entry.retries) if entry.retries else ""),
         ("trace", f"coord trace analyze {entry.job_id}" if entry.started_at is not None else ""),

@@ -31,6 +31,12 @@ def took(entry: JobEntry) -> str:
     return humane.between(began, entry.ended_at)
 
 
+def took_in_all(entry: JobEntry) -> str:
+    """With what its trace tells, too: how long it was from when it was submitted."""
+    alone, whole = took(entry), humane.between(entry.submitted_at, entry.ended_at)
+    return f"{alone}, {whole} from submission" if entry.ended_at and alone not in ("-", whole) else alone
+
+
 def share(fraction: float | None) -> str:
     """`40 %`; never rounded up to all of it."""
     return "-" if fraction is None else f"{int(100 * fraction)} %"

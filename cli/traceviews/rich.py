@@ -72,7 +72,8 @@ def tasks(profile: Profile, sheet: Sheet) -> None:
     rows = sorted(profile.folded, key=lambda r: (-r.critical, -r.max_seconds, r.name))
     if not rows:
         return
-    sheet.title("Tasks by name")
+    unnamed = any(one.name.endswith("*") for one in rows)
+    sheet.title("Tasks by name" + (", those without one by what they were made from" if unnamed else ""))
     sheet.table(
         rows,
         (

@@ -20,7 +20,7 @@ from cli.joblogs import Writer, has_several
 from cli.jobs import print_jobs
 from cli.jobview import lines, notable, print_job, print_tasks, tasks_of
 from cli.phases import Phases
-from cli.standing import standing
+from cli.standing import standing, took_in_all
 from cli.waiting import print_why
 from coordinator import api_types as t
 from coordinator.client import Client
@@ -118,6 +118,15 @@ def test_a_job_that_ended_before_it_was_said_to_run_took_its_time(capsys: pytest
     print_jobs(t.Jobs(entries=(a_job(state="failed", **ended), a_job(state="cancelled", **ended))), "table")
     failed, cancelled = capsys.readouterr().out.splitlines()[1:]
     assert failed.split()[-1] == "2s" and cancelled.split()[-1] == "-"
+
+
+def test_a_job_says_what_it_took_and_what_its_trace_sums_to() -> None:
+    """The trace begins when it was submitted; where both are the same they are said once."""
+    times: dict[str, Any] = {"submitted_at": "2026-11-22T04:31:05.000Z", "ended_at": "2026-11-22T04:31:09.500Z"}
+    late = a_job(state="completed", started_at="2026-11-22T04:31:06.300Z", **times)
+    assert "3.2s, 4.5s from submission" == took_in_all(late)
+    assert "4.5s" == took_in_all(a_job(state="completed", started_at=times["submitted_at"], **times))
+    assert "-" == took_in_all(a_job(state="cancelled", **times))
 
 
 @pytest.mark.parametrize(("filtered", "words"), [(False, "coord submit"), (True, "no job fits")])
