@@ -257,7 +257,7 @@ TRACE_ROWS = _counter(
     "result",
 )
 TRACE_BYTES = _counter("coord_trace_received_bytes_total", "Bytes of traces that were sent, as they came")
-TRACE_REFUSED = _counter("coord_trace_refusals_total", "Exports over OTLP that were refused, by code", "code")
+TRACE_REFUSED = _counter("coord_trace_refusals_total", "Uploads of traces that were refused, by code", "code")
 TRACE_STORED = _gauge("coord_trace_stored_bytes", "Bytes of traces that are kept, as they were last counted")
 TRACE_ANALYSES = _counter(
     "coord_trace_analyses_total", "Analyses that were asked for: made, cached from before, failed", "result"

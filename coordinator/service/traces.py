@@ -106,7 +106,7 @@ class TraceDoor:
         self.keeper = keeper
         self.settings = settings
         self.counters = Counters()
-        self._directory = directory
+        self.directory = directory
         self._clock = clock
         self._senders: OrderedDict[str, _Sender] = OrderedDict()
         self._reserved = 0
@@ -116,8 +116,8 @@ class TraceDoor:
 
     def clear(self) -> None:
         """What an earlier process left on its way goes; makes the directory where it is missing."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in self._directory.iterdir():
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in self.directory.iterdir():
             leftover.unlink(missing_ok=True)
 
     # ---- uploads
@@ -134,7 +134,7 @@ class TraceDoor:
         known.open += 1
         known.reserved += reserved
         self._reserved += reserved
-        path = self._directory / secrets.token_hex(8)
+        path = self.directory / secrets.token_hex(8)
         try:
             size, fingerprint = await self._spool(request, path, limit)
             self.counters.bytes += size
@@ -159,7 +159,7 @@ class TraceDoor:
     @asynccontextmanager
     async def laid_out(self, pieces: Iterable[bytes | memoryview]) -> AsyncIterator[Path]:
         """These bytes in a file that is there as long as the block."""
-        path = self._directory / secrets.token_hex(8)
+        path = self.directory / secrets.token_hex(8)
         try:
             await asyncio.to_thread(_write, path, list(pieces))
             yield path

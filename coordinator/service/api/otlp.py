@@ -12,13 +12,12 @@ from typing import Any, Literal
 import msgspec
 from aiohttp import web
 
-from coordinator.core.errors import Code, CoordError
+from coordinator.core.errors import CoordError
 from coordinator.ports_trace import Taken
 from coordinator.service.api.problems import RETRY_AFTER_S, STATUS
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 Encoding = Literal["application/x-protobuf", "application/json"]
-RETRYABLE = 503
 _GRPC: Mapping[int, int] = {400: 3, 401: 16, 403: 7, 404: 5, 413: 3, 429: 8, 500: 13, 502: 14, 503: 14, 504: 4}
 """google.rpc.Code of a status."""
 
@@ -34,10 +33,8 @@ def success(taken: Taken, encoding: Encoding) -> web.Response:
 
 
 def refused(error: CoordError, encoding: Encoding) -> web.Response:
-    """google.rpc.Status. What may be tried again has a status that exporters try again for: a full disk is 503 here."""
+    """google.rpc.Status. What may be tried again has a status that exporters try again for."""
     status = STATUS[error.code]
-    if error.code is Code.STORE_FULL:
-        status = RETRYABLE
     headers = {}
     if error.code in RETRY_AFTER_S or error.retry_after_s is not None or status in (429, 502, 503, 504):
         wait_s = error.retry_after_s if error.retry_after_s is not None else RETRY_AFTER_S.get(error.code, 5)

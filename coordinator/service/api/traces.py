@@ -76,18 +76,17 @@ async def export_traces(call: Call[NoQuery, NoBody]) -> web.Response:
         packed = _packed(call.request)
         door = call.deps.traces
         await go_on(call.request)
-        async with door.received(call.request, f"tenant:{scope or ''}", door.settings.body_bytes_max) as body:
-            part = TracePart(
-                form="otlp_protobuf" if encoding == otlp.PROTOBUF else "otlp_json", encoding=packed, size=body.size
-            )
-            with _counting(call.deps):
+        with _refusing(call.deps):
+            async with door.received(call.request, f"tenant:{scope or ''}", door.settings.body_bytes_max) as body:
+                part = TracePart(
+                    form="otlp_protobuf" if encoding == otlp.PROTOBUF else "otlp_json", encoding=packed, size=body.size
+                )
                 (taken,) = await door.take_in(
                     body, TraceBody(path=str(body.path), parts=(part,), fingerprint=body.fingerprint, tenant=scope)
                 )
         _count(call.deps, (taken,))
         return otlp.success(taken, encoding)
     except CoordError as error:
-        _refused(call.deps, error)
         return otlp.refused(error, encoding)
 
 
@@ -103,9 +102,9 @@ def take_rows(kind: TraceKind) -> Any:
         door = call.deps.traces
         await go_on(call.request)
         sender = f"tenant:{scope_of(call) or ''}"
-        async with door.received(call.request, sender, door.settings.body_bytes_max) as body:
-            part = TracePart(form=kind, encoding=_packed(call.request), size=body.size, job_id=job_id, task=task)
-            with _counting(call.deps):
+        with _refusing(call.deps):
+            async with door.received(call.request, sender, door.settings.body_bytes_max) as body:
+                part = TracePart(form=kind, encoding=_packed(call.request), size=body.size, job_id=job_id, task=task)
                 (taken,) = await door.take_in(
                     body, TraceBody(path=str(body.path), parts=(part,), fingerprint=body.fingerprint)
                 )
@@ -138,7 +137,7 @@ async def take_attempts(call: Call[NoQuery, NoBody]) -> w.TracePartsAnswer:
         raise CoordError(Code.FORBIDDEN, "this token speaks for no provider", "ask with an agent's credential")
     door = call.deps.traces
     await go_on(call.request)
-    with _counting(call.deps):
+    with _refusing(call.deps):
         async with door.received(call.request, f"agent:{provider_id}", w.BODY_BYTES_MAX) as body:
             parts = await asyncio.to_thread(lambda: list(w.split(body.path.read_bytes())))
             refused: dict[str, str] = {}
@@ -230,17 +229,15 @@ def _count(deps: ApiDeps, taken: tuple[Taken, ...]) -> None:
         counters.dropped += one.dropped
 
 
-def _refused(deps: ApiDeps, error: CoordError) -> None:
-    refused = deps.traces.counters.refused
-    refused[error.code.value] = refused.get(error.code.value, 0) + 1
-
-
 @contextmanager
-def _counting(deps: ApiDeps) -> Iterator[None]:
-    """A disk without room is no reason to throw traces away: whoever sends them comes again."""
+def _refusing(deps: ApiDeps) -> Iterator[None]:
+    """Counts uploads that are refused. A disk without room is no reason to throw traces away: whoever sends them comes
+    again, and OTLP knows no 507."""
     try:
         yield
     except CoordError as error:
+        refused = deps.traces.counters.refused
+        refused[error.code.value] = refused.get(error.code.value, 0) + 1
         if error.code is Code.STORE_FULL:
             raise CoordError(Code.ANALYTICS_UNAVAILABLE, error.message, error.hint) from error
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import shutil
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_an_export_is_handed_on_as_it_came_and_answered_in_its_encoding() -> Non
         assert None is rig.traces.bodies[-1][0].parts[0].job_id
         await rig.ask("POST", "/v1/traces", ADMIN, data=b"{}", headers=JSON)
         assert None is rig.traces.bodies[-1][0].tenant, "an admin may name anybody's job"
-        assert [] == list(rig.deps.traces._directory.iterdir()), "no upload outlives its request"
+        assert [] == list(rig.deps.traces.directory.iterdir()), "no upload outlives its request"
 
     served(test)
 
@@ -268,6 +269,27 @@ def test_what_agents_send_is_bounded_and_a_full_disk_is_no_reason_to_throw_it_aw
         got = await rig.ask("POST", w.PATH, credential, data=a_part(mine, work.attempts[mine].token, b"x"))
         assert (503, "analytics_unavailable") == (got.status, got.code)
         assert "Retry-After" in got.headers
+
+    served(test)
+
+
+def test_a_disk_without_room_for_a_body_is_503_at_every_door_and_refusals_are_counted() -> None:
+    """Nothing of the body could be laid aside: come again, in the words that each door has for it."""
+
+    async def test(rig: Rig) -> None:
+        work = Work(rig, 12)
+        await work.begin()
+        mine = await work.start(0)
+        shutil.rmtree(rig.deps.traces.directory)
+        credential = await rig.enrol("p1")
+        for path, token, body, headers in (
+            ("/v1/traces", TENANT, b"x", PROTOBUF),
+            (f"/v1/traces/tasks/{dotted(mine[:3])}/spans", TENANT, b"{}", {}),
+            (w.PATH, credential, b"x", {}),
+        ):
+            got = await rig.ask("POST", path, token, data=body, headers=headers)
+            assert (503, True) == (got.status, "Retry-After" in got.headers)
+        assert {"store_full": 3} == rig.deps.traces.counters.refused
 
     served(test)
 
