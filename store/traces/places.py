@@ -27,11 +27,12 @@ TRIES = 5
 
 
 def sizes(directory: Path) -> dict[str, int]:
-    """Bytes of each file that counts, by its name; empty where there is nothing."""
+    """Bytes of each file that counts, by its name; empty where there is nothing. A link or a FIFO is none of ours:
+    whoever opened it would read something else, or wait for ever."""
     found: dict[str, int] = {}
     with suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:
-            if entry.name == INCOMING or entry.name.endswith(SEGMENT):
+            if (entry.name == INCOMING or entry.name.endswith(SEGMENT)) and entry.is_file(follow_symlinks=False):
                 found[entry.name] = entry.stat().st_size
     return found
 

@@ -55,6 +55,15 @@ def test_what_was_appended_is_there_in_order(tmp_path: Path) -> None:
     assert [JOB] == jobs_kept(tmp_path)
 
 
+def test_what_is_no_plain_file_is_not_opened(tmp_path: Path) -> None:
+    """A FIFO in the place of a segment would be waited for, a link leads elsewhere: what is beside them is read."""
+    job = JobTraces(tmp_path, JOB)
+    job.append(pieces(1))
+    os.mkfifo(job.path / "7.seg")
+    (job.path / "8.seg").symlink_to(job.path / INCOMING)
+    assert [1] == kept(tmp_path)
+
+
 def test_a_torn_end_goes_with_the_next_append(tmp_path: Path) -> None:
     """A frame that a crash cut was never acknowledged; the next one takes its place."""
     job = JobTraces(tmp_path, JOB)
