@@ -34,6 +34,8 @@ from coordinator.api_trace import (
     Usage,
 )
 
+HEARD_NS = 100_000_000
+"""An agent has the answer so much later than the coordinator's row has the end: that is nobody's late child."""
 DRAG_MAX = 10_000
 """Entries of the answer; the greatest."""
 
@@ -89,10 +91,11 @@ def analyze(
     duration_ns = int(tasks.end[known].max() - tasks.start[known].min()) if known.any() else 0
     whole, work_and_wall = breakdown(trace, duration_ns)
     counts = _counts(trace, tree, model, bad, rejected)
-    if counts.late_children:
-        notes.append(
-            f"{counts.late_children} spans ended after the span that they lie in; the path ends with the tasks"
-        )
+    late = np.flatnonzero(tree.late)
+    if record is not None:
+        late = late[trace.spans.end[late] - trace.spans.end[tree.parent[late]] > HEARD_NS]
+    if len(late):
+        notes.append(f"{len(late)} spans ended after the span that they lie in; the path ends with the tasks")
     if seen.cycles:
         notes.append("lineage has cycles; an edge of each was left out")
     return Profile(

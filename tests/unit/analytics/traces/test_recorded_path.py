@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
@@ -14,7 +15,7 @@ from analytics.traces.record import AttemptRecord, RunRecord, StepRecord, TaskRe
 from analytics.traces.recorded_path import walked_record
 from analytics.traces.whatif import what_if
 from coordinator.api_trace import IDLE, Outcome
-from tests.unit.analytics.traces.runs import S, a_trace
+from tests.unit.analytics.traces.runs import S, a_span, a_trace
 
 
 def an_attempt(task: str, number: int, granted: float, ended: float | None, cause: str, **more: Any) -> AttemptRecord:
@@ -204,6 +205,19 @@ def test_a_replacement_that_was_reserved_in_doubt_begins_with_the_end_of_the_lea
         ("staging", "12.0.0#2", 20.25, 20.5),
         ("run", "12.0.0#2", 20.5, 30),
     ] == told(record)[3:]
+
+
+@pytest.mark.parametrize(("late_s", "told"), [(0.01, False), (0.5, True)])
+def test_an_agent_that_hears_of_the_end_a_little_later_is_no_remark(late_s: float, told: bool) -> None:
+    """Its span of the last upload outlives the task's by some ms in each job."""
+    record = a_run(5, an_attempt("12.0.0", 1, 1, 5, "submit"))
+    spans = [
+        a_span(1, "task", 1, 5, "12.0.0"),
+        a_span(2, "publish outputs", 4, 5 + late_s, "12.0.0", parent=1),
+    ]
+    profile = analyze(a_trace(spans), record=record)
+    assert 1 == profile.counts.late_children
+    assert told == any("ended after" in note for note in profile.notes)
 
 
 def test_a_running_job_is_told_until_it_was_looked_at() -> None:
