@@ -84,7 +84,8 @@ def what_is_reached(side: DaemonSide, path: Path, isolation: str) -> dict[str, s
     secret = (("SECRET", "of the neighbour"),)
     side.start(a_shell("echo secret > secret; echo $$; touch ready; exec sleep 600", env=secret), "9.0.0.1", 1)
     side.until(lambda: side.place("home/ready", "9.0.0.1").exists())
-    neighbour = next(pid for pid in processes_with(b"SECRET=of the neighbour"))
+    # In the middle of its exec a process has no environment.
+    neighbour, *_ = side.until(lambda: list(processes_with(b"SECRET=of the neighbour")))
     variables = {
         "NEIGHBOUR": str(side.place("", "9.0.0.1")),
         "NEIGHBOUR_PID": str(neighbour),
