@@ -38,7 +38,7 @@ def kind_of(row: Mapping[str, Any]) -> str:
 
 def take_stream(intake: Intake, stream: BinaryIO, source: str, kind: str) -> None:
     """Take in every line to the end. `kind` is what most of them are; others that may stand beside it are taken too."""
-    rest = b""
+    rest = bytearray()  # of a line whose end has not come: added to, never copied
     line = 1
     while block := stream.read(BLOCK_BYTES):
         if intake.gave_up:
@@ -51,13 +51,13 @@ def take_stream(intake: Intake, stream: BinaryIO, source: str, kind: str) -> Non
         if not cut:
             rest += block
             if len(rest) > LINE_BYTES_MAX:
-                rest = _skip(intake, stream, source, line)
+                rest = bytearray(_skip(intake, stream, source, line))
                 line += 1
             continue
-        line += _take_block(intake, rest + block[:cut], source, line, kind)
-        rest = block[cut:]
+        line += _take_block(intake, bytes(rest) + block[:cut] if rest else block[:cut], source, line, kind)
+        rest = bytearray(block[cut:])
     if rest:
-        _take_block(intake, rest, source, line, kind)
+        _take_block(intake, bytes(rest), source, line, kind)
 
 
 def _skip(intake: Intake, stream: BinaryIO, source: str, line: int) -> bytes:
