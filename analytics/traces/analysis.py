@@ -19,6 +19,7 @@ from analytics.traces.path import walked
 from analytics.traces.profile import assets_of, breakdown, data_path, lineage_of, per_data
 from analytics.traces.record import RunRecord
 from analytics.traces.recorded_path import walked_record
+from analytics.traces.rejects import told as told_of
 from analytics.traces.seen import limits, seen_of
 from analytics.traces.tree import Mask, Tree
 from analytics.traces.units import NEVER, OUTCOMES, WAS_CANCELLED, WAS_LOST
@@ -90,7 +91,8 @@ def analyze(
     known = tasks.start != NEVER
     duration_ns = int(tasks.end[known].max() - tasks.start[known].min()) if known.any() else 0
     whole, work_and_wall = breakdown(trace, duration_ns)
-    counts = _counts(trace, tree, model, bad, rejected)
+    sent, first = told_of(trace.rejects)
+    counts = _counts(trace, tree, model, (*bad, *first), rejected + sent)
     late = np.flatnonzero(tree.late)
     if record is not None:
         late = late[trace.spans.end[late] - trace.spans.end[tree.parent[late]] > HEARD_NS]

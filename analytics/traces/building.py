@@ -27,6 +27,7 @@ from analytics.traces.columns import (
     Spans,
     Trace,
 )
+from analytics.traces.rejects import merged
 
 SPANS_MAX = 20_000_000
 """Rows that one trace may have; 1.5 GB."""
@@ -297,6 +298,7 @@ def joined(parts: Sequence[Trace]) -> Trace:
         sum(part.duplicates for part in parts),
     )
     trace.clocks = clocks
+    trace.rejects = merged(chain.from_iterable(part.rejects for part in parts))
     return trace
 
 

@@ -133,6 +133,8 @@ class Trace:
     clocks: list[str] = field(default_factory=list)
     """`PROVIDER<tab>OFFSET<tab>BOUND`, sorted: what agents measured of their own clocks, in nanoseconds. Each provider
     once, with its tightest bound."""
+    rejects: list[str] = field(default_factory=list)
+    """Of uploads what was not kept of them, as `rejects.reject` has it, sorted."""
     duplicates: int = 0
     """Rows that were left out because they were here before."""
 

@@ -104,7 +104,7 @@ def test_the_real_sdk_joins_with_nothing_but_its_environment(
 
 
 def test_rows_left_in_the_directory_are_there_after_the_end(fleet: Fleet) -> None:
-    """Spans, assets and lineage; a line that is none costs itself alone."""
+    """Spans, assets and lineage; a line that is none costs itself alone, and is named where people look."""
     program = """
 import json, os, time
 where, task = os.environ["COORD_TRACE_DIR"], os.environ["COORD_TASK_ID"]
@@ -126,6 +126,9 @@ with open(where + "/assets.jsonl", "w") as file:
     assert ("model", 3) == (asset["asset_guid"], asset["version"])
     traced = AgentControl(fleet.agents[0].state).status().traces
     assert traced.rejected_rows >= 1 and traced.dropped_parts == 0
+    counts = fleet.profile(job.job_id).counts
+    assert [(f"{job.job_id}.0.0.1 spans", 2)] == [(bad.source, bad.line) for bad in counts.bad]
+    assert 1 == counts.rejected
 
 
 def test_a_run_that_goes_on_is_analysed_until_now(fleet: Fleet) -> None:

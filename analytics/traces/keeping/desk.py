@@ -60,7 +60,7 @@ class Desk:
                 raise CoordError(Code.NOT_FOUND, f"there is no job {job_id}", "coord job list shows those there are")
             kept = self._shelf.load(job_id, details=details)
         own = recorded.trace
-        if not (len(kept.spans) or len(kept.assets) or len(kept.lineage)):
+        if not (len(kept.spans) or len(kept.assets) or len(kept.lineage) or kept.rejects):
             return Run(own, recorded.record)
         if not details:
             own.details = None

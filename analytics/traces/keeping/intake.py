@@ -5,12 +5,14 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-from analytics.traces.building import joined
+from analytics.traces.building import TraceBuilder, joined
 from analytics.traces.columns import Trace
 from analytics.traces.keeping.homing import Homed, by_claim, by_trace
 from analytics.traces.keeping.limits import TraceSettings
 from analytics.traces.keeping.shelf import Shelf
 from analytics.traces.reading import read_bytes
+from analytics.traces.rejects import reject
+from coordinator.api_trace import BadRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.ports_trace import Taken, TraceBody, TracePart
@@ -27,8 +29,12 @@ class _Tally:
     def __init__(self) -> None:
         self.accepted = self.rejected = self.dropped = 0
         self.why = ""
+        self.line = 0
+        """Of the first row that was rejected, where it has one."""
 
-    def reject(self, rows: int, why: str) -> None:
+    def reject(self, rows: int, why: str, line: int = 0) -> None:
+        if not self.rejected:
+            self.line = line
         self.rejected += rows
         self.why = self.why or why
 
@@ -59,6 +65,8 @@ def take_in(body: TraceBody, shelf: Shelf, coordinator_id: str, settings: TraceS
                 if len(body.parts) == 1 or error.code not in (Code.BAD_REQUEST, Code.TOO_LARGE):
                     raise
                 tally.reject(1, error.message)
+            if tally.rejected and part.job_id is not None:
+                by_job.setdefault(part.job_id, []).append((tally, _told_of(part, data, tally)))
     for job_id, some in by_job.items():
         no_room = _put(job_id, [one.trace for _, one in some], shelf)
         for tally, one in some:
@@ -113,11 +121,20 @@ def _read(
         found = read_bytes(part.form, plain, details=True, spans_max=settings.job_spans_max)
     except ValueError as error:
         raise CoordError(Code.BAD_REQUEST, str(error), "docs/reference/traces.md has the formats") from None
-    tally.reject(found.rejected, found.bad[0].why if found.bad else "")
+    first = found.bad[0] if found.bad else BadRow(source="", line=0, why="")
+    tally.reject(found.rejected, first.why, first.line)
     tally.accepted += found.trace.duplicates
     if part.job_id is None:
         return list(by_trace(found.trace, coordinator_id, lambda job_id: shelf.may(job_id, body.tenant)))
     return list(by_claim(found.trace, coordinator_id, part))
+
+
+def _told_of(part: TracePart, data: bytes, tally: _Tally) -> Homed:
+    """What was rejected of a claim's rows is kept in mind with its job: who left them there is told nothing else."""
+    nothing = TraceBuilder(details=True).finish()
+    source = f"{part.task}.{part.attempt} {part.form}" if part.attempt else f"{part.task} {part.form}"
+    nothing.rejects = [reject(source, data, tally.rejected, tally.line, tally.why)]
+    return Homed(part.job_id, nothing, 0)
 
 
 def _put(job_id: JobId, traces: list[Trace], shelf: Shelf) -> str:

@@ -18,7 +18,7 @@ ASSET_COLUMNS = {"data": np.int32, "guid": np.int32, "version": np.int64, "user"
 ASSET_TABLES = {"data": "data_ids", "guid": "guids", "user": "users"}
 LINEAGE_COLUMNS = {"data": np.int32, "source": np.int32, "created": np.int64}
 LINEAGE_TABLES = {"data": "data_ids", "source": "data_ids"}
-_DETAILS, _WORKFLOW, _CLOCKS = "details", "workflow", "clocks"
+_DETAILS, _WORKFLOW, _CLOCKS, _REJECTS = "details", "workflow", "clocks", "rejects"
 Rows = NDArray[np.bool_]
 
 
@@ -28,7 +28,7 @@ def pack(trace: Trace, *, canonical: bool) -> list[bytes]:
     columns |= {f"assets.{name}": getattr(trace.assets, name) for name in ASSET_COLUMNS}
     columns |= {f"lineage.{name}": getattr(trace.lineage, name) for name in LINEAGE_COLUMNS}
     strings: dict[str, Sequence[str]] = {name: getattr(trace, name) for name in STRINGS}
-    strings |= {_WORKFLOW: [trace.workflow_id], _CLOCKS: trace.clocks}
+    strings |= {_WORKFLOW: [trace.workflow_id], _CLOCKS: trace.clocks, _REJECTS: trace.rejects}
     note = {"canonical": int(canonical), "assets": len(trace.assets), "lineage": len(trace.lineage)}
     blobs = {_DETAILS: trace.details} if trace.details is not None else {}
     return encode(len(trace.spans), columns, strings, blobs, note)
@@ -45,6 +45,7 @@ def unpack(frame: Frame, *, details: bool = False) -> Trace:
         lineage=Lineage(**{name: frame.column(f"lineage.{name}", dtype) for name, dtype in LINEAGE_COLUMNS.items()}),
         workflow_id=frame.strings(_WORKFLOW)[0],
         clocks=frame.strings(_CLOCKS) if frame.has(_CLOCKS) else [],  # the first segments had none
+        rejects=frame.strings(_REJECTS) if frame.has(_REJECTS) else [],
         details=kept,
         **_tables(frame.strings),
     )
@@ -99,6 +100,7 @@ def subset(trace: Trace, spans: Rows, assets: Rows, lineage: Rows) -> Trace:
         lineage=Lineage(**own_lineage),
         workflow_id=trace.workflow_id,
         clocks=[text for text in trace.clocks if text.partition("\t")[0] in providers],
+        rejects=trace.rejects,
         details=details,
         **tables,
     )

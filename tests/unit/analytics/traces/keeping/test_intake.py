@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from analytics.traces.analysis import analyze
 from analytics.traces.keeping.intake import take_in, unpacked
 from analytics.traces.keeping.limits import TraceSettings
 from analytics.traces.keeping.lines import pieces, time_text
-from analytics.traces.keeping.shelf import Shelf
+from analytics.traces.keeping.shelf import SEAL_APPENDS, Shelf
 from analytics.traces.reading import read_bytes
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
@@ -102,6 +103,23 @@ def test_a_bad_row_costs_only_itself(tmp_path: Path, shelf: Shelf) -> None:
     (taken,) = take_in(body, shelf, OURS, SETTINGS)
     assert (2, 2) == (taken.accepted, taken.rejected)
     assert taken.why
+
+
+def test_who_looks_at_a_job_is_told_which_rows_left_for_it_were_bad(tmp_path: Path, shelf: Shelf) -> None:
+    """Once, however often they were sent and whatever was sealed since; also when none of them was good."""
+    good = b"".join(pieces(a_trace(a_span(1), a_span(2)), "spans"))
+    of_claim = {"form": "spans", **CLAIM, "task": "1.0.0", "attempt": 2}
+    some = a_body(tmp_path / "some", (of_claim, good + b'{"name": 3}\nno json\n'))
+    none = a_body(tmp_path / "none", ({**of_claim, "form": "assets"}, b"\xff\tno json\n"))
+    for body in (some, none, some):
+        take_in(body, shelf, OURS, SETTINGS)
+    seen = []
+    for _ in range(SEAL_APPENDS):
+        counts = analyze(shelf.load(JobId(1), details=False)).counts
+        seen.append((counts.rejected, [(bad.source, bad.line) for bad in counts.bad]))
+        assert all(bad.why for bad in counts.bad)
+        take_in(a_body(tmp_path / "more", ({"form": "spans", **CLAIM}, good)), shelf, OURS, SETTINGS)
+    assert [(3, [("1.0.0.2 assets", 1), ("1.0.0.2 spans", 3)])] * SEAL_APPENDS == seen
 
 
 def test_another_tenants_job_is_not_written_to(tmp_path: Path, shelf: Shelf) -> None:

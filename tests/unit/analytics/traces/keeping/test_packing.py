@@ -15,10 +15,15 @@ def test_a_frame_from_before_clocks_were_kept_is_read(monkeypatch: pytest.Monkey
     """It was called damaged, and all of its spans were left out."""
 
     def before(rows: int, columns: Any, strings: Any, *others: Any) -> list[bytes]:
-        return encode(rows, columns, {name: table for name, table in strings.items() if name != "clocks"}, *others)
+        return encode(
+            rows,
+            columns,
+            {name: table for name, table in strings.items() if name not in ("clocks", "rejects")},
+            *others,
+        )
 
     trace = a_trace(a_span(1), a_span(2))
-    trace.clocks = ["w\t1\t2"]
+    trace.clocks, trace.rejects = ["w\t1\t2"], ["1.0.0.1 spans\t00000000\t1\t1\tno json"]
     for make, clocks in ((encode, ["w\t1\t2"]), (before, [])):
         monkeypatch.setattr(packing, "encode", make)
         data = b"".join(packing.pack(trace, canonical=True))
