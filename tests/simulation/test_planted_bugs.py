@@ -368,23 +368,31 @@ DATA_BUGS = {
 """Caught in the worlds that have data."""
 
 FOUND_BY = {
-    "a suspect that came back is looked at late": 6,
+    "a suspect that came back is looked at late": 9,
     "silence is judged by an interval that the agent has not heard of": 3,
     "a full disk takes the renewals along": 3,
     "a planned stop is charged": 4,
     "a term shrinks before the agent knows": 28,
-    "a planned stop makes no lease longer": 40,
+    "a planned stop makes no lease longer": 11,
     "capacity is given back before the machine says so": 116,
-    "something starts at a budget that is used up": 18,
-    "work goes on at the end of a budget": 4,
-    "a keeper starts those in line beyond its room": 16,
+    "something starts at a budget that is used up": 4,
+    "work goes on at the end of a budget": 6,
+    "a keeper starts those in line beyond its room": 6,
     "a fenced attempt goes on saving": 26,
     "what was referred to meanwhile is swept": 8,
     "storage counts a blob twice": 11,
     "a damaged checkpoint is offered again": 20,
-    "a job with outputs completes without them": 26,
+    "a job with outputs completes without them": 5,
     "a verdict on an older attempt is obeyed": 9,
     "who is told to stop goes on": 9,
+    "a quota of running jobs is off by one": 9,
+    "one in line holds room that is not there": 6,
+    "who is awaited is awaited for ever": 5,
+    "what is reserved is not counted": 2,
+    "a replacement is fetched for by another provider": 5,
+    "a full disk keeps what was charged in vain": 1,
+    "an awaited session lasts until it was given up": 1,
+    "any rank says how far the attempt is": 5,
 }
 """Where the first seeds find nothing, the one that did: tried first, since another world costs a second. A world that
 changes makes these worth nothing, and nothing wrong."""
