@@ -34,7 +34,8 @@ class AuditRow(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag
     """`coord`, `agent:PROVIDER`, `token:ID`."""
     unblocked_by: str = ""
     """What it had waited for: `submit`, `step 12.0`, `slot 12.0.3.1` (an attempt that ended), `provider P`, `backoff`,
-    `limit`, `lease 12.0.7.1`, `verdict`."""
+    `limit max_running` (the step's), `limit quota cpus,gpus` (its tenant's, and of what), `lease 12.0.7.1`,
+    `verdict`."""
     tenant: str = ""
     job_id: JobId | None = None
     provider_id: ProviderId | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.rows import Promises
@@ -116,22 +118,26 @@ def test_a_limit_of_the_step_holds_a_retry_too() -> None:
     site = Site("a")
     site.submit(a_job(tasks=2, max_running=1, retry=RetryRule(delay_ms=1_000)))
     site.exits("1.0.0.1", 1)
-    assert "limit" == cause(site, "1.0.1.1")
+    assert "limit max_running" == cause(site, "1.0.1.1")
     site.run_to(30)
     site.exits("1.0.1.1")
-    assert "limit" == cause(site, "1.0.0.2")
+    assert "limit max_running" == cause(site, "1.0.0.2")
 
 
-def test_a_quota_that_is_full_is_a_limit() -> None:
-    """There is room on the provider all the time; what is waited for is the tenant's own."""
+@pytest.mark.parametrize(
+    ("quota", "what"),
+    [({"cpus": 2 * UNIT}, "cpus"), ({"running": 1}, "running"), ({"cpus": 2 * UNIT, "running": 1}, "cpus,running")],
+)
+def test_a_quota_that_is_full_is_a_limit(quota: dict[str, int], what: str) -> None:
+    """There is room on the provider all the time; what is waited for is the tenant's own, and said is which of it."""
     site = Treasury("a")
-    site.tenant("default", create=False, cpus=2 * UNIT)
+    site.tenant("default", create=False, **quota)
     site.submit(a_job())
     site.submit(a_job())
     assert ["1.0.0.1"] == site.running("a")
     site.run_to(3)
     site.exits("1.0.0.1")
-    assert "limit" == cause(site, "2.0.0.1")
+    assert f"limit quota {what}" == cause(site, "2.0.0.1")
 
 
 def test_one_that_was_granted_ahead_waited_for_whoever_ended_before_its_turn() -> None:

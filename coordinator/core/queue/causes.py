@@ -19,7 +19,7 @@ def own_cause(step: Step, task: Task | None) -> tuple[Ms, str]:
     if task is None:
         return ready
     own = task.since_ms, task.row.waits_for
-    return ready if ready[1] == "limit" and ready[0] > own[0] else own
+    return ready if ready[1].startswith("limit") and ready[0] > own[0] else own
 
 
 def cause_of(work: Work, line: Line, step: Step, task: Task | None, providers: Iterable[ProviderId]) -> str:
@@ -28,8 +28,8 @@ def cause_of(work: Work, line: Line, step: Step, task: Task | None, providers: I
     if not line.held_by and line.number > work.blocked_to:
         return own
     in_vain = line.held_ms >= since_ms
-    if in_vain and line.held_by == "quota":
-        return "limit"
+    if in_vain and line.held_by.startswith("quota"):
+        return f"limit {line.held_by}"
     since_ms += not in_vain  # at that very moment: what let it go may have freed it, too
     for latest in (max((work.freed[who] for who in providers if who in work.freed), default=None), work.freed_last()):
         if latest is not None and latest[0] >= since_ms:

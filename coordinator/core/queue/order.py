@@ -32,7 +32,7 @@ LOOKS_LEAST = 16
 FIRST_MAX = 64
 """Of a tenant's, and at most a quarter of them: who is looked at every time. What is planned for them binds those who
 come after."""
-HELD = frozenset({"quota", "nobody"})
+HELD = ("quota ", "nobody")
 """Why a line is not served that nobody else can help: it does not age."""
 
 
@@ -185,5 +185,5 @@ def age(state: ClusterState) -> None:
     """Bands that nobody but their own tenant or a new provider can help do not age. O(lines); every few seconds."""
     work = state.work
     for band in work.bands.values():
-        if all(work.queue[want].held_by in HELD for want in band.wants):
+        if all(work.queue[want].held_by.startswith(HELD) for want in band.wants):
             band.since_ms = state.now_ms

@@ -159,7 +159,7 @@ class Pass:
         state, line = self._state, self._state.work.queue[want]
         asks = self._affordable(want, spot)
         if not asks:
-            return "quota"
+            return f"quota {','.join(self._lacking(want, spot))}"
         candidates = self._candidates(want)
         if candidates is None:
             self.unfinished = True
@@ -297,6 +297,14 @@ class Pass:
             for ask in want.shape.asks
             if not room_for(self._state, want.tenant, job_id, ask, nodes, policy, fetches)
         )
+
+    def _lacking(self, want: Want, spot: Spot) -> tuple[str, ...]:
+        """The dimensions in which its tenant has no room; of alternatives those of the one that lacks fewest."""
+        state, policy, shape = self._state, self._policy, want.shape
+        each = (
+            room_for(state, want.tenant, JobId(spot[0]), ask, shape.nodes, policy, shape.fetches) for ask in shape.asks
+        )
+        return min(each, key=len)
 
     def _served_alone(self) -> set[TenantName]:
         """When nobody has room for anything: tenants for whom somebody may have who serves them alone."""

@@ -300,7 +300,7 @@ def part(state: ClusterState, attempt: Attempt) -> None:
         was_full = not has_room(step)
         step.running -= 1
         if was_full and has_room(step):
-            step.unblocked_by, step.unblocked_ms = "limit", state.now_ms
+            step.unblocked_by, step.unblocked_ms = "limit max_running", state.now_ms
             fit_step(work, job, step)
 
 

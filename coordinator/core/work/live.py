@@ -90,8 +90,8 @@ class Line(Struct, kw_only=True):
     """Who left the line stays in here until it is its turn."""
     waiting: int = 0
     held_by: str = ""
-    """Why the last Place that came to it placed nobody: `capacity`, `quota`, `nobody` (none can as it stands). Empty:
-    it was not blocked."""
+    """Why the last Place that came to it placed nobody: `capacity`, `quota cpus,gpus` (its tenant's, and of what),
+    `nobody` (none can as it stands). Empty: it was not blocked."""
     held_ms: Ms = -1
     """When that was."""
     entry: int = 0

@@ -183,7 +183,7 @@ def test_no_more_tasks_run_at_a_time_than_the_step_allows() -> None:
         assert [f"1.0.{task}.1"] == site.running("a")
         site.exits(f"1.0.{task}.1")
     assert "completed" == site.job().state
-    assert "limit" == site.attempt("1.0.1.1").unblocked_by
+    assert "limit max_running" == site.attempt("1.0.1.1").unblocked_by
 
 
 # ---- run again

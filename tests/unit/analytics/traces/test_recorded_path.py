@@ -147,6 +147,8 @@ def test_a_backoff_lasts_until_the_task_asks_again() -> None:
 def test_what_nobody_in_the_job_held_is_a_wait_of_its_own_kind() -> None:
     """A limit, a provider that had to come, a verdict, another job's slot, and what was not recorded."""
     expected = {
+        "limit max_running": "limit",
+        "limit quota cpus,gpus": "limit",
         "limit": "limit",
         "provider worker-3": "provider",
         "verdict": "verdict",
