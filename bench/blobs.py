@@ -10,7 +10,6 @@ where hashing and writing share two cores; in memory as well, where no disk hide
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import secrets
@@ -26,6 +25,7 @@ from unittest import mock
 
 from blake3 import blake3
 
+from bench.judging import judged
 from coordinator.core.ids import TenantName
 from store import blob_upload
 from store.blob_files import DiskBlobs
@@ -168,15 +168,5 @@ def memory_directory(total: int) -> Iterator[Path]:
         yield Path(directory)
 
 
-def main() -> int:
-    quick = "--quick" in sys.argv[1:]
-    with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
-        report = measure(Path(directory), quick)
-    print(json.dumps(report, indent=1))
-    ratios = report["ratios"]
-    assert isinstance(ratios, dict)
-    return 0 if quick or all(ratios[name] >= bound for name, bound in FLOORS.items()) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judged(measure, FLOORS))

@@ -8,10 +8,7 @@ within the precision that agents report (4 decimals of a share, 3 of GB), which 
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import random
-from datetime import UTC, datetime
 from pathlib import Path
 
 from coordinator.core.ids import ProviderKey
@@ -125,12 +122,3 @@ def batch(number: int, rows: int, seed: random.Random) -> list[HeartbeatRow]:
 def as_usual(rows: list[HeartbeatRow]) -> list[tuple[object, ...]]:
     """The same heartbeats for the usual schema."""
     return [(f"provider-{row.key:04d}", row.observed_at_ms, "idle", *row[4:6], "nominal", *row[7:]) for row in rows]
-
-
-def about() -> dict[str, object]:
-    """When and where this was measured."""
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-        "sqlite": sqlite3.sqlite_version,
-    }

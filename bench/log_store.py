@@ -9,15 +9,14 @@ sends on. The bare side writes and syncs one file in the same way. They take tur
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
+from bench.judging import judged
 from coordinator.core.ids import JobId
 from coordinator.ports import LogKey, LogWrite
 from store.durable import DiskStore
@@ -90,15 +89,5 @@ def measure(directory: Path, quick: bool) -> dict[str, object]:
     }
 
 
-def main() -> int:
-    quick = "--quick" in sys.argv[1:]
-    with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
-        report = measure(Path(directory), quick)
-    print(json.dumps(report, indent=1))
-    ratios = report["ratios"]
-    assert isinstance(ratios, dict)
-    return 0 if quick or all(ratios[name] >= bound for name, bound in FLOORS.items()) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judged(measure, FLOORS))

@@ -17,26 +17,18 @@ import sys
 import time
 from random import Random
 
-from bench.decisions import KINDS, POOLS, PROVIDERS, TENANTS, kind, offer, provider_row
+from bench.decisions import KINDS, POLICY, POOLS, PROVIDERS, TENANTS, kind, offer, provider_row
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Decision, Grant
 from coordinator.core.decide import decide
 from coordinator.core.ids import ConnId, RequestId, TenantName
-from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, PoolRow, Promises, Row, TenantRow
 from coordinator.core.state import ClusterState
 from coordinator.core.work.jobspec import Isolation, JobSpec, StepSpec
 from coordinator.service.tuning import tune_process
 
 FLOORS = {"full_place_p99_ms": 100.0, "blocked_place_p99_ms": 100.0}
-POLICY = Policy(
-    heartbeat_interval_ms=600_000,
-    lost_after_ms=3_600_000,
-    grant_ms=3_600_000,
-    launch_ms=3_600_000,
-    unanswered_max=10**9,
-)
 START_MS = 1_800_000_000_000
 
 

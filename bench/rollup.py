@@ -6,18 +6,18 @@ python -m bench.rollup [--quick]
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import duckdb
 
-from bench.heartbeat_data import about, fill_ours, fill_usual, per_hour, seal_all
+from bench.heartbeat_data import fill_ours, fill_usual, per_hour, seal_all
+from bench.judging import judged
 from store.heartbeats import HOUR_MS
 from store.layout import DataDir
+from store.sqlite import sqlite3
 
 FLOORS = {"seconds": 40.0}
 """At least so many times faster than SQLite."""
@@ -63,19 +63,9 @@ def measure(directory: Path, quick: bool) -> dict[str, object]:
         "ratios": {"seconds": round(seconds["sqlite"] / seconds["segments"], 1)},
         "floors": FLOORS,
         "n": {name: len(values) for name, values in spent.items()},
-        **about(),
+        "sqlite": sqlite3.sqlite_version,
     }
 
 
-def main() -> int:
-    quick = "--quick" in sys.argv[1:]
-    with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
-        answer = measure(Path(directory), quick)
-    print(json.dumps(answer, indent=1))
-    ratios = answer["ratios"]
-    assert isinstance(ratios, dict)
-    return 0 if quick or ratios["seconds"] >= FLOORS["seconds"] else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(judged(measure, FLOORS))
