@@ -56,9 +56,10 @@ def analyze(
     the spans, and each segment says so. `submitted_ns` is when a run without a record was submitted; None: with its
     first task, or where a span without a task lies around all of them, with that. O((V + E) log V).
     """
-    told = seen_of(trace, recorded=record is not None)
+    told = seen_of(trace, record)
+    unnamed = not bool((trace.spans.data >= 0).any())
     trace, tree, seen, skew, read = told
-    notes = ["there is no lineage: what tasks read stands for it"] if read else []
+    notes = [] if record is not None else _lacking_notes(trace, seen, unnamed, read)
     if record is not None:
         skew = skews.measured(trace.clocks, record.offsets)
     notes += _skew_notes(skew)
@@ -90,7 +91,7 @@ def analyze(
     tasks = seen.work.tasks
     known = tasks.start != NEVER
     duration_ns = int(tasks.end[known].max() - tasks.start[known].min()) if known.any() else 0
-    whole, work_and_wall = breakdown(trace, duration_ns)
+    whole, work_and_wall = breakdown(trace, tree, duration_ns)
     sent, first = told_of(trace.rejects)
     counts = _counts(trace, tree, model, (*bad, *first), rejected + sent)
     late = np.flatnonzero(tree.late)
@@ -126,6 +127,21 @@ def analyze(
 def _data_ids(trace: Trace, seen: Model) -> tuple[str, ...]:
     """Those that have spans."""
     return tuple(seen.ids[code] for code in np.flatnonzero(seen.work.tasks.start != NEVER).tolist())
+
+
+def _lacking_notes(trace: Trace, seen: Model, unnamed: bool, read: bool) -> list[str]:
+    """What files of spans did not say, what stands for it, and what to add."""
+    notes = []
+    if unnamed and len(trace.spans):
+        notes.append("no span says its task: each outermost one is taken for a task (attribute data_id says it)")
+    if read:
+        notes.append("there is no lineage: what tasks read stands for it")
+    elif not len(trace.lineage) and int((seen.work.tasks.start != NEVER).sum()) > 1:
+        notes.append(
+            "nothing says what was made from what, so causes are slots and times alone: rows of lineage (data_id, "
+            "source_data_id) say it, or source_data_id of spans that read"
+        )
+    return notes
 
 
 def _skew_notes(skew: Skew) -> list[str]:

@@ -29,9 +29,9 @@ class Model:
     causes: Causes
 
 
-def model_of(trace: Trace, tree: Tree) -> Model:
-    """As the spans and the lineage tell it."""
-    work = work_of(trace, tree)
+def model_of(trace: Trace, tree: Tree, until_ns: int = 0) -> Model:
+    """As the spans and the lineage tell it; what has not ended lasts until `until_ns`, where that is known."""
+    work = work_of(trace, tree, until_ns)
     edges, cycles = edges_of(trace.lineage, trace.data_ids, work.tasks.start)
     return _model(trace.data_ids, trace.providers, work, edges, cycles)
 

@@ -1,7 +1,8 @@
 """The profile as the original analyzer gives it, field by field, and right where that one is not.
 
-Compute totals are work: spans that compute, each once however many tasks its batch served, the task's root left out (it
-contains them). Network totals are the union of the intervals. Unfinished spans count in `event_count` alone.
+Totals by type are the lengths of its spans, each once however many tasks its batch served, the task's root left out (it
+contains them). A type may lie in another one (a program's spans in the `run` that it was): work counts what is within
+once. Network totals are the union of the intervals. Unfinished spans count in `event_count` alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from analytics.traces.columns import COMPUTE, NETWORK, TASK_SPAN, UNFINISHED, Assets, Ints, Lineage, Trace
 from analytics.traces.graph import Edges, Ready
 from analytics.traces.intervals import union_ns
-from analytics.traces.tree import Tree
+from analytics.traces.tree import Tree, nearest
 from analytics.traces.units import NEVER, Tasks, Work
 from coordinator.api_trace import (
     ActiveWait,
@@ -122,7 +123,7 @@ def summary(trace: Trace, rows: Mask) -> EventSummary:
     )
 
 
-def breakdown(trace: Trace, duration_ns: int) -> tuple[Breakdown, WorkAndWall]:
+def breakdown(trace: Trace, tree: Tree, duration_ns: int) -> tuple[Breakdown, WorkAndWall]:
     """From end to end."""
     spans = trace.spans
     compute, network = _events(trace, COMPUTE), _events(trace, NETWORK)
@@ -134,11 +135,34 @@ def breakdown(trace: Trace, duration_ns: int) -> tuple[Breakdown, WorkAndWall]:
         total_network_seconds=network_wall / 1e9,
     )
     return whole, WorkAndWall(
-        compute_work_seconds=int((spans.end[compute] - spans.start[compute]).sum()) / 1e9,
+        compute_work_seconds=_work_ns(trace, tree, compute) / 1e9,
         compute_wall_seconds=union_ns(spans.start[compute], spans.end[compute]) / 1e9,
-        network_work_seconds=int((spans.end[network] - spans.start[network]).sum()) / 1e9,
+        network_work_seconds=_work_ns(trace, tree, network) / 1e9,
         network_wall_seconds=network_wall / 1e9,
     )
+
+
+def _work_ns(trace: Trace, tree: Tree, rows: Mask) -> int:
+    """The lengths of these spans together, less what of each the ones within it cover: those count themselves."""
+    spans = trace.spans
+    around = nearest(tree.parent, rows)
+    around = np.where(tree.parent >= 0, around[tree.parent], -1)
+    inner = np.flatnonzero(rows & (around >= 0))
+    whole = int((spans.end[rows] - spans.start[rows]).sum())
+    if not len(inner):
+        return whole
+    outer = around[inner]
+    start = np.clip(spans.start[inner], spans.start[outer], spans.end[outer])
+    end = np.clip(spans.end[inner], start, spans.end[outer])
+    order = np.lexsort((start, outer))
+    _, group = np.unique(outer[order], return_inverse=True)
+    moments = np.unique(np.concatenate((start, end)))
+    # Groups one behind the other on one axis: the furthest end so far of an earlier group lies in front of them all.
+    axis = group * len(moments)
+    begin, stop = np.searchsorted(moments, start[order]), np.searchsorted(moments, end[order])
+    reached = np.append(0, np.maximum.accumulate(axis + stop)[:-1]) - axis
+    begin = np.minimum(np.maximum(begin, reached), stop)
+    return whole - int((moments[stop] - moments[begin]).sum())
 
 
 def per_data(trace: Trace, tasks: Tasks, lineage: Edges, parents: Ready) -> tuple[DataEntry, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from analytics.traces import skew as skews
 from analytics.traces.columns import Trace
 from analytics.traces.model import Model, model_of
+from analytics.traces.record import RunRecord
 from analytics.traces.tree import Tree, tree_of, with_lineage, with_tasks
 from coordinator.api_trace import Skew
 
@@ -25,15 +26,18 @@ class Seen(NamedTuple):
     """Its lineage is what tasks read: there was none."""
 
 
-def seen_of(trace: Trace, *, recorded: bool) -> Seen:
-    """`recorded`: there is a record of the run, by the coordinator's clock; its spans are left as they are."""
+def seen_of(trace: Trace, record: RunRecord | None) -> Seen:
+    """Where there is a record of the run, by the coordinator's clock, its spans are left as they are; what runs lasts
+    until it was looked at."""
     named = with_tasks(trace)
-    whole = named if recorded else with_lineage(named)
+    if record is not None:
+        tree = tree_of(named)
+        until_ns = record.looked_at_ns if record.ended_ns is None else 0
+        return Seen(named, tree, model_of(named, tree, until_ns), skews.ALIKE, False)
+    whole = with_lineage(named)
     read = whole is not named
     tree = tree_of(whole)
     model = model_of(whole, tree)
-    if recorded:
-        return Seen(whole, tree, model, skews.ALIKE, read)
     skew = skews.skew_of(whole, model.work, model.edges)
     if skew.corrected:
         whole = skews.moved(whole, skew)

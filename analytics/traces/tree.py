@@ -39,10 +39,9 @@ def tree_of(trace: Trace) -> Tree:
     parent[ring] = -1
     is_task = spans.name == _code(trace.names, TASK_SPAN)
     named = np.where(spans.data >= 0, np.arange(len(spans)), -1)
-    nearest = _nearest(parent, spans.data >= 0)
-    nearest = np.where(named >= 0, named, nearest)
-    data = np.where(nearest >= 0, spans.data[nearest], NONE).astype(np.int32) if len(spans) else spans.data
-    above = _nearest(parent, is_task)
+    telling = np.where(named >= 0, named, nearest(parent, spans.data >= 0))
+    data = np.where(telling >= 0, spans.data[telling], NONE).astype(np.int32) if len(spans) else spans.data
+    above = nearest(parent, is_task)
     held = parent >= 0
     over = spans.end[parent]
     late = held & (over != UNFINISHED) & (spans.end > over) if len(spans) else held
@@ -94,7 +93,7 @@ def _rings(parent: Rows) -> Mask:
     return out
 
 
-def _nearest(parent: Rows, marked: Mask) -> Rows:
+def nearest(parent: Rows, marked: Mask) -> Rows:
     """The nearest marked row at or above each row; -1: none. Pointers are doubled: log(depth) rounds."""
     own = np.arange(len(parent))
     jump = np.where(marked, own, parent)

@@ -102,14 +102,15 @@ class Work:
     unit_of: Codes
     """Per span; NONE: of none."""
     until: int
-    """The last time that the trace knows of tasks: unfinished ones are drawn until then."""
+    """The last time that is known of: unfinished ones are drawn until then."""
 
 
-def work_of(trace: Trace, tree: Tree) -> Work:
-    """What the spans say of attempts. O(n log n)."""
+def work_of(trace: Trace, tree: Tree, until_ns: int = 0) -> Work:
+    """What the spans say of attempts; unfinished ones last until `until_ns`, or the last time that the trace knows.
+    O(n log n)."""
     spans = trace.spans
     ids = len(trace.data_ids)
-    until = int(max(spans.end.max(), spans.start.max())) if len(spans) else 0
+    until = max(int(spans.end.max()), int(spans.start.max()), until_ns) if len(spans) else until_ns
     roots = np.flatnonzero((tree.above == np.arange(len(spans))) & (tree.data >= 0))
     owner = np.where(spans.batch >= 0, spans.batch, tree.data)
     merged_root = owner[roots] != tree.data[roots]

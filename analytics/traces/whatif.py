@@ -33,7 +33,7 @@ def what_if(
     if len(without) > WITHOUT_MAX:
         raise ValueError(f"{len(without)} tasks are more than {WITHOUT_MAX}")
     if record is None:
-        seen = seen_of(trace, recorded=False)
+        seen = seen_of(trace, None)
         model, names = seen.model, _names_of(seen.trace)
         start_ns, end_ns = limits(seen, None)
         there = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from analytics.traces.exports.tables import INFERRED, because
 from cli import humane
 from cli.output import Column
 from cli.traceviews.sheet import Sheet, bar, clock, long, long_s, part
@@ -80,12 +81,12 @@ def segments(path: RealCriticalPath, sheet: Sheet) -> None:
             Column("TASK", lambda r: "" if r.skipped else r.first.task or "-"),
             Column("TRY", lambda r: str(r.first.attempt) if r.first.attempt and not r.skipped else "", right=True),
             Column("PROVIDER", lambda r: "" if r.skipped else r.first.provider, spare=True),
-            Column("BECAUSE OF", lambda r: "" if r.skipped else _cause(r.first)),
+            Column("BECAUSE OF", lambda r: "" if r.skipped else because(r.first)),
         ),
         cut=False,
     )
     if any(segment.inferred for segment in path.segments):
-        sheet.line("~ was not recorded, it follows from the times alone")
+        sheet.line(INFERRED)
 
 
 def told(all_of: tuple[Segment, ...], limit: int) -> list[Row]:
@@ -110,10 +111,6 @@ def told(all_of: tuple[Segment, ...], limit: int) -> list[Row]:
 
 def _kind(row: Row) -> str:
     return f"... {humane.count(row.skipped, 'shorter one')}" if row.skipped else word(row.first.kind)
-
-
-def _cause(segment: Segment) -> str:
-    return f"~ {segment.cause}" if segment.inferred and segment.cause else segment.cause
 
 
 def inside(profile: Profile, sheet: Sheet) -> None:
@@ -142,7 +139,7 @@ def by_data(profile: Profile, sheet: Sheet) -> None:
         return
     chain = [*path.path[:8], "...", *path.path[-4:]] if len(path.path) > 13 else list(path.path)
     parts = path.active_wait_breakdown
-    sheet.title("By dependencies alone")
+    sheet.title("By dependencies alone" + ("" if profile.real_critical_path.finished else ", so far"))
     sheet.line(" -> ".join(chain))
     sheet.line(
         f"{long_s(path.critical_path_seconds)}: {long_s(sum(parts.active_seconds))} active, "

@@ -25,7 +25,8 @@ class Type(NamedTuple):
 def show(profile: Profile, sheet: Sheet) -> None:
     whole = profile.e2e_breakdown
     took = long_s(whole.workflow_duration_seconds)
-    sheet.line(f"{profile.workflow_id or 'run'}: {took}, {profile.event_count} events")
+    so_far = "" if profile.real_critical_path.finished else " so far"
+    sheet.line(f"{profile.workflow_id or 'run'}: {took}{so_far}, {profile.event_count} events")
     events("Hardware", whole.hardware_summary, sheet)
     events("Network", whole.network_summary, sheet)
     both = profile.work_and_wall
@@ -35,6 +36,11 @@ def show(profile: Profile, sheet: Sheet) -> None:
         ("network", both.network_work_seconds, both.network_wall_seconds),
     ):
         sheet.line(f"{name}  {long_s(work_s)} of work within {long_s(wall_s)} of wall time")
+    by_type_s = sum(whole.hardware_summary.total_seconds) + sum(whole.network_summary.total_seconds)
+    if by_type_s > both.compute_work_seconds + both.network_work_seconds + 1e-6:
+        sheet.line(
+            "types lie within one another: their totals above are more than the work, which counts nothing twice"
+        )
     usage(profile.usage, sheet)
 
 

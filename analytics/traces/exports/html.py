@@ -122,7 +122,7 @@ def data(trace: Trace, profile: Profile, title: str) -> dict[str, Any]:
                 "task": numbers.get(one.task, -1),
                 "attempt": one.attempt,
                 "provider": one.provider,
-                "cause": one.cause + (" (it follows from the times)" if one.inferred else ""),
+                "cause": tables.because(one),
             }
             for one in sorted(segments, key=lambda one: one.start_ns)
         ],

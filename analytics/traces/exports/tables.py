@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from coordinator.api_trace import IDLE, EventSummary, Profile
+from coordinator.api_trace import IDLE, EventSummary, Profile, Segment
 
 ROWS_MAX = 500
+INFERRED = "~ was not recorded, it follows from the times alone"
 NS = 1_000_000_000
 Cell = str | int | tuple[float, str]
 Column = tuple[str, bool]
@@ -32,6 +33,11 @@ def long(length_ns: float) -> tuple[float, str]:
 def part(length_ns: float, of_ns: float) -> tuple[float, str]:
     share = length_ns / of_ns if of_ns else 0.0
     return share, f"{100 * share:.1f} %"
+
+
+def because(segment: Segment) -> str:
+    """What let its attempt go on, marked where no coordinator recorded that."""
+    return f"~ {segment.cause}" if segment.inferred and segment.cause else segment.cause
 
 
 def about(profile: Profile) -> str:
@@ -74,12 +80,13 @@ def tables(profile: Profile, numbers: dict[str, int]) -> list[dict[str, Any]]:
              ("because of", False)),
             (
                 (long(one.start_ns - zero), long(one.end_ns - one.start_ns), one.kind.replace("_", " "), one.task,
-                 one.attempt or "", one.provider, one.cause)
+                 one.attempt or "", one.provider, because(one))
                 for one in sorted(longest, key=lambda one: one.start_ns)
             ),
             [numbers.get(one.task, -1) for one in sorted(longest, key=lambda one: one.start_ns)],
             all_of=len(path.segments),
             which="longest",
+            say=INFERRED if any(one.inferred for one in path.segments) else "",
         ),
         _table(
             "Drag: how much shorter it were if this cost nothing",
@@ -159,7 +166,9 @@ def _table(
     *,
     all_of: int = 0,
     which: str = "first",
+    say: str = "",
 ) -> dict[str, Any]:
     shown = [row for row, _ in zip(rows, range(ROWS_MAX), strict=False)]
-    note = f"the {which} {len(shown)} of {all_of}" if all_of > len(shown) else ""
+    some = f"the {which} {len(shown)} of {all_of}" if all_of > len(shown) else ""
+    note = "; ".join(one for one in (some, say) if one)
     return {"title": title, "note": note, "columns": columns, "rows": shown, "tasks": list(tasks[: len(shown)])}

@@ -7,9 +7,10 @@ import io
 import re
 
 import pytest
+from msgspec import structs
 
 from cli.trace import VIEWS
-from cli.traceviews import critical, gantt, lineage, queuing, rich
+from cli.traceviews import critical, endtoend, gantt, lineage, queuing, rich
 from cli.traceviews.compared import compared, imagined
 from cli.traceviews.sheet import Sheet, bar, clock, long
 from coordinator.api_trace import (
@@ -329,6 +330,23 @@ def test_a_table_that_is_cut_says_so() -> None:
     queuing.show(profile, whole)
     assert shown(cut)[-1] == "... 40 more; --limit 0 has all"
     assert len(shown(whole)) == 53
+
+
+def test_of_a_run_that_goes_on_all_is_told_so_far() -> None:
+    """Its path, its path of dependencies, and its end-to-end figures."""
+    run = a_run()
+    going = structs.replace(
+        run,
+        real_critical_path=structs.replace(run.real_critical_path, finished=False),
+        critical_path=structs.replace(run.critical_path, path=("a", "b")),
+    )
+    for view, said in (
+        (critical, ("so far: it still runs", "By dependencies alone, so far")),
+        (endtoend, (" so far, ",)),
+    ):
+        sheet = a_sheet()
+        view.show(going, sheet)
+        assert all(text in "\n".join(shown(sheet)) for text in said)
 
 
 def test_what_makes_figures_doubtful_is_said() -> None:

@@ -122,6 +122,34 @@ def test_a_compute_span_without_a_batch_counts() -> None:
     assert (3.0,) == analyze(a_trace(spans)).e2e_breakdown.hardware_summary.total_seconds
 
 
+def test_what_lies_within_counts_as_work_once() -> None:
+    """A `run` of 10 s, in it what the program says: 4 s, of which 1 s is a span further in; then two threads at once,
+    3 s each, one of which outlives the run by a second. 13 s of work: 10, the 2 in which both threads ran, 1 behind."""
+    spans = [
+        a_task("a", 0, 10, 1),
+        a_span(2, "run", 0, 10, "a", kind="compute", parent=1),
+        a_span(3, "step", 1, 5, "a", kind="compute", parent=2),
+        a_span(4, "plain", 2, 5, "a", parent=3),
+        a_span(5, "forward", 3, 4, "a", kind="compute", parent=4),
+        a_span(6, "thread", 8, 11, "a", kind="compute", parent=2),
+        a_span(7, "thread", 7, 10, "a", kind="compute", parent=2),
+        a_span(8, "fetch", 0, 2, "a", kind="network", parent=2),
+        a_span(9, "part", 0, 1, "a", kind="network", parent=8),
+        a_span(10, "part", 0, 2, "a", kind="network", parent=8),
+    ]
+    profile = analyze(a_trace(spans))
+    both, summary = profile.work_and_wall, profile.e2e_breakdown.hardware_summary
+    assert (13.0, 11.0, 3.0, 2.0) == (
+        both.compute_work_seconds,
+        both.compute_wall_seconds,
+        both.network_work_seconds,
+        both.network_wall_seconds,
+    )
+    assert {"run": 10.0, "step": 4.0, "forward": 1.0, "thread": 6.0} == dict(
+        zip(summary.event_type, summary.total_seconds, strict=True)
+    )
+
+
 def test_a_merged_batch_counts_once() -> None:
     """Two tasks were computed together: 3 s of work, not 6; the second is a member of the first's attempt."""
     spans = [
@@ -335,3 +363,18 @@ def test_attempts_that_claim_one_number_are_counted() -> None:
     profile = analyze(a_trace([a_task("a", 0, 1, 1, attempt=2, status="ERROR"), a_task("a", 2, 3, 2)]))
     assert [1, 2] == [entry.attempt for entry in profile.attempts]
     assert {"task": 2 * S} == {inner.name: inner.self_ns for inner in profile.path_inside}
+
+
+def test_files_that_do_not_say_what_was_made_from_what_are_told_so() -> None:
+    """Causes are slots and times then; a note says which rows are missing. None where there is a single task."""
+    spans = [a_task("a", 0, 1, 1), a_task("b", 2, 3, 2)]
+    (note,) = analyze(a_trace(spans)).notes
+    assert "slots and times alone" in note and "source_data_id" in note
+    assert () == analyze(a_trace(spans, [("b", "a")])).notes
+    assert () == analyze(a_trace(spans[:1])).notes
+
+
+def test_spans_that_name_no_task_are_told_so() -> None:
+    """As plain OpenTelemetry or Jaeger files have them: each outermost span stands for a task."""
+    notes = analyze(a_trace([a_span(1, "GET /", 0, 1, None), a_span(2, "GET /", 2, 3, None)])).notes
+    assert 2 == len(notes) and "attribute data_id" in notes[0] and "rows of lineage" in notes[1]

@@ -142,6 +142,22 @@ def test_a_run_that_goes_on_is_told_until_now(tmp_path: Path) -> None:
     assert path.makespan_ns == sum(segment.end_ns - segment.start_ns for segment in path.segments) == 7 * 10**9
 
 
+def test_the_path_of_dependencies_of_a_run_that_goes_on_has_what_runs_until_now(tmp_path: Path) -> None:
+    """A step that has ended, and one that runs since: 3 s, and 17 up to now. Its task's length is told so, too."""
+    site = Site("a")
+    site.submit(a_job(a_step("x", asks=ALL), a_step("y", asks=ALL, needs=(0,))))
+    site.run_to(3)
+    site.exits("1.0.0.1", ran_ms=2_900)
+    site.run_to(20)
+    profile = profile_of(recorded(site, tmp_path))
+    path = profile.critical_path
+    assert (("1.0.0", "1.1.0"), 20.0) == (path.path, path.critical_path_seconds)
+    assert not profile.real_critical_path.finished
+    (running,) = (one for one in profile.per_data_id if one.data_id == "1.1.0")
+    assert (None, 17.0) == (running.end_time, running.duration_seconds)
+    assert 20.0 == profile.e2e_breakdown.workflow_duration_seconds
+
+
 def test_large_steps_depend_through_a_joint(tmp_path: Path) -> None:
     """Edges grow with the tasks, not with their product."""
     site = Site(*(f"p{number}" for number in range(10)))

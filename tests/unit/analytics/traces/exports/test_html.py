@@ -55,6 +55,15 @@ def test_the_page_asks_for_nothing() -> None:
     assert "default-src 'none'" in policy and "unsafe" not in policy
 
 
+def test_causes_that_follow_from_times_are_marked() -> None:
+    """By `~`, in the table and at the path, and the table says what that is; of a job none is."""
+    page = held(written(awkward()))
+    (table,) = (one for one in page["tables"] if one["title"] == "Critical path")
+    assert table["rows"] and all(row[-1].startswith("~ ") for row in table["rows"])
+    assert table["note"].startswith("~ was not recorded")
+    assert all(one["cause"].startswith("~ ") for one in page["path"])
+
+
 def test_every_span_is_in_one_strip_and_strips_do_not_overlap() -> None:
     """The page finds spans by halving: within a strip they follow one another."""
     trace = awkward()
