@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import numpy as np
 from msgspec.structs import replace
 
 from analytics.figures import FLEET_THIN_LEAVINGS, HIGHLY_RELIABLE, THIN_LEAVINGS, Figures
 from analytics.reliability import features
 from analytics.reliability.backtest import Report
-from analytics.reliability.columns import DAY_MS, REASONS, WINDOW_MS, Floats
+from analytics.reliability.columns import REASONS, Floats
 from analytics.reliability.grid import offsets
-from coordinator.api_types import (
+from coordinator.api_reliability import (
+    WINDOW_DAYS,
     Availability,
     Backtest,
     BacktestHorizon,
@@ -24,23 +23,19 @@ from coordinator.api_types import (
     ReliabilityAnswer,
     ReliabilityFilters,
     ScoreTerms,
+    unobserved,
 )
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
 from coordinator.ports import AskBacktest, AskReliability
+from coordinator.timetext import to_text
 
 GRIDS_MAX = 1_000
 """A longer listing leaves the 7x24 grids out: they would be nine tenths of it."""
-WINDOW_DAYS = WINDOW_MS / DAY_MS
-
-
-def timestamp(at_ms: Ms) -> str:
-    """RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _time(at_ms: Ms) -> str | None:
-    return timestamp(at_ms) if at_ms >= 0 else None
+    return to_text(at_ms) if at_ms >= 0 else None
 
 
 def _number(value: float, digits: int = 6) -> float | None:
@@ -108,8 +103,8 @@ def features_of(
     counts = f.reasons[i].tolist()
     return Features(
         provider_id=figures.ids[i],
-        updated_at=timestamp(figures.computed_at_ms),
-        as_of=timestamp(figures.at_ms),
+        updated_at=to_text(figures.computed_at_ms),
+        as_of=to_text(figures.at_ms),
         window_days=WINDOW_DAYS,
         online=bool(f.online[i]),
         observed_seconds=int(f.observed_ms[i]) / 1000,
@@ -148,41 +143,8 @@ def unseen(figures: Figures, provider_id: str) -> Features:
     code = figures.code_of(provider_id)
     if code is not None:
         return features_of(figures, code, None, (np.zeros(168), np.zeros(168)))
-    none = Interval(low=0.0, high=1.0)
-    return Features(
-        provider_id=provider_id,
-        updated_at=timestamp(figures.computed_at_ms),
-        as_of=timestamp(figures.at_ms),
-        window_days=WINDOW_DAYS,
-        online=False,
-        observed_seconds=0.0,
-        online_seconds=0.0,
-        uptime_pct=0.0,
-        sessions_count=0,
-        stays_count=0,
-        failures_count=0,
-        departures_count=0,
-        mtbf_seconds=0.0,
-        mtbf_lower_bound=True,
-        mttr_seconds=None,
-        mttr_n=0,
-        median_session_seconds=None,
-        p10_session_seconds=None,
-        p90_session_seconds=None,
-        hourly_availability=((None,) * 24,) * 7,
-        disconnect_reasons={},
-        p_stays_4h=0.0,
-        p_stays_4h_interval=none,
-        p_stays_8h=0.0,
-        p_stays_8h_interval=none,
-        last_disconnect_at=None,
-        last_failure_at=None,
-        last_session_duration_seconds=None,
-        liveness_score=0.0,
-        score_terms=ScoreTerms(uptime=0.0, stays_4h=0.0, stays_8h=0.0, mtbf=0.0, recent_failure=0.0),
-        flags=("never_observed", "thin", "mtbf_lower_bound"),
-        first_seen_at=None,
-    )
+    at = to_text(figures.at_ms)
+    return replace(unobserved(provider_id, at), updated_at=to_text(figures.computed_at_ms))
 
 
 def reliability(figures: Figures, enrolled: list[str], ask: AskReliability) -> ReliabilityAnswer:
@@ -228,10 +190,10 @@ def reliability(figures: Figures, enrolled: list[str], ask: AskReliability) -> R
             min_stays_8h=ask.min_stays_8h,
             limit=ask.limit,
             horizon_s=ask.horizon_ms / 1000 if ask.horizon_ms is not None else None,
-            as_of=timestamp(ask.as_of_ms) if ask.as_of_ms is not None else None,
+            as_of=to_text(ask.as_of_ms) if ask.as_of_ms is not None else None,
         ),
-        as_of=timestamp(figures.at_ms),
-        computed_at=timestamp(figures.computed_at_ms),
+        as_of=to_text(figures.at_ms),
+        computed_at=to_text(figures.computed_at_ms),
         providers=len(present) + len(set(enrolled) - present) if enrolled else len(order),
         matched=matched,
         entries=tuple(entries),
@@ -245,7 +207,7 @@ def network(figures: Figures) -> NetworkAvailability:
     p10, p50, p90 = np.percentile(uptime, (10, 50, 90)) if some else (np.nan,) * 3
     return NetworkAvailability(
         window_days=WINDOW_DAYS,
-        as_of=timestamp(figures.at_ms),
+        as_of=to_text(figures.at_ms),
         providers=len(uptime),
         mean_uptime_pct=_number(float(uptime.mean())) if some else None,
         p10_uptime_pct=_number(p10),
@@ -279,7 +241,7 @@ def availability(figures: Figures, provider_id: str | None, code: int | None, zo
     cells = np.round(seen, 3).tolist()
     return Availability(
         provider_id=provider_id,
-        as_of=timestamp(figures.at_ms),
+        as_of=to_text(figures.at_ms),
         window_days=WINDOW_DAYS,
         time_zone=zone,
         hourly_availability=shares(up, seen),
@@ -292,8 +254,8 @@ def backtest(report: Report, ask: AskBacktest, note: str) -> Backtest:
     """How the forecast did."""
     cuts = report.cuts
     return Backtest(
-        from_=timestamp(cuts[0]) if cuts else None,
-        to=timestamp(cuts[-1]) if cuts else None,
+        from_=to_text(cuts[0]) if cuts else None,
+        to=to_text(cuts[-1]) if cuts else None,
         cuts=len(cuts),
         every_s=ask.every_ms / 1000,
         window_s=ask.window_ms / 1000,

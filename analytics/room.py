@@ -32,6 +32,7 @@ from coordinator.ports import (
     AskNetwork,
     AskReliability,
 )
+from coordinator.timetext import to_text
 
 FIGURES_MAX = 4
 """Past moments whose figures are kept."""
@@ -174,8 +175,8 @@ class Room:
         if at_ms > now:
             raise CoordError(
                 Code.BAD_REQUEST,
-                f"as of {answers.timestamp(at_ms)} was asked, and that is still to come",
-                f"name a time up to now, {answers.timestamp(now)}",
+                f"as of {to_text(at_ms)} was asked, and that is still to come",
+                f"name a time up to now, {to_text(now)}",
             )
         known = self._known.pop(at_ms, None)
         if known is None:
@@ -249,7 +250,7 @@ class Room:
             return None
         raise CoordError(
             Code.NOT_FOUND,
-            f"nothing is known of a provider {name!r} as of {answers.timestamp(figures.at_ms)}",
+            f"nothing is known of a provider {name!r} as of {to_text(figures.at_ms)}",
             "coord providers list shows who is enrolled; imported providers appear in coord query reliability",
         )
 

@@ -97,6 +97,7 @@ def check(reach: Reach, offline: bool, output: str) -> int:
 
 
 def _offline(data: Path) -> CheckAnswer:
+    from coordinator.service.api.entries import check_answer
     from store.check import check_files
     from store.layout import DataDir
 
@@ -108,15 +109,7 @@ def _offline(data: Path) -> CheckAnswer:
         )
 
     report = check_files(data)
-    return CheckAnswer(
-        files=report.files,
-        rows=report.rows,
-        segments=report.segments,
-        problems=report.problems,
-        blobs=report.blobs,
-        unread=report.unread,
-        ownerless=report.ownerless,
-    )
+    return check_answer(report)
 
 
 def print_check(answer: CheckAnswer, form: str) -> int:

@@ -14,7 +14,6 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, Ms
 from coordinator.ports import LogKey, LogMark, LogWrite
+from store import waiting
 from store.layout import sync_directory
 from store.log_files import INDEX, REMOVED, SUFFIXES, Batch, LogFiles, RankKey, RankLog, log_path, meaning, read_at
 from store.log_index import RECORD_BYTES, decoded
@@ -210,8 +210,7 @@ class _Item:
         self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def answer(self, result: Any, failure: BaseException | None) -> None:
-        with suppress(RuntimeError):  # its loop is closed: nobody is left to be told
-            self.future.get_loop().call_soon_threadsafe(_settle, self.future, result, failure)
+        waiting.answer(self.future, result, failure)
 
 
 class _Append(_Item):
@@ -225,15 +224,6 @@ class _Call(_Item):
     def __init__(self, work: Callable[[], Any]) -> None:
         super().__init__()
         self.work = work
-
-
-def _settle(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
-    if future.done():
-        return
-    if failure is not None:
-        future.set_exception(failure)
-    else:
-        future.set_result(result)
 
 
 def _piece(path: Path, begin: int, end: int) -> bytes:

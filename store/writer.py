@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from coordinator.core.errors import Code, CoordError
 from store.sqlite import broken, sqlite3, translated
+from store.waiting import answer
 
 T = TypeVar("T")
 PAUSE_S_MAX = 30.0
@@ -50,12 +51,11 @@ class Writer:
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
         """While this is held (at most 30 s) nothing is written."""
-        loop = asyncio.get_running_loop()
-        reached: asyncio.Future[None] = loop.create_future()
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         release = threading.Event()
 
         def stand_still(connection: sqlite3.Connection) -> None:
-            loop.call_soon_threadsafe(_settle, reached, None, None)
+            answer(reached, None)
             release.wait(PAUSE_S_MAX)
 
         standing = asyncio.ensure_future(self.run(stand_still))
@@ -92,20 +92,10 @@ class Writer:
                     failure.__cause__ = error
                 if isinstance(failure, CoordError) and failure.code is Code.STORE_BROKEN:
                     self.broken = failure
-            with suppress(RuntimeError):  # its loop is closed: nobody is left to be told
-                future.get_loop().call_soon_threadsafe(_settle, future, result, failure)
+            answer(future, result, failure)
         # If the last checkpoint fails, what was committed lies in the log and is found at the next start.
         with suppress(sqlite3.Error):
             self._connection.close()
-
-
-def _settle(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
-    if future.done():
-        return
-    if failure is not None:
-        future.set_exception(failure)
-    else:
-        future.set_result(result)
 
 
 def in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:

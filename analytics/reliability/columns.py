@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from coordinator.api_reliability import WINDOW_DAYS
 from coordinator.core.ids import Ms
 from coordinator.core.rows import EndReason
 
@@ -30,7 +31,7 @@ CENSORS = np.isin(REASONS, (EndReason.COORDINATOR_RESTART, EndReason.SUPERSEDED)
 
 HOUR_MS: Ms = 3_600_000
 DAY_MS: Ms = 24 * HOUR_MS
-WINDOW_MS: Ms = 14 * DAY_MS
+WINDOW_MS: Ms = int(WINDOW_DAYS * DAY_MS)
 LOST_AFTER_MS: Ms = 30_000
 """The gap that ends a stay, where the coordinator's policy says nothing else."""
 

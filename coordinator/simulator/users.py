@@ -147,7 +147,7 @@ class Users:
             return f"reuses the key of {order.spec.name}: {self._submit(other)}"
         return f"repeats: {self._submit(order)}"
 
-    def cancel(self, job_id: JobId, why: str = "no longer needed") -> str:
+    def cancel(self, job_id: JobId, why: str = "no longer needed", task: tuple[int, int] | None = None) -> str:
         self._head.post(
             events.JobCancel(
                 at_ms=self._head.now_ms(),
@@ -155,30 +155,19 @@ class Users:
                 tenant=None,
                 by="token:admin",
                 job_id=job_id,
+                task=task,
                 why=why,
                 known=self._row(job_id),
             )
         )
-        return f"cancels job {job_id}"
+        return f"cancels job {job_id}" if task is None else f"cancels task {job_id}.{task[0]}.{task[1]}"
 
     def _cancel_task(self, job_id: JobId) -> str:
         spec = self._disk.rows["spec", job_id]
         assert isinstance(spec, SpecRow)
         step = self._dice.randrange(len(spec.spec.steps))
         task = self._dice.randrange(spec.spec.steps[step].tasks)
-        self._head.post(
-            events.JobCancel(
-                at_ms=self._head.now_ms(),
-                request_id=self._head.request(),
-                tenant=None,
-                by="token:admin",
-                job_id=job_id,
-                task=(step, task),
-                why="this one is not needed",
-                known=self._row(job_id),
-            )
-        )
-        return f"cancels task {job_id}.{step}.{task}"
+        return self.cancel(job_id, "this one is not needed", (step, task))
 
     def _retry(self) -> str:
         """By what the store has: the core may know better."""

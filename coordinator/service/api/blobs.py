@@ -12,11 +12,11 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, digest_named
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.route import Call, NoBody
+from coordinator.service.api.wholeness import whole
 from coordinator.service.data.signing import SignedQuery
 
 MEDIA = "application/octet-stream"
 _RANGE = re.compile(r"bytes=([0-9]{0,16})-([0-9]{0,16})")
-_GONE = (ConnectionError, TimeoutError)
 
 
 async def send_signed(call: Call[SignedQuery, NoBody]) -> web.StreamResponse:
@@ -65,29 +65,15 @@ class Part(NamedTuple):
 
 
 async def _send(deps: ApiDeps, request: web.Request, response: web.StreamResponse, part: Part) -> web.StreamResponse:
-    """Once the head has left, whatever cuts it short breaks the connection: nobody takes a part for the whole."""
     data = deps.data
-    try:
-        async with data.transfers.held(part.tenant, part.by) as transfer:
-            data.gate.admit(transfer)
-            try:
-                await data.sender.send(request, response, part.tenant, part.file, part.first, part.length)
-                data.gate.went_well(transfer)
-            finally:
-                data.gate.gave_up(transfer)
-    except (CoordError, *_GONE):
-        if not response.prepared:
-            raise
-        _abort(request)
-    except BaseException:
-        _abort(request)
-        raise
+    async with whole(request, response), data.transfers.held(part.tenant, part.by) as transfer:
+        data.gate.admit(transfer)
+        try:
+            await data.sender.send(request, response, part.tenant, part.file, part.first, part.length)
+            data.gate.went_well(transfer)
+        finally:
+            data.gate.gave_up(transfer)
     return response
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 def _head(request: web.Request, digest: str, size: int) -> tuple[web.StreamResponse, int, int]:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from coordinator import ports, wire
 from coordinator.api_types import (
+    CheckAnswer,
     DuplicateClaim,
-    Features,
     HeartbeatEntry,
     HourEntry,
-    Interval,
     PoolEntry,
     PriceEntry,
     ProviderEntry,
-    ScoreTerms,
     SessionEntry,
     TokenEntry,
 )
 from coordinator.core.fleet.providers import DEFAULT_POOL
-from coordinator.core.ids import Ms, PoolName, ProviderId
+from coordinator.core.ids import Ms, PoolName
 from coordinator.core.rows import PoolRow, Promises, SessionRow, TokenRow
 from coordinator.core.snapshot import ProviderView
 from coordinator.service.api.money import price_entry
 from coordinator.timetext import optional_text, to_text
 
-WINDOW_DAYS = 14.0
 PROMISES = ("kills_all", "freezes_all", "memory_limit", "cpu_limit")
 
 
@@ -150,6 +147,19 @@ def session_entry(row: SessionRow, now_ms: Ms, last_heartbeat_ms: Ms | None = No
     )
 
 
+def check_answer(report: ports.CheckReport) -> CheckAnswer:
+    """What a check of the data directory found."""
+    return CheckAnswer(
+        files=report.files,
+        rows=report.rows,
+        segments=report.segments,
+        problems=report.problems,
+        blobs=report.blobs,
+        unread=report.unread,
+        ownerless=report.ownerless,
+    )
+
+
 def token_entry(row: TokenRow) -> TokenEntry:
     """A token without its text, and without what is kept of it."""
     return TokenEntry(
@@ -174,43 +184,4 @@ def pool_entry(name: PoolName, row: PoolRow | None, providers: int) -> PoolEntry
         created_at=to_text(row.created_at_ms) if row is not None and made else None,
         providers=providers,
         price=price_entry(row.price) if row is not None else PriceEntry(),
-    )
-
-
-def never_observed(provider_id: ProviderId, now_ms: Ms) -> Features:
-    """The honest features of a provider that is enrolled and has no history: nothing is known, and said so."""
-    unknown = Interval(low=0.0, high=1.0)
-    return Features(
-        provider_id=provider_id,
-        updated_at=to_text(now_ms),
-        as_of=to_text(now_ms),
-        window_days=WINDOW_DAYS,
-        online=False,
-        observed_seconds=0.0,
-        online_seconds=0.0,
-        uptime_pct=0.0,
-        sessions_count=0,
-        stays_count=0,
-        failures_count=0,
-        departures_count=0,
-        mtbf_seconds=0.0,
-        mtbf_lower_bound=True,
-        mttr_seconds=None,
-        mttr_n=0,
-        median_session_seconds=None,
-        p10_session_seconds=None,
-        p90_session_seconds=None,
-        hourly_availability=None,
-        disconnect_reasons={},
-        p_stays_4h=0.0,
-        p_stays_4h_interval=unknown,
-        p_stays_8h=0.0,
-        p_stays_8h_interval=unknown,
-        last_disconnect_at=None,
-        last_failure_at=None,
-        last_session_duration_seconds=None,
-        liveness_score=0.0,
-        score_terms=ScoreTerms(uptime=0.0, stays_4h=0.0, stays_8h=0.0, mtbf=0.0, recent_failure=0.0),
-        flags=("never_observed", "thin"),
-        first_seen_at=None,
     )

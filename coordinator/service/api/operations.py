@@ -25,6 +25,7 @@ from coordinator.core.snapshot import Liveness
 from coordinator.ports import ImportReport
 from coordinator.service import metrics as m
 from coordinator.service.api.deps import ApiDeps
+from coordinator.service.api.entries import check_answer
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody, Ready
 from coordinator.service.api.scope import who
@@ -115,15 +116,7 @@ async def check(call: Call[NoQuery, NoBody], alone: OneAtATime) -> CheckAnswer:
     async with alone.run("check"):
         report = await call.deps.store.check()
     call.deps.data.soundness.found_damaged(report.damaged)
-    return CheckAnswer(
-        files=report.files,
-        rows=report.rows,
-        segments=report.segments,
-        problems=report.problems,
-        blobs=report.blobs,
-        unread=report.unread,
-        ownerless=report.ownerless,
-    )
+    return check_answer(report)
 
 
 async def list_alerts(call: Call[NoQuery, NoBody]) -> Alerts:

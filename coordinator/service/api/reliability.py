@@ -11,16 +11,16 @@ from typing import Annotated
 from msgspec import Meta, Struct, field, structs
 
 from coordinator import ports
+from coordinator.api_reliability import unobserved
 from coordinator.api_types import SqlRequest
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
 from coordinator.service.api.deps import ApiDeps
-from coordinator.service.api.entries import never_observed
 from coordinator.service.api.history import known
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody, Ready, figures
 from coordinator.service.api.verdicts import suspicions_at
-from coordinator.timetext import asked_duration, asked_time, parse_duration
+from coordinator.timetext import asked_duration, asked_time, parse_duration, to_text
 
 HORIZON_LEAST, HORIZON_MOST = parse_duration("1m"), parse_duration("30d")
 WINDOW_LEAST, WINDOW_MOST = parse_duration("1h"), parse_duration("90d")
@@ -119,7 +119,7 @@ async def show_liveness(call: Call[FeaturesQuery, NoBody]) -> Ready | Struct:
     except CoordError as error:
         if error.code is not Code.NOT_FOUND:
             raise
-    unseen = never_observed(provider_id, asked_ms if asked_ms is not None else call.now_ms)
+    unseen = unobserved(provider_id, to_text(asked_ms if asked_ms is not None else call.now_ms))
     return structs.replace(unseen, suspicion=suspected)
 
 

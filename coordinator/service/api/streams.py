@@ -19,13 +19,13 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TokenId
 from coordinator.core.rows import TokenRow
 from coordinator.service.api.settings import ApiSettings
+from coordinator.service.api.wholeness import whole
 from coordinator.service.views import LiveViews
 
 EVENT_STREAM = "text/event-stream"
 LAST_ID = "Last-Event-ID"
 HERE = b": here\n\n"
 """Said when there is nothing to say: both sides learn whether the other one is still there."""
-_GONE = (ConnectionResetError, BrokenPipeError)
 
 
 class ServerEvent(NamedTuple):
@@ -150,34 +150,21 @@ async def answer_stream(
 ) -> web.StreamResponse:
     """Write what comes of `source` until it ends, `idle` whenever nothing came for `streams_idle_s`.
 
-    A reader that takes nothing for `streams_stall_s` is cut. Whatever cuts it short breaks the connection too: nobody
-    takes a part for the whole.
+    A reader that takes nothing for `streams_stall_s` is cut.
     """
     response = web.StreamResponse(headers={"Content-Type": media, "X-Accel-Buffering": "no"})
-    try:
-        async with (
-            streams.held(token),
-            aclosing(source),
-            aclosing(_with_idle(source, settings.streams_idle_s, idle)) as pieces,
-        ):
-            await response.prepare(request)
-            async for piece in pieces:
-                async with asyncio.timeout(settings.streams_stall_s):
-                    await response.write(piece)
-            await response.write_eof()
-    except (CoordError, TimeoutError, *_GONE):
-        if not response.prepared:
-            raise
-        _abort(request)
-    except BaseException:
-        _abort(request)
-        raise
+    async with (
+        whole(request, response),
+        streams.held(token),
+        aclosing(source),
+        aclosing(_with_idle(source, settings.streams_idle_s, idle)) as pieces,
+    ):
+        await response.prepare(request)
+        async for piece in pieces:
+            async with asyncio.timeout(settings.streams_stall_s):
+                await response.write(piece)
+        await response.write_eof()
     return response
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 async def _with_idle(source: AsyncGenerator[bytes, None], idle_s: float, idle: bytes) -> AsyncGenerator[bytes, None]:

@@ -22,6 +22,7 @@ from aiohttp import web
 from coordinator import api_types as t
 from coordinator import ports, wire
 from coordinator.api_data import DataFile
+from coordinator.api_reliability import unobserved
 from coordinator.client import Client, every
 from coordinator.client.traces import KINDS
 from coordinator.core.commands import Put
@@ -35,6 +36,7 @@ from coordinator.service.api.route import SIGNED
 from coordinator.service.api.routes.attempts import AGENTS
 from coordinator.service.api.routes.launchers import launcher_routes
 from coordinator.service.api.settings import ApiSettings
+from coordinator.timetext import to_text
 from tests.unit.api.rig import ADMIN, READER, Got, Rig, served
 from tests.unit.api.worked import eventually
 from tests.verdicts import a_verdict
@@ -48,17 +50,12 @@ async def off(call: Callable[[], T]) -> T:
     return await asyncio.to_thread(call)
 
 
-def features() -> t.Features:
-    from coordinator.service.api.entries import never_observed
-
-    return never_observed("a", 1_547_399_272_000)  # type: ignore[arg-type]
-
-
+FEATURES = unobserved("a", to_text(1_547_399_272_000))
 GRID = tuple((0.5,) * 24 for _ in range(7))
 ANSWERS: dict[type[ports.Question], Any] = {
-    ports.AskFeatures: features(),
+    ports.AskFeatures: FEATURES,
     ports.AskReliability: t.ReliabilityAnswer(
-        filters=t.ReliabilityFilters(), as_of="x", computed_at="x", providers=1, matched=1, entries=(features(),)
+        filters=t.ReliabilityFilters(), as_of="x", computed_at="x", providers=1, matched=1, entries=(FEATURES,)
     ),
     ports.AskForecast: None,
     ports.AskNetwork: t.NetworkAvailability(

@@ -125,7 +125,7 @@ def test_who_is_enrolled_and_was_never_seen_is_answered_honestly() -> None:
         got = await rig.get("/v1/providers/new/liveness")
         features = msgspec.json.decode(got.body, type=Features)
         assert 0.0 == features.liveness_score and "never_observed" in features.flags
-        assert features.hourly_availability is None and not features.online
+        assert ((None,) * 24,) * 7 == features.hourly_availability and not features.online
         assert b"null" == (await rig.get("/v1/providers/new/forecast")).body
 
     served(test)
