@@ -49,20 +49,22 @@ def analyze(
     bad: Sequence[BadRow] = (),
     rejected: int = 0,
     submitted_ns: int | None = None,
+    notes: Sequence[str] = (),
 ) -> Profile:
     """All that is said about a run.
 
     Where there is a `record`, causes and the whole's limits are the coordinator's; else they follow from the times in
     the spans, and each segment says so. `submitted_ns` is when a run without a record was submitted; None: with its
-    first task, or where a span without a task lies around all of them, with that. O((V + E) log V).
+    first task, or where a span without a task lies around all of them, with that. `notes` are told among the answer's.
+    O((V + E) log V).
     """
     told = seen_of(trace, record)
     unnamed = not bool((trace.spans.data >= 0).any())
     trace, tree, seen, skew, read = told
-    notes = [] if record is not None else _lacking_notes(trace, seen, unnamed, read)
+    said = [*notes, *([] if record is not None else _lacking_notes(trace, seen, unnamed, read))]
     if record is not None:
         skew = skews.measured(trace.clocks, record.offsets)
-    notes += _skew_notes(skew)
+    said += _skew_notes(skew)
     if record is not None:
         model = model_of_record(record)
         path, on_path = walked_record(record)
@@ -75,7 +77,7 @@ def analyze(
         way = set(rows)
         units = seen.work.units
         on_path = {(seen.ids[int(units.task[row])], int(units.number[row])) for row in rows}
-        notes += _inferred_notes(seen, rows)
+        said += _inferred_notes(seen, rows)
     names = _names(trace, model, record)
     critical = _critical(model, on_path, way)
     # Arrays first, the long answers last: their structs are half of the memory that an analysis needs.
@@ -98,9 +100,9 @@ def analyze(
     if record is not None:
         late = late[trace.spans.end[late] - trace.spans.end[tree.parent[late]] > HEARD_NS]
     if len(late):
-        notes.append(f"{len(late)} spans ended after the span that they lie in; the path ends with the tasks")
+        said.append(f"{len(late)} spans ended after the span that they lie in; the path ends with the tasks")
     if seen.cycles:
-        notes.append("lineage has cycles; an edge of each was left out")
+        said.append("lineage has cycles; an edge of each was left out")
     return Profile(
         workflow_id=workflow_id or trace.workflow_id or (str(record.job_id) if record is not None else ""),
         event_count=len(trace.spans),
@@ -120,7 +122,7 @@ def analyze(
         work_and_wall=work_and_wall,
         path_inside=inside,
         cycles=tuple(seen.cycles),
-        notes=tuple(notes),
+        notes=tuple(said),
     )
 
 

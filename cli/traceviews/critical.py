@@ -7,6 +7,7 @@ from typing import NamedTuple
 from analytics.traces.exports.tables import INFERRED, because
 from cli import humane
 from cli.output import Column
+from cli.traceviews import trust
 from cli.traceviews.sheet import Sheet, bar, clock, long, long_s, part
 from coordinator.api_trace import Profile, RealCriticalPath, Segment
 
@@ -45,6 +46,7 @@ def show(profile: Profile, sheet: Sheet) -> None:
     segments(path, sheet)
     inside(profile, sheet)
     by_data(profile, sheet)
+    trust.sound(profile, sheet)
 
 
 def by_kind(path: RealCriticalPath, sheet: Sheet) -> None:

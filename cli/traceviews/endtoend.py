@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cli.output import Column
+from cli.traceviews import trust
 from cli.traceviews.sheet import Sheet, bar, long, long_s, part
 from coordinator.api_trace import IDLE, EventSummary, Profile, Usage
 
@@ -42,6 +43,7 @@ def show(profile: Profile, sheet: Sheet) -> None:
             "types lie within one another: their totals above are more than the work, which counts nothing twice"
         )
     usage(profile.usage, sheet)
+    trust.sound(profile, sheet)
 
 
 def events(title: str, summary: EventSummary, sheet: Sheet) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cli import humane
 from cli.output import Column
+from cli.traceviews import trust
 from cli.traceviews.sheet import Sheet, bar, long_s
 from coordinator.api_trace import DataEntry, Profile
 
@@ -36,6 +37,7 @@ def show(profile: Profile, sheet: Sheet) -> None:
             Column("STARTED", lambda r: r.start_time or "-", spare=True),
         ),
     )
+    trust.sound(profile, sheet)
 
 
 def _parents(entry: DataEntry) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from cli import humane
 from cli.output import Column
-from cli.traceviews import critical, endtoend
+from cli.traceviews import critical, endtoend, trust
 from cli.traceviews.sheet import Sheet, clock, long, long_s, part
-from coordinator.api_trace import Counts, Outcome, Profile, Skew
+from coordinator.api_trace import Counts, Outcome, Profile
 
 SHOWN = 12
 """Rows of each table here; the other views have all."""
@@ -34,7 +34,7 @@ def show(profile: Profile, sheet: Sheet) -> None:
     failed(profile, short)
     endtoend.events("Hardware", profile.e2e_breakdown.hardware_summary, short)
     endtoend.events("Network", profile.e2e_breakdown.network_summary, short)
-    sound(profile, short)
+    trust.sound(profile, short)
 
 
 def counted(counts: Counts) -> str:
@@ -110,42 +110,3 @@ def failed(profile: Profile, sheet: Sheet) -> None:
             Column("ON PATH", lambda r: "yes" if r.critical else "", spare=True),
         ),
     )
-
-
-def sound(profile: Profile, sheet: Sheet) -> None:
-    """How far these figures can be trusted."""
-    notes = [*profile.notes, *(f"a cycle in the lineage: {one}" for one in profile.cycles), *clocks(profile.skew)]
-    counts = profile.counts
-    for number, text in (
-        (counts.duplicates, "rows came twice, and count once"),
-        (counts.orphans, "spans whose parent is missing"),
-        (counts.rejected, "rows could not be read"),
-    ):
-        if number:
-            notes.append(f"{number} {text}")
-    if not notes and not counts.bad:
-        return
-    sheet.title("To judge these figures")
-    for note in notes:
-        sheet.line(f"- {note}")
-    for bad in counts.bad:
-        sheet.line(f"    {bad.source}, line {bad.line}: {bad.why}")
-
-
-def clocks(skew: Skew) -> list[str]:
-    """What is known of the providers' clocks."""
-    if not skew.violations and not skew.offsets:
-        return []
-    said = []
-    if skew.violations:
-        said.append(
-            f"{humane.count(skew.violations, 'task')} seemed to begin before what they needed was there, by up to "
-            f"{long(skew.worst_ns)}: clocks differ"
-        )
-    if skew.corrected:
-        said.append(f"times were set right by the providers' clock offsets; they are within {long(skew.bound_ns)}")
-    elif skew.bound_ns:
-        said.append(f"times are as recorded; they are within {long(skew.bound_ns)}")
-    if not skew.consistent:
-        said.append("no offsets of clocks explain all of it: a clock was stepped, or the lineage is wrong")
-    return said

@@ -20,6 +20,7 @@ from coordinator.api_trace import Comparison, Profile, WhatIf
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.ports_trace import AskTrace, Taken, TraceBody
+from store.check import check_files
 from store.traces.files import JobTraces
 from tests.unit.analytics.traces.keeping.rows import (
     OURS,
@@ -211,8 +212,9 @@ def test_nobody_tells_the_coordinators_own_spans_better(tmp_path: Path) -> None:
     told(story, tmp_path)
 
 
-def test_damage_is_told_in_the_log_and_the_rest_is_given(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A flipped byte in what is kept costs only itself, and whoever runs the place hears of it."""
+def test_damage_is_told_and_the_rest_is_given(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A flipped byte in what is kept costs only itself: whoever runs the place hears of it, and whoever looks at an
+    analysis, each time, by the name that a check gives the file."""
 
     async def story(link: TraceLink) -> None:
         await link.take_in(small(tmp_path, 1))
@@ -224,8 +226,16 @@ def test_damage_is_told_in_the_log_and_the_rest_is_given(tmp_path: Path, caplog:
         await link.take_in(small(tmp_path, 2))
         assert [2] == await spans_of(link)
 
+        async def notes(ask: AskTrace) -> str:
+            return " ".join(msgspec.json.decode((await link.analyze(ask)).body)["notes"])
+
+        for ask in (AskTrace(job_id=JOB), AskTrace(job_id=JOB, slots=2), AskTrace(job_id=JOB, other=JobId(2))):
+            assert "traces/0/1/1.seg is damaged" in await notes(ask)
+        assert "is damaged" not in await notes(AskTrace(job_id=JobId(2)))
+
     told(story, tmp_path)
     assert any("is damaged" in record.message for record in caplog.records)
+    assert ["traces/0/1/1.seg"] == [problem.split()[0] for problem in check_files(tmp_path / "data").problems]
 
 
 def test_rows_that_nobody_reads_on_make_room(tmp_path: Path) -> None:

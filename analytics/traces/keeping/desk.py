@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from analytics.traces.analysis import analyze
 from analytics.traces.building import joined
@@ -37,6 +38,8 @@ class Run(NamedTuple):
 
     trace: Trace
     record: RunRecord
+    notes: tuple[str, ...] = ()
+    """What of it could not be read."""
 
 
 class Desk:
@@ -59,12 +62,13 @@ class Desk:
             if recorded is None:
                 raise CoordError(Code.NOT_FOUND, f"there is no job {job_id}", "coord job list shows those there are")
             kept = self._shelf.load(job_id, details=details)
+            notes = tuple(map(_damaged, self._shelf.unread(job_id)))
         own = recorded.trace
         if not (len(kept.spans) or len(kept.assets) or len(kept.lineage) or kept.rejects):
-            return Run(own, recorded.record)
+            return Run(own, recorded.record, notes)
         if not details:
             own.details = None
-        return Run(joined([_without(kept, own), own]), recorded.record)
+        return Run(joined([_without(kept, own), own]), recorded.record, notes)
 
     def answer(self, ask: AskTrace) -> TraceAnswer:
         """The whole answer, from memory where nothing has changed."""
@@ -83,19 +87,23 @@ class Desk:
         run = self.run(ask.job_id, details=ask.format == "html")
         if ask.slots is not None or ask.without:
             try:
-                return msgspec.json.encode(what_if(run.trace, run.record, slots=ask.slots, without=ask.without))
+                replayed = what_if(run.trace, run.record, slots=ask.slots, without=ask.without)
+                return msgspec.json.encode(structs.replace(replayed, notes=(*replayed.notes, *run.notes)))
             except ValueError as error:
                 raise CoordError(Code.BAD_REQUEST, str(error), "name tasks as they are shown: 12.0.3") from None
         profile = self._profile(ask.job_id, run)
         if ask.other is not None:
-            other = self._profile(ask.other, self.run(ask.other, details=False))
-            return msgspec.json.encode(compare(other, profile))
+            before = self.run(ask.other, details=False)
+            compared = compare(self._profile(ask.other, before), profile)
+            return msgspec.json.encode(
+                structs.replace(compared, notes=(*compared.notes, *dict.fromkeys((*before.notes, *run.notes))))
+            )
         if ask.format == "html":
             return _page(run, profile, ask.job_id)
         return msgspec.json.encode(profile)
 
     def _profile(self, job_id: JobId, run: Run) -> Profile:
-        return analyze(run.trace, workflow_id=str(job_id), record=run.record)
+        return analyze(run.trace, workflow_id=str(job_id), record=run.record, notes=run.notes)
 
     def _version(self, job_id: JobId) -> str:
         """Another one whenever an analysis may come out otherwise."""
@@ -126,6 +134,13 @@ def _without(kept: Trace, own: Trace) -> Trace:
     ours = np.array([text in theirs for text in kept.traces])
     rest = np.ones(len(kept.assets), bool), np.ones(len(kept.lineage), bool)
     return subset(kept, ~(ids & ours[spans.trace]), *rest)
+
+
+def _damaged(name: str) -> str:
+    return (
+        f"{name} is damaged: spans that were uploaded for this job are missing here (a backup may have them; coord db "
+        "check looks at all files)"
+    )
 
 
 def _page(run: Run, profile: Profile, job_id: JobId) -> bytes:

@@ -48,6 +48,8 @@ class _Known:
         self.appends = 0
         self.damaged: set[str] = set()
         """Segments that are, as far as was seen: they are left as they are, and never sealed again."""
+        self.unread: set[str] = set()
+        """Files of which the last `load` could not read all."""
 
 
 class Shelf:
@@ -179,10 +181,21 @@ class Shelf:
         return ",".join(f"{name}:{size}" for name, size in sorted(self._settled(job_id).items()))
 
     def load(self, job_id: JobId, *, details: bool) -> Trace:
-        """All that is kept of a job, once."""
+        """All that is kept of a job, once; what of it is damaged is left out."""
         self._settled(job_id)
+        known = self._job(job_id)
         with ExitStack() as stack:
-            return self._united(self._job(job_id).files.parts(stack, self._report), details=details)[0]
+            parts = known.files.parts(stack, self._report)
+            trace, damaged = self._united(parts, details=details)
+        known.unread = damaged | known.files.damaged
+        return trace
+
+    def unread(self, job_id: JobId) -> list[str]:
+        """The files of a job of which its last `load` could not read all, as `coord db check` names them."""
+        files = self._job(job_id).files
+        return [
+            f"traces/{files.path.relative_to(self._data.traces)}/{name}" for name in sorted(self._job(job_id).unread)
+        ]
 
     def _settled(self, job_id: JobId) -> dict[str, int]:
         """The files of a job; those of one that has ended become one segment, which is read as it is."""

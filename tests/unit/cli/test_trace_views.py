@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import re
+from types import ModuleType
 
 import pytest
 from msgspec import structs
@@ -349,15 +350,18 @@ def test_of_a_run_that_goes_on_all_is_told_so_far() -> None:
         assert all(text in "\n".join(shown(sheet)) for text in said)
 
 
-def test_what_makes_figures_doubtful_is_said() -> None:
-    """Bad rows by name, clocks, repeated and orphaned spans."""
+@pytest.mark.parametrize("view", [rich, critical, endtoend, queuing])
+def test_what_makes_figures_doubtful_is_said(view: ModuleType) -> None:
+    """Bad rows by name, clocks, repeated and orphaned spans: wherever there are figures to judge."""
     profile = a_profile(
         counts=Counts(duplicates=3, orphans=2, rejected=1, bad=(BadRow(source="f", line=7, why="no name"),)),
         skew=Skew(corrected=True, bound_ns=2_000_000, violations=4, worst_ns=S),
         notes=("one note",),
+        real_critical_path=a_path(a_segment(SegmentKind.RUN, 0, 4, task="a")),
+        per_data_id=(a_datum("a"),),
     )
     sheet = a_sheet()
-    rich.show(profile, sheet)
+    view.show(profile, sheet)
     text = "\n".join(shown(sheet))
     for said in ("f, line 7: no name", "3 rows came twice", "2 spans whose parent is missing", "one note",
                  "4 tasks seemed to begin before", "by up to 1 s", "within 2 ms"):  # fmt: skip
