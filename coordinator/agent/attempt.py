@@ -82,6 +82,8 @@ class Attempt:
         self.stored = (0, 0)
         self.left_files = False
         """Its plan or its streams may lie in its directory."""
+        self.untouched = False
+        """It has ended, and is known to have left its program's directories as they were."""
         self.exit: ExitInfo | None = None
         self.saved = False
         """The exit is durable."""

@@ -160,6 +160,8 @@ class Now(Struct, frozen=True, kw_only=True, tag="now"):
     exit: ExitInfo | None = None
     user: int = 0
     """The user that its program runs as; 0: this agent's own."""
+    untouched: bool = False
+    """It has exited, and left its program's directories as they were; False: that is not known."""
 
 
 class No(Struct, frozen=True, kw_only=True, tag="no"):

@@ -369,6 +369,7 @@ class Custody:
             if attempt.exit is not None and not attempt.saved:
                 self._guard.forget(attempt)
                 self._line.over(attempt)
+                attempt.untouched = self._places.untouched(attempt.place)
                 self._journal.add(Ended(attempt=attempt.name, exit=attempt.exit))
         due_s = attempt.due_s()
         if due_s < math.inf and attempt.due_told_s != due_s:

@@ -54,7 +54,8 @@ class Place:
         self.always: dict[str, str] = {}
         """What every program in it is told, whatever its job says; kept here by who tells it."""
         self._made: list[int] = []
-        self._watches: tuple[int, ...] = ()
+        self.watches: tuple[int, ...] = ()
+        """Of its program's directories; none: nobody knows what is done to them."""
 
     def directory(self, name: str) -> str:
         """The working directory that a plan names: relative to the program's home, or absolute."""
@@ -66,7 +67,7 @@ class Place:
         for path in (self.kept, self.work, *self.variables.values()):
             os.mkdir(path, 0o700)  # noqa: PTH102
         if again is not None:
-            self._watches = again.watch((self.work, *self.variables.values()))
+            self.watches = again.watch((self.work, *self.variables.values()))
             self._made = self._changes()
 
     def _changes(self) -> list[int]:
@@ -75,7 +76,7 @@ class Place:
     def is_untouched(self, by: Untouched) -> bool:
         """Whether nothing was ever made or removed in the program's directories."""
         try:
-            return by.sure(self._watches) or (bool(self._made) and self._made == self._changes())
+            return by.sure(self.watches) or (bool(self._made) and self._made == self._changes())
         except OSError:
             return False
 
@@ -126,6 +127,10 @@ class Places:
 
     def used(self, number: int) -> Place:
         return self._used[number]
+
+    def untouched(self, place: Place) -> bool:
+        """Whether it is known that nothing was done in its program's directories. One call: nobody looks there."""
+        return self._untouched.sure(place.watches)
 
     def take(self, again: bool = True) -> Place:
         """One with nothing in it. `again`: it may be used again. OSError when there is no room for it."""

@@ -122,4 +122,5 @@ def now_of(attempt: Attempt) -> channel.Now:
         err_stored=attempt.stored[1],
         exit=attempt.exit,
         user=attempt.user,
+        untouched=attempt.untouched,
     )

@@ -193,7 +193,8 @@ class Tending:
         if key in self.reports.heard:
             for piece in self.reports.read_tails(now, self.reports.seen(key), LAST_WORDS_BYTES):
                 self.on_log(key, now.token, *piece)
-        for _, which, text in self.reports.read_files([(key, self._place_of(now))]):
+        files = [] if now.untouched else self.reports.read_files([(key, self._place_of(now))])
+        for _, which, text in files:
             report = self.reports.on_file(key, which, text)
             if report is not None:
                 self.reports.put(key, now.token, report)

@@ -48,7 +48,7 @@ class Tracing:
         self._rows: dict[Whose, list[Row]] = {}
         self._waiting = 0
         self._ended: dict[Key, channel.Now] = {}
-        """Whose trace directories are to be looked into."""
+        """Whose trace directories are to be looked into: of those that left nothing at all the keeper knows it."""
         self._news = asyncio.Event()
         self.over: Callable[[Key], None] = lambda key: None
         """Told when the directories of one are not needed any more."""
@@ -113,7 +113,7 @@ class Tracing:
             row = Row(PROGRAM, PROGRAM, end_ns - now.exit.ran_ms * _MS, end_ns, "marker", said)
             self.traced(whose, row)
         self._live.discard(key)
-        if key not in self._ended:
+        if not now.untouched and key not in self._ended:
             self._ended[key] = now
             self._news.set()
 

@@ -27,6 +27,7 @@ from coordinator.core.work.launch_plan import LaunchPlan
 from coordinator.core.work.traceids import ATTEMPT, run_span_id, span_id, trace_id
 from coordinator.wire_traces import BODY_BYTES_MAX, JSON, PROTOBUF, Part, TracePartsAnswer, split
 from tests.unit.agent.agents import eventually
+from tests.unit.agent.keeper_side import a_now
 
 TOKEN = LeaseToken(1, 7)
 WHOSE = Whose("12.0.3.1", 0, TOKEN)
@@ -315,6 +316,32 @@ def test_what_fails_has_a_span_too() -> None:
         raise OSError("gone")
     (row,) = rows
     assert ("gone", {"coord.bytes": 3}) == (row.failed, row.attributes) and row.end_ns >= row.start_ns
+
+
+# ---- what programs leave
+
+
+def test_of_a_program_that_left_nothing_nothing_is_waited_for(tmp_path: Path) -> None:
+    """The keeper knows it: its directories are free at once. Into those of another it is looked, then they are."""
+    over: list[tuple[str, int]] = []
+
+    async def go() -> None:
+        standing = Standing(process_id="p", daemon=1, resume_key="")
+        tracing = Tracing(Asking(), tmp_path, tmp_path / "work", standing, on=True)
+        tracing.over = over.append
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            task = group.create_task(tracing.run())
+            now = a_now(tmp_path, "exited", untouched=True)
+            tracing.on_now(now, False)
+            assert not tracing.holds((now.attempt, now.rank))
+            other = a_now(tmp_path, "exited", attempt="1.0.1.1")
+            tracing.on_now(other, False)
+            assert tracing.holds((other.attempt, other.rank))
+            await until(lambda: not tracing.holds((other.attempt, other.rank)))
+            task.cancel()
+
+    asyncio.run(go())
+    assert [("1.0.1.1", 0)] == over
 
 
 # ---- what programs are told

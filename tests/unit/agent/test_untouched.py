@@ -11,6 +11,7 @@ import pytest
 from coordinator.agent import syscalls
 from coordinator.agent.places import Places
 from coordinator.agent.untouched import Untouched
+from tests.unit.agent.daemon_side import a_keeper, a_plan, a_shell
 
 
 @pytest.fixture
@@ -114,3 +115,22 @@ def test_a_place_that_something_was_left_in_is_nobody_elses(tmp_path: Path, part
         assert place is not places.take()
     finally:
         places.close()
+
+
+def test_the_daemon_is_told_whose_end_left_nothing(tmp_path: Path) -> None:
+    """What a program wrote to its streams is no matter; a file anywhere is, and what an earlier keeper saw is not
+    known."""
+    plans = {
+        "1.0.0.1": a_plan("true"),
+        "1.0.1.1": a_shell("echo said"),
+        "1.0.2.1": a_shell('touch "$COORD_TRACE_DIR/spans.jsonl"'),
+        "1.0.3.1": a_shell('echo 0.5 > "$COORD_PROGRESS_FILE"'),
+    }
+    state = tmp_path / "state"
+    with a_keeper(state) as side:
+        for number, (attempt, plan) in enumerate(plans.items(), start=1):
+            side.start(plan, attempt, number)
+        assert [True, True, False, False] == [side.phase("exited", attempt).untouched for attempt in plans]
+        side.kill()
+    with a_keeper(state) as side:
+        assert {"exited": False} == {now.phase: now.untouched for now in side.now.values()}
