@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -225,8 +226,7 @@ class Worker:
                     self._learning = False
                     self._learnt.set()
                 else:
-                    question = item.question
-                    self._answer(item.n, lambda question=question: self._room.answer_slowly(question))  # type: ignore[misc]
+                    self._answer(item.n, partial(self._room.answer_slowly, item.question))
         except BaseException:
             # A worker with half its threads is worse than none: the parent starts a whole one.
             sys.excepthook(*sys.exc_info())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -117,12 +117,12 @@ class _Watch:
         self._launch.end(state == "completed")
         return self._entry
 
-    def _read(self, name: str, ask: Callable[[Client], object]) -> None:
+    def _read(self, name: str, ask: Callable[[Client], Iterable[EventEntry | LogEvent]]) -> None:
         def read() -> None:
             error: BaseException | None = None
             try:
                 with self._reach.client() as client:
-                    for item in ask(client):  # type: ignore[attr-defined]
+                    for item in ask(client):
                         self._queue.put(item)
             except Exception as wrong:
                 error = wrong

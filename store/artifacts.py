@@ -14,7 +14,7 @@ ONE = f"SELECT {_NAMES} FROM artifact WHERE tenant = ? AND name = ?"  # noqa: S6
 def listing(*, tenant: bool, name: bool) -> str:
     """(tenant, name, [pattern,] limit): artifacts of one tenant or of all by (tenant, name) rising, after that one."""
     conditions = ["tenant = ? AND name > ?" if tenant else "(tenant, name) > (?, ?)"] + ["name GLOB ?"] * name
-    return f"SELECT {_NAMES} FROM artifact WHERE {' AND '.join(conditions)} ORDER BY tenant, name LIMIT ?"  # noqa: S608
+    return f"SELECT {_NAMES} FROM artifact WHERE {' AND '.join(conditions)} ORDER BY tenant, name LIMIT ?"  # noqa: S608  names of ours
 
 
 def to_columns(row: ArtifactRow) -> Columns:

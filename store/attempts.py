@@ -14,11 +14,11 @@ from store.table import Columns, Table, several_columns, upsert
 COLUMNS = ("job_id", "step", "task", "attempt", "held", "body")
 """The key, whether a start must know of it (1), and the row as MessagePack. See `tasks.COLUMNS`."""
 _NAMES = ", ".join(COLUMNS)
-ALL_HELD = f"SELECT {_NAMES} FROM attempt WHERE held = 1"  # noqa: S608
+ALL_HELD = f"SELECT {_NAMES} FROM attempt WHERE held = 1"  # noqa: S608  names of ours
 """Live, or still holding capacity: read at start, bounded by what the fleet can hold."""
 ONE = f"""
 SELECT {_NAMES} FROM attempt WHERE job_id = ? AND step = ? AND task = ? AND attempt = ?
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 PRUNE = (
     "DELETE FROM attempt WHERE job_id = ?1 AND (job_id, step, task, attempt) IN "
     "(SELECT job_id, step, task, attempt FROM attempt WHERE job_id = ?1 LIMIT ?2)"
@@ -28,14 +28,14 @@ PRUNE = (
 def listing(*, step: bool, task: bool) -> str:
     """(job, [step,] [task,] limit): attempts of a job by (step, task, attempt) rising. A task stands in a step."""
     conditions = ["job_id = ?"] + ["step = ?"] * step + ["task = ?"] * task
-    return f"SELECT {_NAMES} FROM attempt WHERE {' AND '.join(conditions)} ORDER BY step, task, attempt LIMIT ?"  # noqa: S608
+    return f"SELECT {_NAMES} FROM attempt WHERE {' AND '.join(conditions)} ORDER BY step, task, attempt LIMIT ?"  # noqa: S608  names of ours
 
 
 def of_tasks(tasks: int) -> str:
     """((step, task, after) of each, job): attempts of so many tasks, each those above `after`; a seek a task."""
     wanted = ", ".join(["(?, ?, ?)"] * tasks)
     return (
-        f"SELECT {_NAMES} FROM (VALUES {wanted}) AS wanted CROSS JOIN attempt "  # noqa: S608
+        f"SELECT {_NAMES} FROM (VALUES {wanted}) AS wanted CROSS JOIN attempt "  # noqa: S608  names of ours
         "ON job_id = ? AND step = wanted.column1 AND task = wanted.column2 AND attempt > wanted.column3 "
         "ORDER BY step, task, attempt"
     )

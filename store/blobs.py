@@ -16,18 +16,18 @@ SELECT {_OF_BLOB} FROM json_each(?2) AS wanted CROSS JOIN blob ON blob.tenant = 
 ONE = "SELECT size FROM blob WHERE tenant = ? AND digest = ?"
 BY_SHA256 = f"""
 SELECT {_NAMES} FROM blob INDEXED BY blob_of_sha256 WHERE tenant = ? AND sha256 = ? AND sha256 <> ''
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 UNHELD = f"""
 SELECT {_NAMES} FROM blob INDEXED BY blob_unheld
  WHERE held = 0 AND touched_ms < ? ORDER BY touched_ms, tenant, digest LIMIT ?
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """(touched_before_ms, limit): what nobody holds, the longest untouched first. The index has those alone."""
 
 
 def listing(*, tenant: bool) -> str:
     """(tenant, digest, limit): blobs of one tenant or of all by (tenant, digest) rising, after that one."""
     condition = "tenant = ? AND digest > ?" if tenant else "(tenant, digest) > (?, ?)"
-    return f"SELECT {_NAMES} FROM blob WHERE {condition} ORDER BY tenant, digest LIMIT ?"  # noqa: S608
+    return f"SELECT {_NAMES} FROM blob WHERE {condition} ORDER BY tenant, digest LIMIT ?"  # noqa: S608  names of ours
 
 
 def to_columns(row: BlobRow) -> Columns:

@@ -18,7 +18,7 @@ PRUNE = (
 def listing(*, step: bool, task: bool) -> str:
     """(job, [step,] [task,] limit): checkpoints of a job by (step, task) rising, each task's newest first."""
     conditions = ["job_id = ?"] + ["step = ?"] * step + ["task = ?"] * task
-    return f"SELECT {_NAMES} FROM checkpoint WHERE {' AND '.join(conditions)} ORDER BY step, task, number DESC LIMIT ?"  # noqa: S608
+    return f"SELECT {_NAMES} FROM checkpoint WHERE {' AND '.join(conditions)} ORDER BY step, task, number DESC LIMIT ?"  # noqa: S608  names of ours
 
 
 _encode = msgspec.json.Encoder().encode

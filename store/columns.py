@@ -77,7 +77,7 @@ SELECT change_seq, session_id, provider_id, connected_at_ms, coalesce(disconnect
        CASE disconnect_reason {" ".join(f"WHEN '{name}' THEN {i}" for i, name in enumerate(REASONS))} ELSE -1 END,
        boot_id, coordinator_id
   FROM session WHERE change_seq > ? ORDER BY change_seq LIMIT ?
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 OUTAGES = "SELECT began_at_ms, ended_at_ms FROM outage ORDER BY began_at_ms"
 PROVIDERS = "SELECT provider_id, pool, key, enrolled_at_ms, labels FROM provider ORDER BY provider_id"
 KEYS = "SELECT key, provider_id FROM provider_key ORDER BY key"

@@ -15,7 +15,7 @@ SELECT hour.key, hour.hour_ms, heartbeats, mean_memory_pressure, mean_cpu_usage,
        mean_memory_available_gb
   FROM wanted CROSS JOIN hour ON hour.hour_ms = wanted.hour_ms AND hour.key = ?3
  WHERE wanted.hour_ms >= ?2 LIMIT ?4
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """(newest hour, oldest hour, key, limit): a seek for each hour of the window, newest first; 9,600 in 400 days."""
 NEWEST_HOUR = "SELECT max(hour_ms) FROM hour"
 PRUNE = "DELETE FROM hour WHERE (hour_ms, key) IN (SELECT hour_ms, key FROM hour WHERE hour_ms < ? LIMIT ?)"

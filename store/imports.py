@@ -50,24 +50,24 @@ SELECT NULL, i.first_line, i.provider_id, i.connected_at_ms, i.disconnected_at_m
 BACKWARDS = f"""
 SELECT line, 'its end lies before its beginning' FROM incoming
  WHERE disconnected_at_ms < connected_at_ms ORDER BY line LIMIT {LINES_NAMED + 1}
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 REASON_ALONE = f"""
 SELECT line, 'it has a reason for an end and no end' FROM incoming
  WHERE disconnected_at_ms IS NULL AND disconnect_reason IS NOT NULL ORDER BY line LIMIT {LINES_NAMED + 1}
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 TWO_ENDS = f"""
 SELECT i.line, 'line ' || m.line || ' gives the same session another end'
   FROM merged AS m JOIN incoming AS i ON i.provider_id = m.provider_id AND i.connected_at_ms = m.connected_at_ms
  WHERE i.disconnected_at_ms IS NOT NULL
    AND (i.disconnected_at_ms, i.disconnect_reason) IS NOT (m.disconnected_at_ms, m.disconnect_reason)
  ORDER BY i.line LIMIT {LINES_NAMED + 1}
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 OTHER_END = f"""
 SELECT line, 'the session is stored with another end or reason' FROM merged
  WHERE disconnected_at_ms IS NOT NULL AND stored_end_ms IS NOT NULL
    AND (disconnected_at_ms, disconnect_reason) IS NOT (stored_end_ms, stored_reason)
  ORDER BY line LIMIT {LINES_NAMED + 1}
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 OVERLAPS = f"""
 WITH known AS (
     SELECT provider_id, connected_at_ms, coalesce(disconnected_at_ms, stored_end_ms) AS end_ms, line FROM merged
@@ -86,7 +86,7 @@ SELECT coalesce(line, line_before),
   FROM neighbours
  WHERE place > 1 AND coalesce(end_before_ms > connected_at_ms, 1) AND coalesce(line, line_before) IS NOT NULL
  ORDER BY 1 LIMIT {LINES_NAMED + 1}
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 INDEX_MERGED = "CREATE INDEX merged_stored ON merged (session_id)"
 CLOSE = """
 UPDATE session SET disconnected_at_ms = m.disconnected_at_ms, disconnect_reason = m.disconnect_reason,
@@ -99,7 +99,7 @@ INSERT INTO session
 SELECT -(? + number), provider_id, connected_at_ms, disconnected_at_ms, disconnect_reason, NULL, '{IMPORT_ID}', '', '',
        0, 0, ? + number
   FROM merged WHERE session_id IS NULL ORDER BY number
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 GIVE_WAY = """
 UPDATE session SET disconnected_at_ms = own.begins_ms, disconnect_reason = 'superseded'
   FROM (SELECT i.session_id, min(s.connected_at_ms) AS begins_ms

@@ -41,24 +41,24 @@ ALL_LIVE = f"SELECT {_NAMES} FROM job WHERE {LIVE} ORDER BY job_id"  # noqa: S60
 ENDED_HOLDING = f"""
 SELECT {_NAMES} FROM job
  WHERE NOT {LIVE} AND job_id IN (SELECT job_id FROM attempt INDEXED BY attempt_held WHERE held = 1)
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """Ended jobs of which something still holds capacity: whose that is. Read at start, with the attempts that hold it."""
-SPECS_LIVE = f"SELECT spec.job_id, spec.spec FROM job CROSS JOIN spec USING (job_id) WHERE job.{LIVE}"  # noqa: S608
+SPECS_LIVE = f"SELECT spec.job_id, spec.spec FROM job CROSS JOIN spec USING (job_id) WHERE job.{LIVE}"  # noqa: S608  names of ours
 THERE = "SELECT 1 FROM job WHERE job_id = ?"
 OWNER = "SELECT tenant, ended_at_ms FROM job WHERE job_id = ?"
-ONE = f"SELECT {_NAMES} FROM job WHERE job_id = ?1 AND (?2 IS NULL OR tenant = ?2)"  # noqa: S608
-BY_KEY = f"SELECT {_NAMES} FROM job WHERE tenant = ? AND idempotency_key = ? AND idempotency_key <> ''"  # noqa: S608
+ONE = f"SELECT {_NAMES} FROM job WHERE job_id = ?1 AND (?2 IS NULL OR tenant = ?2)"  # noqa: S608  names of ours
+BY_KEY = f"SELECT {_NAMES} FROM job WHERE tenant = ? AND idempotency_key = ? AND idempotency_key <> ''"  # noqa: S608  names of ours
 SPEC = "SELECT job_id, spec FROM spec WHERE job_id = ?"
 ENDED_BETWEEN = f"""
 SELECT ended_at_ms, job_id FROM job
  WHERE ended_at_ms IS NOT NULL AND (ended_at_ms, job_id) > (?, ?) AND ended_at_ms < ? AND NOT {LIVE}
  ORDER BY ended_at_ms, job_id LIMIT ?
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """(ended_at_ms, job_id, before_ms, limit): jobs that ended after that one, oldest end first."""
 MAY_GO = f"""
 SELECT tenant FROM job WHERE job_id = ? AND ended_at_ms < ? AND NOT {LIVE}
    AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.job_id = job.job_id AND held = 1)
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """(job, before_ms): whose that job is, if it has ended by then, also for good, and nothing of it holds capacity."""
 
 
@@ -69,7 +69,7 @@ def listing(*, tenant: bool, state: bool, name: bool) -> str:
     """
     assert state or not tenant
     conditions = ["tenant = ?"] * tenant + ["state = ?"] * state + ["job_id < ?"] + ["name GLOB ?"] * name
-    return f"SELECT {_NAMES} FROM job WHERE {' AND '.join(conditions)} ORDER BY job_id DESC LIMIT ?"  # noqa: S608
+    return f"SELECT {_NAMES} FROM job WHERE {' AND '.join(conditions)} ORDER BY job_id DESC LIMIT ?"  # noqa: S608  names of ours
 
 
 def pattern(name: str) -> str:

@@ -56,7 +56,7 @@ _ORDER = {"month": "key DESC", "day": "key DESC"}
 def listing(*, tenant: bool, month: bool, job: bool) -> str:
     """([job], [tenant], [month], before, limit): charges, newest first."""
     where = " AND ".join([*_conditions(tenant=tenant, month=month, job=job), "seq < ?"])
-    return f"SELECT {_NAMES} FROM ledger WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608
+    return f"SELECT {_NAMES} FROM ledger WHERE {where} ORDER BY seq DESC LIMIT ?"  # noqa: S608  names of ours
 
 
 def sums(by: str, *, tenant: bool, month: bool, job: bool) -> str:
@@ -66,7 +66,7 @@ def sums(by: str, *, tenant: bool, month: bool, job: bool) -> str:
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     order = _ORDER.get(by, _COSTLIEST)
     return (
-        f"SELECT {_KEYS[by]} AS key, sum(cost) AS spent, sum(ran_ms), sum(cpus * ran_ms / {UNIT}), "  # noqa: S608
+        f"SELECT {_KEYS[by]} AS key, sum(cost) AS spent, sum(ran_ms), sum(cpus * ran_ms / {UNIT}), "  # noqa: S608  names of ours
         f"sum(gpus * ran_ms / {UNIT}), sum(kind = 'run'), {_BYTES} "
         f"FROM ledger {where} GROUP BY key ORDER BY {order} LIMIT ?"
     )

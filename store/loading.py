@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coordinator.core.events import LastBeat
-from coordinator.core.ids import Ms, ProviderKey
+from coordinator.core.ids import Ms, ProviderId, ProviderKey
 from coordinator.core.rows import Meta, MetaRow, ProviderRow, Row, SessionRow
 from coordinator.ports import Loaded
 from store import accounts, heartbeats, meta, pools, providers, sessions, suspicions, tenants, tokens, uploads, verdicts
@@ -74,11 +74,11 @@ def last_beats(connection: sqlite3.Connection, loaded: Loaded) -> tuple[LastBeat
     if not hours:
         return ()
     since_ms = alive_at_ms - LOOK_BACK_MS if alive_at_ms is not None else hours[-1]
-    found: dict[str, Ms] = {}
+    found: dict[ProviderId, Ms] = {}
     for hour_ms in hours:
         if hour_ms >= hour_of(since_ms):
             for key, at_ms in connection.execute(heartbeats.last_beats(hour_ms), (since_ms,)):
                 provider = keys.get(key)
                 if provider is not None and at_ms > seen.get(provider.provider_id, at_ms):
                     found[provider.provider_id] = max(at_ms, found.get(provider.provider_id, 0))
-    return tuple(LastBeat(provider_id=keys_id, at_ms=at) for keys_id, at in sorted(found.items()))  # type: ignore[arg-type]
+    return tuple(LastBeat(provider_id=name, at_ms=at) for name, at in sorted(found.items()))

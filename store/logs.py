@@ -65,7 +65,8 @@ class DiskLogs:
             raise self.broken
         item = _Append(writes)
         self._work.put(item)
-        return await item.future  # type: ignore[no-any-return]
+        durable: dict[LogKey, int] = await item.future
+        return durable
 
     async def remove(self, job_id: JobId) -> None:
         aside = await self._call(lambda: self._files.put_aside(job_id))
@@ -124,7 +125,8 @@ class DiskLogs:
             raise self.broken
         item = _Call(work)
         self._work.put(item)
-        return await item.future  # type: ignore[no-any-return]
+        made: T = await item.future
+        return made
 
     async def _read(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)

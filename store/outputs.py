@@ -18,7 +18,7 @@ PRUNE = (
 def listing(*, step: bool) -> str:
     """(job, [step,] after, limit): results of a job by (step, task) rising; `after` is (step, task), or a task."""
     conditions = ["job_id = ?", "step = ?", "task > ?"] if step else ["job_id = ?", "(step, task) > (?, ?)"]
-    return f"SELECT {_NAMES} FROM output WHERE {' AND '.join(conditions)} ORDER BY step, task LIMIT ?"  # noqa: S608
+    return f"SELECT {_NAMES} FROM output WHERE {' AND '.join(conditions)} ORDER BY step, task LIMIT ?"  # noqa: S608  names of ours
 
 
 _encode = msgspec.json.Encoder().encode

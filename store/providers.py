@@ -32,7 +32,7 @@ COLUMNS = (
     "quarantine_why",
     "quarantines",
 )
-ALL = f"SELECT {', '.join(COLUMNS)} FROM provider"  # noqa: S608
+ALL = f"SELECT {', '.join(COLUMNS)} FROM provider"  # noqa: S608  names of ours
 """Every enrolled provider: read at start, bounded by Policy.providers_max."""
 REMEMBER_KEY = "INSERT INTO provider_key (key, provider_id) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 KEYS_FROM = "SELECT key FROM provider_key WHERE key >= ? ORDER BY key LIMIT ?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from coordinator.core.ids import Ms
 from store import hours, manifest, outages, providers, sessions
@@ -61,9 +62,13 @@ class Retention:
                 self._points.reach("retention.unlinked")
             if old:
                 gone = [(segment.hour_ms, segment.part) for segment in old]
-                await self._telemetry.transact(lambda c, gone=gone: c.executemany(manifest.REMOVE, gone).rowcount)  # type: ignore[misc]
+                await self._telemetry.transact(partial(_forget, gone=gone))
             if len(old) < BATCH_FILES:
                 return
+
+
+def _forget(connection: sqlite3.Connection, gone: list[tuple[int, int]]) -> None:
+    connection.executemany(manifest.REMOVE, gone)
 
 
 async def _repeat(writer: Writer, batch: Callable[[sqlite3.Connection], int]) -> None:

@@ -142,12 +142,12 @@ def load(connection: DuckDBPyConnection, telemetry: Path, hour_ms: int, wanted: 
     reader = open_reader(telemetry)
     total = 0
     try:
-        cursor = reader.execute(f"SELECT {names} FROM {table_of(hour_ms)}")  # noqa: S608
+        cursor = reader.execute(f"SELECT {names} FROM {table_of(hour_ms)}")  # noqa: S608  names of ours
         while chunk := cursor.fetchmany(FETCH_ROWS):
             columns = dict(zip(wanted, zip(*chunk, strict=True), strict=True))
             arrays = {name: _array(name, values) for name, values in columns.items()}
             connection.register("chunk", arrays)
-            connection.execute(f"INSERT INTO beats SELECT {back} FROM chunk")  # noqa: S608
+            connection.execute(f"INSERT INTO beats SELECT {back} FROM chunk")  # noqa: S608  names of ours
             connection.unregister("chunk")
             total += len(chunk)
     finally:
@@ -167,7 +167,7 @@ def write(connection: DuckDBPyConnection, path: Path) -> None:
     order = ["key", "observed_at_ms", "n"]
     names = ", ".join(order + [c for c in COLUMNS if c not in order])
     connection.execute(
-        f"COPY (SELECT {names} FROM beats ORDER BY key, observed_at_ms, n) TO {_literal(str(path))}"  # noqa: S608
+        f"COPY (SELECT {names} FROM beats ORDER BY key, observed_at_ms, n) TO {_literal(str(path))}"  # noqa: S608  names of ours
         f" (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP_ROWS}, USE_TMP_FILE false)"
     )
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)

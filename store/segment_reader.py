@@ -54,7 +54,7 @@ def work(request: ReadRequest) -> ReadAnswer:
 
     def read(paths: list[str]) -> list[tuple[Any, ...]]:
         return connection.execute(
-            f"SELECT {', '.join(COLUMNS)} FROM read_parquet($files)"  # noqa: S608
+            f"SELECT {', '.join(COLUMNS)} FROM read_parquet($files)"  # noqa: S608  names of ours
             " WHERE key = $key AND observed_at_ms >= $since AND observed_at_ms < $before"
             " ORDER BY observed_at_ms DESC, n DESC LIMIT $limit",
             {

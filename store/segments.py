@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -99,7 +101,7 @@ class Sealing:
         rows = [(hour_ms, *row) for row in answer.hours]
         for at in range(0, len(rows), ROLLUP_BATCH_ROWS):
             batch = rows[at : at + ROLLUP_BATCH_ROWS]
-            await self._writer.transact(lambda c, batch=batch: c.executemany(hours.PUT, batch) and None)  # type: ignore[misc]
+            await self._writer.transact(partial(_put_hours, batch=batch))
             self._points.reach("rollup.between_batches")
 
     def _adopt(self, connection: sqlite3.Connection, segment: Segment) -> bool:
@@ -117,6 +119,10 @@ class Sealing:
         adopted = in_transaction(connection, adopt)
         self._points.reach("seal.after_manifest")
         return adopted
+
+
+def _put_hours(connection: sqlite3.Connection, batch: list[tuple[Any, ...]]) -> None:
+    connection.executemany(hours.PUT, batch)
 
 
 def sweep(data: DataDir, connection: sqlite3.Connection) -> list[str]:

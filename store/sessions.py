@@ -21,12 +21,12 @@ COLUMNS = (
 )
 _NAMES = ", ".join(COLUMNS)
 
-OPEN = f"SELECT {_NAMES} FROM session WHERE coordinator_id = ? AND disconnected_at_ms IS NULL"  # noqa: S608
+OPEN = f"SELECT {_NAMES} FROM session WHERE coordinator_id = ? AND disconnected_at_ms IS NULL"  # noqa: S608  names of ours
 BEGUN_SINCE = f"""
 SELECT {_NAMES} FROM session
  WHERE provider_id = ? AND connected_at_ms >= ? AND (connected_at_ms, session_id) < (?, ?)
  ORDER BY connected_at_ms DESC, session_id DESC LIMIT ?
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """(provider, since, before_ms, before_id, limit): sessions that began in the window, newest first."""
 REACHING_IN = f"""
 SELECT {_NAMES} FROM session
@@ -38,7 +38,7 @@ SELECT {_NAMES} FROM session
         WHERE provider_id = ?1 AND disconnected_at_ms IS NULL AND connected_at_ms < ?2)
    AND (connected_at_ms, session_id) < (?3, ?4)
  ORDER BY connected_at_ms DESC, session_id DESC LIMIT ?5
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """(provider, since, before_ms, before_id, limit): sessions that began before the window and reach into it.
 
 Few: a provider has one session at a time, and one more where history was imported beside it."""

@@ -13,9 +13,9 @@ COLUMNS = ("job_id", "step", "state", "cursor", "completed", "failed", "cancelle
 _OF_STEP = ", ".join(f"step.{name}" for name in COLUMNS)
 ALL_LIVE = f"""
 SELECT {_OF_STEP} FROM job CROSS JOIN step ON step.job_id = job.job_id WHERE job.{LIVE}
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """Of jobs that have not ended, read at start."""
-OF_JOB = f"SELECT {', '.join(COLUMNS)} FROM step WHERE job_id = ? ORDER BY step"  # noqa: S608
+OF_JOB = f"SELECT {', '.join(COLUMNS)} FROM step WHERE job_id = ? ORDER BY step"  # noqa: S608  names of ours
 PRUNE = "DELETE FROM step WHERE job_id = ?"
 
 

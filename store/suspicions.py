@@ -9,7 +9,7 @@ from store.table import Columns, Table, several_columns, upsert
 COLUMNS = ("provider_id", "attempt", "at_ms", "cause", "confidence", "line", "tenant")
 _NAMES = ", ".join(COLUMNS)
 ALL = f"SELECT {_NAMES} FROM suspicion"  # noqa: S608  read at start
-OF_PROVIDER = f"SELECT {_NAMES} FROM suspicion WHERE provider_id = ? ORDER BY at_ms DESC, attempt DESC"  # noqa: S608
+OF_PROVIDER = f"SELECT {_NAMES} FROM suspicion WHERE provider_id = ? ORDER BY at_ms DESC, attempt DESC"  # noqa: S608  names of ours
 
 
 def to_columns(row: SuspicionRow) -> Columns:

@@ -21,7 +21,7 @@ _FAILED = "state IN ('failed', 'cancelled')"
 ALL_LIVE = f"""
 SELECT {_OF_TASK} FROM job CROSS JOIN task INDEXED BY task_live ON task.job_id = job.job_id
  WHERE job.{LIVE} AND task.{LIVE}
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """Of jobs that have not ended, those that have not; read at start."""
 PRUNE = (
     "DELETE FROM task WHERE job_id = ?1 AND (job_id, step, task) IN "
@@ -45,7 +45,7 @@ def listing(states: Collection[WorkState], *, step: bool) -> str:
         elif {WorkState.FAILED, WorkState.CANCELLED}.issuperset(states):
             conditions.append(_FAILED)
             index = "INDEXED BY task_failed"
-    return f"SELECT {_NAMES} FROM task {index} WHERE {' AND '.join(conditions)} ORDER BY step, task LIMIT ?"  # noqa: S608
+    return f"SELECT {_NAMES} FROM task {index} WHERE {' AND '.join(conditions)} ORDER BY step, task LIMIT ?"  # noqa: S608  names of ours
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -18,7 +18,7 @@ COLUMNS = (
     "pool",
     "tenant",
 )
-ALL = f"SELECT {', '.join(COLUMNS)} FROM token"  # noqa: S608
+ALL = f"SELECT {', '.join(COLUMNS)} FROM token"  # noqa: S608  names of ours
 """Every token: read at start, bounded by Policy.tokens_max."""
 
 

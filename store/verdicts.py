@@ -11,14 +11,14 @@ from store.table import Columns, Table, several_columns, upsert
 COLUMNS = ("job_id", "step", "task", "attempt", "body", "at_ms")
 """The key, the row as JSON, and its time: there are no more of these than failures."""
 _NAMES = ", ".join(COLUMNS)
-ONE = f"SELECT {_NAMES} FROM verdict WHERE job_id = ? AND step = ? AND task = ? AND attempt = ?"  # noqa: S608
-OF_JOB = f"SELECT {_NAMES} FROM verdict WHERE job_id = ? ORDER BY step DESC, task DESC, attempt DESC LIMIT ?"  # noqa: S608
+ONE = f"SELECT {_NAMES} FROM verdict WHERE job_id = ? AND step = ? AND task = ? AND attempt = ?"  # noqa: S608  names of ours
+OF_JOB = f"SELECT {_NAMES} FROM verdict WHERE job_id = ? ORDER BY step DESC, task DESC, attempt DESC LIMIT ?"  # noqa: S608  names of ours
 OF_LIVE = f"""
 SELECT {", ".join(f"verdict.{name}" for name in COLUMNS)} FROM job CROSS JOIN verdict ON verdict.job_id = job.job_id
 WHERE job.{LIVE} AND verdict.at_ms >= coalesce(
     (SELECT at_ms FROM verdict AS last WHERE last.job_id = job.job_id
      ORDER BY at_ms DESC LIMIT 1 OFFSET {HISTORY_MAX - 1}), 0)
-"""  # noqa: S608
+"""  # noqa: S608  names of ours
 """Of jobs that have not ended those that a job remembers, read at start; all of one moment where that is the first."""
 PRUNE = (
     "DELETE FROM verdict WHERE job_id = ?1 AND (job_id, step, task, attempt) IN "
@@ -30,7 +30,7 @@ def among(attempts: int) -> str:
     """((step, task, attempt) of each, job): those of so many attempts; a seek each."""
     wanted = ", ".join(["(?, ?, ?)"] * attempts)
     return (
-        f"SELECT {_NAMES} FROM (VALUES {wanted}) AS wanted CROSS JOIN verdict "  # noqa: S608
+        f"SELECT {_NAMES} FROM (VALUES {wanted}) AS wanted CROSS JOIN verdict "  # noqa: S608  names of ours
         "ON job_id = ? AND step = wanted.column1 AND task = wanted.column2 AND attempt = wanted.column3 "
         "ORDER BY step, task, attempt"
     )

@@ -30,10 +30,12 @@ class WorkHistory:
         self._report = report
 
     async def job(self, job_id: JobId, tenant: TenantName | None) -> JobRow | None:
-        return await self._one("job", jobs.ONE, (job_id, tenant))  # type: ignore[no-any-return]
+        row: JobRow | None = await self._one("job", jobs.ONE, (job_id, tenant))
+        return row
 
     async def job_by_key(self, tenant: TenantName, idempotency_key: str) -> JobRow | None:
-        return await self._one("job", jobs.BY_KEY, (tenant, idempotency_key))  # type: ignore[no-any-return]
+        row: JobRow | None = await self._one("job", jobs.BY_KEY, (tenant, idempotency_key))
+        return row
 
     async def jobs(
         self,
@@ -92,10 +94,12 @@ class WorkHistory:
         return await self._many("attempt", attempts.of_tasks(len(wanted)), (*chain.from_iterable(wanted), job_id))
 
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
-        return await self._one("attempt", attempts.ONE, attempt_id)  # type: ignore[no-any-return]
+        row: AttemptRow | None = await self._one("attempt", attempts.ONE, attempt_id)
+        return row
 
     async def verdict(self, attempt_id: AttemptId) -> VerdictRow | None:
-        return await self._one("verdict", verdicts.ONE, attempt_id)  # type: ignore[no-any-return]
+        row: VerdictRow | None = await self._one("verdict", verdicts.ONE, attempt_id)
+        return row
 
     async def verdicts(self, job_id: JobId, limit: int) -> list[VerdictRow]:
         return await self._many("verdict", verdicts.OF_JOB, (job_id, limit))

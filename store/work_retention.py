@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from coordinator.core.ids import JobId, Ms, TenantName
@@ -38,7 +39,7 @@ class WorkRetention:
         before_ms = now_ms - self._settings.jobs_keep_ms
         at: _END | None = (0, 0)
         while at is not None:
-            at, gone = await self._truth.transact(lambda c, at=at: _remove_jobs(c, at, before_ms))  # type: ignore[misc]
+            at, gone = await self._truth.transact(partial(_remove_jobs, after=at, before_ms=before_ms))
             for job_id in gone:
                 await self._logs.remove(job_id)  # what an agent sent later than anybody waited for
                 await asyncio.to_thread(traces.remove, self._traces_root, job_id)
@@ -56,7 +57,7 @@ class WorkRetention:
         kept = await asyncio.to_thread(traces.jobs_kept, self._traces_root)
         for at in range(0, len(kept), BATCH_ROWS):
             some = kept[at : at + BATCH_ROWS]
-            for job_id in await self._truth.run(lambda c, some=some: _missing(c, some)):  # type: ignore[misc]
+            for job_id in await self._truth.run(partial(_missing, wanted=some)):
                 await asyncio.to_thread(traces.remove, self._traces_root, job_id)
 
     async def _remove_logs(self, before_ms: Ms) -> None:
@@ -66,8 +67,7 @@ class WorkRetention:
             for _, job_id in ended:
                 await self._logs.remove(JobId(job_id))
             if ended:
-                upto = "{} {}".format(*ended[-1])
-                await self._truth.transact(lambda c, upto=upto: c.execute(meta.SET_LOGS_REMOVED_TO, (upto,)).rowcount)  # type: ignore[misc]
+                await self._truth.transact(partial(_note_logs_removed, upto=ended[-1]))
             if len(ended) < BATCH_JOBS:
                 return
 
@@ -85,6 +85,10 @@ def _logs_removed_to(connection: sqlite3.Connection) -> _END:
     (text,) = connection.execute(meta.LOGS_REMOVED_TO).fetchone()
     ended_at_ms, job_id = text.split()
     return int(ended_at_ms), int(job_id)
+
+
+def _note_logs_removed(connection: sqlite3.Connection, upto: _END) -> None:
+    connection.execute(meta.SET_LOGS_REMOVED_TO, ("{} {}".format(*upto),))
 
 
 def _ended(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> list[_END]:

@@ -45,10 +45,10 @@ class Analyst:
             case _:
                 self._say(wanted, 0.0, 1.8)
                 self._say(wanted, 1.0, 20.0)
-        *task, number = wanted.attempt_id
+        job_id, step, task, number = wanted.attempt_id
         if number > 1 and self._dice.random() < 0.5:  # it has gone on since
-            older = (*task, self._dice.randrange(1, number))
-            self._later(self._dice.uniform(0.0, 1.5), older, self._verdict(wanted))  # type: ignore[arg-type]
+            older = job_id, step, task, self._dice.randrange(1, number)
+            self._later(self._dice.uniform(0.0, 1.5), older, self._verdict(wanted))
 
     def _say(self, wanted: commands.VerdictWanted, first_s: float, last_s: float) -> None:
         self._later(self._dice.uniform(first_s, last_s), wanted.attempt_id, self._verdict(wanted))

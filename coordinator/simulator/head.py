@@ -335,6 +335,8 @@ class Head:
 def _told(frame: OfWork, now: Ms, conn_id: ConnId) -> events.AnyEvent:
     attempt_id, rank, token = frame.attempt_id, frame.rank, frame.token
     match frame:
+        case HasGranted() if attempt_id[2] % 2:  # of every other task as a frame of them says it
+            return events.LeasesHeld(at_ms=now, conn_id=conn_id, held=((attempt_id, rank, token),))
         case HasGranted():
             return events.AgentGranted(at_ms=now, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token)
         case HasRefused(why=why):

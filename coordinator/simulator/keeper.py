@@ -5,6 +5,7 @@ It needs no network: what it knows is in its machine's memory, and its clock goe
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -182,7 +183,7 @@ class Keeper:
             if held.attempt_id == attempt_id and held.token <= token and held.exit is None and not held.ending:
                 held.ending = "told to"
                 soon_ms = 0 if held.phase == "leased" else self._dice.randint(0, max(1, grace_ms))
-                self._agenda.after(soon_ms, lambda held=held: self._stopped(held))  # type: ignore[misc]
+                self._agenda.after(soon_ms, partial(self._stopped, held))
 
     def end_all(self) -> None:
         """The agent leaves."""
@@ -190,7 +191,7 @@ class Keeper:
             if held.exit is None and not held.ending:
                 held.ending = "the agent leaves"
                 soon_ms = self._dice.randint(0, 3 * self._unit_ms)
-                self._agenda.after(soon_ms, lambda held=held: self._stopped(held, EndCause.AGENT))  # type: ignore[misc]
+                self._agenda.after(soon_ms, partial(self._stopped, held, EndCause.AGENT))
 
     def forget(self, attempt_id: AttemptId, rank: int, token: LeaseToken) -> None:
         """Its end is settled."""

@@ -102,7 +102,7 @@ def _held(runs: Sequence[tuple[Report, Books]], top: int) -> list[str]:
 def _means(books: Books, first: Ms, last: Ms) -> list[float]:
     size = (last - first) / POINTS_MAX
     sums = [0.0] * POINTS_MAX
-    held, since = 0, first
+    held, since = 0, float(first)
     for at_ms, change in [*((step.at_ms, step.cpus) for step in books.steps), (last, 0)]:
         while held and since < at_ms:
             part = min(int((since - first) / size), POINTS_MAX - 1)
@@ -110,7 +110,7 @@ def _means(books: Books, first: Ms, last: Ms) -> list[float]:
             if until <= since:
                 break
             sums[part] += held * (until - since)
-            since = until  # type: ignore[assignment]
+            since = until
         held, since = held + change, at_ms
     return [value / size / UNIT for value in sums]
 

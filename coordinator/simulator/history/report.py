@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from coordinator.core.amounts import UNIT
-from coordinator.core.ids import Ms
+from coordinator.core.ids import Ms, TenantName
 from coordinator.core.rows import TenantRow
 from coordinator.simulator.history.books import Books, Record
 from coordinator.simulator.history.fleet import Fleet
@@ -218,7 +218,7 @@ def _tenants(
             hours=hours.get(name, 0.0),
             share=hours.get(name, 0.0) / every,
             crowded_share=crowded.get(name, 0.0) / every_crowded,
-            weight=weights.get(name, 1),  # type: ignore[call-overload]
+            weight=weights.get(TenantName(name), 1),
             wait_mean_s=waits_of(jobs).mean_s,
             slowdown_mean=_mean([slowdown(record) for record in jobs if record.ended_ms is not None]),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from coordinator.core import commands
 from coordinator.core.data.rows import BlobRow, CheckpointRow, HoldRow, OutputRow, UploadRow
@@ -73,7 +74,7 @@ class Goods:
                 case commands.Put(row=CheckpointRow() as row):
                     self._save(row, was)
                 case commands.Delete(table="blob", key=key):
-                    self._remove(key)  # type: ignore[arg-type]
+                    self._remove(cast(Blob, key))
                 case commands.Delete(table="hold", key=(str() as tenant, str() as holder)):
                     self._hold(TenantName(tenant), holder, ())
                 case commands.Delete(table="upload", key=key):
@@ -81,7 +82,7 @@ class Goods:
                     del self._uploads[UploadId(str(key))]
                     self._burnt.add(UploadId(str(key)))
                 case commands.Delete(table="checkpoint", key=key):
-                    self._checkpoints.pop(key, None)  # type: ignore[call-overload]
+                    self._checkpoints.pop(cast(Numbered, key), None)
                 case _:
                     pass
         self._check(writes)

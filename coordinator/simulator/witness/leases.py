@@ -47,6 +47,8 @@ class Leases:
         match event:
             case events.AgentGranted():
                 self._acks.add((event.attempt_id, event.rank, event.token))
+            case events.LeasesHeld():
+                self._acks.update(event.held)
             case events.AgentHello():
                 self._acks.update((held.attempt_id, held.rank, held.token) for held in event.attempts)
             case _:

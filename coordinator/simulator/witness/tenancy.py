@@ -6,6 +6,7 @@ The books mirror the rows of what was decided. What may run at all is compared w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from coordinator.core import commands, events
 from coordinator.core.amounts import Price, Share
@@ -164,7 +165,7 @@ class Tenancy:
                 if write.table == "tenant":
                     self._tenants.pop(TenantName(str(write.key)), None)
                 elif write.table == "blob":
-                    self._blobs.pop(write.key, None)  # type: ignore[call-overload]
+                    self._blobs.pop(cast(Blob, write.key), None)
                 elif write.table == "upload":
                     self._uploads.pop(str(write.key), None)
                 continue
