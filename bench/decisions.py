@@ -31,11 +31,12 @@ from unittest.mock import patch
 from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Put, Write
-from coordinator.core.ids import ConnId, PoolName, ProviderId, ProviderKey, TenantName, TokenId
+from coordinator.core.ids import AttemptId, ConnId, PoolName, ProviderId, ProviderKey, TenantName, TokenId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     EndCause,
     ExitInfo,
+    LeaseToken,
     PoolRow,
     Promises,
     ProviderRow,
@@ -107,15 +108,17 @@ class Agents:
     """Takes what the engine tells its agents: counts grants, and wakes who waits for so many."""
 
     def __init__(self) -> None:
-        self.granted: list[tuple[ConnId, commands.Grant]] = []
+        self.granted: list[tuple[ConnId, AttemptId, LeaseToken]] = []
         self._awaited = 0
         self._reached = asyncio.Event()
 
     def send(self, conn_id: ConnId, message: commands.Message) -> None:
-        if isinstance(message, commands.Grant):
-            self.granted.append((conn_id, message))
-            if len(self.granted) == self._awaited:
-                self._reached.set()
+        if isinstance(message, commands.Grants):
+            self.granted += [(conn_id, *lease) for lease in message.leases]
+        elif isinstance(message, commands.Grant):
+            self.granted.append((conn_id, message.attempt_id, message.token))
+        if len(self.granted) >= self._awaited:
+            self._reached.set()
 
     async def drained(self) -> None:
         """They say nothing by themselves."""
@@ -167,15 +170,15 @@ class World:
             )
         )
 
-    def ends(self, conn_id: ConnId, grant: commands.Grant) -> None:
+    def ends(self, conn_id: ConnId, attempt_id: AttemptId, token: LeaseToken) -> None:
         """The agent took it, and it is over."""
         now_ms = self.engine.clock.now_ms()
         named: dict[str, Any] = {
             "at_ms": now_ms,
             "conn_id": conn_id,
-            "attempt_id": grant.attempt_id,
-            "rank": grant.rank,
-            "token": grant.token,
+            "attempt_id": attempt_id,
+            "rank": 0,
+            "token": token,
         }
         self.engine.post(events.AgentGranted(**named))
         self.engine.post(events.AttemptExited(**named, exit=ExitInfo(cause=EndCause.EXITED, code=0, ran_ms=1)))
@@ -221,7 +224,7 @@ async def burst(directory: Path, quick: bool) -> dict[str, float]:
         loop_cpu_s = time.thread_time() - loop_cpu_s
         counters = world.engine.counters
         size, commits = written_bytes() - began_bytes, counters.commits - commits
-        assert len({grant.attempt_id for _, grant in world.agents.granted}) == leases
+        assert len({attempt_id for _, attempt_id, _ in world.agents.granted}) == leases
     bare_s = bare_writer(directory / "bare.sqlite", size, commits)
     return {
         "burst_leases": leases,
@@ -331,8 +334,8 @@ async def queued(directory: Path, quick: bool) -> dict[str, float]:
             dice.shuffle(held)
             for begin in range(0, min(ends, len(held)), AT_ONCE):
                 now, ending = len(world.agents.granted), held[begin : begin + AT_ONCE]
-                for who, grant in ending:
-                    world.ends(who, grant)
+                for one in ending:
+                    world.ends(*one)
                 await world.agents.grants(now + 1)
         later = places[filled:]
         waiting = len(world.engine.state.work.jobs)

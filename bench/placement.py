@@ -20,7 +20,7 @@ from random import Random
 from bench.decisions import KINDS, POLICY, POOLS, PROVIDERS, TENANTS, kind, offer, provider_row
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.commands import Decision, Grant
+from coordinator.core.commands import Decision, Grant, sends_one_by_one
 from coordinator.core.decide import decide
 from coordinator.core.ids import ConnId, RequestId, TenantName
 from coordinator.core.rows import EndCause, ExitInfo, PoolRow, Promises, Row, TenantRow
@@ -48,7 +48,9 @@ class Core:
 
     def decide(self, event: events.AnyEvent) -> Decision:
         decision = decide(self.state, event, POLICY)
-        self.granted += [(send.conn_id, send.message) for send in decision.sends if isinstance(send.message, Grant)]
+        self.granted += [
+            (send.conn_id, send.message) for send in sends_one_by_one(decision.sends) if isinstance(send.message, Grant)
+        ]
         return decision
 
     def connect(self, cpus: int) -> None:
@@ -84,7 +86,9 @@ class Core:
             decide_place = events.Place(at_ms=self.now_ms)
             decision = decide(self.state, decide_place, POLICY)
             self.places.append(time.thread_time() - began_s)
-            self.granted += [(s.conn_id, s.message) for s in decision.sends if isinstance(s.message, Grant)]
+            self.granted += [
+                (s.conn_id, s.message) for s in sends_one_by_one(decision.sends) if isinstance(s.message, Grant)
+            ]
 
     def ends(self, conn_id: ConnId, grant: Grant) -> None:
         said = {"at_ms": self.now_ms, "conn_id": conn_id, "attempt_id": grant.attempt_id, "rank": grant.rank}

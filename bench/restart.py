@@ -20,7 +20,7 @@ from pathlib import Path
 
 from bench.commit import Ledger, a_job, attempt, puts
 from bench.judging import judged
-from coordinator.core.commands import FirstLeases
+from coordinator.core.commands import Together
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AttemptState, AuditRow, EndCause, ExitInfo, Row, TaskRow, WorkState, row_key
 from store import audit
@@ -72,7 +72,7 @@ def fill(data: DataDir, jobs: Iterator[list[Row]]) -> None:
 
 def _put(connection: sqlite3.Connection, rows: list[Row]) -> None:
     by_table: dict[str, list[Columns]] = {}
-    told: list[AuditRow | FirstLeases] = []
+    told: list[AuditRow | Together] = []
     for row in rows:
         name = row_key(row)[0]
         if isinstance(row, AuditRow):

@@ -1,9 +1,9 @@
 """The audit in the truth: every transition, and what people did, in the order of its happening.
 
 Rows that are written together lie together: a pack is up to 256 of them as one array in MessagePack (JSON, where an
-older version wrote it), behind the number of its first. Those of first leases of one step on one provider, half of all
-that there are, differ in their numbers alone: they are one entry of a pack (`LeasesAudit`), and rows again where
-somebody reads it. Who looks for some rows finds the packs by four indexes and the rows by reading these. Audit is most
+older version wrote it), behind the number of its first. Those of first leases of one step on one provider, and of those
+that are launched together, differ in their numbers alone: they are one entry of a pack, and rows again where somebody
+reads it. Who looks for some rows finds the packs by four indexes and the rows by reading these. Audit is most
 of what is written: a row of its own with its indexes costs several times as much.
 """
 
@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from coordinator.core.audit_rows import AuditRow, LeasesAudit
-from coordinator.core.commands import FirstLeases
+from coordinator.core.audit_rows import AuditRow, LaunchesAudit, LeasesAudit
+from coordinator.core.commands import Together
 from coordinator.core.ids import JobId, TenantName
 from store.sqlite import sqlite3
 from store.table import Columns, Table, one_column, put_rows, upsert
@@ -49,11 +49,11 @@ INDEXES = {
     "audit_of_tenant": ("tenant", "first"),
 }
 _PUTS = {
-    index: f"INSERT OR REPLACE INTO {index} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608
+    index: f"INSERT OR REPLACE INTO {index} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"  # noqa: S608  names of ours
     for index, columns in INDEXES.items()
 }
 _DELETES = {
-    index: f"DELETE FROM {index} WHERE {columns[0]} = ? AND first = ?"  # noqa: S608
+    index: f"DELETE FROM {index} WHERE {columns[0]} = ? AND first = ?"  # noqa: S608  names of ours
     for index, columns in INDEXES.items()
 }
 _COLUMNS_OF_AUDIT = ", ".join(f"audit.{name}" for name in COLUMNS)
@@ -116,17 +116,17 @@ def listing(wanted: Wanted, *, rising: bool) -> tuple[str, tuple[str | int, ...]
     elif wanted.tenant is not None:
         conditions = ("audit_of_tenant", "tenant = ?3", (wanted.tenant,))
     else:
-        return f"SELECT {', '.join(COLUMNS)} FROM audit WHERE {bound} ORDER BY first {order} LIMIT ?2", ()  # noqa: S608
+        return f"SELECT {', '.join(COLUMNS)} FROM audit WHERE {bound} ORDER BY first {order} LIMIT ?2", ()  # noqa: S608  names of ours
     index, where, values = conditions
     sql = (
-        f"SELECT {_COLUMNS_OF_AUDIT} FROM {index} AS found CROSS JOIN audit USING (first) "  # noqa: S608
+        f"SELECT {_COLUMNS_OF_AUDIT} FROM {index} AS found CROSS JOIN audit USING (first) "  # noqa: S608  names of ours
         f"WHERE {where} AND found.{bound} ORDER BY found.first {order} LIMIT ?2"
     )
     return sql, values
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(tuple[AuditRow | LeasesAudit, ...])
+_decoder = msgspec.msgpack.Decoder(tuple[AuditRow | LeasesAudit | LaunchesAudit, ...])
 _older = msgspec.json.Decoder(tuple[AuditRow, ...])
 
 
@@ -144,10 +144,10 @@ def from_columns(c: Columns) -> tuple[AuditRow, ...]:
         return _older.decode(c[3])
     found: list[AuditRow] = []
     for entry in _decoder.decode(c[3]):
-        if isinstance(entry, LeasesAudit):
-            found += entry.rows()
-        else:
+        if isinstance(entry, AuditRow):
             found.append(entry)
+        else:
+            found += entry.rows()
     return tuple(found)
 
 
@@ -162,20 +162,20 @@ TABLE = Table(
 )
 
 
-def last_seq(entry: AuditRow | FirstLeases) -> int:
+def last_seq(entry: AuditRow | Together) -> int:
     """The number of the last row that this stands for."""
-    return entry.last_seq if isinstance(entry, FirstLeases) else entry.seq
+    return entry.seq if isinstance(entry, AuditRow) else entry.last_seq
 
 
-def write(connection: sqlite3.Connection, entries: list[AuditRow | FirstLeases]) -> None:
+def write(connection: sqlite3.Connection, entries: list[AuditRow | Together]) -> None:
     """Write these rows in packs, and where to find them. Within the caller's transaction; their numbers are new."""
     entries.sort(key=_seq)
     packs = _Packs()
     for entry in entries:
-        if isinstance(entry, FirstLeases):
-            packs.add_leases(entry.told())
-        else:
+        if isinstance(entry, AuditRow):
             packs.add(entry)
+        else:
+            packs.add_together(entry.told())
     packs.close()
     put_rows(connection, TABLE.put, packs.columns)
     for index, columns in packs.found.items():
@@ -189,7 +189,7 @@ class _Packs:
     def __init__(self) -> None:
         self.columns: list[Columns] = []
         self.found: dict[str, list[Columns]] = {index: [] for index in INDEXES}
-        self._body: list[AuditRow | LeasesAudit] = []
+        self._body: list[AuditRow | LeasesAudit | LaunchesAudit] = []
         self._single: list[AuditRow] = []
         self._spans: list[Span] = []
         self._first = self._last = self._wall_ns = self._rows = 0
@@ -198,20 +198,21 @@ class _Packs:
         self._single.append(row)
         self._put(row, row.seq, 1)
 
-    def add_leases(self, told: LeasesAudit) -> None:
+    def add_together(self, told: LeasesAudit | LaunchesAudit) -> None:
         """What `add` of each of its rows would do, without making them."""
-        begin = 0
-        while begin < told.tasks:
-            if self._rows > PACK_ROWS - 2:
+        begin, parts, each = 0, told.parts, told.rows_each
+        while begin < parts:
+            if self._rows > PACK_ROWS - each:
                 self.close()
-            end = min(told.tasks, begin + (PACK_ROWS - self._rows) // 2)
-            part = told.part(begin, end) if end - begin < told.tasks else told
-            low = part.step << PLACE_SHIFT | part.task
-            self._spans.append(Span(part.tenant, part.job_id, low, low + part.tasks - 1))
-            self._put(part, part.last_seq, 2 * part.tasks)
+            end = min(parts, begin + (PACK_ROWS - self._rows) // each)
+            part = told.part(begin, end) if end - begin < parts else told
+            low, high = part.between()
+            place = part.step << PLACE_SHIFT
+            self._spans.append(Span(part.tenant, part.job_id, place | low, place | high))
+            self._put(part, part.last_seq, each * part.parts)
             begin = end
 
-    def _put(self, entry: AuditRow | LeasesAudit, last: int, rows: int) -> None:
+    def _put(self, entry: AuditRow | LeasesAudit | LaunchesAudit, last: int, rows: int) -> None:
         if not self._body:
             self._first = entry.seq
         self._body.append(entry)
@@ -229,7 +230,7 @@ class _Packs:
 
 
 class Span(NamedTuple):
-    """Rows of first leases in one pack: of which tasks."""
+    """Rows in one pack that were put together: of which tasks."""
 
     tenant: TenantName
     job_id: JobId

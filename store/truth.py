@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from coordinator.core.commands import Delete, FirstLeases, Write
+from coordinator.core.commands import Delete, FirstLeases, Launched, Together, Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.rows import (
     ENDED,
@@ -169,7 +169,7 @@ class Batch:
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.first: list[FirstLeases] = []
-        self.audit: list[AuditRow | FirstLeases] = []
+        self.audit: list[AuditRow | Together] = []
         tasks: dict[object, Any] = {}
         attempts: dict[object, Any] = {}
         self.puts: dict[str, dict[object, Any]] = {"task": tasks, "attempt": attempts}
@@ -177,6 +177,10 @@ class Batch:
         for write in writes:
             if type(write) is FirstLeases:
                 self.first.append(write)
+                self.audit.append(write)
+                continue
+            if type(write) is Launched:
+                attempts.update({(row.job_id, row.step, row.task, row.attempt): row for row in write.attempts})
                 self.audit.append(write)
                 continue
             if type(write) is Delete:

@@ -140,6 +140,7 @@ class Fleet:
         """Decide; the writes reach the rows unless `durable` is false (a full disk will undo them)."""
         decision = decide(self.state, event, self.policy)
         decision.writes[:] = commands.one_by_one(decision.writes)
+        decision.sends[:] = commands.sends_one_by_one(decision.sends)
         decision.notes[:] = commands.notes_one_by_one(decision.notes)
         self.state.check_invariants()
         self.decisions.append(decision)

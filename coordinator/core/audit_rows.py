@@ -1,6 +1,6 @@
-"""The rows of the audit: what changed, one by one, and many first leases as one.
+"""The rows of the audit: what changed, one by one; and as one those of many first leases, and of many launches.
 
-Each is an array when it is written: most of what is written is these.
+Each is an array when it is written: most of what is written is these. Where somebody reads them they are rows again.
 """
 
 from __future__ import annotations
@@ -67,8 +67,22 @@ class LeasesAudit(Struct, frozen=True, gc=False, kw_only=True, array_like=True, 
     provider_id: ProviderId
 
     @property
+    def parts(self) -> int:
+        """It may be divided into so many."""
+        return self.tasks
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of each of these."""
+        return 2
+
+    @property
     def last_seq(self) -> int:
         return self.seq + 2 * self.tasks - 1
+
+    def between(self) -> tuple[int, int]:
+        """The lowest and the highest number of a task."""
+        return self.task, self.task + self.tasks - 1
 
     def part(self, begin: int, end: int) -> LeasesAudit:
         """Of the tasks from `begin` to before `end`, counted from the first of these."""
@@ -110,3 +124,66 @@ class LeasesAudit(Struct, frozen=True, gc=False, kw_only=True, array_like=True, 
             )
             seq += 2
         return found
+
+
+class LaunchesAudit(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag_field="row", tag="launches"):
+    """The audit rows of attempts of one step that were launched together on one provider, as one: a row for each.
+
+    Encoded like an AuditRow, and stored among them. A new field comes last and has a default.
+    """
+
+    seq: int
+    """Of the first of them; the others follow it without gaps."""
+    wall_ns: int
+    mono_ns: int
+    tenant: TenantName
+    job_id: JobId
+    step: int
+    attempts: tuple[tuple[int, int], ...]
+    """(task, attempt) of each."""
+    before: str
+    after: str
+    """The states that they went from and into."""
+    why: str
+    provider_id: ProviderId
+
+    @property
+    def parts(self) -> int:
+        """It may be divided into so many."""
+        return len(self.attempts)
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of each of these."""
+        return 1
+
+    @property
+    def last_seq(self) -> int:
+        return self.seq + len(self.attempts) - 1
+
+    def between(self) -> tuple[int, int]:
+        """The lowest and the highest number of a task."""
+        return min(self.attempts)[0], max(self.attempts)[0]
+
+    def part(self, begin: int, end: int) -> LaunchesAudit:
+        """Of the attempts from `begin` to before `end`."""
+        return replace(self, seq=self.seq + begin, attempts=self.attempts[begin:end])
+
+    def rows(self) -> list[AuditRow]:
+        """Each by itself, by their numbers."""
+        return [
+            AuditRow(
+                seq=seq,
+                wall_ns=self.wall_ns,
+                mono_ns=self.mono_ns,
+                entity="attempt",
+                subject=f"{self.job_id}.{self.step}.{task}.{attempt}",
+                after=self.after,
+                before=self.before,
+                why=self.why,
+                tenant=self.tenant,
+                job_id=self.job_id,
+                provider_id=self.provider_id,
+            )
+            for seq, (task, attempt) in enumerate(self.attempts, start=self.seq)
+        ]

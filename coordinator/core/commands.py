@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from coordinator.core.amounts import Share
-from coordinator.core.audit_rows import LeasesAudit
 from coordinator.core.data.answers import Admitted, CheckpointTaken, Published, Swept, UploadGone, UploadOpened
 from coordinator.core.data.rows import ArtifactRow, BlobRow
 from coordinator.core.errors import CoordError
@@ -38,11 +38,13 @@ from coordinator.core.rows import (
     ProviderRow,
     Row,
     SessionRow,
-    TaskRow,
     TenantRow,
     TokenRow,
 )
 from coordinator.core.snapshot import ProviderView
+from coordinator.core.together import FirstLeases as FirstLeases
+from coordinator.core.together import Launched as Launched
+from coordinator.core.together import Together as Together
 from coordinator.core.verdict.rows import PastVerdict
 from coordinator.core.work.jobspec import StepSpec
 
@@ -62,67 +64,13 @@ class Delete(Struct, frozen=True, gc=False):
     key: object
 
 
-class FirstLeases(Struct, frozen=True, gc=False, kw_only=True):
-    """Insert the rows of tasks of one step that were never launched, with their first attempts, leased on one provider.
-    Nothing of them is written yet. Also the note that it was done.
-
-    Most of what is ever written is this: the two audit rows of each follow from the others, and are made where somebody
-    wants them.
-    """
-
-    tenant: TenantName
-    seq: int
-    """Of the first audit row; the task's before its attempt's."""
-    wall_ns: int
-    mono_ns: int
-    tasks: list[TaskRow]
-    """Their numbers follow one another without gaps; they are alike but for these."""
-    attempts: list[AttemptRow]
-    """The first one of each task, of one rank, in the same order."""
-
-    @property
-    def last_seq(self) -> int:
-        return self.seq + 2 * len(self.tasks) - 1
-
-    def rows(self) -> list[TaskRow | AuditRow | AttemptRow]:
-        """All of them, in the order in which they would be written one by one."""
-        audited = self.audited()
-        found: list[TaskRow | AuditRow | AttemptRow] = []
-        for number, (task, attempt) in enumerate(zip(self.tasks, self.attempts, strict=True)):
-            found += (task, audited[2 * number], attempt, audited[2 * number + 1])
-        return found
-
-    def told(self) -> LeasesAudit:
-        """Their audit rows, as one."""
-        task, attempt = self.tasks[0], self.attempts[0]
-        return LeasesAudit(
-            seq=self.seq,
-            wall_ns=self.wall_ns,
-            mono_ns=self.mono_ns,
-            tenant=self.tenant,
-            job_id=task.job_id,
-            step=task.step,
-            task=task.task,
-            tasks=len(self.tasks),
-            staged=task.state._value_,
-            leased=attempt.state._value_,
-            why=attempt.reason,
-            unblocked_by=task.waits_for,
-            provider_id=attempt.ranks[0].provider_id,
-        )
-
-    def audited(self) -> list[AuditRow]:
-        """Their audit rows, each by itself, by their numbers."""
-        return self.told().rows()
-
-
-Write = Put | Delete | FirstLeases
+Write = Put | Delete | Together
 
 
 def one_by_one(writes: Iterable[Write]) -> Iterator[Put | Delete]:
     """The same writes, each of one row."""
     for write in writes:
-        if isinstance(write, FirstLeases):
+        if isinstance(write, Together):
             yield from map(Put, write.rows())
         else:
             yield write
@@ -135,7 +83,7 @@ def rows_put(writes: Iterable[Write]) -> Iterator[Row]:
 
 def count_rows(writes: Iterable[Write]) -> int:
     """How many rows are put or deleted by these."""
-    return sum(4 * len(write.tasks) if type(write) is FirstLeases else 1 for write in writes)
+    return sum(1 if isinstance(write, Put | Delete) else write.count for write in writes)
 
 
 # ---- replies
@@ -331,6 +279,19 @@ class Grant(Struct, frozen=True, gc=False, kw_only=True):
     """Start it, once it is ordered, when what runs there leaves room for it; in the order of tokens."""
 
 
+class Grants(Struct, frozen=True, gc=False, kw_only=True):
+    """Leases of attempts of one rank, which have their term and their share in common: a Grant each."""
+
+    term_ms: Ms
+    share: Share
+    leases: list[tuple[AttemptId, LeaseToken]]
+
+    def each(self) -> Iterator[Grant]:
+        """One by one."""
+        for attempt_id, token in self.leases:
+            yield Grant(attempt_id=attempt_id, rank=0, token=token, term_ms=self.term_ms, share=self.share)
+
+
 class Launch(Struct, frozen=True, gc=False, kw_only=True):
     """Start this rank now. The service makes the LaunchPlan of it by the step's runtime."""
 
@@ -349,6 +310,19 @@ class Launch(Struct, frozen=True, gc=False, kw_only=True):
     """There are checkpoints to resume from."""
     passed_on: tuple[str, ...] = ()
     """Patterns by which later steps take its outputs, placeholders and all."""
+
+
+class Launches(Struct, frozen=True, gc=False, kw_only=True):
+    """Start these attempts of one rank, which differ in nothing but their tasks' numbers: a Launch each."""
+
+    like: Launch
+    """The order of the first of them."""
+    leases: list[tuple[AttemptId, LeaseToken]]
+
+    def each(self) -> Iterator[Launch]:
+        """One by one."""
+        for attempt_id, token in self.leases:
+            yield replace(self.like, attempt_id=attempt_id, token=token)
 
 
 class StopAttempt(Struct, frozen=True, gc=False, kw_only=True):
@@ -408,7 +382,9 @@ Message = (
     | TellDrain
     | CloseLink
     | Grant
+    | Grants
     | Launch
+    | Launches
     | StopAttempt
     | Settled
     | Renew
@@ -422,6 +398,16 @@ class Send(Struct, frozen=True, gc=False):
 
     conn_id: ConnId
     message: Message
+
+
+def sends_one_by_one(sends: Iterable[Send]) -> Iterator[Send]:
+    """The same sends, each of one message of the wire."""
+    for send in sends:
+        if isinstance(send.message, Grants | Launches):
+            for message in send.message.each():
+                yield Send(send.conn_id, message)
+        else:
+            yield send
 
 
 # ---- notes: for readers, metrics and people; never needed for correctness
@@ -565,14 +551,14 @@ Note = (
     | Promised
     | VerdictWanted
     | UploadGone
-    | FirstLeases
+    | Together
 )
 
 
 def notes_one_by_one(notes: Iterable[Note]) -> Iterator[Note]:
     """The same notes, each of one row."""
     for note in notes:
-        if not isinstance(note, FirstLeases):
+        if not isinstance(note, Together):
             yield note
             continue
         for row in note.rows():

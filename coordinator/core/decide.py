@@ -16,7 +16,7 @@ from coordinator.core.tenants.budgets import settle_accounts, write_accounts
 from coordinator.core.tenants.charging import turn_month
 from coordinator.core.verdict import settling
 from coordinator.core.verdict.events import VerdictGiven
-from coordinator.core.work import attempts, jobs
+from coordinator.core.work import attempts, holding, jobs
 from coordinator.core.work.transitions import write_touched
 
 
@@ -54,6 +54,8 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
                 _dispatch(state, said, policy, out)
         case events.AttemptExited():
             attempts.on_exited(state, event, policy, out)
+        case events.LeasesHeld():
+            holding.on_held(state, event, policy, out)
         case events.AgentGranted():
             attempts.on_granted(state, event, policy, out)
         case events.AttemptPhase():

@@ -372,6 +372,14 @@ class AgentGranted(Event, frozen=True, kw_only=True, tag="agent_granted"):
     token: LeaseToken
 
 
+class LeasesHeld(Event, frozen=True, kw_only=True, tag="leases_held"):
+    """An agent has stored several grants: an AgentGranted each, and one decision."""
+
+    conn_id: ConnId
+    held: tuple[tuple[AttemptId, int, LeaseToken], ...]
+    """(attempt, rank, token) of each."""
+
+
 class AgentRefused(Event, frozen=True, kw_only=True, tag="agent_refused"):
     """An agent does not take a grant; nothing was started."""
 
@@ -402,7 +410,7 @@ class AttemptExited(Event, frozen=True, kw_only=True, tag="attempt_exited"):
     exit: ExitInfo
 
 
-AttemptEvent = AgentGranted | AgentRefused | AttemptPhase | AttemptExited | AttemptProgress
+AttemptEvent = AgentGranted | LeasesHeld | AgentRefused | AttemptPhase | AttemptExited | AttemptProgress
 
 
 class AgentSaid(Event, frozen=True, kw_only=True, tag="agent_said"):
@@ -441,6 +449,7 @@ AnyEvent = (
     | JobPreview
     | Place
     | AgentGranted
+    | LeasesHeld
     | AgentRefused
     | AttemptPhase
     | AttemptExited

@@ -39,8 +39,8 @@ class Wheel(Generic[K]):
             self._at[key] = when_ms
             self._buckets.setdefault(max(when_ms // GRAIN_MS, self._next), []).append(key)
 
-    def put_new(self, keys: Sequence[K], when_ms: Ms) -> None:
-        """The same for many that have no appointment."""
+    def put_all(self, keys: Sequence[K], when_ms: Ms) -> None:
+        """The same for many, each of which has none then."""
         self._at.update(dict.fromkeys(keys, when_ms))
         self._buckets.setdefault(max(when_ms // GRAIN_MS, self._next), []).extend(keys)
 

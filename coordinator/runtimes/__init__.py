@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 
 from coordinator.core.commands import Launch
 from coordinator.core.work.launch_plan import LaunchPlan
-from coordinator.runtimes.plain import plain
+from coordinator.runtimes.plain import Shared, plain, shared
 
 Runtime = Callable[[Launch], LaunchPlan]
 
 RUNTIMES: Mapping[str, Runtime] = {"plain": plain}
 """Every runtime there is, by the name that a step's `runtime` has."""
+SHARED: Mapping[str, Callable[[Launch], Shared | None]] = {"plain": shared}
+"""What the plans of a step's tasks have in common, where they differ in nothing but an array's number."""

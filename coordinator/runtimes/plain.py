@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from coordinator.core.amounts import Ask
 from coordinator.core.commands import Launch
 from coordinator.core.ids import TenantName
-from coordinator.core.work.jobspec import StepSpec, task_values
+from coordinator.core.work.jobspec import StepSpec, task_number, task_values
 from coordinator.core.work.launch_plan import CheckpointPlan, LaunchPlan, Limits
 from coordinator.runtimes.placeholders import fill, names
 
@@ -19,7 +19,7 @@ ALIKE_MAX = 256
 """Steps whose plan is kept: those that run at a time, mostly."""
 
 
-class _Alike(NamedTuple):
+class Shared(NamedTuple):
     """What the plans of a step's tasks have in common: all but an array's number."""
 
     step: StepSpec
@@ -27,10 +27,17 @@ class _Alike(NamedTuple):
     ask: Ask
     plan: LaunchPlan
     numbered: bool
-    """Each task is told its number in the array."""
+    """Each task is told its number in the array: the last of its environment."""
+
+    def of_task(self, task: int) -> LaunchPlan:
+        """The plan of this one."""
+        return self.numbered_as(str(task_number(self.step, task))) if self.numbered else self.plan
+
+    def numbered_as(self, number: str) -> LaunchPlan:
+        return replace(self.plan, env=(*self.plan.env, (ARRAY_INDEX, number)))
 
 
-_alike: dict[int, _Alike] = {}
+_alike: dict[int, Shared] = {}
 """By the identity of the step, which an entry keeps alive; the oldest goes."""
 
 
@@ -40,23 +47,29 @@ def plain(order: Launch) -> LaunchPlan:
     An array's task is told its number as COORD_ARRAY_INDEX, unless the step sets that itself. Of tasks that differ in
     nothing else the plan is made once: it costs as much as all else that an order to launch needs on its way out.
     """
+    known = shared(order)
+    if known is None:
+        return plan_of(order, task_values(order.step, order.attempt_id[2]))
+    return known.of_task(order.attempt_id[2])
+
+
+def shared(order: Launch) -> Shared | None:
+    """What this order's plan has in common with those of its step's other tasks; None: they differ in more than their
+    numbers."""
     step = order.step
     known = _alike.get(id(step))
     if order.passed_on:
-        return plan_of(order, task_values(step, order.attempt_id[2]))  # its job says that, not the step
+        return None  # its job says that, not the step
     if known is None or known.step is not step or known.tenant != order.tenant or known.ask != order.share.ask:
         if not _are_alike(order):
-            return plan_of(order, task_values(step, order.attempt_id[2]))
+            return None
         while len(_alike) >= ALIKE_MAX:
             del _alike[next(iter(_alike))]
         numbered = bool(step.array or step.items) and all(name != ARRAY_INDEX for name, _ in step.env)
         plan = plan_of(order, {"index": ""})
         plan = replace(plan, env=plan.env[:-1]) if numbered else plan
-        known = _alike[id(step)] = _Alike(step, order.tenant, order.share.ask, plan, numbered)
-    if not known.numbered:
-        return known.plan
-    index = task_values(step, order.attempt_id[2])["index"]
-    return replace(known.plan, env=(*known.plan.env, (ARRAY_INDEX, index)))
+        known = _alike[id(step)] = Shared(step, order.tenant, order.share.ask, plan, numbered)
+    return known
 
 
 def _are_alike(order: Launch) -> bool:

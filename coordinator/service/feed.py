@@ -34,14 +34,15 @@ class Feed:
         self.followers = 0
         self._views = views
         self._store = store
-        self._ring: list[AuditRow | commands.FirstLeases] = []
-        """By number, up to `last_seq`. Many first leases stand here once for each of their rows: few are ever read."""
+        self._ring: list[AuditRow | commands.Together] = []
+        """By number, up to `last_seq`. What was put together is here once for each of its rows: few are ever read."""
         self._bell = Bell()
         self._jobs: WeakValueDictionary[JobId, asyncio.Future[None]] = WeakValueDictionary()
         """Gone by itself with the last who waits for it."""
         self._closed = False
         views.listen_audit(self._on_audited)
-        views.listen(self._on_change, commands.JobChanged, commands.AttemptChanged, commands.FirstLeases)
+        kinds = (commands.JobChanged, commands.AttemptChanged, commands.FirstLeases, commands.Launched)
+        views.listen(self._on_change, *kinds)
 
     def close(self) -> None:
         """End every follower and every wait."""
@@ -53,7 +54,7 @@ class Feed:
     def _on_audited(self, rows: list[AuditRow]) -> None:
         self._take(rows, rows[-1].seq)
 
-    def _take(self, rows: Sequence[AuditRow | commands.FirstLeases], last_seq: int) -> None:
+    def _take(self, rows: Sequence[AuditRow | commands.Together], last_seq: int) -> None:
         self._ring += rows
         if len(self._ring) > 2 * RING_MAX:
             del self._ring[:-RING_MAX]
@@ -63,9 +64,9 @@ class Feed:
     def _on_change(self, note: commands.Note) -> None:
         if isinstance(note, commands.JobChanged | commands.AttemptChanged):
             self._ring_job(note.row.job_id)
-        elif isinstance(note, commands.FirstLeases):
-            self._take([note] * (2 * len(note.tasks)), note.last_seq)
-            self._ring_job(note.tasks[0].job_id)
+        elif isinstance(note, commands.Together):
+            self._take([note] * (note.last_seq - note.seq + 1), note.last_seq)
+            self._ring_job(note.attempts[0].job_id)
 
     def _ring_job(self, job_id: JobId) -> None:
         change = self._jobs.pop(job_id, None)
@@ -135,12 +136,12 @@ class Feed:
             await heard(change, left_s)
 
 
-def rows_of(page: Sequence[AuditRow | commands.FirstLeases], first: int) -> list[AuditRow]:
+def rows_of(page: Sequence[AuditRow | commands.Together], first: int) -> list[AuditRow]:
     """These entries of the ring as rows, the first of which has this number."""
     found: list[AuditRow] = []
     while len(found) < len(page):
         entry = page[len(found)]
-        if isinstance(entry, commands.FirstLeases):
+        if isinstance(entry, commands.Together):
             found += entry.audited()[first + len(found) - entry.seq :][: len(page) - len(found)]
         else:
             found.append(entry)

@@ -17,7 +17,7 @@ from coordinator import wire
 from coordinator.core import commands, events
 from coordinator.core.commands import CloseCode
 from coordinator.core.errors import Code
-from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, ProviderKey, dotted
+from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId, ProviderKey, attempts_of, dotted
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, TokenRow
 from coordinator.service.frames import Frame, close_frame, pong_frame, text_frame
 from coordinator.service.heartbeats import Track
@@ -25,14 +25,14 @@ from coordinator.service.inbound import (
     BAD,
     Complaint,
     OfAttempt,
-    attempt_ids,
     cache_of,
     decode,
+    grants_of,
     hello_of,
     problem_of,
     sort_out,
 )
-from coordinator.service.outbound import to_wire
+from coordinator.service.outbound import grants_to_wire, launches_to_wire, to_wire
 from coordinator.service.pace import full_bucket
 from coordinator.service.peer import Peer
 from coordinator.service.surroundings import Surroundings
@@ -181,6 +181,8 @@ class Link:
                 return
         for kind, data, _ in frames:
             if kind is WSMsgType.TEXT and not self._peer.closed:
+                if self.phase is Phase.OPEN and not beats and self._grants(data):
+                    continue
                 try:
                     message = decode(data)
                 except BAD:
@@ -189,9 +191,8 @@ class Link:
                 if type(message) is wire.Heartbeat:
                     beats.append(message)
                 elif type(message) is tuple:
-                    if not self._granted(message, beats):
-                        for part in message:
-                            self._say(part, beats)
+                    for part in message:
+                        self._say(part, beats)
                 else:
                     self._say(message, beats)
             elif kind is WSMsgType.BINARY and not self._peer.closed:
@@ -358,14 +359,12 @@ class Link:
         elif not self._words.add(message):
             self._refuse("a token beyond its bounds")
 
-    def _granted(self, parts: tuple[wire.FromAgent, ...], beats: list[wire.Heartbeat]) -> bool:
+    def _grants(self, data: bytes) -> bool:
         """A frame of acknowledgements alone is taken at once. False: it is another one, and nothing of it was taken."""
-        if self.phase is not Phase.OPEN or beats:
-            return False
-        said = self._words.grants(parts)
-        if said is not None and not self._peer.closed and self._allow(len(parts)):
-            self._words.add_all(said)
-        return said is not None
+        held = grants_of(data, self.conn_id, self._around.clock.now_ms())
+        if held is not None and self._allow(len(held.held)):
+            self._words.add_grants(held)
+        return held is not None
 
     def _hello(self, hello: wire.Hello) -> None:
         if self.phase is not Phase.GREETING:
@@ -404,7 +403,7 @@ class Link:
         if latest is None:
             return events.Beat(conn_id=self.conn_id, received_ms=self.received_ms)
         if latest.attempts != self._names:
-            self._names, self._ids = latest.attempts, attempt_ids(latest.attempts)
+            self._names, self._ids = latest.attempts, attempts_of(latest.attempts)
         return events.Beat(
             conn_id=self.conn_id,
             received_ms=self.received_ms,
@@ -448,8 +447,16 @@ class Link:
                 return
             case commands.Launch():
                 told = self._launch(message)
+            case commands.Launches():
+                self._launches(message)
+                return
+            case commands.Grants():
+                self._credit(len(message.leases))
+                around.counters.ordered(message)
+                self._peer.gather_all(grants_to_wire(message))
+                return
             case commands.Grant():
-                self._credit()
+                self._credit(1)
                 told = to_wire(message)
             case _:
                 told = to_wire(message)
@@ -459,12 +466,23 @@ class Link:
         else:
             self._peer.write(text_frame(_encode(told)))
 
-    def _credit(self) -> None:
-        """A lease: its attempt will be spoken of, and what starts it may be large."""
+    def _credit(self, leases: int) -> None:
+        """Of each lease the attempt will be spoken of, and what starts it may be large."""
         settings = self._around.settings
         most = settings.messages_burst + wire.ATTEMPTS_MAX * settings.messages_per_grant
-        self._messages.left = min(self._messages.left + settings.messages_per_grant, most)
+        self._messages.left = min(self._messages.left + leases * settings.messages_per_grant, most)
         self._peer.out_max = settings.out_work_bytes_max
+
+    def _launches(self, orders: commands.Launches) -> None:
+        """What is the same in all of them is worked out once. Where no plan can be made, each of them says so."""
+        try:
+            told = launches_to_wire(orders)
+        except (LookupError, ArithmeticError):
+            for order in orders.each():
+                self.send(order)
+        else:
+            self._around.counters.ordered(orders)
+            self._peer.gather_all(told)
 
     def _launch(self, order: commands.Launch) -> wire.Launch | wire.Stop:
         """The order with its plan. One that no plan can be made of has failed, and its agent lets go of the lease."""

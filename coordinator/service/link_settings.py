@@ -9,14 +9,16 @@ from coordinator.core import commands
 
 _KINDS: dict[type[commands.Message], str] = {
     commands.Grant: "grant",
+    commands.Grants: "grant",
     commands.Launch: "launch",
+    commands.Launches: "launch",
     commands.Renew: "renew",
     commands.StopAttempt: "stop",
     commands.Settled: "settle",
     commands.Warm: "warm",
     commands.SaveState: "save",
 }
-ORDERS = tuple(_KINDS.values())
+ORDERS = tuple(dict.fromkeys(_KINDS.values()))
 """What agents are told about attempts."""
 
 
@@ -91,4 +93,15 @@ class LinkCounters(Struct):
         """Count what was told, if it is about attempts."""
         kind = _KINDS.get(type(message))
         if kind is not None:
-            self.orders[kind] += len(message.terms) if isinstance(message, commands.Renew) else 1
+            self.orders[kind] += _count(message)
+
+
+def _count(message: commands.Message) -> int:
+    """Of how many leases it tells."""
+    match message:
+        case commands.Renew(terms=terms):
+            return len(terms)
+        case commands.Grants(leases=leases) | commands.Launches(leases=leases):
+            return len(leases)
+        case _:
+            return 1

@@ -42,13 +42,14 @@ def count_notes(metrics: Metrics, views: LiveViews) -> None:
             case _:
                 pass
 
-    def on_first(note: commands.Note) -> None:
+    def on_together(note: commands.Note) -> None:
         if isinstance(note, commands.FirstLeases):
             metrics.add(m.TRANSITIONS, len(note.tasks), "task", note.tasks[0].state.value)
-            metrics.add(m.TRANSITIONS, len(note.tasks), "attempt", note.attempts[0].state.value)
+        if isinstance(note, commands.Together):
+            metrics.add(m.TRANSITIONS, len(note.attempts), "attempt", note.attempts[0].state.value)
 
     views.listen_audit(on_audited)
-    views.listen(on_first, commands.FirstLeases)
+    views.listen(on_together, commands.FirstLeases, commands.Launched)
     views.listen(on_note, commands.SessionOpened, commands.SessionEnded, commands.Warned)
 
 

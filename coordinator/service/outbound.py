@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import msgspec
+
 from coordinator import wire
 from coordinator.core import commands
-from coordinator.core.ids import dotted
-from coordinator.runtimes import RUNTIMES
+from coordinator.core.ids import AttemptId, dotted
+from coordinator.core.rows import LeaseToken
+from coordinator.core.work.jobspec import task_number
+from coordinator.runtimes import RUNTIMES, SHARED
+from coordinator.runtimes.plain import ARRAY_INDEX
 
 Work = (
     commands.Grant
@@ -64,3 +71,54 @@ def to_wire(message: Plain) -> wire.FromCoordinator:
             return wire.Warm(attempt=dotted(message.attempt_id), rank=message.rank)
         case commands.SaveState():
             return wire.Save(attempt=dotted(message.attempt_id), token=message.token, why=message.why)
+
+
+# ---- what many messages have in common, encoded once
+
+_encode = msgspec.json.Encoder().encode
+_NOBODY = LeaseToken(0, 0)
+_OF_ONE = b'"@","rank":0,"token":[0,0]'
+"""What is another thing in each of them."""
+_INDEX = ARRAY_INDEX.encode()
+_NUMBER = _encode((ARRAY_INDEX, ""))
+"""The number of an array's task, as its environment has it."""
+
+
+def grants_to_wire(message: commands.Grants) -> list[bytes]:
+    """A wire.Grant of each lease, encoded."""
+    like = wire.Grant(attempt="@", rank=0, token=_NOBODY, term_s=message.term_ms / 1_000, share=message.share)
+    return _each(*_parted(like, _OF_ONE), message.leases)
+
+
+def launches_to_wire(message: commands.Launches) -> list[bytes]:
+    """A wire.Launch of each, encoded. Raises what `to_wire` does."""
+    like, leases = message.like, message.leases
+    known = SHARED[like.step.runtime](like) if len(leases) > 1 else None
+    if known is None:
+        return [_encode(to_wire(order)) for order in message.each()]
+    plan = known.numbered_as("") if known.numbered else known.plan
+    begin, end = _parted(wire.Launch(attempt="@", rank=0, token=_NOBODY, plan=plan), _OF_ONE)
+    if not known.numbered:
+        return _each(begin, end, leases)
+    if end.count(_NUMBER) != 1:  # an argument list that reads like it
+        return [_encode(to_wire(order)) for order in message.each()]
+    middle, end = end.split(_NUMBER)
+    step = known.step
+    return [
+        b'%s"%d.%d.%d.%d","rank":0,"token":[%d,%d]%s["%s","%d"]%s'
+        % (begin, *attempt_id, token.generation, token.number, middle, _INDEX, task_number(step, attempt_id[2]), end)
+        for attempt_id, token in leases
+    ]
+
+
+def _parted(like: wire.FromCoordinator, at: bytes) -> tuple[bytes, bytes]:
+    """What stands before and behind its first `at`: nothing that anybody wrote stands before it."""
+    begin, _, end = _encode(like).partition(at)
+    return begin, end
+
+
+def _each(begin: bytes, end: bytes, leases: Sequence[tuple[AttemptId, LeaseToken]]) -> list[bytes]:
+    return [
+        b'%s"%d.%d.%d.%d","rank":0,"token":[%d,%d]%s' % (begin, *attempt_id, token.generation, token.number, end)
+        for attempt_id, token in leases
+    ]

@@ -62,6 +62,12 @@ class Peer:
             asyncio.get_running_loop().call_soon(self._send_gathered)
         self._gathered.append(message)
 
+    def gather_all(self, messages: list[bytes]) -> None:
+        """The same of several."""
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._send_gathered)
+        self._gathered += messages
+
     def _send_gathered(self) -> None:
         if self._gathered:
             messages, self._gathered = self._gathered, []

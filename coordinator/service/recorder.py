@@ -27,7 +27,7 @@ from coordinator.core.state import ClusterState
 
 log = logging.getLogger("coord.recorder")
 
-FORMAT = 6
+FORMAT = 7
 ENTRIES_MAX = 10_000
 """Providers, attempts and steps of jobs of a state that an image is taken of: some 60 ms and 9 MB."""
 LOOK_AGAIN = 20_000
@@ -92,19 +92,30 @@ def decision_crc(decision: commands.Decision) -> int:
 
 
 def _written(write: commands.Write) -> object:
-    """What is compared of a write. Of first leases together the ends: what differs between has other numbers there."""
-    if type(write) is not commands.FirstLeases:
-        return write
-    return write.tenant, write.seq, write.wall_ns, write.mono_ns, write.tasks[0], write.attempts[-1]
+    """What is compared of a write. Of rows that are put together the ends: what differs between has other numbers
+    there."""
+    match write:
+        case commands.FirstLeases():
+            return write.tenant, write.seq, write.wall_ns, write.mono_ns, write.tasks[0], write.attempts[-1]
+        case commands.Launched():
+            return write.tenant, write.seq, write.wall_ns, write.mono_ns, write.attempts[0], write.attempts[-1]
+        case _:
+            return write
 
 
 def _told(send: commands.Send) -> object:
     """What is compared of a send. An order to launch names its step whole, which is the state's and the same for all
     its tasks: to encode that with each would cost as much as all else."""
     message = send.message
-    if type(message) is not commands.Launch:
-        return send
-    return send.conn_id, message.attempt_id, message.rank, message.token, message.share, message.nodes
+    match message:
+        case commands.Launch():
+            return send.conn_id, message.attempt_id, message.rank, message.token, message.share, message.nodes
+        case commands.Launches(like=like):
+            return send.conn_id, message.leases[0], message.leases[-1], len(message.leases), like.share, like.nodes
+        case commands.Grants():
+            return send.conn_id, message.leases[0], message.leases[-1], len(message.leases), message.share
+        case _:
+            return send
 
 
 class Recorder:

@@ -73,8 +73,8 @@ class Lately(Generic[K, V]):
         for key in live:
             self._over.pop(key, None)
 
-    def begin(self, live: dict[K, V]) -> None:
-        """These live from now on; nobody knew of them before."""
+    def live_on(self, live: dict[K, V]) -> None:
+        """These live, as they are now; none of them had ended."""
         self._live.update(live)
 
     def put(self, key: K, value: V, ended: bool) -> None:
@@ -130,7 +130,7 @@ class LiveViews:
 
     def listen_audit(self, listener: AuditListener) -> None:
         """The same, with the audit rows of a decision in one call, after its other notes: they are most of what is
-        told, and nobody looks at what else changed in between. Those of a `FirstLeases` stand in that note alone; what
+        told, and nobody looks at what else changed in between. Those of a `Together` stand in that note alone; what
         came before it is told before it."""
         self._auditors.append(listener)
 
@@ -164,8 +164,8 @@ class LiveViews:
                 audited.append(note.row)  # type: ignore[union-attr,arg-type]
             elif kind is commands.AttemptChanged:
                 self._put_attempt(note)  # type: ignore[arg-type]
-            elif kind is commands.FirstLeases:
-                self._put_first(note)  # type: ignore[arg-type]
+            elif kind is commands.FirstLeases or kind is commands.Launched:
+                self._put_together(note)  # type: ignore[arg-type]
                 if audited:
                     self._tell_audit(audited)
                     audited = []
@@ -181,9 +181,10 @@ class LiveViews:
         for auditor in self._auditors:
             auditor(rows)
 
-    def _put_first(self, leases: commands.FirstLeases) -> None:
-        tenant = leases.tenant
-        self.attempts.begin({row.attempt_id: AttemptView(row=row, tenant=tenant) for row in leases.attempts})
+    def _put_together(self, rows: commands.Together) -> None:
+        """Of attempts that live, whose state is another one than before."""
+        tenant = rows.tenant
+        self.attempts.live_on({row.attempt_id: AttemptView(row=row, tenant=tenant) for row in rows.attempts})
 
     def _put_attempt(self, note: commands.AttemptChanged) -> None:
         row, fenced = note.row, note.fenced

@@ -129,6 +129,7 @@ class Engine:
             where = f"{frame.name}, line {frame.lineno}"
             raise Violation(f"deciding {type(event).__name__} failed in {where}: {error!r}") from error
         decision.writes[:] = commands.one_by_one(decision.writes)  # whoever watches looks at rows
+        decision.sends[:] = commands.sends_one_by_one(decision.sends)
         decision.notes[:] = commands.notes_one_by_one(decision.notes)
         self._open.append(decision)
         self._watcher.decided(event, decision, self.state)

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.commands import FirstLeases
+from coordinator.core.commands import FirstLeases, Launched
 from coordinator.core.ids import JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TenantName, TokenId
 from coordinator.core.rows import (
     AttemptRow,
@@ -243,6 +245,20 @@ def first_leases(tasks: int, *, job: int = 1, step: int = 0, task: int = 0, seq:
         mono_ns=7,
         tasks=staged,
         attempts=leased,
+    )
+
+
+def launched(leases: FirstLeases, tasks: range, *, seq: int) -> Launched:
+    """So many of these, whose agent holds them now."""
+    ranks = (replace(leases.attempts[0].ranks[0], acked=True, launched=True),)
+    return Launched(
+        tenant=leases.tenant,
+        seq=seq,
+        wall_ns=leases.wall_ns + 1,
+        mono_ns=8,
+        attempts=[
+            replace(leases.attempts[number], state=AttemptState.STAGING, ranks=ranks, reason="held") for number in tasks
+        ],
     )
 
 

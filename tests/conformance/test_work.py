@@ -26,6 +26,7 @@ from tests.conformance.homes import (
     an_attempt,
     an_audit,
     first_leases,
+    launched,
     some_full_work,
 )
 
@@ -107,6 +108,32 @@ def test_first_leases_together_are_stored_as_each_by_itself(home: Home) -> None:
     loaded = home.run(the_load)
     assert (2, 242, 403) == (loaded.next_job_id, loaded.next_token, loaded.next_audit)
     assert set(leases.tasks) <= set(loaded.rows)
+
+
+def test_what_is_launched_together_is_stored_as_each_by_itself(home: Home) -> None:
+    """Rows, audit and numbers, in the commit of their leases or a later one, and what becomes of one of them in it."""
+    kept: list[Row] = [a_job(1, WorkState.RUNNING), a_spec(1, steps=2), a_step(1, 0), a_step(1, 1)]
+    leases = first_leases(600, job=1, step=1, task=40, seq=1)
+    both = launched(leases, range(0, 100, 3), seq=1_201)
+    later = launched(leases, range(100, 600), seq=both.last_seq + 1)
+    running = replace(later.attempts[7], state=AttemptState.RUNNING)
+    told = [*leases.audited(), *both.audited(), *later.audited()]
+
+    async def write(store: Store) -> None:
+        await store.commit([*puts(*kept), leases, both])
+        await store.commit([Put(replace(running, reason="old")), later, Put(running)])
+
+    async def ask(store: Store) -> None:
+        now = {row.attempt_id: row for row in (*leases.attempts, *both.attempts, *later.attempts, running)}
+        assert list(now.values()) == await store.job_attempts(JobId(1), 1_000)
+        assert told == await store.audit(9_999, after=0)
+        assert told == (await store.audit(9_999, tenant=DEFAULT))[::-1]
+        for subject in ("1.1.40.1", "1.1.41.1", "1.1.140.1", "1.1.639.1", "1.1.640.1"):
+            assert [row for row in told if row.subject == subject] == (await store.audit(9, subject=subject))[::-1]
+
+    home.run(write)
+    home.run(ask)
+    assert later.last_seq + 1 == home.run(the_load).next_audit
 
 
 def test_a_start_finds_live_work_alone(home: Home) -> None:

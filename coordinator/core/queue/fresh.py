@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.commands import Decision, FirstLeases, Grant, Send
+from coordinator.core.commands import Decision, FirstLeases, Grants, Send
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import add_share, share_of
@@ -95,7 +95,8 @@ class Fresh:
         generation, now_ms = state.generation, state.now_ms
         _, conn_id, load, share, ranks, why, cause = at
         term_ms = self._term_ms
-        attempts, held, ids, live, sends = work.attempts, load.attempts, self._ids, step.tasks, out.sends
+        attempts, held, ids, live = work.attempts, load.attempts, self._ids, step.tasks
+        leases: list[tuple[AttemptId, LeaseToken]] = []
         renewed_ms, terms_ms = (now_ms,), (term_ms,)
         token_number, tasks, rows = work.next_token, [], []
         begins = number == self._first and WorkState.PENDING in (step.row.state, self._job.row.state)
@@ -127,9 +128,7 @@ class Fresh:
             attempts[attempt_id] = attempt
             live[number] = Task(row=task_row, attempts=(attempt,), newest=token)
             held[attempt_id, 0] = tenant
-            if conn_id is not None:
-                order = Grant(attempt_id=attempt_id, rank=0, token=token, term_ms=term_ms, share=share)
-                sends.append(Send(conn_id, order))
+            leases.append((attempt_id, token))
             ids.append(attempt_id)
             number += 1
             if begins:  # its audit rows stand behind those of its first lease
@@ -142,6 +141,8 @@ class Fresh:
                 break
         if tasks:
             self._write(tasks, rows)
+        if conn_id is not None:
+            out.sends.append(Send(conn_id, Grants(term_ms=term_ms, share=share, leases=leases)))
         given = number - self._number
         work.next_token, self._number = token_number, number
         self.left = max(0, self.left - given)
@@ -166,7 +167,7 @@ class Fresh:
         state, step, work, job, given = self._state, self._step, self._state.work, self._job, len(self._ids)
         hold_more(work.accounts, job.row.tenant, job.row.job_id, self._ask, given)
         work.unanswered.update(dict.fromkeys(self._ids))
-        work.wheel.put_new(self._ids, state.now_ms + self._policy.grant_ms)
+        work.wheel.put_all(self._ids, state.now_ms + self._policy.grant_ms)
         step.running += given
         touch_step(state, step, cursor=self._number)
         skip_doomed(state, job, step, self._out)

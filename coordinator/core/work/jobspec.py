@@ -222,23 +222,36 @@ def task_values(step: StepSpec, task: int) -> dict[str, str]:
 
     `index` is the array's own number (the place, from 0, for items); without an array it is the task's number.
     """
-    width = 1
-    for _, values in step.matrix:
-        width *= len(values)
-    place, turn = divmod(task, width)
-    found: dict[str, str] = {"index": str(place)}
+    place, turn = _place_of(step, task)
+    found: dict[str, str] = {"index": str(_number_at(step, place))}
     if step.items:
         found["item"] = step.items[place]
     elif step.array:
-        left = place
-        for first, last, stride in step.array:
-            size = (last - first) // stride + 1
-            if left < size:
-                found["index"] = str(first + left * stride)
-                break
-            left -= size
         found["item"] = found["index"]
     for name, values in reversed(step.matrix):
         turn, at = divmod(turn, len(values))
         found[name] = values[at]
     return found
+
+
+def task_number(step: StepSpec, task: int) -> int:
+    """The `index` of task number `task` alone."""
+    return _number_at(step, _place_of(step, task)[0])
+
+
+def _place_of(step: StepSpec, task: int) -> tuple[int, int]:
+    """Its place in the array, and in the matrix beneath that."""
+    width = 1
+    for _, values in step.matrix:
+        width *= len(values)
+    return divmod(task, width)
+
+
+def _number_at(step: StepSpec, place: int) -> int:
+    left = place
+    for first, last, stride in step.array if not step.items else ():
+        size = (last - first) // stride + 1
+        if left < size:
+            return first + left * stride
+        left -= size
+    return place

@@ -33,6 +33,9 @@ from coordinator.core.work.transitions import (
     set_rank,
 )
 
+HELD = "its agents hold the lease"
+"""Why an attempt is launched."""
+
 # ---- looking
 
 
@@ -226,19 +229,30 @@ def begin_work(state: ClusterState, job: Job, step: Step, out: Decision) -> None
 def launch(state: ClusterState, job: Job, step: Step, attempt: Attempt, policy: Policy, out: Decision) -> None:
     """Every rank holds the lease: from here on it may be running."""
     ranks = tuple([replace(row, acked=True, launched=True) for row in attempt.row.ranks])
-    move_attempt(state, attempt, AttemptState.STAGING, out, why="its agents hold the lease", ranks=ranks)
+    move_attempt(state, attempt, AttemptState.STAGING, out, why=HELD, ranks=ranks)
     for rank in range(len(ranks)):
         send_launch(state, job, step, attempt, rank, policy, out)
-    patience_ms = policy.prefetch_wait_ms if attempt.row.prefetched else policy.launch_ms
-    state.work.wheel.put(attempt.row.attempt_id, state.now_ms + patience_ms)
+    when_ms = state.now_ms + patience_ms(attempt.row.prefetched, policy)
+    state.work.wheel.put(attempt.row.attempt_id, when_ms)
+
+
+def patience_ms(prefetched: bool, policy: Policy) -> Ms:
+    """How long after the order it may not have begun, until it is looked at."""
+    return policy.prefetch_wait_ms if prefetched else policy.launch_ms
 
 
 def send_launch(
     state: ClusterState, job: Job, step: Step, attempt: Attempt, rank: int, policy: Policy, out: Decision
 ) -> None:
+    order = launch_order(state, job, step, attempt, rank, policy)
+    tell(state, attempt.row.ranks[rank].provider_id, order, out)
+
+
+def launch_order(state: ClusterState, job: Job, step: Step, attempt: Attempt, rank: int, policy: Policy) -> Launch:
+    """What the agent of this rank is told to start."""
     row = attempt.row
     task = state.work.task(row.task_id) if step.spec.checkpoint is not None else None
-    order = Launch(
+    return Launch(
         attempt_id=row.attempt_id,
         rank=rank,
         token=row.token,
@@ -251,7 +265,6 @@ def send_launch(
         restore=task is not None and bool(task.row.checkpoints),
         passed_on=passed_on(job, step),
     )
-    tell(state, row.ranks[rank].provider_id, order, out)
 
 
 def tell(state: ClusterState, provider_id: ProviderId, message: Message, out: Decision) -> None:

@@ -6,16 +6,17 @@ end of the decision.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
 
 from coordinator.core import audit
 from coordinator.core.commands import AttemptChanged, Audited, Decision, JobChanged, Put
-from coordinator.core.ids import dotted
+from coordinator.core.ids import AttemptId, dotted
 from coordinator.core.rows import AttemptRow, AttemptState, AuditRow, TaskRow, WorkState
 from coordinator.core.state import ClusterState
-from coordinator.core.work.live import Attempt, Job, Step, Task
+from coordinator.core.work.live import Attempt, Job, Step, Task, Work
 
 
 def touch_job(state: ClusterState, job: Job, /, **changes: Any) -> None:
@@ -173,15 +174,20 @@ def move_attempt(
 ) -> None:
     before = attempt.row.state
     if before is AttemptState.LEASED:
-        work = state.work
-        work.unanswered.pop(attempt.row.attempt_id, None)
-        if work.paused:
-            work.paused = False
-            work.ask_place()
+        answered(state.work, (attempt.row.attempt_id,))
     row = attempt.row = replace(attempt.row, state=to, reason=why, **changes)
     out.writes.append(Put(row))
     out.notes.append(AttemptChanged(row=row, tenant=attempt.tenant, fenced=fenced))
     audit_attempt(state, attempt, out, to._value_, before._value_, why, by)
+
+
+def answered(work: Work, attempts: Iterable[AttemptId]) -> None:
+    """Their agents have answered, or are not waited for any more."""
+    for attempt_id in attempts:
+        work.unanswered.pop(attempt_id, None)
+    if work.paused:
+        work.paused = False
+        work.ask_place()
 
 
 def audit_attempt(

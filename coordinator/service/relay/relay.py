@@ -120,7 +120,7 @@ class Relay:
         self._closing = False
         self._running = False
         self._ended = asyncio.Event()
-        views.listen(self._on_note, commands.AttemptChanged, commands.FirstLeases)
+        views.listen(self._on_note, commands.AttemptChanged, commands.FirstLeases, commands.Launched)
 
     # ---- taking
 
@@ -398,7 +398,7 @@ class Relay:
         return await self._reader.tail_lines(attempt_id, rank, lines, stream)
 
     def _on_note(self, note: commands.Note) -> None:
-        if isinstance(note, commands.FirstLeases):
+        if isinstance(note, commands.Together):
             for row in note.attempts:
                 self._custody.forget(row.attempt_id)
                 self._reader.wake(row.attempt_id, 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from coordinator.core import events
-from coordinator.core.commands import Decision, Enrolled, Grant, Launch
+from coordinator.core.commands import Decision, Enrolled, Grant, Launch, sends_one_by_one
 from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, TenantName, TokenId
 from coordinator.core.rows import (
     EndCause,
@@ -151,7 +151,7 @@ class Site:
         )
 
     def _carry_out(self, decision: Decision) -> None:
-        for send in decision.sends:
+        for send in sends_one_by_one(decision.sends):
             match send.message:
                 case Grant(attempt_id=attempt_id, rank=rank, token=token):
                     self._desk.say(

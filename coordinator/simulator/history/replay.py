@@ -13,7 +13,17 @@ from heapq import heappop, heappush
 from msgspec.structs import replace
 
 from coordinator.core import events
-from coordinator.core.commands import Decision, Enrolled, Grant, JobChanged, Launch, Message, Put, StopAttempt
+from coordinator.core.commands import (
+    Decision,
+    Enrolled,
+    Grant,
+    JobChanged,
+    Launch,
+    Message,
+    Put,
+    StopAttempt,
+    sends_one_by_one,
+)
 from coordinator.core.data.answers import CheckpointTaken
 from coordinator.core.data.events import AttemptRestored
 from coordinator.core.errors import CoordError
@@ -302,7 +312,7 @@ class Replay:
         for write in decision.writes:
             if isinstance(write, Put):
                 self._appoint(write.row)
-        for send in decision.sends:
+        for send in sends_one_by_one(decision.sends):
             node = self._by_conn.get(send.conn_id)
             if node is not None and node.alive:
                 self._told(node, send.message)

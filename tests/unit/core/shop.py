@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.commands import Grant
+from coordinator.core.commands import Grant, sends_one_by_one
 from coordinator.core.decide import decide
 from coordinator.core.ids import ConnId, JobId, PoolName, ProviderId, ProviderKey, RequestId, TenantName, TokenId
 from coordinator.core.policy import Policy
@@ -94,7 +94,7 @@ class Shop:
         decision = decide(self.state, event, self.policy)
         for reply in decision.replies:
             assert not isinstance(reply.result, Exception), reply.result
-        for send in decision.sends:
+        for send in sends_one_by_one(decision.sends):
             if isinstance(send.message, Grant):
                 job = self.state.work.jobs[send.message.attempt_id[0]]
                 lasts = self.lasts(job.row.job_id, job.row.tenant)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from coordinator.core.errors import Code, CoordError
-from coordinator.core.ids import NAME_CHARS_MAX, check_name
+from coordinator.core.ids import NAME_CHARS_MAX, AttemptId, attempt_of, attempts_of, check_name
 from coordinator.core.policy import Policy
 
 
@@ -54,3 +56,29 @@ def test_a_name_that_is_none_is_told_in_proper_words() -> None:
         check_name("a b", "artifact")
     with pytest.raises(CoordError, match="the name of a pool"):
         check_name("a b", "pool")
+
+
+def read_one_by_one(names: list[str]) -> tuple[AttemptId, ...] | str:
+    try:
+        return tuple(map(attempt_of, names))
+    except CoordError as error:
+        return str(error)
+
+
+def read_together(names: list[str]) -> tuple[AttemptId, ...] | str:
+    try:
+        return attempts_of(names)
+    except CoordError as error:
+        return str(error)
+
+
+NUMBERS = st.tuples(*[st.integers(0, 10**15)] * 4).map(lambda numbers: ".".join(map(str, numbers)))
+ODD = st.sampled_from(
+    ("1.0.0", "1.0.0.1.1", "1.0.0.1],[1.0.0.2", "1,0,0,1", "", "01.0.0.1", "-0.0.0.1", "1.0.0.1 ", "1.0.0.²")
+)
+
+
+@given(st.lists(NUMBERS | ODD | st.text("0123456789.,[]", max_size=9), max_size=6))
+def test_many_names_of_attempts_are_read_as_each_of_them_would_be(names: list[str]) -> None:
+    """Whatever stands in them: no two are taken for one, and none for two."""
+    assert read_one_by_one(names) == read_together(names)

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.commands import Decision, Grant, one_by_one
+from coordinator.core.commands import Decision, Grant, one_by_one, sends_one_by_one
 from coordinator.core.decide import decide
 from coordinator.core.ids import JobId, ProviderId, dotted
 from coordinator.core.image import StateImage, image_of, state_of
@@ -30,7 +30,7 @@ NAMES = "abcdef"
 
 
 def granted(decision: Decision) -> list[tuple[str, int]]:
-    found = [send.message for send in decision.sends if isinstance(send.message, Grant)]
+    found = [send.message for send in sends_one_by_one(decision.sends) if isinstance(send.message, Grant)]
     return [(dotted(grant.attempt_id), grant.rank) for grant in found]
 
 

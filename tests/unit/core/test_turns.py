@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.commands import Decision, notes_one_by_one, one_by_one
+from coordinator.core.commands import Decision, notes_one_by_one, one_by_one, sends_one_by_one
 from coordinator.core.decide import decide
 from coordinator.core.ids import JobId, RequestId, TenantName
 from coordinator.core.policy import Policy
@@ -77,6 +77,7 @@ def day_of(seed: int, tenants: tuple[str, ...], policy: Policy, monkeypatch: pyt
         decision = decide(state, event, policy)
         state.check_invariants()
         decision.writes[:] = one_by_one(decision.writes)
+        decision.sends[:] = sends_one_by_one(decision.sends)
         decision.notes[:] = notes_one_by_one(decision.notes)
         told.append(decision)
         return decision

@@ -122,7 +122,8 @@ class Rig:
         self.views.listen(lambda note: self.said.append(type(note).__name__))
 
     def send(self, conn_id: ConnId, message: commands.Message) -> None:
-        self.said.append((conn_id, type(message).__name__))
+        for send in commands.sends_one_by_one([commands.Send(conn_id, message)]):
+            self.said.append((conn_id, type(send.message).__name__))
 
     async def drained(self) -> None:
         """There are no sockets here."""

@@ -14,7 +14,7 @@ from coordinator.service import feed as feed_module
 from coordinator.service.feed import Feed
 from coordinator.service.views import ENDED_MAX, LiveViews
 from store.memory import MemoryStore
-from tests.conformance.homes import first_leases
+from tests.conformance.homes import first_leases, launched
 
 
 def a_row(seq: int, job: int = 1, tenant: str = "physics") -> AuditRow:
@@ -114,6 +114,24 @@ def test_first_leases_together_are_told_row_by_row() -> None:
         assert [note.attempt_id for note in leases.attempts] == [
             view.row.attempt_id for view in rig.views.attempts.live()
         ]
+
+    asyncio.run(main())
+
+
+def test_launches_together_are_told_row_by_row() -> None:
+    """And attempts stand as they are now."""
+
+    async def main() -> None:
+        rig = Rig()
+        leases = first_leases(40)
+        begun = launched(leases, range(5, 40), seq=81)
+        rig.views.apply([leases])
+        change = rig.feed.next_change(JobId(1))
+        rig.views.apply([begun])
+        assert change.done()
+        rows = rig.feed.follow(70)
+        assert leases.audited()[70:] + begun.audited() == [await anext(rows) for _ in range(45)]
+        assert [*leases.attempts[:5], *begun.attempts] == [view.row for view in rig.views.attempts.live()]
 
     asyncio.run(main())
 

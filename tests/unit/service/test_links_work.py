@@ -24,6 +24,13 @@ NAME = "1.0.0.1"
 SAID = {"attempt": NAME, "rank": 0, "token": [1, 5]}
 
 
+def one_by_one(event: events.LeasesHeld) -> list[events.AgentGranted]:
+    return [
+        events.AgentGranted(at_ms=event.at_ms, conn_id=event.conn_id, attempt_id=attempt_id, rank=rank, token=token)
+        for attempt_id, rank, token in event.held
+    ]
+
+
 class Heard:
     """Events that the links posted, in place of the core: what they say of attempts goes no further."""
 
@@ -34,9 +41,10 @@ class Heard:
 
     def _hear(self, event: events.AnyEvent) -> None:
         if isinstance(event, events.AgentSaid):
-            self.events.extend(event.said)
+            for said in event.said:
+                self._hear(said)
             return
-        self.events.append(event)
+        self.events.extend(one_by_one(event) if isinstance(event, events.LeasesHeld) else (event,))
         if not isinstance(event, events.AttemptEvent):
             self._post(event)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coordinator.core.commands import FirstLeases, Put
+from coordinator.core.commands import Put, Together
 from coordinator.core.ids import JobId, ProviderId, TenantName
 from coordinator.core.rows import AuditRow
 from store import audit
 from store.durable import DiskStore
 from store.layout import DataDir
 from store.sqlite import open_reader, sqlite3
-from tests.conformance.homes import DAY_MS, NOON_MS, DiskHome, an_audit, first_leases
+from tests.conformance.homes import DAY_MS, NOON_MS, DiskHome, an_audit, first_leases, launched
 
 
 def a_history(tasks: int) -> list[AuditRow]:
@@ -84,19 +84,20 @@ def test_rows_that_came_one_by_one_are_found_as_well(tmp_path: Path) -> None:
     DiskHome(tmp_path / "data").run(story)
 
 
-def test_first_leases_together_are_found_like_rows_of_their_own(tmp_path: Path) -> None:
+def test_what_is_put_together_is_found_like_rows_of_their_own(tmp_path: Path) -> None:
     """However many they are, and wherever a pack ends among them: the same rows, and of each pack its indexes say what
     they would of these rows. Nothing is left in any of them when they have gone."""
     home = DiskHome(tmp_path / "data")
-    entries: list[AuditRow | FirstLeases] = [an_audit(1, job_id=JobId(1))]
+    entries: list[AuditRow | Together] = [an_audit(1, job_id=JobId(1))]
     for number, (job, step, tasks) in enumerate(((1, 0, 3), (1, 1, 300), (2, 0, 1), (1, 0, 126), (2, 3, 600))):
         seq = audit.last_seq(entries[-1]) + 1
         entries.append(first_leases(tasks, job=job, step=step, task=100 * number, seq=seq))
         entries.append(an_audit(seq + 2 * tasks, "job", str(job), job_id=JobId(job), tenant="default"))
+        entries.append(launched(first_leases(tasks, job=job, step=step), range(0, tasks, 2), seq=seq + 2 * tasks + 1))
     rows = audit_rows(entries)
 
     async def write(store: DiskStore) -> None:
-        await store.commit([e if isinstance(e, FirstLeases) else Put(e) for e in entries])
+        await store.commit([Put(e) if isinstance(e, AuditRow) else e for e in entries])
         assert rows == await store.audit(9_999, after=0)
         for asked in rows[::7]:
             same = [row for row in rows if row.subject == asked.subject]
@@ -128,8 +129,8 @@ def entries_of_indexes_by_rows(data: DataDir) -> dict[str, list[tuple[object, ..
     return {table: sorted(entries) for table, entries in found.items()}
 
 
-def audit_rows(entries: list[AuditRow | FirstLeases]) -> list[AuditRow]:
-    return [row for e in entries for row in (e.audited() if isinstance(e, FirstLeases) else [e])]
+def audit_rows(entries: list[AuditRow | Together]) -> list[AuditRow]:
+    return [row for e in entries for row in ([e] if isinstance(e, AuditRow) else e.audited())]
 
 
 def test_old_packs_go_with_what_the_indexes_say_of_them(tmp_path: Path) -> None:
