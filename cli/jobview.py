@@ -179,10 +179,7 @@ def _print_tries(tasks: tuple[TaskEntry, ...], form: output.Format) -> None:
         column
         for column in TRIES
         if (form == "wide" or not column.wide)
-        and (
-            column not in (PROGRESS, ENDS, RESUMED, SAVED, LOST, VERDICT)
-            or any(column.show(row) != "-" for row in rows)
-        )
+        and (column not in SELDOM or any(column.show(row) != "-" for row in rows))
     ]
     output.print_table(rows, output.titled(columns, form), sys.stdout, fit=fit)
     if form == "table" and (said := placed(tasks)):

@@ -23,8 +23,6 @@ class Dimension(NamedTuple):
     name: str
     kind: str
     words: str
-    monthly: bool = False
-    """It begins anew with each month (UTC)."""
 
 
 DIMENSIONS = {
@@ -36,9 +34,9 @@ DIMENSIONS = {
         Dimension("running", "jobs", "jobs that run"),
         Dimension("queued", "jobs", "jobs that wait"),
         Dimension("storage", "bytes", "bytes kept"),
-        Dimension("ingress", "bytes", "bytes in, a month", monthly=True),
-        Dimension("egress", "bytes", "bytes out, a month", monthly=True),
-        Dimension("budget", "money", "units of account, a month", monthly=True),
+        Dimension("ingress", "bytes", "bytes in, a month"),
+        Dimension("egress", "bytes", "bytes out, a month"),
+        Dimension("budget", "money", "units of account, a month"),
     )
 }
 

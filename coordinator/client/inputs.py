@@ -34,11 +34,6 @@ class Staged(NamedTuple):
         return sum(file.size for file in self.files)
 
 
-def has_inputs(job: Mapping[str, Any]) -> bool:
-    """Whether there is anything to do here."""
-    return any("inputs" in part for _, part in _parts(job))
-
-
 def staged(job: Job, base: Path, look: Look, begin: Begin) -> Staged:
     """`job` with digests instead of paths (relative to `base`) and names of artifacts; nothing is sent yet.
 

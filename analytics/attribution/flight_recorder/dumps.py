@@ -50,7 +50,6 @@ class Entry(Struct, frozen=True, gc=False):
     input_sizes: tuple[tuple[int, ...], ...] = ()
     input_dtypes: tuple[str, ...] = ()
     state: str = ""
-    retired: bool = False
     is_p2p: bool = False
 
 

@@ -22,7 +22,6 @@ from coordinator.service.api.scope import DEFAULT_TENANT, owner_of, scope_of, wh
 from coordinator.timetext import to_text
 
 HOLDERS_MAX = 100
-HEX_CHARS = 64
 
 
 class ArtifactsQuery(Struct, frozen=True, kw_only=True):
