@@ -7,7 +7,7 @@ x role are all driven by these. A route that names no roles cannot be made.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial, update_wrapper
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -99,7 +99,7 @@ Answers = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Route(Generic[Q, B]):
     """One method on one path. `answer` None: 204 without a body."""
 
@@ -111,6 +111,7 @@ class Route(Generic[Q, B]):
     query: type[Q]
     body: type[B]
     answer: Answers
+    _: KW_ONLY
     status: int = 200
     nullable: bool = False
     """The answer may be JSON null."""
@@ -179,17 +180,7 @@ def get(
 ) -> AnyRoute:
     """A GET route; its handler's types are checked against `query`."""
     return Route(
-        method="GET",
-        path=path,
-        roles=roles,
-        handler=handler,
-        summary=summary,
-        query=query,
-        body=NoBody,
-        answer=answer,
-        nullable=nullable,
-        streams=streams,
-        csv=csv,
+        "GET", path, roles, handler, summary, query, NoBody, answer, nullable=nullable, streams=streams, csv=csv
     )
 
 
@@ -202,16 +193,7 @@ def patch(
     body: type[B],
 ) -> AnyRoute:
     """A PATCH route: what its body does not name stays, and twice is once."""
-    return Route(
-        method="PATCH",
-        path=path,
-        roles=roles,
-        handler=handler,
-        summary=summary,
-        query=NoQuery,
-        body=body,
-        answer=answer,
-    )
+    return Route("PATCH", path, roles, handler, summary, NoQuery, body, answer)
 
 
 def post(
@@ -226,18 +208,7 @@ def post(
     long: bool = False,
 ) -> AnyRoute:
     """A POST route; its handler's types are checked against `body`."""
-    return Route(
-        method="POST",
-        path=path,
-        roles=roles,
-        handler=handler,
-        summary=summary,
-        query=NoQuery,
-        body=body,
-        answer=answer,
-        status=status,
-        long=long,
-    )
+    return Route("POST", path, roles, handler, summary, NoQuery, body, answer, status=status, long=long)
 
 
 def receiving(
@@ -249,17 +220,7 @@ def receiving(
     *media: str,
 ) -> AnyRoute:
     """A POST route whose handler reads its body as it comes, announced as one of `media`."""
-    return Route(
-        method="POST",
-        path=path,
-        roles=roles,
-        handler=handler,
-        summary=summary,
-        query=NoQuery,
-        body=NoBody,
-        answer=answer,
-        media=media,
-    )
+    return Route("POST", path, roles, handler, summary, NoQuery, NoBody, answer, media=media)
 
 
 def post_model(
@@ -276,15 +237,15 @@ def post_model(
 ) -> AnyRoute:
     """A POST route whose handler checks its body itself, which looks like `model`."""
     return Route(
-        method="POST",
-        path=path,
-        roles=roles,
-        handler=handler,
-        summary=summary,
-        query=query,
-        body=dict,
+        "POST",
+        path,
+        roles,
+        handler,
+        summary,
+        query,
+        dict,
+        answer,
         model=model,
-        answer=answer,
         status=status,
         durable_keys=durable_keys,
     )
@@ -300,17 +261,7 @@ def signed(
     status: int = 200,
 ) -> AnyRoute:
     """A route that a signed URL opens. A PUT's body is the handler's to read."""
-    return Route(
-        method=method,
-        path=path,
-        roles=SIGNED,
-        handler=handler,
-        summary=summary,
-        query=SignedQuery,
-        body=NoBody,
-        answer=answer,
-        status=status,
-    )
+    return Route(method, path, SIGNED, handler, summary, SignedQuery, NoBody, answer, status=status)
 
 
 def delete(path: str, roles: frozenset[Role], handler: Handler[NoQuery, NoBody], summary: str) -> AnyRoute:
@@ -329,17 +280,7 @@ def delete_with(
     status: int = 200,
 ) -> AnyRoute:
     """A DELETE route that answers how it stands now."""
-    return Route(
-        method="DELETE",
-        path=path,
-        roles=roles,
-        handler=handler,
-        summary=summary,
-        query=query,
-        body=NoBody,
-        answer=answer,
-        status=status,
-    )
+    return Route("DELETE", path, roles, handler, summary, query, NoBody, answer, status=status)
 
 
 def keeping(handler: Any, *parts: object, **named: object) -> Any:
