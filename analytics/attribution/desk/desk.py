@@ -7,20 +7,17 @@ or is refused.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from msgspec.structs import replace
 
-from analytics.attribution.desk import passes, recorder, results, splitlog
+from analytics.attribution.desk import recorder, splitlog
+from analytics.attribution.desk.answering import Answers
 from analytics.attribution.desk.contract import (
-    SOURCE,
-    Advice,
     Answer,
     ErrorCode,
     Intent,
@@ -32,15 +29,15 @@ from analytics.attribution.desk.contract import (
     Submitted,
 )
 from analytics.attribution.desk.followed import Followed
-from analytics.attribution.desk.jobs import Final, Job, listed, order_of
+from analytics.attribution.desk.jobs import Final, Job, listed
 from analytics.attribution.desk.making import Maker
 from analytics.attribution.desk.registry import Registry
 from analytics.attribution.desk.rooted import Root
 from analytics.attribution.desk.settings import DeskSettings
 from analytics.attribution.desk.tally import Tally
+from analytics.attribution.desk.workshop import Workshop
 from analytics.attribution.engine import Rules
 from analytics.attribution.following.places import Places
-from coordinator.core.verdict.rows import PastVerdict
 
 log = logging.getLogger("coord.attribution")
 BUSY_BYTES = 1 << 20
@@ -69,11 +66,11 @@ class Desk:
         self._places = places if places is not None else Places(settings.active_max)
         self._jobs: dict[str, Job] = {}
         self._lock = threading.RLock()
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="attribute")
-        self._waiting = 0
         self._numbers = itertools.count(1)
         self._closing = threading.Event()
         self._maker = Maker(root, rules, settings, self.tally, self._closing)
+        self._workshop = Workshop(self._maker, settings, self._lock, self._jobs)
+        self._answers = Answers(root, self._lock, settings.patience_s)
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="follow-files", daemon=True)
 
@@ -96,7 +93,7 @@ class Desk:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workshop.close()
         with self._lock:
             for job in self._jobs.values():
                 self._let_go(job.release())
@@ -146,7 +143,7 @@ class Desk:
         if intent is Intent.TERMINAL:
             job.over = True
             if job.making is None and not self._is_current(job, job.final or job.answered):
-                self._begin(job)
+                self._workshop.begin(job)
             return
         self.tally.post("accepted")
         if job.over:  # the path is used again, for another run
@@ -228,7 +225,7 @@ class Desk:
         if file is not None:
             raise Refused(ErrorCode.INVALID_PARAMETER, "file= picks one of split logs, and these are not split")
         found = self._final_of(job, wait, self.settings.patience_s)
-        return self._answer(job, found, wl_restart, wait)
+        return self._answers.single(job, found, wl_restart, wait)
 
     def _final_of(self, job: Job, wait: bool, patience_s: float) -> Final | Status:
         """What was found; without `wait`, or when patience has run out, how far it is."""
@@ -246,7 +243,7 @@ class Desk:
                     self._completed(job)
                     return known
                 self._check_content(job)
-                self._begin(job)
+                self._workshop.begin(job)
             making = job.making
             assert making is not None
         try:
@@ -273,53 +270,6 @@ class Desk:
     def _is_current(self, job: Job, final: Final | None) -> bool:
         return final is not None and final.key == self._maker.key(job.path)
 
-    def _answer(self, job: Job, found: Final | Status, wl_restart: int | None, wait: bool) -> Answer:
-        if isinstance(found, Status):
-            return self._unfinished(job, found, wait)
-        verdicts, shown = found.verdicts, found.first + len(found.verdicts) - 1
-        if wl_restart is not None:
-            if not found.first <= wl_restart < found.first + len(verdicts):
-                raise Refused(ErrorCode.INVALID_PARAMETER, f"there is no cycle {wl_restart}")
-            verdicts, shown = (verdicts[wl_restart - found.first],), wl_restart
-        where, said = self._recorder_of(job, wait)
-        more = {"state": "no_log"} if found.key is None else {}
-        return Answer(
-            result=results.result(
-                verdicts, **more, progressive=found.progressive, fallback=found.fallback or None, remark=found.remark
-            ),
-            status=Status.COMPLETED,
-            recommendation=results.merged(verdicts) if verdicts else _unknown(found.remark),
-            wl_restart=shown if verdicts else 0,
-            wl_restart_count=found.first + len(found.verdicts),
-            log_file=job.path,
-            fr_dump_path=where,
-            fr_analysis=said,
-        )
-
-    def _unfinished(self, job: Job, status: Status, wait: bool) -> Answer:
-        with self._lock:
-            followed = job.followed
-            progressive = followed.entry() if followed is not None else None
-            failed = job.failed
-        advice = _unknown({Status.FAILED: failed or "the analysis failed"}.get(status, "there is no verdict yet"))
-        if wait and status is Status.IN_FLIGHT:
-            reason = f"no verdict within {self.settings.patience_s:.0f} s; it is being made"
-            advice = Advice(action="TIMEOUT", source=SOURCE, reason=reason)
-        result: dict[str, Any] = {"module": SOURCE, "result": [], "progressive_state": progressive}
-        if job.why_not == "capacity" and followed is None:
-            result["remark"] = "as many files as may be are followed already; this one is analysed at its end"
-        return Answer(result=result, status=status, recommendation=advice, mode=job.mode, log_file=job.path)
-
-    def _recorder_of(self, job: Job, wait: bool) -> tuple[str | None, dict[str, Any] | None]:
-        """Found and read by whoever waits, once."""
-        if not wait:
-            return job.recorder or (None, None)
-        with job.recorder_lock:
-            if job.recorder is None:
-                where = recorder.find(self._root, job.path)
-                job.recorder = (where, recorder.analyse(self._root, where) if where is not None else None)
-            return job.recorder
-
     def whole(self, path: str) -> Answer:
         """A full pass, whatever is followed or known of the path; nothing of it is remembered."""
         real = self._root.place(path)
@@ -329,7 +279,7 @@ class Desk:
         if not status.st_size:
             raise Refused(ErrorCode.EMPTY_FILE, "the file is empty")
         aside = Job(real, "")
-        return self._answer(aside, self._maker.from_the_whole(aside, (), ""), None, wait=True)
+        return self._answers.single(aside, self._maker.from_the_whole(aside, (), ""), None, wait=True)
 
     def progress(self, path: str) -> dict[str, Any] | None:
         """How far a followed file is read; None: it is not followed."""
@@ -343,64 +293,6 @@ class Desk:
         if found is None:
             raise Refused(ErrorCode.NOT_FOUND, "there is no dump that can be read")
         return found
-
-    # ---- making a verdict
-
-    def _begin(self, job: Job) -> None:
-        """Have it made; the lock is held. Refused(UNAVAILABLE) when too many wait."""
-        if self._waiting >= self.settings.waiting_max:
-            raise Refused(ErrorCode.UNAVAILABLE, f"{self._waiting} analyses wait already; ask again in a moment")
-        self._waiting += 1
-        job.failed = ""
-        if job.answered is not None and job.followed is None and job.why_not == "missing":
-            job.why_not = "stale"
-        job.final = job.answered = None  # of a file that was another one: who asks meanwhile is not told of that
-        history = self._history(job)
-        job.making = self._pool.submit(self._make, job, history, time.perf_counter())
-
-    def _make(self, job: Job, history: tuple[PastVerdict, ...], began: float) -> Final:
-        try:
-            made = self._maker.make(job, history, began)
-            with self._lock:
-                job.final, job.answered, job.recorder = made, None, None
-            if self._maker.to_be_checked(made):
-                with contextlib.suppress(RuntimeError):  # it is closing
-                    self._pool.submit(self._check, job, made, history)
-            return made
-        except BaseException as error:
-            log.exception("an analysis failed")
-            with self._lock:
-                job.failed = f"the analysis failed: {type(error).__name__}"
-            raise
-        finally:
-            with self._lock:
-                self._waiting -= 1
-                job.making = None
-
-    def _check(self, job: Job, made: Final, history: tuple[PastVerdict, ...]) -> None:
-        right = self._maker.corrected(job, made, history)
-        if right is None:
-            return
-        with self._lock:
-            job.final = right if job.final is made else job.final
-            job.answered = right if job.answered is made else job.answered
-
-    def _history(self, job: Job) -> tuple[PastVerdict, ...]:
-        """Earlier cycles of the same job, the latest first."""
-        if job.job_id is None:
-            return ()
-        mine = order_of(job)
-        others = [
-            other
-            for other in self._jobs.values()
-            if other.job_id == job.job_id and other is not job and order_of(other) < mine
-        ]
-        past = []
-        for other in sorted(others, key=order_of, reverse=True)[: passes.HISTORY_MAX]:
-            final = other.answered or other.final
-            if final is not None and final.verdicts:
-                past.append(passes.past_of(final.verdicts[-1], f"cycle {order_of(other)[0]}"))
-        return tuple(past)
 
     # ---- split logs
 
@@ -431,27 +323,7 @@ class Desk:
                 raise Refused(ErrorCode.NOT_FOUND, "no such file among the job's logs")
         until_s = time.monotonic() + self.settings.patience_s
         founds = [self._part(job, name, wait, until_s) for name in names]
-        finals = [found for found in founds if isinstance(found, Final)]
-        verdicts = [verdict for final in finals for verdict in final.verdicts][-passes.KEPT_MAX :]
-        shown = len(verdicts) - 1
-        if wl_restart is not None:
-            if not 0 <= wl_restart < len(verdicts):
-                raise Refused(ErrorCode.INVALID_PARAMETER, f"there is no cycle {wl_restart}")
-            verdicts, shown = [verdicts[wl_restart]], wl_restart
-        status = next((one for one in founds if isinstance(one, Status)), Status.COMPLETED)
-        where, said = self._recorder_of(job, wait)
-        return Answer(
-            result=results.result(verdicts, files=[name.rpartition("/")[2] for name in names]),
-            status=status,
-            recommendation=results.merged(verdicts) if verdicts else _unknown("there are no logs yet"),
-            wl_restart=max(shown, 0),
-            wl_restart_count=sum(len(final.verdicts) for final in finals),
-            mode=Mode.SPLITLOG,
-            sched_restarts=job.paths.starts,
-            log_file=names[-1] if names else "",
-            fr_dump_path=where,
-            fr_analysis=said,
-        )
+        return self._answers.split(job, names, founds, wl_restart, wait)
 
     def _part(self, job: Job, real: str, wait: bool, until_s: float) -> Final | Status:
         """One of several logs. An empty one says nothing yet."""
@@ -508,7 +380,7 @@ class Desk:
         with self._lock:
             active = [{"log_path": job.path, **job.followed.entry()} for job in self._jobs.values() if job.followed]
             known = len(self._jobs)
-            waiting = self._waiting
+            waiting = self._workshop.waiting
         return {
             "policy": self.settings.progressive,
             "jobs": known,
@@ -555,7 +427,3 @@ class Desk:
                 self.tally.analysis("cancelled")
                 self._let_go(gone)
         return taken
-
-
-def _unknown(reason: str) -> Advice:
-    return Advice(action="UNKNOWN", source=SOURCE, reason=reason)

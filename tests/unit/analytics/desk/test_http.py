@@ -541,14 +541,14 @@ def test_a_divergence_is_counted_and_the_full_pass_wins(
 
     def at_once(desk: Desk) -> None:
         """A check is over when what it checks is told."""
-        submit = desk._pool.submit
+        submit = desk._workshop._pool.submit
 
         def given(work: Any, *parts: Any) -> Any:
-            if work == desk._check:
+            if work == desk._workshop._check:
                 return work(*parts)
             return submit(work, *parts)
 
-        monkeypatch.setattr(desk._pool, "submit", given)
+        monkeypatch.setattr(desk._workshop._pool, "submit", given)
 
     async def story() -> None:
         async with serving(tmp_path, check_one_in=1) as service:
