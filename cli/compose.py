@@ -54,7 +54,7 @@ from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
 from coordinator.service.link_settings import LinkSettings
 from coordinator.service.measures import delivery_source
-from coordinator.service.metrics import Metrics
+from coordinator.service.metric_values import Metrics
 from coordinator.service.pressure import Pressure
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover

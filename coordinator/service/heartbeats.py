@@ -19,10 +19,10 @@ from coordinator import ports, wire
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, ProviderId, ProviderKey
 from coordinator.ports import HeartbeatRow
+from coordinator.service.metrics import FLUSH_S
 
 log = logging.getLogger("coord.heartbeats")
 
-FLUSH_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _STATUS: dict[str, int] = {name: i for i, name in enumerate(wire.STATUSES)}
 _THERMAL: dict[str | None, int | None] = {None: None, **{name: i for i, name in enumerate(wire.THERMALS)}}
 
@@ -65,8 +65,8 @@ class HeartbeatCounters(Struct):
     """How often links were asked to stop reading."""
     flush_seconds_sum: float = 0.0
     flush_seconds_max: float = 0.0
-    flush_seconds: list[int] = field(default_factory=lambda: [0] * (len(FLUSH_BOUNDS_S) + 1))
-    """Flushes by duration: the n-th took at most FLUSH_BOUNDS_S[n], the last one longer than all."""
+    flush_seconds: list[int] = field(default_factory=lambda: [0] * (len(FLUSH_S) + 1))
+    """Flushes by duration: the n-th took at most FLUSH_S[n], the last one longer than all."""
 
 
 class Track(Struct, gc=False):
@@ -349,7 +349,7 @@ class HeartbeatWriter:
         counters.flushes += 1
         counters.flush_seconds_sum += took_s
         counters.flush_seconds_max = max(counters.flush_seconds_max, took_s)
-        counters.flush_seconds[bisect_left(FLUSH_BOUNDS_S, took_s)] += 1
+        counters.flush_seconds[bisect_left(FLUSH_S, took_s)] += 1
 
 
 _row = cast(Callable[[type[HeartbeatRow], tuple[object, ...]], HeartbeatRow], tuple.__new__)

@@ -19,7 +19,7 @@ from coordinator.service.delivery import Delivery
 from coordinator.service.engine import Engine
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatWriter
-from coordinator.service.metrics import Metrics
+from coordinator.service.metric_values import Metrics, Source
 from coordinator.service.relay.relay import Relay
 from coordinator.service.views import LiveViews
 
@@ -53,7 +53,7 @@ def count_notes(metrics: Metrics, views: LiveViews) -> None:
     views.listen(on_note, commands.SessionOpened, commands.SessionEnded, commands.Warned)
 
 
-def fleet_source(views: LiveViews, alerts: Alerts) -> m.Source:
+def fleet_source(views: LiveViews, alerts: Alerts) -> Source:
     """The fleet as it stands. O(providers) a rendering: 100,000 take about 10 ms."""
 
     def ask(metrics: Metrics) -> None:
@@ -70,7 +70,7 @@ def fleet_source(views: LiveViews, alerts: Alerts) -> m.Source:
     return ask
 
 
-def engine_source(engine: Engine) -> m.Source:
+def engine_source(engine: Engine) -> Source:
     """What the engine did, and what waits for it."""
 
     def ask(metrics: Metrics) -> None:
@@ -91,7 +91,7 @@ def engine_source(engine: Engine) -> m.Source:
     return ask
 
 
-def links_source(links: AgentLinks) -> m.Source:
+def links_source(links: AgentLinks) -> Source:
     """Agents' connections."""
 
     def ask(metrics: Metrics) -> None:
@@ -117,7 +117,7 @@ def links_source(links: AgentLinks) -> m.Source:
     return ask
 
 
-def work_source(engine: Engine, views: LiveViews, feed: Feed) -> m.Source:
+def work_source(engine: Engine, views: LiveViews, feed: Feed) -> Source:
     """Live work. O(live jobs and attempts) a rendering: 200,000 jobs take about 30 ms."""
 
     def ask(metrics: Metrics) -> None:
@@ -140,7 +140,7 @@ def work_source(engine: Engine, views: LiveViews, feed: Feed) -> m.Source:
     return ask
 
 
-def relay_source(relay: Relay) -> m.Source:
+def relay_source(relay: Relay) -> Source:
     """Logs on their way."""
 
     def ask(metrics: Metrics) -> None:
@@ -163,7 +163,7 @@ def relay_source(relay: Relay) -> m.Source:
     return ask
 
 
-def delivery_source(delivery: Delivery) -> m.Source:
+def delivery_source(delivery: Delivery) -> Source:
     """Alerts on their way to people."""
 
     def ask(metrics: Metrics) -> None:
@@ -176,7 +176,7 @@ def delivery_source(delivery: Delivery) -> m.Source:
     return ask
 
 
-def heartbeats_source(writer: HeartbeatWriter) -> m.Source:
+def heartbeats_source(writer: HeartbeatWriter) -> Source:
     """What became of the heartbeats."""
 
     def ask(metrics: Metrics) -> None:
@@ -195,7 +195,7 @@ def heartbeats_source(writer: HeartbeatWriter) -> m.Source:
     return ask
 
 
-def analytics_source(analytics: ports.Analytics, clock: ports.Clock) -> m.Source:
+def analytics_source(analytics: ports.Analytics, clock: ports.Clock) -> Source:
     """The worker, and how old its figures are."""
 
     def ask(metrics: Metrics) -> None:
@@ -210,7 +210,7 @@ def analytics_source(analytics: ports.Analytics, clock: ports.Clock) -> m.Source
     return ask
 
 
-def process_source(clock: ports.Clock, loop_lag_ms: Callable[[], float], version: str, coordinator_id: str) -> m.Source:
+def process_source(clock: ports.Clock, loop_lag_ms: Callable[[], float], version: str, coordinator_id: str) -> Source:
     """This process."""
     process = psutil.Process()
     began_s = clock.monotonic_s()

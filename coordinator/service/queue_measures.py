@@ -5,10 +5,10 @@ from __future__ import annotations
 from coordinator.core.queue.order import age_of, effective, top_of
 from coordinator.service import metrics as m
 from coordinator.service.engine import Engine
-from coordinator.service.metrics import Metrics
+from coordinator.service.metric_values import Metrics, Source
 
 
-def queue_source(engine: Engine) -> m.Source:
+def queue_source(engine: Engine) -> Source:
     """Lines, planned starts, and who counts for more than its priority."""
 
     def ask(metrics: Metrics) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from coordinator.service import metrics as m
+from coordinator.service.metric_values import Metrics, Source
 from coordinator.service.traces import TraceDoor
 
 
-def traces_source(door: TraceDoor) -> m.Source:
+def traces_source(door: TraceDoor) -> Source:
     """What came in, what is kept, what was asked."""
 
-    def ask(metrics: m.Metrics) -> None:
+    def ask(metrics: Metrics) -> None:
         counters, health = door.counters, door.keeper.health()
         metrics.put(m.TRACE_ROWS, counters.accepted, "accepted")
         metrics.put(m.TRACE_ROWS, counters.rejected, "rejected")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from coordinator import ports
 from coordinator.service import metrics as m
-from coordinator.service.metrics import Metrics
+from coordinator.service.metric_values import Metrics, Source
 from coordinator.service.verdicts import Verdicts
 
 
-def verdicts_source(verdicts: Verdicts) -> m.Source:
+def verdicts_source(verdicts: Verdicts) -> Source:
     """What became of the questions, and what the worker says of itself."""
 
     def ask(metrics: Metrics) -> None:

@@ -13,7 +13,7 @@ from coordinator.service.data.plane import DataPlane
 from coordinator.service.engine import Engine
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatWriter
-from coordinator.service.metrics import Metrics
+from coordinator.service.metric_values import Metrics
 from coordinator.service.relay.relay import Relay
 from coordinator.service.traces import TraceDoor
 from coordinator.service.views import LiveViews

@@ -6,14 +6,15 @@ from coordinator.service import metrics as m
 from coordinator.service.data.breaker import State
 from coordinator.service.data.plane import DataPlane
 from coordinator.service.engine import Engine
+from coordinator.service.metric_values import Metrics, Source
 
 BREAKER = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
-def data_source(plane: DataPlane, engine: Engine) -> m.Source:
+def data_source(plane: DataPlane, engine: Engine) -> Source:
     """Transfers, uploads, sweeps. O(1) a rendering."""
 
-    def ask(metrics: m.Metrics) -> None:
+    def ask(metrics: Metrics) -> None:
         view = plane.gate.view()
         metrics.put(m.TRANSFERS, len(plane.transfers))
         metrics.put(m.TRANSFER_BYTES, plane.meters.ingress_total, "ingress")

@@ -36,7 +36,7 @@ from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
 from coordinator.service.link_settings import LinkSettings
-from coordinator.service.metrics import Metrics
+from coordinator.service.metric_values import Metrics
 from coordinator.service.recorder import Recorder
 from coordinator.service.relay.relay import Relay
 from coordinator.service.tokens import digest_of

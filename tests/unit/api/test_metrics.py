@@ -15,10 +15,11 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, ProviderId, SessionId, TenantName
 from coordinator.core.rows import EndReason, SessionRow
 from coordinator.ports import LEFT_BYTES, FollowerFigures
-from coordinator.service import heartbeats, metrics
+from coordinator.service import metrics
 from coordinator.service.delivery import AlertSettings, Delivery, Program
 from coordinator.service.measures import delivery_source
-from coordinator.service.metrics import FLUSH_S, Metric, Metrics
+from coordinator.service.metric_values import Metrics
+from coordinator.service.metrics import Metric
 from coordinator.service.verdict_measures import verdicts_source
 from coordinator.service.verdicts import Verdicts
 from tests.unit.api.rig import PATIENCE_S, READER, TENANT, Rig, served
@@ -44,11 +45,6 @@ def test_every_declared_metric_is_written_by_somebody() -> None:
                 used.add(node.attr)
     assert set(constants()) == used & set(constants())
     assert {metric.name for metric in constants().values()} == {metric.name for metric in metrics.table()}
-
-
-def test_flush_bounds_are_those_of_the_writer_that_counts_by_them() -> None:
-    """Two places know them; they may not drift apart."""
-    assert heartbeats.FLUSH_BOUNDS_S == FLUSH_S
 
 
 def a_session(session_id: int) -> SessionRow:

@@ -13,7 +13,7 @@ from coordinator.core.verdict.events import VerdictGiven
 from coordinator.core.verdict.rows import Cause, Fault, Recommendation, Verdict
 from coordinator.ports import Followable, FollowerFigures, Hearer, Judged
 from coordinator.service import metrics as m
-from coordinator.service.metrics import Metrics
+from coordinator.service.metric_values import Metrics
 from coordinator.service.verdict_measures import verdicts_source
 from coordinator.service.verdicts import LESSON_S, TELL_S, WANTED_MAX, Verdicts
 from coordinator.service.views import LiveViews
