@@ -40,6 +40,8 @@ from coordinator.core.policy import Policy
 from coordinator.core.rows import Role
 from coordinator.ports import CheckReport
 from coordinator.service.agents import AgentLinks
+from coordinator.service.alert_receivers import Receiver, receivers_of
+from coordinator.service.alert_settings import AlertSettings
 from coordinator.service.alerts import Alerts
 from coordinator.service.api.app import build_app
 from coordinator.service.api.deps import ApiDeps
@@ -48,7 +50,7 @@ from coordinator.service.data.gate import Gate, GateSettings
 from coordinator.service.data.plane import DataPlane
 from coordinator.service.data.settings import DataSettings
 from coordinator.service.data.signing import KEY_BYTES
-from coordinator.service.delivery import AlertSettings, Delivery, Receiver, receivers_of
+from coordinator.service.delivery import Delivery
 from coordinator.service.engine import Engine, EngineSettings
 from coordinator.service.feed import Feed
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter

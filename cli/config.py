@@ -36,7 +36,7 @@ SECTIONS: dict[str, str] = {
     "relay": "coordinator.service.relay.settings:RelaySettings",
     "blobs": "coordinator.service.data.settings:DataSettings",
     "throttle": "coordinator.service.data.gate:GateSettings",
-    "alerts": "coordinator.service.delivery:AlertSettings",
+    "alerts": "coordinator.service.alert_settings:AlertSettings",
     "store": "store.settings:StoreSettings",
     "analytics": "analytics.link:LinkSettings",
     "attribution": "analytics.attribution.following.settings:AttributionSettings",

@@ -16,7 +16,9 @@ from coordinator.core.ids import JobId, ProviderId, SessionId, TenantName
 from coordinator.core.rows import EndReason, SessionRow
 from coordinator.ports import LEFT_BYTES, FollowerFigures
 from coordinator.service import metrics
-from coordinator.service.delivery import AlertSettings, Delivery, Program
+from coordinator.service.alert_receivers import Program
+from coordinator.service.alert_settings import AlertSettings
+from coordinator.service.delivery import Delivery
 from coordinator.service.measures import delivery_source
 from coordinator.service.metric_values import Metrics
 from coordinator.service.metrics import Metric

@@ -19,8 +19,10 @@ import pytest
 from aiohttp import web
 
 from coordinator.core.errors import Code, CoordError
+from coordinator.service.alert_receivers import Receiver, receivers_of
+from coordinator.service.alert_settings import AlertSettings
 from coordinator.service.alerts import Alerts
-from coordinator.service.delivery import AlertSettings, Delivery, Receiver, receivers_of
+from coordinator.service.delivery import Delivery
 
 SECRET = b"a secret of thirty-two bytes 123"
 
