@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator import api_types as t
 from coordinator.api_verdict import VerdictEntry
 from coordinator.jobfile.model import JobFile
-from coordinator.service.api import happenings, job_logs, jobs, log_selection, nodepools, verdicts, waiting
+from coordinator.service.api import happenings, job_logs, jobs, log_selection, nodepools, submissions, verdicts, waiting
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import (
     ONLOOKERS,
@@ -27,10 +27,10 @@ def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
         post_model(
             "/v1/jobs",
             TENANTS,
-            keeping(jobs.submit_job, locks=jobs.KeyLocks()),
+            keeping(submissions.submit_job, locks=submissions.KeyLocks()),
             t.JobEntry,
             "Have a job run; 200 and the job that the same Idempotency-Key made before",
-            jobs.SubmitQuery,
+            submissions.SubmitQuery,
             JobFile,
             status=201,
             durable_keys=True,
@@ -38,10 +38,10 @@ def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
         post_model(
             "/v1/jobs/preview",
             TENANTS,
-            jobs.preview_job,
+            submissions.preview_job,
             t.Preview,
             "What a job consists of and who could run it now; nothing is submitted",
-            jobs.SubmitQuery,
+            submissions.SubmitQuery,
             JobFile,
         ),
         get("/v1/jobs", ONLOOKERS, jobs.list_jobs, t.Jobs, "Jobs, newest first", jobs.JobsQuery),
