@@ -75,8 +75,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """What a provider that would be left empty but for the run counts, beside the share of the run that is expected to
     be lost there: a twentieth of the run. Fit decides among those that stay about as well."""
     rank_ahead_ms: Ms = 48 * 3_600_000
-    """Shorter runs are ranked by the hazard over so long: on a volunteer fleet at 30 % load runs of 8 h lost a tenth
-    less than when they were ranked by their own length, runs of 1 h a sixth."""
+    """Shorter runs are ranked by the hazard over the run and that over so long, by half each (queue/ranking.py)."""
     rank_every_ms: Ms = 60_000
     """How old the forecasts may be by which providers are ranked."""
     plan_every_ms: Ms = 5_000
@@ -87,7 +86,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """Live jobs held in memory; further ones are refused."""
     placements_max: int = 512
     """Leases that one Place event grants; it asks for another when there is more to do."""
-    unanswered_max: int = 2_048
+    unanswered_max: int = 8_192
     """Grants that no agent has answered yet; beyond, nothing is placed for now."""
     unanswered_late_max: int = 256
     """The same of those that are so for a quarter of `grant_ms`: where our own disk takes seconds, grants would run out

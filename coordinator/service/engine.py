@@ -369,6 +369,9 @@ class Engine:
             self._recorder.dump("the store failed")
             raise error
         self._full_since_ms = None
+        if self._open.writes and (self._placing or not self._may_place()) and self._is_due(self._open):
+            self._commit_open()  # the disk is at work while all that leaves; of the next group nothing does before it
+            await asyncio.sleep(0)
         self._carry_out(group)
 
     def _commit_open(self) -> None:

@@ -697,3 +697,29 @@ def test_steps_count_for_what_is_too_large_to_be_recorded(tmp_path: Path, monkey
     recorder.begin(fleet.state, fleet.policy)
     recorder.note(submit, None)
     assert recorder.dump("too large") is None
+
+
+def test_the_disk_has_its_next_group_before_the_last_one_is_carried_out(tmp_path: Path) -> None:
+    """While many leases are granted it never waits for what is said and shown of those before them."""
+
+    async def test(rig: Rig) -> None:
+        said: list[int] = []
+        commit = rig.store.commit
+
+        async def watched(writes: Sequence[commands.Write]) -> None:
+            said.append(rig.said.count((1, "Grant")))
+            await commit(writes)
+
+        await rig.engine.call(lambda r: msgspec.structs.replace(an_enrolment("a"), request_id=r))
+        await rig.engine.call(lambda r: a_submission(r, 900))
+        rig.store.commit = watched  # type: ignore[method-assign]
+        rig.store.gate.clear()
+        resources = Resources(cpus=900.0, memory_gb=8.0)
+        rig.engine.post(msgspec.structs.replace(a_worker(1), resources=resources))
+        await until(lambda: len(rig.engine.state.work.attempts) == 900)
+        assert said == [0]
+        rig.store.gate.set()
+        await until(lambda: rig.said.count((1, "Grant")) == 900)
+        assert said == [0, 0]
+
+    with_engine(test, tmp_path)
