@@ -75,6 +75,8 @@ class Attempt:
         self.in_line = False
         """It was leased ahead, and waits for room."""
         self.plan: LaunchPlan | None = None
+        self.secret = ""
+        """What opens its endpoint."""
         self.tree: Tree | None = None
         self.pumps: tuple[Pump, ...] = ()
         self.lengths = (0, 0)

@@ -80,6 +80,8 @@ class Run(Struct, frozen=True, kw_only=True, tag="run"):
     attempt: str
     rank: int
     token: LeaseToken
+    secret: str = ""
+    """What its program proves itself with at the endpoint, to be laid into its token file; empty: it gets none."""
     plan: LaunchPlan | None = None
 
 

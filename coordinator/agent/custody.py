@@ -111,7 +111,8 @@ class Custody:
             case channel.Run():
                 if attempt := self._current(message.attempt, message.token):
                     attempt.wanted = attempt.phase == "leased" and not attempt.starting
-                    attempt.plan = attempt.plan or message.plan
+                    if attempt.plan is None:  # what the first daemon told stands: the secret is in the plan, too
+                        attempt.plan, attempt.secret = message.plan, message.secret
                     attempt.left_files = attempt.left_files or message.plan is None
                     if not attempt.in_line:
                         self._due_to_run.append(attempt)

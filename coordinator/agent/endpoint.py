@@ -19,13 +19,14 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from coordinator import wire
-from coordinator.agent import channel, otlp, plans, progress
+from coordinator.agent import channel, otlp, progress
 from coordinator.agent.asking import Whose
 from coordinator.agent.attempts import Attempts
 from coordinator.agent.courier import NotSaved
 from coordinator.agent.log import logger
 from coordinator.agent.logship import Key
 from coordinator.agent.progress import Report
+from coordinator.agent.secret import read_secret
 from coordinator.agent.tending import Tending
 from coordinator.agent.trace_spool import Full
 from coordinator.agent.tracing import Tracing
@@ -288,7 +289,7 @@ async def _bytes_of(request: web.BaseRequest, most: int) -> bytes | web.Response
 
 def _digests(running: list[channel.Now]) -> dict[bytes, tuple[Key, int]]:
     """The digests of the tokens of these attempts, read from their directories."""
-    secrets = [(now, plans.read_secret(now.directory)) for now in running]
+    secrets = [(now, read_secret(now.directory)) for now in running]
     return {
         hashlib.sha256(secret.text.encode()).digest(): ((now.attempt, now.rank), secret.nodes)
         for now, secret in secrets

@@ -22,6 +22,8 @@ from coordinator.agent.journal import USERS
 from coordinator.agent.places import Place
 from coordinator.agent.progress import FILE as PROGRESS_FILE
 from coordinator.agent.pump import Pump
+from coordinator.agent.secret import FILE as TOKEN
+from coordinator.agent.secret import write_secret
 from coordinator.agent.spawn import NOT_STARTED, PATH, PROCESSES_MAX, CannotStart, start_beside, stdin_of
 from coordinator.agent.starters import Starters
 from coordinator.agent.starting import Order, Setup
@@ -100,6 +102,8 @@ class Launcher:
         ends: list[int] = []
         stdin = self._nothing
         try:
+            if attempt.secret:
+                write_secret(place.kept, attempt.secret)
             if plan.stdin:
                 stdin = stdin_of(plan.stdin)  # before this process is in the attempt's group, and counted there
                 ends.append(stdin)
@@ -187,8 +191,8 @@ class Launcher:
         """The program's directories and its token are its own, and nobody else's. 0: it stays who we are."""
         names = [place.work, *place.variables.values()]
         with contextlib.suppress(FileNotFoundError):  # an agent of another making may give its attempts none
-            token = f"{place.work}/token"
-            shutil.copyfile(f"{place.kept}/token", token)
+            token = f"{place.work}/{TOKEN}"
+            shutil.copyfile(f"{place.kept}/{TOKEN}", token)
             os.chmod(token, 0o600)  # noqa: PTH101  # strings: a Path for each would cost what the call does
             names.append(token)
         for name in names if user else ():
@@ -255,7 +259,7 @@ class Launcher:
         place.always = {variable: place.variables[variable] for variable in OURS}
         place.always |= {
             "COORD_PROGRESS_FILE": f"{place.work}/{PROGRESS_FILE}",
-            "COORD_ATTEMPT_TOKEN_FILE": f"{place.kept if self.level is Isolation.NONE else place.work}/token",
+            "COORD_ATTEMPT_TOKEN_FILE": f"{place.kept if self.level is Isolation.NONE else place.work}/{TOKEN}",
             MARK: f"{self._mark}/{place.number}",
         }
         return place.always

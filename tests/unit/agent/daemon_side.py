@@ -168,8 +168,8 @@ class DaemonSide:
         token = self.hold(attempt, number, for_s=for_s)
         now = self.until(lambda: self.now.get(attempt))
         assert now is not None
-        (Path(now.directory) / "token").write_text("secret of " + attempt)
-        self.say(channel.Run(attempt=attempt, rank=0, token=token, plan=plan))
+        secret = "secret of " + attempt
+        self.say(channel.Run(attempt=attempt, rank=0, token=token, secret=secret, plan=plan))
         return token
 
     def renew(self, token: LeaseToken, for_s: float, attempt: str = "1.0.0.1") -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from coordinator.agent import channel
 from coordinator.agent.places import Places
+from coordinator.agent.secret import write_secret
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 
@@ -58,6 +59,8 @@ class KeeperSide:
                     now = msgspec.structs.replace(now, directory=self.places.take().kept)
                 self.now(now)
             case channel.Run():
+                if message.secret and message.attempt in self.nows:
+                    write_secret(self.nows[message.attempt].directory, message.secret)
                 self.change(message.attempt, phase="running")
             case channel.End():
                 self.change(

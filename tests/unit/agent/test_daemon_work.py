@@ -18,6 +18,7 @@ from coordinator import wire
 from coordinator.agent import channel, plans
 from coordinator.agent.clock import boot_s
 from coordinator.agent.exits import Exit
+from coordinator.agent.secret import read_secret
 from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken
 from coordinator.core.work.launch_plan import LaunchPlan
@@ -114,7 +115,7 @@ def test_a_lease_is_held_before_it_is_acknowledged_and_launched_by_its_plan(tmp_
             env = dict(run.plan.env)
             assert (env["COORD_JOB_ID"], env["COORD_TASK_ID"], env["COORD_ATTEMPT"]) == ("1", "1.0.0", A)
             assert (env["COORD_RANK"], env["COORD_NODES"], env["COORD_ATTEMPT_URL"]) == ("0", "3", agent.url)
-            assert kept(agent, A, plans.TOKEN)[1] == 0o600
+            assert run.secret.endswith(".3")
             await side.until(lambda: side.beats[-1].attempts == (A,))
             assert side.beats[-1].status == "busy"
             agent.keeper.change(A, phase="exited", exit=ExitInfo(cause=EndCause.EXITED, code=3))
@@ -451,7 +452,7 @@ def test_an_attempt_asks_who_it_is_with_its_own_token(tmp_path: Path) -> None:
         async with working(tmp_path) as (side, agent), aiohttp.ClientSession(agent.url) as http:
             await running(side, A)
             await running(side, "1.0.1.2")
-            secret = plans.read_secret(agent.keeper.nows[A].directory)
+            secret = read_secret(agent.keeper.nows[A].directory)
             assert secret is not None
             token = secret.text
 
@@ -494,7 +495,7 @@ def test_a_program_says_how_far_it_is_and_the_coordinator_hears_it(tmp_path: Pat
     async def go() -> None:
         async with working(tmp_path) as (side, agent), aiohttp.ClientSession(agent.url) as http:
             await running(side, A)
-            secret = plans.read_secret(agent.keeper.nows[A].directory)
+            secret = read_secret(agent.keeper.nows[A].directory)
             assert secret is not None
 
             async def say(body: bytes, path: str = "progress") -> int:
