@@ -36,6 +36,8 @@ NOTHING_KNOWN: Mapping[int, Any] = MappingProxyType({})
 """Of any rank: what attempts have that nothing befell."""
 
 Sized = tuple[tuple[Digest, int], ...]
+Failure = tuple[JobId, Ms]
+"""Whose, and when."""
 """Blobs and their sizes."""
 
 
@@ -266,8 +268,9 @@ class Load(Struct, kw_only=True):
     behind: dict[tuple[AttemptId, int], Share] = field(default_factory=dict)
     """Of these the prefetched ones that hold nothing yet, in the order of their tokens. While there are any, the first
     of them does not fit, and nothing else is placed here."""
-    failures: list[tuple[JobId, Ms]] = field(default_factory=list)
-    """Failures in a row, oldest first. Memory only."""
+    failures: list[Failure] = field(default_factory=list)
+    """Failures in a row, oldest first; while the provider is quarantined those that it is quarantined for, too. Memory
+    only."""
 
 
 class Work:

@@ -28,7 +28,7 @@ from coordinator.core.verdict.rows import VERDICT_WAITED_FOR, Awaited
 from coordinator.core.work.endings import end_task, take_back
 from coordinator.core.work.jobspec import Heed, RetryRule
 from coordinator.core.work.leases import grant, has_not_begun
-from coordinator.core.work.live import Attempt, Job, Step, Task
+from coordinator.core.work.live import Attempt, Failure, Job, Step, Task
 from coordinator.core.work.transitions import decide_task, move_task, put_task
 
 NOT_BY_DEFAULT = ("exit:126", "exit:127", "timeout", "log_full", "output")
@@ -39,6 +39,8 @@ EXIT_OF_INPUT = 66
 """EX_NOINPUT of sysexits.h."""
 EXIT_OF_OUTPUT = 73
 """EX_CANTCREAT of sysexits.h: what a task without its outputs ended with, whatever its program did."""
+ELSEWHERE_TOO = 2
+"""A job that failed on so many others is itself to blame. One would be too few: two machines may be broken."""
 _WHATEVER_IT_SAID = MappingProxyType({EndCause.OUTPUT: EXIT_OF_OUTPUT, EndCause.STALLED: 124})
 SIGNALS = (
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM"
@@ -353,14 +355,14 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     """One more failure in a row there. Enough of them, of enough jobs, and it gets no new work for a while, if there is
     another one in its pool to do it: where all work has one place to go, nothing says that the place is to blame."""
     provider = state.providers.get(provider_id)
-    if provider is None:
+    if provider is None or _fails_anywhere(state, provider_id, job_id):
         return
     load = state.work.load_of(provider_id)
-    load.failures = [*load.failures[-(policy.quarantine_failures - 1) :], (job_id, state.now_ms)]
+    load.failures = _with_one_more(load.failures, (job_id, state.now_ms), policy)
     jobs = {job for job, _ in load.failures}
-    if len(load.failures) < policy.quarantine_failures:
+    if len(load.failures) < policy.quarantine_failures or provider.row.quarantined_until_ms is not None:
         return
-    if len(jobs) < policy.quarantine_jobs and not _fails_here_alone(state, provider_id, jobs, policy):
+    if len(jobs) < policy.quarantine_jobs and not _fails_here_alone(state, provider_id, policy):
         return
     if not any(_may_stand_in(other, provider) for other in state.providers.values()):
         return
@@ -368,8 +370,6 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     length_ms = min(policy.quarantine_ms * 2 ** min(times, 32), policy.quarantine_max_ms)
     until_ms = state.now_ms + length_ms
     why = f"{len(load.failures)} failures in a row, of {len(jobs)} job{'s' if len(jobs) > 1 else ''}"
-    load.failures = []
-    state.work.drop_empty_load(provider_id)
     provider.row = replace(provider.row, quarantined_until_ms=until_ms, quarantine_why=why, quarantines=times + 1)
     state.work.quarantined[provider_id] = until_ms
     state.work.changed(provider_id)
@@ -380,10 +380,31 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     changed(out, provider)
 
 
-def _fails_here_alone(state: ClusterState, provider_id: ProviderId, jobs: set[JobId], policy: Policy) -> bool:
+def _with_one_more(failures: list[Failure], failure: Failure, policy: Policy) -> list[Failure]:
+    """The row of failures with this one behind it, bounded. Of a job the last `quarantine_failures` are kept: the many
+    tasks of one array do not push the other jobs out of the row."""
+    row = [*failures, failure]
+    if sum(job_id == failure[0] for job_id, _ in row) > policy.quarantine_failures:
+        del row[next(place for place, (job_id, _) in enumerate(row) if job_id == failure[0])]
+    return row[-policy.quarantine_failures * policy.quarantine_jobs :]
+
+
+def _fails_anywhere(state: ClusterState, provider_id: ProviderId, job_id: JobId) -> bool:
+    """Whether this job, of which nothing has completed, failed on others lately: then it is to blame, and does not have
+    one provider after the other set aside. O(providers that hold something)."""
+    job = state.work.jobs.get(job_id)
+    if job is not None and job.row.completed:
+        return False
+    failing = ((who, load.failures) for who, load in state.work.loads.items() if load.failures)
+    others = sum(any(job_id == failed for failed, _ in row) for who, row in failing if who != provider_id)
+    return others >= ELSEWHERE_TOO
+
+
+def _fails_here_alone(state: ClusterState, provider_id: ProviderId, policy: Policy) -> bool:
     """Whether the one job that fails here time after time does well elsewhere: then the place is to blame, and is not
     to eat the retries of all its tasks. O(providers that failed lately)."""
-    (job_id, *others) = jobs
+    last = state.work.load_of(provider_id).failures[-policy.quarantine_failures :]
+    (job_id, *others) = {job for job, _ in last}
     job = state.work.jobs.get(job_id)
     if others or job is None or job.row.completed < policy.quarantine_failures:
         return False
@@ -399,14 +420,19 @@ def _may_stand_in(other: Provider, provider: Provider) -> bool:
 
 def praise_provider(state: ClusterState, provider_id: ProviderId, out: Decision) -> None:
     """A success there ends the row of failures."""
-    load = state.work.loads.get(provider_id)
-    if load is not None and load.failures:
-        load.failures = []
-        state.work.drop_empty_load(provider_id)
+    clear_failures(state, provider_id)
     provider = state.providers.get(provider_id)
     if provider is not None and provider.row.quarantines and provider.row.quarantined_until_ms is None:
         provider.row = replace(provider.row, quarantines=0)
         out.writes.append(Put(provider.row))
+
+
+def clear_failures(state: ClusterState, provider_id: ProviderId) -> None:
+    """Its row of failures begins anew."""
+    load = state.work.loads.get(provider_id)
+    if load is not None and load.failures:
+        load.failures = []
+        state.work.drop_empty_load(provider_id)
 
 
 def end_quarantines(state: ClusterState, out: Decision) -> None:
@@ -421,6 +447,7 @@ def end_quarantine(state: ClusterState, provider_id: ProviderId, out: Decision, 
     work = state.work
     if work.quarantined.pop(provider_id, None) is None:
         return
+    clear_failures(state, provider_id)
     provider = state.providers.get(provider_id)
     if provider is not None:
         provider.row = replace(provider.row, quarantined_until_ms=None, quarantine_why="")

@@ -215,6 +215,39 @@ def test_a_success_ends_the_row_of_failures() -> None:
     assert [] == site.warned("provider_quarantined")
 
 
+def fail_all(site: Site, *names: str) -> None:
+    """What runs on these providers exits with 1, as long as anything does."""
+    for _ in range(200):
+        running = [text for name in names for text in site.running(name)]
+        if not running:
+            return
+        for text in running:
+            site.exits(text, 1)
+    raise AssertionError(f"something still runs on {names}")
+
+
+def test_arrays_of_several_jobs_that_fail_on_one_provider_have_it_set_aside() -> None:
+    """The row of failures is of three jobs, though the many tasks of each fail one behind the other: the last five
+    failures were of two jobs at most, and the provider ate the retries of all."""
+    site = Site("a", "b", policy=POLICY)
+    for _ in range(POLICY.quarantine_jobs):
+        site.submit(a_job(tasks=40, retry=RetryRule(limit=0)))
+    fail_all(site, "a")
+    assert ["a"] == site.warned("provider_quarantined")
+
+
+def test_jobs_that_fail_everywhere_have_no_more_than_two_providers_set_aside() -> None:
+    """Three mistyped arrays must not take one machine after the other from everybody: what has completed nothing and
+    fails on two others is to blame itself."""
+    names = ("a", "b", "c", "d", "e", "f")
+    site = Site(*names, policy=POLICY)
+    for _ in range(POLICY.quarantine_jobs):
+        site.submit(a_job(tasks=60, retry=RetryRule(limit=0)))
+    fail_all(site, *names)
+    assert {} == site.state.work.jobs
+    assert 2 >= len(site.warned("provider_quarantined"))
+
+
 def test_a_straggler_is_flagged_once_against_its_siblings() -> None:
     site = Site("a", policy=replace(POLICY, straggler_min_ms=30_000))
     site.submit(a_job(tasks=7))
