@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from analytics.attribution.engine import Rules, canonical
 from analytics.attribution.following.attempt import FollowedAttempt, ranks_of
+from analytics.attribution.following.checks import Checks
 from analytics.attribution.following.places import Places
 from analytics.attribution.following.settings import AttributionSettings
 from analytics.attribution.following.shelf import Shelf
@@ -22,7 +23,7 @@ from analytics.attribution.following.stored import READ_BYTES, Gone
 from analytics.attribution.following.tally import Tally
 from analytics.attribution.following.usual import Usual
 from coordinator.core.commands import VerdictWanted
-from coordinator.core.ids import AttemptId, Ms, dotted
+from coordinator.core.ids import AttemptId, Ms
 from coordinator.core.rows import AttemptState
 from coordinator.core.verdict.rows import Verdict
 from coordinator.ports import Followable, FollowerFigures, Judged, program_name
@@ -49,8 +50,6 @@ LESSON_BYTES_MAX = 16 * 1024 * 1024
 """Of a good run, still to be read when it has ended: one with more teaches nothing."""
 GIVEN_UP_MAX = 1_024
 WHY_MAX = 300
-CHECKS_MAX = 16
-"""Verdicts that wait for their full pass; others are not compared."""
 SWEEP_S = 600.0
 STALE_S = 3_600.0
 """A kept state that nobody asked for in so long goes."""
@@ -71,14 +70,6 @@ class _Question(NamedTuple):
         return self.given is None and self.wanted.state is not AttemptState.COMPLETED
 
 
-class _Check(NamedTuple):
-    wanted: VerdictWanted
-    attempt: FollowedAttempt
-    """With nothing read yet."""
-    upto: int
-    expected: str
-
-
 class Follower:
     """See the module. `say` is told of every verdict; `now_ms` is the coordinator's clock. For one thread at a
     time."""
@@ -94,17 +85,16 @@ class Follower:
         now_ms: Callable[[], Ms],
     ) -> None:
         self.tally = Tally()
-        self._root, self._shelf, self._rules, self._settings = root, shelf, rules, settings
+        self._root, self._shelf, self._rules = root, shelf, rules
         self._places, self._say, self._now_ms = places, say, now_ms
         self._usual = Usual()
         self._running: dict[AttemptId, FollowedAttempt] = {}
         self._questions: OrderedDict[AttemptId, _Question] = OrderedDict()
         self._line: deque[VerdictWanted] = deque()
         """Asked, and not begun."""
-        self._checks: deque[_Check] = deque()
+        self._checks = Checks(settings.check_one_in, self.tally, self._tell)
         self._given_up: OrderedDict[AttemptId, None] = OrderedDict()
         """Following these failed."""
-        self._verdicts = 0
         self._looked_s = self._swept_s = 0.0
         kept = shelf.get(USUAL_KEY)
         if kept is not None:
@@ -177,8 +167,7 @@ class Follower:
             if self._advance_running():
                 return 0.0
             self._looked_s = now
-        if self._checks:
-            self._advance_check()
+        if self._checks.advance(SLICE_BYTES):
             return 0.0
         if now - self._swept_s >= SWEEP_S:
             self._swept_s = now
@@ -295,9 +284,7 @@ class Follower:
             self._tell(wanted, verdict, question.remark)
         elif canonical(given) != canonical(verdict):
             self._tell(wanted, verdict, "made again when all of its log was read", correction=True)
-        self._verdicts += 1
-        if self._verdicts % self._settings.check_one_in == 0 and len(self._checks) < CHECKS_MAX:
-            self._checks.append(_Check(wanted, attempt.fresh(), attempt.read_bytes, canonical(verdict)))
+        self._checks.judged(wanted, attempt, verdict)
         self._close(question)
 
     def _close(self, question: _Question) -> None:
@@ -356,29 +343,6 @@ class Follower:
     def _leave(self, attempt_id: AttemptId) -> None:
         """Its place is free."""
         self._places.free(len(self._running.pop(attempt_id).ranks))
-
-    # ---- one in N
-
-    def _advance_check(self) -> None:
-        """Go on with a full pass of an attempt that was judged, and compare when it is through."""
-        check = self._checks[0]
-        try:
-            if check.attempt.advance(SLICE_BYTES) and check.attempt.read_bytes < check.upto:
-                return
-            verdict = check.attempt.judge(check.wanted)
-        except Exception as error:  # nobody waits for it
-            if not isinstance(error, Gone):
-                sys.excepthook(*sys.exc_info())
-            self._checks.remove(check)
-            return
-        self._checks.remove(check)
-        if check.attempt.read_bytes != check.upto:
-            return  # its log is another now
-        self.tally.checked += 1
-        if canonical(verdict) != check.expected:
-            self.tally.divergent += 1
-            sys.stderr.write(f"the verdict of {dotted(check.wanted.attempt_id)} differed from that of a full pass\n")
-            self._tell(check.wanted, verdict, "corrected by a full pass over its log", correction=True)
 
 
 def program_of(wanted: VerdictWanted) -> str:
