@@ -6,6 +6,9 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
+# Empty is unset: where bytecode is not kept, each of the thousand processes that the tests start compiles coord anew,
+# a third of their CPU time.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo test check lint types docs soak bench clean
 
@@ -30,10 +33,14 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup ## run the tour: a coordinator, three agents, 300 nodes of history, a job that outlives a machine (KEEP=1 leaves it running)
 	@$(BIN)/coord demo $(if $(KEEP),--keep)
 
-# Tests with real processes mostly wait, the others compute: beside each other they take half of the time.
-test: setup ## run all tests: three at a time, then those that want the machine for themselves
-	@$(BIN)/python -m pytest -q -n 3 --dist loadfile -m "not soak and not alone"; most=$$?; \
-	$(BIN)/python -m pytest -q -m "alone and not soak"; alone=$$?; exit $$((most | alone))
+# Tests with real processes wait as much as they work, the others compute: four files at a time keep two cores at work.
+# In the order of the names, not of how many tests a file has: those of real processes are the longest, and begin first.
+BY_FILES := --dist loadfile --no-loadscope-reorder
+test: setup ## run all tests: four files at a time, then those where seconds decide, then those that want the machine alone
+	@$(BIN)/python -m pytest -q -n 4 $(BY_FILES) -m "not soak and not paced and not alone"; most=$$?; \
+	$(BIN)/python -m pytest -q -n 2 $(BY_FILES) -m "paced and not soak" $$(grep -rl --include='test_*.py' 'mark\.paced' tests); paced=$$?; \
+	$(BIN)/python -m pytest -q -m "alone and not soak" $$(grep -rl --include='test_*.py' 'mark\.alone' tests); alone=$$?; \
+	exit $$((most | paced | alone))
 
 lint: setup ## style and import directions
 	@$(BIN)/ruff check .
@@ -43,7 +50,9 @@ lint: setup ## style and import directions
 types: setup ## mypy, strict
 	@$(BIN)/mypy
 
-check: lint types test ## what CI runs
+# At once: lint and types are through before the tests come to those where time matters.
+check: setup ## what CI runs
+	@$(MAKE) --no-print-directory -j 3 lint types test
 
 soak: setup ## the full figures, in resumable parts (hours)
 	@$(BIN)/python -m bench soak

@@ -25,7 +25,9 @@ from store.layout import DataDir
 
 NOW = int(time.time() * 1000)
 H = 3_600_000
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
+SILENT_S = 8.0
+"""A worker that begins must be heard within it too, which takes seconds where others are at work."""
 
 
 def history(providers: int = 20, days: int = 20) -> list[ImportedSession]:
@@ -134,7 +136,7 @@ def test_stopped_worker_times_out_and_stops_nobody(tmp_path: Path) -> None:
 
 def test_worker_that_hangs_for_good_is_replaced(tmp_path: Path) -> None:
     """Stopped past the deadline: killed, counted as a restart with its reason, and another one answers."""
-    settings = LinkSettings(memory="256MB", nice=0, backoff_first_s=0.1, ping_s=0.1, silent_s=3.0)
+    settings = LinkSettings(memory="256MB", nice=0, backoff_first_s=0.1, ping_s=0.1, silent_s=SILENT_S)
 
     async def work(link: WorkerLink, store: DiskStore, published: list[FiguresPublished]) -> None:
         first = link.pid
@@ -142,7 +144,7 @@ def test_worker_that_hangs_for_good_is_replaced(tmp_path: Path) -> None:
         os.kill(first, signal.SIGSTOP)
         await until(lambda: link.health().restarts == 1 and link.health().up)
         assert link.pid != first and not psutil.pid_exists(first)
-        assert "was killed: nothing was heard of it for 3 s" in link.health().last_error
+        assert f"was killed: nothing was heard of it for {SILENT_S:.0f} s" in link.health().last_error
         assert msgspec.json.decode((await link.ask(AskReliability(limit=3))).json, type=ReliabilityAnswer).entries
 
     with_worker(tmp_path, work, settings)

@@ -9,15 +9,17 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import pytest
 
 from coordinator.api_types import Features
 from coordinator.client import Client
-from coordinator.core.errors import CoordError
+from coordinator.core.errors import Code, CoordError
 from tests.acceptance.processes import Head, wait_for
 
+T = TypeVar("T")
 AS_OF = "2026-11-20T00:00:00Z"
 DAY_S = 86_400
 BEGAN_S = 1_793_000_000
@@ -70,9 +72,22 @@ def worker(head: Head) -> int:
     return wait_for(find, "the worker's process")
 
 
+def in_time(ask: Callable[[], T]) -> T:
+    """What is answered, asked again while it takes more than two seconds, as on a busy machine."""
+
+    def once() -> T | None:
+        try:
+            return ask()
+        except CoordError as error:
+            assert error.code in (Code.TIMEOUT, Code.ANALYTICS_UNAVAILABLE), error
+            return None
+
+    return wait_for(once, "an answer")
+
+
 def figures(client: Client) -> list[Features]:
     """Everybody's features as of one past moment, without when they were computed."""
-    entries = client.reliability(as_of=AS_OF, limit=0, horizon="8h").entries
+    entries = in_time(lambda: client.reliability(as_of=AS_OF, limit=0, horizon="8h")).entries
     assert len(entries) == 20
     return [msgspec.structs.replace(entry, updated_at="") for entry in entries]
 
@@ -118,7 +133,7 @@ def test_a_killed_worker_comes_back_with_the_same_figures(
 
 def counted(client: Client) -> object:
     """How many sessions SQL sees."""
-    return client.sql("SELECT count(*) FROM sessions").entries[0][0]
+    return in_time(lambda: client.sql("SELECT count(*) FROM sessions")).entries[0][0]
 
 
 def standing(client: Client) -> bool:
@@ -130,13 +145,13 @@ def test_a_warehouse_deleted_under_the_worker_costs_nothing_now(head: Head, clie
     before = figures(client)
     deleted(head.data / "analytics" / "warehouse.duckdb")
     assert figures(client) == before
-    assert client.reliability(limit=0).matched == 20
+    assert in_time(lambda: client.reliability(limit=0)).matched == 20
 
 
 def test_a_stopped_worker_leaves_old_figures_with_their_age(head: Head, client: Client) -> None:
     """SIGSTOP: what was asked before is answered as it was then, with its age; the rest is refused in time and says
     why; the coordinator's own work goes on. Continued, everything is answered again, the same."""
-    before, now, pid = figures(client), client.reliability(limit=0), worker(head)
+    before, now, pid = figures(client), in_time(lambda: client.reliability(limit=0)), worker(head)
     os.kill(pid, signal.SIGSTOP)
     try:
         assert client.reliability(limit=0) == now
@@ -151,13 +166,6 @@ def test_a_stopped_worker_leaves_old_figures_with_their_age(head: Head, client: 
         assert later_s is not None and later_s > age_s
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert wait_for(lambda: answered(client), "answers") == before
+    assert in_time(lambda: client.liveness("n07")).provider_id == "n07"
+    assert figures(client) == before
     assert worker(head) == pid
-
-
-def answered(client: Client) -> list[Features] | None:
-    try:
-        client.liveness("n07")
-        return figures(client)
-    except CoordError:
-        return None

@@ -18,7 +18,7 @@ from tests.acceptance.test_keeper_processes import ESCAPING
 from tests.acceptance.ticking import Case, Field, kill_all_of, wait_until
 from tests.unit.agent.agents import alive
 
-pytestmark = pytest.mark.alone  # seconds decide here: a term is over after four
+pytestmark = pytest.mark.paced  # seconds decide here: a term is over after four
 
 MODES = ("retry", "wait:60s", "auto")
 TERM_S = 4.0

@@ -12,7 +12,7 @@ from coordinator.client import Client
 from tests.acceptance.cable import Cable, FarAgent
 from tests.acceptance.processes import Head, liveness, sessions_of, wait_for, when_online
 
-pytestmark = pytest.mark.alone  # seconds decide here: suspect after ten
+pytestmark = pytest.mark.paced  # seconds decide here: suspect after ten
 SETTINGS = ("--set", "policy.heartbeat_interval_ms=1s", "--set", "policy.lost_after_ms=10s", "--insecure-listen")
 """An agent lets go of a silent connection after five seconds and is back 2.5 later: before it counts as lost."""
 

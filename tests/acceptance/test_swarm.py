@@ -140,7 +140,7 @@ def _live(directory: Path, agents: int, seconds: float, warm_s: float) -> dict[s
         return figures
 
 
-@pytest.mark.alone
+@pytest.mark.paced
 def test_two_hundred_agents_for_a_minute_lose_nothing(tmp_path: Path) -> None:
     """Every heartbeat is acknowledged and stored, memory is flat, the loop is about as punctual as a bare one."""
     figures = _live(tmp_path, 200, 60, warm_s=15)
@@ -186,7 +186,7 @@ def _all_back(directory: Path, agents: int) -> float:
             return took_s
 
 
-@pytest.mark.alone
+@pytest.mark.paced
 def test_a_fleet_reconnects_after_a_kill_and_nobody_is_charged(tmp_path: Path) -> None:
     """Three hundred agents: all back in their sessions, none lost meanwhile."""
     assert _all_back(tmp_path, 300) < 20

@@ -191,6 +191,7 @@ def test_one_tenant_that_sends_too_fast_shuts_nobody_else_out() -> None:
     asyncio.run(check())
 
 
+@pytest.mark.alone
 def test_downloads_share_the_link_evenly_whoever_asks_more() -> None:
     """Ten readers of one tenant beside one of another: half each, with real waiting."""
 
