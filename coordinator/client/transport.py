@@ -5,57 +5,25 @@ An answer that is read as it comes has a connection of its own.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import hmac
 import http.client
 import os
-import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
-from msgspec import Struct, structs
-
-from coordinator.api_types import RefusalEntry
 from coordinator.client.listening import ASKED_BYTES, Listening
-from coordinator.core.errors import Code, CoordError, Refusal
+from coordinator.client.refusals import Answer, refusal
+from coordinator.client.trust import context_of, key_fingerprint, speaks_tls
+from coordinator.core.errors import Code, CoordError
 
 Pieces = Callable[[], Iterator[bytes]]
 """Makes a body anew."""
 
 CHUNK = 256 * 1024
-SCHEME_S = 2.0
-"""How long to ask a silent port whether it speaks TLS."""
-_PROBLEM = "application/problem+json"
-_CODES = {code.value: code for code in Code}
-_BY_STATUS = {
-    400: Code.BAD_REQUEST, 401: Code.UNAUTHENTICATED, 403: Code.FORBIDDEN, 404: Code.NOT_FOUND, 409: Code.CONFLICT,
-    501: Code.VERSION_UNSUPPORTED,
-}  # fmt: skip
-"""What a refusal means whose code is not known here: of a newer coordinator, or an agent's own."""
 _LOST = (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
-
-
-class _Told(Struct, frozen=True, kw_only=True):
-    """What is read of a problem: agents tell less of one than the coordinator does."""
-
-    detail: str
-    code: str
-    hint: str = ""
-    refusals: tuple[RefusalEntry, ...] = ()
-
-
-class Answer(NamedTuple):
-    """What a request was answered with, whatever that is."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
 
 
 class Transport:
@@ -87,7 +55,7 @@ class Transport:
         self._token = token
         self.timeout_s = timeout_s
         self._host, self._port, self._pin, self._ca = parts.hostname, port, pin, ca
-        self._tls = _tls(ca, pin) if parts.scheme == "https" else None
+        self._tls = context_of(ca, pin) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
     def twin(self) -> Transport:
@@ -291,7 +259,7 @@ class Transport:
         """Nothing was sent yet: a stranger does not even see the token."""
         assert self._pin is not None and isinstance(connection.sock, ssl.SSLSocket)
         certificate = connection.sock.getpeercert(binary_form=True)
-        found = _key_fingerprint(certificate) if certificate else ""
+        found = key_fingerprint(certificate) if certificate else ""
         if not hmac.compare_digest(found, self._pin.rstrip("=")):
             raise CoordError(
                 Code.UNREACHABLE,
@@ -319,64 +287,6 @@ class Transport:
 
     def _broke(self, error: Exception) -> CoordError:
         """Why a connection that was made brought no answer."""
-        if self._tls is None and self._speaks_tls():
+        if self._tls is None and speaks_tls(self._host, self._port or 80):
             return self._unreachable("it speaks TLS", f"write https{self.url.removeprefix('http')}")
         return self._unreachable(f"the connection broke: {error}")
-
-    def _speaks_tls(self) -> bool:
-        """Asked after a failure, for its reason only: nothing is sent over that connection."""
-        context = _tls(None, "")
-        try:
-            with socket.create_connection((self._host, self._port or 80), timeout=SCHEME_S) as plain:
-                context.wrap_socket(plain).close()
-                return True
-        except OSError:
-            return False
-
-
-def _tls(ca: str | Path | None, pin: str | None) -> ssl.SSLContext:
-    if pin is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the key is compared instead, before anything is sent
-        return context
-    if ca is not None and not Path(ca).is_file():
-        raise CoordError(Code.BAD_CONFIG, f"there is no certificate file {ca}", "name the authority's PEM file")
-    try:
-        return ssl.create_default_context(cafile=str(ca) if ca is not None else None)
-    except (OSError, ssl.SSLError) as error:
-        raise CoordError(
-            Code.BAD_CONFIG, f"{ca} holds no usable certificates: {error}", "give the authority's PEM file"
-        ) from error
-
-
-def _key_fingerprint(certificate: bytes) -> str:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
-
-
-def refusal(answer: Answer, url: str) -> CoordError:
-    """What a coordinator at `url` refuses, in its own words; UNREACHABLE when these are no coordinator's words."""
-    if answer.headers.get_content_type() == _PROBLEM:
-        try:
-            problem = msgspec.json.decode(answer.body, type=_Told)
-        except msgspec.MsgspecError:
-            pass
-        else:
-            wait = answer.headers.get("Retry-After", "")
-            return CoordError(
-                _CODES.get(problem.code) or _BY_STATUS.get(answer.status, Code.INTERNAL),
-                problem.detail,
-                problem.hint,
-                tuple(Refusal(**structs.asdict(one)) for one in problem.refusals),
-                retry_after_s=float(wait) if wait.isascii() and wait.isdigit() else None,
-            )
-    return CoordError(
-        Code.UNREACHABLE,
-        f"{url} answered {answer.status}, and not as a coordinator does",
-        "is this the address of one?",
-    )

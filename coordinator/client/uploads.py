@@ -11,8 +11,9 @@ from typing import NamedTuple
 from coordinator.api_data import MissingAnswer, MissingRequest, StoredBlob, UploadAnswer, UploadRequest
 from coordinator.client.hashing import PIECE, Moved, changed, unreadable
 from coordinator.client.patience import Patience
+from coordinator.client.refusals import Answer, refusal
 from coordinator.client.requests import Requests, decoded, segment
-from coordinator.client.transport import Answer, Transport, refusal
+from coordinator.client.transport import Transport
 from coordinator.core.errors import Code, CoordError
 
 AT_ONCE = 4
