@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from msgspec import structs
@@ -18,6 +18,7 @@ from cli.jobids import live_jobs, whole_job
 from cli.options import Reach, reaches
 from cli.trace_sources import KINDS, check, is_job
 from coordinator.core.errors import Code, CoordError
+from coordinator.ports_trace import PROFILE_ROWS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -30,6 +31,8 @@ VIEWS = {
     "lineage": "cli.traceviews.lineage",
     "gantt": "cli.traceviews.gantt",
 }
+WHOLE = ("queuing", "lineage", "gantt")
+"""Views that sum up or draw all tasks."""
 SHORT = {"cp": "critical-path", "e2e": "end-to-end"}
 ATTRIBUTED = ("perfetto", "jaeger")
 """Exports that show each span's attributes; reading these takes twice the time and the room."""
@@ -46,10 +49,21 @@ def jobs_or_files(ctx: click.Context, param: click.Parameter, incomplete: str) -
 sources_argument = click.argument("sources", metavar="JOB|FILE|DIR...", nargs=-1, required=True,
                                   shell_complete=jobs_or_files)  # fmt: skip
 limit_option = click.option("--limit", type=click.IntRange(0), default=ROWS, show_default=True,
-                            help="Rows of a table at most; 0: all.")  # fmt: skip
+                            help="Rows of a table at most; 0: all, also in JSON, which has 10,000.")  # fmt: skip
 
 
-@click.group(short_help="Where the time of a run went: analyze, compare, export.")
+class Trace(click.Group):
+    """Its commands may take a while, and say so in a line when they are broken off."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            terminal.complain("interrupted")
+            raise click.Abort from None
+
+
+@click.group(cls=Trace, short_help="Where the time of a run went: analyze, compare, export.")
 def trace() -> None:
     """Where the time of a run went: its critical path, what the slots were used for, what would have helped.
 
@@ -125,13 +139,15 @@ def analyze(
         else:
             imagined(replayed, sheet)
         return
-    profile = trace_sources.profile(reach, sources)
+    view = SHORT.get(form, form)
+    rows = 0 if view in WHOLE or not limit else max(limit, PROFILE_ROWS)
+    profile = trace_sources.profile(reach, sources, rows=rows)
     if form == "json":
         output.print_json(profile)
         return
     if is_job(sources[0]):
         profile = structs.replace(profile, workflow_id=f"job {profile.workflow_id}")
-    importlib.import_module(VIEWS[SHORT.get(form, form)]).show(profile, sheet)
+    importlib.import_module(VIEWS[view]).show(profile, sheet)
 
 
 @trace.command()
@@ -202,10 +218,12 @@ def export(
     if otlp is not None:
         return _export_otlp(reach, sources, otlp, collector_ca)
     (form,) = said
-    found = trace_sources.both(reach, sources, details=form in ATTRIBUTED)
-    title = f"job {found.profile.workflow_id}" if is_job(sources[0]) else found.profile.workflow_id or sources[0]
+    run, profile = trace_sources.both(reach, sources, details=form in ATTRIBUTED)
+    title = f"job {profile.workflow_id}" if is_job(sources[0]) else profile.workflow_id or sources[0]
+    if form != "html":  # the others draw no tables, and of a million spans these are 200 MB
+        profile = structs.replace(profile, per_data_id=(), lineage=(), assets=())
     made = importlib.import_module(f"analytics.traces.exports.{form}")
-    _write(made.pieces(found.trace, found.profile, title=title), to, shown_ok=form == "folded")
+    _write(made.pieces(run, profile, title=title), to, shown_ok=form == "folded")
     return exits.OK
 
 
@@ -247,16 +265,21 @@ def _write(pieces: Iterable[bytes], to: Path | None, *, shown_ok: bool) -> None:
 
 
 def _write_file(pieces: Iterator[bytes], to: Path) -> None:
-    part = to.with_name(f"{to.name}.part")
+    """What is no plain file (a pipe, a device) is written to; a link stays one, and what it points to is replaced."""
+    whole = to.resolve()
+    beside = not whole.exists() or whole.is_file()
+    written = whole.with_name(f"{whole.name}.part") if beside else whole
     try:
-        with part.open("wb") as file:
+        with written.open("wb") as file:
             for piece in pieces:
                 file.write(piece)
-        part.replace(to)
+        if beside:
+            written.replace(whole)
     except OSError as failed:
         raise CoordError(
             Code.BAD_REQUEST, f"{to} cannot be written: {os.strerror(failed.errno or 0)}", "name another file with --to"
         ) from failed
     finally:
-        part.unlink(missing_ok=True)
+        if beside:
+            written.unlink(missing_ok=True)
     terminal.say(f"written to {terminal.safe(str(to))}")

@@ -55,13 +55,16 @@ def check(sources: Sequence[str]) -> None:
         raise CoordError(Code.BAD_REQUEST, "- is standard input: it can be read once")
 
 
-def profile(reach: Reach, sources: Sequence[str]) -> Profile:
-    """The profile of a job, made by its coordinator, or of files, made here."""
+def profile(reach: Reach, sources: Sequence[str], *, rows: int = 0) -> Profile:
+    """The profile of a job, made by its coordinator, or of files, made here. `rows`: the most important ones of each
+    table that has one a task; 0: all."""
     check(sources)
     if is_job(sources[0]):
         with reach.client() as client, stage("waiting for the analysis"):
-            return client.traces.analyze(whole_job(client, sources[0]))
-    return of_files(sources, details=False).profile
+            return client.traces.analyze(whole_job(client, sources[0]), rows=rows)
+    from analytics.traces.shortening import shortened
+
+    return shortened(of_files(sources, details=False).profile, rows)
 
 
 def what_if(reach: Reach, sources: Sequence[str], slots: int | None, without: Sequence[str]) -> WhatIf:

@@ -301,6 +301,8 @@ class BadRow(Struct, frozen=True, kw_only=True):
 class Counts(Struct, frozen=True, kw_only=True):
     """How sound the material was."""
 
+    tasks: int = 0
+    """That have spans."""
     spans: int = 0
     """Different ones."""
     duplicates: int = 0
@@ -369,6 +371,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     """`a -> b -> a`: edges that close one are left out."""
     notes: tuple[str, ...] = ()
     """What a reader must know to judge these figures, one sentence each."""
+    left_out: dict[str, int] = {}
+    """Of which table how many rows are not in this answer, the least important ones; empty: none."""
 
 
 class ComparedSide(Struct, frozen=True, kw_only=True):

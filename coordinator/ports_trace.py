@@ -13,6 +13,8 @@ TraceKind = Literal["spans", "assets", "lineage"]
 BodyForm = Literal["spans", "assets", "lineage", "otlp_json", "otlp_protobuf"]
 """Lines of rows, or one ExportTraceServiceRequest."""
 TraceFormat = Literal["json", "html"]
+PROFILE_ROWS = 10_000
+"""Of each table of a profile that has a row a task, where nobody asks for more."""
 
 
 class TracePart(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,6 +66,8 @@ class AskTrace(Struct, frozen=True, kw_only=True, omit_defaults=True):
     slots: int | None = None
     without: tuple[str, ...] = ()
     format: TraceFormat = "json"
+    rows: int = PROFILE_ROWS
+    """Of each table of the profile that has a row a task, the most important ones; 0: all."""
 
 
 class TraceAnswer(Struct, frozen=True, kw_only=True):

@@ -95,7 +95,7 @@ def analyze(
     duration_ns = int(tasks.end[known].max() - tasks.start[known].min()) if known.any() else 0
     whole, work_and_wall = breakdown(trace, tree, duration_ns)
     sent, first = told_of(trace.rejects)
-    counts = _counts(trace, tree, model, (*bad, *first), rejected + sent)
+    counts = _counts(trace, tree, seen, model, (*bad, *first), rejected + sent)
     late = np.flatnonzero(tree.late)
     if record is not None:
         late = late[trace.spans.end[late] - trace.spans.end[tree.parent[late]] > HEARD_NS]
@@ -279,9 +279,10 @@ def _merged(model: Model) -> dict[int, tuple[str, ...]]:
     return {unit: tuple(tasks) for unit, tasks in out.items()}
 
 
-def _counts(trace: Trace, tree: Tree, model: Model, bad: Sequence[BadRow], rejected: int) -> Counts:
+def _counts(trace: Trace, tree: Tree, seen: Model, model: Model, bad: Sequence[BadRow], rejected: int) -> Counts:
     spans, units = trace.spans, model.work.units
     return Counts(
+        tasks=int((seen.work.tasks.start != NEVER).sum()),
         spans=len(spans),
         duplicates=trace.duplicates,
         unfinished=int((spans.end == UNFINISHED).sum()),

@@ -27,6 +27,7 @@ from analytics.traces.columns import (
     Spans,
     Trace,
 )
+from analytics.traces.details import FiledDetails, picked
 from analytics.traces.rejects import merged
 
 SPANS_MAX = 20_000_000
@@ -124,14 +125,17 @@ _STATUS = {name: number for number, name in enumerate(STATUSES)}
 
 
 class TraceBuilder:
-    """Takes rows, and columns of rows, and gives the trace that they are. Above `spans_max` spans are counted only."""
+    """Takes rows, and columns of rows, and gives the trace that they are. Above `spans_max` spans are counted only.
+    `details` are kept as a list; of a run that may have millions of spans in FiledDetails."""
 
-    def __init__(self, *, details: bool = False, spans_max: int = SPANS_MAX) -> None:
+    def __init__(self, *, details: bool | FiledDetails = False, spans_max: int = SPANS_MAX) -> None:
         self._numbers = {
             name: _Numbers(trace_text if name == "traces" else None, names=name == "names") for name in _TABLE_NAMES
         }
         self._columns: dict[str, list[NDArray[Any]]] = {name: [] for name in SPAN_DTYPES}
-        self._details: list[bytes] | None = [] if details else None
+        self._details: list[bytes] | FiledDetails | None = details if isinstance(details, FiledDetails) else None
+        if details is True:
+            self._details = []
         self._lineage: list[tuple[Codes, Codes, NDArray[np.int64]]] = []
         self._asset_columns: list[tuple[Codes, Codes, NDArray[np.int64], Codes, NDArray[np.int64]]] = []
         self._clocks: set[str] = set()
@@ -203,7 +207,7 @@ class TraceBuilder:
             workflow_numbers = self._numbers["workflows"]
             workflow_numbers.codes(list(set(workflows)))
         if self._details is not None:
-            self._details += details[:taken] if details is not None else [b"{}"] * taken
+            self._details.extend(details[:taken] if details is not None else [b"{}"] * taken)
         self.spans += taken
 
     def add_assets(self, rows: Sequence[AssetRow]) -> None:
@@ -343,7 +347,7 @@ def _canonical(
     assets: Assets,
     lineage: Lineage,
     tables: dict[str, list[str]],
-    details: list[bytes] | None,
+    details: Sequence[bytes] | None,
     duplicates: int,
 ) -> Trace:
     ranks: dict[str, Codes] = {}
@@ -361,7 +365,7 @@ def _canonical(
     for name in SPAN_DTYPES:
         setattr(spans, name, getattr(spans, name)[kept])
     if details is not None:
-        details = [details[row] for row in kept.tolist()]
+        details = picked(details, kept)
     versions = _first_of((assets.data, assets.guid, assets.version), (assets.created, assets.user))
     edges = _first_of((lineage.data, lineage.source), (lineage.created,))
     duplicates += len(assets) - len(versions) + len(lineage) - len(edges)
@@ -377,18 +381,20 @@ def _canonical(
     )
 
 
-def _span_order(spans: Spans, details: list[bytes] | None) -> NDArray[np.intp]:
+def _span_order(spans: Spans, details: Sequence[bytes] | None) -> NDArray[np.intp]:
     """The rows that stay, in the order of (start, end, trace, span)."""
     order = np.lexsort((spans.span, spans.trace, spans.end, spans.start))
     ids = np.sort(spans.span)
-    if not len(ids) or not (ids[1:] == ids[:-1]).any():
+    twice = ids[1:][ids[1:] == ids[:-1]]
+    if not len(twice):
         return order
-    rest = [getattr(spans, name) for name in SPAN_DTYPES if name not in ("trace", "span", "end")]
+    rows = np.flatnonzero(np.isin(spans.span, twice))
+    rest = [getattr(spans, name)[rows] for name in SPAN_DTYPES if name not in ("trace", "span", "end")]
     if details is not None:
-        rest.append(np.unique(np.array(details, object), return_inverse=True)[1])
-    best = np.lexsort((*rest, -spans.end, spans.span, spans.trace))
+        rest.append(np.unique(np.array(list(picked(details, rows)), object), return_inverse=True)[1])
+    best = rows[np.lexsort((*rest, -spans.end[rows], spans.span[rows], spans.trace[rows]))]
     span, trace = spans.span[best], spans.trace[best]
-    again = np.zeros(len(best), bool)
+    again = np.zeros(len(spans), bool)
     again[best[1:]] = (span[1:] == span[:-1]) & (trace[1:] == trace[:-1])
     return order[~again[order]]
 

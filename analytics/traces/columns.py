@@ -8,6 +8,7 @@ Built by `building.TraceBuilder` (from rows), by `building.joined` (from several
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,7 +128,7 @@ class Trace:
     users: list[str]
     workflow_id: str = ""
     """As attributes name it; empty where they do not, or several."""
-    details: list[bytes] | None = None
+    details: Sequence[bytes] | None = None
     """Per span a JSON object `{"attributes": {...}, "events": [...], "links": [...], "kind", "status_message", ...}`,
     of traces that were read for it; None: not asked for. Exports need them, the analysis does not."""
     clocks: list[str] = field(default_factory=list)

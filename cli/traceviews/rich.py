@@ -21,7 +21,7 @@ def show(profile: Profile, sheet: Sheet) -> None:
     sheet.facts((
         ("from", clock(path.start_ns)),
         ("to", clock(path.end_ns)),
-        ("tasks", f"{len(profile.data_ids)}, {counted(profile.counts)}"),
+        ("tasks", f"{profile.counts.tasks}, {counted(profile.counts)}"),
         ("slots", f"{used.slots}, {part(used.useful_ns, used.capacity_ns)} of their time useful" if used.slots else ""),
         ("spans", str(profile.counts.spans)),
     ))  # fmt: skip

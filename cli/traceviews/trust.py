@@ -18,6 +18,8 @@ def sound(profile: Profile, sheet: Sheet) -> None:
     ):
         if number:
             notes.append(f"{number} {text}")
+    for table, number in profile.left_out.items():
+        notes.append(f"{number} rows of {table}, the least important, are not in this answer; --limit 0 has all")
     if not notes and not counts.bad:
         return
     sheet.title("To judge these figures")

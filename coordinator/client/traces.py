@@ -53,11 +53,13 @@ class Traces:
         decode = msgspec.json.Decoder(dict[str, Any]).decode
         return map(decode, self.lines(job, kind))
 
-    def analyze(self, job: int) -> Profile:
-        """Where the time of a job went; one that goes on is analysed until now."""
+    def analyze(self, job: int, *, rows: int | None = None) -> Profile:
+        """Where the time of a job went; one that goes on is analysed until now. Of tables that have a row a task the
+        `rows` most important ones are in it (0: all; None: as many as the coordinator gives); `left_out` counts the
+        rest."""
         from coordinator.api_trace import Profile
 
-        return self._requests.get(_analysis(job), Profile, timeout_s=ANALYSIS_S)
+        return self._requests.get(_analysis(job), Profile, {"rows": rows}, timeout_s=ANALYSIS_S)
 
     def compare(self, job: int, other: int) -> Comparison:
         """`job` beside `other`, the one before it."""

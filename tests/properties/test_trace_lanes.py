@@ -46,4 +46,4 @@ def test_spans_behind_one_another_take_one_row(gaps: list[tuple[int, int]]) -> N
         at += gap + length
     rows, order = nesting(starts, ends, [0] * len(gaps), [-1] * len(gaps))
     assert rows == [0] * len(gaps)
-    assert order == sorted(order)
+    assert list(order) == sorted(order)

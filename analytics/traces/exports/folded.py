@@ -6,10 +6,13 @@ same time all count, so the sum is work, and no wall time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 
-from analytics.traces.columns import CANCELLED, ERROR, LOST, TASK_SPAN, Trace
-from analytics.traces.exports.rows import Rows, named, rows_of
+import numpy as np
+
+from analytics.traces.columns import CANCELLED, ERROR, LOST, NONE, TASK_SPAN, Trace
+from analytics.traces.exports.rows import Rows, named, plain, rows_of
 from coordinator.api_trace import Profile
 
 DEPTH_MAX = 128
@@ -34,11 +37,12 @@ def pieces(trace: Trace, profile: Profile, *, title: str = "") -> Iterator[bytes
     yield "".join(lines).encode("utf-8", "replace")
 
 
-def own_times(rows: Rows) -> list[int]:
+def own_times(rows: Rows) -> Sequence[int]:
     """Of each span the nanoseconds that no child of it covers. Children count within their parent alone."""
-    own = [end - start for start, end in zip(rows.start, rows.end, strict=True)]
+    start = np.asarray(rows.start, np.int64)
+    own: memoryview[int] = plain(np.asarray(rows.end, np.int64) - start)
     covered: dict[int, int] = {}
-    for at in sorted(range(len(own)), key=lambda i: rows.start[i]):
+    for at in plain(np.argsort(start, kind="stable")):
         parent = rows.parent[at]
         if parent < 0:
             continue
@@ -56,7 +60,8 @@ class Stacks:
     def __init__(self, trace: Trace, rows: Rows) -> None:
         self._trace = trace
         self._parent = rows.parent
-        self._known: dict[int, int] = {}
+        self._known = array("i", [NONE]) * len(rows.parent)
+        """Of each span."""
         self._numbers: dict[tuple[int, str], int] = {}
         self._frames: list[tuple[int, str, int]] = []  # above, name, depth
 
@@ -64,10 +69,10 @@ class Stacks:
         """The number of the span's stack. Whoever is its own ancestor begins one."""
         way: dict[int, None] = {}
         walk = at
-        while walk >= 0 and walk not in self._known and walk not in way:
+        while walk >= 0 and self._known[walk] == NONE and walk not in way:
             way[walk] = None
             walk = self._parent[walk]
-        above = self._known.get(walk, -1) if walk >= 0 else -1
+        above = self._known[walk] if walk >= 0 else NONE
         for span in reversed(way):
             above = self._known[span] = self._pushed(above, span)
         return self._known[at]

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from analytics.traces.columns import ERROR, Trace
+from analytics.traces.columns import ERROR, NONE, Trace
 from analytics.traces.exports.rows import attributes_of, details_of, named, rows_of
 from coordinator.api_trace import Profile
 
@@ -21,17 +22,19 @@ def pieces(trace: Trace, profile: Profile, *, title: str = "") -> Iterator[bytes
     """The file, part by part: `data` has one entry a trace id. Times are whole microseconds, rounded down."""
     rows = rows_of(trace, profile)
     spans = trace.spans
-    by_trace: dict[int, list[int]] = {}
-    for at, code in enumerate(spans.trace.tolist()):
-        by_trace.setdefault(code, []).append(at)
+    order = np.argsort(spans.trace, kind="stable")
+    begins = np.flatnonzero(np.diff(spans.trace[order], prepend=NONE - 1))
+    by_trace = np.split(order, begins[1:]) if len(order) else []
+    by_trace.sort(key=lambda those: int(those[0]))
     yield b'{"data":['
-    for nth, (code, those) in enumerate(by_trace.items()):
-        providers = sorted({int(spans.provider[at]) for at in those})
+    for nth, those in enumerate(by_trace):
+        code = int(spans.trace[those[0]])
+        providers = np.unique(spans.provider[those]).tolist()
         processes = {f"p{one + 1}": _process(named(trace.providers, one)) for one in providers}
         head = b'{"traceID":' + _encode(_trace_id(trace, code)) + b',"processes":' + _encode(processes)
         yield (b"," if nth else b"") + head + b',"warnings":null,"spans":[\n'
         for begin in range(0, len(those), BATCH):
-            batch = those[begin : begin + BATCH]
+            batch = those[begin : begin + BATCH].tolist()
             lines = b",\n".join(_encode(_span(trace, at, rows.start[at], rows.end[at], rows.open[at])) for at in batch)
             yield (b",\n" if begin else b"") + lines
         yield b"\n]}"

@@ -10,6 +10,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
+import numpy as np
+
+from analytics.traces.exports.rows import plain
+
 
 class _Slot:
     """The rows of one slot: each a stack of the ends of what is open on it."""
@@ -44,13 +48,14 @@ class _Slot:
 
 def nesting(
     starts: Sequence[int], ends: Sequence[int], slots: Sequence[int], parents: Sequence[int]
-) -> tuple[list[int], list[int]]:
+) -> tuple[list[int], Sequence[int]]:
     """-> the row of each span within its slot, from 0, and the order to draw them in (by start, the longer first).
 
     `slots` are any numbers; `parents` are positions, -1 for none. A span is put on its parent's row where it fits, else
     on the slot's first row, else on the first where nothing is open. O(n log n), whatever overlaps.
     """
-    order = sorted(range(len(starts)), key=lambda i: (starts[i], -ends[i], parents[i] >= 0, i))
+    begin, stop, inner = (np.asarray(column, np.int64) for column in (starts, ends, parents))
+    order: Sequence[int] = plain(np.lexsort((inner >= 0, -stop, begin)))
     rows = [-1] * len(starts)
     by_slot: dict[int, _Slot] = {}
     for i in order:

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from analytics.traces.columns import ERROR, KINDS, STATUSES, Trace
 from analytics.traces.exports.lanes import nesting
 from analytics.traces.exports.placing import places
-from analytics.traces.exports.rows import attributes_of, named, rows_of
+from analytics.traces.exports.rows import attributes_of, named, plain, rows_of
 from coordinator.api_trace import Profile, Segment
 
 PATH_PID = 1
@@ -29,8 +30,7 @@ def pieces(trace: Trace, profile: Profile, *, title: str = "") -> Iterator[bytes
     path = profile.real_critical_path
     rows = rows_of(trace, profile)
     zero = min(rows.first, path.start_ns) if path.makespan_ns and rows.start else path.start_ns or rows.first
-    starts = [(at - zero) // 1000 for at in rows.start]
-    ends = [(at - zero) // 1000 for at in rows.end]
+    starts, ends = (plain((np.asarray(column, np.int64) - zero) // 1000) for column in (rows.start, rows.end))
     where = places(trace, rows, profile)
     rows_at, order = nesting(starts, ends, where.of, rows.parent)
     threads = {key: tid for tid, key in enumerate(sorted(set(zip(where.of, rows_at, strict=True))), start=PATH_PID + 1)}
@@ -42,7 +42,7 @@ def pieces(trace: Trace, profile: Profile, *, title: str = "") -> Iterator[bytes
     yield _joined(_head(pids, threads, where.table))
     yield from _batches(_path_event(segment, zero) for segment in path.segments)
     spans = trace.spans
-    names, kinds, statuses = spans.name.tolist(), spans.kind.tolist(), spans.status.tolist()
+    names, kinds, statuses = plain(spans.name), plain(spans.kind), plain(spans.status)
 
     def event(at: int) -> Event:
         args = {"span_id": f"{int(spans.span[at]):016x}", **attributes_of(trace, at)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analytics.traces.columns import NONE, TASK_SPAN, Ints, Trace
-from analytics.traces.exports.rows import Rows, named
+from analytics.traces.exports.rows import Rows, named, plain
 from coordinator.api_trace import AttemptEntry, Profile
 
 NOWHERE = "(on no slot)"
@@ -31,9 +31,9 @@ def places(trace: Trace, rows: Rows, profile: Profile) -> Places:
     spans = trace.spans
     parents = np.asarray(rows.parent, dtype=np.int64)
     task_name = trace.names.index(TASK_SPAN) if TASK_SPAN in trace.names else NONE - 1
-    outer = roots(parents, spans.name == task_name).tolist()
-    slots, providers, numbers = spans.slot.tolist(), spans.provider.tolist(), spans.attempt.tolist()
-    names, batches, data = spans.name.tolist(), spans.batch.tolist(), spans.data.tolist()
+    outer = roots(parents, spans.name == task_name)
+    columns = (spans.slot, spans.provider, spans.attempt, spans.name, spans.batch, spans.data)
+    slots, providers, numbers, names, batches, data = map(plain, columns)
     attempts = _Attempts(profile.attempts)
     of_outer: dict[int, Place] = {}
     found: dict[Place, int] = {}
@@ -55,7 +55,7 @@ def places(trace: Trace, rows: Rows, profile: Profile) -> Places:
         within = entry.start_ns <= rows.start[at] < max(entry.end_ns, entry.start_ns + 1)
         return (entry.provider or NOWHERE, entry.slot) if within else (NOWHERE, 0)
 
-    for at, above in enumerate(outer):
+    for at, above in enumerate(plain(outer)):
         if names[above] == task_name:
             place = of_outer.get(above)
             if place is None:

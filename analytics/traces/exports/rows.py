@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from analytics.traces.columns import KINDS, NONE, UNFINISHED, Trace
 from analytics.traces.tree import tree_of
@@ -36,18 +37,18 @@ class Rows:
     """`end` is when it was looked at where a span has none; `parent` is a position, -1 where its parent is not here, or
     lies within it."""
 
-    start: list[int]
-    end: list[int]
-    parent: list[int]
-    open: list[bool]
+    start: Sequence[int]
+    end: Sequence[int]
+    parent: Sequence[int]
+    open: Sequence[bool]
     first: int
     """The earliest time of all."""
     last: int
 
 
 def rows_of(trace: Trace, profile: Profile) -> Rows:
-    """Python lists, which loops read faster than columns. Times are those of the analysis: where it set providers'
-    clocks right these are; spans without an end last until it was looked at."""
+    """Columns as loops read them. Times are those of the analysis: where it set providers' clocks right these are;
+    spans without an end last until it was looked at."""
     spans = trace.spans
     until = profile.real_critical_path.end_ns
     if not len(spans):
@@ -64,9 +65,13 @@ def rows_of(trace: Trace, profile: Profile) -> Rows:
     ends = np.where(unended, until, spans.end - by)
     latest = max(int(starts.max()), int(ends.max()), until)
     ends = np.maximum(np.where(unended, latest, ends), starts)
-    return Rows(
-        starts.tolist(), ends.tolist(), tree_of(trace).parent.tolist(), unended.tolist(), int(starts.min()), latest
-    )
+    parents = tree_of(trace).parent
+    return Rows(plain(starts), plain(ends), plain(parents), plain(unended), int(starts.min()), latest)
+
+
+def plain(column: NDArray[Any]) -> Any:
+    """A column as a sequence of Python's own numbers, made one at a time: a list of a million of them is 40 MB."""
+    return column.data
 
 
 def details_of(trace: Trace, at: int) -> Details:

@@ -49,7 +49,7 @@ def about(profile: Profile) -> str:
 def facts(profile: Profile) -> list[tuple[str, str]]:
     used, counts = profile.usage, profile.counts
     found = [
-        ("tasks", str(len(profile.data_ids))),
+        ("tasks", str(counts.tasks)),
         ("attempts", str(counts.attempts)),
         ("spans", str(counts.spans)),
         ("slots", str(used.slots)),

@@ -22,6 +22,7 @@ from analytics.traces.keeping.packing import subset
 from analytics.traces.keeping.shelf import Shelf
 from analytics.traces.record import RunRecord
 from analytics.traces.recorded import Recorder
+from analytics.traces.shortening import shortened
 from analytics.traces.whatif import what_if
 from coordinator.api_trace import Profile
 from coordinator.core.errors import Code, CoordError
@@ -84,7 +85,7 @@ class Desk:
         return TraceAnswer(body=body, cached=False, policy=policy)
 
     def _made(self, ask: AskTrace) -> bytes:
-        run = self.run(ask.job_id, details=ask.format == "html")
+        run = self.run(ask.job_id, details=False)
         if ask.slots is not None or ask.without:
             try:
                 replayed = what_if(run.trace, run.record, slots=ask.slots, without=ask.without)
@@ -100,7 +101,7 @@ class Desk:
             )
         if ask.format == "html":
             return _page(run, profile, ask.job_id)
-        return msgspec.json.encode(profile)
+        return msgspec.json.encode(shortened(profile, ask.rows))
 
     def _profile(self, job_id: JobId, run: Run) -> Profile:
         return analyze(run.trace, workflow_id=str(job_id), record=run.record, notes=run.notes)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analytics.traces.building import TABLES
 from analytics.traces.columns import NONE, SPAN_DTYPES, Assets, Lineage, Spans, Trace
+from analytics.traces.details import picked
 from store.traces.frames import Frame, encode
 
 STRINGS = ("traces", "names", "data_ids", "providers", "labels", "guids", "users")
@@ -93,7 +94,7 @@ def subset(trace: Trace, spans: Rows, assets: Rows, lineage: Rows) -> Trace:
     providers = set(tables["providers"])
     details = trace.details
     if details is not None:
-        details = [details[row] for row in np.flatnonzero(spans).tolist()]
+        details = picked(details, np.flatnonzero(spans))
     return Trace(
         spans=Spans(**own_spans),
         assets=Assets(**own_assets),

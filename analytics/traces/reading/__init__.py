@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 import msgspec
 
 from analytics.traces.building import SPANS_MAX, TraceBuilder
+from analytics.traces.details import FiledDetails
 from analytics.traces.reading import jaeger, lines, otlp_json, otlp_protobuf
 from analytics.traces.reading.reading import REJECTED_MAX, Intake, Reading
 
@@ -40,7 +41,8 @@ _UNPACKING_FAILED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 def read(paths: Sequence[Path], details: bool = False, spans_max: int = SPANS_MAX) -> Reading:
     """What the files hold together. A directory stands for its `spans.jsonl`, `assets.jsonl` and `lineage.jsonl`
     (also with .gz or .xz behind). OSError when one cannot be opened."""
-    intake = Intake(TraceBuilder(details=details, spans_max=spans_max), FILE_DETAILS_BYTES_MAX)
+    filed = FiledDetails() if details else False
+    intake = Intake(TraceBuilder(details=filed, spans_max=spans_max), FILE_DETAILS_BYTES_MAX)
     for path in paths:
         for file in _files(path) if path.is_dir() else [path]:
             with file.open("rb") as stream:

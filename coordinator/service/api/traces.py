@@ -19,7 +19,7 @@ from coordinator import wire_traces as w
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, attempt_of, dotted
 from coordinator.core.rows import AttemptRow, AttemptState
-from coordinator.ports_trace import AskTrace, Taken, TraceBody, TraceFormat, TraceKind, TracePart
+from coordinator.ports_trace import PROFILE_ROWS, AskTrace, Taken, TraceBody, TraceFormat, TraceKind, TracePart
 from coordinator.service.api import otlp
 from coordinator.service.api.bodies import go_on
 from coordinator.service.api.deps import ApiDeps
@@ -58,6 +58,7 @@ class AnalyzeQuery(Struct, frozen=True, kw_only=True):
     ) = None
     slots: Annotated[int, Meta(ge=1, le=1_000_000, description="what if there had been so many slots")] | None = None
     without: Annotated[str, Meta(max_length=4_096, description="what if these tasks cost nothing: 12.0.3,12.0.4")] = ""
+    rows: Annotated[int, Meta(ge=0, le=10**9, description="of each table with a row a task; 0: all")] = PROFILE_ROWS
 
 
 # ---- in
@@ -298,6 +299,7 @@ async def analyze_job(call: Call[AnalyzeQuery, NoBody]) -> Ready:
         slots=query.slots,
         without=without,
         format=query.format,
+        rows=query.rows,
     )
     tenant = scope_of(call) or DEFAULT_TENANT
     async with door.turn(tenant):

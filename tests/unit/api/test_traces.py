@@ -327,9 +327,11 @@ def test_an_analysis_is_of_jobs_that_may_be_seen() -> None:
         assert (200, {"x": 1}, "application/json") == (got.status, got.json, got.headers["Content-Type"])
         assert 200 == (await rig.get(f"{at}/12?other=14", TENANT)).status
         assert 200 == (await rig.get(f"{at}/12?slots=4&without=12.0.0,12.0.1", TENANT)).status
+        assert 200 == (await rig.get(f"{at}/12?rows=0", TENANT)).status
         job = JobId(12)
         whatif = AskTrace(job_id=job, slots=4, without=("12.0.0", "12.0.1"))
-        assert [AskTrace(job_id=job), AskTrace(job_id=job, other=JobId(14)), whatif] == rig.traces.asked
+        whole = AskTrace(job_id=job, rows=0)
+        assert [AskTrace(job_id=job), AskTrace(job_id=job, other=JobId(14)), whatif, whole] == rig.traces.asked
         for path in ("13", "99", "12?other=13", "12?other=99"):
             assert 404 == (await rig.get(f"{at}/{path}", TENANT)).status, path
         for query in (
@@ -337,6 +339,7 @@ def test_an_analysis_is_of_jobs_that_may_be_seen() -> None:
             "other=14&slots=1",
             "format=html&other=14",
             "slots=0",
+            "rows=-1",
             f"other={10**20}",
             f"without={'1,' * 65}",
         ):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -179,3 +181,19 @@ def test_exports_go_to_a_file_or_to_a_pipe(offline: Coord, run: Path, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     nowhere = offline("trace", "export", str(run), f"--{form}", "--to", str(tmp_path / "no" / "out"))
     assert nowhere.code == 2 and "cannot be written" in nowhere.err
+
+
+def test_what_is_no_plain_file_is_written_to_and_not_replaced(offline: Coord, run: Path, tmp_path: Path) -> None:
+    """A pipe stays one, a link too; nothing is left beside them."""
+    pipe, file, link = tmp_path / "pipe", tmp_path / "file", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    for to in (pipe, link):
+        assert 0 == offline("trace", "export", str(run), "--jaeger", "--to", str(to)).code
+    reader.join(60)
+    assert pipe.is_fifo() and link.is_symlink()
+    assert read == [file.read_bytes()]
+    assert {"pipe", "file", "link"} == {one.name for one in tmp_path.iterdir()}
