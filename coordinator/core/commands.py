@@ -285,11 +285,19 @@ class Grants(Struct, frozen=True, gc=False, kw_only=True):
     term_ms: Ms
     share: Share
     leases: list[tuple[AttemptId, LeaseToken]]
+    prefetched: bool = False
 
     def each(self) -> Iterator[Grant]:
         """One by one."""
         for attempt_id, token in self.leases:
-            yield Grant(attempt_id=attempt_id, rank=0, token=token, term_ms=self.term_ms, share=self.share)
+            yield Grant(
+                attempt_id=attempt_id,
+                rank=0,
+                token=token,
+                term_ms=self.term_ms,
+                share=self.share,
+                prefetched=self.prefetched,
+            )
 
 
 class Launch(Struct, frozen=True, gc=False, kw_only=True):

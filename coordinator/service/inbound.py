@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from coordinator import wire
 from coordinator.core import events
 from coordinator.core.data.events import AttemptProgress, CacheTold
-from coordinator.core.errors import CoordError
-from coordinator.core.ids import ConnId, Digest, Ms, ProviderId, attempt_of, attempts_of
+from coordinator.core.ids import ConnId, Digest, Ms, ProviderId, attempt_of, read_together
 from coordinator.core.rows import ExitInfo, LeaseToken
 from coordinator.service.tokens import digest_of
 
@@ -64,11 +63,10 @@ def grants_of(data: bytes, conn_id: ConnId, at_ms: Ms) -> events.LeasesHeld | No
         return None
     try:
         said = _decode_grants(data)
-        attempts = attempts_of([one.attempt for one in said])
-    except (*BAD, CoordError):
+    except BAD:
         return None
-    tokens = [one.token for one in said]
-    if not all(map(token_is_sane, tokens)):
+    attempts, tokens = read_together([one.attempt for one in said]), [one.token for one in said]
+    if attempts is None or not all(map(token_is_sane, tokens)):
         return None
     held = tuple(zip(attempts, [one.rank for one in said], tokens, strict=True))
     return events.LeasesHeld(at_ms=at_ms, conn_id=conn_id, held=held)

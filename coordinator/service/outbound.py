@@ -86,7 +86,14 @@ _NUMBER = _encode((ARRAY_INDEX, ""))
 
 def grants_to_wire(message: commands.Grants) -> list[bytes]:
     """A wire.Grant of each lease, encoded."""
-    like = wire.Grant(attempt="@", rank=0, token=_NOBODY, term_s=message.term_ms / 1_000, share=message.share)
+    like = wire.Grant(
+        attempt="@",
+        rank=0,
+        token=_NOBODY,
+        term_s=message.term_ms / 1_000,
+        share=message.share,
+        prefetched=message.prefetched,
+    )
     return _each(*_parted(like, _OF_ONE), message.leases)
 
 

@@ -113,7 +113,14 @@ def _told(send: commands.Send) -> object:
         case commands.Launches(like=like):
             return send.conn_id, message.leases[0], message.leases[-1], len(message.leases), like.share, like.nodes
         case commands.Grants():
-            return send.conn_id, message.leases[0], message.leases[-1], len(message.leases), message.share
+            return (
+                send.conn_id,
+                message.leases[0],
+                message.leases[-1],
+                len(message.leases),
+                message.share,
+                message.prefetched,
+            )
         case _:
             return send
 

@@ -36,8 +36,9 @@ def count_waits(metrics: Metrics, views: LiveViews) -> None:
 
     def on_first(note: commands.Note) -> None:
         if isinstance(note, commands.FirstLeases):
+            otherwise = "prefetched" if note.attempts[0].prefetched else "ranked"
             backfilled = sum(row.choice is not None and row.choice.backfilled for row in note.attempts)
-            for how, count in (("backfilled", backfilled), ("ranked", len(note.attempts) - backfilled)):
+            for how, count in (("backfilled", backfilled), (otherwise, len(note.attempts) - backfilled)):
                 if count:
                     metrics.add(m.PLACED, count, how)
 

@@ -118,7 +118,7 @@ def line_up(
     assert (attempt_id, rank) not in load.attempts, f"{attempt_id} stands in line at {provider_id} twice"
     load.attempts[attempt_id, rank] = tenant
     load.behind[attempt_id, rank] = share
-    _await(work, tenant, share, 1)
+    lined_up(work, tenant, share, 1)
 
 
 def promote(work: Work, provider_id: ProviderId, offer: Offer) -> None:
@@ -145,7 +145,7 @@ def take_turn(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: 
         return False
     del load.behind[attempt_id, rank]
     work.move(provider_id)
-    _await(work, load.attempts[attempt_id, rank], share, -1)
+    lined_up(work, load.attempts[attempt_id, rank], share, -1)
     add_share(load, share, 1)
     return True
 
@@ -155,7 +155,7 @@ def release(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: in
     load = work.loads[provider_id]
     tenant = load.attempts.pop((attempt_id, rank))
     if load.behind.pop((attempt_id, rank), None) is not None:
-        _await(work, tenant, share, -1)
+        lined_up(work, tenant, share, -1)
     else:
         add_share(load, share, -1)
     work.drop_empty_load(provider_id)
@@ -167,13 +167,14 @@ def count_behind(work: Work) -> None:
     work.behind.clear()
     for load in work.loads.values():
         for key, share in load.behind.items():
-            _await(work, load.attempts[key], share, 1)
+            lined_up(work, load.attempts[key], share, 1)
 
 
-def _await(work: Work, tenant: TenantName, share: Share, sign: int) -> None:
+def lined_up(work: Work, tenant: TenantName, share: Share, count: int) -> None:
+    """So many more of a tenant stand in line for `share` each, or fewer where it is below 0."""
     settle(work.accounts, work.accounts.of(tenant))
     cpus, memory = work.behind.get(tenant, (0, 0))
-    cpus, memory = cpus + sign * share.ask.cpus, memory + sign * share.ask.memory
+    cpus, memory = cpus + count * share.ask.cpus, memory + count * share.ask.memory
     if cpus or memory:
         work.behind[tenant] = cpus, memory
     else:

@@ -13,7 +13,7 @@ from coordinator.core.amounts import Ask, Share
 from coordinator.core.commands import Decision, FirstLeases, Grants, Send
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId
 from coordinator.core.policy import Policy
-from coordinator.core.queue.capacity import add_share, share_of
+from coordinator.core.queue.capacity import add_share, lined_up, share_of
 from coordinator.core.queue.causes import cause_of
 from coordinator.core.queue.lines import fit_fresh, fit_step, has_room
 from coordinator.core.rows import (
@@ -44,6 +44,8 @@ class Spot(NamedTuple):
     why: str
     cause: str
     """What let those wait that are placed there."""
+    ahead: bool = False
+    """They stand in line there, and hold nothing until it is their turn."""
 
 
 class Fresh:
@@ -71,6 +73,14 @@ class Fresh:
         load = state.work.load_of(who)
         share = share_of(state.providers[who].offer, load, self._ask)
         assert share is not None, f"{who} has no room any more"
+        return self._spot(who, load, share)
+
+    def behind(self, who: ProviderId) -> Spot:
+        """This provider, for those that stand in line there."""
+        return self._spot(who, self._state.work.load_of(who), Share(ask=self._ask))._replace(ahead=True)
+
+    def _spot(self, who: ProviderId, load: Load, share: Share) -> Spot:
+        state = self._state
         cause = cause_of(state.work, self._line, self._step, None, (who,))
         return Spot(who, connection(state, who), load, share, (rank_row(state, who, share),), f"placed on {who}", cause)
 
@@ -93,7 +103,7 @@ class Fresh:
         state, step, out, work = self._state, self._step, self._out, self._state.work
         job_id, step_number, number, tenant = step.row.job_id, step.row.step, self._number, self._job.row.tenant
         generation, now_ms = state.generation, state.now_ms
-        _, conn_id, load, share, ranks, why, cause = at
+        _, conn_id, load, share, ranks, why, cause, ahead = at
         term_ms = self._term_ms
         attempts, held, ids, live = work.attempts, load.attempts, self._ids, step.tasks
         leases: list[tuple[AttemptId, LeaseToken]] = []
@@ -120,6 +130,7 @@ class Fresh:
                 unblocked_by=cause,
                 forecast=forecast,
                 choice=choice,
+                prefetched=ahead,
             )
             tasks.append(task_row)
             rows.append(row)
@@ -128,6 +139,8 @@ class Fresh:
             attempts[attempt_id] = attempt
             live[number] = Task(row=task_row, attempts=(attempt,), newest=token)
             held[attempt_id, 0] = tenant
+            if ahead:
+                load.behind[attempt_id, 0] = share
             leases.append((attempt_id, token))
             ids.append(attempt_id)
             number += 1
@@ -142,11 +155,14 @@ class Fresh:
         if tasks:
             self._write(tasks, rows)
         if conn_id is not None:
-            out.sends.append(Send(conn_id, Grants(term_ms=term_ms, share=share, leases=leases)))
+            out.sends.append(Send(conn_id, Grants(term_ms=term_ms, share=share, leases=leases, prefetched=ahead)))
         given = number - self._number
         work.next_token, self._number = token_number, number
         self.left = max(0, self.left - given)
-        add_share(load, share, given)
+        if ahead:
+            lined_up(work, tenant, share, given)
+        else:
+            add_share(load, share, given)
 
     def _write(self, tasks: list[TaskRow], attempts: list[AttemptRow]) -> None:
         state, work, out = self._state, self._state.work, self._out

@@ -20,7 +20,7 @@ from coordinator.core.policy import Policy
 from coordinator.core.queue.candidates import Candidates, Found, Key, is_fresh
 from coordinator.core.queue.causes import cause_of
 from coordinator.core.queue.fresh import Fresh
-from coordinator.core.queue.lines import fit_task, head, job_of
+from coordinator.core.queue.lines import fit_task, job_of
 from coordinator.core.queue.order import Order, age
 from coordinator.core.queue.plans import ends_before, make, refresh, still_stands
 from coordinator.core.queue.prefetch import Prefetch
@@ -192,14 +192,15 @@ class Pass:
             self._stands_ahead(want, line, candidates, asks)
             self._promise(want, spot)
             return "capacity"
+        if prefetched and spot[2] == FRESH:
+            self._line_up(want, spot, candidates, found)
+            return ""
         self._left -= 1
         self._alone = None
         self._take(want, [who for who, _ in found.shares])
         if self._ahead:
             found = found._replace(choice=replace(found.choice, backfilled=True))
         _give(state, spot, found, line, self._policy, self._out, prefetched)
-        if prefetched:
-            self._more_in_line(want, spot, line, candidates)
         self._order.served(want)
         return ""
 
@@ -273,18 +274,30 @@ class Pass:
         kept = {who for plan in closed for who in plan.providers}
         return self._prefetch.choose(want, step, candidates, kept)
 
-    def _more_in_line(self, want: Want, spot: Spot, line: Line, candidates: Candidates) -> None:
-        """The next few of the same step with it: their turns are shorter than the choice between them."""
-        state = self._state
-        for _ in range(IN_LINE_AT_ONCE - 1):
-            if self._left <= 0 or head(state.work, want) != spot:
-                return
-            asks = self._affordable(want, spot)
-            found = self._in_line(want, spot, candidates, asks) if asks else None
-            if found is None:
-                return
-            self._left -= 1
-            _give(state, spot, found, line, self._policy, self._out, prefetched=True)
+    def _line_up(self, want: Want, spot: Spot, candidates: Candidates, found: Found) -> None:
+        """This task that was never launched stands in line where it was found, and the next few of its step where they
+        are: their turns are shorter than the choice between lines."""
+        state, policy, ask = self._state, self._policy, want.shape.asks[0]
+        job, step, _ = job_of(state.work, spot)
+        fresh = Fresh(state, job, step, state.work.queue[want], ask, policy, self._out)
+        most = min(self._left, fresh.left, IN_LINE_AT_ONCE)
+        left = rooms_for(state, want.tenant, job.row.job_id, ask, most, policy, want.shape.fetches)
+        backfilled = bool(self._ahead)
+        another: Found | None = found
+        while another is not None:
+            who = another.shares[0][0]
+            if state.work.plans:
+                self._take(want, (who,))
+            choice = replace(another.choice, backfilled=backfilled)
+            count = self._prefetch.in_a_row(want, step, who, left)
+            fresh.give(fresh.behind(who), another.forecast, [choice] * count)
+            left -= count
+            if left <= 0 or fresh.left <= 0:
+                break
+            another = self._in_line(want, spot, candidates, (ask,))
+        self._alone = None
+        self._left -= fresh.close()
+        self._order.served(want)
 
     def _affordable(self, want: Want, spot: Spot) -> tuple[Ask, ...]:
         """The alternatives for which its tenant has room."""

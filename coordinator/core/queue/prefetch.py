@@ -79,6 +79,20 @@ class Prefetch:
                 heap.clear()
         return None
 
+    def in_a_row(self, want: Want, step: Step, who: ProviderId, most: int) -> int:
+        """How many times `choose` would find this one, which it has just found, if each time it was given one: `most`
+        at most. Not more often than that, where another one may have to be looked at before."""
+        length_ms = self._length_ms(step)
+        assert length_ms is not None
+        others = self._heaps[want][1:3]  # of a heap the second best is one of these
+        taken, places = self._places(who, length_ms)
+        count = 1
+        while count < most and (lined_up := (taken + count) / places) < 1.0:
+            if others and (lined_up, who) > min(others):
+                break
+            count += 1
+        return min(count, self._policy.attempts_per_provider_max - len(self._state.work.loads[who].attempts))
+
     def _found(self, who: ProviderId, want: Want, length_ms: Ms, candidates: Candidates) -> Found:
         terms = candidates.able[who]
         choice = Choice(among=len(self._heaps[want]), run_ms=length_ms, loss_ms=0, fit=0.0, basis=terms.basis)
@@ -105,12 +119,18 @@ class Prefetch:
         provider, load = self._state.providers[who], self._state.work.loads[who]
         if len(load.attempts) >= self._policy.attempts_per_provider_max:
             return 1.0
-        most = min(provider.row.promises.prefetch, max(1, self._policy.prefetch_ms // length_ms) * self._brief_at(who))
-        if len(load.behind) >= most:
+        taken, most = self._places(who, length_ms)
+        if taken >= most:
             return 1.0
         if not load.behind and share_of(provider.offer, load, want.shape.asks[0]) is not None:
             return 1.0  # there is room: whatever keeps it from being placed there keeps it from standing in line
-        return len(load.behind) / most
+        return taken / most
+
+    def _places(self, who: ProviderId, length_ms: Ms) -> tuple[int, int]:
+        """How many stand in line there, and how many may."""
+        most = max(1, self._policy.prefetch_ms // length_ms) * self._brief_at(who)
+        promised = self._state.providers[who].row.promises.prefetch
+        return len(self._state.work.loads[who].behind), min(promised, most)
 
     def _brief_at(self, who: ProviderId) -> int:
         """How many of those that hold room there are short, and have not run for much longer than that: so many at a

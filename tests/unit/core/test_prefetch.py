@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import msgspec
+import pytest
 from msgspec.structs import replace
 
 from coordinator.core import commands, events
@@ -13,10 +15,11 @@ from coordinator.core.decide import decide
 from coordinator.core.ids import AttemptId, ProviderId, attempt_of, dotted
 from coordinator.core.image import StateImage, image_of, state_of
 from coordinator.core.policy import Policy
+from coordinator.core.queue import placement
 from coordinator.core.rows import EndCause, ExitInfo, Promises
 from coordinator.core.work.jobspec import OnLost
 from coordinator.core.work.live import Load
-from tests.site import OFFER, Site, a_job
+from tests.site import OFFER, TENANT, Site, a_job
 from tests.unit.core.test_decide import plain
 
 AHEAD = Promises(work=True, prefetch=8)
@@ -348,3 +351,51 @@ def test_nothing_is_granted_while_answers_are_late() -> None:
         assert answer is not None
         site.decide(answer)
     assert 4 == len(site.running("a"))
+
+
+def day_of(seed: int) -> list[tuple[list[object], list[object], list[object]]]:
+    """What is decided while a few agents work through short tasks of one kind: some of them take more ahead, some end
+    sooner, one leaves."""
+    dice = Random(seed)
+    names = ("a", "b", "c")[: 1 + seed % 3]
+    site = a_site(*names, prefetch_ms=dice.choice((200, 500)), placements_max=dice.choice((5, 512)))
+    for _ in range(3):
+        site.submit(a_job(tasks=dice.randrange(1, 40), max_running=dice.choice((None, None, 7)), **SHORT))
+    for _ in range(60):
+        running = [attempt for name in site.agents for attempt in site.running(name)]
+        if not running:
+            break
+        site.at(site.now_s + 0.03)
+        site.exits(dice.choice(running), ran_ms=dice.choice((1, 30)))
+    return [(list(it.writes), list(it.sends), list(it.notes)) for it in site.decisions]
+
+
+def test_leases_ahead_that_are_made_together_are_those_that_are_made_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same rows, orders and notes, at the same providers, in the same order."""
+    ahead = 0
+    for seed in range(9):
+        together = day_of(seed)
+        with monkeypatch.context() as patched:
+            patched.setattr(placement, "FRESH", None)  # no place in a line is one of a task that was never launched
+            single = day_of(seed)
+        assert single == together
+        sends = [send.message for _, sends, _ in together for send in sends if isinstance(send, commands.Send)]
+        ahead += sum(isinstance(message, commands.Grant) and message.prefetched for message in sends)
+    assert ahead > 200
+
+
+def test_leases_ahead_leave_as_one_write_and_one_message() -> None:
+    site = a_site()
+    for agent in site.agents.values():
+        agent.hears = False
+    asked = events.JobSubmit(
+        at_ms=site.now_ms, request_id=site.request(), tenant=TENANT, by="t", spec=a_job(tasks=30, **SHORT)
+    )
+    decide(site.state, asked, site.policy)
+    decision = decide(site.state, events.Place(at_ms=site.now_ms), site.policy)
+    ahead = [write for write in decision.writes if isinstance(write, commands.FirstLeases)]
+    assert [(len(write.tasks), write.attempts[0].prefetched) for write in ahead][-1] == (8, True)
+    grants = [send.message for send in decision.sends if isinstance(send.message, commands.Grants)]
+    assert [(len(message.leases), message.prefetched) for message in grants][-1] == (8, True)

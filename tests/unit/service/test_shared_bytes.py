@@ -28,8 +28,9 @@ def one_by_one(message: commands.Grants | commands.Launches) -> list[bytes]:
 
 @pytest.mark.parametrize("share", [Share(ask=Ask()), Share(ask=Ask(cpus=UNIT, gpus=UNIT), gpus=((3, UNIT),))])
 def test_grants_are_encoded_as_each_of_them(share: Share) -> None:
-    message = commands.Grants(term_ms=30_500, share=share, leases=LEASES)
-    assert one_by_one(message) == grants_to_wire(message)
+    for prefetched in (False, True):
+        message = commands.Grants(term_ms=30_500, share=share, leases=LEASES, prefetched=prefetched)
+        assert one_by_one(message) == grants_to_wire(message)
 
 
 HOSTILE = '"@","rank":0,"token":[0,0]'
