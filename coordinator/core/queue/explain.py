@@ -9,10 +9,11 @@ from types import MappingProxyType
 from coordinator.core.amounts import UNIT
 from coordinator.core.commands import Decision, Explanation, Obstacle, Reply, StepExplanation
 from coordinator.core.events import JobExplain, JobPreview
+from coordinator.core.fleet.forecast import curve_of, stays_on
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import NOTHING, lacks
-from coordinator.core.queue.feasible import as_enrolled, as_it_stands
+from coordinator.core.queue.feasible import as_enrolled, as_it_stands, score
 from coordinator.core.queue.lines import has_room, want_of
 from coordinator.core.queue.waiting import Ahead, ahead_of, kept_from, starts_at_ms
 from coordinator.core.state import ClusterState, Provider
@@ -144,12 +145,19 @@ class Judged:
         self._alone: dict[str, int] = {}
         self._ever: dict[str, bool] = {}
         self._blocked: Counter[str] = Counter()
+        self._missing: dict[frozenset[str], list[Provider]] = {}
+        """Providers by the constraints that no waiting changes and that rule them out."""
+        self._best: dict[str, float] = {}
+        """The best of those that `min_score` or `min_forecast` rules out now."""
         for provider in state.providers.values():
             self._judge(provider, policy)
 
     def _judge(self, provider: Provider, policy: Policy) -> None:
         fixed = list(as_enrolled(provider, self._want.shape))
         passing = list(as_it_stands(self._state, provider, self._want, policy))
+        self._missing.setdefault(frozenset(fixed), []).append(provider)
+        if not fixed:
+            self._compare(provider, passing, policy)
         if not fixed:
             load = self._state.work.loads.get(provider.row.provider_id, NOTHING)
             lacking = [lacks(provider.offer, load, ask) for ask in self._want.shape.asks]
@@ -164,6 +172,16 @@ class Judged:
             self._count(name, ever=False)
         for name in passing:
             self._count(name, ever=True)
+
+    def _compare(self, provider: Provider, passing: list[str], policy: Policy) -> None:
+        """How near it comes to what is asked of its staying, where it falls short of that."""
+        if "min_score" in passing:
+            of_it = score(self._state, provider.row.provider_id)
+            self._best["min_score"] = max(of_it, self._best.get("min_score", 0.0))
+        if "min_forecast" in passing:
+            curve = curve_of(self._state, provider, policy)
+            of_it = stays_on(curve, self._want.shape.run_ms).probability if curve is not None else 0.0
+            self._best["min_forecast"] = max(of_it, self._best.get("min_forecast", 0.0))
 
     def _count(self, name: str, *, ever: bool) -> None:
         self._alone[name] = self._alone.get(name, 0) + 1
@@ -202,8 +220,6 @@ class Judged:
             text = (
                 f"{first}waits for room under its tenant's limit of {' and '.join(short)}; {text.removeprefix(first)}"
             )
-        if ahead.places and verdict == "wait":
-            text += f"; {ahead.places} {'stands' if ahead.places == 1 else 'stand'} before it in the queue"
         obstacles = (*(self._quota(name, name not in never) for name in short), *self.obstacles())
         waits = verdict == "wait" and (self.able_now < nodes or ahead.places)
         return StepExplanation(
@@ -265,10 +281,11 @@ class Judged:
             "pool": f"asked for pool {' or '.join(want.pools)}",
             "labels": f"asked for labels {', '.join(f'{k}={v}' for k, v in want.labels)}",
             "isolation": f"asked for isolation {want.isolation.value}",
-            "min_score": f"asked for a score of {want.min_score} at least",
-            "min_forecast": f"asked to stay {_length(want.run_ms)} with {want.min_forecast or 0:.0%} at least",
-            "cpus": f"asked for {ask.cpus / 1e6:g} CPUs",
-            "gpus": f"asked for {ask.gpus / 1e6:g} GPUs",
+            "min_score": f"asked for a score of {want.min_score} at least{self._nearest_has('min_score', '.2f')}",
+            "min_forecast": f"asked to stay {_length(want.run_ms)} with {want.min_forecast or 0:.0%} at least"
+            f"{self._nearest_has('min_forecast', '.0%')}",
+            "cpus": f"asked for {_many(ask.cpus, 'CPU')}",
+            "gpus": f"asked for {_many(ask.gpus, 'GPU')}",
             "memory": f"asked for {_size(ask.memory)} of memory",
         }
         if name in asked:
@@ -276,16 +293,35 @@ class Judged:
         named = name.removeprefix("named:")
         return f"asked for {dict(ask.named).get(named, 0) / UNIT:g} {named}"
 
+    def _nearest_has(self, name: str, form: str) -> str:
+        """`: the best of them has 0.36`, where anybody falls short of that alone."""
+        return f": the best of them has {self._best[name]:{form}}" if name in self._best else ""
+
     def hint(self, verdict: str) -> str:
-        """The nearest change that would help: the constraint without which most providers could run it."""
+        """The nearest change that would help: the fewest constraints without which enough could run it."""
         if verdict != "never":
             return ""
         if not self._state.providers:
             return "no provider is enrolled: start an agent"
-        worst = [obstacle for obstacle in self.obstacles() if not obstacle.ever]
-        return f"{worst[0].text}: {self._remedy(worst[0].constraint)}" if worst else ""
+        nearest = self._nearest()
+        if nearest is None:
+            nodes, total = self._want.shape.nodes, len(self._state.providers)
+            enrolled = f"{total} provider{'s are' if total > 1 else ' is'} enrolled"
+            return f"asked for {nodes} nodes: {enrolled}: ask for fewer, or start more agents"
+        return "; and ".join(f"{self._asked(name)}: {self._remedy(name, nearest)}" for name in sorted(nearest))
 
-    def _remedy(self, constraint: str) -> str:
+    def _nearest(self) -> frozenset[str] | None:
+        """The fewest constraints without which there would be providers enough; of as few, those without which there
+        would be most. None: nobody enrolled would make it enough."""
+        each = [missing for missing in self._missing if missing]
+        enough = []
+        for without in {*each, frozenset[str]().union(*each)}:
+            able = sum(len(them) for missing, them in self._missing.items() if missing <= without)
+            if able >= self._want.shape.nodes:
+                enough.append((len(without), -able, sorted(without), without))
+        return min(enough)[3] if enough else None
+
+    def _remedy(self, constraint: str, without: frozenset[str]) -> str:
         match constraint:
             case "work":
                 return "start one that runs them"
@@ -301,23 +337,27 @@ class Judged:
                 return "ask for less, or bring a provider that gives so much: coord agent --work DIR"
             case "elsewhere":
                 return "mend the cause there, or bring another provider"
-        return f"{self._most(constraint)}: ask for less, or bring a provider that has it"
+        return f"{self._most(constraint, without)}: ask for less, or bring a provider that has it"
 
-    def _most(self, constraint: str) -> str:
-        """The most of it that any provider of a pool that is asked for has."""
-        pools = self._want.shape.pools
-        offers = [p.offer for p in self._state.providers.values() if not pools or p.row.pool in pools]
+    def _most(self, constraint: str, without: frozenset[str]) -> str:
+        """The most of it that any provider has that could run it `without` these constraints."""
+        offers = [one.offer for missing, them in self._missing.items() if missing <= without for one in them]
         name = constraint.removeprefix("named:")
         match constraint:
             case "cpus":
-                most = f"{max((offer.cpus for offer in offers), default=0) / UNIT:g} CPUs"
+                most = _many(max((offer.cpus for offer in offers), default=0), "CPU")
             case "gpus":
-                most = f"{max((offer.gpus for offer in offers), default=0)} GPUs"
+                most = _many(UNIT * max((offer.gpus for offer in offers), default=0), "GPU")
             case "memory":
                 most = _size(max((offer.memory for offer in offers), default=0))
             case _:
                 most = f"{max((offer.named.get(name, 0) for offer in offers), default=0) / UNIT:g} {name}"
         return f"the most that one has is {most}"
+
+
+def _many(amount: int, what: str) -> str:
+    """`1 CPU`, `0.5 CPUs`, `8 CPUs`."""
+    return f"{amount / UNIT:g} {what}{'' if amount == UNIT else 's'}"
 
 
 def _left(ms: Ms) -> str:

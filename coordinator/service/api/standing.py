@@ -28,7 +28,8 @@ def reason_of(state: ClusterState, row: JobRow, policy: Policy) -> str:
         return f"waits for its tenant's quota: {', '.join(blocked[0])}"
     starts = [ms for step in lines if (ms := _planned_ms(state, step)) is not None]
     if starts:
-        return f"waits for capacity, its start is planned for {to_text(max(state.now_ms, min(starts)))}"
+        by = to_text(max(state.now_ms, min(starts)))[: len("2026-11-22T04:31:05")].replace("T", " ")
+        return f"waits for capacity, planned to start by {by} UTC"
     if all(_has_nobody(state, step) for step in lines):
         return f"waits for a provider that could run it: coord job why {row.job_id}"
     return row.reason

@@ -58,7 +58,7 @@ def test_the_list_says_whether_a_job_waits_for_capacity_its_plan_or_its_tenant_s
         assert "waits for its tenant's quota: running" == await reason(rig, second)
         large = (await rig.post("/v1/jobs", JOB | {"resources": {"cpus": 4}})).json["job_id"]
         await eventually(lambda: bool(rig.engine.state.work.plans), "a plan for it")
-        assert (await reason(rig, large)).startswith("waits for capacity, its start is planned for 20")
+        assert (await reason(rig, large)).startswith("waits for capacity, planned to start by 20")
         shown = (await rig.get("/metrics")).body.decode()
         assert "\ncoord_queue_lines 2\n" in shown and "\ncoord_planned_starts 1\n" in shown
         assert "\ncoord_queue_aged 0\n" in shown

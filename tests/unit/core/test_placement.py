@@ -225,14 +225,17 @@ def test_who_could_run_it_and_does_not_now_says_so_in_a_word() -> None:
     found = why(site)
     assert "2 of 2 providers could run it, 0 now: 2 below the forecast" == found.text
     assert found.eta_ms is None
-    assert "asked to stay 8h with 90% at least" == found.obstacles[0].text
+    assert "asked to stay 8h with 90% at least: the best of them has 0%" == found.obstacles[0].text
+    site.submit(a_job(min_score=0.8))
+    assert "asked for a score of 0.8 at least: the best of them has 0.20" == why(site, 2).obstacles[0].text
+    site.cancel(2)
     site.submit(a_job(asks=TWO, time_limit_ms=60_000))
     until_ms = site.now_ms + 600_000
     for name in "ab":
         site.provider(name).row = replace(site.provider(name).row, quarantined_until_ms=until_ms)
         site.state.work.quarantined[ProviderId(name)] = until_ms
     site.submit(a_job(asks=TWO))
-    found = why(site, 3)
+    found = why(site, 4)
     assert found.text.startswith("2 of 2 providers could run it, 0 now: 2 quarantined")
     assert until_ms == found.eta_ms
 
@@ -255,6 +258,40 @@ def test_a_hint_names_what_would_help_and_how_much_there_is(asked: dict[str, Any
     site = Site("a")
     site.submit(a_job(**asked))
     assert why(site).hint.startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [
+        (
+            {"labels": (("rack", "r1"),), "asks": (Ask(memory=16 << 30),)},
+            "asked for 16 GiB of memory: the most that one",
+        ),
+        (
+            {"labels": (("rack", "r9"),), "asks": (Ask(cpus=3 * UNIT),)},
+            "asked for 3 CPUs: the most that one has is 2 CPUs: ask for less, or bring a provider that has it; and "
+            "asked for labels rack=r9: ask for other labels",
+        ),
+        ({"nodes": 3, "asks": (Ask(cpus=UNIT),)}, "asked for 3 nodes: 2 providers are enrolled: ask for fewer"),
+        ({"nodes": 2, "labels": (("rack", "r1"),)}, "asked for labels rack=r1: ask for other labels"),
+    ],
+)
+def test_a_hint_names_as_many_changes_as_it_takes_and_no_more(asked: dict[str, Any], hint: str) -> None:
+    """One that leaves it waiting as before is none: the constraint that rules out most may not be the only one."""
+    site = Site("a", "b")
+    site.provider("a").row = replace(site.provider("a").row, labels={"rack": "r1"})
+    site.submit(a_job(**asked))
+    assert why(site).hint.startswith(hint)
+
+
+def test_the_most_that_one_has_is_of_those_that_nothing_else_rules_out() -> None:
+    """Told of what the wrong rack has, its reader would ask for as much as before."""
+    site = Site("a", "b")
+    row = site.provider("b").row
+    site.provider("b").row = replace(row, resources=replace(row.resources, cpus=64.0))
+    site.provider("a").row = replace(site.provider("a").row, labels={"rack": "r1"})
+    site.submit(a_job(labels=(("rack", "r1"),), asks=(Ask(cpus=4 * UNIT),)))
+    assert why(site).hint.startswith("asked for 4 CPUs: the most that one has is 2 CPUs: ask for less")
 
 
 def test_a_preview_says_who_could_run_it_and_changes_nothing() -> None:
