@@ -42,9 +42,7 @@ def carry_work(old: Work, state: ClusterState, undone: Set[JobId] = frozenset())
         before = old.jobs.get(job_id)
         if before is not None:
             _carry_job(fresh, before, job)
-    for provider_id, load in old.loads.items():
-        if load.failures:
-            fresh.load_of(provider_id).failures = list(load.failures)
+    fresh.failures = {provider_id: list(failures) for provider_id, failures in old.failures.items()}
     fresh.recent = {
         job_id: row for job_id, row in old.recent.items() if job_id not in fresh.jobs and job_id not in undone
     }

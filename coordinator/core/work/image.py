@@ -131,9 +131,8 @@ def work_image(work: Work) -> WorkImage:
         tasks=tuple(map(_task_memory, tasks)),
         attempts=tuple(map(_attempt_memory, attempts)),
         loads=tuple(
-            LoadMemory(provider_id=provider_id, failures=tuple(load.failures))
-            for provider_id, load in sorted(work.loads.items())
-            if load.failures
+            LoadMemory(provider_id=provider_id, failures=tuple(failures))
+            for provider_id, failures in sorted(work.failures.items())
         ),
         asked=tuple(
             AskedMemory(attempt_id=attempt_id, tenant=asked.tenant, providers=asked.providers)
@@ -215,8 +214,7 @@ def restore_work(work: Work, image: WorkImage, promote_all: Callable[[], None]) 
         found.since_ms = task.since_ms
     for attempt in image.attempts:
         _restore_attempt(work.attempts[attempt.attempt_id], attempt)
-    for load in image.loads:
-        work.load_of(load.provider_id).failures = list(load.failures)
+    work.failures = {load.provider_id: list(load.failures) for load in image.loads}
     work.quarantined = dict(image.quarantined)
     work.asked = {memory.attempt_id: Asked(tenant=memory.tenant, providers=memory.providers) for memory in image.asked}
     work.faded_ms, work.unsaid = image.faded_ms, list(image.unsaid)

@@ -77,10 +77,11 @@ def _check_loads(work: Work, offers: dict[ProviderId, tuple[int, int]]) -> None:
         assert all(0 <= held <= UNIT for held in load.gpus), f"{provider_id}: a GPU is held more than once"
         cpus, memory = offers.get(provider_id, (load.cpus, load.memory))
         assert load.cpus <= cpus and load.memory <= memory, f"{provider_id} holds more than it offers"
-        assert load.attempts or load.failures, f"{provider_id}: an empty load is kept"
+        assert load.attempts, f"{provider_id}: an empty load is kept"
         tokens = [work.attempts[attempt_id].row.token for attempt_id, _ in load.behind]
         assert tokens == sorted(tokens), f"{provider_id}: those in line are out of their order"
     assert not alone.loads, f"{next(iter(alone.loads))}: what it holds was forgotten"
+    assert all(work.failures.values()), "a row of failures without one is kept"
     counted = dict(work.behind)
     count_behind(work)
     assert counted == work.behind, "what stands in line is counted wrong"

@@ -36,9 +36,9 @@ NOTHING_KNOWN: Mapping[int, Any] = MappingProxyType({})
 """Of any rank: what attempts have that nothing befell."""
 
 Sized = tuple[tuple[Digest, int], ...]
+"""Blobs and their sizes."""
 Failure = tuple[JobId, Ms]
 """Whose, and when."""
-"""Blobs and their sizes."""
 
 
 class Shape(Struct, frozen=True, gc=False, kw_only=True, cache_hash=True):
@@ -268,9 +268,6 @@ class Load(Struct, kw_only=True):
     behind: dict[tuple[AttemptId, int], Share] = field(default_factory=dict)
     """Of these the prefetched ones that hold nothing yet, in the order of their tokens. While there are any, the first
     of them does not fit, and nothing else is placed here."""
-    failures: list[Failure] = field(default_factory=list)
-    """Failures in a row, oldest first; while the provider is quarantined those that it is quarantined for, too. Memory
-    only."""
 
 
 class Work:
@@ -283,7 +280,7 @@ class Work:
         self.behind: dict[TenantName, tuple[int, int]] = {}
         """CPUs and memory that prefetched ones of a tenant will hold when it is their turn; absent: nothing."""
         self.loads: dict[ProviderId, Load] = {}
-        """Of providers that hold something or failed lately; absent: nothing."""
+        """Of providers that hold something; absent: nothing."""
         self.by_key: dict[tuple[TenantName, str], JobId] = {}
         """Idempotency keys of live jobs."""
         self.recent: dict[JobId, JobRow] = {}
@@ -316,6 +313,9 @@ class Work:
         """What verdicts said and a full disk undid: the next tick writes it again."""
         self.quarantined: dict[ProviderId, Ms] = {}
         """Until when."""
+        self.failures: dict[ProviderId, list[Failure]] = {}
+        """Failures in a row on each provider, oldest first; while it is quarantined those that it is quarantined for,
+        too. Nobody is in here without one. Memory only."""
         self.looked_ms: Ms = 0
         """When the queue was last looked at for no other reason than the time."""
         self.touched_steps: dict[tuple[JobId, int], Step] = {}
@@ -368,9 +368,9 @@ class Work:
         return load
 
     def drop_empty_load(self, provider_id: ProviderId) -> None:
-        """A provider that holds nothing and failed nothing lately has none."""
+        """A provider that holds nothing has none."""
         load = self.loads.get(provider_id)
-        if load is not None and not load.attempts and not load.failures:
+        if load is not None and not load.attempts:
             del self.loads[provider_id]
 
     def move(self, provider_id: ProviderId) -> None:
@@ -411,6 +411,7 @@ class Work:
         self.moved.pop(provider_id, None)
         self.judged_anew.pop(provider_id, None)
         self.freed.pop(provider_id, None)
+        self.failures.pop(provider_id, None)
         for candidates in self.candidates.values():
             if not isinstance(candidates, Kept):
                 candidates.forget(provider_id)

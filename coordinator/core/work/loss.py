@@ -28,7 +28,7 @@ from coordinator.core.work.leases import (
     lease_over_ms,
 )
 from coordinator.core.work.live import Attempt, Step, is_live, without
-from coordinator.core.work.retries import blame_provider, clear_failures
+from coordinator.core.work.retries import blame_provider
 from coordinator.core.work.transitions import audit_attempt, move_attempt, put_attempt, set_rank
 
 
@@ -282,7 +282,6 @@ def forgotten(state: ClusterState, provider_id: ProviderId, policy: Policy, out:
     """An admin says that this provider is not coming back: nothing is held there, and what it ran is lost."""
     work = state.work
     orphan(state, provider_id, f"{provider_id} was forgotten", policy, out)
-    clear_failures(state, provider_id)
     work.forget(provider_id)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import zlib
 from bisect import insort
+from collections.abc import Iterator
+from itertools import islice
 from types import MappingProxyType
 
 from msgspec.structs import replace
@@ -357,10 +359,11 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     provider = state.providers.get(provider_id)
     if provider is None or _fails_anywhere(state, provider_id, job_id):
         return
-    load = state.work.load_of(provider_id)
-    load.failures = _with_one_more(load.failures, (job_id, state.now_ms), policy)
-    jobs = {job for job, _ in load.failures}
-    if len(load.failures) < policy.quarantine_failures or provider.row.quarantined_until_ms is not None:
+    work = state.work
+    failures = _with_one_more(work.failures.get(provider_id, []), (job_id, state.now_ms), policy)
+    work.failures[provider_id] = failures
+    jobs = {job for job, _ in failures}
+    if len(failures) < policy.quarantine_failures or provider.row.quarantined_until_ms is not None:
         return
     if len(jobs) < policy.quarantine_jobs and not _fails_here_alone(state, provider_id, policy):
         return
@@ -369,10 +372,10 @@ def blame_provider(state: ClusterState, provider_id: ProviderId, job_id: JobId, 
     times = provider.row.quarantines
     length_ms = min(policy.quarantine_ms * 2 ** min(times, 32), policy.quarantine_max_ms)
     until_ms = state.now_ms + length_ms
-    why = f"{len(load.failures)} failures in a row, of {len(jobs)} job{'s' if len(jobs) > 1 else ''}"
+    why = f"{len(failures)} failures in a row, of {len(jobs)} job{'s' if len(jobs) > 1 else ''}"
     provider.row = replace(provider.row, quarantined_until_ms=until_ms, quarantine_why=why, quarantines=times + 1)
-    state.work.quarantined[provider_id] = until_ms
-    state.work.changed(provider_id)
+    work.quarantined[provider_id] = until_ms
+    work.changed(provider_id)
     out.writes.append(Put(provider.row))
     audit.record(state, out, "provider", provider_id, "quarantined", why=why, provider_id=provider_id)
     text = f"{provider_id} gets no new work for {length_ms // 60_000} min: {why}"
@@ -391,25 +394,29 @@ def _with_one_more(failures: list[Failure], failure: Failure, policy: Policy) ->
 
 def _fails_anywhere(state: ClusterState, provider_id: ProviderId, job_id: JobId) -> bool:
     """Whether this job, of which nothing has completed, failed on others lately: then it is to blame, and does not have
-    one provider after the other set aside. O(providers that hold something)."""
+    one provider after the other set aside. O(providers that failed lately)."""
     job = state.work.jobs.get(job_id)
     if job is not None and job.row.completed:
         return False
-    failing = ((who, load.failures) for who, load in state.work.loads.items() if load.failures)
-    others = sum(any(job_id == failed for failed, _ in row) for who, row in failing if who != provider_id)
-    return others >= ELSEWHERE_TOO
+    return len(list(islice(_failed_on(state, job_id, provider_id), ELSEWHERE_TOO))) == ELSEWHERE_TOO
+
+
+def _failed_on(state: ClusterState, job_id: JobId, but: ProviderId) -> Iterator[ProviderId]:
+    """Where this job failed lately, other than there."""
+    for who, failures in state.work.failures.items():
+        if who != but and any(job_id == failed for failed, _ in failures):
+            yield who
 
 
 def _fails_here_alone(state: ClusterState, provider_id: ProviderId, policy: Policy) -> bool:
     """Whether the one job that fails here time after time does well elsewhere: then the place is to blame, and is not
     to eat the retries of all its tasks. O(providers that failed lately)."""
-    last = state.work.load_of(provider_id).failures[-policy.quarantine_failures :]
+    last = state.work.failures[provider_id][-policy.quarantine_failures :]
     (job_id, *others) = {job for job, _ in last}
     job = state.work.jobs.get(job_id)
     if others or job is None or job.row.completed < policy.quarantine_failures:
         return False
-    loads = state.work.loads.items()
-    return not any(job_id == failed for who, load in loads if who != provider_id for failed, _ in load.failures)
+    return next(_failed_on(state, job_id, provider_id), None) is None
 
 
 def _may_stand_in(other: Provider, provider: Provider) -> bool:
@@ -420,19 +427,11 @@ def _may_stand_in(other: Provider, provider: Provider) -> bool:
 
 def praise_provider(state: ClusterState, provider_id: ProviderId, out: Decision) -> None:
     """A success there ends the row of failures."""
-    clear_failures(state, provider_id)
+    state.work.failures.pop(provider_id, None)
     provider = state.providers.get(provider_id)
     if provider is not None and provider.row.quarantines and provider.row.quarantined_until_ms is None:
         provider.row = replace(provider.row, quarantines=0)
         out.writes.append(Put(provider.row))
-
-
-def clear_failures(state: ClusterState, provider_id: ProviderId) -> None:
-    """Its row of failures begins anew."""
-    load = state.work.loads.get(provider_id)
-    if load is not None and load.failures:
-        load.failures = []
-        state.work.drop_empty_load(provider_id)
 
 
 def end_quarantines(state: ClusterState, out: Decision) -> None:
@@ -447,7 +446,7 @@ def end_quarantine(state: ClusterState, provider_id: ProviderId, out: Decision, 
     work = state.work
     if work.quarantined.pop(provider_id, None) is None:
         return
-    clear_failures(state, provider_id)
+    work.failures.pop(provider_id, None)
     provider = state.providers.get(provider_id)
     if provider is not None:
         provider.row = replace(provider.row, quarantined_until_ms=None, quarantine_why="")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 from msgspec.structs import replace
 
 from coordinator.core import events
-from coordinator.core.ids import ProviderId
+from coordinator.core.commands import Decision
+from coordinator.core.ids import JobId, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, ProviderRow
 from coordinator.core.work.jobspec import RetryRule
-from coordinator.core.work.retries import backoff_ms, cause_of, exit_code_of, may_help, names, told
+from coordinator.core.work.live import Load
+from coordinator.core.work.retries import backoff_ms, blame_provider, cause_of, exit_code_of, may_help, names, told
 from tests.site import Site, a_job
 
 POLICY = Policy(verdict_wait_ms=0)
@@ -246,6 +250,23 @@ def test_jobs_that_fail_everywhere_have_no_more_than_two_providers_set_aside() -
     fail_all(site, *names)
     assert {} == site.state.work.jobs
     assert 2 >= len(site.warned("provider_quarantined"))
+
+
+def test_whether_a_job_fails_elsewhere_is_not_asked_of_those_where_nothing_failed() -> None:
+    """A mistyped array fails thousands of times a second, and a fleet has tens of thousands of providers: each failure
+    would look at all that hold something."""
+
+    class Unlooked(dict[ProviderId, Load]):
+        def items(self) -> NoReturn:
+            raise AssertionError("all of them are looked at")
+
+    site = Site("a", "b", "c", policy=POLICY)
+    site.submit(a_job(tasks=12))
+    work = site.state.work
+    work.loads = Unlooked(work.loads)
+    for name in "abc":
+        blame_provider(site.state, ProviderId(name), JobId(1), POLICY, Decision())
+    assert {"a", "b"} == work.failures.keys()
 
 
 def test_a_straggler_is_flagged_once_against_its_siblings() -> None:
