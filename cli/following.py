@@ -124,7 +124,7 @@ class _Watch:
                 with self._reach.client() as client:
                     for item in ask(client):
                         self._queue.put(item)
-            except Exception as wrong:
+            except Exception as wrong:  # raised again in the thread that prints
                 error = wrong
             self._queue.put(Over(name, error))
 

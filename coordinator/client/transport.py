@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from coordinator.client.listening import ASKED_BYTES, Listening
 from coordinator.client.refusals import Answer, refusal
-from coordinator.client.trust import context_of, key_fingerprint, speaks_tls
+from coordinator.client.trust import context_of, speaks_tls
 from coordinator.core.errors import Code, CoordError
+from coordinator.keypin import pin_of, pin_text
 
 Pieces = Callable[[], Iterator[bytes]]
 """Makes a body anew."""
@@ -259,7 +260,7 @@ class Transport:
         """Nothing was sent yet: a stranger does not even see the token."""
         assert self._pin is not None and isinstance(connection.sock, ssl.SSLSocket)
         certificate = connection.sock.getpeercert(binary_form=True)
-        found = key_fingerprint(certificate) if certificate else ""
+        found = pin_text(pin_of(certificate)) if certificate else ""
         if not hmac.compare_digest(found, self._pin.rstrip("=")):
             raise CoordError(
                 Code.UNREACHABLE,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import socket
 import ssl
 from pathlib import Path
@@ -29,16 +27,6 @@ def context_of(ca: str | Path | None, pin: str | None) -> ssl.SSLContext:
         raise CoordError(
             Code.BAD_CONFIG, f"{ca} holds no usable certificates: {error}", "give the authority's PEM file"
         ) from error
-
-
-def key_fingerprint(certificate: bytes) -> str:
-    """The SHA-256 of its public key, as join tokens carry it."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
 
 
 def speaks_tls(host: str, port: int) -> bool:

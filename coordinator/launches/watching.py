@@ -185,7 +185,7 @@ class Watch:
                         error = refused
                 except (OSError, TimeoutError) as silent:
                     wait_s = self._unheard(str(silent) or type(silent).__name__, every_s)
-                except Exception as wrong:
+                except Exception as wrong:  # raised again where the launch is watched
                     error = wrong
                 if wait_s:
                     time.sleep(wait_s)

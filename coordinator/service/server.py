@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import errno
-import hashlib
 import ipaddress
 import os
 import socket
@@ -16,6 +14,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from coordinator.core.errors import Code, CoordError
+from coordinator.keypin import pin_of, pin_text
 from coordinator.service.api.connections import ApiRunner
 
 
@@ -77,16 +76,11 @@ def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
 
 
 def key_fingerprint(cert: Path) -> str:
-    """SHA-256 of the certificate's public key (its SubjectPublicKeyInfo), base64url without padding.
-
-    A join token carries it. It pins the key: a renewed certificate of the same key is accepted.
-    """
+    """The pin of a certificate's key (PEM, the first of a chain), as a join token carries it."""
     from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from cryptography.hazmat.primitives.serialization import Encoding
 
-    key = x509.load_pem_x509_certificate(cert.read_bytes()).public_key()
-    info = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return base64.urlsafe_b64encode(hashlib.sha256(info).digest()).rstrip(b"=").decode()
+    return pin_text(pin_of(x509.load_pem_x509_certificate(cert.read_bytes()).public_bytes(Encoding.DER)))
 
 
 async def check_address(settings: ServerSettings) -> None:

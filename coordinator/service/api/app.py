@@ -140,7 +140,7 @@ class _Surface:
             return self._refuse(request, from_aiohttp(error), {"Allow": allow} if allow else None)
         except (ConnectionResetError, web.GracefulExit):
             raise
-        except Exception as error:
+        except Exception as error:  # of one request: it is logged, counted and answered with 500
             self._deps.metrics.add(m.HTTP_PROBLEMS, 1, Code.INTERNAL.value)
             return unexpected(error)
 
