@@ -153,7 +153,7 @@ def heartbeats_view(segments: Path) -> str:
                list_extract([{status}], b.status + 1) AS status,
                list_extract([{thermal}], b.thermal_state + 1) AS thermal_state,
                {plain}
-          FROM read_parquet({files}, union_by_name = true) b LEFT JOIN keys k ON k.key = b.key"""  # noqa: S608
+          FROM read_parquet({files}, union_by_name = true) b LEFT JOIN keys k ON k.key = b.key"""  # noqa: S608  names of ours
 
 
 def look_at(con: duckdb.DuckDBPyConnection, statement: str) -> tuple[str, str]:
