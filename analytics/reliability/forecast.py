@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from analytics.reliability import gamma
 from analytics.reliability.columns import DAY_MS, HOUR_MS, Codes, Floats, Ints
@@ -30,6 +31,12 @@ OWN_HEARD = 0.01
 """The interval spans both kinds while each is likelier than this."""
 EDGE = 1.01
 """The rate at the interval's ends differs from that at p by this factor at least."""
+DAYS = 14
+"""How many earlier days are looked at for what a provider did at this hour."""
+DAYS_WEIGHT, WEEKS_WEIGHT = 4.0, 1.0
+"""Days, and same days of earlier weeks, that the rate is worth beside a provider's own on which it was there at this
+hour. On made-up fleets runs of 4 and 8 h lost an eighth less where people go home, a quarter less where machines are
+patched by week; on volunteers as much as before (their Brier score at 4 h: .0546, was .0563)."""
 LONG_LEFT, LONG_H = 2.0, 40.0
 """Leavings and hours online that stand beside a provider's own in its longer record: on a volunteer fleet, ranked by
 the forecast, 0.215 of the work that a random choice wastes on runs of 24 h instead of 0.236, 0.141 for 0.161 at 8 h."""
@@ -38,7 +45,7 @@ RECENT_MAX = 5
 HAZARD_FLOOR_H = 24.0
 """The fleet's hazard is never less than one leaving in all its hours online and these: where nobody left yet,
 that is what is not known, not that nobody ever will."""
-SIGNALS = ("level", "age", "record", "long", "recent", "fleet_recent", "hour_cos", "hour_sin")
+SIGNALS = ("level", "age", "record", "daily", "weekly", "long", "recent", "fleet_recent", "hour_cos", "hour_sin")
 """The columns that the blend weighs."""
 
 
@@ -58,6 +65,9 @@ class Evidence(NamedTuple):
     fleet_recent: float
     """log of the fleet's leavings per hour online in the last day, against the window's."""
     window: Window
+    daily_s: npt.NDArray[np.float32]
+    """[DAYS, provider online]: at this hour so many days ago, for how many seconds the stay of that time still went on;
+    less than 0 where nobody saw its end, nan where it was not there."""
 
 
 def evidence_of(window: Window) -> Evidence:
@@ -84,7 +94,28 @@ def evidence_of(window: Window) -> Evidence:
         window.long_ms[provider] / HOUR_MS,
         float(np.log((day_rate + 1e-4) / (all_rate + 1e-4))),
         window,
+        _daily(window, provider),
     )
+
+
+def _daily(window: Window, provider: Codes) -> npt.NDArray[np.float32]:
+    """`Evidence.daily_s` of these providers, in the order of their numbers. O(DAYS x providers)."""
+    stays, at = window.stays, window.at_ms
+    found = np.full((DAYS, len(provider)), np.nan, np.float32)
+    if len(provider) == 0:
+        return found
+    base = int(stays.start.min())
+    key = stays.provider.astype(np.int64) << 42 | (stays.start - base)
+    for day in range(DAYS):
+        then = at - (day + 1) * DAY_MS
+        if then < max(base, window.from_ms):
+            break
+        i = np.searchsorted(key, provider.astype(np.int64) << 42 | (then - base), side="right") - 1
+        j = np.maximum(i, 0)
+        there = (i >= 0) & (stays.provider[j] == provider) & (stays.end[j] > then)
+        rest = (stays.end[j] - then) / 1000.0
+        found[day] = np.where(there, np.where(stays.left[j], rest, -rest), np.nan)
+    return found
 
 
 class Rate(NamedTuple):
@@ -172,6 +203,26 @@ def record(e: Evidence, horizon_ms: Ms, p: Floats) -> Floats:
     return share
 
 
+def daily(e: Evidence, horizon_ms: Ms, p: Floats) -> Floats:
+    """Of the earlier days on which this provider was there at this hour, the share on which it stayed for h more.
+
+    Beta-binomial: `p` stands for DAYS_WEIGHT such days. Who goes home at six is told from who does at eight.
+    """
+    return _went_on(e.daily_s, horizon_ms, p, DAYS_WEIGHT)
+
+
+def weekly(e: Evidence, horizon_ms: Ms, p: Floats) -> Floats:
+    """The same of this very day in earlier weeks: a Friday, or the night on which machines are patched."""
+    return _went_on(e.daily_s[6::7], horizon_ms, p, WEEKS_WEIGHT)
+
+
+def _went_on(rest_s: npt.NDArray[np.float32], horizon_ms: Ms, p: Floats, weight: float) -> Floats:
+    h = horizon_ms / 1000.0
+    stayed = (np.abs(rest_s) >= h).sum(axis=0)
+    known = stayed + ((rest_s >= 0.0) & (rest_s < h)).sum(axis=0)
+    return np.asarray((weight * p + stayed) / (weight + known), np.float64)
+
+
 def long_run(e: Evidence, horizon_ms: Ms) -> Floats:
     """What the longer record alone says, at whatever age: a constant rate, LONG_LEFT leavings in LONG_H beside it."""
     return np.asarray(np.exp(-(horizon_ms / HOUR_MS) * (LONG_LEFT + e.long_left) / (LONG_H + e.long_h)), np.float64)
@@ -202,6 +253,8 @@ def signals(e: Evidence, horizon_ms: Ms, r: Rate) -> Floats:
             ones,
             logit(r.fleet) - offset,
             logit(record(e, horizon_ms, r.p)) - offset,
+            logit(daily(e, horizon_ms, r.p)) - offset,
+            logit(weekly(e, horizon_ms, r.p)) - offset,
             logit(long_run(e, horizon_ms)) - offset,
             e.recent,
             e.fleet_recent * ones,

@@ -27,6 +27,9 @@ from coordinator.core.work.live import Load, Shape
 
 STAYS_MIN = 1e-6
 """Nobody is taken to leave with more certainty than this."""
+SURE = 0.05
+"""The hazard over a run counts as so much of that over `rank_ahead_ms` at least: nobody having left so soon proves
+nothing."""
 GPU_WEIGHT, CPU_WEIGHT, MEMORY_WEIGHT = 4, 2, 1
 """What is left idle of each: free GPUs are kept for those who need them."""
 
@@ -79,9 +82,13 @@ def mistrust(state: ClusterState, provider_id: ProviderId, shape: Shape, at_ms: 
 
 
 def hazard_of(curve: Curves, run_ms: Ms, policy: Policy) -> float:
-    """Losses a millisecond: the mean over the run or `rank_ahead_ms`, if that is longer."""
-    ahead_ms = max(run_ms, policy.rank_ahead_ms)
-    return -math.log(max(stays_on(curve, ahead_ms).probability, STAYS_MIN)) / ahead_ms
+    """Losses a millisecond: the mean over the run, or over `rank_ahead_ms` if that is longer."""
+    return mean_hazard(curve, max(run_ms, policy.rank_ahead_ms))
+
+
+def mean_hazard(curve: Curves, over_ms: Ms) -> float:
+    """Losses a millisecond from now on, over so long."""
+    return -math.log(max(stays_on(curve, over_ms).probability, STAYS_MIN)) / over_ms
 
 
 def at_stake_ms(curve: Curves, shape: Shape, policy: Policy) -> Ms:
@@ -98,10 +105,16 @@ def risk(curve: Curves, run_ms: Ms, policy: Policy, stake_ms: Ms | None = None) 
     """The share of a run that is expected to be lost there: hazard x run / 2, the loss coming halfway. Of a run that
     saves its state each loss takes half of `stake_ms` instead of half of the run.
 
-    Who stays for long also stays for an hour, and forecasts for an hour tell hardly anybody apart. The exact
-    `expected_loss` is not what to choose by: it is small again where a run dies at once, and has to be begun anew.
+    The hazard is the geometric mean of that over the run and that over `rank_ahead_ms`, if that is longer: twice as
+    good in the one makes up for half as good in the other. Who stays for long also stays for an hour, and in a fleet
+    that stays for weeks forecasts for an hour tell hardly anybody apart; where everybody leaves by night, those for two
+    days do not. By either alone some fleet is placed badly (docs/explanation/placement.md). The exact `expected_loss`
+    is not what to choose by: it is small again where a run dies at once, and has to be begun anew.
     """
-    return hazard_of(curve, run_ms, policy) * (run_ms if stake_ms is None else stake_ms) / 2
+    hazard = hazard_of(curve, run_ms, policy)
+    if run_ms < policy.rank_ahead_ms:
+        hazard = math.sqrt(hazard * max(mean_hazard(curve, run_ms), SURE * hazard))
+    return hazard * (run_ms if stake_ms is None else stake_ms) / 2
 
 
 def left_idle(offer: Offer, load: Load, ask: Ask) -> float:

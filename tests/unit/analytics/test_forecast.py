@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -187,6 +188,40 @@ def test_signals_are_nothing_where_there_is_nothing_to_say() -> None:
     found = dict(zip(SIGNALS, signals(e, 8 * H, rate(e, 8 * H))[0].tolist(), strict=True))
     assert (1.0, 0.0, 0.0) == (found["level"], found["record"], found["recent"])
     assert 0.0 == pytest.approx(found["fleet_recent"])
+
+
+def by_signal(rows: list[Row], at: int, horizon: int, outages: list[tuple[int, int]] | None = None) -> dict[str, float]:
+    """The signals of the first provider."""
+    e = evidence_of(window_of(as_of(fleet(rows, outages), at), at))
+    return dict(zip(SIGNALS, signals(e, horizon, rate(e, horizon))[0].tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("asked_at", "stays"), [(12 * H, True), (15 * H, False)])
+def test_what_it_did_at_this_hour_on_other_days_is_heard(asked_at: int, stays: bool) -> None:
+    """It comes at eight and goes at six. At noon it has always stayed for four hours more, at three it never has."""
+    rows = [Row(0, T0 + day * D + 8 * H, T0 + day * D + 18 * H) for day in range(10)]
+    rows += every(1, 3 * H, H, T0, T0 + 11 * D)
+    found = by_signal([*rows, Row(0, T0 + 10 * D + 8 * H)], T0 + 10 * D + asked_at, 4 * H)
+    assert stays == (found["daily"] > 0.1) and stays != (found["daily"] < -0.1)
+
+
+def test_what_it_did_on_this_day_of_the_week_is_heard() -> None:
+    """Each seventh night it is switched off at two: then the week says more of it than the days do."""
+    nights = [T0 - 5 * D + 2 * H, T0 + 2 * D + 2 * H, T0 + 9 * D + 2 * H]
+    rows = [Row(0, begin + H, end) for begin, end in itertools.pairwise(nights)]
+    rows += [Row(0, nights[-1] + H), *every(1, 30 * H, H, T0 - 5 * D, T0 + 16 * D)]
+    patched = by_signal(rows, nights[-1] + 7 * D - H, 4 * H)
+    assert patched["weekly"] < min(patched["daily"], 0.0)
+    usual = by_signal(rows, nights[-1] + 6 * D - H, 4 * H)
+    assert usual["weekly"] > 0.0
+
+
+def test_days_that_nobody_saw_say_nothing() -> None:
+    """On each day before our outage hid how its stay went on: nothing is heard of these days."""
+    rows = [Row(0, T0 + day * D + 8 * H, T0 + day * D + 13 * H, ours=True) for day in range(5)]
+    dark = [(T0 + day * D + 12 * H + 1, T0 + day * D + 14 * H) for day in range(5)]
+    found = by_signal([*rows, Row(0, T0 + 5 * D + 8 * H, ours=True)], T0 + 5 * D + 12 * H, 4 * H, dark)
+    assert found["daily"] == found["weekly"] == 0.0
 
 
 def test_backtest_counts_only_what_came() -> None:
