@@ -93,7 +93,7 @@ def decision_crc(decision: commands.Decision) -> int:
 
 def _written(write: commands.Write) -> object:
     """What is compared of a write. Of rows that are put together the ends: what differs between has other numbers
-    there."""
+    there, or is in the orders that go with them."""
     match write:
         case commands.FirstLeases():
             return write.tenant, write.seq, write.wall_ns, write.mono_ns, write.tasks[0], write.attempts[-1]
@@ -110,8 +110,8 @@ def _told(send: commands.Send) -> object:
     match message:
         case commands.Launch():
             return send.conn_id, message.attempt_id, message.rank, message.token, message.share, message.nodes
-        case commands.Launches(like=like):
-            return send.conn_id, message.leases[0], message.leases[-1], len(message.leases), like.share, like.nodes
+        case commands.Launches(leases=leases, like=like):  # of any tasks; a token is of one attempt alone
+            return send.conn_id, leases[0], [token.number for _, token in leases], like.share, like.nodes
         case commands.Grants():
             return (
                 send.conn_id,

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from coordinator.core import commands, events
+from coordinator.core.amounts import Ask, Share
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import ConnId, JobId, Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
 from coordinator.core.policy import Policy
@@ -17,6 +18,7 @@ from coordinator.core.rows import (
     AuditRow,
     EndReason,
     JobRow,
+    LeaseToken,
     PoolRow,
     Promises,
     Resources,
@@ -29,7 +31,7 @@ from coordinator.core.state import ClusterState
 from coordinator.core.work.jobspec import JobSpec, StepSpec
 from coordinator.service import recorder as recorder_module
 from coordinator.service.engine import Engine, EngineSettings
-from coordinator.service.recorder import Recorder, read_dump, replay
+from coordinator.service.recorder import Recorder, decision_crc, read_dump, replay
 from coordinator.service.views import LiveViews
 from store.memory import MemoryStore
 from tests.builders import ADMIN, JOIN, START_MS, Fleet, a_hello, an_enrolment
@@ -697,6 +699,28 @@ def test_steps_count_for_what_is_too_large_to_be_recorded(tmp_path: Path, monkey
     recorder.begin(fleet.state, fleet.policy)
     recorder.note(submit, None)
     assert recorder.dump("too large") is None
+
+
+def test_a_decision_that_launches_others_is_another_one() -> None:
+    """Tasks that are launched together need not follow one another: also those in the middle are compared."""
+
+    def crc(*tasks: int) -> int:
+        first, *_ = leases = [((JobId(1), 0, task, 1), LeaseToken(1, task)) for task in tasks]
+        like = commands.Launch(
+            attempt_id=first[0],
+            rank=0,
+            token=first[1],
+            tenant=TenantName("default"),
+            job_name="j",
+            step=StepSpec(name="s", command=("true",)),
+            share=Share(ask=Ask()),
+            nodes=(ProviderId("a"),),
+        )
+        send = commands.Send(ConnId(1), commands.Launches(like=like, leases=leases))
+        return decision_crc(commands.Decision(sends=[send]))
+
+    assert crc(1, 5, 9) == crc(1, 5, 9)
+    assert crc(1, 5, 9) != crc(1, 6, 9)
 
 
 def test_the_disk_has_its_next_group_before_the_last_one_is_carried_out(tmp_path: Path) -> None:
