@@ -45,6 +45,13 @@ def test_the_import_contracts_hold() -> None:
     assert 0 == ran.returncode, ran.stdout[-4_000:]
 
 
+def test_the_core_imports_nothing_of_ours_but_itself() -> None:
+    """Also of modules that are newer than the contract that lists what it must not."""
+    for path in sources("coordinator/core"):
+        ours = {name for name in imports_of(path) if name.split(".")[0] in PACKAGES}
+        assert set() == {name for name in ours if name.split(".")[1:2] != ["core"]}, path
+
+
 @pytest.mark.parametrize("path", sources("coordinator/core"), ids=lambda path: path.stem)
 def test_the_core_is_pure(path: Path) -> None:
     """No I/O, no clock, no dice, no logging, no await: neither imported nor called."""
