@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from coordinator.core.amounts import UNIT, millionths
 from coordinator.core.errors import Code, CoordError
+from coordinator.lengths import two_units
 
 _SIZE = r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?"
 _UNIT_B = {
@@ -53,12 +54,7 @@ def length(value_s: float | None) -> str:
         return "-" + length(-value_s)
     if value_s < 10:
         return f"{value_s:.1f}s" if value_s % 1 else f"{value_s:.0f}s"
-    whole = round(value_s)
-    for unit_s, unit, next_s, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= unit_s:
-            rest = whole % unit_s // next_s
-            return f"{whole // unit_s}{unit} {rest}{below}" if rest else f"{whole // unit_s}{unit}"
-    return f"{whole}s"
+    return two_units(round(value_s))
 
 
 def moment(text: str) -> datetime:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from cli import humane
 from cli.output import Column
 from cli.traceviews.critical import word
-from cli.traceviews.sheet import Sheet, long, long_s, part
+from cli.traceviews.sheet import Sheet, long_s
 from coordinator.api_trace import ComparedKind, ComparedSide, ComparedTask, Comparison, WhatIf
+from coordinator.lengths import long, part
 
 
 def compared(answer: Comparison, sheet: Sheet) -> None:

@@ -8,8 +8,9 @@ from analytics.traces.exports.tables import INFERRED, because
 from cli import humane
 from cli.output import Column
 from cli.traceviews import trust
-from cli.traceviews.sheet import Sheet, bar, clock, long, long_s, part
+from cli.traceviews.sheet import Sheet, bar, clock, long_s
 from coordinator.api_trace import Profile, RealCriticalPath, Segment
+from coordinator.lengths import long, part
 
 COLOURS = {
     "run": "32", "failed_run": "31", "lost_run": "31", "lost": "31", "cancelled_run": "31", "backoff": "33",

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from cli.output import Column
 from cli.traceviews import trust
-from cli.traceviews.sheet import Sheet, bar, long, long_s, part
+from cli.traceviews.sheet import Sheet, bar, long_s
 from coordinator.api_trace import IDLE, EventSummary, Profile, Usage
+from coordinator.lengths import long, part
 
 BAR = 24
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from cli import humane
 from cli.output import Column
 from cli.traceviews import critical, endtoend, trust
-from cli.traceviews.sheet import Sheet, clock, long, long_s, part
+from cli.traceviews.sheet import Sheet, clock, long_s
 from coordinator.api_trace import Counts, Outcome, Profile
+from coordinator.lengths import long, part
 
 SHOWN = 12
 """Rows of each table here; the other views have all."""

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from cli import humane, output, terminal
+from cli import output, terminal
+from coordinator.lengths import S, long
 
-NS = 1_000_000_000
 HEIGHT_PLAIN = 50
 """Lines of what is no terminal: as much as one looks at."""
 
@@ -73,27 +73,9 @@ class Sheet(NamedTuple):
             self.line(f"... {len(rows) - len(shown)} more{more}; --limit 0 has all")
 
 
-def long(length_ns: int) -> str:
-    """A length of time to three figures: `412 ms`, `3.21 s`, `2m 5s`."""
-    if length_ns < 0:
-        return "-" + long(-length_ns)
-    if length_ns < 1_000_000:
-        return f"{length_ns / 1000:.3g} us" if length_ns else "0 s"
-    if length_ns < 999_500_000:
-        return f"{length_ns / 1_000_000:.3g} ms"
-    if length_ns < 99_950_000_000:
-        return f"{length_ns / NS:.3g} s"
-    return humane.length(length_ns / NS)
-
-
 def long_s(length_s: float) -> str:
     """Seconds of an answer, so."""
-    return long(round(length_s * NS))
-
-
-def part(length_ns: int, of_ns: int) -> str:
-    """`41.2 %`."""
-    return f"{100 * length_ns / of_ns:.1f} %" if of_ns else "-"
+    return long(round(length_s * S))
 
 
 def bar(share: float, width: int, *, blocks: bool) -> str:

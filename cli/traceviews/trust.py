@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cli import humane
-from cli.traceviews.sheet import Sheet, long
+from cli.traceviews.sheet import Sheet
 from coordinator.api_trace import Profile, Skew
+from coordinator.lengths import long
 
 
 def sound(profile: Profile, sheet: Sheet) -> None:

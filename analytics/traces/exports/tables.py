@@ -7,32 +7,22 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from coordinator.api_trace import IDLE, EventSummary, Profile, Segment
+from coordinator.lengths import S, long, part
 
 ROWS_MAX = 500
 INFERRED = "~ was not recorded, it follows from the times alone"
-NS = 1_000_000_000
 Cell = str | int | tuple[float, str]
 Column = tuple[str, bool]
 """A title, and whether it is a number."""
 
 
-def long(length_ns: float) -> tuple[float, str]:
-    """A length of time to three figures, sorted by itself."""
-    if length_ns >= 99.95 * NS:
-        whole = round(length_ns / NS)
-        for unit_s, unit, next_s, below in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-            if whole >= unit_s:
-                return length_ns, f"{whole // unit_s}{unit} {whole % unit_s // next_s}{below}"
-    if length_ns >= 0.9995 * NS:
-        return length_ns, f"{length_ns / NS:.3g} s"
-    if length_ns >= 1_000_000:
-        return length_ns, f"{length_ns / 1_000_000:.3g} ms"
-    return length_ns, f"{length_ns / 1000:.3g} us" if length_ns else "0 s"
+def took(length_ns: float) -> tuple[float, str]:
+    """A length of time, sorted by itself."""
+    return length_ns, long(length_ns)
 
 
-def part(length_ns: float, of_ns: float) -> tuple[float, str]:
-    share = length_ns / of_ns if of_ns else 0.0
-    return share, f"{100 * share:.1f} %"
+def share(length_ns: float, of_ns: float) -> tuple[float, str]:
+    return (length_ns / of_ns if of_ns else 0.0), part(length_ns, of_ns)
 
 
 def because(segment: Segment) -> str:
@@ -42,8 +32,8 @@ def because(segment: Segment) -> str:
 
 def about(profile: Profile) -> str:
     path = profile.real_critical_path
-    took = long(path.makespan_ns)[1]
-    return f"{took} from submission to end" if path.finished else f"{took} so far: it still runs"
+    whole = long(path.makespan_ns)
+    return f"{whole} from submission to end" if path.finished else f"{whole} so far: it still runs"
 
 
 def facts(profile: Profile) -> list[tuple[str, str]]:
@@ -53,7 +43,7 @@ def facts(profile: Profile) -> list[tuple[str, str]]:
         ("attempts", str(counts.attempts)),
         ("spans", str(counts.spans)),
         ("slots", str(used.slots)),
-        ("useful", part(used.useful_ns, used.capacity_ns)[1]),
+        ("useful", part(used.useful_ns, used.capacity_ns)),
     ]
     for name, number in (("retried", counts.retried), ("lost", counts.lost), ("failed spans", counts.failed),
                          ("without an end", counts.unfinished), ("rejected rows", counts.rejected)):  # fmt: skip
@@ -72,14 +62,14 @@ def tables(profile: Profile, numbers: dict[str, int]) -> list[dict[str, Any]]:
         _table(
             "What the critical path consists of",
             (("kind", False), ("time", True), ("share", True)),
-            ((kind.replace("_", " "), long(took), part(took, whole)) for kind, took in by_kind if took),
+            ((kind.replace("_", " "), took(ns), share(ns, whole)) for kind, ns in by_kind if ns),
         ),
         _table(
             "Critical path",
             (("at", True), ("time", True), ("kind", False), ("task", False), ("try", True), ("provider", False),
              ("because of", False)),
             (
-                (long(one.start_ns - zero), long(one.end_ns - one.start_ns), one.kind.replace("_", " "), one.task,
+                (took(one.start_ns - zero), took(one.end_ns - one.start_ns), one.kind.replace("_", " "), one.task,
                  one.attempt or "", one.provider, because(one))
                 for one in sorted(longest, key=lambda one: one.start_ns)
             ),
@@ -91,7 +81,7 @@ def tables(profile: Profile, numbers: dict[str, int]) -> list[dict[str, Any]]:
         _table(
             "Drag: how much shorter it were if this cost nothing",
             (("task", False), ("drag", True), ("of the run", True), ("took", True)),
-            ((one.task, long(one.drag_ns), part(one.drag_ns, whole), long(one.duration_ns)) for one in profile.drag),
+            ((one.task, took(one.drag_ns), share(one.drag_ns, whole), took(one.duration_ns)) for one in profile.drag),
             [numbers.get(one.task, -1) for one in profile.drag],
             all_of=len(profile.drag),
         ),
@@ -99,14 +89,14 @@ def tables(profile: Profile, numbers: dict[str, int]) -> list[dict[str, Any]]:
             "What the slots were used for",
             (("what", False), ("slot time", True), ("share", True)),
             (
-                (name, long(took), part(took, used.capacity_ns))
-                for name, took in (
+                (name, took(length_ns), share(length_ns, used.capacity_ns))
+                for name, length_ns in (
                     ("useful", used.useful_ns), ("failed", used.failed_ns), ("lost", used.lost_ns),
                     ("cancelled", used.cancelled_ns), ("staging", used.staging_ns), ("not ended", used.unfinished_ns),
                     ("idle", used.idle_ns),
-                    *((f"idle: {IDLE.get(why, why)}", took) for why, took in used.idle_why.items()),
+                    *((f"idle: {IDLE.get(why, why)}", length_ns) for why, length_ns in used.idle_why.items()),
                 )
-                if took
+                if length_ns
             ),
         ),
         _table(
@@ -115,7 +105,7 @@ def tables(profile: Profile, numbers: dict[str, int]) -> list[dict[str, Any]]:
              ("worst", False), ("on path", True)),
             (
                 (one.name, one.count, ", ".join(f"{n} {what}" for what, n in one.outcomes.items() if n),
-                 long(one.p50_seconds * NS), long(one.p95_seconds * NS), long(one.max_seconds * NS), one.worst,
+                 took(one.p50_seconds * S), took(one.p95_seconds * S), took(one.max_seconds * S), one.worst,
                  one.critical)
                 for one in profile.folded
             ),
@@ -136,7 +126,7 @@ def _waits(profile: Profile, numbers: dict[str, int]) -> dict[str, Any]:
         "Waiting once all data was there",
         (("task", False), ("waited", True), ("took", True), ("last parent", False)),
         (
-            (one.data_id, long(one.queuing_delay_seconds * NS), long(one.duration_seconds * NS),
+            (one.data_id, took(one.queuing_delay_seconds * S), took(one.duration_seconds * S),
              one.blocking_parent_data_id or "")
             for one in waited
         ),
@@ -152,7 +142,7 @@ def _events(title: str, summary: EventSummary) -> dict[str, Any]:
         title,
         (("event", False), ("count", True), ("total", True), ("average", True), ("least", True), ("most", True)),
         (
-            (name, count, *(long(seconds * NS) for seconds in figures))
+            (name, count, *(took(seconds * S) for seconds in figures))
             for name, count, *figures in sorted(rows, key=lambda row: -row[2])
         ),
     )

@@ -13,7 +13,7 @@ from msgspec import structs
 from cli.trace import VIEWS
 from cli.traceviews import critical, endtoend, gantt, lineage, queuing, rich
 from cli.traceviews.compared import compared, imagined
-from cli.traceviews.sheet import Sheet, bar, clock, long
+from cli.traceviews.sheet import Sheet, bar, clock
 from coordinator.api_trace import (
     BadRow,
     ComparedKind,
@@ -29,6 +29,7 @@ from coordinator.api_trace import (
     Skew,
     WhatIf,
 )
+from coordinator.lengths import long
 from tests.unit.cli.profiles import S, a_datum, a_graph, a_path, a_profile, a_segment, an_attempt, an_edge
 
 
