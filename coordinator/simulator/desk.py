@@ -10,11 +10,14 @@ from collections import deque
 from collections.abc import Callable
 
 from coordinator.core import events
-from coordinator.core.commands import Decision
+from coordinator.core.commands import Decision, Enrolled
 from coordinator.core.decide import decide
-from coordinator.core.ids import Ms, RequestId
+from coordinator.core.fleet.providers import DEFAULT_POOL
+from coordinator.core.ids import ConnId, Ms, PoolName, ProviderId, RequestId, TokenId
 from coordinator.core.policy import Policy
+from coordinator.core.rows import Promises, Resources, Role, TokenRow
 from coordinator.core.state import ClusterState
+from coordinator.core.work.jobspec import Isolation
 from coordinator.simulator.violation import Violation
 
 PLACES_MAX = 10_000
@@ -30,6 +33,12 @@ QUIET = Policy(
     outage_ms=NEVER_MS,
 )
 """The usual policy, but that silence means nothing: nobody beats here."""
+ADMIN = "admin"
+
+
+def admin_row(at_ms: Ms) -> TokenRow:
+    """By whose token machines enrol."""
+    return TokenRow(token_id=TokenId(ADMIN), role=Role.ADMIN, digest=ADMIN, created_at_ms=at_ms)
 
 
 class Desk:
@@ -49,6 +58,39 @@ class Desk:
         """The next number of a request."""
         self._requests += 1
         return RequestId(self._requests)
+
+    def enrol(self, name: ProviderId, pool: PoolName = DEFAULT_POOL) -> None:
+        """A machine that nobody knew, let in by the admin of `admin_row`."""
+        event = events.ProviderEnrol(
+            at_ms=self._now(),
+            request_id=self.request(),
+            provider_id=name,
+            machine_id=name,
+            token_digest=ADMIN,
+            credential_digest=f"credential of {name}",
+            credential_id=TokenId(f"credential-{name}"),
+            pool=pool,
+        )
+        granted = self.tell(event).replies[0].result
+        assert isinstance(granted, Enrolled), f"{name} is not enrolled: {granted}"
+
+    def connect(self, conn_id: ConnId, name: ProviderId, resources: Resources, *, data: bool) -> None:
+        """Its agent's first word on a new connection, after a boot. `data`: it brings and saves files."""
+        promises = Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True, data=data)
+        hello = events.AgentHello(
+            at_ms=self._now(),
+            conn_id=conn_id,
+            provider_id=name,
+            machine_id=name,
+            boot_id=f"boot-{conn_id}",
+            process_id=f"process-{conn_id}",
+            agent_version="1",
+            peer="",
+            fresh_resume_digest="",
+            resources=resources,
+            promises=promises,
+        )
+        self.tell(hello)
 
     def say(self, event: events.AnyEvent) -> None:
         """An agent's answer: heard before anybody is placed."""

@@ -6,32 +6,27 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from coordinator.core import events
-from coordinator.core.commands import Decision, Enrolled, Grant, Launch, sends_one_by_one
-from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, TenantName, TokenId
+from coordinator.core.commands import Decision, Grant, Launch, sends_one_by_one
+from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, TenantName
 from coordinator.core.rows import (
     EndCause,
     ExitInfo,
     JobRow,
     LeaseToken,
-    Promises,
     Resources,
-    Role,
     Row,
     TenantRow,
-    TokenRow,
 )
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.months import begins_ms
-from coordinator.core.work.jobspec import Isolation, JobSpec
+from coordinator.core.work.jobspec import JobSpec
 from coordinator.simulator.agenda import Agenda
-from coordinator.simulator.desk import QUIET, Desk
+from coordinator.simulator.desk import QUIET, Desk, admin_row
 from coordinator.simulator.violation import Violation
 
 BEGAN_MS: Ms = begins_ms(202702) + 1
 """No month turns within."""
 POLICY = QUIET
-ADMIN = "admin"
-PROMISES = Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True)
 
 
 class Watching(Protocol):
@@ -51,8 +46,7 @@ class Site:
         self.agenda = Agenda()
         self.agenda.now_ms = BEGAN_MS
         self._books = books
-        token = TokenRow(token_id=TokenId(ADMIN), role=Role.ADMIN, digest=ADMIN, created_at_ms=BEGAN_MS)
-        rows: list[Row] = [token, *tenants]
+        rows: list[Row] = [admin_row(BEGAN_MS), *tenants]
         self.state = ClusterState.load("fair", rows, 1, 1)
         self._desk = Desk(self.state, POLICY, lambda: self.now_ms, self._carry_out)
         self._names: dict[ConnId, ProviderId] = {}
@@ -105,32 +99,8 @@ class Site:
 
     def _join(self, conn_id: ConnId, name: ProviderId, resources: Resources) -> None:
         self._names[conn_id] = name
-        enrol = events.ProviderEnrol(
-            at_ms=self.now_ms,
-            request_id=self._desk.request(),
-            provider_id=name,
-            machine_id=name,
-            token_digest=ADMIN,
-            credential_digest=f"credential of {name}",
-            credential_id=TokenId(f"credential-{name}"),
-        )
-        granted = self._desk.tell(enrol).replies[0].result
-        assert isinstance(granted, Enrolled)
-        self._desk.tell(
-            events.AgentHello(
-                at_ms=self.now_ms,
-                conn_id=conn_id,
-                provider_id=name,
-                machine_id=name,
-                boot_id=f"boot of {name}",
-                process_id=f"process of {name}",
-                agent_version="1",
-                peer="",
-                fresh_resume_digest="",
-                resources=resources,
-                promises=PROMISES,
-            )
-        )
+        self._desk.enrol(name)
+        self._desk.connect(conn_id, name, resources, data=False)
 
     def _launch(self, conn_id: ConnId, order: Launch) -> None:
         attempt_id, rank, token = order.attempt_id, order.rank, order.token

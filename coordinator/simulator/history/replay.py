@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from coordinator.core import events
 from coordinator.core.commands import (
     Decision,
-    Enrolled,
     Grant,
     JobChanged,
     Launch,
@@ -27,7 +26,7 @@ from coordinator.core.commands import (
 from coordinator.core.data.answers import CheckpointTaken
 from coordinator.core.data.events import AttemptRestored
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId, TokenId
+from coordinator.core.ids import AttemptId, ConnId, JobId, Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import (
     ENDED,
@@ -37,17 +36,14 @@ from coordinator.core.rows import (
     ExitInfo,
     JobRow,
     LeaseToken,
-    Promises,
-    Role,
     Row,
     TaskRow,
     TenantRow,
-    TokenRow,
     WorkState,
 )
 from coordinator.core.state import ClusterState
-from coordinator.core.work.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec
-from coordinator.simulator.desk import QUIET, Desk
+from coordinator.core.work.jobspec import JobSpec, OnLost, RetryRule, StepSpec
+from coordinator.simulator.desk import QUIET, Desk, admin_row
 from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.fleet import Fleet, Stay
 from coordinator.simulator.history.saving import Course, Saving
@@ -63,8 +59,6 @@ IDLE_LOOK_MS: Ms = 3_600_000
 """How often while nothing does."""
 FORGET_MS: Ms = 120_000
 """A machine that is gone for so long, with everything that it ran long lost, is not kept in the tables."""
-ADMIN = "admin"
-PROMISES = Promises(work=True, isolation=Isolation.SANDBOX, kills_all=True, freezes_all=True, data=True)
 EXITS, DIES, CLOSES, ARRIVES, SUBMITS, TICKS = range(6)
 """What comes first of what happens in the same millisecond."""
 
@@ -138,7 +132,7 @@ class Replay:
 
     def _rows(self, tenants: Sequence[TenantRow]) -> list[Row]:
         at_ms = self._fleet.from_ms
-        rows: list[Row] = [TokenRow(token_id=TokenId(ADMIN), role=Role.ADMIN, digest=ADMIN, created_at_ms=at_ms)]
+        rows: list[Row] = [admin_row(at_ms)]
         rows += tenants
         known = {"default", *(row.name for row in tenants)}
         rows += [TenantRow(name=name, created_at_ms=at_ms) for name in tenants_of(self._jobs) if name not in known]
@@ -189,38 +183,13 @@ class Replay:
         self._names[node.conn_id] = name
         if stay.ended_ms is not None:
             self._at(stay.ended_ms, DIES, partial(self._die, node, node.conn_id))
-        self._desk.tell(
-            events.AgentHello(
-                at_ms=self.now_ms,
-                conn_id=node.conn_id,
-                provider_id=name,
-                machine_id=name,
-                boot_id=f"boot-{self._boots}",
-                process_id=f"process-{self._boots}",
-                agent_version="replay",
-                peer="",
-                fresh_resume_digest="",
-                resources=self._fleet.machines[name].resources,
-                promises=PROMISES,
-            )
-        )
+        self._desk.connect(node.conn_id, name, self._fleet.machines[name].resources, data=True)
 
     def _enrol(self, name: ProviderId) -> None:
         pool = self._fleet.machines[name].pool
         if pool not in self._state.pools and pool != "default":
             self._desk.tell(events.PoolCreate(at_ms=self.now_ms, request_id=self._desk.request(), name=pool))
-        enrol = events.ProviderEnrol(
-            at_ms=self.now_ms,
-            request_id=self._desk.request(),
-            provider_id=name,
-            machine_id=name,
-            token_digest=ADMIN,
-            credential_digest=f"credential of {name}",
-            credential_id=TokenId(f"credential-{name}"),
-            pool=pool,
-        )
-        granted = self._desk.tell(enrol).replies[0].result
-        assert isinstance(granted, Enrolled), f"{name} is not enrolled: {granted}"
+        self._desk.enrol(name, pool)
 
     def _die(self, node: Node, conn_id: ConnId) -> None:
         """Its last heartbeat, and what it ran is gone. Nobody knows yet."""
