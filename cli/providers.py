@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from coordinator.client import Client
 
 PAGE_MAX = 1000
+RUNS_SAID = 16
+"""Attempts of one provider that are named; `-o json` has all."""
 LIVENESS = ("online", "suspect", "awaited", "lost", "away", "never_seen")
 _COLOUR = {"online": "32", "suspect": "33", "awaited": "33", "lost": "31", "away": "36"}
 
@@ -43,6 +45,10 @@ COLUMNS = (
     output.Column("CPUS", lambda e: f"{e.cpus:g}", right=True, spare=True),
     output.Column("MEMORY", lambda e: f"{e.memory_gb:.0f} GB", right=True, spare=True),
     output.Column("GPUS", lambda e: str(len(e.gpus)), right=True, wide=True),
+    output.Column("RUNS", lambda e: str(e.runs), right=True, wide=True),
+    output.Column("CPUS FREE", lambda e: f"{e.cpus_free:g}", right=True, wide=True),
+    output.Column("MEMORY FREE", lambda e: f"{e.memory_gb_free:.0f} GB", right=True, wide=True),
+    output.Column("GPUS FREE", lambda e: f"{e.gpus_free:g}", right=True, wide=True),
     output.Column("PEER", lambda e: e.peer, wide=True),
     output.Column("AGENT VERSION", lambda e: e.agent_version, wide=True),
     output.Column("CLOCK OFFSET", lambda e: _clock(e), right=True, wide=True),
@@ -109,7 +115,7 @@ _EMPTY = "no provider is enrolled: coord agent enrols one"
 @output_option
 @talks
 def show(client: Client, provider: str, output: output.Format) -> None:
-    """Show one provider with its newest heartbeat.
+    """Show one provider: what is free there, what it runs, its newest heartbeat.
 
     \b
     coord providers show lab-07
@@ -132,9 +138,10 @@ def print_provider(entry: ProviderEntry, form: output.Format) -> None:
         ("last heartbeat", humane.when(entry.last_heartbeat_at)),
         ("score", humane.number(entry.score, 3)),
         ("stays 8 h from now", humane.share(entry.forecast_8h)),
-        ("cpus", f"{entry.cpus:g}"),
-        ("memory", f"{entry.memory_gb:.1f} GB"),
-        ("gpus", ", ".join(entry.gpus)),
+        ("cpus", f"{entry.cpus:g}, {entry.cpus_free:g} free"),
+        ("memory", f"{entry.memory_gb:.1f} GB, {entry.memory_gb_free:.1f} GB not held"),
+        ("gpus", f"{', '.join(entry.gpus)}, {entry.gpus_free:g} free" if entry.gpus else ""),
+        ("runs", _runs(entry)),
         ("labels", ", ".join(f"{k}={v}" for k, v in sorted(entry.labels.items()))),
         ("drain note", entry.drain_note),
         ("away until", humane.when(entry.away_until)),
@@ -156,6 +163,12 @@ def print_provider(entry: ProviderEntry, form: output.Format) -> None:
     if entry.suspicions:
         sys.stdout.write("\n")
         output.print_table(entry.suspicions, SUSPICIONS, sys.stdout)
+
+
+def _runs(entry: ProviderEntry) -> str:
+    """The attempts that hold something there or are lined up, the first of many."""
+    more = f" and {len(entry.attempts) - RUNS_SAID} more" if len(entry.attempts) > RUNS_SAID else ""
+    return (", ".join(entry.attempts[:RUNS_SAID]) or "nothing") + more
 
 
 def _suspicion(entry: ProviderEntry) -> str:

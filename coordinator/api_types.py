@@ -226,6 +226,14 @@ class ProviderEntry(Struct, frozen=True, kw_only=True):
     """The probability that a run fails there by its fault, as verdicts say; halves in 24 h. Null in a list."""
     suspicions: tuple[SuspicionEntry, ...] = ()
     """The verdicts that this rests on, newest first; empty in a list."""
+    cpus_free: float = 0.0
+    """Of what it offers, what no attempt holds, whether or not it takes work now. Likewise the next two."""
+    memory_gb_free: float = 0.0
+    gpus_free: float = 0.0
+    runs: int = 0
+    """Ranks of attempts that hold something there, or are lined up."""
+    attempts: tuple[str, ...] = ()
+    """Whose these are; empty in a list."""
 
 
 class Providers(Struct, frozen=True, kw_only=True):

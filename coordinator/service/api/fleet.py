@@ -6,14 +6,16 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 
 from coordinator import wire
 from coordinator.api_types import RESERVED, DrainRequest, ProviderEntry, Providers
 from coordinator.core import commands, events
+from coordinator.core.amounts import UNIT
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.fleet import forecast
 from coordinator.core.ids import PoolName, ProviderId, check_name
+from coordinator.core.queue.capacity import NOTHING, offer_of
 from coordinator.core.rows import Role
 from coordinator.core.snapshot import Liveness, ProviderView
 from coordinator.service.api.deps import ApiDeps
@@ -105,7 +107,7 @@ def _liveness(text: str | None) -> frozenset[Liveness]:
 
 
 def entry_of(deps: ApiDeps, view: ProviderView) -> ProviderEntry:
-    """The entry with what the latest figures say of it."""
+    """The entry with what the latest figures say of it, and with what is free there."""
     engine = deps.engine
     state = engine.state
     score: float | None = None
@@ -116,7 +118,15 @@ def entry_of(deps: ApiDeps, view: ProviderView) -> ProviderEntry:
         provider = state.providers.get(view.provider_id)
         found = forecast.stays(state, provider, 8 * HOUR_MS, engine.policy) if provider is not None else None
         stays = found.probability if found is not None and found.basis != "none" else None
-    return provider_entry(view, deps.heartbeats.latest(view.provider_id), score, stays, engine.clock.now_ms())
+    entry = provider_entry(view, deps.heartbeats.latest(view.provider_id), score, stays, engine.clock.now_ms())
+    offer, load = offer_of(view.resources), state.work.loads.get(view.provider_id, NOTHING)
+    return structs.replace(
+        entry,
+        cpus_free=max(0, offer.cpus - load.cpus) / UNIT,
+        memory_gb_free=max(0, offer.memory - load.memory) / 1e9,
+        gpus_free=max(0, offer.gpus * UNIT - sum(load.gpus)) / UNIT,
+        runs=len(load.attempts),
+    )
 
 
 def view_of(deps: ApiDeps, provider_id: ProviderId) -> ProviderView:

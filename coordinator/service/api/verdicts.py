@@ -10,6 +10,7 @@ from coordinator.api_types import ProviderEntry, SuspicionEntry, VerdictBrief
 from coordinator.api_verdict import VerdictEntry
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, Ms, ProviderId, attempt_of, dotted
+from coordinator.core.queue.capacity import NOTHING
 from coordinator.core.rows import AttemptRow, AttemptState
 from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.verdict.suspicion import suspicion
@@ -72,10 +73,12 @@ def _brief(row: VerdictRow) -> VerdictBrief:
 
 
 async def show_provider(call: Call[NoQuery, NoBody]) -> ProviderEntry:
-    """With what verdicts say against it: in no list, it is read from the store."""
+    """With what verdicts say against it, which is read from the store, and with whose attempts it has: in no list."""
     deps = call.deps
     entry = entry_of(deps, view_of(deps, call.provider_id))
     rows = await deps.store.suspicions(ProviderId(entry.provider_id))
+    load = deps.engine.state.work.loads.get(ProviderId(entry.provider_id), NOTHING)
+    entry = structs.replace(entry, attempts=tuple(dotted(one) for one in sorted({one for one, _ in load.attempts})))
     return _with_suspicions(entry, suspicion(rows, call.now_ms, deps.engine.policy), rows)
 
 

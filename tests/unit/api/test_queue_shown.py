@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import pytest
 from msgspec.structs import replace
 
+from cli.providers import print_provider
+from coordinator.api_types import ProviderEntry
 from coordinator.core.rows import Promises, Resources
 from coordinator.core.work.jobspec import Isolation
 from tests.builders import a_hello
@@ -100,5 +104,25 @@ def test_a_pool_tells_a_tenant_what_is_free_and_of_the_queue_its_own_part_alone(
         assert (4.0, 10) == (every["cpus_held"], every["queued"])
         assert waits["submitted_at"] == own["waits_since"] == every["waits_since"]
         assert "physics" not in str(own) and "default" == own["name"]
+
+    served(test)
+
+
+def test_a_provider_says_what_is_free_there_and_whose_attempts_it_has(capsys: pytest.CaptureFixture[str]) -> None:
+    """Which job is on that machine is asked of the machine; in a list it is how many, and how much is left."""
+
+    async def test(rig: Rig) -> None:
+        await a_provider(rig)
+        (idle,) = (await rig.get("/v1/providers")).json["entries"]
+        assert (4.0, 0, []) == (idle["cpus_free"], idle["runs"], idle["attempts"])
+        job = (await rig.post("/v1/jobs", JOB | {"resources": {"cpus": 1.5}, "array": "1-2"}, TENANT)).json["job_id"]
+        await eventually(lambda: len(list(rig.views.attempts.live())) == 2, "both leases")
+        (busy,) = (await rig.get("/v1/providers")).json["entries"]
+        assert (1.0, 2, []) == (busy["cpus_free"], busy["runs"], busy["attempts"])
+        shown = await rig.get("/v1/providers/a", READER)
+        assert [f"{job}.0.0.1", f"{job}.0.1.1"] == shown.json["attempts"]
+        print_provider(msgspec.json.decode(shown.body, type=ProviderEntry), "table")
+        out = capsys.readouterr().out
+        assert "4, 1 free" in out and f"{job}.0.0.1, {job}.0.1.1\n" in out
 
     served(test)
