@@ -62,7 +62,7 @@ def terms_of(state: ClusterState, provider: Provider, shape: Shape, at_ms: Ms, p
     match policy.rank:
         case "forecast":
             fetch_ms = fetch * 1_000 / policy.stage_bytes_per_s
-            term = risk(curve, shape.run_ms, policy, stake_ms) + (fetch_ms + fails_ms) / shape.run_ms
+            term = risk(curve, shape.run_ms, stays.probability, stake_ms, policy) + (fetch_ms + fails_ms) / shape.run_ms
         case "score":
             term = 1.0 - score(state, provider.row.provider_id)
         case _:
@@ -83,12 +83,12 @@ def mistrust(state: ClusterState, provider_id: ProviderId, shape: Shape, at_ms: 
 
 def hazard_of(curve: Curves, run_ms: Ms, policy: Policy) -> float:
     """Losses a millisecond: the mean over the run, or over `rank_ahead_ms` if that is longer."""
-    return mean_hazard(curve, max(run_ms, policy.rank_ahead_ms))
+    ahead_ms = max(run_ms, policy.rank_ahead_ms)
+    return _mean_hazard(stays_on(curve, ahead_ms).probability, ahead_ms)
 
 
-def mean_hazard(curve: Curves, over_ms: Ms) -> float:
-    """Losses a millisecond from now on, over so long."""
-    return -math.log(max(stays_on(curve, over_ms).probability, STAYS_MIN)) / over_ms
+def _mean_hazard(stays: float, over_ms: Ms) -> float:
+    return -math.log(max(stays, STAYS_MIN)) / over_ms
 
 
 def at_stake_ms(curve: Curves, shape: Shape, policy: Policy) -> Ms:
@@ -101,9 +101,9 @@ def at_stake_ms(curve: Curves, shape: Shape, policy: Policy) -> Ms:
     return min(shape.run_ms, young_ms(policy.checkpoint_first_cost_ms, hazard, policy))
 
 
-def risk(curve: Curves, run_ms: Ms, policy: Policy, stake_ms: Ms | None = None) -> float:
+def risk(curve: Curves, run_ms: Ms, stays: float, stake_ms: Ms, policy: Policy) -> float:
     """The share of a run that is expected to be lost there: hazard x run / 2, the loss coming halfway. Of a run that
-    saves its state each loss takes half of `stake_ms` instead of half of the run.
+    saves its state each loss takes half of `stake_ms` instead of half of the run. `stays`: P(it outlasts the run).
 
     The hazard is the geometric mean of that over the run and that over `rank_ahead_ms`, if that is longer: twice as
     good in the one makes up for half as good in the other. Who stays for long also stays for an hour, and in a fleet
@@ -113,8 +113,8 @@ def risk(curve: Curves, run_ms: Ms, policy: Policy, stake_ms: Ms | None = None) 
     """
     hazard = hazard_of(curve, run_ms, policy)
     if run_ms < policy.rank_ahead_ms:
-        hazard = math.sqrt(hazard * max(mean_hazard(curve, run_ms), SURE * hazard))
-    return hazard * (run_ms if stake_ms is None else stake_ms) / 2
+        hazard = math.sqrt(hazard * max(_mean_hazard(stays, run_ms), SURE * hazard))
+    return hazard * stake_ms / 2
 
 
 def left_idle(offer: Offer, load: Load, ask: Ask) -> float:
