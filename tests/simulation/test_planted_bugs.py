@@ -43,7 +43,7 @@ from coordinator.core.tenants import account, admission, budgets, charging, mete
 from coordinator.core.tenants import image as account_image
 from coordinator.core.tenants import registry as tenants
 from coordinator.core.verdict import asking, avoiding, settling, suspicion
-from coordinator.core.work import arrivals, attempts, endings, jobs, leases, loss, renewals, retries
+from coordinator.core.work import arrivals, attempts, endings, holding, jobs, leases, loss, renewals, retries
 from coordinator.core.work import carrying as work_carrying
 from coordinator.core.work import due as work_time
 from coordinator.core.work import loading as work_loading
@@ -76,6 +76,7 @@ DECIDING = (
     fair_share,
     feasible,
     fresh,
+    holding,
     jobs,
     leases,
     liveness,
@@ -115,6 +116,10 @@ DECIDING = (
 )
 """Where a bug may be planted."""
 BUGS = {
+    "a lease that was taken back is launched when its agent says with others that it holds it": (
+        "    return row.state is AttemptState.LEASED and rank == 0",
+        "    return rank == 0",
+    ),
     "a session ends when it was noticed": (
         "    ended_ms = max(min(state.now_ms, known + state.interval_ms), session.row.connected_at_ms)\n",
         "    ended_ms = state.now_ms\n",
@@ -372,7 +377,7 @@ FOUND_BY = {
     "silence is judged by an interval that the agent has not heard of": 3,
     "a full disk takes the renewals along": 3,
     "a planned stop is charged": 4,
-    "a term shrinks before the agent knows": 28,
+    "a term shrinks before the agent knows": 48,
     "a planned stop makes no lease longer": 11,
     "capacity is given back before the machine says so": 116,
     "something starts at a budget that is used up": 4,
@@ -390,7 +395,8 @@ FOUND_BY = {
     "who is awaited is awaited for ever": 5,
     "what is reserved is not counted": 2,
     "a replacement is fetched for by another provider": 5,
-    "a full disk keeps what was charged in vain": 1,
+    "a full disk keeps what was charged in vain": 4,
+    "a lease that was taken back is launched when its agent says with others that it holds it": 2,
     "an awaited session lasts until it was given up": 1,
     "any rank says how far the attempt is": 5,
 }
