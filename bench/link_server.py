@@ -33,8 +33,9 @@ from coordinator.core.rows import Role
 from coordinator.service.acks import AckWheel
 from coordinator.service.agents import AgentLinks
 from coordinator.service.engine import Engine, EngineSettings
-from coordinator.service.heartbeats import FLUSH_BOUNDS_S, HeartbeatSettings, HeartbeatWriter
+from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter
 from coordinator.service.link_settings import LinkSettings
+from coordinator.service.metrics import FLUSH_S
 from coordinator.service.recorder import Recorder
 from coordinator.service.recovery import first_token, recover
 from coordinator.service.relay.relay import Relay
@@ -221,7 +222,7 @@ async def _enrol(engine: Engine, admin: str, i: int) -> str:
 def _p99(buckets: list[int]) -> float:
     """The upper bound of the bucket that holds the 99th percentile."""
     left = sum(buckets) * 0.99
-    for bound, count in zip((*FLUSH_BOUNDS_S, float("inf")), buckets, strict=True):
+    for bound, count in zip((*FLUSH_S, float("inf")), buckets, strict=True):
         left -= count
         if left <= 0:
             return bound
