@@ -39,8 +39,8 @@ class Compared(Struct, frozen=True, kw_only=True):
 def run(fleet: str, workload: str, seed: int, quiet: bool, *, picture: Path | None, **options: Any) -> int:
     """Exit status of the command. Raises CoordError where an option or a file is wrong."""
     form: Format = options.pop("output")
-    if picture is not None and picture.suffix not in PICTURES:
-        raise CoordError(Code.BAD_REQUEST, f"{picture} is no picture that can be drawn", "name a .svg or .html file")
+    if picture is not None:
+        _check_picture(picture)
     asked = _asked(fleet, workload, seed, **options)
     found = replayed(asked)
     reports = tuple(one for one, _ in found.runs)
@@ -56,12 +56,29 @@ def run(fleet: str, workload: str, seed: int, quiet: bool, *, picture: Path | No
         left_out=found.dropped,
         entries=reports,
     )
-    if picture is not None:
-        picture.write_text(PICTURES[picture.suffix](f"{workload} on {fleet}", found.runs))
     output.listing(answer, COLUMNS, form, name=lambda report: report.name)
     if not quiet and form == "wide":
         _say_tenants(reports)
+    if picture is not None:  # last: a disk that is full by now costs nobody the figures
+        _write(picture, PICTURES[picture.suffix](f"{workload} on {fleet}", found.runs))
     return exits.OK
+
+
+def _check_picture(picture: Path) -> None:
+    """Before the replay, which may take an hour: whether it can be drawn there at all."""
+    if picture.suffix not in PICTURES:
+        raise CoordError(Code.BAD_REQUEST, f"{picture} is no picture that can be drawn", "name a .svg or .html file")
+    if picture.is_dir() or not picture.parent.is_dir():
+        wrong = "it is a directory" if picture.is_dir() else f"there is no directory {picture.parent}"
+        raise CoordError(Code.BAD_REQUEST, f"--picture {picture}: {wrong}", "name a file in a directory that is there")
+
+
+def _write(picture: Path, drawing: str) -> None:
+    try:
+        picture.write_text(drawing)
+    except OSError as wrong:
+        hint = "name another file: the same command draws the same picture"
+        raise CoordError(Code.BAD_REQUEST, f"--picture {picture}: {wrong.strerror}", hint) from wrong
 
 
 def _asked(

@@ -29,7 +29,7 @@ from coordinator.simulator.history.fleet import Fleet, Session, alike, of_sessio
 from coordinator.simulator.history.report import Report
 from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.swf import Gather, read_swf
-from coordinator.simulator.history.workload import Job, Made, Workload
+from coordinator.simulator.history.workload import Job, Made, Workload, tenants_of
 from coordinator.timetext import parse_duration
 
 BYTES_MAX = 2 * 1024**3
@@ -42,6 +42,8 @@ WARM_UP_MS: Ms = 14 * DAY_MS
 """The window of the figures: from then on they are what they are for a fleet that has been watched for long."""
 WARM_UP_SHARE = 3
 """Of a short history at most one part in so many."""
+TENANTS_TOLD = 8
+"""Of those that a workload has, to somebody who named another."""
 _MADE = re.compile(r"([0-9a-z.]+(?:\+[0-9a-z.]+)*)@([0-9]+(?:\.[0-9]+)?)(%?)")
 
 
@@ -88,6 +90,7 @@ def replayed(asked: Asked) -> Replayed:
         jobs = jobs[: asked.first]
     if not jobs:
         raise CoordError(Code.BAD_REQUEST, "no job is left to be replayed", _told(dropped))
+    _check_weights(asked.weights, tenants_of(jobs))
     tenants = [
         TenantRow(name=TenantName(name), created_at_ms=fleet.from_ms, weight=weight)
         for name, weight in asked.weights.items()
@@ -100,6 +103,16 @@ def replayed(asked: Asked) -> Replayed:
 
         runs = compare(fleet, jobs, asked.policies, figures, asked.figures_every_ms, tenants, told, asked.savings)
     return Replayed(fleet, work, {**work.left_out, **dropped}, runs)
+
+
+def _check_weights(weights: dict[str, int], tenants: Sequence[TenantName]) -> None:
+    """A weight for somebody who has no job would change nothing, and its reader would not know."""
+    for name in weights:
+        if name not in tenants:
+            told = ", ".join(tenants[:TENANTS_TOLD]) + (", ..." if len(tenants) > TENANTS_TOLD else "")
+            raise CoordError(
+                Code.BAD_REQUEST, f"--weight {name}: nobody in the workload is called so", f"it has {told}"
+            )
 
 
 # ---- the fleet
@@ -177,7 +190,8 @@ def _unpacked(text: str, what: str) -> IO[str]:
         return path.open(encoding="utf-8", errors="replace")
     except OSError as wrong:
         code = Code.NOT_FOUND if isinstance(wrong, FileNotFoundError) else Code.BAD_REQUEST
-        raise CoordError(code, f"the {what} {text} cannot be read: {wrong.strerror}", "name a file") from wrong
+        hint = f"name a file, or {'128x1' if what == 'fleet' else '8h@30%'}"
+        raise CoordError(code, f"the {what} {text} cannot be read: {wrong.strerror}", hint) from wrong
 
 
 # ---- the workload

@@ -64,6 +64,20 @@ def test_ways_to_save_state_stand_beside_each_other(tmp_path: Path, capsys: pyte
     assert entries[2]["lost_h"] < entries[0]["lost_h"]
 
 
+def test_a_picture_that_cannot_be_written_costs_nobody_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are printed first, and the picture's own trouble is said in a line."""
+    log = tmp_path / "log.swf"
+    log.write_text(LOG)
+    picture = tmp_path / "a.svg"
+    picture.symlink_to("/dev/full")
+    code, out, err = replayed(
+        capsys, "--fleet", "4x1", "--workload", str(log), "--policy", "fit", "--picture", str(picture)
+    )
+    assert code != 0 and "30/30" in out and "No space left" in err and "Traceback" not in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -72,7 +86,9 @@ def test_ways_to_save_state_stand_beside_each_other(tmp_path: Path, capsys: pyte
         (("--fleet", "4x1", "--workload", "nothing.swf"), "nothing.swf"),
         (("--fleet", "nothing.csv", "--workload", "1h@30%"), "nothing.csv"),
         (("--fleet", "4x1", "--workload", "1h@30%", "--picture", "a.bmp"), ".svg"),
+        (("--fleet", "4x1", "--workload", "1h@30%", "--picture", "/nowhere/at/all/a.svg"), "no directory"),
         (("--fleet", "4x1", "--workload", "1h@30%", "--weight", "a=0"), "--weight"),
+        (("--fleet", "4x1", "--workload", "1h@30%", "--weight", "user-77=3"), "it has default"),
     ],
 )
 def test_what_cannot_be_replayed_is_refused_by_name(
