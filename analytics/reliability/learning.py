@@ -36,7 +36,9 @@ TRIAL_MIN = 250
 PROVIDERS_MAX = 5_000
 """Providers that are learnt from; of a larger fleet an even sample."""
 CASES_MAX = 600
-"""Of one moment; of more an even sample: weights of eight signals need no more."""
+"""Of one moment; of more an even sample: weights of ten signals need no more."""
+ROWS = 2_048
+"""Cases that are multiplied at a time."""
 LOOKBACK_MS: Ms = 14 * DAY_MS
 """How far before a window sessions are read, so that a stay that reaches into it keeps its age."""
 
@@ -194,8 +196,14 @@ def fit(x: Floats, offset: Floats, came: Floats, start: Floats | None = None) ->
 
 
 def _bend(x: Floats, p: Floats) -> Floats:
-    """The curvature of the penalised log likelihood, positive definite."""
-    return np.asarray((x * (p * (1.0 - p))[:, None]).T @ x + RIDGE * np.eye(x.shape[1]), np.float64)
+    """The curvature of the penalised log likelihood, positive definite. By ROWS: of taller ones BLAS makes work for all
+    cores, which wait for each other (ten columns of 40,000 rows: a tenth of the CPU time)."""
+    bend = RIDGE * np.eye(x.shape[1])
+    weight = (p * (1.0 - p))[:, None]
+    for first in range(0, len(x), ROWS):
+        some = x[first : first + ROWS]
+        bend += (some * weight[first : first + ROWS]).T @ some
+    return np.asarray(bend, np.float64)
 
 
 def _height(x: Floats, offset: Floats, came: Floats, weights: Floats) -> float:
