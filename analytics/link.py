@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from msgspec import Struct
 
 from analytics import sqlbox
 from analytics.attribution.following.settings import AttributionSettings
+from analytics.child import Child
 from analytics.framing import (
     FRAME_BYTES_MAX,
-    HEADER_BYTES,
     Answered,
     Ask,
     AskDesk,
@@ -92,7 +90,6 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
     sql_at_once_max: int = 2
 
 
-ERROR_LINES = 20
 DESK_S = 90.0
 """A launcher waits so long for an answer; the desk says TIMEOUT before."""
 FIRST_VIEWS_S = 5.0
@@ -124,7 +121,7 @@ class WorkerLink:
         self._lost_after_ms = lost_after_ms
         self._attribution = attribution
         self._hearer: Hearer | None = None
-        self._child: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
         self._up = asyncio.Event()
         self._pending: dict[int, asyncio.Future[Answer]] = {}
         self._at_the_desk: dict[int, asyncio.Future[LauncherAnswer]] = {}
@@ -217,11 +214,7 @@ class WorkerLink:
             self._at_the_desk.pop(n, None)
 
     def _told(self, message: ToWorker) -> bool:
-        child = self._child
-        if child is None or child.stdin is None or child.stdin.is_closing():
-            return False
-        child.stdin.write(encode(message))
-        return True
+        return self._child is not None and self._child.say(encode(message))
 
     # ---- the life of workers
 
@@ -246,16 +239,11 @@ class WorkerLink:
         s = self._settings
         self._starts += 1
         try:
-            # -P: the working directory is nobody's import path. One BLAS thread: it shares the machine.
-            child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "analytics.worker", "--data", str(self._data.path)),
+            child = await Child.start(
+                *("analytics.worker", "--data", str(self._data.path)),
                 *("--memory", s.memory, "--threads", str(s.threads), "--nice", str(s.nice)),
                 *("--lost-after-ms", str(self._lost_after_ms), *self._clock_arguments()),
                 *("--attribution", msgspec.json.encode(self._attribution).decode()),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
         except OSError as error:
             self._last_error = f"the worker could not be started: {error}"
@@ -263,40 +251,22 @@ class WorkerLink:
         self._child = child
         if self._hearer is not None:
             self._hearer.began()
-        assert child.stdout is not None and child.stderr is not None
-        said: deque[str] = deque(maxlen=ERROR_LINES)
         watch = Watch(s.ping_s, s.silent_s, max(s.stuck_s, s.backtest_timeout_s))
         self._killed = ""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(last_lines(child.stderr, said))
-                watching = group.create_task(self._keep_watch(child, watch))
-                try:
-                    await self._listen(child.stdout, watch)
-                finally:
-                    watching.cancel()
-                    if child.returncode is None:
-                        child.kill()  # also ends what it writes to standard error, and with it the group
-        finally:
-            await child.wait()
-        words = said[-1] if said else "it said nothing"
-        ended = f"the worker ended with {child.returncode}: {words}"
-        self._last_error = f"the worker was killed: {self._killed}" if self._killed else ended
+        await child.live(lambda: self._listen(child, watch), lambda: self._keep_watch(child, watch))
+        self._last_error = f"the worker was killed: {self._killed}" if self._killed else f"the worker {child.end()}"
 
-    async def _keep_watch(self, child: asyncio.subprocess.Process, watch: Watch) -> None:
+    async def _keep_watch(self, child: Child, watch: Watch) -> None:
         """Ask the worker whether it is there; kill it when it hangs. That ends its output, and so its life."""
-        assert child.stdin is not None
         before = time.monotonic()
         while not self._killed:
-            if not child.stdin.is_closing():
-                child.stdin.write(encode(Ping()))
+            child.say(encode(Ping()))
             await asyncio.sleep(self._settings.ping_s)
             now = time.monotonic()
             self._killed = watch.step(now - before)
             before = now
         self._up.clear()
-        if child.returncode is None:
-            child.kill()
+        child.kill()
 
     def _clock_arguments(self) -> tuple[str, ...]:
         """How the worker finds our time: both of us read one monotonic clock."""
@@ -304,11 +274,11 @@ class WorkerLink:
             return ()
         return ("--boot-at-ms", str(self._clock.now_ms() - int(self._clock.monotonic_s() * 1_000)))
 
-    async def _listen(self, source: asyncio.StreamReader, watch: Watch) -> None:
+    async def _listen(self, child: Child, watch: Watch) -> None:
         """Take what the worker says until it ends. What is no message ends it too: it cannot be trusted further."""
         head: FiguresHead | None = None
         providers: list[ProviderFigures] = []
-        while (body := await _frame(source)) is not None:
+        while (body := await child.frame(FRAME_BYTES_MAX)) is not None:
             try:
                 message: ToParent = for_parent(body)
             except msgspec.DecodeError as error:
@@ -319,7 +289,7 @@ class WorkerLink:
                 case Pong(reading=reading, slow=slow, following=following):
                     watch.at_work(reading, slow, following)
                 case Answered(n=n, computed_at_ms=computed_at_ms):
-                    text = await _frame(source)
+                    text = await child.frame(FRAME_BYTES_MAX)
                     if text is None:
                         return
                     self._settle(n, Answer(json=text, computed_at_ms=computed_at_ms))
@@ -366,15 +336,13 @@ class WorkerLink:
     async def _exchange(self, make: Callable[[int], ToWorker], patience_s: float) -> Answer:
         if len(self._pending) >= self._settings.pending_max:
             raise CoordError(Code.TOO_MANY, f"{len(self._pending)} questions are under way", "ask again in a moment")
-        child = self._child
-        if child is None or child.stdin is None or child.stdin.is_closing():
-            raise self._unavailable()
         self._next += 1
         n = self._next
         waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._pending[n] = waiting
         try:
-            child.stdin.write(encode(make(n)))
+            if not self._told(make(n)):
+                raise self._unavailable()
             async with asyncio.timeout(patience_s):
                 return await waiting
         except TimeoutError:
@@ -446,25 +414,3 @@ class WorkerLink:
             rows_max=question.rows_max,
             memory=self._settings.sql_memory,
         )
-
-
-async def _frame(source: asyncio.StreamReader) -> bytes | None:
-    """The next frame's body; None when the worker is gone, or says that more comes than may."""
-    try:
-        size = int.from_bytes(await source.readexactly(HEADER_BYTES), "little")
-        if size > FRAME_BYTES_MAX:
-            return None
-        return await source.readexactly(size)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
-
-
-async def last_lines(source: asyncio.StreamReader, into: deque[str]) -> None:
-    """Read all that a child complains of, keep the end of it."""
-    rest = b""
-    while chunk := await source.read(4096):
-        *lines, rest = (rest + chunk).split(b"\n")
-        rest = rest[-1000:]
-        into.extend(line.decode(errors="replace")[:1000] for line in lines if line.strip())
-    if rest.strip():
-        into.append(rest.decode(errors="replace"))

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import sys
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from analytics.framing import HEADER_BYTES
-from analytics.link import ERROR_LINES, last_lines
+from analytics.child import Child
 from analytics.traces.keeping.limits import TraceSettings
 from analytics.traces.keeping.messages import (
     ANSWER_BYTES_MAX,
@@ -47,6 +44,7 @@ log = logging.getLogger("coord.traces")
 
 DEADLY_MAX = 64
 """Bodies that are remembered because a process ended while it read them."""
+FRAME_BYTES_MAX = ANSWER_BYTES_MAX + 1024
 PAUSE_S = 0.5
 """Between two starts, at least."""
 
@@ -76,7 +74,7 @@ class TraceLink:
         self._settings = settings
         self._wanted = asyncio.Event()
         self._up = asyncio.Event()
-        self._child: asyncio.subprocess.Process | None = None
+        self._child: Child | None = None
         self._waiting: dict[int, _Waits] = {}
         self._begun: set[int] = set()
         """What the process is at: an upload, an analysis."""
@@ -88,6 +86,8 @@ class TraceLink:
         self._starts = 0
         self._last_error = ""
         self._stored_bytes = 0
+        self._idle = False
+        """The process ended, or ends, because nobody asked."""
 
     # ---- ports_trace.Traces
 
@@ -175,18 +175,15 @@ class TraceLink:
             self._asked_s = time.monotonic()
 
     def _say(self, message: ToKeeper) -> None:
-        child = self._child
-        if child is None or child.stdin is None or child.stdin.is_closing():
-            if not isinstance(message, CloseRows):
-                raise self._unavailable()
-            return
-        child.stdin.write(encode(message))
+        heard = self._child is not None and self._child.say(encode(message))
+        if not heard and not isinstance(message, CloseRows):
+            raise self._unavailable()
 
     def _end_what_hangs(self, n: int, patience_s: float) -> None:
         """Nothing else stops a thread that computes: the process goes, and whoever else waits for it asks again. What
         only stood in line behind others that were answered is no reason."""
         silent = time.monotonic() - self._heard_s >= patience_s
-        if (n in self._begun or silent) and self._child is not None and self._child.returncode is None:
+        if (n in self._begun or silent) and self._child is not None and not self._child.ended:
             self._last_error = "the process that keeps traces was ended: it took too long"
             self._begun.clear()  # what else it was at is not to blame
             self._child.kill()
@@ -216,44 +213,26 @@ class TraceLink:
         """One process, from its start to its end."""
         self._starts += 1
         try:
-            # -P: the working directory is nobody's import path. One BLAS thread: it shares the machine.
-            child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "analytics.traces.keeping.process", "--data", str(self._data)),
+            child = await Child.start(
+                *("analytics.traces.keeping.process", "--data", str(self._data)),
                 *("--coordinator-id", self._coordinator_id),
                 *("--settings", msgspec.json.encode(self._settings).decode()),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
         except OSError as error:
             self._last_error = f"the process that keeps traces could not be started: {error}"
             return
         self._child = child
         self._heard_s = time.monotonic()
-        assert child.stdout is not None and child.stderr is not None
-        said: deque[str] = deque(maxlen=ERROR_LINES)
-        idle = False
+        self._idle = False
         self._up.set()
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(last_lines(child.stderr, said))
-                resting = group.create_task(self._end_when_idle(child))
-                try:
-                    await self._listen(child.stdout)
-                finally:
-                    idle = resting.done()
-                    resting.cancel()
-                    if child.returncode is None:
-                        child.kill()  # also ends what it writes to standard error, and with it the group
+            await child.live(lambda: self._listen(child), lambda: self._end_when_idle(child))
         finally:
             self._up.clear()
-            await child.wait()
-        if not idle:
-            words = said[-1] if said else "it said nothing"
-            self._last_error = f"the process that keeps traces ended with {child.returncode}: {words}"
+        if not self._idle:
+            self._last_error = f"the process that keeps traces {child.end()}"
 
-    async def _end_when_idle(self, child: asyncio.subprocess.Process) -> None:
+    async def _end_when_idle(self, child: Child) -> None:
         """Ends its input, and so its life, when nobody asked for a while."""
         while True:
             left_s = self._asked_s + self._settings.idle_s - time.monotonic()
@@ -262,12 +241,12 @@ class TraceLink:
             await asyncio.sleep(max(left_s, 1.0))
         self._up.clear()
         self._wanted.clear()
-        assert child.stdin is not None
-        child.stdin.close()
+        self._idle = True
+        child.dismiss()
 
-    async def _listen(self, source: asyncio.StreamReader) -> None:
+    async def _listen(self, child: Child) -> None:
         """Take what it says until it ends. What is no message ends it too."""
-        while (body := await _frame(source)) is not None:
+        while (body := await child.frame(FRAME_BYTES_MAX)) is not None:
             try:
                 message = from_keeper(body)
             except msgspec.DecodeError as error:
@@ -276,7 +255,7 @@ class TraceLink:
             self._heard_s = time.monotonic()
             more = b""
             if isinstance(message, Rows | Analyzed):
-                found = await _frame(source)
+                found = await child.frame(FRAME_BYTES_MAX)
                 if found is None:
                     return
                 more = found
@@ -317,13 +296,3 @@ class TraceLink:
         self._deadly[fingerprint] = self._deadly.pop(fingerprint, 0) + 1
         while len(self._deadly) > DEADLY_MAX:
             self._deadly.popitem(last=False)
-
-
-async def _frame(source: asyncio.StreamReader) -> bytes | None:
-    try:
-        size = int.from_bytes(await source.readexactly(HEADER_BYTES), "little")
-        if size > ANSWER_BYTES_MAX + 1024:
-            return None
-        return await source.readexactly(size)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
