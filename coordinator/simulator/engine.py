@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
+from msgspec.structs import replace
+
 from coordinator.core import commands, events
 from coordinator.core.decide import decide
 from coordinator.core.errors import Code, CoordError
@@ -70,6 +72,14 @@ class Engine:
         self._inbox.append(event)
         self._watcher.expect(len(self._inbox) <= INBOX_MAX, "the inbox is over its bound")
         self.wake()
+
+    def post_held(self, event: events.LeasesHeld) -> None:
+        """Several acknowledgements of one agent that nothing came between are one event."""
+        last = self._inbox[-1] if self._inbox else None
+        if isinstance(last, events.LeasesHeld) and last.conn_id == event.conn_id:
+            self._inbox[-1] = replace(event, held=(*last.held, *event.held))
+        else:
+            self.post(event)
 
     def post_last_again(self) -> None:
         """What was told last is told a second time."""

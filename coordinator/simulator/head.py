@@ -245,7 +245,11 @@ class Head:
                 self._forget_link(conn_id)
             case _:
                 if conn_id in self._bound:
-                    self.post(_told(frame, now, conn_id))
+                    told = _told(frame, now, conn_id)
+                    if isinstance(told, events.LeasesHeld):
+                        self.engine.post_held(told)
+                    else:
+                        self.post(told)
         if isinstance(frame, Pongs | SaysBye | OfWork) and self._dice.random() < 0.05:
             self.engine.post_last_again()
 
@@ -335,7 +339,7 @@ class Head:
 def _told(frame: OfWork, now: Ms, conn_id: ConnId) -> events.AnyEvent:
     attempt_id, rank, token = frame.attempt_id, frame.rank, frame.token
     match frame:
-        case HasGranted() if attempt_id[2] % 2:  # of every other task as a frame of them says it
+        case HasGranted() if attempt_id[0] % 2:  # of every other job as a frame of them says it
             return events.LeasesHeld(at_ms=now, conn_id=conn_id, held=((attempt_id, rank, token),))
         case HasGranted():
             return events.AgentGranted(at_ms=now, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token)
