@@ -33,6 +33,8 @@ LOOK_EVERY_S = 1.0
 """How often the counts are asked for, and why it waits."""
 LOGS_WITHIN_S = 15.0
 """What is missing of the output when the job has ended is waited for so long."""
+EVENTS_WITHIN_S = 5.0
+"""And what is missing of what happened so long."""
 AWAY = frozenset({Code.UNREACHABLE, Code.SHUTTING_DOWN, Code.TIMEOUT, Code.STORE_FULL, Code.TOO_MANY})
 """Refusals that pass."""
 AWAY_S = 120.0
@@ -79,6 +81,7 @@ class _Watch:
         self._phases = Phases(many=self._many, steps={step.step: step.name for step in details.steps})
         self._queue: Queue[EventEntry | LogEvent | Over] = Queue(QUEUE_MAX)
         self._over: set[str] = set()
+        self._heard_end = False
         self._look_s = time.monotonic() + LOOK_EVERY_S
         self._end_s: float | None = None
         self._away = False
@@ -131,15 +134,18 @@ class _Watch:
         threading.Thread(target=read, name=name, daemon=True).start()
 
     def _finished(self) -> bool:
-        """The job has ended, and all that it wrote was printed (or did not come in time)."""
+        """The job has ended, and all that it wrote and that happened was printed (or did not come in time)."""
         if self._end_s is None:
             return False
-        return "logs" in self._over or time.monotonic() - self._end_s > LOGS_WITHIN_S
+        past_s = time.monotonic() - self._end_s
+        written = "logs" in self._over or past_s > LOGS_WITHIN_S
+        return written and (self._heard_end or "events" in self._over or past_s > EVENTS_WITHIN_S)
 
     def _happened(self, event: EventEntry) -> None:
         for line in self._phases.lines(event):
             self._say(line)
         if event.entity == "job" and event.after in ENDED:
+            self._heard_end = True
             self._look()
 
     def _look(self) -> None:

@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,12 @@ from typing import NamedTuple
 
 import pytest
 
+from cli.config import Config
+from cli.following import _Watch, stay
+from cli.options import Reach
 from coordinator.agent.cleanup import kill_attempts
+from coordinator.api_types import EventEntry
+from coordinator.client import Client
 from tests.acceptance.cli_runs import Coord, Server
 from tests.acceptance.processes import GUARD_S, Agent, wait_for, when_online
 
@@ -90,7 +96,41 @@ def test_a_command_runs_and_its_output_and_status_are_ours(fleet: Fleet) -> None
     assert done.stdout == b"\x00\xffhi\r\nno end"
     said = done.stderr.decode()
     assert re.search(r"job \d+: python[\d.]*, 1 task, pending", said)
-    assert "runs on w1" in said and re.search(r"job \d+ completed, in ", said)
+    # That it runs is told of what does not end at once.
+    assert "starts on w1" in said and re.search(r"job \d+ completed, in ", said)
+
+
+def test_what_happened_is_told_also_when_it_is_heard_late(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its output is through and it is known to have ended before the first event is heard: each phase is told."""
+    looked = threading.Event()
+
+    class Late(Client):
+        def events(
+            self, *, job_id: int | None = None, entity: str | None = None, after: int | None = None
+        ) -> Iterator[EventEntry]:
+            assert looked.wait(GUARD_S)
+            yield from super().events(job_id=job_id, entity=entity, after=after)
+
+    class LateReach(Reach):
+        def client(self) -> Client:
+            return Late(fleet.server.url, fleet.server.token("admin"))
+
+    finished = _Watch._finished
+
+    def looking(watch: _Watch) -> bool:
+        done = finished(watch)
+        if "logs" in watch._over and watch._end_s is not None:
+            looked.set()  # only now
+        return done
+
+    monkeypatch.setattr(_Watch, "_finished", looking)
+    job = fleet.server.client().jobs.submit({"command": ["echo", "hi"]})
+    assert 0 == stay(LateReach(Config(), None), job.job_id)
+    out, err = capfd.readouterr()
+    assert "hi\n" == out
+    assert "starts on w1" in err and "completed, in " in err
 
 
 @pytest.mark.parametrize(
@@ -116,7 +156,7 @@ def test_a_retry_is_told_and_the_last_try_counts(fleet: Fleet) -> None:
     out, err = process.communicate(timeout=GUARD_S)
     assert process.returncode == 0, err
     assert re.findall(r"try \d+\.0\.0\.(\d)", first + out) == ["1", "2"]
-    assert "is tried again" in err
+    assert "runs on w1" in err and "is tried again" in err
 
 
 def test_a_program_reads_what_is_handed_over_to_submit(fleet: Fleet) -> None:
