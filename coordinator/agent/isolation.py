@@ -242,8 +242,8 @@ def build_walls(walls: Walls, as_root: bool) -> None:
     for path in sorted(hidden):
         if path.is_dir() and not Path(walls.work).is_relative_to(path):
             syscalls.mount("none", str(path), flags=MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV)
-    if Path("/dev/shm").is_dir():  # noqa: S108
-        syscalls.mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")  # noqa: S108
+    if Path("/dev/shm").is_dir():  # noqa: S108  # the place of shared memory
+        syscalls.mount("shm", "/dev/shm", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777")  # noqa: S108  # its own
     syscalls.mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.close(work)
     os.close(tmp)

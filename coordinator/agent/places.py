@@ -65,13 +65,13 @@ class Place:
     def make(self, again: Untouched | None) -> None:
         """`again`: who knows whether it may be used again; None: it may not. OSError when there is no room."""
         for path in (self.kept, self.work, *self.variables.values()):
-            os.mkdir(path, 0o700)  # noqa: PTH102
+            os.mkdir(path, 0o700)  # noqa: PTH102  # strings: see Place
         if again is not None:
             self.watches = again.watch((self.work, *self.variables.values()))
             self._made = self._changes()
 
     def _changes(self) -> list[int]:
-        return [os.stat(path).st_ctime_ns for path in (self.work, *self.variables.values())]  # noqa: PTH116
+        return [os.stat(path).st_ctime_ns for path in (self.work, *self.variables.values())]  # noqa: PTH116  # likewise
 
     def is_untouched(self, by: Untouched) -> bool:
         """Whether nothing was ever made or removed in the program's directories."""
@@ -84,7 +84,7 @@ class Place:
         """Nothing that could be taken for the next attempt's is left; its token will be written over the old one."""
         for path in (*self.streams, f"{self.kept}/{PLAN}"):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)  # noqa: PTH108
+                os.unlink(path)  # noqa: PTH108  # likewise
 
 
 def work_of(config: AgentConfig) -> Path:
@@ -173,7 +173,7 @@ class Places:
         """It is gone from its place when this returns, and from the disk soon."""
         self._trashed += 1
         try:
-            os.rename(path, f"{path.rpartition('/')[0]}/{TRASH}/{self._trashed}")  # noqa: PTH104
+            os.rename(path, f"{path.rpartition('/')[0]}/{TRASH}/{self._trashed}")  # noqa: PTH104  # likewise
         except FileNotFoundError:
             return
         except OSError as error:

@@ -46,7 +46,7 @@ def find_program(name: str, search: str, directory: str) -> str:
         # strings: a Path for each would cost what the whole search does
         candidate = f"{place if place.startswith('/') else str(Path(directory, place))}/{name}"
         try:
-            mode = os.stat(candidate).st_mode  # noqa: PTH116
+            mode = os.stat(candidate).st_mode  # noqa: PTH116  # as above
         except OSError:
             continue
         if stat.S_ISREG(mode):
