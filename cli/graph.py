@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from cli import humane, terminal
 from cli.quantities import amount_text
+from cli.waiting import place_of
 from coordinator.api_types import Preview, StepPlan, StepWhy
 
 COMMANDS_SHOWN = 3
@@ -87,3 +88,5 @@ def _step(step: StepPlan, why: StepWhy, providers: int) -> Iterator[str]:
             yield f"    {obstacle.constraint} rules out {obstacle.providers}: {obstacle.text}"
         if why.hint:
             yield f"    {why.hint}"
+    if why.eta is not None:
+        yield f"  {place_of(why)}"

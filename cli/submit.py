@@ -103,7 +103,7 @@ def flags_of_a_command(command: Any) -> Any:
 @click.option("--idempotency-key", metavar="KEY", help="The same key makes one job, however often it is said.")
 @click.option("--tenant", shell_complete=live_tenants, help="For this tenant (an admin may).")
 @click.option("--wait", is_flag=True, help="Stay: show phases and logs, end with its exit status. Ctrl-C detaches.")
-@click.option("--dry-run", is_flag=True, help="Show what it consists of and who could run it; submit nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what it consists of, who could run it and when; submit nothing.")
 @click.option(
     "-o", "--output", type=click.Choice(SHAPES), default="table", show_default=True, help="name: the number alone."
 )

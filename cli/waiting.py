@@ -88,8 +88,13 @@ def place(why: JobWhy) -> str:
         if step.verdict == "never":
             return "it cannot start as things are: coord job why says what would help"
         if step.waiting and step.verdict == "wait":
-            return f"{_ahead(step)}, {_start(step)}" if step.eta is not None else _ahead(step)
+            return place_of(step)
     return ""
+
+
+def place_of(step: StepWhy) -> str:
+    """`3 places ahead of it in the queue, expected to start in 5m`."""
+    return f"{_ahead(step)}, {_start(step)}" if step.eta is not None else _ahead(step)
 
 
 def _ahead(step: StepWhy) -> str:

@@ -59,8 +59,14 @@ def on_preview(state: ClusterState, event: JobPreview, policy: Policy, out: Deci
     quota = tuple(asked(state, tenant, event.spec, plan.cost, policy))
     steps = []
     for number, spec in enumerate(event.spec.steps):
-        judged = Judged(state, want_of(event.tenant, event.spec.priority, spec), policy)
-        steps.append(judged.explain(number, spec, waiting=spec.tasks, running=0, first=""))
+        want = want_of(event.tenant, event.spec.priority, spec)
+        judged = Judged(state, want, policy, kept_from(state, want, policy))
+        if spec.needs:  # it will come later: who stands before it now says nothing
+            steps.append(judged.explain(number, spec, waiting=spec.tasks, running=0, first=""))
+            continue
+        place = (state.work.next_job_id, number, FRESH)
+        ahead, short = ahead_of(state, want, place, policy), _short_of(state, want, place, policy)
+        steps.append(judged.explain(number, spec, spec.tasks, 0, "", ahead, short))
     found = Explanation(
         job_id=None, providers=len(state.providers), steps=tuple(steps), estimate=plan.cost, quota=quota
     )

@@ -36,10 +36,11 @@ class Ahead(NamedTuple):
 
 
 def ahead_of(state: ClusterState, want: Want, place: Place, policy: Policy, *, tasks_alone: bool = False) -> Ahead:
-    """Who stands before this place. O(bands + lines and places of those before its own). `tasks_alone`: whoever asks
-    needs no more than the tasks, so that there are no more than AHEAD_MAX to count."""
+    """Who stands before this place, which may be that of somebody who is yet to come. O(bands + lines and places of
+    those before its own). `tasks_alone`: whoever asks needs no more than the tasks, so that there are no more than
+    AHEAD_MAX to count."""
     work = state.work
-    top, own_band, standings = top_of(work), (want.tenant, want.priority), standings_of(state, policy)
+    top, own_band, standings = top_of(work), (want.tenant, want.priority), standings_with(state, want, policy)
     mine = _turn(state, own_band, top, standings, policy)
     places = tasks = 0
     for key, band in work.bands.items():
@@ -66,11 +67,11 @@ def ahead_of(state: ClusterState, want: Want, place: Place, policy: Policy, *, t
 
 
 def kept_from(state: ClusterState, want: Want, policy: Policy) -> frozenset[ProviderId]:
-    """Providers that are kept for lines that stand ahead, as long as this one would hold them."""
+    """Providers that are kept for lines that stand ahead, as long as this one, which may be yet to come, would hold them."""
     plans = state.work.plans
-    if not plans or (want.tenant, want.priority) not in state.work.bands:
+    if not plans:
         return frozenset()
-    top, standings = top_of(state.work), standings_of(state, policy)
+    top, standings = top_of(state.work), standings_with(state, want, policy)
     mine = _turn(state, (want.tenant, want.priority), top, standings, policy)
     return frozenset(
         who
@@ -82,15 +83,17 @@ def kept_from(state: ClusterState, want: Want, policy: Policy) -> frozenset[Prov
     )
 
 
-def standings_of(state: ClusterState, policy: Policy) -> Standings:
-    return Standings(state.work.accounts, (tenant for tenant, _ in state.work.bands), policy)
+def standings_with(state: ClusterState, want: Want, policy: Policy) -> Standings:
+    """Of all that somebody waits for, and of the tenant of this want."""
+    return Standings(state.work.accounts, (want.tenant, *(tenant for tenant, _ in state.work.bands)), policy)
 
 
 def _turn(
     state: ClusterState, key: BandKey, top: int, standings: Standings, policy: Policy
 ) -> tuple[int, Standing, int]:
     tenant, priority = key
-    aged = age_of(state.work.bands[key], state.now_ms, policy)
+    band = state.work.bands.get(key)
+    aged = age_of(band, state.now_ms, policy) if band is not None else 0
     return -effective(priority, aged, top), standings.of(tenant), -aged
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import pty
 import select
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -246,14 +247,16 @@ def test_a_graph_is_drawn_below_what_it_needs() -> None:
 
 def test_a_dry_run_tells_commands_settings_and_who_could_run_it() -> None:
     plan = a_plan("train", tasks=3, commands=(("train", "a b"), ("train", "c")), settings={"time_limit": "6h"})
-    why = a_why("train", able_now=0, able_ever=2, hint="wait for beta", obstacles=(
+    eta = (datetime.now(UTC) + timedelta(minutes=5, seconds=30)).isoformat()
+    why = a_why("train", able_now=0, able_ever=2, hint="wait for beta", eta=eta, ahead=2, obstacles=(
         t.Obstacle(constraint="cpus", providers=2, text="8 asked, 2 free", ever=True),
     ))  # fmt: skip
     text = picture(
         t.Preview(name="n\x1b", tenant="default", tasks=3, deadline=None, steps=(plan,), providers=4, why=(why,))
     )
     for words in ("$ train 'a b'", "... 3 tasks in all", "time_limit = 6h", "0 of 4 providers could run it now, 2 ever",
-                  "cpus rules out 2: 8 asked, 2 free", "wait for beta", "nothing was submitted"):  # fmt: skip
+                  "cpus rules out 2: 8 asked, 2 free", "wait for beta", "nothing was submitted",
+                  "2 places ahead of it in the queue, expected to start in 5m"):  # fmt: skip
         assert words in text
     assert "\x1b" not in text
 

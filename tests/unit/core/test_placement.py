@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from coordinator.core import events
 from coordinator.core.amounts import UNIT, Ask
-from coordinator.core.commands import StepExplanation
+from coordinator.core.commands import Explanation, StepExplanation
 from coordinator.core.events import Curve, FiguresPublished, ProviderFigures
 from coordinator.core.ids import PoolName, ProviderId, TenantName
 from coordinator.core.policy import Policy
@@ -307,6 +307,29 @@ def test_a_preview_says_who_could_run_it_and_changes_nothing() -> None:
     assert not isinstance(reply.result, Exception) and reply.result is not None
     assert [("x", 1), ("y", 0)] == [(step.name, step.able_ever) for step in reply.result.steps]  # type: ignore[union-attr]
     assert [] == decision.writes
+
+
+def previewed(site: Site, spec: JobSpec) -> StepExplanation:
+    ask = events.JobPreview(at_ms=site.now_ms, request_id=site.request(), tenant=TenantName("default"), spec=spec)
+    (reply,) = site.decide(ask).replies
+    assert isinstance(reply.result, Explanation)
+    return reply.result.steps[0]
+
+
+def test_a_preview_says_when_it_would_start_and_so_does_the_job() -> None:
+    """Who waits already is counted, and a provider that is kept for them is not free."""
+    site = Site("a")
+    free = previewed(site, a_job(asks=TWO))
+    assert (None, 0, 1) == (free.eta_ms, free.ahead, free.able_now)
+    site.submit(a_job(time_limit_ms=60_000))
+    site.submit(a_job(asks=TWO, time_limit_ms=60_000))
+    later = a_job(asks=TWO, time_limit_ms=60_000)
+    before = previewed(site, later)
+    site.submit(later)
+    after = why(site, 3)
+    assert before.eta_ms is not None and site.now_ms + 60_000 < before.eta_ms
+    assert (before.eta_ms, before.ahead, before.able_now) == (after.eta_ms, after.ahead, after.able_now) and after.ahead
+    assert ["planned"] == [one.constraint for one in previewed(site, a_job()).obstacles]
 
 
 def test_what_waits_for_another_step_says_so() -> None:
