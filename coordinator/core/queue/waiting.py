@@ -67,7 +67,7 @@ def ahead_of(state: ClusterState, want: Want, place: Place, policy: Policy, *, t
 
 
 def kept_from(state: ClusterState, want: Want, policy: Policy) -> frozenset[ProviderId]:
-    """Providers that are kept for lines that stand ahead, as long as this one, which may be yet to come, would hold them."""
+    """Providers that are kept for lines that stand ahead, as long as this one (yet to come, maybe) would hold them."""
     plans = state.work.plans
     if not plans:
         return frozenset()
