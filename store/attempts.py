@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 import msgspec
 
-from coordinator.core.commands import FirstLeases
 from coordinator.core.rows import LIVE_ATTEMPT, AttemptRow
 from store import older_bodies
 from store.table import Columns, Table, several_columns, upsert
@@ -54,11 +53,9 @@ def to_columns(row: AttemptRow) -> Columns:
     return (row.job_id, row.step, row.task, row.attempt, int(is_held(row)), _encode(row))
 
 
-def first_columns(leases: Iterable[FirstLeases]) -> list[Columns]:
-    """`to_columns` of all their attempts, which are held."""
-    return [
-        (row.job_id, row.step, row.task, row.attempt, 1, _encode(row)) for found in leases for row in found.attempts
-    ]
+def live_columns(rows: Iterable[AttemptRow]) -> list[Columns]:
+    """`to_columns` of attempts that live, a call for each of which would cost as much again."""
+    return [(row.job_id, row.step, row.task, row.attempt, 1, _encode(row)) for row in rows]
 
 
 def from_columns(c: Columns) -> AttemptRow:

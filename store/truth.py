@@ -136,7 +136,10 @@ class Truth:
             connection.executemany(TABLES[name].delete, [TABLES[name].key_columns(key) for key in gone])
         if batch.first:  # what became of them since is put over them
             put_rows(connection, tasks.TABLE.put, tasks.first_columns(batch.first))
-            put_rows(connection, attempts.TABLE.put, attempts.first_columns(batch.first))
+            leased = attempts.live_columns(row for leases in batch.first for row in leases.attempts)
+            put_rows(connection, attempts.TABLE.put, leased)
+        if batch.launched:
+            put_rows(connection, attempts.TABLE.put, attempts.live_columns(batch.launched.values()))
         for name, rows in batch.puts.items():
             table = TABLES[name]
             if not rows:
@@ -169,6 +172,9 @@ class Batch:
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.first: list[FirstLeases] = []
+        self.launched: dict[object, AttemptRow] = {}
+        """Of those that were launched together. What became of one since is among the puts; its token was counted with
+        its lease."""
         self.audit: list[AuditRow | Together] = []
         tasks: dict[object, Any] = {}
         attempts: dict[object, Any] = {}
@@ -180,11 +186,18 @@ class Batch:
                 self.audit.append(write)
                 continue
             if type(write) is Launched:
-                attempts.update({(row.job_id, row.step, row.task, row.attempt): row for row in write.attempts})
+                now: dict[object, AttemptRow] = {
+                    (row.job_id, row.step, row.task, row.attempt): row for row in write.attempts
+                }
+                for key in attempts.keys() & now.keys():
+                    del attempts[key]  # as it was before
+                self.launched.update(now)
                 self.audit.append(write)
                 continue
             if type(write) is Delete:
                 self.puts.get(write.table, {}).pop(write.key, None)
+                if write.table == "attempt":
+                    self.launched.pop(write.key, None)
                 self.deletes.setdefault(write.table, {})[write.key] = None
                 continue
             row: Any = write.row  # type: ignore[union-attr]

@@ -121,7 +121,8 @@ def test_what_is_launched_together_is_stored_as_each_by_itself(home: Home) -> No
 
     async def write(store: Store) -> None:
         await store.commit([*puts(*kept), leases, both])
-        await store.commit([Put(replace(running, reason="old")), later, Put(running)])
+        old = [replace(row, state=AttemptState.LEASED) for row in later.attempts[7:9]]
+        await store.commit([*map(Put, old), later, Put(running)])
 
     async def ask(store: Store) -> None:
         now = {row.attempt_id: row for row in (*leases.attempts, *both.attempts, *later.attempts, running)}
