@@ -31,7 +31,7 @@ CAPACITY = (
     output.Column("POOL", lambda p: p.name),
     output.Column("TAKE WORK", lambda p: f"{p.online}/{p.providers}", right=True),
     output.Column("CPUS FREE", lambda p: f"{p.cpus_free:g}/{p.cpus:g}", right=True),
-    output.Column("MEMORY FREE", lambda p: f"{p.memory_free / 1e9:.0f}/{p.memory / 1e9:.0f} GB", right=True),
+    output.Column("MEMORY FREE", lambda p: _memory(p.memory_free, p.memory), right=True, spare=True),
     output.Column("GPUS FREE", lambda p: f"{p.gpus_free:g}/{p.gpus}", right=True),
     output.Column("RUNS", lambda p: str(p.attempts), right=True, explained="ATTEMPTS THERE"),
     output.Column("QUEUED", lambda p: str(p.queued), right=True, explained="TASKS QUEUED"),
@@ -40,6 +40,10 @@ CAPACITY = (
     output.Column("QUARANTINED", lambda p: str(p.quarantined), right=True, wide=True),
     output.Column("NEXT FREE", lambda p: humane.left(p.next_free_at), right=True, wide=True),
 )
+
+
+def _memory(free: int, of: int) -> str:
+    return f"{free / 1e9:.0f}/{of / 1e9:.0f} GB"
 
 
 def _starts(eta: str | None) -> str:

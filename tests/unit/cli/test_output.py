@@ -9,7 +9,7 @@ import json
 import pytest
 from msgspec import Struct
 
-from cli import access, figures, heatmap, output, past, providers, quality, terminal
+from cli import access, figures, heatmap, output, past, pool, providers, quality, terminal, usage
 from coordinator.api_types import Availability, Backtest, BacktestHorizon
 
 
@@ -183,6 +183,17 @@ def test_wide_titles_explain_themselves(capsys: pytest.CaptureFixture[str]) -> N
 def test_titles_of_the_narrow_tables_leave_room_for_their_cells(columns: tuple[output.Column, ...]) -> None:
     narrow = [column for column in columns if not column.wide]
     assert sum(len(column.title) + output.GAP for column in narrow) <= 72
+
+
+@pytest.mark.parametrize("columns", [usage.NOW, pool.CAPACITY])
+def test_tables_of_many_figures_fit_an_ordinary_terminal_without_their_spare_columns(
+    columns: tuple[output.Column, ...],
+) -> None:
+    """With cells of eight characters; of what a tenant uses its cost and what is left of its budget stay."""
+    narrow = [column for column in columns if not column.wide]
+    kept, widths = output.fitted(narrow, [max(len(column.title), 8) for column in narrow], 80)
+    assert sum(widths) + output.GAP * (len(kept) - 1) <= 80
+    assert {"TENANT", "COST", "LEFT"} <= {narrow[at].title for at in kept} or columns is pool.CAPACITY
 
 
 def test_a_week_in_long_form_is_a_row_an_hour(capsys: pytest.CaptureFixture[str]) -> None:
