@@ -33,6 +33,7 @@ BENCHES = (
     "true_tasks",
     "leases",
     "wasted_work",
+    "made_fleets",
     "retries_saved",
     "schedules",
     "shared_gpus",
