@@ -83,7 +83,7 @@ def _step(step: StepPlan, why: StepWhy, providers: int) -> Iterator[str]:
     for name, value in step.settings.items():
         yield f"  {name} = {value}"
     yield f"  {why.able_now} of {humane.count(providers, 'provider')} could run it now, {why.able_ever} ever"
-    if why.able_now == 0:
+    if why.able_now == 0 or why.verdict == "never":
         for obstacle in why.obstacles:
             yield f"    {obstacle.constraint} rules out {obstacle.providers}: {obstacle.text}"
         if why.hint:

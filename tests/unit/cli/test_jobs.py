@@ -261,6 +261,15 @@ def test_a_dry_run_tells_commands_settings_and_who_could_run_it() -> None:
     assert "\x1b" not in text
 
 
+def test_a_dry_run_tells_what_would_help_where_some_could_run_a_part_of_it() -> None:
+    """Of four nodes there are three: two of them are free, and it will never start."""
+    why = a_why("train", verdict="never", able_now=2, able_ever=3, hint="asked for 4 nodes: ask for fewer")
+    preview = t.Preview(
+        name="n", tenant="default", tasks=1, deadline=None, steps=(a_plan("train", nodes=4),), providers=3, why=(why,)
+    )
+    assert "2 of 3 providers could run it now, 3 ever\n    asked for 4 nodes: ask for fewer\n" in picture(preview)
+
+
 # ---- the bar
 
 
