@@ -8,6 +8,7 @@ peer that goes on, or that does not read, is cut.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
 import msgspec
@@ -32,7 +33,7 @@ from coordinator.service.inbound import (
     problem_of,
     sort_out,
 )
-from coordinator.service.outbound import grants_to_wire, launches_to_wire, to_wire
+from coordinator.service.outbound import grants_to_wire, is_large, launches_to_wire, to_wire
 from coordinator.service.pace import full_bucket
 from coordinator.service.peer import Peer
 from coordinator.service.surroundings import Surroundings
@@ -445,6 +446,14 @@ class Link:
                 self.sent_away = message.code is CloseCode.GOING_AWAY
                 self.close(message.code, message.reason)
                 return
+            case commands.Launch() if is_large(message):
+                around.counters.ordered(message)
+                self._peer.write_slowly(self._one_by_one((message,)))
+                return
+            case commands.Launches() if is_large(message.like):
+                around.counters.ordered(message)
+                self._peer.write_slowly(self._one_by_one(message.each()))
+                return
             case commands.Launch():
                 told = self._launch(message)
             case commands.Launches():
@@ -483,6 +492,11 @@ class Link:
         else:
             self._around.counters.ordered(orders)
             self._peer.gather_all(told)
+
+    def _one_by_one(self, orders: Iterable[commands.Launch]) -> Iterator[bytes]:
+        """Frames of orders that are too large to be made before they can leave."""
+        for order in orders:
+            yield text_frame(_encode(self._launch(order)))
 
     def _launch(self, order: commands.Launch) -> wire.Launch | wire.Stop:
         """The order with its plan. One that no plan can be made of has failed, and its agent lets go of the lease."""

@@ -73,6 +73,21 @@ def to_wire(message: Plain) -> wire.FromCoordinator:
             return wire.Save(attempt=dotted(message.attempt_id), token=message.token, why=message.why)
 
 
+LARGE_BYTES = 16 * 1024
+"""Of what a step brings along into its orders to launch. Shorter ones are made and sent by the thousand at once."""
+
+
+def is_large(order: commands.Launch) -> bool:
+    """Whether this order may be long: by its input, its arguments, its environment, its patterns, or what a task fills
+    into them, which is 4 kB at most for a placeholder and far less as a rule."""
+    step = order.step
+    texts = (step.stdin, step.directory, *step.command, *[value for _, value in step.env], *step.outputs)
+    size = sum(map(len, texts)) + sum(map(len, order.passed_on))
+    if step.items or step.matrix:
+        size += 256 * sum([text.count("{") for text in texts])
+    return size > LARGE_BYTES
+
+
 # ---- what many messages have in common, encoded once
 
 _encode = msgspec.json.Encoder().encode

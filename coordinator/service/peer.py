@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from coordinator.service.frames import close_frame, text_frame
@@ -12,6 +13,12 @@ from coordinator.wire import FRAME_MESSAGES_MAX
 
 ARRAY_BYTES_MAX = 256 * 1024
 """Of messages that share a frame: what is taken apart at a time."""
+
+
+AHEAD_BYTES = 1024 * 1024
+"""Of frames that are made one by one: the next is made when less waits in the socket."""
+AHEAD_S = 0.01
+"""How soon the socket is looked at again."""
 
 
 def _frames(messages: list[bytes]) -> Iterator[bytes]:
@@ -30,7 +37,19 @@ def _frames(messages: list[bytes]) -> Iterator[bytes]:
 class Peer:
     """`gone` is done when the socket is closed; `closed` is true from when nothing more is to be said."""
 
-    __slots__ = ("_counters", "_gathered", "_holds", "_settings", "_timer", "_transport", "closed", "gone", "out_max")
+    __slots__ = (
+        "_counters",
+        "_gathered",
+        "_holds",
+        "_queue",
+        "_queued_bytes",
+        "_settings",
+        "_timer",
+        "_transport",
+        "closed",
+        "gone",
+        "out_max",
+    )
 
     def __init__(self, settings: LinkSettings, counters: LinkCounters) -> None:
         self.closed = False
@@ -40,6 +59,10 @@ class Peer:
         self._counters = counters
         self._gathered: list[bytes] = []
         self._holds = 0
+        self._queue: deque[Iterator[bytes]] = deque()
+        """Frames that are not made yet, and all that was written behind them."""
+        self._queued_bytes = 0
+        """Of the latter."""
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
 
@@ -73,17 +96,50 @@ class Peer:
             messages, self._gathered = self._gathered, []
             self.write(b"".join(_frames(messages)))
 
+    def write_slowly(self, frames: Iterator[bytes]) -> None:
+        """Queue large frames, each of which is made when those before it have all but left. Whatever is written later
+        waits behind them: an acknowledgement that overtook a lease would have it end later than we think."""
+        self._send_gathered()
+        waits = bool(self._queue)
+        self._queue.append(frames)
+        if not waits:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        transport = self._transport
+        while self._queue and transport is not None and not transport.is_closing():
+            if transport.get_write_buffer_size() >= AHEAD_BYTES:
+                asyncio.get_running_loop().call_later(AHEAD_S, self._go_on)
+                return
+            frame = next(self._queue[0], None)
+            if frame is None:
+                self._queue.popleft()
+            else:
+                transport.write(frame)
+        self._forget_queue()
+
+    def _behind(self, frame: bytes) -> Iterator[bytes]:
+        self._queued_bytes -= len(frame)
+        yield frame
+
+    def _forget_queue(self) -> None:
+        self._queue.clear()
+        self._queued_bytes = 0
+
     def write(self, frame: bytes) -> None:
         """Queue it; a peer that does not read what waits already is cut."""
         self._send_gathered()
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        if transport.get_write_buffer_size() > self.out_max:
+        if transport.get_write_buffer_size() + self._queued_bytes > self.out_max:
             self._counters.cut_stalled += 1
             self.abort()
-            return
-        transport.write(frame)
+        elif self._queue:
+            self._queued_bytes += len(frame)
+            self._queue.append(self._behind(frame))
+        else:
+            transport.write(frame)
 
     @property
     def held(self) -> bool:
@@ -106,6 +162,8 @@ class Peer:
         """Write the `error` frame and a close; a peer that does not close from its side is cut after `close_s`."""
         if self.closed:
             return
+        self._send_gathered()
+        self._forget_queue()
         if error:
             self.write(error)
         self.write(close_frame(code, reason))
@@ -116,18 +174,21 @@ class Peer:
         """Close when what was written has left."""
         self._send_gathered()
         self.closed = True
+        self._forget_queue()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
         """Close without a word."""
         self.closed = True
+        self._forget_queue()
         if self._transport is not None:
             self._transport.abort()
 
     def lost(self) -> None:
         """The socket is gone."""
         self.closed = True
+        self._forget_queue()
         self.disarm()
         if not self.gone.done():
             self.gone.set_result(None)
