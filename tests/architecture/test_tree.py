@@ -53,6 +53,18 @@ def test_files_stay_short() -> None:
             assert text.count("\n") <= LINES_MAX, f"{name} has {text.count(chr(10))} lines"
 
 
+def test_marks_that_choose_when_a_test_runs_stand_where_they_are_looked_for() -> None:
+    """`make test` finds the files by the text, and leaves these tests out everywhere else: a mark that is put on in
+    another way would mean that its tests are never run."""
+    marks = re.compile(r"mark\.(paced|alone)|getattr\(pytest\.mark|from pytest import")
+    for name, text in texts():
+        if name.startswith("tests/") and name.endswith(".py") and not name.endswith("/test_tree.py"):
+            found = {one.group(0) for one in marks.finditer(text)}
+            if not Path(name).name.startswith("test_"):
+                assert set() == found, name
+            assert found <= {"mark.paced", "mark.alone"}, name
+
+
 def test_every_module_says_what_it_owns() -> None:
     for name, text in texts():
         if name.endswith(".py") and text.strip() and name.split("/")[0] in PACKAGES:
