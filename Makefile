@@ -9,6 +9,10 @@ STAMP := $(VENV)/.set-up
 # Empty is unset: where bytecode is not kept, each of the thousand processes that the tests start compiles coord anew,
 # a third of their CPU time.
 export PYTHONDONTWRITEBYTECODE :=
+# At once: lint and types are through before the tests come to those where time matters.
+ifeq ($(MAKECMDGOALS),check)
+MAKEFLAGS += --jobs=3
+endif
 
 .PHONY: help setup demo test check lint types docs soak bench clean
 
@@ -50,9 +54,7 @@ lint: setup ## style and import directions
 types: setup ## mypy, strict
 	@$(BIN)/mypy
 
-# At once: lint and types are through before the tests come to those where time matters.
-check: setup ## what CI runs
-	@$(MAKE) --no-print-directory -j 3 lint types test
+check: lint types test ## what CI runs
 
 soak: setup ## the full figures, in resumable parts (hours)
 	@$(BIN)/python -m bench soak
