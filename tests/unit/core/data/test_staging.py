@@ -123,7 +123,7 @@ def test_what_cannot_be_brought_is_tried_elsewhere() -> None:
     depot.exits("1.0.0.1", 28, cause=EndCause.STAGE, text="2 GB needed, 1 GB free", ran_ms=0)
     assert depot.states() == ["lost"] and "2 GB needed" in depot.task().reason
     assert depot.task().losses == 1 and depot.task().failures == 0 and depot.task().unstaged_on == (first,)
-    assert len(depot.state.work.loads[first].failures) == 1
+    assert len(depot.state.work.failures[first]) == 1
     depot.run_to(10)
     assert depot.attempt("1.0.0.2").ranks[0].provider_id == ({"a", "b"} - {first}).pop()
 
