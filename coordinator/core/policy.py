@@ -75,7 +75,7 @@ class Policy(Struct, frozen=True, gc=False, kw_only=True):
     """What a provider that would be left empty but for the run counts, beside the share of the run that is expected to
     be lost there: a twentieth of the run. Fit decides among those that stay about as well."""
     rank_ahead_ms: Ms = 48 * 3_600_000
-    """Shorter runs are ranked by the hazard over the run and that over so long, by half each (queue/ranking.py)."""
+    """Shorter runs are ranked by the hazards over the run, twice as long and so on up to so long (queue/ranking.py)."""
     rank_every_ms: Ms = 60_000
     """How old the forecasts may be by which providers are ranked."""
     plan_every_ms: Ms = 5_000

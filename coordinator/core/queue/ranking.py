@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import lru_cache
 
 from msgspec import Struct
 
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.data.caches import to_fetch
 from coordinator.core.data.saving import young_ms
-from coordinator.core.fleet.forecast import Curves, curve_of, expected_loss, stays_on
+from coordinator.core.fleet.forecast import Curves, curve_of, expected_loss, stays_on, survival_at
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import Offer
@@ -28,8 +29,10 @@ from coordinator.core.work.live import Load, Shape
 STAYS_MIN = 1e-6
 """Nobody is taken to leave with more certainty than this."""
 SURE = 0.05
-"""The hazard over a run counts as so much of that over `rank_ahead_ms` at least: nobody having left so soon proves
-nothing."""
+"""The hazard over a shorter time counts as so much of that over `rank_ahead_ms` at least: nobody having left so soon
+proves nothing."""
+SOONEST_MS: Ms = 3_600_000
+"""Forecasts are made from an hour on: over less they say nothing more."""
 GPU_WEIGHT, CPU_WEIGHT, MEMORY_WEIGHT = 4, 2, 1
 """What is left idle of each: free GPUs are kept for those who need them."""
 
@@ -62,7 +65,7 @@ def terms_of(state: ClusterState, provider: Provider, shape: Shape, at_ms: Ms, p
     match policy.rank:
         case "forecast":
             fetch_ms = fetch * 1_000 / policy.stage_bytes_per_s
-            term = risk(curve, shape.run_ms, stays.probability, stake_ms, policy) + (fetch_ms + fails_ms) / shape.run_ms
+            term = risk(curve, shape.run_ms, stake_ms, policy) + (fetch_ms + fails_ms) / shape.run_ms
         case "score":
             term = 1.0 - score(state, provider.row.provider_id)
         case _:
@@ -84,11 +87,45 @@ def mistrust(state: ClusterState, provider_id: ProviderId, shape: Shape, at_ms: 
 def hazard_of(curve: Curves, run_ms: Ms, policy: Policy) -> float:
     """Losses a millisecond: the mean over the run, or over `rank_ahead_ms` if that is longer."""
     ahead_ms = max(run_ms, policy.rank_ahead_ms)
-    return _mean_hazard(stays_on(curve, ahead_ms).probability, ahead_ms)
+    return -math.log(max(stays_on(curve, ahead_ms).probability, STAYS_MIN)) / ahead_ms
 
 
-def _mean_hazard(stays: float, over_ms: Ms) -> float:
-    return -math.log(max(stays, STAYS_MIN)) / over_ms
+@lru_cache(maxsize=4_096)
+def looks(run_ms: Ms, ahead_ms: Ms) -> tuple[tuple[tuple[Ms, float], ...], float]:
+    """How far ahead a run that is shorter than `ahead_ms` is looked: over itself, twice, four times as long and so on.
+    Each with its weight, the inverse of its length, and the weight of `ahead_ms`; they sum up to 1."""
+    times: list[Ms] = []
+    ahead = max(run_ms, SOONEST_MS)
+    while ahead < ahead_ms:
+        times.append(ahead)
+        ahead *= 2
+    weights = [1.0 / time for time in (*times, ahead_ms)]
+    shares = [weight / sum(weights) for weight in weights]
+    return tuple(zip(times, shares, strict=False)), shares[-1]
+
+
+def ranked_hazard(curve: Curves, run_ms: Ms, policy: Policy) -> float:
+    """Losses a millisecond as providers are ranked by them: the weighted geometric mean of those over the times of
+    `looks`, so that twice as good in one makes up for half as good in another of equal weight.
+
+    Who stays for long also stays for an hour, and in a fleet that stays for weeks forecasts for an hour tell hardly
+    anybody apart; where everybody leaves by night, those for two days do not. By either alone some fleet is placed
+    badly, and by several less hangs on the error of each (docs/explanation/placement.md).
+    """
+    hazard = hazard_of(curve, run_ms, policy)
+    if run_ms >= policy.rank_ahead_ms or not curve.at_ms:
+        return hazard
+    at_ms, p, from_ms = curve.at_ms, curve.p, curve.from_ms
+    now = survival_at(at_ms, p, from_ms)
+    if now <= 0.0:
+        return hazard
+    times, last = looks(run_ms, policy.rank_ahead_ms)
+    least = SURE * hazard
+    mean: float = hazard**last
+    for time_ms, share in times:
+        stays = survival_at(at_ms, p, from_ms + time_ms) / now
+        mean *= max(-math.log(max(stays, STAYS_MIN)) / time_ms, least) ** share
+    return mean
 
 
 def at_stake_ms(curve: Curves, shape: Shape, policy: Policy) -> Ms:
@@ -101,20 +138,14 @@ def at_stake_ms(curve: Curves, shape: Shape, policy: Policy) -> Ms:
     return min(shape.run_ms, young_ms(policy.checkpoint_first_cost_ms, hazard, policy))
 
 
-def risk(curve: Curves, run_ms: Ms, stays: float, stake_ms: Ms, policy: Policy) -> float:
+def risk(curve: Curves, run_ms: Ms, stake_ms: Ms, policy: Policy) -> float:
     """The share of a run that is expected to be lost there: hazard x run / 2, the loss coming halfway. Of a run that
-    saves its state each loss takes half of `stake_ms` instead of half of the run. `stays`: P(it outlasts the run).
+    saves its state each loss takes half of `stake_ms` instead of half of the run.
 
-    The hazard is the geometric mean of that over the run and that over `rank_ahead_ms`, if that is longer: twice as
-    good in the one makes up for half as good in the other. Who stays for long also stays for an hour, and in a fleet
-    that stays for weeks forecasts for an hour tell hardly anybody apart; where everybody leaves by night, those for two
-    days do not. By either alone some fleet is placed badly (docs/explanation/placement.md). The exact `expected_loss`
-    is not what to choose by: it is small again where a run dies at once, and has to be begun anew.
+    The exact `expected_loss` is not what to choose by: it is small again where a run dies at once, and has to be begun
+    anew.
     """
-    hazard = hazard_of(curve, run_ms, policy)
-    if run_ms < policy.rank_ahead_ms:
-        hazard = math.sqrt(hazard * max(_mean_hazard(stays, run_ms), SURE * hazard))
-    return hazard * stake_ms / 2
+    return ranked_hazard(curve, run_ms, policy) * stake_ms / 2
 
 
 def left_idle(offer: Offer, load: Load, ask: Ask) -> float:

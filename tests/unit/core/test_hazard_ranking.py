@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from coordinator.core.events import Curve, FiguresPublished, ProviderFigures
 from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.queue.ranking import looks
 from tests.site import Site, a_job
 
 HOUR_MS: Ms = 3_600_000
@@ -43,9 +46,18 @@ def test_where_the_run_tells_nobody_apart_it_counts_who_stays_for_days() -> None
     assert site.running("b") == ["1.0.0.1"]
 
 
-@pytest.mark.parametrize(("near", "best"), [(0.97, "b"), (0.9, "a")])
-def test_half_the_hazard_soon_is_worth_double_the_hazard_later(near: float, best: str) -> None:
-    """`a` has twice the hazard of `b` over 48 h; over the run `b` has a half more than `a`, or five times as much."""
+def test_a_run_is_looked_ahead_for_by_doubling_and_what_is_nearer_weighs_more() -> None:
+    """From the run on, from an hour at least, up to two days."""
+    times, last = looks(3 * HOUR_MS, 48 * HOUR_MS)
+    assert [time // HOUR_MS for time, _ in times] == [3, 6, 12, 24]
+    assert math.isclose(sum(share for _, share in times) + last, 1.0)
+    assert math.isclose(times[0][1], 16.0 * last)
+    assert looks(1_000, 48 * HOUR_MS) == looks(HOUR_MS, 48 * HOUR_MS)
+
+
+@pytest.mark.parametrize(("near", "best"), [(0.978, "b"), (0.9, "a")])
+def test_half_the_hazard_later_outweighs_a_little_more_of_it_soon(near: float, best: str) -> None:
+    """Over 48 h `b` has half the hazard of `a`; over the run a tenth more, or five times as much."""
     site = Site("a", "b")
     known(site, a=(0.98, 0.6), b=(near, 0.7746))
     site.submit(a_job(expected_ms=4 * HOUR_MS))
