@@ -11,6 +11,8 @@ from cli.waiting import place_of
 from coordinator.api_types import Preview, StepPlan, StepWhy
 
 COMMANDS_SHOWN = 3
+HELD = ("cpus", "gpus", "memory", "running")
+"""Dimensions of which there is room again when something ends."""
 
 
 def picture(answer: Preview) -> str:
@@ -37,7 +39,8 @@ def _against_the_quota(answer: Preview) -> Iterator[str]:
         has = f"{amount_text(one.name, one.used)} used"
         if one.reserved:
             has += f", {amount_text(one.name, one.reserved)} reserved"
-        verdict = "fits" if one.fits else "REFUSED"
+        full = one.name in HELD and one.used + one.request > one.guardrail
+        verdict = "REFUSED" if not one.fits else "waits for work of its tenant to end" if full else "fits"
         asked = amount_text(one.name, one.request)
         yield f"  {one.name}: {asked} asked, {has} of {amount_text(one.name, one.limit)}: {verdict}"
 

@@ -125,9 +125,8 @@ def on_pool_delete(state: ClusterState, event: PoolDelete, out: Decision) -> Non
         raise CoordError(Code.NOT_FOUND, f"there is no pool {event.name} to delete", "coord pool list shows the pools")
     members = state.pool_sizes.get(event.name, 0)
     if members:
-        raise CoordError(
-            Code.CONFLICT, f"pool {event.name} has {members} providers", "enrol them elsewhere or forget them first"
-        )
+        has = "a provider" if members == 1 else f"{members} providers"
+        raise CoordError(Code.CONFLICT, f"pool {event.name} has {has}", "enrol them elsewhere or forget them first")
     naming = [t.token_id for t in state.tokens.values() if t.pool == event.name and state.valid_token(t.digest)]
     if naming:
         raise CoordError(Code.CONFLICT, f"join token {naming[0]} enrols into pool {event.name}", "revoke it first")

@@ -162,6 +162,11 @@ def test_a_dry_run_says_what_it_would_reserve_and_whether_there_is_room(capsys: 
     full = a_preview(dimensions=(replace(a_preview().dimensions[0], fits=False),))
     assert "REFUSED" in picture(full)
     assert (0, 1) == (preview(a_preview(), "table"), preview(full, "table"))
+    cpus = replace(
+        a_preview().dimensions[0], name="cpus", used=4 * UNIT, reserved=0, request=2 * UNIT, guardrail=5 * UNIT
+    )
+    assert "waits for work of its tenant to end" in picture(a_preview(dimensions=(cpus,)))
+    assert "fits" in picture(a_preview(dimensions=(replace(cpus, used=3 * UNIT),)))
     capsys.readouterr()
 
 
