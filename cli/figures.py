@@ -33,7 +33,7 @@ RELIABILITY = (
     output.Column(
         "SCORE", lambda f: humane.number(f.liveness_score), right=True, colour=lambda f: _grade(f.liveness_score)
     ),
-    output.Column("UPTIME", lambda f: humane.share(f.uptime_pct), right=True),
+    output.Column("UPTIME", lambda f: humane.share(f.uptime_pct), right=True, spare=True),
     output.Column("4H", lambda f: humane.share(f.p_stays_4h, 0), right=True, explained="A STAY LASTS 4H"),
     output.Column("8H", lambda f: humane.share(f.p_stays_8h, 0), right=True, explained="A STAY LASTS 8H"),
     output.Column(
@@ -42,8 +42,8 @@ RELIABILITY = (
         right=True,
         explained="TIME BETWEEN FAILURES",
     ),
-    output.Column("STAYS", lambda f: str(f.stays_count), right=True),
-    output.Column("FAILED", lambda f: humane.ago(f.last_failure_at), right=True, explained="LAST FAILURE"),
+    output.Column("STAYS", lambda f: str(f.stays_count), right=True, spare=True),
+    output.Column("FAILED", lambda f: humane.ago(f.last_failure_at), right=True, spare=True, explained="LAST FAILURE"),
     output.Column("DATA", lambda f: _evidence(f), explained="EVIDENCE"),
     output.Column("SCORE: UPTIME 4H 8H MTBF FAILED", lambda f: _terms(f), wide=True),
     output.Column(

@@ -164,8 +164,7 @@ def print_outputs(answer: JobData, form: output.Format, *, picked: bool = False)
             sys.stdout.flush()
             terminal.say(f"{humane.count(len(made), 'file')}, {round_size(sum(row.file.size for row in made))}")
         else:
-            none = "no such result is stored: --match '**/*.png' is of every directory" if picked else _NOT_YET
-            terminal.say(none if any(one.outputs for one in answer.inputs) else _NONE)
+            terminal.say(_why_none(answer, picked))
     else:
         output.listing(answer, (), form, name=lambda one: str(one.task))
 
@@ -174,15 +173,20 @@ _NOT_YET = "no result is stored yet"
 _NONE = 'this job declares no outputs: outputs = ["*.pt"] in its file, --collect in coord submit'
 
 
-def fetch_outputs(client: Client, job_id: int, answer: JobData, root: Path, *, force: bool) -> None:
-    """Have these results beneath `root`: of a job with several steps or tasks each task's in a directory of its own."""
+def _why_none(answer: JobData, picked: bool) -> str:
+    if not any(one.outputs for one in answer.inputs):
+        return _NONE
+    return "no such result is stored: --match '**/*.png' is of every directory" if picked else _NOT_YET
+
+
+def fetch_outputs(
+    client: Client, job_id: int, answer: JobData, root: Path, *, force: bool, picked: bool = False
+) -> None:
+    """Have these results beneath `root`: of a job with several steps or tasks each task's in a directory of its own.
+    `picked`: those that fit a pattern."""
     made = made_by(answer)
     if not made:
-        raise CoordError(
-            Code.NOT_FOUND,
-            f"no result of job {job_id} fits",
-            f"coord job outputs {job_id} shows them; --match '**/*.png' is of every directory",
-        )
+        raise CoordError(Code.NOT_FOUND, f"job {job_id}: nothing to fetch", _why_none(answer, picked))
     steps = client.jobs.show(job_id).steps
     several = {step.name for step in steps if step.counts.tasks > 1}
     places = []

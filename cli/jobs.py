@@ -152,7 +152,7 @@ def outputs(client: Client, job: str, to: Path | None, match: str | None, force:
     found = named(client, job)
     answer = jobdata.outputs_of(client, found, match)
     if to is not None:
-        jobdata.fetch_outputs(client, found.job_id, answer, to, force=force)
+        jobdata.fetch_outputs(client, found.job_id, answer, to, force=force, picked=match is not None)
     else:
         jobdata.print_outputs(answer, output, picked=match is not None)
 

@@ -5,6 +5,7 @@ one body; what it means is `coordinator.jobfile`'s.
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -13,6 +14,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.work.jobspec import SPEC_BYTES_MAX
 
 STDIN = "-"
+A_JOB = "a job"
 Body = dict[str, Any]
 
 
@@ -28,7 +30,7 @@ class JobText(NamedTuple):
 
 def read_job(name: str) -> JobText:
     """The job in this file, or on stdin for `-`; its arrays' files are read, too. CoordError(BAD_JOB) says where."""
-    text = read_text(name, "a job")
+    text = read_text(name, A_JOB)
     shown = "stdin" if name == STDIN else name
     is_json = name.endswith(".json") or (name == STDIN and text.lstrip().startswith("{"))
     body = _json(text, shown) if is_json else _toml(text, shown)
@@ -47,9 +49,10 @@ def read_text(name: str, what: str) -> str:
             with Path(name).open("rb") as file:
                 data = file.read(SPEC_BYTES_MAX + 1)
     except OSError as wrong:
-        raise CoordError(
-            Code.NOT_FOUND, f"{name} cannot be read: {wrong.strerror}", f"name the file of {what}, or - for stdin"
-        ) from wrong
+        hint = f"name the file of {what}, or - for stdin"
+        if what == A_JOB and shutil.which(name) is not None:
+            hint = f"a command stands behind --: coord submit -- {shlex.quote(name)}"
+        raise CoordError(Code.NOT_FOUND, f"{name} cannot be read: {wrong.strerror}", hint) from wrong
     if len(data) > SPEC_BYTES_MAX:
         raise CoordError(
             Code.TOO_LARGE,

@@ -148,6 +148,8 @@ def analyze(
     if is_job(sources[0]):
         profile = structs.replace(profile, workflow_id=f"job {profile.workflow_id}")
     importlib.import_module(VIEWS[view]).show(profile, sheet)
+    if is_job(sources[0]) and not profile.real_critical_path.finished and not profile.counts.attempts:
+        terminal.say(f"nothing of it was launched yet; what it waits for: coord job why {sources[0]}")
 
 
 @trace.command()

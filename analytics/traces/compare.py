@@ -104,7 +104,7 @@ def _notes(
     notes = []
     alone_a, alone_b = len(left.keys() - right.keys()), len(right.keys() - left.keys())
     if alone_a or alone_b:
-        notes.append(f"{alone_a} tasks are in the first run only, {alone_b} in the second only")
+        notes.append(f"tasks in the first run only: {alone_a}; in the second only: {alone_b}")
     if rows > TASKS_MAX:
         notes.append(f"{rows - TASKS_MAX} tasks with smaller differences are left out")
     for name, profile in (("first", a), ("second", b)):

@@ -66,6 +66,15 @@ def test_a_job_is_analysed_where_it_ran(fleet: Fleet) -> None:
     assert done.out.startswith(f"job {fleet.job}: ") and "BECAUSE OF" in done.out and "train" in done.out
 
 
+def test_of_a_job_that_waits_the_way_to_what_it_waits_for_is_said(fleet: Fleet) -> None:
+    """Its time until now has no cause on record: those are written when something of it is granted."""
+    job = fleet.coord("submit", "-o", "name", "--gpus", "8", "--", "true").out.strip()
+    done = fleet.coord("trace", "analyze", job)
+    assert done.code == 0 and f"coord job why {job}" in done.err
+    assert fleet.coord("job", "cancel", job).code == 0
+    assert "coord job why" not in fleet.coord("trace", "analyze", fleet.job).err
+
+
 def test_a_job_is_fetched_exported_and_compared(fleet: Fleet, tmp_path: Path) -> None:
     """What is fetched can be analysed as files; each export has its tasks."""
     for kind in ("spans", "lineage"):

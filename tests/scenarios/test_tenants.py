@@ -79,7 +79,7 @@ def test_a_tenant_with_work_or_with_tokens_is_not_deleted() -> None:
         return result.message if isinstance(result, CoordError) else result
 
     site.asks(a_job())
-    assert "tenant physics has 1 jobs that have not ended" == delete()
+    assert "tenant physics has a job that has not ended" == delete()
     site.exits("1.0.0.1")
     site.decide(
         events.TokenCreate(

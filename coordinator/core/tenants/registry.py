@@ -122,9 +122,8 @@ def on_tenant_delete(state: ClusterState, event: TenantDelete, out: Decision) ->
         raise CoordError(Code.NOT_FOUND, f"there is no tenant {name} to delete", "coord tenant list")
     account = accounts.by_tenant.get(name)
     if account is not None and account.live:
-        raise CoordError(
-            Code.CONFLICT, f"tenant {name} has {account.live} jobs that have not ended", "cancel them, or wait for them"
-        )
+        jobs = "a job that has not ended" if account.live == 1 else f"{account.live} jobs that have not ended"
+        raise CoordError(Code.CONFLICT, f"tenant {name} has {jobs}", "cancel what it runs, or wait for it")
     naming = [t.token_id for t in state.tokens.values() if t.tenant == name and state.valid_token(t.digest)]
     if naming:
         raise CoordError(

@@ -30,7 +30,7 @@ from coordinator import api_data as d
 from coordinator import api_types as t
 from coordinator.client import Client
 from coordinator.client.hashing import digest_of
-from coordinator.core.errors import CoordError
+from coordinator.core.errors import Code, CoordError
 from coordinator.timetext import to_text
 from tests.unit.cli.jobs import AT, a_job, a_task, an_attempt
 from tests.unit.cli.tenants import a_charge, a_dimension, a_usage
@@ -298,8 +298,23 @@ def test_results_of_several_steps_and_tasks_lie_in_directories_of_their_own(
     jobdata.fetch_outputs(client, 12, jobdata.outputs_of(client, Named(12), None), tmp_path, force=False)
     assert places == [path for _, _, path in known.fetched]
     assert ["0.0", "0.0", "1.0", "1.1"] == [task for task, _, _ in known.fetched]
-    with pytest.raises(CoordError, match="no result of job 12 fits"):
-        jobdata.fetch_outputs(client, 12, d.JobData(inputs=(), entries=()), tmp_path, force=False)
+
+
+def test_where_nothing_can_be_fetched_it_is_said_whether_it_is_not_declared_not_yet_there_or_not_picked(
+    tmp_path: Path,
+) -> None:
+    """An error each: a script that fetches is not told that it has what it asked for."""
+    declared = DATA.inputs
+    assert any(one.outputs for one in declared)
+    for inputs, picked, why in (
+        ((), False, "declares no outputs"),
+        (declared, False, "yet"),
+        (declared, True, "--match"),
+    ):
+        with pytest.raises(CoordError, match="job 12: nothing to fetch") as refused:
+            empty = d.JobData(inputs=inputs, entries=())
+            jobdata.fetch_outputs(looking(Known(empty)), 12, empty, tmp_path, force=False, picked=picked)
+        assert refused.value.code is Code.NOT_FOUND and why in refused.value.hint
 
 
 def test_progress_is_shown_with_its_age_where_somebody_tells_it(capsys: pytest.CaptureFixture[str]) -> None:

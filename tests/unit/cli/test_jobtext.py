@@ -19,6 +19,12 @@ def refusal(name: str) -> CoordError:
     return refused.value
 
 
+def test_a_command_in_the_place_of_a_file_is_told_where_commands_stand() -> None:
+    """`coord submit ls`; a name that is no command either is taken for a file's."""
+    assert refusal("ls").hint == "a command stands behind --: coord submit -- ls"
+    assert refusal("nosuch.toml").hint == "name the file of a job, or - for stdin"
+
+
 def test_toml_and_json_are_the_same_job(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('name = "x"\ncommand = ["true"]\n')
     (tmp_path / "a.json").write_text('{"name": "x", "command": ["true"]}')

@@ -196,6 +196,14 @@ def test_tables_of_many_figures_fit_an_ordinary_terminal_without_their_spare_col
     assert {"TENANT", "COST", "LEFT"} <= {narrow[at].title for at in kept} or columns is pool.CAPACITY
 
 
+def test_names_of_providers_are_whole_beside_their_figures_on_sixty_columns() -> None:
+    """Cut, `newcomer-002` and `newcomer-008` are the same."""
+    narrow = [column for column in figures.RELIABILITY if not column.wide]
+    longest = {"PROVIDER": 12, "MTBF": 8}
+    kept, widths = output.fitted(narrow, [longest.get(c.title, max(len(c.title), 5)) for c in narrow], 60)
+    assert widths[0] == 12 and sum(widths) + output.GAP * (len(kept) - 1) <= 60
+
+
 def test_a_week_in_long_form_is_a_row_an_hour(capsys: pytest.CaptureFixture[str]) -> None:
     """7 x 24 rows in the order of the week; null where nothing was observed, null too for the whole fleet."""
     grid = tuple(tuple(None if hour == 3 else day / 10 for hour in range(24)) for day in range(7))
