@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
+from coordinator.core.audit_rows import LaunchesAudit, LeasesAudit
 from coordinator.core.commands import Put, Together
 from coordinator.core.ids import JobId, ProviderId, TenantName
 from coordinator.core.rows import AuditRow
 from store import audit
 from store.durable import DiskStore
 from store.layout import DataDir
+from store.migrate import scripts
 from store.sqlite import open_reader, sqlite3
 from tests.conformance.homes import DAY_MS, NOON_MS, DiskHome, an_audit, first_leases, launched
 
@@ -196,3 +199,14 @@ def test_a_pack_that_cannot_be_read_is_reported_and_the_others_are(tmp_path: Pat
         assert ["audit 257 cannot be read"] == [problem[:24] for problem in store.set_aside]
 
     home.run(story)
+
+
+READ_SINCE = {AuditRow: 5, LeasesAudit: 8, LaunchesAudit: 8}
+"""The schema's version from which on programs can read this kind of entry."""
+
+
+def test_a_kind_of_entry_that_older_programs_cannot_read_has_a_version_of_its_own() -> None:
+    """They refuse the file with a word on what to do, where they would find it damaged or answer with an error."""
+    entry, _ = get_args(audit._decoder.type)
+    assert READ_SINCE.keys() == set(get_args(entry))
+    assert max(READ_SINCE.values()) <= len(scripts("truth"))

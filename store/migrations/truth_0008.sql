@@ -1,0 +1,2 @@
+-- The audit's packs hold entries that stand for many rows: first leases, and launches, of one step on one provider. No
+-- table changes. A program that does not know them is to refuse this file, and not to find it damaged.
