@@ -16,6 +16,7 @@ from coordinator.core.amounts import UNIT
 from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.ids import Ms, PoolName, TenantName
 from coordinator.core.queue.capacity import NOTHING, offer_of
+from coordinator.core.queue.waiting import starts_at_ms
 from coordinator.core.rows import PoolRow
 from coordinator.core.snapshot import Liveness, ProviderView
 from coordinator.core.work.graph import fresh_tasks
@@ -88,11 +89,15 @@ def _add_provider(deps: ApiDeps, total: _Sum, view: ProviderView, now_ms: Ms) ->
 async def _add_queue(deps: ApiDeps, sums: dict[str, _Sum], tenant: TenantName | None) -> None:
     """A task that may go to several pools is counted in each. The loop gets its turn between some thousand steps: while
     that goes on the queue moves, and what is counted is as good as of one moment."""
-    work = deps.engine.state.work
-    for want, plan in work.plans.items():
+    state, policy = deps.engine.state, deps.engine.policy
+    work = state.work
+    for want, plan in list(work.plans.items()):  # plans_max of them
         if tenant in (None, want.tenant):
+            # A plan is kept, and rests on time limits; what runs is expected to end before them.
+            likely_ms = _first(starts_at_ms(state, want, 0, policy), plan.start_ms)
             for name in _pools_of(want.shape.pools, sums):
-                sums[name].planned_ms = _first(sums[name].planned_ms, plan.start_ms)
+                sums[name].planned_ms = _first(sums[name].planned_ms, likely_ms)
+            await asyncio.sleep(0)
     looked = 0
     for job in list(work.jobs.values()):
         theirs = tenant in (None, job.row.tenant)

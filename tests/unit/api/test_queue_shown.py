@@ -12,6 +12,7 @@ from cli.providers import print_provider
 from coordinator.api_types import ProviderEntry
 from coordinator.core.rows import Promises, Resources
 from coordinator.core.work.jobspec import Isolation
+from coordinator.timetext import parse_time
 from tests.builders import a_hello
 from tests.unit.api.rig import READER, TENANT, Rig, served
 from tests.unit.api.worked import eventually
@@ -104,6 +105,25 @@ def test_a_pool_tells_a_tenant_what_is_free_and_of_the_queue_its_own_part_alone(
         assert (4.0, 10) == (every["cpus_held"], every["queued"])
         assert waits["submitted_at"] == own["waits_since"] == every["waits_since"]
         assert "physics" not in str(own) and "default" == own["name"]
+
+    served(test)
+
+
+def test_a_pool_s_eta_is_when_room_is_expected_as_the_waiting_job_is_told() -> None:
+    """Not the time limit of what runs, which is what a plan rests on: the pool said an hour and the job ten minutes."""
+
+    async def test(rig: Rig) -> None:
+        await a_provider(rig)
+        runs = JOB | {"resources": {"cpus": 4}, "expected_runtime": "10m"}
+        await has_lease(rig, (await rig.post("/v1/jobs", runs)).json["job_id"])
+        (attempt,) = rig.engine.state.work.attempts.values()
+        attempt.row = replace(attempt.row, started_at_ms=rig.clock.now_ms())
+        waits = (await rig.post("/v1/jobs", JOB | {"resources": {"cpus": 4}})).json["job_id"]
+        await eventually(lambda: bool(rig.engine.state.work.plans), "a plan for it")
+        (plan,) = rig.engine.state.work.plans.values()
+        pool = next(one for one in (await rig.get("/v1/nodepools")).json["entries"] if one["name"] == "default")
+        (step,) = (await rig.get(f"/v1/jobs/{waits}/why")).json["steps"]
+        assert step["eta"] == pool["eta"] and parse_time(pool["eta"]) < plan.start_ms - 30 * 60_000
 
     served(test)
 
