@@ -164,11 +164,10 @@ class Judged:
         self._missing.setdefault(frozenset(fixed), []).append(provider)
         if not fixed:
             self._compare(provider, passing, policy)
-        if not fixed:
             load = self._state.work.loads.get(provider.row.provider_id, NOTHING)
             lacking = [lacks(provider.offer, load, ask) for ask in self._want.shape.asks]
             if all(lacking):
-                passing += [f"{name}" for name in lacking[0]]
+                passing += lacking[0]
             if not passing and provider.row.provider_id in self._kept:
                 passing.append("planned")
             self.able_ever += 1
