@@ -324,6 +324,20 @@ def test_nobody_pays_for_the_time_in_which_the_coordinator_was_away() -> None:
     assert 0 < lost.ran_ms <= 100_000
 
 
+def test_nobody_pays_for_it_either_where_the_provider_is_forgotten_and_the_coordinator_away_again() -> None:
+    """What was heard of it last stands in the attempt's row then: nothing else has it."""
+    site = a_site()
+    site.asks(a_job())
+    site.run_to(100)
+    site.restart(5_000)
+    site.decide(events.ProviderForget(at_ms=site.now_ms, request_id=site.request(), provider_id=ProviderId("a")))
+    site.run_to(5_002)
+    site.restart(9_000)
+    site.run_to(9_100)
+    (lost,) = site.ledger()
+    assert 0 < lost.ran_ms <= 100_000
+
+
 def test_nobody_pays_for_a_stall_of_the_coordinator() -> None:
     """It moves every lease by its length; what a lost one is charged for it does not."""
     site = a_site()

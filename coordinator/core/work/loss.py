@@ -77,11 +77,17 @@ def _doubt(state: ClusterState, attempt: Attempt, why: str, policy: Policy, out:
             AttemptState.IN_DOUBT,
             out,
             why=why,
-            doubted_at_ms=state.now_ms,
+            doubted_at_ms=_unheard_ms(state, attempt),
             lease_over_ms=over,
         )
     state.work.wheel.put(attempt.row.attempt_id, over)
     _seek_replacement(state, attempt, policy)
+
+
+def _unheard_ms(state: ClusterState, attempt: Attempt) -> Ms:
+    """Since when nothing was heard of it: now, or where we were away ourselves, when it was heard last before. Its row
+    must say that: the row of its provider may be gone at the next start, and what nobody saw run is not charged."""
+    return min((attempt.unseen_ms.get(rank, state.now_ms) for rank in attempt.silent), default=state.now_ms)
 
 
 def _seek_replacement(state: ClusterState, attempt: Attempt, policy: Policy) -> None:
