@@ -21,7 +21,7 @@ def placed(tasks: tuple[TaskEntry, ...]) -> list[str]:
 
 
 def why_there(attempt: AttemptEntry) -> str:
-    """`best of 14: expected to lose 6m of up to 8h there, by its own record`; empty where nothing was kept."""
+    """`best of 14: expected to lose 6m of up to 8h, by its own record`; empty where nothing was kept."""
     choice = attempt.choice
     if choice is None:
         return ""
@@ -53,4 +53,4 @@ def _terms(choice: ChoiceEntry) -> str:
             basis = "by how long such stays last"
         case _:
             return "chosen by room alone, nothing is known of how long it stays" if choice.among > 1 else ""
-    return f"expected to lose {lost} of up to {humane.length(choice.run_ms / 1000)} there, {basis}"
+    return f"expected to lose {lost} of up to {humane.length(choice.run_ms / 1000)}, {basis}"

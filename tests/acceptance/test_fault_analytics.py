@@ -6,8 +6,10 @@ from __future__ import annotations
 import io
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +22,10 @@ from coordinator.core.errors import Code, CoordError
 from tests.acceptance.processes import Head, wait_for
 
 T = TypeVar("T")
-AS_OF = "2026-11-20T00:00:00Z"
 DAY_S = 86_400
-BEGAN_S = 1_793_000_000
+BEGAN_S = int(time.time()) // DAY_S * DAY_S - 20 * DAY_S
+"""Sessions of two weeks from then on: figures look two weeks back, and all providers are seen in these today."""
+AS_OF = datetime.fromtimestamp(BEGAN_S + 18 * DAY_S, UTC).isoformat()
 SETTINGS = ("--set", "analytics.timeout_s=2s", "--set", "upkeep.alerts_s=200ms", "--set", "analytics.backoff_max_s=1s")
 
 

@@ -35,10 +35,10 @@ def why(*steps: t.StepWhy) -> t.JobWhy:
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        (CHOICE, "best of 14: expected to lose 6m of up to 8h there, by its own record"),
+        (CHOICE, "best of 14: expected to lose 6m of up to 8h, by its own record"),
         (replace(CHOICE, basis="age"), "by how long such stays last"),
         (replace(CHOICE, basis="none"), "nothing is known of how long it stays"),
-        (replace(CHOICE, loss_ms=20), "expected to lose next to nothing of up to 8h there"),
+        (replace(CHOICE, loss_ms=20), "expected to lose next to nothing of up to 8h"),
         (replace(CHOICE, among=1), "the only one that could take it: expected to lose 6m"),
         (replace(CHOICE, backfilled=True), "let past one ahead of it"),
         (replace(CHOICE, fetch=3 << 30), "3 GiB of its inputs had to be fetched"),
