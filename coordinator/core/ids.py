@@ -104,7 +104,7 @@ def read_together(names: Sequence[str]) -> tuple[AttemptId, ...] | None:
     try:
         if not names or "".join(names).encode().translate(None, b"0123456789."):
             return None  # a name with brackets might pass for two
-        return _numbers(f"[[{'],['.join(names)}]]".replace(".", ","))  # type: ignore[return-value]
+        return _numbers(f"[[{'],['.join(names)}]]".replace(".", ","))  # type: ignore[return-value]  # NewTypes
     except ValueError:
         return None
 

@@ -165,7 +165,7 @@ class LiveViews:
             elif kind is commands.AttemptChanged:
                 self._put_attempt(note)  # type: ignore[arg-type]
             elif kind is commands.FirstLeases or kind is commands.Launched:
-                self._put_together(note)  # type: ignore[arg-type]
+                self._put_together(note)  # type: ignore[arg-type]  # by its kind
                 if audited:
                     self._tell_audit(audited)
                     audited = []
