@@ -15,7 +15,8 @@ from coordinator.agent.config import AgentConfig
 from coordinator.agent.exits import AgentStop, Exit
 from coordinator.agent.reaching import hint_for
 from coordinator.agent.state_dir import Identity
-from coordinator.agent.tls import Endpoint, JoinToken, PinMismatch, Trust, encode_pin
+from coordinator.agent.tls import Endpoint, JoinToken, PinMismatch, Trust
+from coordinator.keypin import pin_text
 
 ANSWER_BYTES_MAX = 64 * 1024
 
@@ -84,7 +85,7 @@ async def enrol(
         pool=answer.pool,
         coordinator=endpoint.url(),
         credential=answer.credential,
-        pin=encode_pin(token.pin) if token.pin is not None and endpoint.secure else "",
+        pin=pin_text(token.pin) if token.pin is not None and endpoint.secure else "",
     )
 
 

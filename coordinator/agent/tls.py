@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from coordinator.agent.exits import AgentStop, Exit
+from coordinator.keypin import pin_of
 
 _JOIN = re.compile(r"(coord-join-[A-Za-z0-9_-]{8,128})(?:\.([A-Za-z0-9_-]{43}))?")
 
@@ -43,11 +44,6 @@ def parse_join_token(text: str) -> JoinToken:
     return JoinToken(match[0], decode_pin(match[2]) if match[2] else None)
 
 
-def encode_pin(pin: bytes) -> str:
-    """base64url without padding, as a join token carries it."""
-    return base64.urlsafe_b64encode(pin).rstrip(b"=").decode()
-
-
 def decode_pin(text: str) -> bytes:
     """The 32 bytes of a pin. AgentStop(CONFIG) when it is none."""
     try:
@@ -59,22 +55,12 @@ def decode_pin(text: str) -> bytes:
     return pin
 
 
-def key_pin(certificate_der: bytes) -> bytes:
-    """SHA-256 of the certificate's SubjectPublicKeyInfo."""
-    # here, because only agents with a pin should carry its 8 MB
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    key = x509.load_der_x509_certificate(certificate_der).public_key()
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
-
-
 def _has_key(certificate_der: bytes, pin: bytes) -> bool:
     """Whether the certificate's key is the pinned one; one that cannot be read has another key."""
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:
-        return hmac.compare_digest(key_pin(certificate_der), pin)
+        return hmac.compare_digest(pin_of(certificate_der), pin)
     except (ValueError, UnsupportedAlgorithm):
         return False
 

@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from coordinator.agent.config import AgentConfig
 from coordinator.agent.exits import AgentStop, Exit
-from coordinator.agent.tls import encode_pin, key_pin, parse_join_token, parse_url
+from coordinator.agent.tls import parse_join_token, parse_url
+from coordinator.keypin import pin_of, pin_text
 from tests.unit.agent.agents import a_config, a_daemon, eventually
 from tests.unit.agent.coordinator_side import JOIN, CoordinatorSide, coordinator_side
 
@@ -52,7 +53,7 @@ def a_pair(directory: Path, key: ec.EllipticCurvePrivateKey, serial: int) -> Pai
     key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(cert_file, key_file)
-    return Pair(cert_file, context, key_pin(cert.public_bytes(Encoding.DER)))
+    return Pair(cert_file, context, pin_of(cert.public_bytes(Encoding.DER)))
 
 
 def a_tls_config(side: CoordinatorSide, state: Path, **changes: object) -> AgentConfig:
@@ -66,7 +67,7 @@ def test_the_pin_of_the_join_token_lets_a_self_signed_coordinator_in(tmp_path: P
         key = ec.generate_private_key(ec.SECP256R1())
         pair = a_pair(tmp_path, key, 1)
         async with coordinator_side(pair.context) as side:
-            token = f"{JOIN}.{encode_pin(pair.pin)}"
+            token = f"{JOIN}.{pin_text(pair.pin)}"
             async with a_daemon(a_tls_config(side, tmp_path / "s", join_token=token)):
                 await side.until(lambda: bool(side.beats))
                 assert side.bearers[0] == f"Bearer {token}"
@@ -84,7 +85,7 @@ def test_another_key_than_the_pinned_one_is_told_no_secret(tmp_path: Path) -> No
         pair = a_pair(tmp_path, ec.generate_private_key(ec.SECP256R1()), 1)
         imposter = a_pair(tmp_path, ec.generate_private_key(ec.SECP256R1()), 2)
         async with coordinator_side(pair.context) as side:
-            token = f"{JOIN}.{encode_pin(pair.pin)}"
+            token = f"{JOIN}.{pin_text(pair.pin)}"
             async with a_daemon(a_tls_config(side, tmp_path / "s", join_token=token)) as running:
                 await side.until(lambda: bool(side.beats))
                 await side.stop()
@@ -116,7 +117,7 @@ def test_without_pin_or_authority_a_self_signed_coordinator_is_refused(tmp_path:
 def test_join_tokens_are_taken_apart() -> None:
     """The whole is sent, the part behind the dot is the SHA-256 of the key."""
     assert parse_join_token(f" {JOIN}\n") == (JOIN, None)
-    text = f"{JOIN}.{encode_pin(b'k' * 32)}"
+    text = f"{JOIN}.{pin_text(b'k' * 32)}"
     assert parse_join_token(text) == (text, b"k" * 32)
 
 
