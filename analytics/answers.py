@@ -10,7 +10,7 @@ from analytics.reliability import features
 from analytics.reliability.backtest import Report
 from analytics.reliability.columns import REASONS, Floats
 from analytics.reliability.grid import offsets
-from coordinator.api_reliability import (
+from coordinator.api_types.reliability import (
     WINDOW_DAYS,
     Availability,
     Backtest,

@@ -48,7 +48,7 @@ class SqlReply(Struct, frozen=True, kw_only=True):
 async def run(
     views: Path, segments: Path, statement: str, *, timeout_s: float, rows_max: int, memory: str = "512MB"
 ) -> Answer:
-    """The answer to one statement as JSON of api_types.SqlAnswer.
+    """The answer to one statement as JSON of api_types.operations.SqlAnswer.
 
     Raises CoordError: BAD_SQL (refused, or wrong), BAD_REQUEST (limits), TIMEOUT, ANALYTICS_UNAVAILABLE (the views
     are not published yet). A caller that is cancelled

@@ -25,7 +25,7 @@ import msgspec
 from analytics.snapshots import HEARTBEATS, SCHEMAS, STATUSES, THERMALS
 from analytics.sqlbox import SqlReply, SqlRequest
 from analytics.warehouse import literal
-from coordinator.api_types import SqlAnswer
+from coordinator.api_types.operations import SqlAnswer
 from coordinator.core.errors import Code
 
 NICENESS = 10

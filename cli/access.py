@@ -16,7 +16,7 @@ from cli.completion import live_pools, live_tenants
 from cli.config import CENTURY_MS
 from cli.options import output_option, talks
 from cli.paging import collect
-from coordinator.api_types import TokenEntry, TokenMade, Tokens
+from coordinator.api_types.access import TokenEntry, TokenMade, Tokens
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from cli import humane, output, terminal
 from cli.options import output_option, talks
-from coordinator.api_types import AlertEntry, Alerts
+from coordinator.api_types.operations import AlertEntry, Alerts
 
 if TYPE_CHECKING:
     from coordinator.client import Client

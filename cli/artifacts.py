@@ -17,7 +17,7 @@ from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import digest_named
 
 if TYPE_CHECKING:
-    from coordinator.api_data import ArtifactDetails, ArtifactEntry
+    from coordinator.api_types.data import ArtifactDetails, ArtifactEntry
     from coordinator.client import Client
 
 PAGE_MAX = 1000

@@ -6,7 +6,7 @@ import shutil
 from types import TracebackType
 from typing import TextIO
 
-from coordinator.api_types import Counts
+from coordinator.api_types.work import Counts
 
 WIDTH = 30
 

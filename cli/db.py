@@ -10,7 +10,7 @@ import click
 from cli import exits, output, terminal
 from cli.config import Config
 from cli.options import Reach, config_option, data_option, given, json_option, reaches, talks
-from coordinator.api_types import CheckAnswer
+from coordinator.api_types.operations import CheckAnswer
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from cli import humane, output, terminal
 from cli.jobids import live_jobs, whole_job
 from cli.options import output_option, talks
 from cli.paging import collect
-from coordinator.api_types import Audit, EventEntry
+from coordinator.api_types.happenings import Audit, EventEntry
 
 if TYPE_CHECKING:
     from coordinator.client import Client

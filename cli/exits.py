@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from coordinator.core.errors import Code
 
 if TYPE_CHECKING:
-    from coordinator.api_types import JobEntry
+    from coordinator.api_types.work import JobEntry
     from coordinator.client import Client
 
 OK = 0

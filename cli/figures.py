@@ -11,13 +11,7 @@ import click
 from cli import heatmap, humane, output, terminal
 from cli.completion import live_providers
 from cli.options import json_option, output_option, talks
-from coordinator.api_types import (
-    Availability,
-    Features,
-    Forecast,
-    NetworkAvailability,
-    ReliabilityAnswer,
-)
+from coordinator.api_types.reliability import Availability, Features, Forecast, NetworkAvailability, ReliabilityAnswer
 
 if TYPE_CHECKING:
     from coordinator.client import Client

@@ -20,7 +20,8 @@ from cli.joblogs import Writer, has_several
 from cli.launching import Launch
 from cli.phases import Phases
 from cli.standing import progress, standing, took
-from coordinator.api_types import EventEntry, JobEntry, LogEvent
+from coordinator.api_types.happenings import EventEntry, LogEvent
+from coordinator.api_types.work import JobEntry
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:

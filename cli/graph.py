@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from cli import humane, terminal
 from cli.quantities import amount_text
 from cli.waiting import place_of
-from coordinator.api_types import Preview, StepPlan, StepWhy
+from coordinator.api_types.why import Preview, StepPlan, StepWhy
 
 COMMANDS_SHOWN = 3
 HELD = ("cpus", "gpus", "memory", "running")

@@ -13,7 +13,7 @@ import click
 
 from cli import humane, output, progress, terminal
 from cli.options import Reach, json_option, reaches
-from coordinator.api_types import ImportAnswer
+from coordinator.api_types.operations import ImportAnswer
 from coordinator.core.errors import Code, CoordError
 
 

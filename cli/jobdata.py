@@ -13,12 +13,12 @@ from cli import humane, output, terminal
 from cli.joblogs import has_task
 from cli.moving import Moving, round_size
 from cli.paging import collect
-from coordinator.api_data import CheckpointEntry, DataFile, InputEntry, JobData, StepInputs, TaskData
+from coordinator.api_types.data import CheckpointEntry, DataFile, InputEntry, JobData, StepInputs, TaskData
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
     from cli.jobids import Named
-    from coordinator.api_types import JobDetails
+    from coordinator.api_types.work import JobDetails
     from coordinator.client import Client
 
 PAGE_MAX = 500

@@ -17,7 +17,8 @@ from coordinator.client.jobs import bytes_of
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
-    from coordinator.api_types import JobDetails, LogEvent
+    from coordinator.api_types.happenings import LogEvent
+    from coordinator.api_types.work import JobDetails
     from coordinator.client import Client
 
 

@@ -14,7 +14,7 @@ from cli.jobids import live_jobs, named, whole_job
 from cli.options import Reach, output_option, reaches, talks
 from cli.paging import collect
 from cli.standing import COLOURS, PAGE_MAX, STATES, progress, share, took
-from coordinator.api_types import JobEntry, Jobs
+from coordinator.api_types.work import JobEntry, Jobs
 
 if TYPE_CHECKING:
     from coordinator.client import Client

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cli import terminal
-from coordinator.api_types import AttemptEntry, TaskEntry
+from coordinator.api_types.work import AttemptEntry, TaskEntry
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Cause
 

@@ -15,16 +15,8 @@ from cli.paging import collect
 from cli.placing import placed, where, why_there
 from cli.standing import COLOURS, PAGE_MAX, progress, share, standing, told, took_in_all
 from cli.waiting import place
-from coordinator.api_types import (
-    AttemptEntry,
-    ExitEntry,
-    JobDetails,
-    JobEntry,
-    JobWhy,
-    StepEntry,
-    TaskEntry,
-    Tasks,
-)
+from coordinator.api_types.why import JobWhy
+from coordinator.api_types.work import AttemptEntry, ExitEntry, JobDetails, JobEntry, StepEntry, TaskEntry, Tasks
 
 if TYPE_CHECKING:
     from cli.jobids import Named

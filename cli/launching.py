@@ -20,7 +20,8 @@ from coordinator.launches.sources.coord_job import Told, past_of
 
 if TYPE_CHECKING:
     from analytics.attribution.engine import Analysis, Rules
-    from coordinator.api_types import EventEntry, JobDetails, LogEvent
+    from coordinator.api_types.happenings import EventEntry, LogEvent
+    from coordinator.api_types.work import JobDetails
     from coordinator.client import Client
 
 PEEK_S = 0.5

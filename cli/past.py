@@ -11,9 +11,7 @@ from cli import humane, output
 from cli.completion import live_providers
 from cli.options import output_option, talks
 from cli.paging import collect
-from coordinator.api_types import (
-    WindowOf,
-)
+from coordinator.api_types.fleet import WindowOf
 
 if TYPE_CHECKING:
     from coordinator.client import Client

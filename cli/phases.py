@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from coordinator.api_types import EventEntry, StepWhy
+from coordinator.api_types.happenings import EventEntry
+from coordinator.api_types.why import StepWhy
 from coordinator.core.verdict.rows import VERDICT_WAITED_FOR
 
 _ATTEMPT = {

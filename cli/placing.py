@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli import humane
 from cli.moving import round_size
-from coordinator.api_types import AttemptEntry, ChoiceEntry, TaskEntry
+from coordinator.api_types.work import AttemptEntry, ChoiceEntry, TaskEntry
 
 ATTEMPTS_SAID = 5
 """A job with more of them is read with `-o wide` or task by task."""

@@ -11,7 +11,9 @@ from cli import humane, output, terminal
 from cli.completion import live_pools
 from cli.options import output_option, talks
 from cli.quantities import exact
-from coordinator.api_types import NodePool, NodePools, PoolEntry, Pools, PriceEntry
+from coordinator.api_types.fleet import PoolEntry, Pools
+from coordinator.api_types.nodepools import NodePool, NodePools
+from coordinator.api_types.tenants import PriceEntry
 from coordinator.core.amounts import decimal_text
 from coordinator.core.errors import Code, CoordError
 

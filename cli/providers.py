@@ -11,7 +11,7 @@ from cli import humane, output, terminal
 from cli.completion import live_providers
 from cli.options import output_option, talks
 from cli.paging import collect
-from coordinator.api_types import HeartbeatEntry, ProviderEntry, Providers
+from coordinator.api_types.fleet import HeartbeatEntry, ProviderEntry, Providers
 
 if TYPE_CHECKING:
     from coordinator.client import Client

@@ -10,9 +10,7 @@ import click
 
 from cli import humane, output, terminal
 from cli.options import output_option, talks
-from coordinator.api_types import (
-    Backtest,
-)
+from coordinator.api_types.reliability import Backtest
 
 if TYPE_CHECKING:
     from coordinator.client import Client

@@ -10,9 +10,7 @@ import click
 
 from cli import output, terminal
 from cli.options import output_option, talks
-from coordinator.api_types import (
-    SqlAnswer,
-)
+from coordinator.api_types.operations import SqlAnswer
 
 if TYPE_CHECKING:
     from coordinator.client import Client

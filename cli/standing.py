@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli import humane
-from coordinator.api_types import AttemptEntry, JobEntry
+from coordinator.api_types.work import AttemptEntry, JobEntry
 
 PAGE_MAX = 1000
 """Entries of one answer: longer lists come in pages."""

@@ -17,7 +17,8 @@ from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
     from cli.jobtext import JobText
-    from coordinator.api_types import JobEntry, JobWhy
+    from coordinator.api_types.why import JobWhy
+    from coordinator.api_types.work import JobEntry
 
 SHAPES = ("table", "json", "name")
 

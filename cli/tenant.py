@@ -13,7 +13,7 @@ from cli.completion import live_tenants
 from cli.options import output_option, talks
 from cli.paging import collect
 from cli.quantities import DIMENSIONS, amount_text, limit_of
-from coordinator.api_types import DimensionEntry, TenantEntry, Tenants, UsageEntry
+from coordinator.api_types.tenants import DimensionEntry, TenantEntry, Tenants, UsageEntry
 
 if TYPE_CHECKING:
     from coordinator.client import Client

@@ -15,7 +15,8 @@ from msgspec import structs
 
 from cli import humane, terminal
 from cli.jobids import NEWEST, whole_job
-from coordinator.api_trace import BadRow, Profile, WhatIf
+from coordinator.api_types.trace import BadRow, Profile
+from coordinator.api_types.trace_comparison import WhatIf
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from cli.moving import round_size
 from cli.options import output_option, talks
 
 if TYPE_CHECKING:
-    from coordinator.api_data import TransfersAnswer
+    from coordinator.api_types.data import TransfersAnswer
     from coordinator.client import Client
 
 COLUMNS = (

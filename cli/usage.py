@@ -15,7 +15,7 @@ from cli.options import output_option, talks
 from cli.paging import collect
 from cli.quantities import amount_text
 from cli.tenant import left_of, print_use
-from coordinator.api_types import DimensionEntry, Ledger, LedgerEntry, UsageBy, UsageEntry, Usages
+from coordinator.api_types.tenants import DimensionEntry, Ledger, LedgerEntry, UsageBy, UsageEntry, Usages
 
 if TYPE_CHECKING:
     from coordinator.client import Client

@@ -11,7 +11,9 @@ from cli import humane, output, terminal
 from cli.placing import where
 from cli.standing import standing
 from cli.tenant import print_use
-from coordinator.api_types import JobWhy, Obstacle, StepWhy, TaskEntry, UsageEntry
+from coordinator.api_types.tenants import UsageEntry
+from coordinator.api_types.why import JobWhy, Obstacle, StepWhy
+from coordinator.api_types.work import TaskEntry
 
 QUOTA = "quota:"
 """So begins a constraint that is a limit of the job's tenant."""

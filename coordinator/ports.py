@@ -523,7 +523,7 @@ class Question(Struct, frozen=True, kw_only=True, tag_field="ask"):
 
 
 class AskReliability(Question, frozen=True, kw_only=True, tag="reliability"):
-    """-> api_types.ReliabilityAnswer."""
+    """-> api_types.reliability.ReliabilityAnswer."""
 
     min_score: float | None = None
     max_score: float | None = None
@@ -539,7 +539,7 @@ class AskReliability(Question, frozen=True, kw_only=True, tag="reliability"):
 
 
 class AskFeatures(Question, frozen=True, kw_only=True, tag="features"):
-    """One provider's features -> api_types.Features. NOT_FOUND when nothing is known of it."""
+    """One provider's features -> api_types.reliability.Features. NOT_FOUND when nothing is known of it."""
 
     provider_id: str
     as_of_ms: Ms | None = None
@@ -549,7 +549,7 @@ class AskFeatures(Question, frozen=True, kw_only=True, tag="features"):
 
 
 class AskForecast(Question, frozen=True, kw_only=True, tag="forecast"):
-    """-> api_types.Forecast, or JSON null for a provider that is not online."""
+    """-> api_types.reliability.Forecast, or JSON null for a provider that is not online."""
 
     provider_id: str
     horizon_ms: Ms
@@ -557,13 +557,13 @@ class AskForecast(Question, frozen=True, kw_only=True, tag="forecast"):
 
 
 class AskNetwork(Question, frozen=True, kw_only=True, tag="network"):
-    """-> api_types.NetworkAvailability."""
+    """-> api_types.reliability.NetworkAvailability."""
 
     as_of_ms: Ms | None = None
 
 
 class AskAvailability(Question, frozen=True, kw_only=True, tag="availability"):
-    """The 7x24 grid of one provider, or of the whole fleet -> api_types.Availability."""
+    """The 7x24 grid of one provider, or of the whole fleet -> api_types.reliability.Availability."""
 
     provider_id: str | None = None
     as_of_ms: Ms | None = None
@@ -571,7 +571,7 @@ class AskAvailability(Question, frozen=True, kw_only=True, tag="availability"):
 
 
 class AskBacktest(Question, frozen=True, kw_only=True, tag="backtest"):
-    """-> api_types.Backtest."""
+    """-> api_types.reliability.Backtest."""
 
     horizons_ms: tuple[Ms, ...] = (14_400_000, 28_800_000, 86_400_000)
     every_ms: Ms = 43_200_000
@@ -581,7 +581,7 @@ class AskBacktest(Question, frozen=True, kw_only=True, tag="backtest"):
 
 
 class AskSql(Question, frozen=True, kw_only=True, tag="sql"):
-    """Read-only SQL over the documented views -> api_types.SqlAnswer. Runs in a process of its own."""
+    """Read-only SQL over the documented views -> api_types.operations.SqlAnswer. Runs in a process of its own."""
 
     statement: str
     timeout_s: float = 30.0

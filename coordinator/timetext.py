@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from coordinator.api_types import Timestamp
+from coordinator.api_types.units import Timestamp
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
 

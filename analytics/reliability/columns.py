@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.api_reliability import WINDOW_DAYS
+from coordinator.api_types.reliability import WINDOW_DAYS
 from coordinator.core.ids import Ms
 from coordinator.core.rows import EndReason
 

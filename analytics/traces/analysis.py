@@ -24,16 +24,7 @@ from analytics.traces.seen import limits, seen_of
 from analytics.traces.tree import Mask, Tree
 from analytics.traces.units import NEVER, OUTCOMES, WAS_CANCELLED, WAS_LOST
 from analytics.traces.usage import Held, usage_of
-from coordinator.api_trace import (
-    AttemptEntry,
-    BadRow,
-    Counts,
-    DragEntry,
-    Profile,
-    RealCriticalPath,
-    Skew,
-    Usage,
-)
+from coordinator.api_types.trace import AttemptEntry, BadRow, Counts, DragEntry, Profile, RealCriticalPath, Skew, Usage
 
 HEARD_NS = 100_000_000
 """An agent has the answer so much later than the coordinator's row has the end: that is nobody's late child."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from coordinator.api_trace import ComparedKind, ComparedSide, ComparedTask, Comparison, Profile
+from coordinator.api_types.trace import Profile
+from coordinator.api_types.trace_comparison import ComparedKind, ComparedSide, ComparedTask, Comparison
 
 TASKS_MAX = 10_000
 """Rows of the answer; those with the greatest differences."""

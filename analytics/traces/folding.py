@@ -14,7 +14,7 @@ from analytics.traces.columns import Ints
 from analytics.traces.graph import Edges
 from analytics.traces.model import Model
 from analytics.traces.units import OUTCOMES
-from coordinator.api_trace import Fold, Outcome
+from coordinator.api_types.trace import Fold, Outcome
 
 FOLDS_MAX = 1_000
 """The largest; the others are left out."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from analytics.traces.columns import KINDS, MARKER, UNFINISHED, Codes, Trace
 from analytics.traces.tree import Tree
-from coordinator.api_trace import InnerTime, RealCriticalPath, SegmentKind
+from coordinator.api_types.trace import InnerTime, RealCriticalPath, SegmentKind
 
 Item = TypeVar("Item")
 RUNNING = (

@@ -10,7 +10,7 @@ from analytics.traces.causes import DEPENDENCY, NAMES, RETRY, SUBMIT, Causes
 from analytics.traces.columns import Trace
 from analytics.traces.tiling import Tiling
 from analytics.traces.units import DONE, FAILED, OPEN, WAS_CANCELLED, WAS_LOST, Members, Work
-from coordinator.api_trace import RealCriticalPath, SegmentKind
+from coordinator.api_types.trace import RealCriticalPath, SegmentKind
 
 RUNS = {
     DONE: SegmentKind.RUN,

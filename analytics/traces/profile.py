@@ -15,7 +15,7 @@ from analytics.traces.graph import Edges, Ready
 from analytics.traces.intervals import union_ns
 from analytics.traces.tree import Tree, nearest
 from analytics.traces.units import NEVER, Tasks, Work
-from coordinator.api_trace import (
+from coordinator.api_types.trace import (
     ActiveWait,
     AssetEntry,
     Breakdown,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from coordinator.api_trace import ClockOffset, Outcome
+from coordinator.api_types.trace import ClockOffset, Outcome
 
 
 class StepRecord(Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from analytics.traces.columns import Trace
 from analytics.traces.record import AttemptRecord, RunRecord, StepRecord, TaskRecord
 from analytics.traces.recorded_spans import assets_of, lineage_of, spans_of
 from analytics.traces.rows import JobRows, Moments, rows_of, version
-from coordinator.api_trace import Outcome
+from coordinator.api_types.trace import Outcome
 from coordinator.core.ids import JobId, dotted
 from coordinator.core.queue.capacity import GB
 from coordinator.core.rows import AttemptRow, AttemptState, Resources, WorkState

@@ -7,7 +7,7 @@ from bisect import bisect_right
 
 from analytics.traces.record import AttemptRecord, RunRecord
 from analytics.traces.tiling import Tiling
-from coordinator.api_trace import Outcome, RealCriticalPath, SegmentKind
+from coordinator.api_types.trace import Outcome, RealCriticalPath, SegmentKind
 
 RUNS = {
     Outcome.OK: SegmentKind.RUN,

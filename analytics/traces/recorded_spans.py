@@ -24,7 +24,7 @@ from analytics.traces.building import AssetRow, LineageRow, SpanRow
 from analytics.traces.columns import CANCELLED, LOST, NONE, READY_SPAN, TASK_SPAN, UNFINISHED
 from analytics.traces.record import AttemptRecord, RunRecord
 from analytics.traces.rows import JobRows
-from coordinator.api_trace import Outcome
+from coordinator.api_types.trace import Outcome
 from coordinator.core.ids import dotted
 from coordinator.core.rows import AttemptRow
 from coordinator.core.work.jobspec import StepSpec

@@ -6,7 +6,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Sequence
 
-from coordinator.api_trace import BadRow
+from coordinator.api_types.trace import BadRow
 
 REJECTS_MAX = 32
 """Bodies of one job that are told of."""

@@ -12,7 +12,7 @@ from analytics.traces.columns import Trace
 from analytics.traces.model import Model, model_of
 from analytics.traces.record import RunRecord
 from analytics.traces.tree import Tree, tree_of, with_lineage, with_tasks
-from coordinator.api_trace import Skew
+from coordinator.api_types.trace import Skew
 
 
 class Seen(NamedTuple):

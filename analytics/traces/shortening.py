@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from coordinator.api_trace import DataEntry, EventSummary, Outcome, Profile
+from coordinator.api_types.trace import DataEntry, EventSummary, Outcome, Profile
 
 Row = TypeVar("Row")
 

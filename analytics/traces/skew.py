@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analytics.traces.columns import UNFINISHED, Trace
 from analytics.traces.graph import Edges
 from analytics.traces.units import NEVER, Work
-from coordinator.api_trace import ClockOffset, Skew
+from coordinator.api_types.trace import ClockOffset, Skew
 
 ROUNDS_MAX = 200
 """Of relaxing all constraints; a longer way than that is not looked for."""

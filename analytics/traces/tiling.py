@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.api_trace import PathStep, RealCriticalPath, Segment, SegmentKind
+from coordinator.api_types.trace import PathStep, RealCriticalPath, Segment, SegmentKind
 
 
 class Tiling:

@@ -27,7 +27,7 @@ from analytics.traces.columns import (
     Trace,
 )
 from analytics.traces.tree import Tree
-from coordinator.api_trace import Outcome
+from coordinator.api_types.trace import Outcome
 
 OUTCOMES = (Outcome.OK, Outcome.FAILED, Outcome.LOST, Outcome.CANCELLED, Outcome.UNFINISHED)
 """`Units.outcome` numbers these."""

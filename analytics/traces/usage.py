@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from analytics.traces.columns import Codes, Ints
 from analytics.traces.lanes import lanes_of
 from analytics.traces.units import DONE, FAILED, NEVER, OPEN, WAS_CANCELLED, WAS_LOST
-from coordinator.api_trace import Usage
+from coordinator.api_types.trace import Usage
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from analytics.traces.model import Model, model_of_record, through
 from analytics.traces.network import Network, network_of
 from analytics.traces.record import RunRecord
 from analytics.traces.seen import limits, seen_of
-from coordinator.api_trace import WhatIf
+from coordinator.api_types.trace_comparison import WhatIf
 
 SLOTS_MAX = 1_000_000
 WITHOUT_MAX = 1_000

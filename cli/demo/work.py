@@ -9,7 +9,7 @@ from cli.demo.screen import command, remark, step
 from cli.demo.stage import Stage
 
 if TYPE_CHECKING:
-    from coordinator.api_types import AttemptEntry
+    from coordinator.api_types.work import AttemptEntry
     from coordinator.client import Client
 
 JOB = """\

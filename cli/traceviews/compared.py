@@ -6,7 +6,7 @@ from cli import humane
 from cli.output import Column
 from cli.traceviews.critical import word
 from cli.traceviews.sheet import Sheet, long_s
-from coordinator.api_trace import ComparedKind, ComparedSide, ComparedTask, Comparison, WhatIf
+from coordinator.api_types.trace_comparison import ComparedKind, ComparedSide, ComparedTask, Comparison, WhatIf
 from coordinator.lengths import long, part
 
 

@@ -9,7 +9,7 @@ from cli import humane
 from cli.output import Column
 from cli.traceviews import trust
 from cli.traceviews.sheet import Sheet, bar, clock, long_s
-from coordinator.api_trace import Profile, RealCriticalPath, Segment
+from coordinator.api_types.trace import Profile, RealCriticalPath, Segment
 from coordinator.lengths import long, part
 
 COLOURS = {

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from cli.output import Column
 from cli.traceviews import trust
 from cli.traceviews.sheet import Sheet, bar, long_s
-from coordinator.api_trace import IDLE, EventSummary, Profile, Usage
+from coordinator.api_types.trace import IDLE, EventSummary, Profile, Usage
 from coordinator.lengths import long, part
 
 BAR = 24

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cli import humane, terminal
 from cli.traceviews.critical import COLOURS, word
 from cli.traceviews.sheet import Sheet
-from coordinator.api_trace import AttemptEntry, Outcome, Profile, RealCriticalPath
+from coordinator.api_types.trace import AttemptEntry, Outcome, Profile, RealCriticalPath
 from coordinator.lengths import long
 
 LABEL_MAX = 28

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from cli import humane, terminal
 from cli.traceviews.sheet import Sheet
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 
 INDENT_MAX = 24
 """Steps to the right; what lies deeper stands no further right."""

@@ -6,7 +6,7 @@ from cli import humane
 from cli.output import Column
 from cli.traceviews import trust
 from cli.traceviews.sheet import Sheet, bar, long_s
-from coordinator.api_trace import DataEntry, Profile
+from coordinator.api_types.trace import DataEntry, Profile
 
 BAR = 20
 

@@ -6,7 +6,7 @@ from cli import humane
 from cli.output import Column
 from cli.traceviews import critical, endtoend, trust
 from cli.traceviews.sheet import Sheet, clock, long_s
-from coordinator.api_trace import Counts, Outcome, Profile
+from coordinator.api_types.trace import Counts, Outcome, Profile
 from coordinator.lengths import long, part
 
 SHOWN = 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli import humane
 from cli.traceviews.sheet import Sheet
-from coordinator.api_trace import Profile, Skew
+from coordinator.api_types.trace import Profile, Skew
 from coordinator.lengths import long
 
 

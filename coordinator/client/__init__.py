@@ -12,8 +12,42 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, TypeVar
 
-from coordinator import api_types as t
-from coordinator.api_data import TransfersAnswer
+from coordinator.api_types.access import TokenMade, TokenRequest, Tokens
+from coordinator.api_types.data import TransfersAnswer
+from coordinator.api_types.fleet import (
+    DrainRequest,
+    Heartbeats,
+    Hours,
+    PoolEntry,
+    PoolRequest,
+    Pools,
+    ProviderEntry,
+    Providers,
+    Sessions,
+)
+from coordinator.api_types.happenings import Audit, EventEntry
+from coordinator.api_types.nodepools import NodePools
+from coordinator.api_types.operations import (
+    AlertEntry,
+    Alerts,
+    Alive,
+    BackupAnswer,
+    BackupRequest,
+    CheckAnswer,
+    Health,
+    ImportAnswer,
+    SqlAnswer,
+    SqlRequest,
+)
+from coordinator.api_types.reliability import (
+    Availability,
+    Backtest,
+    Features,
+    Forecast,
+    NetworkAvailability,
+    ReliabilityAnswer,
+)
+from coordinator.api_types.tenants import PriceEntry, PriceRequest
 from coordinator.client.artifacts import Artifacts
 from coordinator.client.jobs import Jobs
 from coordinator.client.requests import Query, Requests, decoded, of_provider, segment
@@ -104,7 +138,7 @@ class Client:
         limit: int = 100,
         as_of: str | None = None,
         horizon: str | None = None,
-    ) -> t.ReliabilityAnswer:
+    ) -> ReliabilityAnswer:
         """Who can be relied on, best first; `limit` 0: all."""
         query: Query = {
             "min_score": min_score,
@@ -116,47 +150,47 @@ class Client:
             "as_of": as_of,
             "horizon": horizon,
         }
-        return self._requests.get("/v1/providers/reliability", t.ReliabilityAnswer, query)
+        return self._requests.get("/v1/providers/reliability", ReliabilityAnswer, query)
 
-    def liveness(self, provider_id: str, *, as_of: str | None = None, time_zone: str | None = None) -> t.Features:
+    def liveness(self, provider_id: str, *, as_of: str | None = None, time_zone: str | None = None) -> Features:
         """A provider's features and score."""
         query: Query = {"as_of": as_of, "time_zone": time_zone}
-        return self._requests.get(of_provider(provider_id, "liveness"), t.Features, query)
+        return self._requests.get(of_provider(provider_id, "liveness"), Features, query)
 
-    def sessions(self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None) -> t.Sessions:
+    def sessions(self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None) -> Sessions:
         """One page of a provider's sessions, newest first."""
         return self._requests.get(
-            of_provider(provider_id, "sessions"), t.Sessions, {"window": window, "limit": limit, "page": page}
+            of_provider(provider_id, "sessions"), Sessions, {"window": window, "limit": limit, "page": page}
         )
 
     def heartbeats(
         self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None
-    ) -> t.Heartbeats:
+    ) -> Heartbeats:
         """One page of a provider's heartbeats, newest first."""
         query: Query = {"window": window, "limit": limit, "page": page}
-        return self._requests.get(of_provider(provider_id, "heartbeats"), t.Heartbeats, query)
+        return self._requests.get(of_provider(provider_id, "heartbeats"), Heartbeats, query)
 
-    def hours(self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None) -> t.Hours:
+    def hours(self, provider_id: str, *, window: str = "7d", limit: int = 50, page: str | None = None) -> Hours:
         """One page of a provider's heartbeats by the hour, newest first."""
         query: Query = {"window": window, "limit": limit, "page": page}
-        return self._requests.get(of_provider(provider_id, "heartbeats/hourly"), t.Hours, query)
+        return self._requests.get(of_provider(provider_id, "heartbeats/hourly"), Hours, query)
 
-    def forecast(self, provider_id: str, *, horizon: str = "8h", as_of: str | None = None) -> t.Forecast | None:
+    def forecast(self, provider_id: str, *, horizon: str = "8h", as_of: str | None = None) -> Forecast | None:
         """Will it stay? None for a provider that is not online."""
         return self._requests.get(
-            of_provider(provider_id, "forecast"), t.Forecast | None, {"horizon": horizon, "as_of": as_of}
+            of_provider(provider_id, "forecast"), Forecast | None, {"horizon": horizon, "as_of": as_of}
         )
 
     def availability(
         self, provider_id: str | None = None, *, as_of: str | None = None, time_zone: str | None = None
-    ) -> t.Availability:
+    ) -> Availability:
         """The 7x24 grid of one provider, or of the whole fleet."""
         path = of_provider(provider_id, "availability") if provider_id is not None else "/v1/availability"
-        return self._requests.get(path, t.Availability, {"as_of": as_of, "time_zone": time_zone})
+        return self._requests.get(path, Availability, {"as_of": as_of, "time_zone": time_zone})
 
-    def network(self, *, as_of: str | None = None) -> t.NetworkAvailability:
+    def network(self, *, as_of: str | None = None) -> NetworkAvailability:
         """The whole fleet's uptime."""
-        return self._requests.get("/v1/network/availability", t.NetworkAvailability, {"as_of": as_of})
+        return self._requests.get("/v1/network/availability", NetworkAvailability, {"as_of": as_of})
 
     def backtest(
         self,
@@ -166,15 +200,15 @@ class Client:
         window: str | None = None,
         from_: str | None = None,
         to: str | None = None,
-    ) -> t.Backtest:
+    ) -> Backtest:
         """How good the forecast was on this fleet's own past."""
         query: Query = {"horizons": horizons, "every": every, "window": window, "from": from_, "to": to}
-        return self._requests.get("/v1/backtest", t.Backtest, query, LONG_S)
+        return self._requests.get("/v1/backtest", Backtest, query, LONG_S)
 
-    def sql(self, statement: str, *, timeout_s: float = 30.0, rows_max: int = 10_000) -> t.SqlAnswer:
+    def sql(self, statement: str, *, timeout_s: float = 30.0, rows_max: int = 10_000) -> SqlAnswer:
         """A SELECT over the documented views."""
-        request = t.SqlRequest(statement=statement, timeout_s=timeout_s, rows_max=rows_max)
-        return self._requests.post("/v1/sql", request, t.SqlAnswer, timeout_s + 30.0)
+        request = SqlRequest(statement=statement, timeout_s=timeout_s, rows_max=rows_max)
+        return self._requests.post("/v1/sql", request, SqlAnswer, timeout_s + 30.0)
 
     # ---- the fleet now
 
@@ -186,43 +220,43 @@ class Client:
         label: str | None = None,
         limit: int = 100,
         page: str | None = None,
-    ) -> t.Providers:
+    ) -> Providers:
         """One page of the fleet in order of id."""
         query: Query = {"pool": pool, "liveness": liveness, "label": label, "limit": limit, "page": page}
-        return self._requests.get("/v1/providers", t.Providers, query)
+        return self._requests.get("/v1/providers", Providers, query)
 
-    def provider(self, provider_id: str) -> t.ProviderEntry:
+    def provider(self, provider_id: str) -> ProviderEntry:
         """One enrolled provider."""
-        return self._requests.get(of_provider(provider_id), t.ProviderEntry)
+        return self._requests.get(of_provider(provider_id), ProviderEntry)
 
     def forget(self, provider_id: str) -> None:
         """Remove a provider's enrolment and credential."""
         self._requests.delete(of_provider(provider_id))
 
-    def drain(self, provider_id: str, *, note: str = "", away_until: str | None = None) -> t.ProviderEntry:
+    def drain(self, provider_id: str, *, note: str = "", away_until: str | None = None) -> ProviderEntry:
         """No new work there."""
-        request = t.DrainRequest(note=note, away_until=away_until)
-        return self._requests.post(of_provider(provider_id, "drain"), request, t.ProviderEntry)
+        request = DrainRequest(note=note, away_until=away_until)
+        return self._requests.post(of_provider(provider_id, "drain"), request, ProviderEntry)
 
-    def resume(self, provider_id: str) -> t.ProviderEntry:
+    def resume(self, provider_id: str) -> ProviderEntry:
         """The drain is over."""
-        return self._requests.post(of_provider(provider_id, "resume"), None, t.ProviderEntry)
+        return self._requests.post(of_provider(provider_id, "resume"), None, ProviderEntry)
 
-    def nodepools(self) -> t.NodePools:
+    def nodepools(self) -> NodePools:
         """Pools with their capacity, what is free of it, what waits for it and until when."""
-        return self._requests.get("/v1/nodepools", t.NodePools)
+        return self._requests.get("/v1/nodepools", NodePools)
 
     # ---- what happens
 
     def events(
         self, *, job_id: int | None = None, entity: str | None = None, after: int | None = None
-    ) -> Iterator[t.EventEntry]:
+    ) -> Iterator[EventEntry]:
         """What happens from now on, or after the event `after`, for ever; lost connections are made again and
         nothing is missed or told twice. End it by leaving the loop."""
         query: Query = {"job": job_id, "entity": entity}
         last_id = str(after) if after is not None else None
         for event in follow(self._requests, "/v1/events", query, last_id):
-            yield decoded(event.data, t.EventEntry)
+            yield decoded(event.data, EventEntry)
 
     def audit(
         self,
@@ -232,19 +266,19 @@ class Client:
         subject: str | None = None,
         limit: int = 100,
         page: str | None = None,
-    ) -> t.Audit:
+    ) -> Audit:
         """One page of what happened, newest first."""
         query: Query = {"job": job_id, "entity": entity, "subject": subject, "limit": limit, "page": page}
-        return self._requests.get("/v1/audit", t.Audit, query)
+        return self._requests.get("/v1/audit", Audit, query)
 
     # ---- access
 
     def tokens(
         self, *, role: str | None = None, tenant: str | None = None, limit: int = 100, page: str | None = None
-    ) -> t.Tokens:
+    ) -> Tokens:
         """One page of the tokens, without their texts."""
         query: Query = {"role": role, "tenant": tenant, "limit": limit, "page": page}
-        return self._requests.get("/v1/tokens", t.Tokens, query)
+        return self._requests.get("/v1/tokens", Tokens, query)
 
     def create_token(
         self,
@@ -254,27 +288,27 @@ class Client:
         expires_in_s: float | None = None,
         pool: str | None = None,
         tenant: str | None = None,
-    ) -> t.TokenMade:
+    ) -> TokenMade:
         """Make a token; its text is in the answer and nowhere else."""
-        request = t.TokenRequest(role=role, note=note, expires_in_s=expires_in_s, pool=pool, tenant=tenant)
-        return self._requests.post("/v1/tokens", request, t.TokenMade)
+        request = TokenRequest(role=role, note=note, expires_in_s=expires_in_s, pool=pool, tenant=tenant)
+        return self._requests.post("/v1/tokens", request, TokenMade)
 
     def revoke_token(self, token_id: str) -> None:
         """From now on it opens nothing."""
         self._requests.delete(f"/v1/tokens/{segment(token_id)}")
 
-    def pools(self) -> t.Pools:
+    def pools(self) -> Pools:
         """Every pool."""
-        return self._requests.get("/v1/pools", t.Pools)
+        return self._requests.get("/v1/pools", Pools)
 
-    def create_pool(self, name: str, note: str = "") -> t.PoolEntry:
+    def create_pool(self, name: str, note: str = "") -> PoolEntry:
         """Make a pool."""
-        return self._requests.post("/v1/pools", t.PoolRequest(name=name, note=note), t.PoolEntry)
+        return self._requests.post("/v1/pools", PoolRequest(name=name, note=note), PoolEntry)
 
-    def price_pool(self, name: str, *, cpu: int = 0, gpu: int = 0, memory: int = 0) -> t.PoolEntry:
+    def price_pool(self, name: str, *, cpu: int = 0, gpu: int = 0, memory: int = 0) -> PoolEntry:
         """What is granted there from now on costs this: of an hour, in millionths of the unit of account."""
-        request = t.PriceRequest(price=t.PriceEntry(cpu=cpu, gpu=gpu, memory=memory))
-        return self._requests.patch(f"/v1/pools/{segment(name)}", request, t.PoolEntry)
+        request = PriceRequest(price=PriceEntry(cpu=cpu, gpu=gpu, memory=memory))
+        return self._requests.patch(f"/v1/pools/{segment(name)}", request, PoolEntry)
 
     def delete_pool(self, name: str) -> None:
         """Delete an unused pool."""
@@ -282,7 +316,7 @@ class Client:
 
     # ---- operations
 
-    def import_sessions(self, file: IO[bytes], progress: Progress | None = None) -> t.ImportAnswer:
+    def import_sessions(self, file: IO[bytes], progress: Progress | None = None) -> ImportAnswer:
         """Add a history: `file` is the CSV, plain, gzip or xz, and is read from where it stands to its end."""
         if not file.seekable():
             import tempfile  # only here: its import would cost every command 5 ms
@@ -305,36 +339,36 @@ class Client:
                     progress(sent)
 
         body = self._requests.transport.send("POST", "/v1/import/sessions", pieces, total, "text/csv", LONG_S)
-        return decoded(body, t.ImportAnswer)
+        return decoded(body, ImportAnswer)
 
     def transfers(self) -> TransfersAnswer:
         """What of blobs moves, what is held back, and whether anything is let in."""
         return self._requests.get("/v1/transfers", TransfersAnswer)
 
-    def alerts(self) -> t.Alerts:
+    def alerts(self) -> Alerts:
         """What an operator should look at."""
-        return self._requests.get("/v1/alerts", t.Alerts)
+        return self._requests.get("/v1/alerts", Alerts)
 
-    def acknowledge(self, alert_id: str) -> t.AlertEntry:
+    def acknowledge(self, alert_id: str) -> AlertEntry:
         """Say that somebody looks after it; it stands until its cause is gone all the same."""
-        return self._requests.post(f"/v1/alerts/{segment(alert_id)}/ack", None, t.AlertEntry)
+        return self._requests.post(f"/v1/alerts/{segment(alert_id)}/ack", None, AlertEntry)
 
-    def backup(self, name: str | None = None) -> t.BackupAnswer:
+    def backup(self, name: str | None = None) -> BackupAnswer:
         """Have the coordinator write a consistent copy of everything."""
-        return self._requests.post("/v1/db/backup", t.BackupRequest(name=name), t.BackupAnswer, LONG_S)
+        return self._requests.post("/v1/db/backup", BackupRequest(name=name), BackupAnswer, LONG_S)
 
-    def check(self) -> t.CheckAnswer:
+    def check(self) -> CheckAnswer:
         """Have the databases and every segment checked."""
-        return self._requests.post("/v1/db/check", None, t.CheckAnswer, LONG_S)
+        return self._requests.post("/v1/db/check", None, CheckAnswer, LONG_S)
 
-    def healthz(self) -> t.Alive:
+    def healthz(self) -> Alive:
         """The process answers. Needs no token."""
-        return self._requests.get("/healthz", t.Alive)
+        return self._requests.get("/healthz", Alive)
 
-    def readyz(self) -> t.Health:
+    def readyz(self) -> Health:
         """How the coordinator is, also while it cannot serve in full. Needs no token."""
         transport = self._requests.transport
-        return decoded(transport.send("GET", "/readyz", None, 0, "", transport.timeout_s, fine=(200, 503)), t.Health)
+        return decoded(transport.send("GET", "/readyz", None, 0, "", transport.timeout_s, fine=(200, 503)), Health)
 
     def metrics(self) -> str:
         """Prometheus text."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from coordinator import api_data as d
+from coordinator.api_types.data import ArtifactDetails, ArtifactEntry, ArtifactRequest
+from coordinator.api_types.data import Artifacts as ArtifactsAnswer
 from coordinator.client.downloads import Wanted, fetch
 from coordinator.client.hashing import Moved, digest_of, unreadable
 from coordinator.client.requests import Query, Requests, segment, with_query
@@ -24,23 +25,23 @@ class Artifacts:
 
     def list(
         self, *, name: str | None = None, tenant: str | None = None, limit: int = 100, page: str | None = None
-    ) -> d.Artifacts:
+    ) -> ArtifactsAnswer:
         """One page of the artifacts, by name; `name` may hold * and ?."""
         query: Query = {"name": name, "tenant": tenant, "limit": limit, "page": page}
-        return self._requests.get("/v1/artifacts", d.Artifacts, query)
+        return self._requests.get("/v1/artifacts", ArtifactsAnswer, query)
 
-    def show(self, name: str, *, tenant: str | None = None) -> d.ArtifactDetails:
+    def show(self, name: str, *, tenant: str | None = None) -> ArtifactDetails:
         """One artifact, or stored bytes by their digest (`blake3:HEX`, `sha256:HEX`): what it is and who keeps it."""
-        return self._requests.get(_of(name), d.ArtifactDetails, {"tenant": tenant})
+        return self._requests.get(_of(name), ArtifactDetails, {"tenant": tenant})
 
-    def name(self, name: str, digest: str, *, executable: bool = False, tenant: str | None = None) -> d.ArtifactEntry:
+    def name(self, name: str, digest: str, *, executable: bool = False, tenant: str | None = None) -> ArtifactEntry:
         """Give stored bytes a name, which keeps them; what had it before gives way."""
-        request = d.ArtifactRequest(name=name, digest=digest, executable=executable, tenant=tenant)
-        return self._requests.post("/v1/artifacts", request, d.ArtifactEntry)
+        request = ArtifactRequest(name=name, digest=digest, executable=executable, tenant=tenant)
+        return self._requests.post("/v1/artifacts", request, ArtifactEntry)
 
     def put(
         self, path: Path, name: str | None = None, *, tenant: str | None = None, begin: Begin | None = None
-    ) -> d.ArtifactEntry:
+    ) -> ArtifactEntry:
         """Store a file, unless the same bytes are there, and give it a name: its own without one."""
         start = begin or _silent
         try:
@@ -61,7 +62,7 @@ class Artifacts:
         tenant: str | None = None,
         force: bool = False,
         begin: Begin | None = None,
-    ) -> d.ArtifactDetails:
+    ) -> ArtifactDetails:
         """Have an artifact beneath the directory `root`, under `path` or its own name; verified."""
         found = self.show(name, tenant=tenant)
         named = found.artifact

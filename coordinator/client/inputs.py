@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coordinator.api_data import ArtifactDetails
+from coordinator.api_types.data import ArtifactDetails
 from coordinator.client.hashing import Moved, digest_of
 from coordinator.client.local_files import Local, found
 from coordinator.client.uploads import LocalFile

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from coordinator import api_types as t
-from coordinator.api_data import DataFile, JobData
+from coordinator.api_types.data import DataFile, JobData
+from coordinator.api_types.happenings import LogEvent
+from coordinator.api_types.why import JobWhy, Preview
+from coordinator.api_types.work import JobDetails, JobEntry, Tasks
+from coordinator.api_types.work import Jobs as JobsAnswer
 from coordinator.client.downloads import Wanted, fetch
 from coordinator.client.hashing import Moved
 from coordinator.client.requests import Query, Requests, decoded, with_query
@@ -18,7 +21,7 @@ from coordinator.client.stream import MEDIA, events_of, follow
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
-    from coordinator.api_verdict import VerdictEntry
+    from coordinator.api_types.verdict import VerdictEntry
 
 POLL_S = 30.0
 """One request for a job's end waits so long; then the next one is sent."""
@@ -35,17 +38,17 @@ class Jobs:
 
     def submit(
         self, job: Mapping[str, Any], *, tenant: str | None = None, idempotency_key: str | None = None
-    ) -> t.JobEntry:
+    ) -> JobEntry:
         """Have a job run: `job` is the job file's model (docs/reference/jobfile.md). It is durable when this returns.
 
         The same key again gives the same job. CoordError(BAD_JOB) lists everything that is wrong with it.
         """
         query: Query = {"tenant": tenant}
-        return self._requests.post("/v1/jobs", job, t.JobEntry, query=query, key=idempotency_key)
+        return self._requests.post("/v1/jobs", job, JobEntry, query=query, key=idempotency_key)
 
-    def preview(self, job: Mapping[str, Any], *, tenant: str | None = None) -> t.Preview:
+    def preview(self, job: Mapping[str, Any], *, tenant: str | None = None) -> Preview:
         """What the job consists of, and who could run it now. Nothing is submitted."""
-        return self._requests.post("/v1/jobs/preview", job, t.Preview, query={"tenant": tenant})
+        return self._requests.post("/v1/jobs/preview", job, Preview, query={"tenant": tenant})
 
     def list(
         self,
@@ -55,14 +58,14 @@ class Jobs:
         tenant: str | None = None,
         limit: int = 100,
         page: str | None = None,
-    ) -> t.Jobs:
+    ) -> JobsAnswer:
         """One page of jobs, newest first. `state`: one or more, with commas; `name` may hold * and ?."""
         query: Query = {"state": state, "name": name, "tenant": tenant, "limit": limit, "page": page}
-        return self._requests.get("/v1/jobs", t.Jobs, query)
+        return self._requests.get("/v1/jobs", JobsAnswer, query)
 
-    def show(self, job_id: int) -> t.JobDetails:
+    def show(self, job_id: int) -> JobDetails:
         """A job with its steps and the first of its tasks."""
-        return self._requests.get(_of(job_id), t.JobDetails)
+        return self._requests.get(_of(job_id), JobDetails)
 
     def tasks(
         self,
@@ -73,7 +76,7 @@ class Jobs:
         attempts: bool = False,
         limit: int = 100,
         page: str | None = None,
-    ) -> t.Tasks:
+    ) -> Tasks:
         """One page of a job's tasks that were launched or are about to be; with `attempts` each with its tries."""
         query: Query = {
             "step": step,
@@ -82,7 +85,7 @@ class Jobs:
             "limit": limit,
             "page": page,
         }
-        return self._requests.get(_of(job_id, "tasks"), t.Tasks, query)
+        return self._requests.get(_of(job_id, "tasks"), Tasks, query)
 
     def data(
         self,
@@ -119,15 +122,15 @@ class Jobs:
 
     def verdict(self, attempt: str) -> VerdictEntry:
         """What an attempt (`JOB.STEP.TASK.ATTEMPT`) died of. NOT_FOUND while nothing is known of it."""
-        from coordinator.api_verdict import VerdictEntry
+        from coordinator.api_types.verdict import VerdictEntry
 
         return self._requests.get(f"/v1/attempts/{quote(attempt)}/verdict", VerdictEntry)
 
-    def why(self, job_id: int) -> t.JobWhy:
+    def why(self, job_id: int) -> JobWhy:
         """Why it stands as it does: per constraint how many providers it rules out, and the nearest thing to change."""
-        return self._requests.get(_of(job_id, "why"), t.JobWhy)
+        return self._requests.get(_of(job_id, "why"), JobWhy)
 
-    def wait(self, job_id: int, *, until: str = "ended", timeout_s: float | None = None) -> t.JobEntry:
+    def wait(self, job_id: int, *, until: str = "ended", timeout_s: float | None = None) -> JobEntry:
         """The job when it has ended (or `running`: has begun); as it stands when `timeout_s` is over before.
 
         A coordinator that restarts meanwhile is waited for, two minutes at most.
@@ -137,8 +140,8 @@ class Jobs:
         while True:
             left_s = POLL_S if give_up_s is None else min(POLL_S, max(0.0, give_up_s - time.monotonic()))
             try:
-                job: t.JobEntry = self._requests.get(
-                    _of(job_id, "wait"), t.JobEntry, {"until": until, "timeout": f"{left_s:.3f}s"}, POLL_S + 30.0
+                job: JobEntry = self._requests.get(
+                    _of(job_id, "wait"), JobEntry, {"until": until, "timeout": f"{left_s:.3f}s"}, POLL_S + 30.0
                 )
                 away_since_s = None
             except CoordError as error:
@@ -155,13 +158,13 @@ class Jobs:
             if give_up_s is not None and time.monotonic() >= give_up_s:
                 return job
 
-    def cancel(self, job_id: int, *, task: str | None = None, why: str | None = None) -> t.JobEntry:
+    def cancel(self, job_id: int, *, task: str | None = None, why: str | None = None) -> JobEntry:
         """Cancel it, or one task of it (`STEP.TASK`). Waiting tasks end at once, running ones when they are stopped."""
-        return decoded(self._requests.delete(_of(job_id), {"task": task, "why": why}), t.JobEntry)
+        return decoded(self._requests.delete(_of(job_id), {"task": task, "why": why}), JobEntry)
 
-    def retry(self, job_id: int) -> t.JobEntry:
+    def retry(self, job_id: int) -> JobEntry:
         """Run again what failed, was lost or cancelled; what completed stays."""
-        return self._requests.post(_of(job_id, "retry"), None, t.JobEntry)
+        return self._requests.post(_of(job_id, "retry"), None, JobEntry)
 
     def logs(
         self,
@@ -193,7 +196,7 @@ class Jobs:
         attempt: int | None = None,
         rank: int | None = None,
         stream: str | None = None,
-    ) -> Iterator[t.LogEvent]:
+    ) -> Iterator[LogEvent]:
         """What `logs` gives, each piece with whose it is and when it came."""
         query = _selection(tail, task, attempt, rank, stream)
         with self._requests.transport.reading(
@@ -201,7 +204,7 @@ class Jobs:
         ) as response:
             for event in events_of(response):
                 if event.name not in ("end", "here"):
-                    yield decoded(event.data, t.LogEvent)
+                    yield decoded(event.data, LogEvent)
 
     def follow(
         self,
@@ -212,17 +215,17 @@ class Jobs:
         attempt: int | None = None,
         rank: int | None = None,
         stream: str | None = None,
-    ) -> Iterator[t.LogEvent]:
+    ) -> Iterator[LogEvent]:
         """Its logs as they are written, until it has ended; `bytes_of` gives a piece's bytes.
 
         A broken connection is made again: no byte is missed and none comes twice.
         """
         query = {**_selection(tail, task, attempt, rank, stream), "follow": "true"}
         for event in follow(self._requests, _of(job_id, "logs"), query):
-            yield decoded(event.data, t.LogEvent)
+            yield decoded(event.data, LogEvent)
 
 
-def bytes_of(event: t.LogEvent) -> bytes:
+def bytes_of(event: LogEvent) -> bytes:
     """The bytes that a piece of a log stands for."""
     return base64.b64decode(event.data) if event.encoding == "base64" else event.data.encode()
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct, structs
 
-from coordinator.api_types import RefusalEntry
+from coordinator.api_types.tenants import RefusalEntry
 from coordinator.core.errors import Code, CoordError, Refusal
 
 _PROBLEM = "application/problem+json"

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from coordinator import api_types as t
+from coordinator.api_types.fleet import RESERVED
 from coordinator.client.transport import Transport
 from coordinator.core.errors import Code, CoordError
 
@@ -77,7 +77,7 @@ def with_query(path: str, query: Query | None) -> str:
 
 def of_provider(provider_id: str, what: str = "") -> str:
     """The path of a provider's thing."""
-    if provider_id in t.RESERVED:
+    if provider_id in RESERVED:
         raise CoordError(
             Code.NOT_FOUND,
             f"no provider is called {provider_id}: it is a word of the API",

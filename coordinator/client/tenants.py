@@ -1,10 +1,11 @@
-"""Tenants through the API: limits, use and charges. Amounts are whole numbers as in `coordinator.api_tenants`."""
+"""Tenants through the API: limits, use and charges. Amounts are whole numbers as in `api_types.tenants`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from coordinator import api_types as t
+from coordinator.api_types.tenants import Ledger, TenantChange, TenantEntry, TenantRequest, UsageBy, Usages
+from coordinator.api_types.tenants import Tenants as TenantsAnswer
 from coordinator.client.requests import Query, Requests, segment
 
 
@@ -14,13 +15,13 @@ class Tenants:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
-    def list(self, *, limit: int = 100, page: str | None = None) -> t.Tenants:
+    def list(self, *, limit: int = 100, page: str | None = None) -> TenantsAnswer:
         """One page of the tenants, in order of their names."""
-        return self._requests.get("/v1/tenants", t.Tenants, {"limit": limit, "page": page})
+        return self._requests.get("/v1/tenants", TenantsAnswer, {"limit": limit, "page": page})
 
-    def show(self, name: str) -> t.TenantEntry:
+    def show(self, name: str) -> TenantEntry:
         """One tenant and its limits."""
-        return self._requests.get(_of(name), t.TenantEntry)
+        return self._requests.get(_of(name), TenantEntry)
 
     def create(
         self,
@@ -33,9 +34,9 @@ class Tenants:
         on_budget: str = "continue",
         runtime_ms: int = 3_600_000,
         quota: Mapping[str, int | None] | None = None,
-    ) -> t.TenantEntry:
+    ) -> TenantEntry:
         """Make a tenant. `quota`: a limit by dimension."""
-        request = t.TenantRequest(
+        request = TenantRequest(
             name=name,
             note=note,
             weight=weight,
@@ -45,7 +46,7 @@ class Tenants:
             runtime_ms=runtime_ms,
             quota=dict(quota or {}),
         )
-        return self._requests.post("/v1/tenants", request, t.TenantEntry)
+        return self._requests.post("/v1/tenants", request, TenantEntry)
 
     def change(
         self,
@@ -58,9 +59,9 @@ class Tenants:
         on_budget: str | None = None,
         runtime_ms: int | None = None,
         quota: Mapping[str, int | None] | None = None,
-    ) -> t.TenantEntry:
+    ) -> TenantEntry:
         """Change what is named; None leaves it as it is. In `quota` None lifts the limit."""
-        request = t.TenantChange(
+        request = TenantChange(
             note=note,
             weight=weight,
             priority_max=priority_max,
@@ -69,15 +70,15 @@ class Tenants:
             runtime_ms=runtime_ms,
             quota=dict(quota or {}),
         )
-        return self._requests.patch(_of(name), request, t.TenantEntry)
+        return self._requests.patch(_of(name), request, TenantEntry)
 
     def delete(self, name: str) -> None:
         """Only one without live jobs and valid tokens goes. Its ledger stays."""
         self._requests.delete(_of(name))
 
-    def usage(self, tenant: str | None = None, *, limit: int = 1_000, page: str | None = None) -> t.Usages:
+    def usage(self, tenant: str | None = None, *, limit: int = 1_000, page: str | None = None) -> Usages:
         """What is used, reserved and left, exactly, of one tenant or of every one that the token may see, a page."""
-        return self._requests.get("/v1/usage", t.Usages, {"tenant": tenant, "limit": limit, "page": page})
+        return self._requests.get("/v1/usage", Usages, {"tenant": tenant, "limit": limit, "page": page})
 
     def usage_by(
         self,
@@ -87,10 +88,10 @@ class Tenants:
         month: int | None = None,
         job_id: int | None = None,
         limit: int = 1_000,
-    ) -> t.UsageBy:
+    ) -> UsageBy:
         """Charges summed by `tenant`, `month`, `pool`, `job`, `provider` or `day`. `month` as 202611."""
         query: Query = {"by": by, "tenant": tenant, "month": month, "job": job_id, "limit": limit}
-        return self._requests.get("/v1/usage/by", t.UsageBy, query)
+        return self._requests.get("/v1/usage/by", UsageBy, query)
 
     def ledger(
         self,
@@ -100,10 +101,10 @@ class Tenants:
         job_id: int | None = None,
         limit: int = 100,
         page: str | None = None,
-    ) -> t.Ledger:
+    ) -> Ledger:
         """One page of the charges, newest first."""
         query: Query = {"tenant": tenant, "month": month, "job": job_id, "limit": limit, "page": page}
-        return self._requests.get("/v1/ledger", t.Ledger, query)
+        return self._requests.get("/v1/ledger", Ledger, query)
 
 
 def _of(name: str) -> str:

@@ -14,7 +14,8 @@ from coordinator.core.errors import Code, CoordError
 if TYPE_CHECKING:
     import polars
 
-    from coordinator.api_trace import Comparison, Profile, WhatIf
+    from coordinator.api_types.trace import Profile
+    from coordinator.api_types.trace_comparison import Comparison, WhatIf
 
 KINDS = ("spans", "assets", "lineage")
 LINES = "application/x-ndjson"
@@ -57,19 +58,19 @@ class Traces:
         """Where the time of a job went; one that goes on is analysed until now. Of tables that have a row a task the
         `rows` most important ones are in it (0: all; None: as many as the coordinator gives); `left_out` counts the
         rest."""
-        from coordinator.api_trace import Profile
+        from coordinator.api_types.trace import Profile
 
         return self._requests.get(_analysis(job), Profile, {"rows": rows}, timeout_s=ANALYSIS_S)
 
     def compare(self, job: int, other: int) -> Comparison:
         """`job` beside `other`, the one before it."""
-        from coordinator.api_trace import Comparison
+        from coordinator.api_types.trace_comparison import Comparison
 
         return self._requests.get(_analysis(job), Comparison, {"other": other}, timeout_s=ANALYSIS_S)
 
     def what_if(self, job: int, *, slots: int | None = None, without: Sequence[str] = ()) -> WhatIf:
         """How long it had taken with so many slots, or if these tasks (`12.0.3`) cost nothing."""
-        from coordinator.api_trace import WhatIf
+        from coordinator.api_types.trace_comparison import WhatIf
 
         query = {"slots": slots, "without": ",".join(without) or None}
         return self._requests.get(_analysis(job), WhatIf, query, timeout_s=ANALYSIS_S)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from coordinator.api_data import MissingAnswer, MissingRequest, StoredBlob, UploadAnswer, UploadRequest
+from coordinator.api_types.data import MissingAnswer, MissingRequest, StoredBlob, UploadAnswer, UploadRequest
 from coordinator.client.hashing import PIECE, Moved, changed, unreadable
 from coordinator.client.patience import Patience
 from coordinator.client.refusals import Answer, refusal

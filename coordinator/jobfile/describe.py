@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator.api_types import StepPlan
+from coordinator.api_types.why import StepPlan
 from coordinator.core.amounts import UNIT, Ask, decimal_text
 from coordinator.core.work.jobspec import CheckpointRule, Heed, Input, JobSpec, RetryRule, StepSpec, task_values
 from coordinator.runtimes.placeholders import fill

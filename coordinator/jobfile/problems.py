@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from coordinator.api_types import ProblemPart
+from coordinator.api_types.problems import ProblemPart
 from coordinator.core.errors import Code, CoordError
 
 PROBLEMS_MAX = 50

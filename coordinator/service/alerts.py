@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from coordinator.api_types import AlertEntry
+from coordinator.api_types.operations import AlertEntry
 from coordinator.core import commands
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms

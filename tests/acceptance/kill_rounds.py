@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from coordinator.api_types import JobEntry, TaskEntry
+from coordinator.api_types.work import JobEntry, TaskEntry
 from coordinator.client import Client, every
 from coordinator.core.errors import Code, CoordError
 from tests.acceptance.processes import Head

@@ -18,7 +18,7 @@ from typing import IO, TypeVar
 
 from coordinator.agent.cleanup import kill_attempts
 from coordinator.agent.control import AgentControl
-from coordinator.api_types import SessionEntry
+from coordinator.api_types.fleet import SessionEntry
 from coordinator.client import Client
 from coordinator.core.errors import CoordError
 

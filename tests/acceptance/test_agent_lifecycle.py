@@ -14,7 +14,7 @@ import pytest
 from coordinator.agent.control import AgentControl
 from coordinator.agent.exits import Exit
 from coordinator.agent.standing import AgentStatus
-from coordinator.api_types import ProviderEntry, SessionEntry
+from coordinator.api_types.fleet import ProviderEntry, SessionEntry
 from coordinator.client import Client
 from coordinator.core.errors import CoordError
 from tests.acceptance.processes import Agent, Head, wait_for

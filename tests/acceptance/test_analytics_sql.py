@@ -13,7 +13,7 @@ import pytest
 
 from analytics import sqlbox, sqlchild
 from analytics.snapshots import SCHEMAS
-from coordinator.api_types import SqlAnswer
+from coordinator.api_types.operations import SqlAnswer
 from coordinator.core.errors import Code, CoordError
 
 

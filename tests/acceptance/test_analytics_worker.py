@@ -15,7 +15,8 @@ import pytest
 import uvloop
 
 from analytics.link import LinkSettings, WorkerLink
-from coordinator.api_types import NetworkAvailability, ReliabilityAnswer, SqlAnswer
+from coordinator.api_types.operations import SqlAnswer
+from coordinator.api_types.reliability import NetworkAvailability, ReliabilityAnswer
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import FiguresPublished
 from coordinator.core.rows import EndReason

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from coordinator.agent.control import AgentControl
-from coordinator.api_data import CheckpointEntry
-from coordinator.api_work import AttemptEntry, TaskEntry
+from coordinator.api_types.data import CheckpointEntry
+from coordinator.api_types.work import AttemptEntry, TaskEntry
 from coordinator.client import Client
 from tests.acceptance.processes import Agent, Head, wait_for, when_online
 

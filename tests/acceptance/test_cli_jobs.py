@@ -24,7 +24,7 @@ from cli.config import Config
 from cli.following import _Watch, stay
 from cli.options import Reach
 from coordinator.agent.cleanup import kill_attempts
-from coordinator.api_types import EventEntry
+from coordinator.api_types.happenings import EventEntry
 from coordinator.client import Client
 from tests.acceptance.cli_runs import Coord, Server
 from tests.acceptance.processes import GUARD_S, Agent, wait_for, when_online

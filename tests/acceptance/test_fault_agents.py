@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.api_types import Features, SessionEntry
+from coordinator.api_types.fleet import SessionEntry
+from coordinator.api_types.reliability import Features
 from coordinator.client import Client
 from coordinator.timetext import parse_time
 from tests.acceptance.processes import Agent, Head, liveness, sessions_of, wait_for, when_online

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
-from coordinator.api_types import Features
+from coordinator.api_types.reliability import Features
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
 from tests.acceptance.processes import Head, wait_for

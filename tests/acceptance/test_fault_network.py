@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.api_types import Features
+from coordinator.api_types.reliability import Features
 from coordinator.client import Client
 from tests.acceptance.cable import Cable, FarAgent
 from tests.acceptance.processes import Head, liveness, sessions_of, wait_for, when_online

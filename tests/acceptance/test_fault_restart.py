@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from coordinator.api_types import Features
+from coordinator.api_types.reliability import Features
 from coordinator.client import Client
 from coordinator.timetext import parse_time
 from tests.acceptance.processes import Agent, Head, liveness, sessions_of, wait_for, when_online

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from coordinator import api_types as t
+from coordinator.api_types.work import JobEntry
 from coordinator.client import Client
 from coordinator.client.jobs import bytes_of
 from coordinator.core.errors import Code, CoordError
@@ -30,7 +30,7 @@ class Running(NamedTuple):
     head: Head
     client: Client
 
-    def run(self, *command: str, **more: Any) -> t.JobEntry:
+    def run(self, *command: str, **more: Any) -> JobEntry:
         """Submit, and wait for the end."""
         job = self.client.jobs.submit({"command": command} | more)
         return self.client.jobs.wait(job.job_id, timeout_s=30.0)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.api_types import SessionEntry
+from coordinator.api_types.fleet import SessionEntry
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
 from tests.acceptance.kill_rounds import Ledger

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from coordinator import api_types as t
+from coordinator.api_types.tenants import DimensionEntry, LedgerEntry
+from coordinator.api_types.work import JobEntry
 from coordinator.client import Client, every
 from coordinator.core.amounts import UNIT
 from coordinator.core.errors import Code, CoordError, Refusal
@@ -54,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
                 client.close()
 
 
-def usage(client: Client, tenant: str) -> dict[str, t.DimensionEntry]:
+def usage(client: Client, tenant: str) -> dict[str, DimensionEntry]:
     (found,) = client.tenants.usage(tenant).entries
     return {one.name: one for one in found.dimensions}
 
@@ -99,12 +100,12 @@ def check_refusal(one: Refusal) -> None:
     assert one.guardrail == (one.limit if exact else one.limit * 9 // 10), one
 
 
-def jobs_of(client: Client, tenant: str | None = None) -> list[t.JobEntry]:
+def jobs_of(client: Client, tenant: str | None = None) -> list[JobEntry]:
     pages = every(lambda page: client.jobs.list(tenant=tenant, page=page))
     return [job for page in pages for job in page.entries]
 
 
-def ledger_of(client: Client, tenant: str) -> list[t.LedgerEntry]:
+def ledger_of(client: Client, tenant: str) -> list[LedgerEntry]:
     pages = every(lambda page: client.tenants.ledger(tenant=tenant, limit=200, page=page))
     return [entry for page in pages for entry in page.entries]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from coordinator.agent.control import AgentControl
-from coordinator.api_work import TaskEntry
+from coordinator.api_types.work import TaskEntry
 from coordinator.client import Client
 from tests.acceptance.processes import Agent, Head, wait_for, when_online
 from tests.acceptance.tollgate import TollGate

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.api_types import ProviderEntry
+from coordinator.api_types.fleet import ProviderEntry
 from coordinator.client import Client, every
 from tests.acceptance.processes import Head, clean_environment, sessions_of, wait_for
 

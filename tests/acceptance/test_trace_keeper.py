@@ -16,7 +16,8 @@ import pytest
 
 from analytics.traces.keeping.limits import TraceSettings
 from analytics.traces.keeping.link import TraceLink
-from coordinator.api_trace import Comparison, Profile, WhatIf
+from coordinator.api_types.trace import Profile
+from coordinator.api_types.trace_comparison import Comparison, WhatIf
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.ports_trace import AskTrace, Taken, TraceBody

@@ -17,8 +17,8 @@ import msgspec
 import pytest
 
 from coordinator.agent.control import AgentControl
-from coordinator.api_trace import Profile, SegmentKind
-from coordinator.api_work import JobEntry
+from coordinator.api_types.trace import Profile, SegmentKind
+from coordinator.api_types.work import JobEntry
 from coordinator.client import Client
 from coordinator.core.work.traceids import run_span_id
 from tests.acceptance.processes import Agent, Head, wait_for, when_online

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from coordinator.api_work import AttemptEntry
+from coordinator.api_types.work import AttemptEntry
 from coordinator.client import Client
 from tests.acceptance.processes import Agent, Head, wait_for, when_online
 

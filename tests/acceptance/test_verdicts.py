@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from coordinator.api_verdict import VerdictEntry
-from coordinator.api_work import TaskEntry
+from coordinator.api_types.verdict import VerdictEntry
+from coordinator.api_types.work import TaskEntry
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Cause, Recommendation

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from coordinator.api_types import EventEntry, TaskEntry
+from coordinator.api_types.happenings import EventEntry
+from coordinator.api_types.work import TaskEntry
 from coordinator.client import Client
 from coordinator.timetext import parse_time
 from tests.acceptance.cable import Cable, FarAgent

@@ -13,7 +13,7 @@ import numpy as np
 
 from analytics.traces.columns import CANCELLED, ERROR, LOST, NONE, TASK_SPAN, Trace
 from analytics.traces.exports.rows import Rows, named, plain, rows_of
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 
 DEPTH_MAX = 128
 """What lies deeper counts for the span at that depth."""

@@ -21,7 +21,7 @@ from analytics.traces.exports import tables
 from analytics.traces.exports.lanes import nesting
 from analytics.traces.exports.placing import NOWHERE, places
 from analytics.traces.exports.rows import Rows, rows_of
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 
 SPANS_MAX = 150_000
 """More are not put into a page: of those the longest, and every attempt's own."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from analytics.traces.columns import ERROR, NONE, Trace
 from analytics.traces.exports.rows import attributes_of, details_of, named, rows_of
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 
 BATCH = 1_000
 SPAN_KINDS = ("", "internal", "server", "client", "producer", "consumer")

@@ -17,7 +17,7 @@ from analytics.traces.columns import ERROR, KINDS, STATUSES, Trace
 from analytics.traces.exports.lanes import nesting
 from analytics.traces.exports.placing import places
 from analytics.traces.exports.rows import attributes_of, named, plain, rows_of
-from coordinator.api_trace import Profile, Segment
+from coordinator.api_types.trace import Profile, Segment
 
 PATH_PID = 1
 BATCH = 2_000

@@ -9,7 +9,7 @@ import numpy as np
 
 from analytics.traces.columns import NONE, TASK_SPAN, Ints, Trace
 from analytics.traces.exports.rows import Rows, named, plain
-from coordinator.api_trace import AttemptEntry, Profile
+from coordinator.api_types.trace import AttemptEntry, Profile
 
 NOWHERE = "(on no slot)"
 """Where spans are drawn that hold none: a job's own, waiting, what came after an attempt's end."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analytics.traces.columns import KINDS, NONE, UNFINISHED, Trace
 from analytics.traces.tree import tree_of
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 
 Attributes = dict[str, Any]
 

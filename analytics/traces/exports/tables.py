@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from coordinator.api_trace import IDLE, EventSummary, Profile, Segment
+from coordinator.api_types.trace import IDLE, EventSummary, Profile, Segment
 from coordinator.lengths import S, long, part
 
 ROWS_MAX = 500

@@ -24,7 +24,7 @@ from analytics.traces.record import RunRecord
 from analytics.traces.recorded import Recorder
 from analytics.traces.shortening import shortened
 from analytics.traces.whatif import what_if
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.ports_trace import AskTrace, TraceAnswer

@@ -12,7 +12,7 @@ from analytics.traces.keeping.limits import TraceSettings
 from analytics.traces.keeping.shelf import Shelf
 from analytics.traces.reading import read_bytes
 from analytics.traces.rejects import reject
-from coordinator.api_trace import BadRow
+from coordinator.api_types.trace import BadRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.ports_trace import Taken, TraceBody, TracePart

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from analytics.traces.building import SpanRow, TraceBuilder
 from analytics.traces.columns import Trace
-from coordinator.api_trace import BadRow
+from coordinator.api_types.trace import BadRow
 
 BAD_MAX = 100
 """Rejected rows that are named; the others are counted."""

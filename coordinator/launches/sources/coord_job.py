@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
-from coordinator.api_types import EventEntry, JobEntry, LogEvent
+from coordinator.api_types.happenings import EventEntry, LogEvent
+from coordinator.api_types.work import JobEntry
 from coordinator.client import Client
 from coordinator.client.jobs import ENDED, bytes_of
 from coordinator.core.ids import Ms

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from coordinator.api_types import PoolEntry, PoolRequest, Pools, PriceRequest, TokenMade, TokenRequest, Tokens
+from coordinator.api_types.access import TokenMade, TokenRequest, Tokens
+from coordinator.api_types.fleet import PoolEntry, PoolRequest, Pools
+from coordinator.api_types.tenants import PriceRequest
 from coordinator.core import events
 from coordinator.core.amounts import Price
 from coordinator.core.errors import Code, CoordError

@@ -7,7 +7,14 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from coordinator import api_data as d
+from coordinator.api_types.data import (
+    ArtifactDetails,
+    ArtifactEntry,
+    ArtifactRequest,
+    Artifacts,
+    MissingAnswer,
+    MissingRequest,
+)
 from coordinator.core.data.events import ArtifactPut, ArtifactRemove, BlobsTouch
 from coordinator.core.data.rows import ArtifactRow, BlobRow
 from coordinator.core.errors import Code, CoordError
@@ -44,20 +51,20 @@ class _Position(Struct, frozen=True):
     name: str
 
 
-async def list_artifacts(call: Call[ArtifactsQuery, NoBody]) -> d.Artifacts:
+async def list_artifacts(call: Call[ArtifactsQuery, NoBody]) -> Artifacts:
     """A page of artifacts by tenant and name."""
     query = call.query
     position = page_position(query.page, _Position)
     after = (position.tenant, position.name) if position is not None else None
     rows = await call.deps.store.artifacts(scope_of(call, query.tenant), query.limit + 1, after, query.name or "")
     more, rows = len(rows) > query.limit, rows[: query.limit]
-    return d.Artifacts(
+    return Artifacts(
         entries=tuple(_entry(row) for row in rows),
         next_page=page_token(_Position(rows[-1].tenant, rows[-1].name)) if more else None,
     )
 
 
-async def put_artifact(call: Call[NoQuery, d.ArtifactRequest]) -> d.ArtifactEntry:
+async def put_artifact(call: Call[NoQuery, ArtifactRequest]) -> ArtifactEntry:
     """Give a stored blob a name."""
     body = call.body
     tenant, name = owner_of(call, body.tenant), artifact_name(body.name)
@@ -93,11 +100,11 @@ def _is_digest(text: str) -> bool:
     return True
 
 
-async def show_artifact(call: Call[OfTenantQuery, NoBody]) -> d.ArtifactDetails:
+async def show_artifact(call: Call[OfTenantQuery, NoBody]) -> ArtifactDetails:
     """An artifact by its name, or any blob by its digest, and who keeps it."""
     tenant = _one_tenant(call)
     artifact, blob = await _find(call, tenant)
-    return d.ArtifactDetails(
+    return ArtifactDetails(
         tenant=tenant,
         digest=blob.digest,
         size=blob.size,
@@ -128,13 +135,13 @@ async def remove_artifact(call: Call[OfTenantQuery, NoBody]) -> None:
     )
 
 
-async def missing_blobs(call: Call[NoQuery, d.MissingRequest]) -> d.MissingAnswer:
+async def missing_blobs(call: Call[NoQuery, MissingRequest]) -> MissingAnswer:
     """Which of these are not there, or not what they were; the others are kept for the grace time."""
     tenant = owner_of(call, call.body.tenant)
     asked = tuple(dict.fromkeys(call.body.digests))
     there = await touched(call.deps, tenant, asked)
     mend = await call.deps.data.soundness.to_mend(tuple(there.values()))
-    return d.MissingAnswer(missing=tuple(digest for digest in asked if digest not in there or digest in mend))
+    return MissingAnswer(missing=tuple(digest for digest in asked if digest not in there or digest in mend))
 
 
 async def touched(deps: ApiDeps, tenant: TenantName, digests: tuple[str, ...]) -> dict[str, BlobRow]:
@@ -175,8 +182,8 @@ def _not_there(name: str) -> CoordError:
     return CoordError(Code.NOT_FOUND, f"there is no artifact {shown(name)}", there)
 
 
-def _entry(row: ArtifactRow, sha256: str = "") -> d.ArtifactEntry:
-    return d.ArtifactEntry(
+def _entry(row: ArtifactRow, sha256: str = "") -> ArtifactEntry:
+    return ArtifactEntry(
         name=row.name,
         tenant=row.tenant,
         digest=row.digest,

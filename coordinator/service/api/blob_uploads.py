@@ -8,7 +8,7 @@ import secrets
 import msgspec
 from aiohttp import web
 
-from coordinator import api_data as d
+from coordinator.api_types.data import StoredBlob, UploadAnswer, UploadRequest
 from coordinator.core.data.answers import UploadOpened
 from coordinator.core.data.events import Claim, UploadOpen
 from coordinator.core.data.rows import BlobRow, UploadRow
@@ -32,7 +32,7 @@ _RANGE = re.compile(r"bytes (?:([0-9]{1,16})-([0-9]{1,16})|\*)/([0-9]{1,16})")
 # ---- opening
 
 
-async def open_upload(call: Call[NoQuery, d.UploadRequest]) -> Ready:
+async def open_upload(call: Call[NoQuery, UploadRequest]) -> Ready:
     """Have bytes stored: 200 when they are there, else 201 and where to send them."""
     body = call.body
     tenant = owner_of(call, body.tenant)
@@ -88,13 +88,13 @@ async def open_one(
     return opened, await deps.data.publisher.arrived(upload)
 
 
-def _answer(call: Call[NoQuery, d.UploadRequest], opened: UploadOpened, offset: int) -> d.UploadAnswer:
+def _answer(call: Call[NoQuery, UploadRequest], opened: UploadOpened, offset: int) -> UploadAnswer:
     if opened.present is not None:
         row = opened.present
-        return d.UploadAnswer(present=True, size=row.size, digest=row.digest, sha256=row.sha256 or None)
+        return UploadAnswer(present=True, size=row.size, digest=row.digest, sha256=row.sha256 or None)
     upload = opened.upload
     assert upload is not None
-    return d.UploadAnswer(
+    return UploadAnswer(
         present=False,
         size=upload.size,
         digest=upload.digest or None,
@@ -162,7 +162,7 @@ async def receive_upload(call: Call[SignedQuery, NoBody]) -> web.StreamResponse:
                 raise
     except CoordError as error:
         return await _refused(call.deps, upload, error)
-    stored = d.StoredBlob(digest=row.digest, size=row.size, sha256=row.sha256 or None)
+    stored = StoredBlob(digest=row.digest, size=row.size, sha256=row.sha256 or None)
     return web.Response(status=201, body=msgspec.json.encode(stored), content_type="application/json")
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from coordinator import ports, wire
-from coordinator.api_types import (
-    CheckAnswer,
+from coordinator.api_types.access import TokenEntry
+from coordinator.api_types.fleet import (
     DuplicateClaim,
     HeartbeatEntry,
     HourEntry,
     PoolEntry,
-    PriceEntry,
     ProviderEntry,
     SessionEntry,
-    TokenEntry,
 )
+from coordinator.api_types.operations import CheckAnswer
+from coordinator.api_types.tenants import PriceEntry
 from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.ids import Ms, PoolName
 from coordinator.core.rows import PoolRow, Promises, SessionRow, TokenRow

@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, structs
 
 from coordinator import wire
-from coordinator.api_types import RESERVED, DrainRequest, ProviderEntry, Providers
+from coordinator.api_types.fleet import RESERVED, DrainRequest, ProviderEntry, Providers
 from coordinator.core import commands, events
 from coordinator.core.amounts import UNIT
 from coordinator.core.errors import Code, CoordError

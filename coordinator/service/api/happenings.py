@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from coordinator import api_types as t
+from coordinator.api_types.happenings import Audit
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AuditRow
@@ -59,7 +59,7 @@ def _entity(text: str | None) -> str:
     return text or ""
 
 
-async def list_audit(call: Call[AuditQuery, NoBody]) -> t.Audit:
+async def list_audit(call: Call[AuditQuery, NoBody]) -> Audit:
     """A page of what happened, newest first. A tenant sees its own."""
     query = call.query
     position = page_position(query.page, _Position)
@@ -72,7 +72,7 @@ async def list_audit(call: Call[AuditQuery, NoBody]) -> t.Audit:
         before=position.before if position is not None else None,
     )
     more, rows = len(rows) > query.limit, rows[: query.limit]
-    return t.Audit(
+    return Audit(
         entries=tuple(event_entry(row) for row in rows),
         next_page=page_token(_Position(rows[-1].seq)) if more else None,
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from coordinator.api_types import Heartbeats, Hours, Sessions
+from coordinator.api_types.fleet import Heartbeats, Hours, Sessions
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, ProviderId
 from coordinator.service.api.deps import ApiDeps

@@ -7,7 +7,7 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from coordinator import api_data as d
+from coordinator.api_types.data import CheckpointEntry, DataFile, InputEntry, JobData, StepInputs, TaskData
 from coordinator.core.data.rows import CheckpointRow, FileEntry, OutputRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TaskId, dotted
@@ -44,13 +44,13 @@ class _Position(Struct, frozen=True):
     task: Number
 
 
-async def show_data(call: Call[DataQuery, NoBody]) -> d.JobData:
+async def show_data(call: Call[DataQuery, NoBody]) -> JobData:
     """Inputs by step, and a page of the tasks that made something."""
     deps, query, job = call.deps, call.query, await the_job(call)
     spec = await spec_of(deps, job.job_id)
     position = page_position(query.page, _Position)
     after = (position.step, position.task) if position is not None else None
-    entries: list[d.TaskData] = []
+    entries: list[TaskData] = []
     while True:
         rows = await deps.store.job_tasks(job.job_id, LOOKED_AT, query.step, after, ())
         results = await _results(deps, job.job_id, rows)
@@ -64,7 +64,7 @@ async def show_data(call: Call[DataQuery, NoBody]) -> d.JobData:
         if len(entries) >= query.limit or len(rows) < LOOKED_AT:
             break
     full = len(entries) >= query.limit and after is not None
-    return d.JobData(
+    return JobData(
         inputs=tuple(_step_inputs(spec, number) for number in _steps_shown(spec, query)),
         entries=tuple(entries),
         next_page=page_token(_Position(*after)) if full and after is not None else None,
@@ -79,9 +79,9 @@ def _steps_shown(spec: JobSpec, query: DataQuery) -> list[int]:
     return [n for n in numbers if n < len(spec.steps) and (spec.steps[n].inputs or spec.steps[n].outputs)]
 
 
-def _step_inputs(spec: JobSpec, number: int) -> d.StepInputs:
+def _step_inputs(spec: JobSpec, number: int) -> StepInputs:
     step = spec.steps[number]
-    return d.StepInputs(
+    return StepInputs(
         step=number,
         name=step.name,
         inputs=tuple(_input(one, spec) for one in step.inputs),
@@ -89,9 +89,9 @@ def _step_inputs(spec: JobSpec, number: int) -> d.StepInputs:
     )
 
 
-def _input(one: Input, spec: JobSpec) -> d.InputEntry:
+def _input(one: Input, spec: JobSpec) -> InputEntry:
     blob = one.step is None
-    return d.InputEntry(
+    return InputEntry(
         path=one.path,
         digest=one.digest if blob else None,
         size=one.size if blob else None,
@@ -110,14 +110,14 @@ async def _results(deps: ApiDeps, job_id: JobId, rows: list[TaskRow]) -> dict[Ta
     return {(row.job_id, row.step, row.task): row for row in found}
 
 
-async def _task_data(deps: ApiDeps, spec: JobSpec, row: TaskRow, result: OutputRow | None) -> d.TaskData | None:
+async def _task_data(deps: ApiDeps, spec: JobSpec, row: TaskRow, result: OutputRow | None) -> TaskData | None:
     states: list[CheckpointRow] = []
     if row.checkpoint:
         states = await deps.store.checkpoints(row.job_id, CHECKPOINTS_SHOWN, row.step, row.task)
     if result is None and not states:
         return None
     kept = set(row.checkpoints)
-    return d.TaskData(
+    return TaskData(
         task=dotted(row.task_id),
         step=spec.steps[row.step].name,
         attempt=result.attempt if result is not None else None,
@@ -128,12 +128,12 @@ async def _task_data(deps: ApiDeps, spec: JobSpec, row: TaskRow, result: OutputR
     )
 
 
-def _file(entry: FileEntry) -> d.DataFile:
-    return d.DataFile(path=entry.path, digest=entry.digest, size=entry.size, executable=entry.executable)
+def _file(entry: FileEntry) -> DataFile:
+    return DataFile(path=entry.path, digest=entry.digest, size=entry.size, executable=entry.executable)
 
 
-def _checkpoint(row: CheckpointRow, kept: bool) -> d.CheckpointEntry:
-    return d.CheckpointEntry(
+def _checkpoint(row: CheckpointRow, kept: bool) -> CheckpointEntry:
+    return CheckpointEntry(
         number=row.number,
         attempt=row.attempt,
         taken_at=to_text(row.taken_ms),

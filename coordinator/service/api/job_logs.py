@@ -9,7 +9,7 @@ from contextlib import aclosing
 import msgspec
 from aiohttp import web
 
-from coordinator import api_types as t
+from coordinator.api_types.happenings import LogEvent
 from coordinator.core.ids import dotted
 from coordinator.core.rows import JobRow
 from coordinator.service.api.deps import ApiDeps
@@ -81,12 +81,12 @@ async def _events(
     yield ServerEvent(b"{}", at, "end").encoded()
 
 
-def _event(log: Log, piece: Piece) -> t.LogEvent:
+def _event(log: Log, piece: Piece) -> LogEvent:
     try:
         text, encoding = piece.data.decode(), "utf-8"
     except UnicodeDecodeError:
         text, encoding = base64.b64encode(piece.data).decode(), "base64"
-    return t.LogEvent(
+    return LogEvent(
         attempt=dotted(log.row.attempt_id),
         rank=log.rank,
         stream=STREAMS[piece.mark.stream],

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, structs
 
-from coordinator import api_types as t
+from coordinator.api_types.why import JobWhy, StepWhy
+from coordinator.api_types.work import AttemptEntry, JobDetails, JobEntry, Jobs, Tasks
 from coordinator.core import commands, events
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TaskId, dotted
@@ -83,7 +84,7 @@ def running_of(deps: ApiDeps, job_id: JobId) -> dict[int, int]:
     return {number: step.running for number, step in enumerate(job.steps)} if job is not None else {}
 
 
-def entry_of(deps: ApiDeps, row: JobRow) -> t.JobEntry:
+def entry_of(deps: ApiDeps, row: JobRow) -> JobEntry:
     """The job as it durably stands."""
     if row.state in ENDED:
         return job_entry(row, 0)
@@ -115,7 +116,7 @@ def states_of(text: str | None) -> tuple[WorkState, ...]:
     return tuple(found)
 
 
-async def list_jobs(call: Call[JobsQuery, NoBody]) -> t.Jobs:
+async def list_jobs(call: Call[JobsQuery, NoBody]) -> Jobs:
     """A page of jobs, newest first."""
     query = call.query
     tenant = scope_of(call, query.tenant)
@@ -123,20 +124,20 @@ async def list_jobs(call: Call[JobsQuery, NoBody]) -> t.Jobs:
     before = JobId(position.before) if position is not None else None
     rows = await call.deps.store.jobs(tenant, query.limit + 1, before, states_of(query.state), query.name or "")
     more, rows = len(rows) > query.limit, rows[: query.limit]
-    return t.Jobs(
+    return Jobs(
         entries=tuple(entry_of(call.deps, row) for row in rows),
         next_page=page_token(_JobsPosition(rows[-1].job_id)) if more else None,
     )
 
 
-async def show_job(call: Call[NoQuery, NoBody]) -> t.JobDetails:
+async def show_job(call: Call[NoQuery, NoBody]) -> JobDetails:
     """A job with its steps and the first of its tasks, each with its attempts."""
     deps, job = call.deps, await the_job(call)
     spec = await spec_of(deps, job.job_id)
     running = running_of(deps, job.job_id)
     rows = {row.step: row for row in await deps.store.job_steps(job.job_id)}
     tasks = await _tasks(deps, job.job_id, spec, SHOWN_TASKS, None, None, (), True)
-    return t.JobDetails(
+    return JobDetails(
         job=entry_of(deps, job),
         deadline=optional_text(spec.deadline_ms),
         steps=tuple(
@@ -150,7 +151,7 @@ async def show_job(call: Call[NoQuery, NoBody]) -> t.JobDetails:
     )
 
 
-async def list_tasks(call: Call[TasksQuery, NoBody]) -> t.Tasks:
+async def list_tasks(call: Call[TasksQuery, NoBody]) -> Tasks:
     """A page of tasks by step and number: those that were launched or are about to be."""
     query, job = call.query, await the_job(call)
     position = page_position(query.page, _TasksPosition)
@@ -169,10 +170,10 @@ async def _tasks(
     after: tuple[int, int] | None,
     states: tuple[WorkState, ...],
     attempts: bool,
-) -> t.Tasks:
+) -> Tasks:
     rows = await deps.store.job_tasks(job_id, limit + 1, step, after, states)
     more, rows, now_ms = len(rows) > limit, rows[:limit], deps.engine.clock.now_ms()
-    tries: dict[TaskId, list[t.AttemptEntry]] = {}
+    tries: dict[TaskId, list[AttemptEntry]] = {}
     wanted = [(row.step, row.task, row.attempts - TRIES_MAX) for row in rows] if attempts else []
     tried = await deps.store.attempts_of(job_id, wanted)
     verdicts = await briefs_of(deps, job_id, tried)
@@ -180,13 +181,13 @@ async def _tasks(
         verdict = verdicts.get(dotted(attempt.attempt_id)) if verdicts else None
         entry = attempt_entry(attempt, of_attempt(deps.engine.state, attempt), verdict)
         tries.setdefault(attempt.task_id, []).append(entry)
-    return t.Tasks(
+    return Tasks(
         entries=tuple(task_entry(row, spec.steps[row.step], tries.get(row.task_id, []), now_ms) for row in rows),
         next_page=page_token(_TasksPosition(rows[-1].step, rows[-1].task)) if more else None,
     )
 
 
-async def why_job(call: Call[NoQuery, NoBody]) -> t.JobWhy:
+async def why_job(call: Call[NoQuery, NoBody]) -> JobWhy:
     """Why it stands as it does. Of one that has ended: how each step ended."""
     job = await the_job(call)
     if job.state not in ENDED:
@@ -202,7 +203,7 @@ async def why_job(call: Call[NoQuery, NoBody]) -> t.JobWhy:
     return _why(job, len(deps.views.providers), steps)
 
 
-async def _why_live(call: Call[NoQuery, NoBody], job: JobRow) -> t.JobWhy:
+async def _why_live(call: Call[NoQuery, NoBody], job: JobRow) -> JobWhy:
     result = await call.deps.engine.call(
         lambda request_id: events.JobExplain(
             at_ms=call.now_ms, request_id=request_id, tenant=scope_of(call), job_id=job.job_id
@@ -212,14 +213,14 @@ async def _why_live(call: Call[NoQuery, NoBody], job: JobRow) -> t.JobWhy:
     return _why(job, result.providers, tuple(step_why(one) for one in result.steps))
 
 
-def _why(job: JobRow, providers: int, steps: tuple[t.StepWhy, ...]) -> t.JobWhy:
-    return t.JobWhy(job_id=job.job_id, state=job.state.value, reason=job.reason, providers=providers, steps=steps)
+def _why(job: JobRow, providers: int, steps: tuple[StepWhy, ...]) -> JobWhy:
+    return JobWhy(job_id=job.job_id, state=job.state.value, reason=job.reason, providers=providers, steps=steps)
 
 
 # ---- changing
 
 
-async def cancel_job(call: Call[CancelQuery, NoBody]) -> t.JobEntry:
+async def cancel_job(call: Call[CancelQuery, NoBody]) -> JobEntry:
     """Cancel it, or one task of it. Waiting tasks end at once, running ones when their agents have stopped them."""
     query = call.query
     known = await the_job(call)
@@ -243,7 +244,7 @@ async def cancel_job(call: Call[CancelQuery, NoBody]) -> t.JobEntry:
     return entry_of(call.deps, result)
 
 
-async def retry_job(call: Call[NoQuery, NoBody]) -> t.JobEntry:
+async def retry_job(call: Call[NoQuery, NoBody]) -> JobEntry:
     """Run again what failed, was lost or was cancelled; what completed stays."""
     deps, job = call.deps, await the_job(call)
     spec = await spec_of(deps, job.job_id)

@@ -10,8 +10,8 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct, structs
 
-from coordinator import api_types as t
 from coordinator import ports
+from coordinator.api_types.tenants import Ledger, LedgerEntry, PriceEntry, UsageBy
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TenantName
 from coordinator.csvtext import cell
@@ -28,10 +28,8 @@ CSV_PAGE = 2_000
 Tenant = Annotated[str, Meta(description="only this tenant's")]
 Month = Annotated[int, Meta(ge=197001, le=999912, description="only of this month (UTC), as 202611")]
 JobNumber = Annotated[int, Meta(ge=0, le=10**15, description="only of this job")]
-_PRICE = tuple(f"price_{field}" for field in t.PriceEntry.__struct_fields__)
-COLUMNS = tuple(
-    name for field in t.LedgerEntry.__struct_fields__ for name in (_PRICE if field == "price" else (field,))
-)
+_PRICE = tuple(f"price_{field}" for field in PriceEntry.__struct_fields__)
+COLUMNS = tuple(name for field in LedgerEntry.__struct_fields__ for name in (_PRICE if field == "price" else (field,)))
 
 
 class LedgerQuery(Struct, frozen=True, kw_only=True):
@@ -54,7 +52,7 @@ class _Position(Struct, frozen=True):
     before: Number
 
 
-async def list_ledger(call: Call[LedgerQuery, NoBody], streams: OpenStreams) -> t.Ledger | web.StreamResponse:
+async def list_ledger(call: Call[LedgerQuery, NoBody], streams: OpenStreams) -> Ledger | web.StreamResponse:
     """A page of the charges, newest first. As CSV all of them, from `page` on, as they are read."""
     query, deps = call.query, call.deps
     tenant = scope_of(call, query.tenant)
@@ -66,7 +64,7 @@ async def list_ledger(call: Call[LedgerQuery, NoBody], streams: OpenStreams) -> 
         return await answer_stream(streams, call.request, call.token, deps.settings, source, f"{CSV}; charset=utf-8")
     rows = await deps.store.ledger(query.limit + 1, tenant, query.month, _job(query.job), before)
     more, rows = len(rows) > query.limit, rows[: query.limit]
-    return t.Ledger(
+    return Ledger(
         entries=tuple(ledger_entry(row) for row in rows),
         next_page=page_token(_Position(rows[-1].seq)) if more else None,
     )
@@ -81,10 +79,10 @@ async def _as_csv(
         yield _lines([_cells(ledger_entry(row)) for row in rows])
 
 
-def _cells(entry: t.LedgerEntry) -> tuple[str, ...]:
+def _cells(entry: LedgerEntry) -> tuple[str, ...]:
     found: list[str] = []
     for value in structs.astuple(entry):
-        found.extend(map(str, structs.astuple(value)) if isinstance(value, t.PriceEntry) else (str(value),))
+        found.extend(map(str, structs.astuple(value)) if isinstance(value, PriceEntry) else (str(value),))
     return tuple(map(cell, found))
 
 
@@ -98,7 +96,7 @@ def _job(number: int | None) -> JobId | None:
     return JobId(number) if number is not None else None
 
 
-async def sum_ledger(call: Call[SumsQuery, NoBody]) -> t.UsageBy:
+async def sum_ledger(call: Call[SumsQuery, NoBody]) -> UsageBy:
     """Charges summed by what they share."""
     query = call.query
     if query.by not in ports.SUMMED_BY:
@@ -110,4 +108,4 @@ async def sum_ledger(call: Call[SumsQuery, NoBody]) -> t.UsageBy:
         )
     tenant = scope_of(call, query.tenant)
     rows = await call.deps.store.usage_by(query.by, query.limit, tenant, query.month, _job(query.job))
-    return t.UsageBy(by=query.by, tenant=tenant, month=query.month, entries=tuple(usage_line(row) for row in rows))
+    return UsageBy(by=query.by, tenant=tenant, month=query.month, entries=tuple(usage_line(row) for row in rows))

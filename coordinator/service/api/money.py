@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from coordinator import api_types as t
 from coordinator import ports
+from coordinator.api_types.tenants import DimensionEntry, LedgerEntry, PriceEntry, TenantEntry, UsageEntry, UsageLine
 from coordinator.core import commands
 from coordinator.core.amounts import Price, decimal_text
 from coordinator.core.ids import dotted
@@ -15,12 +15,12 @@ from coordinator.core.tenants.dimensions import guardrail
 from coordinator.timetext import optional_text, to_text
 
 
-def price_entry(price: Price) -> t.PriceEntry:
-    return t.PriceEntry(cpu=price.cpu, gpu=price.gpu, memory=price.memory)
+def price_entry(price: Price) -> PriceEntry:
+    return PriceEntry(cpu=price.cpu, gpu=price.gpu, memory=price.memory)
 
 
-def tenant_entry(row: TenantRow) -> t.TenantEntry:
-    return t.TenantEntry(
+def tenant_entry(row: TenantRow) -> TenantEntry:
+    return TenantEntry(
         name=row.name,
         created_at=optional_text(row.created_at_ms or None),
         note=row.note,
@@ -33,12 +33,12 @@ def tenant_entry(row: TenantRow) -> t.TenantEntry:
     )
 
 
-def usage_entry(found: commands.Usage, policy: Policy) -> t.UsageEntry:
-    return t.UsageEntry(
+def usage_entry(found: commands.Usage, policy: Policy) -> UsageEntry:
+    return UsageEntry(
         tenant=found.tenant.name,
         month=found.month,
         dimensions=tuple(
-            t.DimensionEntry(
+            DimensionEntry(
                 name=one.name,
                 used=one.used,
                 reserved=one.reserved,
@@ -54,8 +54,8 @@ def usage_entry(found: commands.Usage, policy: Policy) -> t.UsageEntry:
     )
 
 
-def ledger_entry(row: LedgerRow) -> t.LedgerEntry:
-    return t.LedgerEntry(
+def ledger_entry(row: LedgerRow) -> LedgerEntry:
+    return LedgerEntry(
         seq=row.seq,
         at=to_text(row.at_ms),
         month=row.month,
@@ -77,8 +77,8 @@ def ledger_entry(row: LedgerRow) -> t.LedgerEntry:
     )
 
 
-def usage_line(row: ports.UsageSum) -> t.UsageLine:
-    return t.UsageLine(
+def usage_line(row: ports.UsageSum) -> UsageLine:
+    return UsageLine(
         key=row.key,
         cost=row.cost,
         cost_text=decimal_text(row.cost),

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct, field
 
-from coordinator import api_types as t
+from coordinator.api_types.nodepools import NodePool, NodePools
+from coordinator.api_types.tenants import PriceEntry
 from coordinator.core.amounts import UNIT
 from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.ids import Ms, PoolName, TenantName
@@ -54,7 +55,7 @@ class _Sum(Struct):
     """CPUs, GPUs and memory of those whose things may be told."""
 
 
-async def list_nodepools(call: Call[NoQuery, NoBody]) -> t.NodePools:
+async def list_nodepools(call: Call[NoQuery, NoBody]) -> NodePools:
     """Every pool. O(providers, live attempts, live jobs)."""
     deps, tenant = call.deps, scope_of(call)
     sums: dict[str, _Sum] = {DEFAULT_POOL: _Sum(), **{name: _Sum() for name in sorted(deps.views.pools)}}
@@ -62,7 +63,7 @@ async def list_nodepools(call: Call[NoQuery, NoBody]) -> t.NodePools:
         _add_provider(deps, sums.setdefault(view.pool, _Sum()), view, call.now_ms)
     _add_attempts(deps, sums, tenant)
     await _add_queue(deps, sums, tenant)
-    return t.NodePools(entries=tuple(_entry(name, one, deps.views.pools, call.now_ms) for name, one in sums.items()))
+    return NodePools(entries=tuple(_entry(name, one, deps.views.pools, call.now_ms) for name, one in sums.items()))
 
 
 def _add_provider(deps: ApiDeps, total: _Sum, view: ProviderView, now_ms: Ms) -> None:
@@ -158,14 +159,14 @@ def _lasts_ms(job: Job, number: int) -> Ms | None:
     return step.spec.expected_ms if step.spec.expected_ms is not None else step.spec.time_limit_ms
 
 
-def _entry(name: str, total: _Sum, pools: Mapping[PoolName, PoolRow], now_ms: Ms) -> t.NodePool:
+def _entry(name: str, total: _Sum, pools: Mapping[PoolName, PoolRow], now_ms: Ms) -> NodePool:
     ends_ms = max(now_ms, total.ends_ms) if total.ends_ms is not None else None
     room = total.cpus_free >= UNIT and not total.queued
     eta_ms = now_ms if room else ends_ms
     if eta_ms is not None and not room and total.planned_ms is not None:  # else the plan rests on nothing but a guess
         eta_ms = max(now_ms, total.planned_ms)
     made = pools.get(PoolName(name))
-    return t.NodePool(
+    return NodePool(
         name=name,
         providers=total.providers,
         online=total.online,
@@ -185,5 +186,5 @@ def _entry(name: str, total: _Sum, pools: Mapping[PoolName, PoolRow], now_ms: Ms
         cpus_held=total.held[0] / UNIT,
         gpus_held=total.held[1] / UNIT,
         memory_held=total.held[2],
-        price=price_entry(made.price) if made is not None else t.PriceEntry(),
+        price=price_entry(made.price) if made is not None else PriceEntry(),
     )

@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from msgspec.json import schema_components
 
-from coordinator.api_types import Problem
+from coordinator.api_types.problems import Problem
 from coordinator.core.errors import Code
 from coordinator.service.api.problems import MEDIA_TYPE
 from coordinator.service.api.query import NoQuery

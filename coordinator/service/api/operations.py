@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import msgspec
 
-from coordinator.api_types import (
+from coordinator.api_types.operations import (
     AlertEntry,
     Alerts,
     Alive,

@@ -12,7 +12,8 @@ import msgspec
 from aiohttp import web
 from msgspec import structs
 
-from coordinator.api_types import Problem, RefusalEntry
+from coordinator.api_types.problems import Problem
+from coordinator.api_types.tenants import RefusalEntry
 from coordinator.core.errors import Code, CoordError
 from coordinator.jobfile import JobError
 

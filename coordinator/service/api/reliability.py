@@ -11,8 +11,8 @@ from typing import Annotated
 from msgspec import Meta, Struct, field, structs
 
 from coordinator import ports
-from coordinator.api_reliability import unobserved
-from coordinator.api_types import SqlRequest
+from coordinator.api_types.operations import SqlRequest
+from coordinator.api_types.reliability import unobserved
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
 from coordinator.service.api.deps import ApiDeps

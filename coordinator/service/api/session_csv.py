@@ -14,7 +14,7 @@ from typing import IO
 
 from msgspec import Struct
 
-from coordinator.api_types import RESERVED
+from coordinator.api_types.fleet import RESERVED
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, check_name
 from coordinator.core.rows import EndReason

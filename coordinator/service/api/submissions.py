@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, structs
 
-from coordinator import api_types as t
+from coordinator.api_types.why import DimensionAsk, Preview
 from coordinator.core import commands, events
 from coordinator.core.amounts import decimal_text
 from coordinator.core.ids import TenantName
@@ -105,7 +105,7 @@ async def _submit(call: Call[SubmitQuery, Body], tenant: TenantName, spec: JobSp
     return result, known is not None or result.submitted_at_ms < call.now_ms
 
 
-async def preview_job(call: Call[SubmitQuery, Body]) -> t.Preview:
+async def preview_job(call: Call[SubmitQuery, Body]) -> Preview:
     """What the job consists of, and who could run it now. Nothing is submitted."""
     body = call.body
     tenant = owner_of(call, call.query.tenant, tenant_of(body))
@@ -114,7 +114,7 @@ async def preview_job(call: Call[SubmitQuery, Body]) -> t.Preview:
         lambda request_id: events.JobPreview(at_ms=call.now_ms, request_id=request_id, tenant=tenant, spec=spec)
     )
     assert isinstance(result, commands.Explanation)
-    return t.Preview(
+    return Preview(
         name=spec.name,
         tenant=tenant,
         tasks=sum(step.tasks for step in spec.steps),
@@ -124,5 +124,5 @@ async def preview_job(call: Call[SubmitQuery, Body]) -> t.Preview:
         why=tuple(step_why(one) for one in result.steps),
         estimate=result.estimate,
         estimate_text=decimal_text(result.estimate),
-        dimensions=tuple(t.DimensionAsk(**structs.asdict(one)) for one in result.quota),
+        dimensions=tuple(DimensionAsk(**structs.asdict(one)) for one in result.quota),
     )

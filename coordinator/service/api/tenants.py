@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta, Struct
 
-from coordinator import api_types as t
+from coordinator.api_types.tenants import TenantChange, TenantEntry, TenantRequest, Tenants, UsageEntry, Usages
 from coordinator.core import commands, events
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, check_name
@@ -53,30 +53,30 @@ def row_of(call: Call[Any, Any], name: TenantName) -> TenantRow:
     return row
 
 
-async def list_tenants(call: Call[TenantsQuery, NoBody]) -> t.Tenants:
+async def list_tenants(call: Call[TenantsQuery, NoBody]) -> Tenants:
     """A page of the tenants, in order of their names."""
     query = call.query
     position = page_position(query.page, _Position)
     names = names_after(call, position.after if position is not None else "")
     more, names = len(names) > query.limit, names[: query.limit]
-    return t.Tenants(
+    return Tenants(
         entries=tuple(tenant_entry(row_of(call, name)) for name in names),
         next_page=page_token(_Position(names[-1])) if more else None,
     )
 
 
-async def show_tenant(call: Call[NoQuery, NoBody]) -> t.TenantEntry:
+async def show_tenant(call: Call[NoQuery, NoBody]) -> TenantEntry:
     return tenant_entry(row_of(call, TenantName(call.name("name"))))
 
 
-async def create_tenant(call: Call[NoQuery, t.TenantRequest]) -> t.TenantEntry:
+async def create_tenant(call: Call[NoQuery, TenantRequest]) -> TenantEntry:
     """From now on tokens and jobs may name it."""
     body = call.body
     name = TenantName(check_name(body.name, "tenant"))
     return await _set(
         call,
         name,
-        t.TenantChange(
+        TenantChange(
             note=body.note,
             weight=body.weight,
             priority_max=body.priority_max,
@@ -89,17 +89,17 @@ async def create_tenant(call: Call[NoQuery, t.TenantRequest]) -> t.TenantEntry:
     )
 
 
-async def change_tenant(call: Call[NoQuery, t.TenantChange]) -> t.TenantEntry:
+async def change_tenant(call: Call[NoQuery, TenantChange]) -> TenantEntry:
     """What is not named stays. What runs already goes on, also beyond a limit that was lowered."""
     return await _set(call, TenantName(call.name("name")), call.body, create=False)
 
 
 async def _set(
-    call: Call[NoQuery, t.TenantRequest] | Call[NoQuery, t.TenantChange],
+    call: Call[NoQuery, TenantRequest] | Call[NoQuery, TenantChange],
     name: TenantName,
-    change: t.TenantChange,
+    change: TenantChange,
     create: bool,
-) -> t.TenantEntry:
+) -> TenantEntry:
     note = short_text(change.note, "note") if change.note is not None else None
     on_full = _one_of(OnFull, change.on_full, "on_full") if change.on_full is not None else None
     on_budget = _one_of(OnBudget, change.on_budget, "on_budget") if change.on_budget is not None else None
@@ -149,24 +149,24 @@ async def delete_tenant(call: Call[NoQuery, NoBody]) -> None:
     )
 
 
-async def read_usage(call: Call[UsageQuery, NoBody]) -> t.Usages:
+async def read_usage(call: Call[UsageQuery, NoBody]) -> Usages:
     """What is used, reserved and left, exactly: of one tenant, or of every one that the token may see, a page of them.
     Each of a page is as of its own moment: nobody waits for the sum of ten thousand."""
     query = call.query
     tenant = scope_of(call, query.tenant)
     if tenant is not None:
-        return t.Usages(entries=await _usage(call, tenant))
+        return Usages(entries=await _usage(call, tenant))
     position = page_position(query.page, _Position)
     names = names_after(call, position.after if position is not None else "")
     more, names = len(names) > query.limit, names[: query.limit]
-    entries: list[t.UsageEntry] = []
+    entries: list[UsageEntry] = []
     for name in names:
         with suppress(CoordError):  # deleted meanwhile
             entries += await _usage(call, name)
-    return t.Usages(entries=tuple(entries), next_page=page_token(_Position(names[-1])) if more else None)
+    return Usages(entries=tuple(entries), next_page=page_token(_Position(names[-1])) if more else None)
 
 
-async def _usage(call: Call[UsageQuery, NoBody], name: TenantName) -> tuple[t.UsageEntry, ...]:
+async def _usage(call: Call[UsageQuery, NoBody], name: TenantName) -> tuple[UsageEntry, ...]:
     """As it is decided by. CoordError(NOT_FOUND) for a tenant that there is not."""
     result = await call.deps.engine.call(
         lambda request_id: events.UsageRead(at_ms=call.now_ms, request_id=request_id, tenant=name)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from coordinator.api_types import ProviderEntry, SuspicionEntry, VerdictBrief
-from coordinator.api_verdict import VerdictEntry
+from coordinator.api_types.fleet import ProviderEntry, SuspicionEntry
+from coordinator.api_types.verdict import VerdictEntry
+from coordinator.api_types.work import VerdictBrief
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, Ms, ProviderId, attempt_of, dotted
 from coordinator.core.queue.capacity import NOTHING

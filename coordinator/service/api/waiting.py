@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
-from coordinator import api_types as t
+from coordinator.api_types.work import JobEntry
 from coordinator.core.rows import ENDED, JobRow, WorkState
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.jobs import entry_of
@@ -37,7 +37,7 @@ class WaitQuery(Struct, frozen=True, kw_only=True):
     timeout: Annotated[str, Meta(description="how long to wait at most, as 30s; then it is shown as it stands")] = "30s"
 
 
-async def wait_job(call: Call[WaitQuery, NoBody], streams: OpenStreams) -> t.JobEntry | web.StreamResponse:
+async def wait_job(call: Call[WaitQuery, NoBody], streams: OpenStreams) -> JobEntry | web.StreamResponse:
     """The job when it has ended (or runs), or as it stands when the time is over. As an event stream: the job now and
     after each change, until then."""
     assert call.token is not None

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from coordinator import api_types as t
+from coordinator.api_types.happenings import EventEntry
+from coordinator.api_types.why import Obstacle, StepWhy
+from coordinator.api_types.work import (
+    AttemptEntry,
+    AvoidedEntry,
+    ChoiceEntry,
+    Counts,
+    ExitEntry,
+    JobEntry,
+    ProgressEntry,
+    RankEntry,
+    StepEntry,
+    TaskEntry,
+    VerdictBrief,
+)
 from coordinator.core import commands
 from coordinator.core.amounts import UNIT, decimal_text
 from coordinator.core.ids import Ms, dotted
@@ -15,9 +29,9 @@ from coordinator.service.api.outlook import NOTHING, Outlook, Standing
 from coordinator.timetext import optional_text, to_text
 
 
-def job_entry(row: JobRow, running: int, outlook: Outlook = NOTHING) -> t.JobEntry:
+def job_entry(row: JobRow, running: int, outlook: Outlook = NOTHING) -> JobEntry:
     """One job; `running` of its tasks run, and are so far."""
-    return t.JobEntry(
+    return JobEntry(
         job_id=row.job_id,
         tenant=row.tenant,
         name=row.name,
@@ -41,11 +55,11 @@ def job_entry(row: JobRow, running: int, outlook: Outlook = NOTHING) -> t.JobEnt
     )
 
 
-def _counts(tasks: int, running: int, completed: int, failed: int, cancelled: int) -> t.Counts:
+def _counts(tasks: int, running: int, completed: int, failed: int, cancelled: int) -> Counts:
     """What runs is counted elsewhere than what has ended: it never makes the sum wrong."""
     left = max(0, tasks - completed - failed - cancelled)
     running = min(running, left)
-    return t.Counts(
+    return Counts(
         tasks=tasks,
         waiting=left - running,
         running=running,
@@ -55,9 +69,9 @@ def _counts(tasks: int, running: int, completed: int, failed: int, cancelled: in
     )
 
 
-def step_entry(row: StepRow, spec: JobSpec, running: int) -> t.StepEntry:
+def step_entry(row: StepRow, spec: JobSpec, running: int) -> StepEntry:
     step = spec.steps[row.step]
-    return t.StepEntry(
+    return StepEntry(
         step=row.step,
         name=step.name,
         state=row.state.value,
@@ -72,13 +86,13 @@ def step_entry(row: StepRow, spec: JobSpec, running: int) -> t.StepEntry:
     )
 
 
-def unbegun_step(job: JobRow, number: int, spec: JobSpec) -> t.StepEntry:
+def unbegun_step(job: JobRow, number: int, spec: JobSpec) -> StepEntry:
     """A step that has no row yet."""
     return step_entry(StepRow(job_id=job.job_id, step=number, state=WorkState.PENDING), spec, 0)
 
 
-def task_entry(row: TaskRow, step: StepSpec, tries: Sequence[t.AttemptEntry], now_ms: Ms) -> t.TaskEntry:
-    return t.TaskEntry(
+def task_entry(row: TaskRow, step: StepSpec, tries: Sequence[AttemptEntry], now_ms: Ms) -> TaskEntry:
+    return TaskEntry(
         task=dotted(row.task_id),
         step=step.name,
         number=row.task,
@@ -100,10 +114,10 @@ def task_entry(row: TaskRow, step: StepSpec, tries: Sequence[t.AttemptEntry], no
     )
 
 
-def _avoids(row: TaskRow, now_ms: Ms) -> tuple[t.AvoidedEntry, ...]:
+def _avoids(row: TaskRow, now_ms: Ms) -> tuple[AvoidedEntry, ...]:
     """Where a task is not to go, oldest first."""
     return tuple(
-        t.AvoidedEntry(
+        AvoidedEntry(
             provider_id=one.provider_id,
             at=to_text(one.at_ms),
             until=to_text(one.until_ms) if one.until_ms > now_ms else None,
@@ -113,8 +127,8 @@ def _avoids(row: TaskRow, now_ms: Ms) -> tuple[t.AvoidedEntry, ...]:
     )
 
 
-def attempt_entry(row: AttemptRow, standing: Standing, verdict: t.VerdictBrief | None = None) -> t.AttemptEntry:
-    return t.AttemptEntry(
+def attempt_entry(row: AttemptRow, standing: Standing, verdict: VerdictBrief | None = None) -> AttemptEntry:
+    return AttemptEntry(
         attempt=dotted(row.attempt_id),
         number=row.attempt,
         state=row.state.value,
@@ -127,7 +141,7 @@ def attempt_entry(row: AttemptRow, standing: Standing, verdict: t.VerdictBrief |
         unblocked_by=row.unblocked_by,
         forecast=row.forecast,
         ranks=tuple(
-            t.RankEntry(
+            RankEntry(
                 rank=number,
                 provider_id=rank.provider_id,
                 cpus=rank.share.ask.cpus / UNIT,
@@ -151,12 +165,12 @@ def attempt_entry(row: AttemptRow, standing: Standing, verdict: t.VerdictBrief |
     )
 
 
-def _progress(told: Progress) -> t.ProgressEntry:
-    return t.ProgressEntry(at=to_text(told.at_ms), fraction=told.fraction, values=dict(told.values), text=told.text)
+def _progress(told: Progress) -> ProgressEntry:
+    return ProgressEntry(at=to_text(told.at_ms), fraction=told.fraction, values=dict(told.values), text=told.text)
 
 
-def _choice(choice: Choice) -> t.ChoiceEntry:
-    return t.ChoiceEntry(
+def _choice(choice: Choice) -> ChoiceEntry:
+    return ChoiceEntry(
         among=choice.among,
         run_ms=choice.run_ms,
         loss_ms=choice.loss_ms,
@@ -167,8 +181,8 @@ def _choice(choice: Choice) -> t.ChoiceEntry:
     )
 
 
-def _exit(info: ExitInfo) -> t.ExitEntry:
-    return t.ExitEntry(
+def _exit(info: ExitInfo) -> ExitEntry:
+    return ExitEntry(
         cause=info.cause.value,
         code=info.code,
         signal=info.signal,
@@ -182,8 +196,8 @@ def _exit(info: ExitInfo) -> t.ExitEntry:
     )
 
 
-def step_why(found: commands.StepExplanation) -> t.StepWhy:
-    return t.StepWhy(
+def step_why(found: commands.StepExplanation) -> StepWhy:
+    return StepWhy(
         step=found.step,
         name=found.name,
         tasks=found.tasks,
@@ -196,16 +210,16 @@ def step_why(found: commands.StepExplanation) -> t.StepWhy:
         able_ever=found.able_ever,
         eta=optional_text(found.eta_ms),
         obstacles=tuple(
-            t.Obstacle(constraint=one.constraint, providers=one.providers, text=one.text, ever=one.ever)
+            Obstacle(constraint=one.constraint, providers=one.providers, text=one.text, ever=one.ever)
             for one in found.obstacles
         ),
         ahead=found.ahead,
     )
 
 
-def ended_why(row: StepRow, step: StepSpec) -> t.StepWhy:
+def ended_why(row: StepRow, step: StepSpec) -> StepWhy:
     """A step of a job that has ended."""
-    return t.StepWhy(
+    return StepWhy(
         step=row.step,
         name=step.name,
         tasks=step.tasks,
@@ -221,8 +235,8 @@ def ended_why(row: StepRow, step: StepSpec) -> t.StepWhy:
     )
 
 
-def event_entry(row: AuditRow) -> t.EventEntry:
-    return t.EventEntry(
+def event_entry(row: AuditRow) -> EventEntry:
+    return EventEntry(
         seq=row.seq,
         at=to_text(row.wall_ns // 1_000_000),
         wall_ns=row.wall_ns,

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from analytics.room import Room
 from analytics.snapshots import SCHEMAS, STATUSES, THERMALS
 from coordinator import wire
-from coordinator.api_types import (
+from coordinator.api_types.reliability import (
     Availability,
     Backtest,
     Features,

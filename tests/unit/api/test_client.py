@@ -19,10 +19,17 @@ from typing import Any, TypeVar
 import pytest
 from aiohttp import web
 
-from coordinator import api_types as t
 from coordinator import ports, wire
-from coordinator.api_data import DataFile
-from coordinator.api_reliability import unobserved
+from coordinator.api_types.data import DataFile
+from coordinator.api_types.operations import SqlAnswer
+from coordinator.api_types.reliability import (
+    Availability,
+    Backtest,
+    NetworkAvailability,
+    ReliabilityAnswer,
+    ReliabilityFilters,
+    unobserved,
+)
 from coordinator.client import Client, every
 from coordinator.client.traces import KINDS
 from coordinator.core.commands import Put
@@ -54,11 +61,11 @@ FEATURES = unobserved("a", to_text(1_547_399_272_000))
 GRID = tuple((0.5,) * 24 for _ in range(7))
 ANSWERS: dict[type[ports.Question], Any] = {
     ports.AskFeatures: FEATURES,
-    ports.AskReliability: t.ReliabilityAnswer(
-        filters=t.ReliabilityFilters(), as_of="x", computed_at="x", providers=1, matched=1, entries=(FEATURES,)
+    ports.AskReliability: ReliabilityAnswer(
+        filters=ReliabilityFilters(), as_of="x", computed_at="x", providers=1, matched=1, entries=(FEATURES,)
     ),
     ports.AskForecast: None,
-    ports.AskNetwork: t.NetworkAvailability(
+    ports.AskNetwork: NetworkAvailability(
         window_days=14.0,
         as_of="x",
         providers=0,
@@ -68,7 +75,7 @@ ANSWERS: dict[type[ports.Question], Any] = {
         p90_uptime_pct=None,
         highly_reliable=0,
     ),
-    ports.AskAvailability: t.Availability(
+    ports.AskAvailability: Availability(
         provider_id="a",
         as_of="x",
         window_days=14.0,
@@ -77,10 +84,10 @@ ANSWERS: dict[type[ports.Question], Any] = {
         observed_seconds=GRID,
         uptime_pct=0.5,
     ),
-    ports.AskBacktest: t.Backtest(
+    ports.AskBacktest: Backtest(
         from_=None, to=None, cuts=0, every_s=1.0, window_s=1.0, model="constant", horizons=(), note="too little"
     ),
-    ports.AskSql: t.SqlAnswer(columns=("n",), types=("INTEGER",), entries=((1,),), truncated=False, elapsed_s=0.1),
+    ports.AskSql: SqlAnswer(columns=("n",), types=("INTEGER",), entries=((1,),), truncated=False, elapsed_s=0.1),
 }
 
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from coordinator import ports
-from coordinator.api_types import Features
+from coordinator.api_types.reliability import Features
 from coordinator.core.errors import Code, CoordError
 from coordinator.service.api.settings import ApiSettings
 from coordinator.timetext import DAY_MS, HOUR_MS

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.api_types import DrainRequest, SqlRequest, TokenRequest
+from coordinator.api_types.access import TokenRequest
+from coordinator.api_types.fleet import DrainRequest
+from coordinator.api_types.operations import SqlRequest
 from coordinator.core.errors import Code, CoordError
 from coordinator.service.api.fleet import ProvidersQuery
 from coordinator.service.api.query import parse_query

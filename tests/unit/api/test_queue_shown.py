@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from cli.providers import print_provider
-from coordinator.api_types import ProviderEntry
+from coordinator.api_types.fleet import ProviderEntry
 from coordinator.core.rows import Promises, Resources
 from coordinator.core.work.jobspec import Isolation
 from coordinator.timetext import parse_time

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from coordinator import api_types as t
+from coordinator.api_types.happenings import EventEntry
 from coordinator.core.commands import TokenForgotten
 from coordinator.service.api.settings import ApiSettings
 from tests.unit.api.rig import ADMIN, READER, TENANT, Rig, a_service, served
@@ -215,8 +215,8 @@ def test_events_that_cannot_be_meant_are_refused(path: str, last_id: str | None)
     served(test)
 
 
-def told(data: str) -> t.EventEntry:
-    return msgspec.json.decode(data, type=t.EventEntry)
+def told(data: str) -> EventEntry:
+    return msgspec.json.decode(data, type=EventEntry)
 
 
 def test_waiting_ends_with_the_job_or_with_the_time() -> None:

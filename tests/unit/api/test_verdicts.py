@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from coordinator import ports
-from coordinator.api_verdict import VerdictEntry
+from coordinator.api_types.verdict import VerdictEntry
 from coordinator.core.commands import Put
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName
 from coordinator.core.rows import AttemptState, TaskRow, WorkState

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import aiohttp
 import msgspec
 
-from coordinator import api_types as t
+from coordinator.api_types.happenings import LogEvent
 from coordinator.client.jobs import bytes_of
 from coordinator.core.commands import AttemptChanged, Audited, JobChanged, Put
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName, dotted
@@ -168,8 +168,8 @@ class Event(NamedTuple):
     data: str
 
     @property
-    def log(self) -> t.LogEvent:
-        return msgspec.json.decode(self.data, type=t.LogEvent)
+    def log(self) -> LogEvent:
+        return msgspec.json.decode(self.data, type=LogEvent)
 
     @property
     def bytes(self) -> bytes:

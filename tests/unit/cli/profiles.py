@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordinator.api_trace import (
+from coordinator.api_types.trace import (
     AttemptEntry,
     Breakdown,
     Counts,

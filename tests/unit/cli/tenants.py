@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from coordinator import api_types as t
+from coordinator.api_types.tenants import DimensionEntry, LedgerEntry, PriceEntry, TenantEntry, UsageEntry
 
 UNIT = 1_000_000
 GIB = 1 << 30
@@ -16,29 +16,29 @@ UNLIMITED: dict[str, int | None] = dict.fromkeys(
 )
 
 
-def a_tenant(name: str = "physics", **quota: int | None) -> t.TenantEntry:
-    return t.TenantEntry(
+def a_tenant(name: str = "physics", **quota: int | None) -> TenantEntry:
+    return TenantEntry(
         name=name, created_at=AT, note="", weight=3, priority_max=10, on_full="queue", on_budget="stop",
         runtime_ms=3_600_000, quota=UNLIMITED | quota,
     )  # fmt: skip
 
 
-def a_dimension(name: str, used: int = 0, reserved: int = 0, limit: int | None = None) -> t.DimensionEntry:
+def a_dimension(name: str, used: int = 0, reserved: int = 0, limit: int | None = None) -> DimensionEntry:
     guardrail = None if limit is None else limit if name in ("running", "queued") else limit * 9 // 10
-    return t.DimensionEntry(name=name, used=used, reserved=reserved, limit=limit, guardrail=guardrail)
+    return DimensionEntry(name=name, used=used, reserved=reserved, limit=limit, guardrail=guardrail)
 
 
-def a_usage(*dimensions: t.DimensionEntry, tenant: str = "physics", **changes: Any) -> t.UsageEntry:
-    entry = t.UsageEntry(
+def a_usage(*dimensions: DimensionEntry, tenant: str = "physics", **changes: Any) -> UsageEntry:
+    entry = UsageEntry(
         tenant=tenant, month=202611, dimensions=dimensions, share=0.25, share_decayed=0.5, weight=3, live_jobs=2
     )
     return replace(entry, **changes)
 
 
-def a_charge(seq: int = 1, **changes: Any) -> t.LedgerEntry:
-    entry = t.LedgerEntry(
+def a_charge(seq: int = 1, **changes: Any) -> LedgerEntry:
+    entry = LedgerEntry(
         seq=seq, at=AT, month=202611, tenant="physics", job_id=12, attempt="12.0.0.1", rank=0, provider_id="alpha",
-        pool="lab", cpus=UNIT // 2, gpus=0, memory=GIB, price=t.PriceEntry(cpu=40_000), ran_ms=90_000, cost=500,
+        pool="lab", cpus=UNIT // 2, gpus=0, memory=GIB, price=PriceEntry(cpu=40_000), ran_ms=90_000, cost=500,
         cost_text="0.0005",
     )  # fmt: skip
     return replace(entry, **changes)

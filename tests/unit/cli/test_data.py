@@ -26,8 +26,21 @@ from cli.moving import Moving, drawn, round_size
 from cli.standing import share, told
 from cli.transfers import print_transfers
 from cli.usage import print_ledger, print_sums, print_usage
-from coordinator import api_data as d
-from coordinator import api_types as t
+from coordinator.api_types.data import (
+    ArtifactDetails,
+    ArtifactEntry,
+    Artifacts,
+    CheckpointEntry,
+    DataFile,
+    InputEntry,
+    JobData,
+    StepInputs,
+    TaskData,
+    TenantTransfers,
+    TransfersAnswer,
+)
+from coordinator.api_types.tenants import Ledger, UsageBy, UsageLine, Usages
+from coordinator.api_types.work import Counts, JobDetails, Jobs, ProgressEntry, StepEntry, Tasks
 from coordinator.client import Client
 from coordinator.client.hashing import digest_of
 from coordinator.core.errors import Code, CoordError
@@ -172,25 +185,25 @@ def test_what_is_waited_for_is_said_once_and_a_transfer_that_breaks_off_how_it_g
 class Known:
     """Stands where a client's `jobs` and `artifacts` do, for what only looks."""
 
-    def __init__(self, data: d.JobData, *steps: tuple[str, int]) -> None:
+    def __init__(self, data: JobData, *steps: tuple[str, int]) -> None:
         self._data = data
         self._steps = steps
         self.fetched: list[tuple[str, str, str]] = []
 
-    def data(self, job_id: int, *, step: int | None = None, limit: int = 100, page: str | None = None) -> d.JobData:
+    def data(self, job_id: int, *, step: int | None = None, limit: int = 100, page: str | None = None) -> JobData:
         return self._data
 
-    def show(self, job_id: int) -> t.JobDetails:
+    def show(self, job_id: int) -> JobDetails:
         steps = tuple(
-            t.StepEntry(
+            StepEntry(
                 step=i, name=name, state="completed", reason="", needs=(), when="succeeded", nodes=1,
-                counts=t.Counts(tasks=tasks, waiting=0, running=0, completed=tasks, failed=0, cancelled=0),
+                counts=Counts(tasks=tasks, waiting=0, running=0, completed=tasks, failed=0, cancelled=0),
             )
             for i, (name, tasks) in enumerate(self._steps)
         )  # fmt: skip
-        return t.JobDetails(job=a_job(), deadline=None, steps=steps, tasks=())
+        return JobDetails(job=a_job(), deadline=None, steps=steps, tasks=())
 
-    def get_output(self, job_id: int, task: str, file: d.DataFile, root: Path, path: str, **_: object) -> bool:
+    def get_output(self, job_id: int, task: str, file: DataFile, root: Path, path: str, **_: object) -> bool:
         self.fetched.append((task, file.path, path))
         return True
 
@@ -201,31 +214,31 @@ def looking(known: Known) -> Client:
     return made
 
 
-def a_file(path: str, size: int = 2_048) -> d.DataFile:
-    return d.DataFile(path=path, digest=HEX, size=size, executable=False)
+def a_file(path: str, size: int = 2_048) -> DataFile:
+    return DataFile(path=path, digest=HEX, size=size, executable=False)
 
 
-def a_checkpoint(number: int, **changes: Any) -> d.CheckpointEntry:
+def a_checkpoint(number: int, **changes: Any) -> CheckpointEntry:
     fields: dict[str, Any] = {
         "number": number, "attempt": 2, "taken_at": AT, "published_at": AT, "manifest": HEX, "files": 3,
         "size": 5 << 20, "sent": 1 << 20, "cost_ms": 1_200, "label": f"step={number}", "damaged": "", "kept": True,
     }  # fmt: skip
-    return d.CheckpointEntry(**(fields | changes))
+    return CheckpointEntry(**(fields | changes))
 
 
-def made_by(task: str, step: str, *files: d.DataFile, checkpoints: tuple[d.CheckpointEntry, ...] = ()) -> d.TaskData:
-    return d.TaskData(
+def made_by(task: str, step: str, *files: DataFile, checkpoints: tuple[CheckpointEntry, ...] = ()) -> TaskData:
+    return TaskData(
         task=task, step=step, attempt=1, published_at=AT, outputs=files, size=sum(file.size for file in files),
         checkpoints=checkpoints,
     )  # fmt: skip
 
 
-DATA = d.JobData(
+DATA = JobData(
     inputs=(
-        d.StepInputs(
+        StepInputs(
             step=1, name="train", outputs=("*.pt",), inputs=(
-                d.InputEntry(path="conf.yaml", digest=HEX, size=10, executable=False, from_step=None, pattern=None),
-                d.InputEntry(path="", digest=None, size=None, executable=False, from_step="prep", pattern="*.csv"),
+                InputEntry(path="conf.yaml", digest=HEX, size=10, executable=False, from_step=None, pattern=None),
+                InputEntry(path="", digest=None, size=None, executable=False, from_step="prep", pattern="*.csv"),
             ),
         ),
     ),
@@ -276,7 +289,7 @@ def test_results_are_listed_and_picked_by_task_and_pattern(capsys: pytest.Captur
     assert "--match '**/*.png'" in capsys.readouterr().err
     with pytest.raises(CoordError, match=r"has no task 9\.9"):
         jobdata.outputs_of(client, Named(12, 9, 9), None)
-    jobdata.print_outputs(d.JobData(inputs=(), entries=()), "table")
+    jobdata.print_outputs(JobData(inputs=(), entries=()), "table")
     assert "declares no outputs" in capsys.readouterr().err
 
 
@@ -293,7 +306,7 @@ def test_results_of_several_steps_and_tasks_lie_in_directories_of_their_own(
 ) -> None:
     """As the job says, not as many as there happen to be."""
     entries = (made_by("12.0.0", "prep", a_file("clean.csv"), a_file("notes/x")), *DATA.entries[1:])
-    known = Known(d.JobData(inputs=(), entries=entries), *steps)
+    known = Known(JobData(inputs=(), entries=entries), *steps)
     client = looking(known)
     jobdata.fetch_outputs(client, 12, jobdata.outputs_of(client, Named(12), None), tmp_path, force=False)
     assert places == [path for _, _, path in known.fetched]
@@ -312,45 +325,43 @@ def test_where_nothing_can_be_fetched_it_is_said_whether_it_is_not_declared_not_
         (declared, True, "--match"),
     ):
         with pytest.raises(CoordError, match="job 12: nothing to fetch") as refused:
-            empty = d.JobData(inputs=inputs, entries=())
+            empty = JobData(inputs=inputs, entries=())
             jobdata.fetch_outputs(looking(Known(empty)), 12, empty, tmp_path, force=False, picked=picked)
         assert refused.value.code is Code.NOT_FOUND and why in refused.value.hint
 
 
 def test_progress_is_shown_with_its_age_where_somebody_tells_it(capsys: pytest.CaptureFixture[str]) -> None:
     """In lists and beside attempts; a job that says nothing has no column for it."""
-    print_jobs(t.Jobs(entries=(a_job(progress=0.999), a_job(13))), "table")
+    print_jobs(Jobs(entries=(a_job(progress=0.999), a_job(13))), "table")
     out = capsys.readouterr().out
     assert "PROGRESS" in out and "99 %" in out and "ENDS" in out
-    print_jobs(t.Jobs(entries=(a_job(progress=0.5, eta=soon(630)),)), "wide")
+    print_jobs(Jobs(entries=(a_job(progress=0.5, eta=soon(630)),)), "wide")
     out = capsys.readouterr().out
     assert "EXPECTED TO END" in out and "in 10m" in out
-    print_jobs(t.Jobs(entries=(a_job(),)), "table")
+    print_jobs(Jobs(entries=(a_job(),)), "table")
     assert "PROGRESS" not in capsys.readouterr().out
-    last = t.ProgressEntry(at=AT, fraction=0.4, values={"step": "1200"}, text="\x1b[31mred")
+    last = ProgressEntry(at=AT, fraction=0.4, values={"step": "1200"}, text="\x1b[31mred")
     run = an_attempt(2, progress=last, restored=7)
     assert told(run).startswith("40 %, step=1200, ") and told(run).endswith(" ago)") and "-" == share(None)
-    print_tasks(t.Tasks(entries=(a_task(an_attempt(state="lost", lost_ms=90_000), run),)), "wide")
+    print_tasks(Tasks(entries=(a_task(an_attempt(state="lost", lost_ms=90_000), run),)), "wide")
     out = capsys.readouterr().out
     assert "RESUMED FROM CHECKPOINT" in out and "WORK LOST" in out and "1m 30s" in out and "\x1b" not in out
-    print_tasks(t.Tasks(entries=(a_task(an_attempt()),)), "wide")
+    print_tasks(Tasks(entries=(a_task(an_attempt()),)), "wide")
     out = capsys.readouterr().out
     assert not {"PROGRESS", "LOST", "ENDS", "SAVED"} & set(out.split())
     runs = an_attempt(2, progress=last, eta=soon(3_630), saved_ms=754_000)
-    print_tasks(t.Tasks(entries=(a_task(an_attempt(state="lost", lost_ms=90_000, saved_ms=61_000), runs),)), "table")
+    print_tasks(Tasks(entries=(a_task(an_attempt(state="lost", lost_ms=90_000, saved_ms=61_000), runs),)), "table")
     out = capsys.readouterr().out
     assert "ENDS" in out and "in 1h" in out and "SAVED" in out and "12m 34s" in out and "1m 1s" in out
-    print_job(t.JobDetails(job=a_job(progress=0.5, eta=soon(600)), deadline=None, steps=(), tasks=()), "table")
+    print_job(JobDetails(job=a_job(progress=0.5, eta=soon(600)), deadline=None, steps=(), tasks=()), "table")
     assert "should end" in capsys.readouterr().out
 
 
 def test_an_artifact_is_shown_with_who_keeps_it(capsys: pytest.CaptureFixture[str]) -> None:
     """In words; one that nobody keeps says so."""
-    named = d.ArtifactEntry(
-        name="m.pt", tenant="lab", digest=HEX, size=GIB, created_at=AT, by="token:1", executable=True
-    )
+    named = ArtifactEntry(name="m.pt", tenant="lab", digest=HEX, size=GIB, created_at=AT, by="token:1", executable=True)
     holders = ("artifact:m.pt", "job:12", "task:12.0.3", "checkpoint:12.0.3.7")
-    answer = d.ArtifactDetails(
+    answer = ArtifactDetails(
         tenant="lab", digest=HEX, size=GIB, stored_at=AT, sha256="5" * 64, artifact=named, held_by=holders
     )
     print_details(answer, "table")
@@ -361,8 +372,8 @@ def test_an_artifact_is_shown_with_who_keeps_it(capsys: pytest.CaptureFixture[st
     assert "m.pt\n" == capsys.readouterr().out
 
     class Listed:
-        def list(self, **_: object) -> d.Artifacts:
-            return d.Artifacts(entries=(named,))
+        def list(self, **_: object) -> Artifacts:
+            return Artifacts(entries=(named,))
 
     client = Client("http://127.0.0.1:9", "x")
     client.artifacts = cast("Any", Listed())
@@ -373,10 +384,10 @@ def test_an_artifact_is_shown_with_who_keeps_it(capsys: pytest.CaptureFixture[st
 def test_usage_has_bytes_where_any_were_moved_or_kept(capsys: pytest.CaptureFixture[str]) -> None:
     """A fleet that moves none has no columns for them."""
     plain = (a_usage(a_dimension("cpus")), a_usage(a_dimension("cpus"), tenant="lab"))
-    print_usage(t.Usages(entries=plain), "table")
+    print_usage(Usages(entries=plain), "table")
     assert "STORAGE" not in capsys.readouterr().out
     moved = a_usage(a_dimension("storage", used=3 * GIB, limit=10 * GIB), a_dimension("egress", used=5), tenant="lab")
-    print_usage(t.Usages(entries=(plain[0], moved)), "table")
+    print_usage(Usages(entries=(plain[0], moved)), "table")
     head, _, line = capsys.readouterr().out.splitlines()
     assert "STORAGE" in head and "OUT" in head.split() and "IN" not in head.split()
     assert "3 GiB/10 GiB" in line and line.split()[-2:] == ["5", "B"]
@@ -386,11 +397,11 @@ def test_charges_of_bytes_are_told_as_bytes(capsys: pytest.CaptureFixture[str]) 
     """One by one and summed; what ran has no columns for them."""
     moved = a_charge(2, kind="egress", amount=3 * GIB, attempt="", cost=0, cost_text="0")
     kept = a_charge(3, kind="storage", amount=7_200_000, attempt="", cost=0, cost_text="0")
-    print_ledger(t.Ledger(entries=(kept, moved, a_charge())), "table")
+    print_ledger(Ledger(entries=(kept, moved, a_charge())), "table")
     _, first, second, third = capsys.readouterr().out.splitlines()
     assert "storage of 2 GB hours" in first and "egress of 3 GiB" in second and "12.0.0.1" in third
-    line = t.UsageLine(key="2026-11-22", cost=0, cost_text="0", ran_ms=0, cpu_ms=0, gpu_ms=0, charges=0)
-    sums = t.UsageBy(by="day", tenant=None, month=None, entries=(line,))
+    line = UsageLine(key="2026-11-22", cost=0, cost_text="0", ran_ms=0, cpu_ms=0, gpu_ms=0, charges=0)
+    sums = UsageBy(by="day", tenant=None, month=None, entries=(line,))
     print_sums(sums, "table")
     assert "GB HOURS" not in capsys.readouterr().out
     print_sums(replace(sums, entries=(replace(line, ingress=GIB, storage_mb_s=1_800_000),)), "table")
@@ -399,11 +410,11 @@ def test_charges_of_bytes_are_told_as_bytes(capsys: pytest.CaptureFixture[str]) 
 
 def test_transfers_say_what_is_held_back_and_why(capsys: pytest.CaptureFixture[str]) -> None:
     """The breaker in words."""
-    answer = d.TransfersAnswer(
+    answer = TransfersAnswer(
         state="open", why="the spill area is full", opened=2, under_way=3, refused=4, spilled_bytes=1 << 20,
         spill_bytes_max=4 << 20, waiting_in_bytes=5 << 20, waiting_out_bytes=0, ingress_bytes_per_s=100 << 20,
         egress_bytes_per_s=0, ingress_bytes=GIB, egress_bytes=0,
-        entries=(d.TenantTransfers(tenant="lab", under_way=3, uploads_open=2, uploads_bytes=GIB),),
+        entries=(TenantTransfers(tenant="lab", under_way=3, uploads_open=2, uploads_bytes=GIB),),
     )  # fmt: skip
     print_transfers(answer, "table")
     out = capsys.readouterr().out
@@ -417,12 +428,12 @@ def test_names_of_artifacts_are_completed_and_files_are_left_to_the_shell(monkey
     asked: list[str] = []
 
     class Listed:
-        def list(self, *, name: str, limit: int) -> d.Artifacts:
+        def list(self, *, name: str, limit: int) -> Artifacts:
             asked.append(name)
-            entry = d.ArtifactEntry(
+            entry = ArtifactEntry(
                 name="model.pt", tenant="lab", digest=HEX, size=1, created_at=AT, by="token:1", executable=False
             )
-            return d.Artifacts(entries=(entry,))
+            return Artifacts(entries=(entry,))
 
     def quick(_: click.Context) -> Client:
         client = Client("http://127.0.0.1:9", "x")

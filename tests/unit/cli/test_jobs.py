@@ -23,7 +23,9 @@ from cli.jobview import lines, notable, print_job, print_tasks, tasks_of
 from cli.phases import Phases
 from cli.standing import standing, took_in_all
 from cli.waiting import print_why
-from coordinator import api_types as t
+from coordinator.api_types.happenings import EventEntry, LogEvent
+from coordinator.api_types.why import JobWhy, Obstacle, Preview
+from coordinator.api_types.work import ExitEntry, JobDetails, JobEntry, Jobs, StepEntry, TaskEntry, Tasks
 from coordinator.client import Client
 from coordinator.core.errors import CoordError
 from tests.unit.cli.jobs import a_job, a_piece, a_plan, a_task, a_why, an_attempt, an_event, an_exit, counts
@@ -32,18 +34,18 @@ from tests.unit.cli.jobs import a_job, a_piece, a_plan, a_task, a_why, an_attemp
 class Known:
     """Stands where a client's `jobs` does, for what only looks things up."""
 
-    def __init__(self, *entries: t.JobEntry, tasks: tuple[t.TaskEntry, ...] = ()) -> None:
+    def __init__(self, *entries: JobEntry, tasks: tuple[TaskEntry, ...] = ()) -> None:
         self._entries = entries
         self._tasks = tasks
 
-    def list(self, *, limit: int) -> t.Jobs:
-        return t.Jobs(entries=self._entries[:limit])
+    def list(self, *, limit: int) -> Jobs:
+        return Jobs(entries=self._entries[:limit])
 
-    def tasks(self, job_id: int, *, state: str | None = None, **_: object) -> t.Tasks:
-        return t.Tasks(entries=tuple(task for task in self._tasks if state in (None, task.state)))
+    def tasks(self, job_id: int, *, state: str | None = None, **_: object) -> Tasks:
+        return Tasks(entries=tuple(task for task in self._tasks if state in (None, task.state)))
 
 
-def client(*entries: t.JobEntry, tasks: tuple[t.TaskEntry, ...] = ()) -> Client:
+def client(*entries: JobEntry, tasks: tuple[TaskEntry, ...] = ()) -> Client:
     made = Client("http://127.0.0.1:9", "x")
     made.jobs = cast("object", Known(*entries, tasks=tasks))  # type: ignore[assignment]
     return made
@@ -93,7 +95,7 @@ def test_a_task_is_no_job_and_without_jobs_there_is_no_newest() -> None:
         (None, exits.JOB_UNFINISHED),
     ],
 )
-def test_a_job_that_failed_ends_the_command_as_its_task_ended(end: t.ExitEntry | None, status: int) -> None:
+def test_a_job_that_failed_ends_the_command_as_its_task_ended(end: ExitEntry | None, status: int) -> None:
     """The status of the first failed task, as a shell has it; 125 when it has none."""
     failed = a_task(an_attempt(exit=an_exit(code=9)), an_attempt(2, exit=end), state="failed")
     assert exits.of_job(client(tasks=(failed,)), a_job(state="failed")) == status
@@ -108,7 +110,7 @@ def test_a_completed_job_ends_with_0_and_a_cancelled_one_does_not() -> None:
 
 
 def test_a_list_says_how_far_each_job_is(capsys: pytest.CaptureFixture[str]) -> None:
-    print_jobs(t.Jobs(entries=(a_job(counts=counts(100, completed=34, failed=2, running=4)),)), "table")
+    print_jobs(Jobs(entries=(a_job(counts=counts(100, completed=34, failed=2, running=4)),)), "table")
     out = capsys.readouterr().out
     assert "34/100 (2 failed)" in out and "pending" in out
 
@@ -116,7 +118,7 @@ def test_a_list_says_how_far_each_job_is(capsys: pytest.CaptureFixture[str]) -> 
 def test_a_job_that_ended_before_it_was_said_to_run_took_its_time(capsys: pytest.CaptureFixture[str]) -> None:
     """From when it was submitted; one that was cancelled in the queue took none."""
     ended: dict[str, Any] = {"submitted_at": "2026-11-22T04:31:05.000Z", "ended_at": "2026-11-22T04:31:07.000Z"}
-    print_jobs(t.Jobs(entries=(a_job(state="failed", **ended), a_job(state="cancelled", **ended))), "table")
+    print_jobs(Jobs(entries=(a_job(state="failed", **ended), a_job(state="cancelled", **ended))), "table")
     failed, cancelled = capsys.readouterr().out.splitlines()[1:]
     assert failed.split()[-1] == "2s" and cancelled.split()[-1] == "-"
 
@@ -132,15 +134,15 @@ def test_a_job_says_what_it_took_and_what_its_trace_sums_to() -> None:
 
 @pytest.mark.parametrize(("filtered", "words"), [(False, "coord submit"), (True, "no job fits")])
 def test_an_empty_list_says_why(capsys: pytest.CaptureFixture[str], filtered: bool, words: str) -> None:
-    print_jobs(t.Jobs(entries=()), "table", filtered=filtered)
+    print_jobs(Jobs(entries=()), "table", filtered=filtered)
     assert words in capsys.readouterr().err
 
 
-def details(*tasks: t.TaskEntry, steps: int = 1) -> t.JobDetails:
-    entry = t.StepEntry(
+def details(*tasks: TaskEntry, steps: int = 1) -> JobDetails:
+    entry = StepEntry(
         step=0, name="main", state="running", reason="", needs=(), when="succeeded", nodes=1, counts=counts()
     )
-    return t.JobDetails(job=a_job(reason="it waits"), deadline=None, steps=(entry,) * steps, tasks=tasks)
+    return JobDetails(job=a_job(reason="it waits"), deadline=None, steps=(entry,) * steps, tasks=tasks)
 
 
 def test_a_job_is_shown_with_where_each_attempt_ran_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,11 +212,11 @@ def test_one_task_can_be_shown_alone(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_why_tells_what_rules_out_how_many_and_what_would_help(capsys: pytest.CaptureFixture[str]) -> None:
     obstacles = (
-        t.Obstacle(constraint="gpus", providers=8, text="8 GPUs asked, 4 at most", ever=False),
-        t.Obstacle(constraint="pool", providers=0, text="", ever=True),
+        Obstacle(constraint="gpus", providers=8, text="8 GPUs asked, 4 at most", ever=False),
+        Obstacle(constraint="pool", providers=0, text="", ever=True),
     )
     why = a_why("train", text="no provider has 8 GPUs", hint="ask for 4", able_now=0, able_ever=0, obstacles=obstacles)
-    print_why(t.JobWhy(job_id=12, state="pending", reason="it waits", providers=10, steps=(why,)), "table")
+    print_why(JobWhy(job_id=12, state="pending", reason="it waits", providers=10, steps=(why,)), "table")
     out = capsys.readouterr().out
     assert "job 12 is pending: it waits" in out and "no provider has 8 GPUs" in out
     assert "gpus" in out and "8 GPUs asked, 4 at most" in out and "pool" not in out
@@ -223,7 +225,7 @@ def test_why_tells_what_rules_out_how_many_and_what_would_help(capsys: pytest.Ca
 
 def test_a_time_that_has_passed_is_at_any_moment_and_a_state_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
     why = a_why("train", text="1 busy", able_now=0, able_ever=1, eta="2020-01-01T00:00:00.000Z")
-    print_why(t.JobWhy(job_id=12, state="pending", reason="it waits", providers=1, steps=(why,)), "table")
+    print_why(JobWhy(job_id=12, state="pending", reason="it waits", providers=1, steps=(why,)), "table")
     assert "expected to start at any moment" in capsys.readouterr().out
     assert standing("cancelled", "cancelled by ann") == "cancelled by ann"
     assert (standing("failed", "exit 3"), standing("completed", "")) == ("failed: exit 3", "completed")
@@ -249,10 +251,10 @@ def test_a_dry_run_tells_commands_settings_and_who_could_run_it() -> None:
     plan = a_plan("train", tasks=3, commands=(("train", "a b"), ("train", "c")), settings={"time_limit": "6h"})
     eta = (datetime.now(UTC) + timedelta(minutes=5, seconds=30)).isoformat()
     why = a_why("train", able_now=0, able_ever=2, hint="wait for beta", eta=eta, ahead=2, obstacles=(
-        t.Obstacle(constraint="cpus", providers=2, text="8 asked, 2 free", ever=True),
+        Obstacle(constraint="cpus", providers=2, text="8 asked, 2 free", ever=True),
     ))  # fmt: skip
     text = picture(
-        t.Preview(name="n\x1b", tenant="default", tasks=3, deadline=None, steps=(plan,), providers=4, why=(why,))
+        Preview(name="n\x1b", tenant="default", tasks=3, deadline=None, steps=(plan,), providers=4, why=(why,))
     )
     for words in ("$ train 'a b'", "... 3 tasks in all", "time_limit = 6h", "0 of 4 providers could run it now, 2 ever",
                   "cpus rules out 2: 8 asked, 2 free", "wait for beta", "nothing was submitted",
@@ -264,7 +266,7 @@ def test_a_dry_run_tells_commands_settings_and_who_could_run_it() -> None:
 def test_a_dry_run_tells_what_would_help_where_some_could_run_a_part_of_it() -> None:
     """Of four nodes there are three: two of them are free, and it will never start."""
     why = a_why("train", verdict="never", able_now=2, able_ever=3, hint="asked for 4 nodes: ask for fewer")
-    preview = t.Preview(
+    preview = Preview(
         name="n", tenant="default", tasks=1, deadline=None, steps=(a_plan("train", nodes=4),), providers=3, why=(why,)
     )
     assert "2 of 3 providers could run it now, 3 ever\n    asked for 4 nodes: ask for fewer\n" in picture(preview)
@@ -289,7 +291,7 @@ def test_a_bar_is_drawn_on_a_terminal_alone() -> None:
 # ---- phases
 
 
-def told(phases: Phases, event: t.EventEntry) -> list[str]:
+def told(phases: Phases, event: EventEntry) -> list[str]:
     return list(phases.lines(event))
 
 
@@ -331,7 +333,7 @@ def test_a_reason_to_wait_is_told_once() -> None:
 # ---- output
 
 
-def written(tmp_path: Path, *pieces: t.LogEvent, **how: bool) -> bytes:
+def written(tmp_path: Path, *pieces: LogEvent, **how: bool) -> bytes:
     """To a file, which is no terminal."""
     path = tmp_path / "out"
     with path.open("w") as out:
@@ -342,7 +344,7 @@ def written(tmp_path: Path, *pieces: t.LogEvent, **how: bool) -> bytes:
     return path.read_bytes()
 
 
-def on_a_terminal(*pieces: t.LogEvent, **how: bool) -> str:
+def on_a_terminal(*pieces: LogEvent, **how: bool) -> str:
     """To a terminal; line ends as they were written."""
     ours, theirs = pty.openpty()
     with open(theirs, "w") as out:  # noqa: PTH123

@@ -8,8 +8,8 @@ import pytest
 
 from cli.jobverdicts import brief, print_verdicts
 from cli.jobview import print_tasks
-from coordinator import api_types as t
-from coordinator.api_verdict import VerdictEntry
+from coordinator.api_types.verdict import VerdictEntry
+from coordinator.api_types.work import TaskEntry, Tasks, VerdictBrief
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.verdict.rows import Cause, Verdict
@@ -34,8 +34,8 @@ def an_entry(attempt: str, verdict: Verdict, late: bool = False, remark: str = "
     return VerdictEntry(attempt=attempt, at=AT, late=late, remark=remark, verdict=verdict)
 
 
-def in_short(verdict: Verdict) -> t.VerdictBrief:
-    return t.VerdictBrief(
+def in_short(verdict: Verdict) -> VerdictBrief:
+    return VerdictBrief(
         cause=verdict.cause.value,
         fault=verdict.fault.value,
         recommendation=verdict.recommendation.value,
@@ -46,7 +46,7 @@ def in_short(verdict: Verdict) -> t.VerdictBrief:
     )
 
 
-def told(capsys: pytest.CaptureFixture[str], client: Answers, *tasks: t.TaskEntry) -> tuple[str, str]:
+def told(capsys: pytest.CaptureFixture[str], client: Answers, *tasks: TaskEntry) -> tuple[str, str]:
     print_verdicts(cast(Client, client), tasks)
     out, err = capsys.readouterr()
     return out, err
@@ -70,7 +70,7 @@ def test_what_a_log_says_is_made_safe(capsys: pytest.CaptureFixture[str]) -> Non
     verdict = a_verdict(summary=bad, advice=bad)
     task = a_task(an_attempt(1, "failed", verdict=in_short(verdict)), reason=bad)
     out, _ = told(capsys, Answers(v12_0_0_1=an_entry("12.0.0.1", verdict, remark=bad)), task)
-    print_tasks(t.Tasks(entries=(task,)), "table")
+    print_tasks(Tasks(entries=(task,)), "table")
     assert "\x1b" not in out + capsys.readouterr().out
 
 
@@ -102,6 +102,6 @@ def test_a_table_has_a_column_of_verdicts_where_there_are_any(capsys: pytest.Cap
     lost = in_short(a_verdict(cause=Cause.NODE_FAILURE))
     assert "-" == brief(an_attempt(1, "lost", verdict=lost)), "its reason says that it is gone"
     for verdict, shown in ((None, False), (in_short(a_verdict()), True)):
-        print_tasks(t.Tasks(entries=(a_task(an_attempt(1, "failed", verdict=verdict)),)), "table")
+        print_tasks(Tasks(entries=(a_task(an_attempt(1, "failed", verdict=verdict)),)), "table")
         out = capsys.readouterr().out
         assert shown == ("VERDICT" in out) == ("user_code, stop" in out)

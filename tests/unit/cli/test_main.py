@@ -12,7 +12,7 @@ import pytest
 from cli import exits
 from cli.main import COMMANDS, behind_the_command, main, root
 from cli.providers import print_providers
-from coordinator.api_types import Providers
+from coordinator.api_types.fleet import Providers
 from coordinator.core.errors import Code, CoordError
 
 

@@ -10,7 +10,7 @@ import pytest
 from msgspec import Struct
 
 from cli import access, figures, heatmap, output, past, pool, providers, quality, terminal, usage
-from coordinator.api_types import Availability, Backtest, BacktestHorizon
+from coordinator.api_types.reliability import Availability, Backtest, BacktestHorizon
 
 
 class Thing(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from cli import access, exits, humane, output, pool, refusals, tenant, usage
 from cli.main import main
 from cli.quantities import DIMENSIONS, amount_text, limit_of
-from coordinator import api_types as t
+from coordinator.api_types.access import TokenEntry, TokenMade
+from coordinator.api_types.fleet import PoolEntry, Pools
+from coordinator.api_types.tenants import Ledger, PriceEntry, Tenants, UsageBy, UsageLine, Usages
 from coordinator.core.errors import Code, CoordError, Refusal
 from coordinator.core.rows import Quota
 from tests.unit.cli.jobs import AT
@@ -113,7 +115,7 @@ def test_changing_nothing_is_a_mistake(capsys: Out) -> None:
 
 def test_a_listing_names_the_limits(capsys: Out) -> None:
     entries = (a_tenant(cpus=64 * UNIT, memory=GIB, budget=10**9, running=5), a_tenant("free"))
-    tenant.print_tenants(t.Tenants(entries=entries), "table")
+    tenant.print_tenants(Tenants(entries=entries), "table")
     _, limited, free = capsys.readouterr().out.splitlines()
     assert "64 cpus, memory 1 GiB, 5 running, budget 1000" in limited and "no limits" in free
 
@@ -154,7 +156,7 @@ def test_how_far_limits_are_filled_is_said_where_that_is_not_to_their_end() -> N
 
 def test_a_note_moves_nobody_s_cursor(capsys: Out) -> None:
     """Text from outside is escaped in tables, and JSON has it harmless."""
-    evil = t.Tenants(entries=(replace(a_tenant(), note="\x1b[2Jx"),))
+    evil = Tenants(entries=(replace(a_tenant(), note="\x1b[2Jx"),))
     forms: tuple[output.Format, ...] = ("table", "wide", "json", "jsonl", "csv")
     for form in forms:
         tenant.print_tenants(evil, form)
@@ -168,27 +170,27 @@ def test_a_note_moves_nobody_s_cursor(capsys: Out) -> None:
 def test_use_is_a_line_a_tenant_and_every_dimension_of_a_single_one(capsys: Out) -> None:
     one = a_usage(a_dimension("cpus", used=UNIT, limit=4 * UNIT), a_dimension("budget", used=5, limit=10 * UNIT))
     other = a_usage(a_dimension("cpus", used=2 * UNIT), tenant="bio")
-    usage.print_usage(t.Usages(entries=(one, other)), "table")
+    usage.print_usage(Usages(entries=(one, other)), "table")
     _, first, second = capsys.readouterr().out.splitlines()
     assert first.split()[0] == "physics" and "1/4" in first and "0.000005/10" in first
     assert second.split()[0] == "bio" and second.split()[3] == "2"
-    usage.print_usage(t.Usages(entries=(one,)), "table")
+    usage.print_usage(Usages(entries=(one,)), "table")
     assert "2026-11" in (out := capsys.readouterr().out) and "budget" in out
 
 
 def test_sums_are_exact_and_together(capsys: Out) -> None:
     lines = tuple(
-        t.UsageLine(key=key, cost=cost, cost_text=text, ran_ms=7_200_000, cpu_ms=14_400_000, gpu_ms=0, charges=3)
+        UsageLine(key=key, cost=cost, cost_text=text, ran_ms=7_200_000, cpu_ms=14_400_000, gpu_ms=0, charges=3)
         for key, cost, text in (("2026-11-01", 1, "0.000001"), ("2026-11-02", 10**15, "1000000000"))
     )
-    usage.print_sums(t.UsageBy(by="day", tenant=None, month=202611, entries=lines), "table")
+    usage.print_sums(UsageBy(by="day", tenant=None, month=202611, entries=lines), "table")
     out, err = capsys.readouterr()
     assert out.split()[0] == "DAY" and "0.000001" in out and "4.000" in out
     assert "together 1000000000.000001" in err
 
 
 def test_the_ledger_is_charge_by_charge(capsys: Out) -> None:
-    usage.print_ledger(t.Ledger(entries=(a_charge(),), next_page="x"), "table")
+    usage.print_ledger(Ledger(entries=(a_charge(),), next_page="x"), "table")
     out, err = capsys.readouterr()
     assert out.splitlines()[1].split() == [
         "1", "2026-11-22", "04:31:05", "physics", "12.0.0.1", "alpha", "lab", "1m", "30s", "0.5", "0", "1", "GiB",
@@ -199,7 +201,7 @@ def test_the_ledger_is_charge_by_charge(capsys: Out) -> None:
 
 def test_a_name_in_csv_is_no_formula(capsys: Out) -> None:
     """Whoever opens the ledger in a spreadsheet calculates nothing of a tenant's making; numbers stay numbers."""
-    usage.print_ledger(t.Ledger(entries=(a_charge(provider_id="=1+1", rank=-1),)), "csv")
+    usage.print_ledger(Ledger(entries=(a_charge(provider_id="=1+1", rank=-1),)), "csv")
     cells = capsys.readouterr().out.splitlines()[1].split(",")
     assert "'=1+1" in cells and "-1" in cells
 
@@ -245,25 +247,25 @@ def test_a_refusal_for_a_quota_has_an_exit_status_of_its_own() -> None:
 
 
 def test_pools_show_their_prices(capsys: Out) -> None:
-    lab = t.PoolEntry(
-        name="lab", note="", created_at=AT, providers=2, price=t.PriceEntry(cpu=40_000, gpu=1_200_000, memory=5_000)
+    lab = PoolEntry(
+        name="lab", note="", created_at=AT, providers=2, price=PriceEntry(cpu=40_000, gpu=1_200_000, memory=5_000)
     )
-    pool.print_pools(t.Pools(entries=(lab,)), "table")
+    pool.print_pools(Pools(entries=(lab,)), "table")
     assert capsys.readouterr().out.splitlines()[1].split()[-4:-1] == ["0.04", "1.2", "0.005"]
     pool.print_pool(lab, None)
     assert "0.005 an hour" in capsys.readouterr().out
     assert "0.04 a CPU, 1.2 a GPU, 0.005 a GB, by the hour" == pool.price_text(lab.price)
-    assert "free" == pool.price_text(t.PriceEntry())
+    assert "free" == pool.price_text(PriceEntry())
     with pytest.raises(CoordError, match="no pool"):
-        pool.named(t.Pools(entries=(lab,)), "hall")
+        pool.named(Pools(entries=(lab,)), "hall")
 
 
-def made() -> t.TokenMade:
-    entry = t.TokenEntry(
+def made() -> TokenMade:
+    entry = TokenEntry(
         token_id="4f1c", role="tenant", note="", created_at=AT, expires_at=None, revoked_at=None, provider_id=None,
         pool=None, tenant="physics",
     )  # fmt: skip
-    return t.TokenMade(token="coord-tenant-secret", entry=entry)
+    return TokenMade(token="coord-tenant-secret", entry=entry)
 
 
 def test_a_token_goes_into_a_file_that_its_owner_alone_may_read(tmp_path: Path, capsys: Out) -> None:

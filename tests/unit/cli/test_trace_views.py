@@ -14,21 +14,8 @@ from cli.trace import VIEWS
 from cli.traceviews import critical, endtoend, gantt, lineage, queuing, rich
 from cli.traceviews.compared import compared, imagined
 from cli.traceviews.sheet import Sheet, bar, clock
-from coordinator.api_trace import (
-    BadRow,
-    ComparedKind,
-    ComparedSide,
-    ComparedTask,
-    Comparison,
-    Counts,
-    DragEntry,
-    Fold,
-    Outcome,
-    Profile,
-    SegmentKind,
-    Skew,
-    WhatIf,
-)
+from coordinator.api_types.trace import BadRow, Counts, DragEntry, Fold, Outcome, Profile, SegmentKind, Skew
+from coordinator.api_types.trace_comparison import ComparedKind, ComparedSide, ComparedTask, Comparison, WhatIf
 from coordinator.lengths import long
 from tests.unit.cli.profiles import S, a_datum, a_graph, a_path, a_profile, a_segment, an_attempt, an_edge
 

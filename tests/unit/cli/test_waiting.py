@@ -13,20 +13,21 @@ from cli.jobview import cost, print_job, print_tasks, promised
 from cli.placing import placed, why_there
 from cli.submit import preview
 from cli.waiting import full_quotas, place, print_quotas, print_why
-from coordinator import api_types as t
+from coordinator.api_types.why import DimensionAsk, JobWhy, Obstacle, Preview, StepWhy
+from coordinator.api_types.work import ChoiceEntry, JobDetails, Tasks
 from tests.unit.cli.jobs import AT, a_job, a_plan, a_task, a_why, an_attempt
 from tests.unit.cli.tenants import UNIT, a_dimension, a_usage
 
 Out = pytest.CaptureFixture[str]
-CHOICE = t.ChoiceEntry(among=14, run_ms=28_800_000, loss_ms=360_000, fit=0.5, basis="provider", backfilled=False)
+CHOICE = ChoiceEntry(among=14, run_ms=28_800_000, loss_ms=360_000, fit=0.5, basis="provider", backfilled=False)
 
 
 def soon() -> str:
     return (datetime.now(UTC) + timedelta(minutes=5, seconds=30)).isoformat()
 
 
-def why(*steps: t.StepWhy) -> t.JobWhy:
-    return t.JobWhy(job_id=12, state="pending", reason="waits", providers=3, steps=steps)
+def why(*steps: StepWhy) -> JobWhy:
+    return JobWhy(job_id=12, state="pending", reason="waits", providers=3, steps=steps)
 
 
 # ---- where and why there
@@ -44,7 +45,7 @@ def why(*steps: t.StepWhy) -> t.JobWhy:
         (replace(CHOICE, fetch=3 << 30), "3 GiB of its inputs had to be fetched"),
     ],
 )
-def test_the_terms_of_a_choice_are_words(choice: t.ChoiceEntry, words: str) -> None:
+def test_the_terms_of_a_choice_are_words(choice: ChoiceEntry, words: str) -> None:
     assert words in why_there(an_attempt(choice=choice))
 
 
@@ -61,10 +62,10 @@ def test_one_that_was_lined_up_says_so_and_an_old_one_says_nothing() -> None:
 
 def test_a_few_attempts_are_explained_below_the_table_and_many_beside_it(capsys: Out) -> None:
     """`-o wide` has a column of it."""
-    few = t.Tasks(entries=(a_task(an_attempt(choice=CHOICE)),))
+    few = Tasks(entries=(a_task(an_attempt(choice=CHOICE)),))
     print_tasks(few, "table")
     assert "12.0.0.1 on alpha: best of 14" in capsys.readouterr().out
-    many = t.Tasks(entries=tuple(a_task(an_attempt(choice=CHOICE)) for _ in range(6)))
+    many = Tasks(entries=tuple(a_task(an_attempt(choice=CHOICE)) for _ in range(6)))
     print_tasks(many, "table")
     assert "best of" not in capsys.readouterr().out
     print_tasks(many, "wide")
@@ -76,7 +77,7 @@ def test_a_few_attempts_are_explained_below_the_table_and_many_beside_it(capsys:
 
 def test_a_job_that_waits_shows_its_place_its_start_and_what_it_may_cost(capsys: Out) -> None:
     entry = a_job(priority=5, estimate=12_500_000, estimate_text="12.5", cost=3, cost_text="0.000003")
-    details = t.JobDetails(job=entry, deadline=None, steps=(), tasks=())
+    details = JobDetails(job=entry, deadline=None, steps=(), tasks=())
     print_job(details, "table", why(a_why("main", ahead=3, eta=soon())))
     out = capsys.readouterr().out
     assert "3 places ahead of it in the queue, expected to start in 5m" in out
@@ -113,8 +114,8 @@ def test_a_promise_is_compared_with_what_came(began: str, words: str) -> None:
 
 def test_waiting_that_helps_is_told_from_waiting_that_does_not(capsys: Out) -> None:
     """Also constraint by constraint."""
-    busy = t.Obstacle(constraint="cpus", providers=2, text="2 are busy", ever=True)
-    small = t.Obstacle(constraint="memory", providers=1, text="too small", ever=False)
+    busy = Obstacle(constraint="cpus", providers=2, text="2 are busy", ever=True)
+    small = Obstacle(constraint="memory", providers=1, text="too small", ever=False)
     print_why(why(a_why("main", ahead=1, eta=soon(), able_now=0, obstacles=(busy, small))), "table")
     out = capsys.readouterr().out
     assert "1 place ahead of it in the queue" in out and "expected to start in 5m" in out
@@ -126,7 +127,7 @@ def test_waiting_that_helps_is_told_from_waiting_that_does_not(capsys: Out) -> N
 
 
 def test_a_full_quota_is_shown_though_providers_are_free_with_how_it_stands(capsys: Out) -> None:
-    quota = t.Obstacle(constraint="quota:gpus", providers=3, text="gpus of tenant physics are used", ever=True)
+    quota = Obstacle(constraint="quota:gpus", providers=3, text="gpus of tenant physics are used", ever=True)
     answer = why(a_why("main", able_now=3, obstacles=(quota,)))
     print_why(answer, "table")
     assert "quota:gpus" in capsys.readouterr().out
@@ -140,12 +141,12 @@ def test_a_full_quota_is_shown_though_providers_are_free_with_how_it_stands(caps
 # ---- a dry run against the quota
 
 
-def a_preview(**changes: Any) -> t.Preview:
-    answer = t.Preview(
+def a_preview(**changes: Any) -> Preview:
+    answer = Preview(
         name="train", tenant="physics", tasks=1, deadline=None, steps=(a_plan("main"),), providers=3,
         why=(a_why("main"),), estimate=12_500_000, estimate_text="12.5",
         dimensions=(
-            t.DimensionAsk(
+            DimensionAsk(
                 name="budget", used=100 * UNIT, reserved=5 * UNIT, request=12_500_000, limit=1000 * UNIT,
                 guardrail=900 * UNIT, fits=True,
             ),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from coordinator.api_data import ArtifactDetails, ArtifactEntry
+from coordinator.api_types.data import ArtifactDetails, ArtifactEntry
 from coordinator.client import local_files
 from coordinator.client.inputs import Staged, staged
 from coordinator.core.errors import Code, CoordError

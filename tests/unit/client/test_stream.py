@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.api_types import LogEvent
+from coordinator.api_types.happenings import LogEvent
 from coordinator.client import Client, stream
 from coordinator.client.jobs import bytes_of
 from coordinator.client.stream import ServerEvent, events_of

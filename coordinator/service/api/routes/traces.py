@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 from coordinator.core.rows import Role
 from coordinator.ports_trace import TraceKind
 from coordinator.service.api import otlp, traces

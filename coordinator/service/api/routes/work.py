@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from coordinator import api_types as t
-from coordinator.api_verdict import VerdictEntry
+from coordinator.api_types.happenings import Audit
+from coordinator.api_types.nodepools import NodePools
+from coordinator.api_types.verdict import VerdictEntry
+from coordinator.api_types.why import JobWhy, Preview
+from coordinator.api_types.work import JobDetails, JobEntry, Jobs, Tasks
 from coordinator.jobfile.model import JobFile
 from coordinator.service.api import happenings, job_logs, jobs, log_selection, nodepools, submissions, verdicts, waiting
 from coordinator.service.api.query import NoQuery
@@ -28,7 +31,7 @@ def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
             "/v1/jobs",
             TENANTS,
             keeping(submissions.submit_job, locks=submissions.KeyLocks()),
-            t.JobEntry,
+            JobEntry,
             "Have a job run; 200 and the job that the same Idempotency-Key made before",
             submissions.SubmitQuery,
             JobFile,
@@ -39,14 +42,14 @@ def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
             "/v1/jobs/preview",
             TENANTS,
             submissions.preview_job,
-            t.Preview,
+            Preview,
             "What a job consists of and who could run it now; nothing is submitted",
             submissions.SubmitQuery,
             JobFile,
         ),
-        get("/v1/jobs", ONLOOKERS, jobs.list_jobs, t.Jobs, "Jobs, newest first", jobs.JobsQuery),
-        get("/v1/jobs/{id}", ONLOOKERS, jobs.show_job, t.JobDetails, "A job, its steps and first tasks", NoQuery),
-        get("/v1/jobs/{id}/tasks", ONLOOKERS, jobs.list_tasks, t.Tasks, "A job's tasks", jobs.TasksQuery),
+        get("/v1/jobs", ONLOOKERS, jobs.list_jobs, Jobs, "Jobs, newest first", jobs.JobsQuery),
+        get("/v1/jobs/{id}", ONLOOKERS, jobs.show_job, JobDetails, "A job, its steps and first tasks", NoQuery),
+        get("/v1/jobs/{id}/tasks", ONLOOKERS, jobs.list_tasks, Tasks, "A job's tasks", jobs.TasksQuery),
         get(
             "/v1/attempts/{id}/verdict",
             ONLOOKERS,
@@ -55,12 +58,12 @@ def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
             "What an attempt died of, and the lines that this rests on",
             NoQuery,
         ),
-        get("/v1/jobs/{id}/why", ONLOOKERS, jobs.why_job, t.JobWhy, "Why a job stands as it does", NoQuery),
+        get("/v1/jobs/{id}/why", ONLOOKERS, jobs.why_job, JobWhy, "Why a job stands as it does", NoQuery),
         get(
             "/v1/jobs/{id}/wait",
             ONLOOKERS,
             keeping(waiting.wait_job, streams=streams),
-            t.JobEntry,
+            JobEntry,
             "The job when it has ended, or when the time is over",
             waiting.WaitQuery,
             streams=True,
@@ -75,13 +78,13 @@ def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
             streams=True,
         ),
         delete_with(
-            "/v1/jobs/{id}", TENANTS, jobs.cancel_job, t.JobEntry, "Cancel a job or a task of it", jobs.CancelQuery
+            "/v1/jobs/{id}", TENANTS, jobs.cancel_job, JobEntry, "Cancel a job or a task of it", jobs.CancelQuery
         ),
         post(
             "/v1/jobs/{id}/retry",
             TENANTS,
             jobs.retry_job,
-            t.JobEntry,
+            JobEntry,
             "Run again what failed, was lost or was cancelled",
             NoBody,
         ),
@@ -93,14 +96,12 @@ def work_routes(streams: OpenStreams) -> tuple[AnyRoute, ...]:
             "What happens, as it becomes durable",
             happenings.EventsQuery,
         ),
-        get(
-            "/v1/audit", ONLOOKERS, happenings.list_audit, t.Audit, "What happened, newest first", happenings.AuditQuery
-        ),
+        get("/v1/audit", ONLOOKERS, happenings.list_audit, Audit, "What happened, newest first", happenings.AuditQuery),
         get(
             "/v1/nodepools",
             ONLOOKERS,
             nodepools.list_nodepools,
-            t.NodePools,
+            NodePools,
             "What each pool offers, what is free and what waits for it",
             NoQuery,
         ),

@@ -12,7 +12,7 @@ import pytest
 from analytics.traces.details import FiledDetails, picked
 from analytics.traces.exports import jaeger, perfetto
 from analytics.traces.reading import read, read_bytes
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 from tests.unit.cli.profiles import a_profile
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from analytics.traces.analysis import analyze
 from analytics.traces.reading import read, read_bytes
-from coordinator.api_trace import Outcome, Profile, SegmentKind
+from coordinator.api_types.trace import Outcome, Profile, SegmentKind
 from tests.unit.analytics.traces.runs import S, a_span, a_task, a_trace
 
 K = SegmentKind

@@ -9,7 +9,7 @@ from analytics.traces.analysis import analyze
 from analytics.traces.exports import otlp
 from analytics.traces.reading import read_bytes
 from analytics.traces.recorded import Recorded, Recorder
-from coordinator.api_trace import Outcome, Profile, SegmentKind
+from coordinator.api_types.trace import Outcome, Profile, SegmentKind
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Put
 from coordinator.core.ids import JobId

@@ -14,7 +14,7 @@ from analytics.traces.building import TraceBuilder
 from analytics.traces.record import AttemptRecord, RunRecord, StepRecord, TaskRecord
 from analytics.traces.recorded_path import walked_record
 from analytics.traces.whatif import what_if
-from coordinator.api_trace import IDLE, Outcome
+from coordinator.api_types.trace import IDLE, Outcome
 from tests.unit.analytics.traces.runs import S, a_span, a_trace
 
 

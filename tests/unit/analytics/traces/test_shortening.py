@@ -8,7 +8,7 @@ from msgspec import structs
 
 from analytics.traces.analysis import analyze
 from analytics.traces.shortening import shortened
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 from tests.unit.analytics.traces.runs import a_span, a_task, a_trace
 
 

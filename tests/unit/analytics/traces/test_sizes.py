@@ -11,7 +11,7 @@ from analytics.traces.analysis import analyze
 from analytics.traces.record import AttemptRecord, RunRecord, StepRecord, TaskRecord
 from analytics.traces.recorded_path import walked_record
 from analytics.traces.whatif import what_if
-from coordinator.api_trace import Outcome
+from coordinator.api_types.trace import Outcome
 from tests.unit.analytics.traces.runs import S, a_span, a_task, a_trace
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analytics.traces.analysis import analyze
 from analytics.traces.building import SpanRow
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 from tests.unit.analytics.traces.runs import S, a_span, a_task, a_trace
 
 

@@ -10,7 +10,7 @@ import pytest
 from analytics.traces.analysis import analyze
 from analytics.traces.reading import read
 from analytics.traces.whatif import what_if
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 from tests.unit.analytics.traces.runs import SHAPES, generated
 
 KNOBS: dict[str, tuple[object, ...]] = {

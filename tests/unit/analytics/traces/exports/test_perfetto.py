@@ -13,7 +13,7 @@ import pytest
 from analytics.traces.analysis import analyze
 from analytics.traces.columns import Trace
 from analytics.traces.exports import perfetto
-from coordinator.api_trace import Profile
+from coordinator.api_types.trace import Profile
 from tests.unit.analytics.traces.exports.runs import BEGAN, awkward, generated
 
 Event = dict[str, Any]

@@ -2,7 +2,6 @@
 
 Amounts are whole numbers in the units of core.rows.Quota: cpus and gpus in millionths, memory, storage and traffic in
 bytes, running and queued in jobs, money in millionths of the unit of account, with a decimal beside it as text.
-`api_types` has them too: readers import them from there.
 """
 
 from __future__ import annotations
@@ -11,10 +10,18 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from coordinator.api_work import Amount, PriceEntry, Timestamp
+from coordinator.api_types.units import Amount, Timestamp
 
 Number = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 """A whole number that JSON's readers agree on; what may be said is narrower."""
+
+
+class PriceEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Of an hour, in millionths of the unit of account: of one CPU, of one GPU, of 10^9 bytes of memory."""
+
+    cpu: Amount = 0
+    gpu: Amount = 0
+    memory: Amount = 0
 
 
 class PriceRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

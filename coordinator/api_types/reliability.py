@@ -1,13 +1,10 @@
-"""The structs of HTTP answers about who can be relied on: features, forecasts, availability, backtests.
-
-Times and units are those of `coordinator.api_types`.
-"""
+"""The structs of HTTP answers about who can be relied on: features, forecasts, availability, backtests."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from coordinator.api_work import Timestamp
+from coordinator.api_types.units import Timestamp
 
 WINDOW_DAYS = 14.0
 """What features look back on."""

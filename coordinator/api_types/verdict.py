@@ -1,10 +1,10 @@
-"""The struct of the HTTP answer that is a whole verdict. Apart from `api_types`: few commands ask for one."""
+"""The struct of the HTTP answer that is a whole verdict."""
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from coordinator.api_work import Timestamp
+from coordinator.api_types.units import Timestamp
 from coordinator.core.verdict.rows import Verdict
 
 

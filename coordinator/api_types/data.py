@@ -10,11 +10,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from coordinator.api_work import Timestamp
+from coordinator.api_types.units import Timestamp
 
 DIGESTS_MAX = 4_096
 """That one question may name."""
-
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Size = Annotated[int, Meta(ge=0, le=2**53)]
 

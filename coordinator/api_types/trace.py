@@ -1,4 +1,4 @@
-"""Structs of what is answered about a trace: where the time of a run went. Apart from `api_types`: few commands ask.
+"""Structs of what is answered about a trace: where the time of a run went.
 
 Times are integer nanoseconds, Unix time (`*_ns`); lengths also in seconds (`*_seconds`). The fields up to
 `critical_path` are those of the analyzer that these traces come from, under its names; the others say what that one
@@ -373,65 +373,3 @@ class Profile(Struct, frozen=True, kw_only=True):
     """What a reader must know to judge these figures, one sentence each."""
     left_out: dict[str, int] = {}
     """Of which table how many rows are not in this answer, the least important ones; empty: none."""
-
-
-class ComparedSide(Struct, frozen=True, kw_only=True):
-    workflow_id: str
-    makespan_ns: int
-    tasks: int
-    attempts: int
-    slots: int
-
-
-class ComparedTask(Struct, frozen=True, kw_only=True, gc=False):
-    """Tasks of one name and key, in two runs."""
-
-    name: str
-    key: str
-    a_seconds: float | None
-    """From the first start to the last end, all attempts; None: not in that run."""
-    b_seconds: float | None
-    delta_seconds: float
-    a_path_seconds: float
-    """On the real path."""
-    b_path_seconds: float
-    a_attempts: int
-    b_attempts: int
-
-
-class ComparedKind(Struct, frozen=True, kw_only=True):
-    kind: str
-    a_ns: int
-    b_ns: int
-    delta_ns: int
-
-
-class Comparison(Struct, frozen=True, kw_only=True):
-    """Run b against run a: what the difference consists of. `kinds` sum to the difference of the makespans."""
-
-    a: ComparedSide
-    b: ComparedSide
-    delta_ns: int
-    delta_seconds: float
-    kinds: tuple[ComparedKind, ...]
-    tasks: tuple[ComparedTask, ...]
-    """By how much they differ on the path, then in length; the greatest first."""
-    notes: tuple[str, ...] = ()
-
-
-class WhatIf(Struct, frozen=True, kw_only=True):
-    """The recorded graph replayed: each task as soon as its parents' data and a slot are there, as it came then."""
-
-    slots: int
-    without: tuple[str, ...]
-    recorded_ns: int
-    unchanged_ns: int
-    """What replaying the run as it was gives."""
-    error_ns: int
-    """`unchanged_ns - recorded_ns`: how far to trust this."""
-    error_fraction: float
-    predicted_ns: int
-    saved_ns: int
-    """`unchanged_ns - predicted_ns`."""
-    recorded_slots: int
-    notes: tuple[str, ...] = ()
