@@ -6,9 +6,12 @@ it. Agents that still run something of it are told that nobody knows it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from coordinator.core.ids import JobId
 from coordinator.core.rows import ENDED, AttemptRow, JobRow, SpecRow, StepRow, TaskRow
-from store import attempts, jobs, steps, tasks
+from store import attempts, bundles, jobs, steps, tasks
+from store.bundles import Bundle
 from store.row_reading import read_row
 from store.sqlite import sqlite3
 
@@ -36,6 +39,7 @@ def live_work(connection: sqlite3.Connection, set_aside: list[str]) -> list[Work
                 rows.append(row)
             else:
                 spoiled.add(columns[0])
+    rows += _bundled(connection, set_aside, spoiled)
     for job_id, missing in _holes(rows):
         if job_id not in spoiled:
             spoiled.add(job_id)
@@ -44,6 +48,27 @@ def live_work(connection: sqlite3.Connection, set_aside: list[str]) -> list[Work
         return rows
     set_aside.append(f"set aside with all that they have: jobs {', '.join(map(str, sorted(spoiled)))}")
     return [row for row in rows if row.job_id not in spoiled]
+
+
+def _bundled(
+    connection: sqlite3.Connection, set_aside: list[str], spoiled: set[JobId]
+) -> Iterator[TaskRow | AttemptRow]:
+    """Tasks that have no row of their own, and first attempts that have none."""
+    found: list[Bundle] = []
+    for columns in connection.execute(bundles.ALL_LIVE):
+        bundle = read_row("bundle", columns, set_aside)
+        if bundle is not None:
+            found.append(bundle)
+        else:
+            spoiled.add(columns[0])
+    for begin in range(0, len(found), bundles.AT_ONCE):
+        some = found[begin : begin + bundles.AT_ONCE]
+        own = set(connection.execute(*bundles.own_tasks(some)))
+        for bundle in some:
+            yield from bundle.tasks(own)
+        own = set(connection.execute(*bundles.own_attempts(some)))
+        for bundle in some:
+            yield from bundle.attempts(own)
 
 
 def _holes(rows: list[WorkRow]) -> list[tuple[JobId, str]]:

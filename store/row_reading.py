@@ -28,5 +28,9 @@ def read_rows(table: str, found: Iterable[tuple[Any, ...]], report: Callable[[st
 
 def _named(table: str, columns: tuple[Any, ...]) -> str:
     """As people know the row: `12.0.7` for a task."""
-    key = {"step": 2, "task": 3, "attempt": 4, "output": 3, "checkpoint": 4, "verdict": 4, "suspicion": 2}.get(table)
+    key = _KEYS.get(table)
     return f"{columns[0]!a}" if key is None else ".".join(map(str, columns[:key]))
+
+
+_KEYS = {"step": 2, "task": 3, "attempt": 4, "bundle": 3, "output": 3, "checkpoint": 4, "verdict": 4, "suspicion": 2}
+"""Columns of the key, where it has several; of a bundle it names the last task."""

@@ -1,12 +1,11 @@
-"""Tasks in the truth: those that were launched at least once, or are about to be."""
+"""Tasks in the truth: those that were launched at least once, or are about to be; but for those of `bundles`."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import msgspec
 
-from coordinator.core.commands import FirstLeases
 from coordinator.core.rows import ENDED, TaskRow, WorkState
 from store import older_bodies
 from store.jobs import LIVE
@@ -54,13 +53,6 @@ _decoder = msgspec.msgpack.Decoder(TaskRow)
 
 def to_columns(row: TaskRow) -> Columns:
     return (row.job_id, row.step, row.task, row.state._value_, _encode(row))
-
-
-def first_columns(leases: Iterable[FirstLeases]) -> list[Columns]:
-    """`to_columns` of all their tasks, a call for each of which would cost as much again."""
-    return [
-        (row.job_id, row.step, row.task, row.state._value_, _encode(row)) for found in leases for row in found.tasks
-    ]
 
 
 def from_columns(c: Columns) -> TaskRow:

@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from coordinator.core.commands import Delete, FirstLeases, Launched, Together, Write
+from coordinator.core.commands import Delete, Ended, FirstLeases, Launched, Together, Write
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.rows import (
     ENDED,
@@ -25,6 +25,7 @@ from store import (
     attempts,
     audit,
     blobs,
+    bundles,
     checkpoints,
     holds,
     jobs,
@@ -45,8 +46,9 @@ from store import (
 )
 from store.ballast import Ballast
 from store.failpoints import FailPoints
+from store.open_bundles import OpenBundles
 from store.sqlite import sqlite3, translated
-from store.table import Table, put_rows
+from store.table import Columns, Table, put_rows
 from store.wal_bound import WalBound, fold_back
 
 TABLES: dict[str, Table] = {
@@ -66,6 +68,7 @@ TABLES: dict[str, Table] = {
         steps.TABLE,
         tasks.TABLE,
         attempts.TABLE,
+        bundles.TABLE,
         audit.TABLE,
         blobs.TABLE,
         holds.TABLE,
@@ -91,6 +94,7 @@ class Truth:
         self._points = points
         self.counters: dict[str, int] = dict(connection.execute(meta.COUNTERS).fetchall())
         """The highest number given of each kind, as committed."""
+        self._open = OpenBundles()
 
     def commit(self, connection: sqlite3.Connection, writes: Sequence[Write]) -> None:
         """All of `writes` in one durable transaction, or none.
@@ -128,18 +132,23 @@ class Truth:
             return counters
 
         self.counters = self._bound.transact(connection, write)
+        self._open.committed(batch.begun, batch.together, batch.puts["attempt"].values())
         self._points.reach("truth.after_commit")
 
     def _write(self, connection: sqlite3.Connection, batch: Batch, counters: dict[str, int]) -> None:
         # Removals first: what one of them held uniquely (a digest, a key) may be in a row that is put.
         for name, gone in batch.deletes.items():
             connection.executemany(TABLES[name].delete, [TABLES[name].key_columns(key) for key in gone])
-        if batch.first:  # what became of them since is put over them
-            put_rows(connection, tasks.TABLE.put, tasks.first_columns(batch.first))
-            leased = attempts.live_columns(row for leases in batch.first for row in leases.attempts)
-            put_rows(connection, attempts.TABLE.put, leased)
-        if batch.launched:
-            put_rows(connection, attempts.TABLE.put, attempts.live_columns(batch.launched.values()))
+        if batch.first:  # what became of them since is put by itself, and counts
+            batch.begun = bundles.first_columns(batch.first)
+            put_rows(connection, bundles.TABLE.put, batch.begun)
+        if batch.launched or batch.single:
+            batch.together, single = self._open.parted(batch.launched)
+            launched = connection.executemany(bundles.LAUNCH, batch.together).rowcount if batch.together else 0
+            assert launched == len(batch.together), "a bundle is not as it was left"
+            single += batch.single
+            if single:
+                put_rows(connection, attempts.TABLE.put, attempts.live_columns(single))
         for name, rows in batch.puts.items():
             table = TABLES[name]
             if not rows:
@@ -172,9 +181,15 @@ class Batch:
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.first: list[FirstLeases] = []
-        self.launched: dict[object, AttemptRow] = {}
+        self.launched: list[list[AttemptRow]] = []
         """Of those that were launched together. What became of one since is among the puts; its token was counted with
         its lease."""
+        self.single: list[AttemptRow] = []
+        """Launched together, and of one of them something else was put before."""
+        self.begun: list[Columns] = []
+        """Bundles that it begins, and"""
+        self.together: list[Columns] = []
+        """what it launches of bundles: known when it is written."""
         self.audit: list[AuditRow | Together] = []
         tasks: dict[object, Any] = {}
         attempts: dict[object, Any] = {}
@@ -186,18 +201,22 @@ class Batch:
                 self.audit.append(write)
                 continue
             if type(write) is Launched:
-                now: dict[object, AttemptRow] = {
-                    (row.job_id, row.step, row.task, row.attempt): row for row in write.attempts
-                }
-                for key in attempts.keys() & now.keys():
-                    del attempts[key]  # as it was before
-                self.launched.update(now)
                 self.audit.append(write)
+                before = attempts and [row for row in write.attempts if attempts.pop(row.attempt_id, None) is not None]
+                if before:  # a bundle knows nothing of what was put by itself
+                    self.single += write.attempts
+                else:
+                    self.launched.append(write.attempts)
+                continue
+            if type(write) is Ended:
+                self.audit.append(write)
+                for done in write.attempts:
+                    attempts[done.job_id, done.step, done.task, done.attempt] = done
+                for over in write.tasks:
+                    tasks[over.job_id, over.step, over.task] = over
                 continue
             if type(write) is Delete:
                 self.puts.get(write.table, {}).pop(write.key, None)
-                if write.table == "attempt":
-                    self.launched.pop(write.key, None)
                 self.deletes.setdefault(write.table, {})[write.key] = None
                 continue
             row: Any = write.row  # type: ignore[union-attr]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import chain
-from typing import Any
+from heapq import merge
+from itertools import chain, islice
+from operator import attrgetter
+from typing import Any, TypeVar
 
 from coordinator.core.ids import AttemptId, JobId, ProviderId, TenantName
 from coordinator.core.rows import AccountRow, AttemptRow, AuditRow, JobRow, LedgerRow, StepRow, TaskRow, WorkState
@@ -12,10 +14,15 @@ from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
 from coordinator.ports import UsageSum
 from store import accounts, attempts, audit, jobs, ledger, steps, suspicions, tasks, verdicts
+from store.bundled_work import BundledWork
 from store.history import END_OF_TIME_MS
 from store.readers import Readers, fetch
 from store.row_reading import read_rows
 
+# After store.sqlite, which gives the name sqlite3 to our library before aiosqlite takes it.
+import aiosqlite  # isort: skip
+
+R = TypeVar("R")
 LAST_ID = END_OF_TIME_MS
 """Above every number that was ever given."""
 PACKS = 16
@@ -74,28 +81,52 @@ class WorkHistory:
         after: tuple[int, int] | None = None,
         states: tuple[WorkState, ...] = (),
     ) -> list[TaskRow]:
+        if after is not None and step is not None and after[0] != step:
+            if after[0] > step:
+                return []
+            after = None
+        last_step, last_task = behind = after if after is not None else (-1, -1)
+        place = (job_id, last_step, last_task) if step is None else (job_id, step, last_task)
         sql = tasks.listing(states, step=step is not None)
-        last_step, last_task = after if after is not None else (-1, -1)
-        if step is None:
-            return await self._many("task", sql, (job_id, last_step, last_task, limit))
-        if last_step > step:
-            return []
-        return await self._many("task", sql, (job_id, step, last_task if last_step == step else -1, limit))
+        async with self._readers.transaction() as connection:
+            own: list[TaskRow] = read_rows("task", await fetch(connection, sql, (*place, limit)), self._report)
+            if states and WorkState.STAGING not in states:
+                return own
+            bundled = await self._bundled(connection).tasks(job_id, step, behind, limit)
+        return _merged(own, bundled, limit, key=_of_task)
 
     async def job_attempts(
         self, job_id: JobId, limit: int, step: int | None = None, task: int | None = None
     ) -> list[AttemptRow]:
         sql = attempts.listing(step=step is not None, task=task is not None)
-        return await self._many("attempt", sql, (job_id, *(n for n in (step, task) if n is not None), limit))
+        asked = (job_id, *(n for n in (step, task) if n is not None), limit)
+        async with self._readers.transaction() as connection:
+            own: list[AttemptRow] = read_rows("attempt", await fetch(connection, sql, asked), self._report)
+            if step is not None and task is not None:
+                wanted = [] if own and own[0].attempt == 1 else [(step, task)]
+                bundled = await self._bundled(connection).attempts_of(job_id, wanted)
+            else:
+                bundled = await self._bundled(connection).attempts(job_id, step, limit)
+        return _merged(own, bundled, limit, key=_of_attempt)
 
     async def attempts_of(self, job_id: JobId, wanted: Sequence[tuple[int, int, int]]) -> list[AttemptRow]:
         if not wanted:
             return []
-        return await self._many("attempt", attempts.of_tasks(len(wanted)), (*chain.from_iterable(wanted), job_id))
+        sql, asked = attempts.of_tasks(len(wanted)), (*chain.from_iterable(wanted), job_id)
+        async with self._readers.transaction() as connection:
+            own: list[AttemptRow] = read_rows("attempt", await fetch(connection, sql, asked), self._report)
+            there = {(row.step, row.task) for row in own if row.attempt == 1}
+            missing = [(step, task) for step, task, after in wanted if after < 1 and (step, task) not in there]
+            bundled = await self._bundled(connection).attempts_of(job_id, missing)
+        return _merged(own, bundled, len(own) + len(bundled), key=_of_attempt)
 
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
-        row: AttemptRow | None = await self._one("attempt", attempts.ONE, attempt_id)
-        return row
+        job_id, step, task, attempt = attempt_id
+        async with self._readers.transaction() as connection:
+            found = read_rows("attempt", await fetch(connection, attempts.ONE, attempt_id), self._report)
+            if not found and attempt == 1:
+                found = await self._bundled(connection).attempts_of(job_id, [(step, task)])
+        return found[0] if found else None
 
     async def verdict(self, attempt_id: AttemptId) -> VerdictRow | None:
         row: VerdictRow | None = await self._one("verdict", verdicts.ONE, attempt_id)
@@ -162,9 +193,21 @@ class WorkHistory:
             for columns in await self._readers.rows(sql, (*ledger.asked(tenant, month, job_id), limit))
         ]
 
+    def _bundled(self, connection: aiosqlite.Connection) -> BundledWork:
+        return BundledWork(connection, self._report)
+
     async def _one(self, table: str, sql: str, parameters: tuple[Any, ...]) -> Any:
         rows = await self._many(table, sql, parameters)
         return rows[0] if rows else None
 
     async def _many(self, table: str, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
         return read_rows(table, await self._readers.rows(sql, parameters), self._report)
+
+
+def _merged(own: list[R], bundled: list[R], limit: int, key: Callable[[R], tuple[int, ...]]) -> list[R]:
+    """The first of both; each is in order already."""
+    return list(islice(merge(own, bundled, key=key), limit)) if bundled else own
+
+
+_of_task = attrgetter("step", "task")
+_of_attempt = attrgetter("step", "task", "attempt")

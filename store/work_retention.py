@@ -1,4 +1,7 @@
-"""Ended work that is old enough: logs first, then jobs with all that they have, then the audit and the ledger."""
+"""Ended work that is old enough: logs first, then jobs with all that they have, then the audit and the ledger.
+
+And bundles that stand for nothing any more: what is walked in vain is at most what ended since the last look.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from coordinator.core.ids import JobId, Ms, TenantName
-from store import attempts, audit, checkpoints, holds, jobs, ledger, meta, outputs, steps, tasks, verdicts
+from store import attempts, audit, bundles, checkpoints, holds, jobs, ledger, meta, outputs, steps, tasks, verdicts
 from store.logs import DiskLogs
 from store.settings import StoreSettings
 from store.sqlite import sqlite3
@@ -19,6 +22,10 @@ BATCH_ROWS = 1_000
 BATCH_JOBS = 200
 _END = tuple[Ms, int]
 """(ended_at_ms, job_id): where a walk over ended jobs stands."""
+_BUNDLE = tuple[int, int, int]
+"""(job_id, step, last): where a walk over bundles stands."""
+BATCH_BUNDLES = 200
+"""Some 64 tasks each, which are counted."""
 
 
 class WorkRetention:
@@ -43,6 +50,9 @@ class WorkRetention:
             for job_id in gone:
                 await self._logs.remove(job_id)  # what an agent sent later than anybody waited for
                 await asyncio.to_thread(traces.remove, self._traces_root, job_id)
+        bundle: _BUNDLE | None = (0, 0, -1)
+        while bundle is not None:
+            bundle = await self._truth.transact(partial(_drop_bundles, after=bundle))
         old_ns = (now_ms - self._settings.audit_keep_ms) * 1_000_000
         while not await self._truth.transact(lambda c: audit.prune(c, old_ns, BATCH_ROWS)):
             pass
@@ -112,7 +122,8 @@ def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> 
         left -= _let_go(connection, owner[0], JobId(end[1]), left)
         if left <= 0:
             return after, gone
-        for of_many in (attempts.PRUNE, tasks.PRUNE, outputs.PRUNE, checkpoints.PRUNE, verdicts.PRUNE):
+        # Bundles first: they stand for tasks and attempts that have no row.
+        for of_many in (bundles.PRUNE, attempts.PRUNE, tasks.PRUNE, outputs.PRUNE, checkpoints.PRUNE, verdicts.PRUNE):
             left -= connection.execute(of_many, (end[1], left)).rowcount
             if left <= 0:
                 return after, gone
@@ -123,6 +134,14 @@ def _remove_jobs(connection: sqlite3.Connection, after: _END, before_ms: Ms) -> 
         if left <= 0:
             return after, gone
     return after if len(ended) == BATCH_JOBS else None, gone
+
+
+def _drop_bundles(connection: sqlite3.Connection, after: _BUNDLE) -> _BUNDLE | None:
+    """Remove those of the next few that stand for nothing any more; returns where to go on, None at the end."""
+    some: list[_BUNDLE] = connection.execute(bundles.SOME, (*after, BATCH_BUNDLES)).fetchall()
+    if some:
+        connection.execute(bundles.DROP, (*after, *some[-1]))
+    return some[-1] if len(some) == BATCH_BUNDLES else None
 
 
 def _let_go(connection: sqlite3.Connection, tenant: TenantName, job_id: JobId, left: int) -> int:
