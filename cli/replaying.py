@@ -35,6 +35,8 @@ from coordinator.timetext import parse_duration
 BYTES_MAX = 2 * 1024**3
 ROWS_MAX = 20_000_000
 LINE_MAX = 64 * 1024
+LINES_MAX = 20_000_000
+"""Blank ones and remarks among them: a megabyte may unpack to a thousand million of them."""
 FAR_MS: Ms = 253_402_300_799_999
 """A history may be of any time: the future is no mistake here."""
 DAY_MS: Ms = 86_400_000
@@ -159,10 +161,12 @@ def _lines(text: str, what: str) -> Iterator[str]:
                 seen += len(line)
                 if not line:
                     return
-                if len(line) == LINE_MAX or seen > BYTES_MAX:
+                if len(line) == LINE_MAX or seen > BYTES_MAX or number > LINES_MAX:
                     said = f"line {number} of the {what} {text} is longer than {LINE_MAX - 1} characters"
                     if seen > BYTES_MAX:
                         said = f"the {what} {text} has more than {BYTES_MAX} characters"
+                    elif number > LINES_MAX:
+                        said = f"the {what} {text} has more than {LINES_MAX} lines"
                     raise CoordError(Code.TOO_LARGE, said, hint)
                 yield line
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as wrong:

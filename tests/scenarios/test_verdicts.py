@@ -567,3 +567,27 @@ def test_verdicts_of_attempts_that_never_were_are_ignored() -> None:
     judge(site, "1.7.0.1", a_verdict(STOP))
     judge(site, "1.0.5.1", a_verdict(STOP))
     assert "verdict" == site.task().waits_for
+
+
+def test_who_waits_for_a_verdict_as_its_step_is_given_up_has_failed_if_nothing_could_have_followed() -> None:
+    """Ten tasks that die together are ten failures, although each waits for its verdict; one that the rules would have
+    tried again is cancelled, like one that waits behind a backoff."""
+    for limit, ended in ((0, (10, 0)), (1, (0, 10))):
+        site = Site("a", "b", "c", policy=WAITS)
+        site.submit(a_job(tasks=10, max_fails=1, retry=RetryRule(limit=limit)))
+        for task in range(10):
+            site.exits(f"1.0.{task}.1", task + 1)
+        assert {"verdict"} == {site.task(task=task).waits_for for task in range(10)}
+        if limit:
+            site.cancel(1)
+        else:
+            for task in range(2):
+                judge(site, f"1.0.{task}.1", a_verdict(STOP))
+        assert ended == (site.step().failed, site.step().cancelled)
+        assert ["failed" if not limit else "cancelled"] * 10 == [site.task(task=task).state for task in range(10)]
+        if not limit:
+            assert "failed" == site.job().state
+            assert (10, "exit 10; it is not to be retried") == (site.task(task=9).exit_code, site.task(task=9).reason)
+        for task in range(2, 10):
+            judge(site, f"1.0.{task}.1", a_verdict(RESTART))
+        assert ended == (site.step().failed, site.step().cancelled), "late ones are kept and are no orders"

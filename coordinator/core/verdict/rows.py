@@ -215,6 +215,8 @@ class Awaited(Struct, frozen=True, gc=False, kw_only=True, array_like=True):
     """By rank, both."""
     saved: bool = False
     """A checkpoint of it was published: who comes after it begins elsewhere than it did."""
+    spent: str = ""
+    """How the rules alone would end its task; empty: they would try it again."""
 
 
 class Judged(Struct, frozen=True, gc=False, kw_only=True, array_like=True):

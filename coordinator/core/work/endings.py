@@ -140,7 +140,7 @@ def end_task(
     if to is WorkState.FAILED or (to is WorkState.CANCELLED and not step.row.failed):
         touch_step(state, step, reason=f"task {row.task}: {why}")
     most = step.spec.max_fails
-    if to is WorkState.FAILED and most is not None and step.row.failed > most:
+    if to is WorkState.FAILED and most is not None and step.row.failed > most and not step.closed:
         close_step(state, job, step, f"{step.row.failed} tasks of its step failed, {most} were allowed", out)
     settle_step(state, job, step, out, why=why)
     if graph.has_ended(step):
@@ -186,8 +186,13 @@ def close_step(state: ClusterState, job: Job, step: Step, why: str, out: Decisio
 def cancel_task(
     state: ClusterState, job: Job, step: Step, task: Task, why: str, out: Decision, by: str = "coord"
 ) -> None:
-    """At once when it does not run, else when its agents say so or its lease is over."""
+    """At once when it does not run, else when its agents say so or its lease is over. One that has failed for good, and
+    waits only to be told what of, has failed."""
     if task.row.task not in step.tasks:
+        return
+    spent = task.row.judged.awaits.spent if task.row.judged is not None and task.row.judged.awaits is not None else ""
+    if spent:
+        end_task(state, job, step, task, WorkState.FAILED, out, why=spent, exit_code=task.row.exit_code)
         return
     task.cancelling = True
     task.wanted = False

@@ -193,23 +193,19 @@ def failed(
         providers=tuple(ranked.provider_id for ranked in attempt.row.ranks),
         saved=row.checkpoint > attempt.row.restored,
     )
-    if not _waits_for_verdict(state, job, step, task, exit, policy):
+    heeds = step.spec.retry.verdict is not Heed.OFF and exit.cause is not EndCause.START and policy.verdict_wait_ms > 0
+    refused = no_more(state, job, step, task, cause_of(exit), policy) if heeds else ""
+    # Its verdict decides what follows, or nothing follows: then its last reason is to say what it died of.
+    waits = bool(refused) or (heeds and is_obeyed(step, exit))
+    if not waits:
         ask(state, job, step, task, attempt, policy, out)
         by_rules(state, job, step, task, ended, policy, out)
         return
     ask(state, job, step, task, attempt, policy, out, until_ms=state.now_ms + policy.verdict_wait_ms)
+    ended = replace(ended, spent=f"{told(exit)}; {refused}" if refused else "")
     put_task(task, out, judged=replace(judged_of(task.row), awaits=ended))
     why = f"{told(exit)} on {where}; {VERDICT_WAITED_FOR}"
     again(state, job, step, task, out, why=why, waits_for="verdict", delay_ms=policy.verdict_wait_ms)
-
-
-def _waits_for_verdict(state: ClusterState, job: Job, step: Step, task: Task, exit: ExitInfo, policy: Policy) -> bool:
-    """Whether its verdict decides what follows, or nothing follows: then the task's last reason is to say what it died
-    of."""
-    heeds = step.spec.retry.verdict is not Heed.OFF and exit.cause is not EndCause.START
-    if not heeds or policy.verdict_wait_ms <= 0:
-        return False
-    return is_obeyed(step, exit) or bool(no_more(state, job, step, task, cause_of(exit), policy))
 
 
 def is_obeyed(step: Step, exit: ExitInfo) -> bool:

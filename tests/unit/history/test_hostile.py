@@ -59,7 +59,7 @@ def test_a_damaged_file_is_said_to_be_damaged(tmp_path: Path, pack: Callable[[by
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line without an end, a file without an end, jobs without an end."""
+    """One line without an end, a file without an end, jobs without an end, lines of nothing without an end."""
     log = tmp_path / "log.gz"
     log.write_bytes(gzip.compress(b"0" * 10_000_000))
     with pytest.raises(CoordError, match="line 1 of the workload"):
@@ -71,6 +71,10 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(replaying, "BYTES_MAX", 10**9)
     monkeypatch.setattr(workload, "JOBS_MAX", 1_000)
     with pytest.raises(CoordError, match="more than 1000 jobs"):
+        jobs_of(str(log))
+    log.write_bytes(gzip.compress(b"\n" * 100_000 + a_line().encode()))
+    monkeypatch.setattr(replaying, "LINES_MAX", 50_000)
+    with pytest.raises(CoordError, match="more than 50000 lines"):
         jobs_of(str(log))
 
 
