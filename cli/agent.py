@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from coordinator.agent.cache import CacheStatus
     from coordinator.agent.control import AgentControl
     from coordinator.agent.standing import AgentStatus
+    from coordinator.agent.trace_spool import TraceStatus
 
 R = TypeVar("R")
 ATTEMPTS = (
@@ -190,6 +191,7 @@ def print_status(found: AgentStatus, form: str) -> None:
         ("memory limit", "of each attempt" if found.promises.memory_limit else "of each process, by itself"),
         ("cpu limit", "of each attempt" if found.promises.cpu_limit else "no: a program takes what is idle"),
         ("cache", _cache(found.cache)),
+        ("traces", _traces(found.traces)),
         ("last problem", found.last_problem),
         ("attempts", str(len(found.attempts))),
     ])  # fmt: skip
@@ -201,6 +203,15 @@ def print_status(found: AgentStatus, form: str) -> None:
 def _cache(found: CacheStatus) -> str:
     said = f"{humane.count(found.files, 'blob')}, {humane.size_text(found.size)} of {humane.size_text(found.bytes_max)}"
     return f"{said}; {found.problem}" if found.problem else said
+
+
+def _traces(found: TraceStatus) -> str:
+    """What arrived, what waits, and of what did not arrive whatever there is."""
+    said = [humane.count(found.sent_parts, "part") + " sent", humane.size_text(found.waiting_bytes) + " waiting"]
+    said += [humane.count(found.rejected_rows, "row") + " rejected"] if found.rejected_rows else []
+    said += [humane.count(found.refused_parts, "part") + " refused"] if found.refused_parts else []
+    said += [humane.count(found.dropped_parts, "part") + " dropped here"] if found.dropped_parts else []
+    return ", ".join(said)
 
 
 def agent_config(

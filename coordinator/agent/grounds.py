@@ -28,6 +28,14 @@ class Ground(NamedTuple):
         finally:
             os.close(root)
 
+    def open_file(self, path: str, user: int) -> int:
+        """A descriptor of a file in it, to read. OSError, beneath.Unsafe. `user`: who has to be able to; 0: we are."""
+        directory = self.open()
+        try:
+            return beneath.open_file(directory, path, user)
+        finally:
+            os.close(directory)
+
 
 def part(place: Place, variable: str) -> Ground:
     """The directory that the program knows by this variable, such as COORD_OUTPUT_DIR."""

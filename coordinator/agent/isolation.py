@@ -138,12 +138,17 @@ def _in_child(program: Program, owner: tuple[int, int], tell: int, report: int) 
             _become(program)
         else:
             _be_init(program, program.walls, owner, tell, report)
-    except CannotStart as refused:
-        os.write(tell, f"{refused.code} {refused.text}".encode()[:_ERROR_BYTES_MAX])
-    except OSError as error:
-        os.write(tell, f"{NOT_STARTED} {error.filename or 'set-up'}: {error.strerror}".encode()[:_ERROR_BYTES_MAX])
+    except (CannotStart, OSError) as error:
+        _refuse(tell, error)
     finally:
         os._exit(NOT_STARTED)
+
+
+def _refuse(tell: int, error: CannotStart | OSError) -> None:
+    """Said to who waits for the program: the code, and in words what is wrong."""
+    if isinstance(error, OSError):
+        error = CannotStart(NOT_STARTED, f"{error.filename or 'set-up'}: {error.strerror}")
+    os.write(tell, f"{error.code} {error.text}".encode()[:_ERROR_BYTES_MAX])
 
 
 def _close_all_but(*keep: int) -> None:
@@ -192,10 +197,8 @@ def _be_init(program: Program, walls: Walls, owner: tuple[int, int], tell: int, 
         try:
             os.close(report)
             _become(program)
-        except CannotStart as refused:
-            os.write(tell, f"{refused.code} {refused.text}".encode()[:_ERROR_BYTES_MAX])
-        except OSError as error:
-            os.write(tell, f"{NOT_STARTED} {error.filename or 'set-up'}: {error.strerror}".encode()[:_ERROR_BYTES_MAX])
+        except (CannotStart, OSError) as error:
+            _refuse(tell, error)
         finally:
             os._exit(NOT_STARTED)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)

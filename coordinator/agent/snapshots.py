@@ -120,11 +120,7 @@ class _Original(NamedTuple):
     user: int
 
     def open(self) -> int:
-        directory = self.ground.open()
-        try:
-            return beneath.open_file(directory, self.path, self.user)
-        finally:
-            os.close(directory)
+        return self.ground.open_file(self.path, self.user)
 
 
 class Snapshot(NamedTuple):

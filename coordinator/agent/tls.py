@@ -11,7 +11,6 @@ import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import re
 import ssl
 from typing import NamedTuple
@@ -21,6 +20,7 @@ import aiohttp
 
 from coordinator.agent.exits import AgentStop, Exit
 from coordinator.keypin import pin_of
+from coordinator.loopback import is_loopback
 
 _JOIN = re.compile(r"(coord-join-[A-Za-z0-9_-]{8,128})(?:\.([A-Za-z0-9_-]{43}))?")
 
@@ -89,22 +89,13 @@ def parse_url(text: str, insecure: bool) -> Endpoint:
     if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/") or parts.query:
         raise AgentStop(Exit.CONFIG, f"{text!a} is not the URL of a coordinator", "https://HOST:PORT")
     secure = parts.scheme == "https"
-    if not secure and not insecure and not _is_loopback(host):
+    if not secure and not insecure and not is_loopback(host):
         raise AgentStop(
             Exit.CONFIG,
             f"{text!a} would send the credential over the network unencrypted",
             "use https (a join token may carry the fingerprint), or say --insecure",
         )
     return Endpoint(host, port or (443 if secure else 80), secure)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class PinMismatch(Exception):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -15,6 +14,7 @@ from msgspec import Struct
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.keypin import pin_of, pin_text
+from coordinator.loopback import is_loopback
 from coordinator.service.api.connections import ApiRunner
 
 
@@ -35,16 +35,6 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
 
 
 _OPTION = {"certificate": "cert", "key": "key"}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def tls_context(settings: ServerSettings) -> ssl.SSLContext | None:

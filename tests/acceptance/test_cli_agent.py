@@ -66,7 +66,8 @@ def test_an_agent_is_told_to_go_and_come_back_through_its_state_directory(place:
         status = place.coord("agent", "status", *state, "-o", "json").json()
         assert status["provider_id"] == "spoken" and status["coordinator"] == place.server.url
         shown = place.coord("agent", "status", *state).out
-        assert "spoken" in shown and all(name in shown for name in ("kills all", "memory limit", "cpu limit"))
+        rows = ("kills all", "memory limit", "cpu limit", "0 parts sent")
+        assert "spoken" in shown and all(name in shown for name in rows)
         promises = status["promises"]
         assert promises["cpu_limit"] is False
         entry = place.client.provider("spoken")
