@@ -1,10 +1,10 @@
 """The audit in the truth: every transition, and what people did, in the order of its happening.
 
 Rows that are written together lie together: a pack is up to 256 of them as one array in MessagePack (JSON, where an
-older version wrote it), behind the number of its first. Those of first leases of one step on one provider, and of those
-that are launched together, differ in their numbers alone: they are one entry of a pack, and rows again where somebody
-reads it. Who looks for some rows finds the packs by four indexes and the rows by reading these. Audit is most
-of what is written: a row of its own with its indexes costs several times as much.
+older version wrote it), behind the number of its first. Those of first leases of one step on one provider, of those
+that are launched together, and of those that succeed together, differ in their numbers alone: they are one entry of a
+pack, and rows again where somebody reads it. Who looks for some rows finds the packs by four indexes and the rows by
+reading these. Audit is most of what is written: a row of its own with its indexes costs several times as much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from coordinator.core.audit_rows import AuditRow, LaunchesAudit, LeasesAudit
+from coordinator.core.audit_rows import AuditRow, EndsAudit, LaunchesAudit, LeasesAudit
 from coordinator.core.commands import Together
 from coordinator.core.ids import JobId, TenantName
 from store.sqlite import sqlite3
@@ -125,8 +125,10 @@ def listing(wanted: Wanted, *, rising: bool) -> tuple[str, tuple[str | int, ...]
     return sql, values
 
 
+PackedAudit = LeasesAudit | LaunchesAudit | EndsAudit
+"""Rows that are one entry."""
 _encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(tuple[AuditRow | LeasesAudit | LaunchesAudit, ...])
+_decoder = msgspec.msgpack.Decoder(tuple[AuditRow | PackedAudit, ...])
 _older = msgspec.json.Decoder(tuple[AuditRow, ...])
 
 
@@ -189,7 +191,7 @@ class _Packs:
     def __init__(self) -> None:
         self.columns: list[Columns] = []
         self.found: dict[str, list[Columns]] = {index: [] for index in INDEXES}
-        self._body: list[AuditRow | LeasesAudit | LaunchesAudit] = []
+        self._body: list[AuditRow | PackedAudit] = []
         self._single: list[AuditRow] = []
         self._spans: list[Span] = []
         self._first = self._last = self._wall_ns = self._rows = 0
@@ -198,7 +200,7 @@ class _Packs:
         self._single.append(row)
         self._put(row, row.seq, 1)
 
-    def add_together(self, told: LeasesAudit | LaunchesAudit) -> None:
+    def add_together(self, told: PackedAudit) -> None:
         """What `add` of each of its rows would do, without making them."""
         begin, parts, each = 0, told.parts, told.rows_each
         while begin < parts:
@@ -212,7 +214,7 @@ class _Packs:
             self._put(part, part.last_seq, each * part.parts)
             begin = end
 
-    def _put(self, entry: AuditRow | LeasesAudit | LaunchesAudit, last: int, rows: int) -> None:
+    def _put(self, entry: AuditRow | PackedAudit, last: int, rows: int) -> None:
         if not self._body:
             self._first = entry.seq
         self._body.append(entry)

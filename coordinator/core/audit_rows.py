@@ -1,4 +1,4 @@
-"""The rows of the audit: what changed, one by one; and as one those of many first leases, and of many launches.
+"""The rows of the audit: what changed, one by one; and as one those of many first leases, launches or ends.
 
 Each is an array when it is written: most of what is written is these. Where somebody reads them they are rows again.
 """
@@ -187,3 +187,89 @@ class LaunchesAudit(Struct, frozen=True, gc=False, kw_only=True, array_like=True
             )
             for seq, (task, attempt) in enumerate(self.attempts, start=self.seq)
         ]
+
+
+class EndsAudit(Struct, frozen=True, gc=False, kw_only=True, array_like=True, tag_field="row", tag="ends"):
+    """The audit rows of attempts of one step that succeeded on one provider, as one: for each its own, then its task's.
+
+    Encoded like an AuditRow, and stored among them. A new field comes last and has a default.
+    """
+
+    seq: int
+    """Of the first of them; the others follow it without gaps."""
+    wall_ns: int
+    mono_ns: int
+    tenant: TenantName
+    job_id: JobId
+    step: int
+    attempts: tuple[tuple[int, int], ...]
+    """(task, attempt) of each."""
+    before: str
+    """The state of the attempts until then."""
+    task_before: str
+    after: str
+    """The state that the attempts went into."""
+    task_after: str
+    provider_id: ProviderId
+    """Whose agent told it."""
+
+    @property
+    def parts(self) -> int:
+        """It may be divided into so many."""
+        return len(self.attempts)
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of each of these."""
+        return 2
+
+    @property
+    def last_seq(self) -> int:
+        return self.seq + 2 * len(self.attempts) - 1
+
+    def between(self) -> tuple[int, int]:
+        """The lowest and the highest number of a task."""
+        return min(self.attempts)[0], max(self.attempts)[0]
+
+    def part(self, begin: int, end: int) -> EndsAudit:
+        """Of the attempts from `begin` to before `end`."""
+        return replace(self, seq=self.seq + 2 * begin, attempts=self.attempts[begin:end])
+
+    def rows(self) -> list[AuditRow]:
+        """Each by itself, by their numbers."""
+        found: list[AuditRow] = []
+        seq, wall_ns, mono_ns, tenant, job_id = self.seq, self.wall_ns, self.mono_ns, self.tenant, self.job_id
+        by = f"agent:{self.provider_id}"
+        for task, attempt in self.attempts:
+            subject = f"{job_id}.{self.step}.{task}"
+            found.append(
+                AuditRow(
+                    seq=seq,
+                    wall_ns=wall_ns,
+                    mono_ns=mono_ns,
+                    entity="attempt",
+                    subject=f"{subject}.{attempt}",
+                    after=self.after,
+                    before=self.before,
+                    by=by,
+                    tenant=tenant,
+                    job_id=job_id,
+                    provider_id=self.provider_id,
+                )
+            )
+            found.append(
+                AuditRow(
+                    seq=seq + 1,
+                    wall_ns=wall_ns,
+                    mono_ns=mono_ns,
+                    entity="task",
+                    subject=subject,
+                    after=self.task_after,
+                    before=self.task_before,
+                    by=by,
+                    tenant=tenant,
+                    job_id=job_id,
+                )
+            )
+            seq += 2
+        return found

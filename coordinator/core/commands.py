@@ -42,6 +42,7 @@ from coordinator.core.rows import (
     TokenRow,
 )
 from coordinator.core.snapshot import ProviderView
+from coordinator.core.together import Ended as Ended
 from coordinator.core.together import FirstLeases as FirstLeases
 from coordinator.core.together import Launched as Launched
 from coordinator.core.together import Together as Together
@@ -352,6 +353,17 @@ class Settled(Struct, frozen=True, gc=False, kw_only=True):
     token: LeaseToken
 
 
+class Settlements(Struct, frozen=True, gc=False, kw_only=True):
+    """The same of attempts of one rank: a Settled each."""
+
+    leases: list[tuple[AttemptId, LeaseToken]]
+
+    def each(self) -> Iterator[Settled]:
+        """One by one."""
+        for attempt_id, token in self.leases:
+            yield Settled(attempt_id=attempt_id, rank=0, token=token)
+
+
 class Warm(Struct, frozen=True, gc=False, kw_only=True):
     """Have the inputs of this attempt in the cache: it is reserved here and may be granted soon."""
 
@@ -395,6 +407,7 @@ Message = (
     | Launches
     | StopAttempt
     | Settled
+    | Settlements
     | Renew
     | Warm
     | SaveState
@@ -411,7 +424,7 @@ class Send(Struct, frozen=True, gc=False):
 def sends_one_by_one(sends: Iterable[Send]) -> Iterator[Send]:
     """The same sends, each of one message of the wire."""
     for send in sends:
-        if isinstance(send.message, Grants | Launches):
+        if isinstance(send.message, Grants | Launches | Settlements):
             for message in send.message.each():
                 yield Send(send.conn_id, message)
         else:

@@ -16,7 +16,7 @@ from coordinator.core.tenants.budgets import settle_accounts, write_accounts
 from coordinator.core.tenants.charging import turn_month
 from coordinator.core.verdict import settling
 from coordinator.core.verdict.events import VerdictGiven
-from coordinator.core.work import attempts, holding, jobs
+from coordinator.core.work import attempts, holding, jobs, succeeding
 from coordinator.core.work.transitions import write_touched
 
 
@@ -52,6 +52,8 @@ def _dispatch(state: ClusterState, event: events.AnyEvent, policy: Policy, out: 
         case events.AgentSaid():
             for said in event.said:
                 _dispatch(state, said, policy, out)
+        case events.AttemptsEnded():
+            succeeding.on_ended(state, event, policy, out)
         case events.AttemptExited():
             attempts.on_exited(state, event, policy, out)
         case events.LeasesHeld():

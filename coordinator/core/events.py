@@ -410,7 +410,15 @@ class AttemptExited(Event, frozen=True, kw_only=True, tag="attempt_exited"):
     exit: ExitInfo
 
 
-AttemptEvent = AgentGranted | LeasesHeld | AgentRefused | AttemptPhase | AttemptExited | AttemptProgress
+class AttemptsEnded(Event, frozen=True, kw_only=True, tag="attempts_ended"):
+    """Several ends that one agent told: an AttemptExited each, and one decision."""
+
+    conn_id: ConnId
+    ended: tuple[tuple[AttemptId, int, LeaseToken, ExitInfo], ...]
+    """(attempt, rank, token, how) of each."""
+
+
+AttemptEvent = AgentGranted | LeasesHeld | AgentRefused | AttemptPhase | AttemptExited | AttemptsEnded | AttemptProgress
 
 
 class AgentSaid(Event, frozen=True, kw_only=True, tag="agent_said"):
@@ -453,6 +461,7 @@ AnyEvent = (
     | AgentRefused
     | AttemptPhase
     | AttemptExited
+    | AttemptsEnded
     | AgentSaid
     | VerdictGiven
     | DataEvent

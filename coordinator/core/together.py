@@ -1,17 +1,17 @@
 """Rows that are alike and are written together: each is one write and one note, however many rows it stands for.
 
-Nearly all that is ever written of tasks is a first lease, and that its agent holds it. Made, sorted, looked up and told
-one by one, the rows and audit rows of these would cost several times what they say. `rows` has them one by one, as the
-general way makes them, for whoever wants to look at them so.
+Nearly all that is ever written of tasks is a first lease, that its agent holds it, and its end. Made, sorted, looked up
+and told one by one, the rows and audit rows of these would cost several times what they say. `rows` has them one by
+one, as the general way makes them, for whoever wants to look at them so.
 """
 
 from __future__ import annotations
 
 from msgspec import Struct
 
-from coordinator.core.audit_rows import AuditRow, LaunchesAudit, LeasesAudit
+from coordinator.core.audit_rows import AuditRow, EndsAudit, LaunchesAudit, LeasesAudit
 from coordinator.core.ids import TenantName
-from coordinator.core.rows import AttemptRow, AttemptState, TaskRow
+from coordinator.core.rows import AttemptRow, AttemptState, TaskRow, WorkState
 
 
 class FirstLeases(Struct, frozen=True, gc=False, kw_only=True):
@@ -118,4 +118,60 @@ class Launched(Struct, frozen=True, gc=False, kw_only=True):
         return self.told().rows()
 
 
-Together = FirstLeases | Launched
+class Ended(Struct, frozen=True, gc=False, kw_only=True):
+    """Put the rows of attempts of one step that have succeeded, each of one rank, and of their tasks, which have ended
+    with them. They ran on one provider and hold nothing there any more."""
+
+    tenant: TenantName
+    seq: int
+    """Of the first audit row; the attempt's before its task's."""
+    wall_ns: int
+    mono_ns: int
+    before: AttemptState
+    """The state of the attempts until then."""
+    task_before: WorkState
+    tasks: list[TaskRow]
+    """Of each of the attempts, in the same order."""
+    attempts: list[AttemptRow]
+
+    @property
+    def count(self) -> int:
+        """How many rows these are, their audit rows included."""
+        return 4 * len(self.tasks)
+
+    @property
+    def last_seq(self) -> int:
+        return self.seq + 2 * len(self.tasks) - 1
+
+    def rows(self) -> list[TaskRow | AuditRow | AttemptRow]:
+        """All of them, in the order in which they would be written one by one."""
+        audited = self.audited()
+        found: list[TaskRow | AuditRow | AttemptRow] = []
+        for number, (task, attempt) in enumerate(zip(self.tasks, self.attempts, strict=True)):
+            found += (attempt, audited[2 * number], task, audited[2 * number + 1])
+        return found
+
+    def told(self) -> EndsAudit:
+        """Their audit rows, as one."""
+        first = self.attempts[0]
+        return EndsAudit(
+            seq=self.seq,
+            wall_ns=self.wall_ns,
+            mono_ns=self.mono_ns,
+            tenant=self.tenant,
+            job_id=first.job_id,
+            step=first.step,
+            attempts=tuple([(row.task, row.attempt) for row in self.attempts]),
+            before=self.before._value_,
+            task_before=self.task_before._value_,
+            after=first.state._value_,
+            task_after=self.tasks[0].state._value_,
+            provider_id=first.ranks[0].provider_id,
+        )
+
+    def audited(self) -> list[AuditRow]:
+        """Their audit rows, each by itself, by their numbers."""
+        return self.told().rows()
+
+
+Together = FirstLeases | Launched | Ended

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import get_args
 from weakref import WeakValueDictionary
 
 from coordinator import ports
@@ -41,8 +42,7 @@ class Feed:
         """Gone by itself with the last who waits for it."""
         self._closed = False
         views.listen_audit(self._on_audited)
-        kinds = (commands.JobChanged, commands.AttemptChanged, commands.FirstLeases, commands.Launched)
-        views.listen(self._on_change, *kinds)
+        views.listen(self._on_change, commands.JobChanged, commands.AttemptChanged, *get_args(commands.Together))
 
     def close(self) -> None:
         """End every follower and every wait."""

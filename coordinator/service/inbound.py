@@ -6,7 +6,9 @@ right are taken, and each of the others has its complaint.
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from itertools import groupby
+from operator import attrgetter
+from typing import Annotated, NamedTuple, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,7 +17,7 @@ from msgspec.structs import replace
 from coordinator import wire
 from coordinator.core import events
 from coordinator.core.data.events import AttemptProgress, CacheTold
-from coordinator.core.ids import ConnId, Digest, Ms, ProviderId, attempt_of, read_together
+from coordinator.core.ids import AttemptId, ConnId, Digest, Ms, ProviderId, attempt_of, read_together
 from coordinator.core.rows import ExitInfo, LeaseToken
 from coordinator.service.tokens import digest_of
 
@@ -50,26 +52,58 @@ class _Granted(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, 
     token: LeaseToken
 
 
-_grants_begin = b'[{"type":"granted"'
-_decode_grants = msgspec.json.Decoder(
-    Annotated[tuple[_Granted, ...], Meta(min_length=1, max_length=wire.FRAME_MESSAGES_MAX)]
+class _Exited(Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag_field="type", tag="exited"):
+    """The same of a wire.Exited."""
+
+    attempt: str
+    rank: wire.Rank = 0
+    token: LeaseToken
+    exit: wire.Exit
+
+
+_answers_begin = (b'[{"type":"granted"', b'[{"type":"exited"')
+_decode_answers = msgspec.json.Decoder(
+    Annotated[tuple[_Granted | _Exited, ...], Meta(min_length=1, max_length=wire.FRAME_MESSAGES_MAX)]
 ).decode
 
 
-def grants_of(data: bytes, conn_id: ConnId, at_ms: Ms) -> events.LeasesHeld | None:
-    """A frame of acknowledgements alone, the commonest of frames with many messages, at a fifth of the price of all
-    others. None: it is another one, or something is wrong with it, which the everyday way says."""
-    if not data.startswith(_grants_begin):
+_TOKEN = attrgetter("token")
+
+
+class Answers(NamedTuple):
+    """What a frame of acknowledgements and ends says."""
+
+    said: list[events.LeasesHeld | events.AttemptsEnded]
+    """In its order; those of a kind that stand side by side are one event."""
+    messages: int
+    """How many these were."""
+
+
+def answers_of(data: bytes, conn_id: ConnId, at_ms: Ms) -> Answers | None:
+    """A frame of acknowledgements and ends alone, the commonest of frames with many messages, at a fifth of the price
+    of all others. None: it is another one, or something is wrong with it, which the everyday way says."""
+    if not data.startswith(_answers_begin):
         return None
     try:
-        said = _decode_grants(data)
+        said = _decode_answers(data)
     except BAD:
         return None
-    attempts, tokens = read_together([one.attempt for one in said]), [one.token for one in said]
-    if attempts is None or not all(map(token_is_sane, tokens)):
+    names = read_together([one.attempt for one in said])
+    if names is None or not all(map(token_is_sane, map(_TOKEN, said))):
         return None
-    held = tuple(zip(attempts, [one.rank for one in said], tokens, strict=True))
-    return events.LeasesHeld(at_ms=at_ms, conn_id=conn_id, held=held)
+    found: list[events.LeasesHeld | events.AttemptsEnded] = []
+    for kind, some in groupby(zip(names, said, strict=True), key=_kind_of):
+        if kind is _Granted:
+            held = tuple([(name, one.rank, one.token) for name, one in some])
+            found.append(events.LeasesHeld(at_ms=at_ms, conn_id=conn_id, held=held))
+        else:
+            ended = tuple([(name, one.rank, one.token, exit_info(one.exit)) for name, one in some])
+            found.append(events.AttemptsEnded(at_ms=at_ms, conn_id=conn_id, ended=ended))
+    return Answers(found, len(said))
+
+
+def _kind_of(named: tuple[AttemptId, _Granted | _Exited]) -> type:
+    return type(named[1])
 
 
 class Complaint(Struct, frozen=True):

@@ -26,14 +26,14 @@ from coordinator.service.inbound import (
     BAD,
     Complaint,
     OfAttempt,
+    answers_of,
     cache_of,
     decode,
-    grants_of,
     hello_of,
     problem_of,
     sort_out,
 )
-from coordinator.service.outbound import grants_to_wire, is_large, launches_to_wire, to_wire
+from coordinator.service.outbound import grants_to_wire, is_large, launches_to_wire, settlements_to_wire, to_wire
 from coordinator.service.pace import full_bucket
 from coordinator.service.peer import Peer
 from coordinator.service.surroundings import Surroundings
@@ -182,7 +182,7 @@ class Link:
                 return
         for kind, data, _ in frames:
             if kind is WSMsgType.TEXT and not self._peer.closed:
-                if self.phase is Phase.OPEN and not beats and self._grants(data):
+                if self.phase is Phase.OPEN and not beats and self._answers(data):
                     continue
                 try:
                     message = decode(data)
@@ -360,12 +360,13 @@ class Link:
         elif not self._words.add(message):
             self._refuse("a token beyond its bounds")
 
-    def _grants(self, data: bytes) -> bool:
-        """A frame of acknowledgements alone is taken at once. False: it is another one, and nothing of it was taken."""
-        held = grants_of(data, self.conn_id, self._around.clock.now_ms())
-        if held is not None and self._allow(len(held.held)):
-            self._words.add_grants(held)
-        return held is not None
+    def _answers(self, data: bytes) -> bool:
+        """A frame of acknowledgements and ends alone is taken at once. False: it is another one, and nothing of it was
+        taken."""
+        answers = answers_of(data, self.conn_id, self._around.clock.now_ms())
+        if answers is not None and self._allow(answers.messages):
+            self._words.add_all(answers)
+        return answers is not None
 
     def _hello(self, hello: wire.Hello) -> None:
         if self.phase is not Phase.GREETING:
@@ -463,6 +464,10 @@ class Link:
                 self._credit(len(message.leases))
                 around.counters.ordered(message)
                 self._peer.gather_all(grants_to_wire(message))
+                return
+            case commands.Settlements():
+                around.counters.ordered(message)
+                self._peer.gather_all(settlements_to_wire(message))
                 return
             case commands.Grant():
                 self._credit(1)

@@ -15,6 +15,7 @@ _KINDS: dict[type[commands.Message], str] = {
     commands.Renew: "renew",
     commands.StopAttempt: "stop",
     commands.Settled: "settle",
+    commands.Settlements: "settle",
     commands.Warm: "warm",
     commands.SaveState: "save",
 }
@@ -101,7 +102,7 @@ def _count(message: commands.Message) -> int:
     match message:
         case commands.Renew(terms=terms):
             return len(terms)
-        case commands.Grants(leases=leases) | commands.Launches(leases=leases):
+        case commands.Grants(leases=leases) | commands.Launches(leases=leases) | commands.Settlements(leases=leases):
             return len(leases)
         case _:
             return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import get_args
 
 import psutil
 
@@ -43,13 +44,13 @@ def count_notes(metrics: Metrics, views: LiveViews) -> None:
                 pass
 
     def on_together(note: commands.Note) -> None:
-        if isinstance(note, commands.FirstLeases):
+        if isinstance(note, commands.FirstLeases | commands.Ended):
             metrics.add(m.TRANSITIONS, len(note.tasks), "task", note.tasks[0].state.value)
         if isinstance(note, commands.Together):
             metrics.add(m.TRANSITIONS, len(note.attempts), "attempt", note.attempts[0].state.value)
 
     views.listen_audit(on_audited)
-    views.listen(on_together, commands.FirstLeases, commands.Launched)
+    views.listen(on_together, *get_args(commands.Together))
     views.listen(on_note, commands.SessionOpened, commands.SessionEnded, commands.Warned)
 
 

@@ -112,6 +112,11 @@ def grants_to_wire(message: commands.Grants) -> list[bytes]:
     return _each(*_parted(like, _OF_ONE), message.leases)
 
 
+def settlements_to_wire(message: commands.Settlements) -> list[bytes]:
+    """A wire.Settled of each, encoded."""
+    return _each(*_parted(wire.Settled(attempt="@", rank=0, token=_NOBODY), _OF_ONE), message.leases)
+
+
 def launches_to_wire(message: commands.Launches) -> list[bytes]:
     """A wire.Launch of each, encoded. Raises what `to_wire` does."""
     like, leases = message.like, message.leases

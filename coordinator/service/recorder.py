@@ -99,6 +99,8 @@ def _written(write: commands.Write) -> object:
             return write.tenant, write.seq, write.wall_ns, write.mono_ns, write.tasks[0], write.attempts[-1]
         case commands.Launched():
             return write.tenant, write.seq, write.wall_ns, write.mono_ns, write.attempts[0], write.attempts[-1]
+        case commands.Ended():
+            return write.tenant, write.seq, write.wall_ns, write.mono_ns, write.tasks[0], write.attempts[-1]
         case _:
             return write
 
@@ -112,6 +114,8 @@ def _told(send: commands.Send) -> object:
             return send.conn_id, message.attempt_id, message.rank, message.token, message.share, message.nodes
         case commands.Launches(leases=leases, like=like):  # of any tasks; a token is of one attempt alone
             return send.conn_id, leases[0], [token.number for _, token in leases], like.share, like.nodes
+        case commands.Settlements(leases=leases):
+            return send.conn_id, [token.number for _, token in leases]
         case commands.Grants():
             return (
                 send.conn_id,

@@ -78,14 +78,19 @@ class Lately(Generic[K, V]):
         self._live.update(live)
 
     def put(self, key: K, value: V, ended: bool) -> None:
-        if not ended:
+        if ended:
+            self.end({key: value})
+        else:
             self._live[key] = value
             self._over.pop(key, None)
-            return
-        self._live.pop(key, None)
-        if key not in self._over:
-            self._order.append(key)
-        self._over[key] = value
+
+    def end(self, over: dict[K, V]) -> None:
+        """These have ended."""
+        for key in over:
+            self._live.pop(key, None)
+            if key not in self._over:
+                self._order.append(key)
+        self._over.update(over)
         while len(self._order) > ENDED_MAX:
             self._over.pop(self._order.popleft(), None)
 
@@ -164,7 +169,7 @@ class LiveViews:
                 audited.append(note.row)  # type: ignore[union-attr,arg-type]
             elif kind is commands.AttemptChanged:
                 self._put_attempt(note)  # type: ignore[arg-type]
-            elif kind is commands.FirstLeases or kind is commands.Launched:
+            elif kind is commands.FirstLeases or kind is commands.Launched or kind is commands.Ended:
                 self._put_together(note)  # type: ignore[arg-type]  # by its kind
                 if audited:
                     self._tell_audit(audited)
@@ -182,9 +187,13 @@ class LiveViews:
             auditor(rows)
 
     def _put_together(self, rows: commands.Together) -> None:
-        """Of attempts that live, whose state is another one than before."""
+        """Of attempts whose state is another one than before."""
         tenant = rows.tenant
-        self.attempts.live_on({row.attempt_id: AttemptView(row=row, tenant=tenant) for row in rows.attempts})
+        known = {row.attempt_id: AttemptView(row=row, tenant=tenant) for row in rows.attempts}
+        if isinstance(rows, commands.Ended):
+            self.attempts.end(known)
+        else:
+            self.attempts.live_on(known)
 
     def _put_attempt(self, note: commands.AttemptChanged) -> None:
         row, fenced = note.row, note.fenced

@@ -73,13 +73,16 @@ class Engine:
         self._watcher.expect(len(self._inbox) <= INBOX_MAX, "the inbox is over its bound")
         self.wake()
 
-    def post_held(self, event: events.LeasesHeld) -> None:
-        """Several acknowledgements of one agent that nothing came between are one event."""
+    def post_together(self, event: events.LeasesHeld | events.AttemptsEnded) -> None:
+        """Several acknowledgements, or ends, of one agent that nothing came between are one event."""
         last = self._inbox[-1] if self._inbox else None
-        if isinstance(last, events.LeasesHeld) and last.conn_id == event.conn_id:
-            self._inbox[-1] = replace(event, held=(*last.held, *event.held))
-        else:
-            self.post(event)
+        match event, last:
+            case events.LeasesHeld(), events.LeasesHeld(conn_id=event.conn_id):
+                self._inbox[-1] = replace(event, held=(*last.held, *event.held))
+            case events.AttemptsEnded(), events.AttemptsEnded(conn_id=event.conn_id):
+                self._inbox[-1] = replace(event, ended=(*last.ended, *event.ended))
+            case _:
+                self.post(event)
 
     def post_last_again(self) -> None:
         """What was told last is told a second time."""

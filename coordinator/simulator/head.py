@@ -246,8 +246,8 @@ class Head:
             case _:
                 if conn_id in self._bound:
                     told = _told(frame, now, conn_id)
-                    if isinstance(told, events.LeasesHeld):
-                        self.engine.post_held(told)
+                    if isinstance(told, events.LeasesHeld | events.AttemptsEnded):
+                        self.engine.post_together(told)
                     else:
                         self.post(told)
         if isinstance(frame, Pongs | SaysBye | OfWork) and self._dice.random() < 0.05:
@@ -355,6 +355,8 @@ def _told(frame: OfWork, now: Ms, conn_id: ConnId) -> events.AnyEvent:
             return data_events.AttemptProgress(
                 at_ms=now, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, fraction=fraction
             )
+        case HasExited(exit=exit) if attempt_id[0] % 2:
+            return events.AttemptsEnded(at_ms=now, conn_id=conn_id, ended=((attempt_id, rank, token, exit),))
         case HasExited(exit=exit):
             return events.AttemptExited(
                 at_ms=now, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, exit=exit

@@ -219,6 +219,13 @@ def hold_more(accounts: Accounts, tenant: TenantName, job_id: JobId, ask: Ask, r
     _add(accounts, accounts.of(tenant), job_id, ask, ranks)
 
 
+def let_go_more(accounts: Accounts, tenant: TenantName, job_id: JobId, ask: Ask, ranks: int) -> None:
+    """So many ranks of a job that held `ask` each were released, one after the other."""
+    account = accounts.of(tenant)
+    _add(accounts, account, job_id, ask, -ranks)
+    account.freed += ranks - 1
+
+
 def let_go(accounts: Accounts, tenant: TenantName, row: AttemptRow) -> None:
     """It counts no more, though providers may still have to say that they released it. O(ranks)."""
     account = accounts.of(tenant)

@@ -88,7 +88,7 @@ def set_aside_again(accounts: Accounts, job: Job, step: Step, tasks: int) -> Non
         job.reserved += step.row.task_estimate * tasks
         account.reserved += step.row.task_estimate * tasks
         if tasks < 0:
-            account.freed += 1
+            account.freed -= tasks
         accounts.changed(account)
 
 

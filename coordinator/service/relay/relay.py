@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Protocol, get_args
 
 from coordinator import ports, wire
 from coordinator.core import commands
@@ -120,7 +120,7 @@ class Relay:
         self._closing = False
         self._running = False
         self._ended = asyncio.Event()
-        views.listen(self._on_note, commands.AttemptChanged, commands.FirstLeases, commands.Launched)
+        views.listen(self._on_note, commands.AttemptChanged, *get_args(commands.Together))
 
     # ---- taking
 
@@ -399,9 +399,12 @@ class Relay:
 
     def _on_note(self, note: commands.Note) -> None:
         if isinstance(note, commands.Together):
+            streams = len(wire.STREAMS) if self._streams and isinstance(note, commands.Ended) else 0
             for row in note.attempts:
                 self._custody.forget(row.attempt_id)
                 self._reader.wake(row.attempt_id, 0)
+                for stream in range(streams):
+                    self._drop_if_over(LogKey(row.attempt_id, 0, stream))
         if not isinstance(note, commands.AttemptChanged):
             return
         attempt_id = note.row.attempt_id

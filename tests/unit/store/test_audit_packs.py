@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from coordinator.core.audit_rows import LaunchesAudit, LeasesAudit
+from coordinator.core.audit_rows import EndsAudit, LaunchesAudit, LeasesAudit
 from coordinator.core.commands import Put, Together
 from coordinator.core.ids import JobId, ProviderId, TenantName
 from coordinator.core.rows import AuditRow
@@ -201,7 +201,7 @@ def test_a_pack_that_cannot_be_read_is_reported_and_the_others_are(tmp_path: Pat
     home.run(story)
 
 
-READ_SINCE = {AuditRow: 5, LeasesAudit: 8, LaunchesAudit: 8}
+READ_SINCE = {AuditRow: 5, LeasesAudit: 8, LaunchesAudit: 8, EndsAudit: 9}
 """The schema's version from which on programs can read this kind of entry."""
 
 
