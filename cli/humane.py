@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from coordinator.core.amounts import UNIT, millionths
 from coordinator.core.errors import Code, CoordError
+from coordinator.core.plural import count as count
 from coordinator.lengths import two_units
 
 _SIZE = r"(\d+(?:\.\d+)?)\s*(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?"
@@ -106,8 +107,3 @@ def share(value: float | None, digits: int = 1) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A figure with so many decimals; `-` when it is not known."""
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def count(number_of: int, one: str) -> str:
-    """`1 session`, `2 sessions`."""
-    return f"{number_of} {one}" if number_of == 1 else f"{number_of} {one}s"

@@ -11,6 +11,7 @@ from itertools import islice
 
 from coordinator import ports
 from coordinator.core.ids import Ms
+from coordinator.core.plural import count as counted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.explain import Judged
 from coordinator.core.queue.waiting import starts_at_ms
@@ -82,7 +83,7 @@ class Pressure:
 
     def _text(self, state: ClusterState, want: Want, judged: Judged, now_ms: Ms) -> str:
         since = to_text(self._since[want])
-        able = f"{judged.able_ever} providers could run it, {judged.able_now} now{judged.blockers()}"
+        able = f"{counted(judged.able_ever, 'provider')} could run it, {judged.able_now} now{judged.blockers()}"
         text = f"work waits since {since}: {able}"
         free_ms = starts_at_ms(state, want, 0, self._policy)
         if free_ms is None:

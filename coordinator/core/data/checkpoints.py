@@ -18,6 +18,7 @@ from coordinator.core.data.rows import CheckpointRow, HoldRow
 from coordinator.core.data.saving import drop_checkpoint, every_ms
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, dotted
+from coordinator.core.plural import count as counted
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
 from coordinator.core.work.transitions import put_attempt, put_task
@@ -118,7 +119,7 @@ def _mean(before: Ms | None, cost_ms: Ms) -> Ms:
 
 def _in_words(row: CheckpointRow) -> str:
     label = f"{row.label}: " if row.label else ""
-    return f"{label}{row.files} files, {row.size} bytes, {row.sent} of them sent"
+    return f"{label}{counted(row.files, 'file')}, {counted(row.size, 'byte')}, {row.sent} of them sent"
 
 
 def on_damaged(state: ClusterState, event: CheckpointDamaged, out: Decision) -> None:

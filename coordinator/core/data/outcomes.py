@@ -11,6 +11,7 @@ from coordinator.core import audit
 from coordinator.core.commands import Decision, Delete, Put
 from coordinator.core.data.rows import OutputRow
 from coordinator.core.ids import TaskId, dotted
+from coordinator.core.plural import count as counted
 from coordinator.core.state import ClusterState
 from coordinator.core.work.live import Attempt
 
@@ -49,7 +50,7 @@ def publish_result(state: ClusterState, attempt: Attempt, by: str, out: Decision
         "result",
         dotted(row.task_id),
         "published",
-        why=f"{len(files)} files, {size} bytes, by attempt {row.attempt}",
+        why=f"{counted(len(files), 'file')}, {counted(size, 'byte')}, by attempt {row.attempt}",
         by=by,
         tenant=attempt.tenant,
         job_id=row.job_id,

@@ -20,6 +20,7 @@ from coordinator.core.data.outcomes import holder_of_result
 from coordinator.core.data.rows import HoldRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import dotted
+from coordinator.core.plural import count as counted
 from coordinator.core.policy import Policy
 from coordinator.core.state import ClusterState
 from coordinator.core.work.attempts import end_rank, is_success, revive
@@ -112,7 +113,7 @@ def _audit_late(state: ClusterState, event: OutputsPublished, out: Decision) -> 
         "attempt",
         dotted(claim.attempt_id),
         "late",
-        why=f"its result of {len(event.files)} files is set aside: another attempt has the task, or it has ended",
+        why=f"its result of {counted(len(event.files), 'file')} is set aside: its task is another's, or over",
         by=f"agent:{claim.provider_id}",
         tenant=tenant,
         job_id=claim.attempt_id[0],

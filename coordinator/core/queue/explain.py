@@ -11,6 +11,7 @@ from coordinator.core.commands import Decision, Explanation, Obstacle, Reply, St
 from coordinator.core.events import JobExplain, JobPreview
 from coordinator.core.fleet.forecast import curve_of, stays_on
 from coordinator.core.ids import Ms, ProviderId
+from coordinator.core.plural import count as counted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import NOTHING, lacks
 from coordinator.core.queue.feasible import as_enrolled, as_it_stands, score
@@ -89,7 +90,7 @@ def _of_live(state: ClusterState, job: Job, step: Step, policy: Policy) -> StepE
         return StepExplanation(**common, verdict="wait", text=text)  # type: ignore[arg-type]
     first = ""
     if not has_room(step):
-        first = f"runs {step.running} tasks at a time, as it asks for; "
+        first = f"runs {counted(step.running, 'task')} at a time, as it asks for; "
     elif step.retry and not step.line:
         first = f"{step.tasks[step.retry[0]].row.reason}; "
     want = step.line or _line_of_retries(step) or step.want

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from coordinator.core.commands import Calmed, Decision
 from coordinator.core.ids import Ms, ProviderId, dotted
+from coordinator.core.plural import count as counted
 from coordinator.core.queue.lines import fit_fresh, fit_step, leave
 from coordinator.core.rows import AttemptState, WorkState
 from coordinator.core.state import ClusterState
@@ -141,7 +142,7 @@ def end_task(
         touch_step(state, step, reason=f"task {row.task}: {why}")
     most = step.spec.max_fails
     if to is WorkState.FAILED and most is not None and step.row.failed > most and not step.closed:
-        close_step(state, job, step, f"{step.row.failed} tasks of its step failed, {most} were allowed", out)
+        close_step(state, job, step, f"{counted(step.row.failed, 'task')} of its step failed, {most} were allowed", out)
     settle_step(state, job, step, out, why=why)
     if graph.has_ended(step):
         settle_job(state, job, out, unblocked_by=f"step {row.job_id}.{row.step}")

@@ -18,6 +18,7 @@ from coordinator.core import audit
 from coordinator.core.commands import Calmed, Decision, Put, Warned
 from coordinator.core.fleet.publish import changed
 from coordinator.core.ids import JobId, Ms, ProviderId, dotted
+from coordinator.core.plural import count as counted
 from coordinator.core.policy import Policy
 from coordinator.core.queue.feasible import could_ever
 from coordinator.core.queue.lines import fit_task
@@ -286,7 +287,7 @@ def unstaged(
         avoided = ()
     put_task(task, out, losses=task.row.losses + 1, unstaged_on=avoided)
     if task.row.losses > step.spec.retry.losses:
-        why = f"{words}; lost {task.row.losses} times, {step.spec.retry.losses} were allowed"
+        why = f"{words}; lost {counted(task.row.losses, 'time')}, {step.spec.retry.losses} were allowed"
         end_task(state, job, step, task, WorkState.FAILED, out, why=why, exit_code=EXIT_OF_INPUT)
         return
     delay_ms = backoff_ms(step.spec.retry, task.row.losses, dotted(attempt.row.attempt_id), policy)
@@ -318,7 +319,7 @@ def lost(
         end_task(state, job, step, task, WorkState.CANCELLED, out, why=attempt.stopping or job.row.cancelling or why)
         return
     if task.row.losses > rule.losses:
-        why = f"{why}; lost {task.row.losses} times, {rule.losses} were allowed"
+        why = f"{why}; lost {counted(task.row.losses, 'time')}, {rule.losses} were allowed"
         end_task(state, job, step, task, WorkState.FAILED, out, why=why)
         return
     if charged:

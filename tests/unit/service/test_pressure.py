@@ -92,7 +92,7 @@ def test_a_queue_that_moves_is_no_alert_and_one_that_stands_for_a_minute_is() ->
     assert rig.look_after(WAITED_MS - 1) == []
     ((subject, text, standing),) = rig.look_after(1)
     assert subject == ANY and standing
-    assert to_text(began_ms + 600_000) in text and "1 providers could run it, 0 now: 1 busy" in text
+    assert to_text(began_ms + 600_000) in text and "1 provider could run it, 0 now: 1 busy" in text
 
 
 def test_work_that_its_tenant_s_quota_holds_back_is_no_alert_of_its_pool() -> None:
