@@ -308,7 +308,6 @@ class Launch(Struct, frozen=True, gc=False, kw_only=True):
     rank: int
     token: LeaseToken
     tenant: TenantName
-    job_name: str
     step: StepSpec
     share: Share
     nodes: tuple[ProviderId, ...]

@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.ids import JobId, TenantName
-from coordinator.core.rows import ENDED, AuditRow, JobRow
+from coordinator.core.rows import AuditRow
 from coordinator.service.bells import Bell, heard
 from coordinator.service.views import LiveViews
 
@@ -33,7 +33,6 @@ class Feed:
         """`last_seq` of what the state was loaded with: what comes is numbered on from there."""
         self.last_seq = last_seq
         self.followers = 0
-        self._views = views
         self._store = store
         self._ring: list[AuditRow | commands.Together] = []
         """By number, up to `last_seq`. What was put together is here once for each of its rows: few are ever read."""
@@ -45,7 +44,7 @@ class Feed:
         views.listen(self._on_change, commands.JobChanged, commands.AttemptChanged, *get_args(commands.Together))
 
     def close(self) -> None:
-        """End every follower and every wait."""
+        """End every follower, and wake who waits for a job."""
         self._closed = True
         self._bell.ring()
         for job_id in tuple(self._jobs):
@@ -121,19 +120,6 @@ class Feed:
         if change is None:
             change = self._jobs[job_id] = asyncio.get_running_loop().create_future()
         return change
-
-    async def wait_ended(self, job_id: JobId, within_s: float | None = None) -> JobRow | None:
-        """The job's row when it has ended, or as it stands when the time is over. None when it is not known here:
-        it ended long ago, or never was; the store knows."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + within_s if within_s is not None else None
-        while True:
-            change = self.next_change(job_id)
-            row = self._views.jobs.get(job_id)
-            left_s = deadline_s - loop.time() if deadline_s is not None else None
-            if row is None or row.state in ENDED or self._closed or (left_s is not None and left_s <= 0):
-                return row
-            await heard(change, left_s)
 
 
 def rows_of(page: Sequence[AuditRow | commands.Together], first: int) -> list[AuditRow]:

@@ -257,7 +257,6 @@ def launch_order(state: ClusterState, job: Job, step: Step, attempt: Attempt, ra
         rank=rank,
         token=row.token,
         tenant=job.row.tenant,
-        job_name=job.row.name,
         step=step.spec,
         share=row.ranks[rank].share,
         nodes=tuple([r.provider_id for r in row.ranks]),

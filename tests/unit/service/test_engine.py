@@ -668,7 +668,6 @@ def test_a_decision_that_launches_others_is_another_one() -> None:
             rank=0,
             token=first[1],
             tenant=TenantName("default"),
-            job_name="j",
             step=StepSpec(name="s", command=("true",)),
             share=Share(ask=Ask()),
             nodes=(ProviderId("a"),),

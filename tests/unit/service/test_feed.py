@@ -11,6 +11,7 @@ from coordinator.core.commands import Put
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AuditRow, JobRow, WorkState
 from coordinator.service import feed as feed_module
+from coordinator.service.bells import heard
 from coordinator.service.feed import Feed
 from coordinator.service.views import ENDED_MAX, LiveViews
 from store.memory import MemoryStore
@@ -169,35 +170,18 @@ def test_a_follower_sees_its_own_tenant_and_job_alone() -> None:
     asyncio.run(main())
 
 
-def test_a_wait_for_a_job_ends_with_it_and_not_before() -> None:
-    """Changes in between wake it, and it waits on; one that is not live is not waited for."""
+def test_a_jobs_next_change_is_told_to_all_who_wait_and_leaves_nothing_behind() -> None:
+    """Another job's wakes nobody; the one after it is waited for anew."""
 
     async def main() -> None:
         rig = Rig()
-        assert await rig.feed.wait_ended(JobId(1)) is None
+        first, second = rig.feed.next_change(JobId(1)), rig.feed.next_change(JobId(1))
+        rig.views.apply([commands.JobChanged(a_job(2))])
+        assert not await heard(first, 0)
         rig.views.apply([commands.JobChanged(a_job())])
-        waiting = asyncio.ensure_future(rig.feed.wait_ended(JobId(1)))
-        await asyncio.sleep(0)
-        rig.views.apply([commands.JobChanged(a_job())])
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        rig.views.apply([commands.JobChanged(a_job(state=WorkState.FAILED))])
-        ended = await waiting
-        assert ended is not None and ended.state is WorkState.FAILED
-        again = await rig.feed.wait_ended(JobId(1))
-        assert again == ended
-
-    asyncio.run(main())
-
-
-def test_a_wait_for_a_job_has_a_bound_and_leaves_nothing_behind() -> None:
-    """When the time is over it answers how the job stands."""
-
-    async def main() -> None:
-        rig = Rig()
-        rig.views.apply([commands.JobChanged(a_job())])
-        row = await rig.feed.wait_ended(JobId(1), within_s=0.01)
-        assert row is not None and row.state is WorkState.RUNNING
+        assert await heard(first) and await heard(second)
+        assert not rig.feed.next_change(JobId(1)).done()
+        del first, second
         assert len(rig.feed._jobs) == 0
 
     asyncio.run(main())
@@ -208,16 +192,15 @@ def test_closing_ends_followers_and_waits() -> None:
 
     async def main() -> None:
         rig = Rig()
-        rig.views.apply([commands.JobChanged(a_job())])
 
         async def follow() -> list[AuditRow]:
             return [row async for row in rig.feed.follow(0)]
 
-        following, waiting = asyncio.ensure_future(follow()), asyncio.ensure_future(rig.feed.wait_ended(JobId(1)))
+        following, change = asyncio.ensure_future(follow()), rig.feed.next_change(JobId(1))
         await asyncio.sleep(0)
         rig.feed.close()
         assert await following == []
-        assert await waiting is not None
+        assert change.done()
         assert rig.feed.followers == 0
 
     asyncio.run(main())

@@ -30,7 +30,6 @@ def an_order(**more: Any) -> commands.Launch:
         rank=0,
         token=LEASES[0][1],
         tenant=TenantName("default"),
-        job_name="j",
         step=StepSpec(**{"name": "s", "command": ("true",), "tasks": COUNT, "stdin": "x" * MIB, **more}),
         share=Share(ask=Ask(cpus=UNIT)),
         nodes=(ProviderId("a"),),

@@ -68,7 +68,6 @@ def a_launch(conn: ConnId, **more: Any) -> commands.Launch:
         rank=0,
         token=TOKEN,
         tenant=TenantName("default"),
-        job_name="j",
         step=step,
         share=Share(ask=Ask(cpus=2 * UNIT)),
         nodes=(ProviderId("a"),),

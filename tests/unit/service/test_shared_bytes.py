@@ -69,7 +69,6 @@ def test_orders_to_launch_are_encoded_as_each_of_them(
         rank=0,
         token=LEASES[0][1],
         tenant=TenantName(HOSTILE),
-        job_name="j",
         step=step,
         share=Share(ask=Ask(cpus=UNIT)),
         nodes=(ProviderId("p"),),
