@@ -16,25 +16,21 @@ from coordinator.core.amounts import Ask, Share
 from coordinator.core.ids import Ms, ProviderId, TenantName
 from coordinator.core.policy import Policy
 from coordinator.core.queue.capacity import NOTHING, fits, share_of
-from coordinator.core.queue.feasible import as_enrolled, is_crowded, out_of_reach
+from coordinator.core.queue.feasible import as_enrolled, out_of_reach
 from coordinator.core.queue.ranking import Terms, dice, fit_weight, terms_of, unfit
+from coordinator.core.queue.rooms import ANYBODY, NOBODY, Home, Rooms, rooms_of
 from coordinator.core.rows import Choice
 from coordinator.core.state import ClusterState, Provider
-from coordinator.core.work.jobspec import Isolation
 from coordinator.core.work.live import Kept, Plan, Shape, Want
 
 STALE_MAX = 64
 """Outdated entries that a heap may hold beyond as many as count."""
 ASIDE_MAX = 16
 """Planned providers of one plan that are asked whether there is room beside it, for one placement."""
-NOBODY = TenantName("\0")
-"""Whose a provider without isolation is that serves several tenants: none of them gets more there."""
 
 Key = tuple[float, ProviderId, TenantName, int]
 """How good a provider is for an ask, the smallest first; the one tenant that it is bound to or nobody (empty); the
 number of the plan that it is kept for, or 0."""
-Home = tuple[TenantName, int]
-ANYBODY = TenantName("")
 
 
 class Found(NamedTuple):
@@ -48,7 +44,8 @@ class Found(NamedTuple):
 class _Ranked:
     """Those that have room for one ask."""
 
-    def __init__(self) -> None:
+    def __init__(self, rooms: Rooms) -> None:
+        self.rooms = rooms
         self.keys: dict[ProviderId, Key] = {}
         self.heaps: dict[Home, list[Key]] = {}
         self.entries = 0
@@ -62,11 +59,15 @@ class _Ranked:
                 del self.keys[who]
                 self._count(before, -1)
         elif key != before:
-            if before is not None:
-                self._count(before, -1)
+            if before is None or before[2] != key[2]:
+                if before is not None:
+                    self._count(before, -1)
+                self._count(key, 1)
             self.keys[who] = key
-            self._count(key, 1)
-            heappush(self.heaps.setdefault(key[2:], []), key)
+            heap = self.heaps.get(key[2:])
+            if heap is None:
+                heap = self.heaps[key[2:]] = []
+            heappush(heap, key)
             self.entries += 1
             if self.entries > 2 * len(self.keys) + STALE_MAX:
                 self.tidy()
@@ -136,9 +137,14 @@ class Candidates:
             return
         for who in work.judged_anew_since(self._seen):
             self._judge(state, state.providers[who])
+            if who not in self.able:
+                self.forget(who)
         if self._ranked:
-            for who in work.moved_since(self._seen):
-                self._rank(state, state.providers[who]) if who in state.providers else self.forget(who)
+            able = self.able
+            moved = [who for who in work.moved_since(self._seen) if who in able]
+            for ranked in self._ranked.values():
+                for who in moved:
+                    ranked.put(who, self._key(state, state.providers[who], ranked, able[who]))
         self._seen = work.moves
 
     def choose(
@@ -190,10 +196,6 @@ class Candidates:
         """The best one for `ask` after another was put back, where no planned start has to be kept."""
         return self._of(state, ask).top(homes_of(want.tenant, planned))
 
-    def rank_of(self, terms: Terms, unfits: float) -> float:
-        """How good a provider is for an ask that fits there so badly: the first part of its key."""
-        return terms.term + self._weight * unfits
-
     def room(self, state: ClusterState, ask: Ask) -> int:
         """How many providers have room for `ask` now, plans and tenants aside."""
         return len(self._of(state, ask).keys)
@@ -218,36 +220,27 @@ class Candidates:
             self.able[who] = terms_of(state, provider, shape, self.at_ms, self._policy)
 
     def _rank(self, state: ClusterState, provider: Provider) -> None:
-        for ask, ranked in self._ranked.items():
-            ranked.put(provider.row.provider_id, self._key(state, provider, ask))
+        who = provider.row.provider_id
+        for ranked in self._ranked.values():
+            ranked.put(who, self._key(state, provider, ranked, self.able[who]))
 
     def _of(self, state: ClusterState, ask: Ask) -> _Ranked:
         ranked = self._ranked.get(ask)
         if ranked is None:
-            ranked = self._ranked[ask] = _Ranked()
-            for who in self.able:
-                key = self._key(state, state.providers[who], ask)
+            ranked = self._ranked[ask] = _Ranked(rooms_of(state, ask, self.shape.arrangement))
+            for who, terms in self.able.items():
+                key = self._key(state, state.providers[who], ranked, terms)
                 if key is not None:
                     ranked.keys[who] = key
             ranked.tidy()
         return ranked
 
-    def _key(self, state: ClusterState, provider: Provider, ask: Ask) -> Key | None:
-        who = provider.row.provider_id
-        terms = self.able.get(who)
-        if terms is None:
+    def _key(self, state: ClusterState, provider: Provider, ranked: _Ranked, terms: Terms) -> Key | None:
+        room = ranked.rooms.at(state, provider, self._policy)
+        if room is None:
             return None
-        load, bound = state.work.loads.get(who, NOTHING), ANYBODY
-        if not fits(provider.offer, load, ask):
-            return None
-        if load.attempts:
-            if is_crowded(load, self._policy):
-                return None
-            if provider.row.promises.isolation is Isolation.NONE:
-                holders = tuple(load.attempts.values())  # a hundred of one tenant, mostly: quicker than as a set
-                bound = holders[0] if holders.count(holders[0]) == len(holders) else NOBODY
-        rank = self.rank_of(terms, unfit(provider.offer, load, ask, self.shape.arrangement))
-        return rank, who, bound, state.work.planned.get(who, 0)
+        unfit, (bound, plan) = room
+        return terms.term + self._weight * unfit, provider.row.provider_id, bound, plan
 
     def _by(
         self,

@@ -25,6 +25,7 @@ from coordinator.core.queue.order import Order, age
 from coordinator.core.queue.plans import ends_before, make, refresh, still_stands
 from coordinator.core.queue.prefetch import Prefetch
 from coordinator.core.queue.ranking import unfits
+from coordinator.core.queue.rooms import drop_unused
 from coordinator.core.queue.waiting import ahead_of, starts_at_ms
 from coordinator.core.rows import AttemptState, Choice, TaskRow, WorkState
 from coordinator.core.state import ClusterState
@@ -94,6 +95,7 @@ def _look(state: ClusterState, policy: Policy) -> None:
     for shape, candidates in list(work.candidates.items()):
         if candidates.used_ms + UNUSED_MS <= state.now_ms or len(work.candidates) > most:
             del work.candidates[shape]
+    drop_unused(state)
 
 
 def _measure(state: ClusterState) -> None:

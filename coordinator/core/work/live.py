@@ -22,6 +22,7 @@ from coordinator.core.work.jobspec import Arrangement, Isolation, JobSpec, StepS
 
 if TYPE_CHECKING:
     from coordinator.core.queue.candidates import Candidates
+    from coordinator.core.queue.rooms import Rooms
 
 T = TypeVar("T")
 NO_TOKEN = LeaseToken(0, 0)
@@ -333,6 +334,8 @@ class Work:
         """How often a provider became able to take what it could not before."""
         self.candidates: dict[Shape, Candidates | Kept] = {}
         """Kept from one Place to the next, those used last at the end."""
+        self.rooms: dict[tuple[Ask, Arrangement], Rooms] = {}
+        """What these share."""
         self.plans: dict[Want, Plan] = {}
         """Planned starts of those who stand ahead and have no room."""
         self.planned: dict[ProviderId, int] = {}
@@ -456,8 +459,8 @@ class Work:
 
 def _since(log: dict[ProviderId, int], then: int) -> list[ProviderId]:
     found = []
-    for provider_id in reversed(log):
-        if log[provider_id] <= then:
+    for provider_id, at in reversed(log.items()):
+        if at <= then:
             break
         found.append(provider_id)
     return found

@@ -15,9 +15,10 @@ from coordinator.core.ids import JobId, ProviderId, dotted
 from coordinator.core.image import StateImage, image_of, state_of
 from coordinator.core.policy import Policy
 from coordinator.core.queue import lines as queue
-from coordinator.core.queue import order, placement
+from coordinator.core.queue import order, placement, rooms
 from coordinator.core.queue.candidates import Candidates
 from coordinator.core.queue.placement import Pass
+from coordinator.core.queue.rooms import Room, Rooms, room_at
 from coordinator.core.rows import Promises, Resources
 from coordinator.core.state import ClusterState, Provider
 from coordinator.core.work.jobspec import Arrangement, Isolation, RetryRule
@@ -54,7 +55,17 @@ class Walk(Site):
             assert granted(expected) == granted(decision)
             assert list(one_by_one(expected.writes)) == list(one_by_one(decision.writes))
             assert image == image_of(self.state)
+            remembers_no_other_room(self)
         super().write(decision)
+
+
+def remembers_no_other_room(walk: Walk) -> None:
+    """What is known of room for an ask is what is found by looking at the provider."""
+    state = walk.state
+    for (ask, arrangement), known in state.work.rooms.items():
+        for provider in state.providers.values():
+            expected = room_at(state, provider, ask, arrangement, walk.policy)
+            assert expected == known.at(state, provider, walk.policy)
 
 
 def step(walk: Walk, dice: Random) -> None:
@@ -113,22 +124,50 @@ def test_capacity_that_is_freed_is_ranked_once_for_each_shape_and_nobody_is_judg
         site.submit(a_job(asks=(Ask(cpus=2 * UNIT + number),)))
     ranked: list[ProviderId] = []
     judged: list[ProviderId] = []
-    real_key, real_judge = Candidates._key, Candidates._judge
+    real_at, real_judge = Rooms.at, Candidates._judge
 
-    def keys(self: Candidates, state: ClusterState, provider: Provider, ask: Ask) -> object:
+    def looks(self: Rooms, state: ClusterState, provider: Provider, policy: Policy) -> Room | None:
         ranked.append(provider.row.provider_id)
-        return real_key(self, state, provider, ask)
+        return real_at(self, state, provider, policy)
 
     def judges(self: Candidates, state: ClusterState, provider: Provider) -> None:
         judged.append(provider.row.provider_id)
         real_judge(self, state, provider)
 
-    monkeypatch.setattr(Candidates, "_key", keys)
+    monkeypatch.setattr(Rooms, "at", looks)
     monkeypatch.setattr(Candidates, "_judge", judges)
     site.exits("1.0.0.1")
     assert 41 >= len(ranked) and 1 == len(set(ranked)) and not judged
     site.submit(a_job(asks=(Ask(cpus=3 * UNIT),)))
     assert len(NAMES) == len(judged), "those that were judged were judged again"
+
+
+def test_room_that_is_freed_is_worked_out_once_for_all_shapes_that_ask_for_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """40 shapes differ in how long they run: what one that is freed has for them is one figure. What no shape asks for
+    any more is forgotten."""
+    site, once, ask = Site(*NAMES), Ask(cpus=2 * UNIT, memory=1), Ask(cpus=2 * UNIT)
+    for _ in NAMES:
+        site.submit(a_job(asks=(once,)))
+    for number in range(40):
+        site.submit(a_job(asks=(ask,), expected_ms=3_600_000 * (number + 1)))
+    worked_out: list[ProviderId] = []
+    real = rooms.room_at
+
+    def works_out(
+        state: ClusterState, provider: Provider, ask: Ask, arrangement: Arrangement, policy: Policy
+    ) -> Room | None:
+        worked_out.append(provider.row.provider_id)
+        return real(state, provider, ask, arrangement, policy)
+
+    monkeypatch.setattr(rooms, "room_at", works_out)
+    assert len([shape for shape in site.state.work.candidates if shape.asks == (ask,)]) > 10
+    site.exits("1.0.0.1")
+    assert 1 <= len(worked_out) <= 3, "freed, given away, and kept for the next one"
+    assert [once, ask] == [known for known, _ in site.state.work.rooms]
+    site.run_to(site.now_s + placement.UNUSED_MS // 1_000 + 60)
+    assert [ask] == [known for known, _ in site.state.work.rooms]
 
 
 def test_many_wants_at_once_are_judged_in_several_places(monkeypatch: pytest.MonkeyPatch) -> None:
