@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -187,8 +187,8 @@ class Store(Protocol):
 
     async def load(self) -> Loaded: ...
 
-    async def commit(self, writes: Sequence[Write]) -> None:
-        """All or nothing, in order, durable when it returns. One call at a time."""
+    def commit(self, writes: Sequence[Write]) -> Awaitable[None]:
+        """All or nothing, in order, durable when what it returns is done. One call at a time."""
         ...
 
     async def append_heartbeats(self, rows: Sequence[HeartbeatRow]) -> None:

@@ -135,9 +135,9 @@ class DiskStore:
         loaded.last_beats = await self._telemetry.run(lambda c: loading.last_beats(c, loaded))
         return loaded
 
-    async def commit(self, writes: Sequence[Write]) -> None:
+    def commit(self, writes: Sequence[Write]) -> asyncio.Future[None]:
         self._as_opened = None
-        await self._truth.run(lambda c: self._truth_work.commit(c, writes))
+        return self._truth.hand_over(lambda c: self._truth_work.commit(c, writes))
 
     async def append_heartbeats(self, rows: Sequence[HeartbeatRow]) -> None:
         self._as_opened = None

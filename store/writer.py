@@ -38,11 +38,16 @@ class Writer:
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` in the thread, outside any transaction. A caller that is cancelled does not stop it."""
-        if self.broken is not None:
-            raise self.broken
+        return await self.hand_over(work)
+
+    def hand_over(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """The same, begun when this returns and not when somebody awaits it: a turn of the loop sooner."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._work.put((lambda: work(self._connection), future))
-        return await future
+        if self.broken is not None:
+            future.set_exception(self.broken)
+        else:
+            self._work.put((lambda: work(self._connection), future))
+        return future
 
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do `work` in one transaction: all of it is committed when this returns, none when it raises."""

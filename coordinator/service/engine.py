@@ -170,7 +170,7 @@ class Engine:
         self._links: AgentLinks = _NoLinks()
         self._take_beats: BeatsSource = tuple
         self._open = _Group()
-        self._in_flight: tuple[_Group, asyncio.Task[None]] | None = None
+        self._in_flight: tuple[_Group, asyncio.Future[None]] | None = None
         self._commits: Bucket | None = None
         self._gathering: asyncio.TimerHandle | None = None
         """Runs while the open group gathers."""
@@ -380,8 +380,9 @@ class Engine:
             return
         group, self._open = self._open, _Group()
         if group.writes:
-            commit = asyncio.ensure_future(self._commit(group.writes))
-            commit.add_done_callback(lambda _: self._wake.set())
+            began_s = self.clock.monotonic_s()
+            commit = asyncio.ensure_future(self._store.commit(group.writes))
+            commit.add_done_callback(lambda done: self._has_committed(done, began_s))
             self._in_flight = (group, commit)
         else:
             self._carry_out(group)
@@ -410,9 +411,10 @@ class Engine:
         self._gathering, self._gathered = None, True
         self._wake.set()
 
-    async def _commit(self, writes: list[commands.Write]) -> None:
-        began_s = self.clock.monotonic_s()
-        await self._store.commit(writes)
+    def _has_committed(self, commit: asyncio.Future[None], began_s: float) -> None:
+        self._wake.set()
+        if commit.cancelled() or commit.exception() is not None:
+            return
         took_s = self.clock.monotonic_s() - began_s
         self.counters.commits += 1
         self.counters.commit_seconds += took_s
