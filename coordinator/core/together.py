@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from coordinator.core.audit_rows import AuditRow, EndsAudit, LaunchesAudit, LeasesAudit
-from coordinator.core.ids import TenantName
+from coordinator.core.ids import AttemptId, TenantName
 from coordinator.core.rows import AttemptRow, AttemptState, TaskRow, WorkState
 
 
@@ -26,7 +26,10 @@ class FirstLeases(Struct, frozen=True, gc=False, kw_only=True):
     tasks: list[TaskRow]
     """Their numbers follow one another without gaps; they are alike but for these."""
     attempts: list[AttemptRow]
-    """The first one of each task, of one rank, in the same order."""
+    """The first one of each task, of one rank, in the same order; their tokens follow one another too. They are alike
+    but for these, and their choices."""
+    ids: list[AttemptId]
+    """Theirs, in the same order: whoever hears of them asks."""
 
     @property
     def count(self) -> int:
@@ -79,6 +82,8 @@ class Launched(Struct, frozen=True, gc=False, kw_only=True):
     wall_ns: int
     mono_ns: int
     attempts: list[AttemptRow]
+    ids: list[AttemptId]
+    """Theirs, in the same order."""
 
     @property
     def count(self) -> int:
@@ -133,6 +138,11 @@ class Ended(Struct, frozen=True, gc=False, kw_only=True):
     tasks: list[TaskRow]
     """Of each of the attempts, in the same order."""
     attempts: list[AttemptRow]
+
+    @property
+    def ids(self) -> list[AttemptId]:
+        """Of the attempts, in the same order."""
+        return [(row.job_id, row.step, row.task, row.attempt) for row in self.attempts]
 
     @property
     def count(self) -> int:

@@ -131,7 +131,7 @@ class _Group:
             if isinstance(write, commands.Put) and isinstance(write.row, AttemptRow):
                 self._attempts.add(write.row.attempt_id)
             elif isinstance(write, commands.Together):
-                self._attempts.update(row.attempt_id for row in write.attempts)
+                self._attempts.update(write.ids)
         self._looked_at = len(self.writes)
         return self._attempts
 

@@ -10,7 +10,7 @@ from coordinator import wire
 from coordinator.core import commands
 from coordinator.core.ids import AttemptId, dotted
 from coordinator.core.rows import LeaseToken
-from coordinator.core.work.jobspec import task_number
+from coordinator.core.work.jobspec import task_numbers
 from coordinator.runtimes import RUNTIMES, SHARED
 from coordinator.runtimes.plain import ARRAY_INDEX
 
@@ -131,10 +131,12 @@ def launches_to_wire(message: commands.Launches) -> list[bytes]:
         return [_encode(to_wire(order)) for order in message.each()]
     middle, end = end.split(_NUMBER)
     step = known.step
+    numbers = task_numbers(step, [attempt_id[2] for attempt_id, _ in leases])
+    middle, end = b'%s["%s","' % (middle, _INDEX), b'"]%s' % end
     return [
-        b'%s"%d.%d.%d.%d","rank":0,"token":[%d,%d]%s["%s","%d"]%s'
-        % (begin, *attempt_id, token.generation, token.number, middle, _INDEX, task_number(step, attempt_id[2]), end)
-        for attempt_id, token in leases
+        b'%s"%d.%d.%d.%d","rank":0,"token":[%d,%d]%s%d%s'
+        % (begin, *attempt_id, token.generation, token.number, middle, number, end)
+        for (attempt_id, token), number in zip(leases, numbers, strict=True)
     ]
 
 

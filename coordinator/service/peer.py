@@ -24,6 +24,11 @@ AHEAD_S = 0.01
 def _frames(messages: list[bytes]) -> Iterator[bytes]:
     """One message as it is, more of them as arrays."""
     while len(messages) > 1:
+        some = messages[:FRAME_MESSAGES_MAX]
+        if sum(map(len, some)) + len(some) <= ARRAY_BYTES_MAX:  # nearly always
+            yield text_frame(b"[" + b",".join(some) + b"]")
+            messages = messages[FRAME_MESSAGES_MAX:]
+            continue
         count, room = 0, ARRAY_BYTES_MAX
         while count < min(len(messages), FRAME_MESSAGES_MAX) and (room > len(messages[count]) or not count):
             room -= len(messages[count]) + 1

@@ -189,7 +189,8 @@ class LiveViews:
     def _put_together(self, rows: commands.Together) -> None:
         """Of attempts whose state is another one than before."""
         tenant = rows.tenant
-        known = {row.attempt_id: AttemptView(row=row, tenant=tenant) for row in rows.attempts}
+        views = [AttemptView(row=row, tenant=tenant) for row in rows.attempts]
+        known = dict(zip(rows.ids, views, strict=True))
         if isinstance(rows, commands.Ended):
             self.attempts.end(known)
         else:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import replace
 
 from coordinator.core.amounts import Ask, Share
-from coordinator.core.commands import FirstLeases, Launched
+from coordinator.core.commands import Ended, FirstLeases, Launched
 from coordinator.core.ids import JobId, Ms, PoolName, ProviderId, ProviderKey, SessionId, TenantName, TokenId
 from coordinator.core.rows import (
     AttemptRow,
@@ -245,10 +245,11 @@ def first_leases(tasks: int, *, job: int = 1, step: int = 0, task: int = 0, seq:
         mono_ns=7,
         tasks=staged,
         attempts=leased,
+        ids=[row.attempt_id for row in leased],
     )
 
 
-def launched(leases: FirstLeases, tasks: range, *, seq: int) -> Launched:
+def launched(leases: FirstLeases, tasks: Sequence[int], *, seq: int) -> Launched:
     """So many of these, whose agent holds them now."""
     ranks = (replace(leases.attempts[0].ranks[0], acked=True, launched=True),)
     return Launched(
@@ -258,6 +259,30 @@ def launched(leases: FirstLeases, tasks: range, *, seq: int) -> Launched:
         mono_ns=8,
         attempts=[
             replace(leases.attempts[number], state=AttemptState.STAGING, ranks=ranks, reason="held") for number in tasks
+        ],
+        ids=[leases.ids[number] for number in tasks],
+    )
+
+
+def ended(begun: Launched, which: range, *, seq: int) -> Ended:
+    """So many of these, which have succeeded, with their tasks."""
+    rows = [begun.attempts[number] for number in which]
+    (rank,) = rows[0].ranks
+    exit = ExitInfo(cause=EndCause.EXITED, code=0, ran_ms=3, out_bytes=7)
+    over = replace(rank, released=True, exit=exit)
+    return Ended(
+        tenant=begun.tenant,
+        seq=seq,
+        wall_ns=begun.wall_ns + 1,
+        mono_ns=9,
+        before=AttemptState.STAGING,
+        task_before=WorkState.STAGING,
+        tasks=[
+            a_task(row.job_id, row.step, row.task, WorkState.COMPLETED, attempts=1, exit_code=0, ended_at_ms=NOON_MS)
+            for row in rows
+        ],
+        attempts=[
+            replace(row, state=AttemptState.COMPLETED, ranks=(over,), reason="", ended_at_ms=NOON_MS) for row in rows
         ],
     )
 

@@ -146,14 +146,14 @@ class Fresh:
             number += 1
             if begins:  # its audit rows stand behind those of its first lease
                 begins = False
-                self._write(tasks, rows)
+                self._write(tasks, rows, [attempt_id])
                 tasks, rows = [], []
                 begin_work(state, self._job, step, out)
             if number in live:
                 self.left = 0  # cancelled before its turn: `close` skips it
                 break
         if tasks:
-            self._write(tasks, rows)
+            self._write(tasks, rows, ids[len(ids) - len(rows) :])
         if conn_id is not None:
             out.sends.append(Send(conn_id, Grants(term_ms=term_ms, share=share, leases=leases, prefetched=ahead)))
         given = number - self._number
@@ -164,7 +164,7 @@ class Fresh:
         else:
             add_share(load, share, given)
 
-    def _write(self, tasks: list[TaskRow], attempts: list[AttemptRow]) -> None:
+    def _write(self, tasks: list[TaskRow], attempts: list[AttemptRow], ids: list[AttemptId]) -> None:
         state, work, out = self._state, self._state.work, self._out
         leases = FirstLeases(
             tenant=self._job.row.tenant,
@@ -173,6 +173,7 @@ class Fresh:
             mono_ns=state.mono_ns,
             tasks=tasks,
             attempts=attempts,
+            ids=ids,
         )
         work.next_audit = leases.last_seq + 1
         out.writes.append(leases)

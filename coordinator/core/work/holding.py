@@ -47,7 +47,7 @@ def on_held(state: ClusterState, event: LeasesHeld, policy: Policy, out: Decisio
             if alike is not None:
                 together = _Together(state, event, alike, policy, out)
         if attempt is not None and together is not None and _is_offered(attempt.row, rank, token):
-            together.add(attempt)
+            together.add(attempt_id, attempt)
             continue
         if together is not None:
             together.close()
@@ -100,10 +100,9 @@ class _Together:
             and row.task in step.tasks
         )
 
-    def add(self, attempt: Attempt) -> None:
+    def add(self, attempt_id: AttemptId, attempt: Attempt) -> None:
         row = attempt.row = replace(attempt.row, state=AttemptState.STAGING, reason=HELD, ranks=self._ranks)
         attempt.renewed_ms = self._renewed_ms
-        attempt_id = row.attempt_id
         self._first = self._first or attempt
         self._rows.append(row)
         self._leases.append((attempt_id, row.token))
@@ -122,6 +121,7 @@ class _Together:
             wall_ns=state.wall_ns,
             mono_ns=state.mono_ns,
             attempts=self._rows,
+            ids=ids,
         )
         work.next_audit = launched.last_seq + 1
         out.writes.append(launched)

@@ -6,6 +6,7 @@ milliseconds, memory is bytes, amounts are as in `amounts`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -237,6 +238,17 @@ def task_values(step: StepSpec, task: int) -> dict[str, str]:
 def task_number(step: StepSpec, task: int) -> int:
     """The `index` of task number `task` alone."""
     return _number_at(step, _place_of(step, task)[0])
+
+
+def task_numbers(step: StepSpec, tasks: Sequence[int]) -> Sequence[int]:
+    """`task_number` of each of them."""
+    if step.matrix or step.items or len(step.array) > 1:
+        return [task_number(step, task) for task in tasks]
+    if not step.array:
+        return tasks
+    ((first, last, stride),) = step.array
+    most = (last - first) // stride
+    return [first + task * stride if task <= most else task_number(step, task) for task in tasks]
 
 
 def _place_of(step: StepSpec, task: int) -> tuple[int, int]:

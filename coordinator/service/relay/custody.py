@@ -47,6 +47,11 @@ class Custody:
         view = self._views.attempts.get(attempt_id)
         return view is not None and view.row.state in LIVE_ATTEMPT
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the store was asked of any."""
+        return bool(self._looked_up)
+
     def forget(self, attempt_id: AttemptId) -> None:
         """It changed: what the store said of it is old."""
         self._looked_up.pop(attempt_id, None)

@@ -400,11 +400,13 @@ class Relay:
     def _on_note(self, note: commands.Note) -> None:
         if isinstance(note, commands.Together):
             streams = len(wire.STREAMS) if self._streams and isinstance(note, commands.Ended) else 0
-            for row in note.attempts:
-                self._custody.forget(row.attempt_id)
-                self._reader.wake(row.attempt_id, 0)
+            if not (streams or self._reader.followers or self._custody.remembers):
+                return
+            for attempt_id in note.ids:
+                self._custody.forget(attempt_id)
+                self._reader.wake(attempt_id, 0)
                 for stream in range(streams):
-                    self._drop_if_over(LogKey(row.attempt_id, 0, stream))
+                    self._drop_if_over(LogKey(attempt_id, 0, stream))
         if not isinstance(note, commands.AttemptChanged):
             return
         attempt_id = note.row.attempt_id

@@ -84,6 +84,7 @@ class History:
             mono_ns=7,
             tasks=tasks,
             attempts=attempts,
+            ids=[row.attempt_id for row in attempts],
         )
         self._seq = leases.last_seq + 1
         return [leases]
@@ -102,6 +103,10 @@ class History:
         some = leased[begin : begin + dice.choice((1, 5, 64, 500))]
         if dice.random() < 0.2:
             some = dice.sample(some, max(1, len(some) // 2))
+        elif dice.random() < 0.3:
+            del some[len(some) // 2]
+        if not some:
+            return []
         ranks = (a_rank(provider, acked=True, launched=True),)
         rows = [replace(row, state=A.STAGING, ranks=ranks, reason="held") for row in some]
         self.attempts.update({(row.step, row.task): row for row in rows})
@@ -111,6 +116,7 @@ class History:
             wall_ns=NOON_MS * 1_000_000 + 1,
             mono_ns=8,
             attempts=rows,
+            ids=[row.attempt_id for row in rows],
         )
         self._seq = told.last_seq + 1
         return [told]
@@ -230,6 +236,40 @@ def test_leases_and_launches_of_many_are_one_row(tmp_path: Path) -> None:
             await store.commit([told])
             seq = told.last_seq + 1
         assert (3, 0, 90) == counts(store.data)
+
+    DiskHome(tmp_path / "data").run(story)
+
+
+def test_a_bundle_stands_for_either_row(tmp_path: Path) -> None:
+    """A start finds the attempt of a task that has a row by itself, and the task of such an attempt."""
+    one, other = first_leases(1), first_leases(1, task=1, seq=3)
+    own: list[Row] = [replace(one.tasks[0], straggler=True), replace(other.attempts[0], state=A.IN_DOUBT)]
+    home = DiskHome(tmp_path / "data")
+
+    async def write(store: Store) -> None:
+        await store.commit([*map(Put, KEPT), one, other])
+        await store.commit(list(map(Put, own)))
+
+    async def start(store: Store) -> Loaded:
+        return await store.load()
+
+    home.run(write)
+    found = [row for row in home.run(start).rows if isinstance(row, TaskRow | AttemptRow)]
+    assert sorted(map(repr, [*own, other.tasks[0], one.attempts[0]])) == sorted(map(repr, found))
+
+
+def test_one_that_is_missing_is_launched_by_itself(tmp_path: Path) -> None:
+    """Those before it follow their bundle; it, and those behind it, have rows."""
+    leases = first_leases(100)
+
+    async def story(store: DiskStore) -> None:
+        await store.commit([*map(Put, KEPT), leases])
+        told = launched(leases, [*range(50), *range(51, 100)], seq=leases.last_seq + 1)
+        await store.commit([told])
+        expected = [*told.attempts[:50], leases.attempts[50], *told.attempts[50:]]
+        assert (expected, (1, 0, 49)) == (await store.job_attempts(JOB, 1_000), counts(store.data))
+        await store.commit([launched(leases, [50], seq=told.last_seq + 1)])
+        assert (1, 0, 49) == counts(store.data)
 
     DiskHome(tmp_path / "data").run(story)
 
