@@ -30,7 +30,7 @@ from coordinator.simulator.history.report import Report
 from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.swf import Gather, read_swf
 from coordinator.simulator.history.workload import Job, Made, Workload, tenants_of
-from coordinator.timetext import parse_duration
+from coordinator.timetext import duration_text, parse_duration
 
 BYTES_MAX = 2 * 1024**3
 ROWS_MAX = 20_000_000
@@ -212,7 +212,12 @@ def read_workload(asked: Asked, fleet: Fleet) -> Workload:
         load = asked.load if asked.load is not None else made.load
         slots = fleet.capacity(from_ms, to_ms)[0] / ((to_ms - from_ms) / workload.HOUR_MS)
         dice = Random(asked.seed)  # noqa: S311 - a workload to be made again, no secret
-        return workload.make(Made(lengths_ms=made.lengths_ms, load=load), slots, from_ms, to_ms, dice)
+        found = workload.make(Made(lengths_ms=made.lengths_ms, load=load), slots, from_ms, to_ms, dice)
+        if not found.jobs:
+            span = duration_text((to_ms - from_ms) // 1_000 * 1_000)
+            said = f"{asked.workload} makes no job in the {span} from the warm-up to the last known end of a session"
+            raise CoordError(Code.BAD_REQUEST, said, "take a longer history, more load or shorter jobs")
+        return found
     if _header(asked.workload, "workload").startswith("name,cpu_milli"):
         found = openb.read_pods(_rows(asked.workload, "workload"))
     else:

@@ -107,7 +107,11 @@ class Replay:
         tenants: Sequence[TenantRow] = (),
         saving: Saving | None = None,
     ) -> None:
-        """`jobs` by the time of their submission. Nothing happens from `end_ms` on. O(stays + jobs)."""
+        """`jobs` by the time of their submission. Nothing happens from `end_ms` on. O(stays + jobs).
+
+        Stays that are forgotten before the first submission are left out: nothing that is decided depends on them, and
+        of a history of a million sessions they took most of the time.
+        """
         self.books = Books()
         self.now_ms: Ms = fleet.from_ms
         self.settled: dict[WorkState, int] = {}
@@ -124,8 +128,10 @@ class Replay:
         self._state = ClusterState.load("replay", self._rows(tenants), 1, 1)
         self._desk = Desk(self._state, policy, lambda: self.now_ms, self._carry_out)
         self._desk.tell(events.Boot(at_ms=self.now_ms))
+        first_ms = jobs[0].at_ms if jobs else fleet.from_ms
         for stay in fleet.stays:
-            self._at(stay.began_ms, ARRIVES, partial(self._arrive, stay))
+            if stay.ended_ms is None or stay.ended_ms + FORGET_MS > first_ms:
+                self._at(stay.began_ms, ARRIVES, partial(self._arrive, stay))
         if jobs:
             self._at(jobs[0].at_ms, SUBMITS, self._submit)
         self._at(self.now_ms, TICKS, self._look)

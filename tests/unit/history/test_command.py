@@ -49,6 +49,18 @@ def test_a_history_under_a_made_up_load_is_a_table(tmp_path: Path, capsys: pytes
     assert "12 providers" in err
 
 
+def test_a_history_that_is_too_short_for_a_single_job_says_how_long_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sessions that are all still open tell of no time at all beyond the last one's beginning."""
+    history = tmp_path / "history.csv"
+    begins = "\n".join(f"m{n},{1_700_000_000 + 10 * n},," for n in range(10))
+    history.write_text(f"provider_id,connected_at,disconnected_at,disconnect_reason\n{begins}\n")
+    code, _, err = replayed(capsys, "--fleet", str(history), "--workload", "1h@30%")
+    assert 2 == code
+    assert "1h@30% makes no job in the 1m from the warm-up to the last known end of a session" in err
+
+
 def test_ways_to_save_state_stand_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each policy with each of them; what is lost, and what saving took, are both waste."""
     history = tmp_path / "history.csv"

@@ -8,7 +8,7 @@ from coordinator.core.rows import EndReason, Resources
 from coordinator.simulator.history.books import Books
 from coordinator.simulator.history.compare import compare
 from coordinator.simulator.history.fleet import Session, alike, of_sessions
-from coordinator.simulator.history.replay import SUSPECT_MS
+from coordinator.simulator.history.replay import SUSPECT_MS, Replay, policy_of
 from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.workload import HOUR_MS, Job
 
@@ -28,6 +28,28 @@ def test_work_that_dies_with_its_machine_is_begun_anew_elsewhere() -> None:
     assert record.wasted_ms == HOUR_MS - 1_000
     assert record.ended_ms is not None
     assert SUSPECT_MS <= record.ended_ms - 3 * HOUR_MS <= 31_000
+
+
+def test_machines_that_were_gone_for_long_before_the_first_job_cost_nothing() -> None:
+    """A hundred short stays of the time before change no decision, and none is made for them: what a replay takes grows
+    with what it replays, not with its warm-up."""
+    there = [
+        Session(provider_id=ProviderId("a"), began_ms=0, ended_ms=102 * HOUR_MS, reason=EndReason.READ_ERROR),
+        Session(provider_id=ProviderId("b"), began_ms=HOUR_MS, ended_ms=110 * HOUR_MS),
+    ]
+    gone = [
+        Session(provider_id=ProviderId(f"old-{n}"), began_ms=n * HOUR_MS, ended_ms=n * HOUR_MS + MINUTE_MS)
+        for n in range(99)
+    ]
+    jobs = [Job(at_ms=at * HOUR_MS, run_ms=3 * HOUR_MS) for at in (100, 101)]
+    runs = []
+    for sessions in (there, there + gone):
+        fleet = of_sessions(sessions, Resources(cpus=1.0))
+        run = Replay(fleet, jobs, policy_of("fit", HOUR_MS), 110 * HOUR_MS)
+        run.advance(110 * HOUR_MS)
+        runs.append((run.decisions, [(r.started_ms, r.ended_ms, r.wasted_ms) for r in run.books.records.values()]))
+    assert runs[0] == runs[1]
+    assert 2 == sum(ended is not None for _, ended, _ in runs[0][1])
 
 
 def test_nodes_that_never_leave_lose_nothing_and_queue_what_does_not_fit() -> None:
