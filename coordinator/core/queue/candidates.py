@@ -320,7 +320,7 @@ class Candidates:
                 loss_ms, basis = terms.loss_ms, terms.basis
                 fit = unfit(offer, load, ask, self.shape.arrangement)
         choice = Choice(
-            among=among, run_ms=self.shape.run_ms, loss_ms=loss_ms, fit=round(fit, 4), basis=basis, fetch=fetch
+            among=among, run_ms=self.shape.run_ms, loss_ms=loss_ms, fit=round(fit * 1e4) / 1e4, basis=basis, fetch=fetch
         )
         return Found(shares, forecast, choice)
 

