@@ -4,16 +4,21 @@ messages."""
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from analytics.traces.building import SpanRow
 from analytics.traces.columns import STATUSES, UNFINISHED
 from analytics.traces.reading.attributes import ATTRIBUTES_MAX, DEPTH_MAX, DETAILS_BYTES_MAX, span_kind, span_row
-from analytics.traces.reading.otlp_groups import groups as groups_of
+from analytics.traces.reading.otlp_fields import Part, count, fields, whole
 from analytics.traces.reading.reading import GROUPS_MAX, Intake
 from analytics.traces.reading.times import NS_MAX
 
+RESOURCES, RESOURCE, SCOPE, SPANS = 1, 1, 2, 2
+"""Numbers of fields: TracesData.resource_spans, ResourceSpans.resource and .scope_spans, ScopeSpans.spans."""
+LEFT_MAX = 1_000_000
+"""Of the spans that are not looked at so many are counted, and of empty ones all."""
 SPAN_BYTES_LEAST = 28
 """Of its two ids alone."""
 
@@ -22,35 +27,47 @@ def take_document(intake: Intake, data: bytes, source: str) -> None:
     """Take in every span of a message; a bad span is rejected alone. ValueError when the message is none."""
     # Imported here: a process that reads no protobuf does not pay 25 ms and 8 MB for it.
     from google.protobuf.message import DecodeError
-    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
     from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-    groups, group, scope = groups_of()
-    seen = 0
+    seen = left = 0
     try:
-        resources = groups.FromString(data).one
-        if len(resources) > GROUPS_MAX:
-            raise ValueError(f"it has more than {GROUPS_MAX} resources")
-        for one in resources:
-            held = group.FromString(one)
-            if len(held.two) > GROUPS_MAX or sum(map(len, held.one)) > DETAILS_BYTES_MAX:
-                raise ValueError("a resource is too large, or has too many scopes")
-            # What is there twice is one message, of which the parts are joined.
-            resource = _attributes(Resource.FromString(b"".join(held.one)).attributes, 0)
-            for within in held.two:
-                spans = scope.FromString(within).two
-                for at, span in enumerate(spans):
-                    if intake.gave_up:
-                        intake.leave(source, seen, len(spans) - at)
-                        break
-                    seen += 1
-                    try:
-                        intake.check()
-                        intake.add(_span_of(_decoded(Span, span), resource, intake.builder.details))
-                    except ValueError as error:
-                        intake.reject(source, seen, str(error))
+        for resource, scope in _scopes(data):
+            for part in fields(data, scope):
+                if part.number != SPANS:
+                    continue
+                if intake.gave_up:
+                    others = 1 + count(data, Part(0, part.end, scope.end), SPANS, LEFT_MAX - left)
+                    intake.leave(source, seen, others)
+                    left += others
+                    break
+                seen += 1
+                try:
+                    intake.check()
+                    intake.add(_span_of(_decoded(Span, data[part.start : part.end]), resource, intake.builder.details))
+                except ValueError as error:
+                    intake.reject(source, seen, str(error))
+            if left >= LEFT_MAX:
+                break
     except DecodeError as error:
         raise ValueError(f"this is no OTLP message: {error}") from None
+
+
+def _scopes(data: bytes) -> Iterator[tuple[dict[str, Any], Part]]:
+    """Where each scope lies, with the attributes of its resource."""
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+    for number, held in enumerate(fields(data, whole(data))):
+        if number >= GROUPS_MAX:
+            raise ValueError(f"it has more than {GROUPS_MAX} resources")
+        if held.number != RESOURCES:
+            continue
+        parts = list(islice(fields(data, held), GROUPS_MAX + 1))
+        described = [data[part.start : part.end] for part in parts if part.number == RESOURCE]
+        if len(parts) > GROUPS_MAX or sum(map(len, described)) > DETAILS_BYTES_MAX:
+            raise ValueError("a resource is too large, or has too many scopes")
+        # What is there twice is one message, of which the parts are joined.
+        resource = _attributes(Resource.FromString(b"".join(described)).attributes, 0)
+        yield from ((resource, part) for part in parts if part.number == SCOPE)
 
 
 def _decoded(kind: Any, data: bytes) -> Any:

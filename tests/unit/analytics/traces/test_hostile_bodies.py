@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 
@@ -11,7 +13,7 @@ import pytest
 
 from analytics.traces.analysis import analyze
 from analytics.traces.keeping.lines import pieces
-from analytics.traces.reading import read_bytes
+from analytics.traces.reading import otlp_protobuf, read_bytes
 from analytics.traces.reading.reading import GROUPS_MAX, REJECTED_MAX
 
 TRACE, SPAN = "1" * 32, "2" * 16
@@ -67,6 +69,33 @@ def test_empty_spans_are_counted_and_not_decoded() -> None:
     found = read_bytes("otlp_protobuf", body)
     assert (0, many) == (found.rows, found.rejected)
     assert time.process_time() - began_s < many * 1e-6
+
+
+def test_nothing_is_made_of_spans_before_their_turn() -> None:
+    """Twenty million empty ones are 40 MB, and reading them takes little more; as a list they were some 800 MB."""
+    code = """if True:
+        import resource, sys
+        from analytics.traces.reading import read_bytes
+        read_bytes("otlp_protobuf", b"")
+        within = b"\\x12\\x00" * 20_000_000
+        size = b"\\x80\\xb4\\x89\\x13"
+        body = b"\\x0a\\x85\\xb4\\x89\\x13\\x12" + size + within
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        found = read_bytes("otlp_protobuf", body)
+        print(found.rejected, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    rejected, grown_kb = map(int, told.split())
+    assert 20_000_000 == rejected
+    assert grown_kb < 40_000
+
+
+def test_of_what_is_left_unread_so_many_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans that are none and not empty either: counting them all would take as long as reading them."""
+    monkeypatch.setattr(otlp_protobuf, "LEFT_MAX", 20_000)
+    body = field(1, field(2, field(2, b"x") * (MANY + 50_000)) + field(2, field(2, b"x") * 10))
+    found = read_bytes("otlp_protobuf", body)
+    assert REJECTED_MAX + 20_000 <= found.rejected < MANY
 
 
 def test_a_span_that_is_none_is_rejected_alone() -> None:
