@@ -15,6 +15,8 @@ from coordinator.core.work.launch_plan import CheckpointPlan, LaunchPlan, Limits
 from coordinator.runtimes.placeholders import fill, names
 
 ARRAY_INDEX = "COORD_ARRAY_INDEX"
+NODE_LIST = "COORD_NODELIST"
+"""The providers of an attempt on several nodes, by rank."""
 ALIKE_MAX = 256
 """Steps whose plan is kept: those that run at a time, mostly."""
 
@@ -86,6 +88,8 @@ def plan_of(order: Launch, of_task: Mapping[str, str]) -> LaunchPlan:
     step = order.step
     values = {**of_task, "rank": str(order.rank), "nodes": str(len(order.nodes))}
     env = {name: fill(value, values) for name, value in step.env} | {"COORD_NODES": values["nodes"]}
+    if len(order.nodes) > 1:
+        env[NODE_LIST] = ",".join(order.nodes)
     if step.array or step.items:
         env.setdefault(ARRAY_INDEX, values["index"])
     return LaunchPlan(

@@ -64,6 +64,15 @@ def test_everything_that_a_step_says_reaches_the_plan() -> None:
     )
 
 
+def test_the_ranks_of_several_nodes_are_told_where_all_of_them_are() -> None:
+    """In the order of their ranks, whatever the job says of it; of one node nothing is said: tasks that are alike share
+    their plan."""
+    for rank in range(3):
+        plan = a_plan(rank=rank, nodes=3, env=(("COORD_NODELIST", "mine"),))
+        assert {"COORD_NODES": "3", "COORD_NODELIST": "p0,p1,p2"} == dict(plan.env)
+    assert {"COORD_NODES": "1"} == dict(a_plan().env)
+
+
 def test_a_task_of_a_matrix_and_an_array_has_its_own_values_everywhere() -> None:
     """In the command, the environment, the directory and the input; the last axis turns fastest."""
     step: dict[str, Any] = {
@@ -77,7 +86,7 @@ def test_a_task_of_a_matrix_and_an_array_has_its_own_values_everywhere() -> None
     }
     plan = a_plan(task=6, rank=1, nodes=2, **step)
     assert plan.argv == ("run", "--lr=0.01", "11/a", "1 of 2")
-    assert dict(plan.env) == {"SEED": "a", "COORD_ARRAY_INDEX": "11", "COORD_NODES": "2"}
+    assert dict(plan.env) == {"SEED": "a", "COORD_ARRAY_INDEX": "11", "COORD_NODES": "2", "COORD_NODELIST": "p0,p1"}
     assert (plan.directory, plan.stdin) == ("/data/11", "11 0.01\n")
 
 
