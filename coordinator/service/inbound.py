@@ -92,7 +92,9 @@ def answers_of(data: bytes, conn_id: ConnId, at_ms: Ms) -> Answers | None:
     if names is None or not all(map(token_is_sane, map(_TOKEN, said))):
         return None
     found: list[events.LeasesHeld | events.AttemptsEnded] = []
-    for kind, some in groupby(zip(names, said, strict=True), key=_kind_of):
+    named = zip(names, said, strict=True)
+    alike = len(set(map(type, said))) == 1
+    for kind, some in ((type(said[0]), named),) if alike else groupby(named, key=_kind_of):
         if kind is _Granted:
             held = tuple([(name, one.rank, one.token) for name, one in some])
             found.append(events.LeasesHeld(at_ms=at_ms, conn_id=conn_id, held=held))

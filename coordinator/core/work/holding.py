@@ -60,7 +60,10 @@ def on_held(state: ClusterState, event: LeasesHeld, policy: Policy, out: Decisio
 
 def _is_offered(row: AttemptRow, rank: int, token: LeaseToken) -> bool:
     """It waits for this very word."""
-    return row.state is AttemptState.LEASED and rank == 0 and row.token == token and not row.ranks[0].acked
+    return row.state is _LEASED and rank == 0 and row.token == token and not row.ranks[0].acked
+
+
+_LEASED, _STAGING = AttemptState.LEASED, AttemptState.STAGING
 
 
 def _alike(state: ClusterState, provider: Provider, row: AttemptRow) -> _Alike | None:
@@ -81,6 +84,8 @@ class _Together:
 
     def __init__(self, state: ClusterState, event: LeasesHeld, alike: _Alike, policy: Policy, out: Decision) -> None:
         self._state, self._event, self._alike, self._policy, self._out = state, event, alike, policy, out
+        self._job_id, self._number, self._tasks = alike.job.row.job_id, alike.step.row.step, alike.step.tasks
+        self._seen: tuple[RankRow, ...] | None = None
         self._ranks = (replace(alike.rank, acked=True, launched=True),)
         self._renewed_ms = (state.now_ms,)
         self._rows: list[AttemptRow] = []
@@ -89,19 +94,23 @@ class _Together:
 
     def takes(self, row: AttemptRow) -> bool:
         """Whether this one is alike: of the same step, with an equal rank."""
-        job, step, rank, prefetched = self._alike
         ranks = row.ranks
         return (
-            row.job_id == job.row.job_id
-            and row.step == step.row.step
-            and len(ranks) == 1
-            and (ranks[0] is rank or ranks[0] == rank)
-            and row.prefetched is prefetched
-            and row.task in step.tasks
+            row.job_id == self._job_id
+            and row.step == self._number
+            and (ranks is self._seen or self._has_its(ranks))
+            and row.prefetched is self._alike.prefetched
+            and row.task in self._tasks
         )
 
+    def _has_its(self, ranks: tuple[RankRow, ...]) -> bool:
+        if len(ranks) != 1 or ranks[0] != self._alike.rank:
+            return False
+        self._seen = ranks  # those of leases that were given together are one object
+        return True
+
     def add(self, attempt_id: AttemptId, attempt: Attempt) -> None:
-        row = attempt.row = replace(attempt.row, state=AttemptState.STAGING, reason=HELD, ranks=self._ranks)
+        row = attempt.row = replace(attempt.row, state=_STAGING, reason=HELD, ranks=self._ranks)
         attempt.renewed_ms = self._renewed_ms
         self._first = self._first or attempt
         self._rows.append(row)
