@@ -16,7 +16,16 @@ import msgspec
 
 from cli import humane, local_agent, output, terminal
 from cli.config import CENTURY_MS, Config
-from cli.options import config_option, data_option, given, json_option, local_address, local_join_token, token_of
+from cli.options import (
+    FiniteRange,
+    config_option,
+    data_option,
+    given,
+    json_option,
+    local_address,
+    local_join_token,
+    token_of,
+)
 from cli.settings import ClientSettings
 from coordinator.core.errors import Code, CoordError
 from coordinator.timetext import SECOND_MS, asked_duration, asked_time, to_text
@@ -45,7 +54,7 @@ PR_SET_PDEATHSIG = 1
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="Where it keeps its identity.")
 @click.option("--pool", help="Pool to enrol into. [the join token's]")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Shown with the provider; repeatable.")
-@click.option("--cpus", type=click.FloatRange(0, min_open=True), help="CPUs offered. [detected]")
+@click.option("--cpus", type=FiniteRange(0, min_open=True), help="CPUs offered. [detected]")
 @click.option("--memory", metavar="SIZE", help="Memory offered, like 16GiB. [detected]")
 @click.option("--gpu", "gpus", multiple=True, metavar="NAME", help="A GPU offered; repeatable. [detected]")
 @click.option("--named", multiple=True, metavar="NAME=AMOUNT", help="Whatever else is counted here; repeatable.")

@@ -10,7 +10,7 @@ import click
 
 from cli import heatmap, humane, output, terminal
 from cli.completion import live_providers
-from cli.options import json_option, output_option, talks
+from cli.options import FiniteRange, json_option, output_option, talks
 from coordinator.api_types.reliability import Availability, Features, Forecast, NetworkAvailability, ReliabilityAnswer
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ FORECAST = output.Column(
 
 
 @click.command()
-@click.option("--min-score", type=click.FloatRange(0, 1), help="Liveness score of at least this.")
-@click.option("--max-score", type=click.FloatRange(0, 1), help="Liveness score of at most this.")
-@click.option("--min-uptime", type=click.FloatRange(0, 1), help="Share of the observed time online.")
-@click.option("--min-stays-4h", type=click.FloatRange(0, 1), help="Probability that a stay lasts 4 h.")
-@click.option("--min-stays-8h", type=click.FloatRange(0, 1), help="Probability that a stay lasts 8 h.")
+@click.option("--min-score", type=FiniteRange(0, 1), help="Liveness score of at least this.")
+@click.option("--max-score", type=FiniteRange(0, 1), help="Liveness score of at most this.")
+@click.option("--min-uptime", type=FiniteRange(0, 1), help="Share of the observed time online.")
+@click.option("--min-stays-4h", type=FiniteRange(0, 1), help="Probability that a stay lasts 4 h.")
+@click.option("--min-stays-8h", type=FiniteRange(0, 1), help="Probability that a stay lasts 8 h.")
 @click.option("--horizon", metavar="LENGTH", help="Add the forecast for so far ahead, like 8h.")
 @click.option("--as-of", metavar="TIME", help=AS_OF)
 @click.option("--limit", type=click.IntRange(0), default=100, show_default=True, help="At most so many; 0: all.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 ADDRESS_BYTES_MAX = 4096
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; `nan` and `inf`, which Python reads as numbers and JSON cannot say, are none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number.", param, ctx)
+        return number
 
 
 def data_option(command: Callable[P, R]) -> Callable[P, R]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import exits, terminal
-from cli.options import output_option
+from cli.options import FiniteRange, output_option
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ POLICIES = ("forecast", "fit", "score", "random")
     help="How often jobs save their state; repeatable.  [default: none]",
 )
 @click.option("--checkpoint-cost", default="30s", show_default=True, help="How long a job stands still for one.")
-@click.option("--load", type=click.FloatRange(0.0, 10.0, min_open=True), help="Submit so much of what the fleet has.")
-@click.option("--told", type=click.FloatRange(1.0, 1_000.0), help="Time limits: so many times the true run time.")
+@click.option("--load", type=FiniteRange(0.0, 10.0, min_open=True), help="Submit so much of what the fleet has.")
+@click.option("--told", type=FiniteRange(1.0, 1_000.0), help="Time limits: so many times the true run time.")
 @click.option(
     "--tenants",
     type=click.Choice(("user", "group", "one")),
@@ -44,11 +44,11 @@ POLICIES = ("forecast", "fit", "score", "random")
 )
 @click.option("--weight", "weights", multiple=True, metavar="TENANT=N", help="Of its fair share; repeatable.")
 @click.option(
-    "--cpus", type=click.FloatRange(1.0, 4096.0), default=1.0, show_default=True, help="Of each machine of a history."
+    "--cpus", type=FiniteRange(1.0, 4096.0), default=1.0, show_default=True, help="Of each machine of a history."
 )
 @click.option("--warm-up", help="History before the first job.  [default: 14d, at most a third]")
 @click.option("--figures-every", default="1h", show_default=True, help="How often the forecast is computed anew.")
-@click.option("--days", type=click.FloatRange(0.0, min_open=True), help="Only the first days of a history.")
+@click.option("--days", type=FiniteRange(0.0, min_open=True), help="Only the first days of a history.")
 @click.option("--jobs", "first", type=click.IntRange(1), help="Only the first N.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Also draw it: FILE.svg or FILE.html.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed, the same story.")

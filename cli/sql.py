@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import output, terminal
-from cli.options import output_option, talks
+from cli.options import FiniteRange, output_option, talks
 from coordinator.api_types.operations import SqlAnswer
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Namer = Callable[[Any], str]
 @click.command(short_help="Ask read-only SQL over the documented views.")
 @click.argument("statement")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=10_000, show_default=True, help="Rows at most.")
-@click.option("--timeout", type=click.FloatRange(0.1, 300), default=30.0, show_default=True, help="In seconds.")
+@click.option("--timeout", type=FiniteRange(0.1, 300), default=30.0, show_default=True, help="In seconds.")
 @output_option
 @talks
 def sql(client: Client, statement: str, limit: int, timeout: float, output: output.Format) -> None:

@@ -12,7 +12,7 @@ import click
 
 from cli import humane, output, terminal
 from cli.completion import files_or_artifacts, live_pools, live_tenants
-from cli.options import Reach, reaches
+from cli.options import FiniteRange, Reach, reaches
 from coordinator.core.errors import Code, CoordError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def flags_of_a_command(command: Any) -> Any:
     """The options that say what a command needs and how it is run."""
     for option in reversed((
         click.option("--name", help="Of the job; letters, digits and . _ : @ + -. [the program's]"),
-        click.option("--cpus", type=click.FloatRange(0, min_open=True), help="CPUs of each task. [1]"),
-        click.option("--gpus", type=click.FloatRange(0), help="GPUs of each task; below 1 a share of one."),
+        click.option("--cpus", type=FiniteRange(0, min_open=True), help="CPUs of each task. [1]"),
+        click.option("--gpus", type=FiniteRange(0), help="GPUs of each task; below 1 a share of one."),
         click.option("--memory", metavar="SIZE", help="Memory of each task, like 16GiB; also its limit."),
         click.option("--need", "needs", multiple=True, metavar="NAME=AMOUNT", help="A named resource; repeatable."),
         click.option("--array", metavar="RANGES", help="A task for each number: 1-100, 0-99:2, 1,3,5-7."),
@@ -71,8 +71,8 @@ def flags_of_a_command(command: Any) -> Any:
         click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Only so labelled; repeatable."),
         click.option("--spread", is_flag=True, default=None, help="Of equally good ones the emptiest. [fullest]"),
         click.option("--isolation", type=click.Choice(("none", "uid", "sandbox")), help="At least so much. [none]"),
-        click.option("--min-forecast", type=click.FloatRange(0, 1), help="Only where staying is at least so likely."),
-        click.option("--min-score", type=click.FloatRange(0, 1), help="Only providers with at least this score."),
+        click.option("--min-forecast", type=FiniteRange(0, 1), help="Only where staying is at least so likely."),
+        click.option("--min-score", type=FiniteRange(0, 1), help="Only providers with at least this score."),
         click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Alone: its value here; repeatable."),
         click.option(
             "--env-file", "env_files", multiple=True, metavar="FILE", help="NAME=VALUE a line: the place for secrets."

@@ -11,6 +11,7 @@ import pytest
 
 from cli import exits
 from cli.main import COMMANDS, behind_the_command, main, root
+from cli.options import FiniteRange
 from cli.providers import print_providers
 from coordinator.api_types.fleet import Providers
 from coordinator.core.errors import Code, CoordError
@@ -232,3 +233,18 @@ def test_interrupts_and_a_reader_that_went_away_have_their_statuses(
 
         monkeypatch.setattr(root, "main", stop)
         assert run(capsys, "anything")[0] == 130
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_what_json_cannot_say_is_no_number_for_any_option(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Python reads `nan` as a number, below no bound and above none. All that take fractions are of one type."""
+    code, _, err = run(capsys, "submit", "--cpus", number, "--", "true")
+    assert code == exits.USAGE and "--cpus" in err
+    fractions = {
+        f"{path} {option.opts[0]}": type(option.type)
+        for path, command, _ in ALL
+        for option in command.params
+        if isinstance(option.type, click.FloatRange | type(click.FLOAT))
+    }
+    assert FiniteRange is fractions["coord submit --cpus"]
+    assert {FiniteRange} == set(fractions.values())
