@@ -18,15 +18,29 @@ from blake3 import blake3
 from coordinator.core.commands import Delete, Put
 from coordinator.core.data.rows import BlobRow, UploadRow
 from coordinator.core.errors import CoordError
-from coordinator.core.ids import Digest, TenantName, UploadId
-from coordinator.core.rows import AccountRow
+from coordinator.core.ids import Digest, JobId, TenantName, UploadId
+from coordinator.core.rows import AccountRow, WorkState
 from store.durable import DiskStore
 from store.layout import DataDir
 from store.restore import restore
 from store.settings import StoreSettings
-from tests.conformance.homes import DAY_MS, HOUR_MS, NOON_MS, a_beat, a_provider, a_session, imported
+from tests.conformance.homes import (
+    DAY_MS,
+    HOUR_MS,
+    NOON_MS,
+    a_beat,
+    a_job,
+    a_provider,
+    a_session,
+    a_spec,
+    a_step,
+    first_leases,
+    imported,
+    launched,
+)
 
 ROUNDS = 40
+LEASED = 30
 BLOBS = 7
 EXIT_BROKEN = 70
 
@@ -44,6 +58,19 @@ async def write(store: DiskStore) -> None:
         say("session", n)
         await store.append_heartbeats([a_beat(NOON_MS + n * 1_000, 1), a_beat(NOON_MS + n * 1_000, 2)])
         say("beat", n)
+
+
+async def lease(store: DiskStore) -> None:
+    """Leases given together, and launched in two pieces; each acknowledged by the number of its first task."""
+    await store.commit([Put(row) for row in (a_job(1, WorkState.RUNNING), a_spec(1), a_step(1))])
+    begin = len(await store.job_tasks(JobId(1), 100_000))
+    for task in range(begin, begin + ROUNDS * LEASED, LEASED):
+        leases = first_leases(LEASED, task=task, seq=(await store.load()).next_audit)
+        await store.commit([leases])
+        say("leased", task)
+        for first, to in ((0, LEASED // 3), (LEASED // 3, LEASED)):
+            await store.commit([launched(leases, range(first, to), seq=(await store.load()).next_audit)])
+            say("launched", task + first)
 
 
 async def seal(store: DiskStore) -> None:
@@ -124,7 +151,7 @@ async def _account(store: DiskStore, more: int) -> AccountRow:
     return AccountRow(tenant=TenantName("t"), month=202_611, storage=(rows[0].storage if rows else 0) + more)
 
 
-STORIES = {"write": write, "seal": seal, "bring": bring, "save": save, "keep": keep}
+STORIES = {"write": write, "lease": lease, "seal": seal, "bring": bring, "save": save, "keep": keep}
 
 
 async def tell(directory: Path, failpoint: str, story: str) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from coordinator.core.ids import ProviderId, ProviderKey, TenantName
-from coordinator.core.rows import ProviderRow
+from coordinator.core.ids import JobId, ProviderId, ProviderKey, TenantName
+from coordinator.core.rows import AttemptRow, AttemptState, ProviderRow
 from store.durable import DiskStore
 from store.failpoints import FAIL_POINTS
 from store.layout import DataDir
-from tests.acceptance.store_process import BLOBS, EXIT_BROKEN, ROUNDS, bytes_of
+from tests.acceptance.store_process import BLOBS, EXIT_BROKEN, LEASED, ROUNDS, bytes_of
 from tests.conformance.homes import DAY_MS, HOUR_MS, NOON_MS, DiskHome, a_beat
 
 ONE = ProviderKey(1)
@@ -83,6 +83,37 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, place: str) -> No
             beats = [row.observed_at_ms for row in await store.heartbeats(ProviderKey(key), 0, 10_000)]
             assert len(beats) == len(set(beats))
             assert {NOON_MS + n * 1_000 for kind, n in ledger if kind == "beat"} <= set(beats)
+        assert () == (await store.check()).problems
+
+    DiskHome(directory).run(look)
+
+
+@pytest.mark.parametrize("place", ["truth.before_commit", "truth.after_commit"])
+def test_acknowledged_leases_survive_a_kill(tmp_path: Path, place: str) -> None:
+    """Killed as leases are given together, and as a part of them is launched: whoever was told of is there as he was
+    told, nobody twice, and what was not committed is not there at all."""
+    directory = tmp_path / "data"
+    ledger: dict[str, set[int]] = {"leased": set(), "launched": set()}
+    for nth in (8, 9, 25):
+        status, said = tell(directory, "lease", f"{place}:{nth}")
+        assert -signal.SIGKILL == status
+        for line in said:
+            ledger[line.split()[0]].add(int(line.split()[1]))
+
+    async def look(store: DiskStore) -> None:
+        attempts = await store.job_attempts(JobId(1), 10_000)
+        tasks = await store.job_tasks(JobId(1), 10_000)
+        assert list(range(len(tasks))) == [row.task for row in tasks] == [row.task for row in attempts]
+        assert 0 == len(tasks) % LEASED
+        assert max(ledger["leased"]) + LEASED <= len(tasks) <= max(ledger["leased"]) + 2 * LEASED
+        begun = {row.task for row in attempts if row.state is AttemptState.STAGING}
+        assert ledger["launched"] <= begun
+        parts = {
+            task: task // LEASED * LEASED + (LEASED // 3 if task % LEASED < LEASED // 3 else LEASED) for task in begun
+        }
+        assert all(begun.issuperset(range(task, end)) for task, end in parts.items())
+        assert len({row.token for row in attempts}) == len(attempts)
+        assert set(attempts) == {row for row in (await store.load()).rows if isinstance(row, AttemptRow)}
         assert () == (await store.check()).problems
 
     DiskHome(directory).run(look)
