@@ -210,8 +210,7 @@ class Batch:
                 continue
             if type(write) is Ended:
                 self.audit.append(write)
-                for done in write.attempts:
-                    attempts[done.job_id, done.step, done.task, done.attempt] = done
+                attempts.update(zip(write.ids, write.attempts, strict=True))
                 for over in write.tasks:
                     tasks[over.job_id, over.step, over.task] = over
                 continue

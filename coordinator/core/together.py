@@ -138,11 +138,8 @@ class Ended(Struct, frozen=True, gc=False, kw_only=True):
     tasks: list[TaskRow]
     """Of each of the attempts, in the same order."""
     attempts: list[AttemptRow]
-
-    @property
-    def ids(self) -> list[AttemptId]:
-        """Of the attempts, in the same order."""
-        return [(row.job_id, row.step, row.task, row.attempt) for row in self.attempts]
+    ids: list[AttemptId]
+    """Of the attempts, in the same order."""
 
     @property
     def count(self) -> int:

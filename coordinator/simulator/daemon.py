@@ -7,6 +7,7 @@ missing acknowledgements, reconnects with jitter, counts terms from what it sent
 from __future__ import annotations
 
 from random import Random
+from zlib import crc32
 
 from coordinator.core import commands
 from coordinator.core.commands import CloseCode, CloseLink, PingAgent, TellInterval, Welcome
@@ -40,6 +41,8 @@ FREEZE_SHARE = 5 / 6
 AGAIN_S = 4
 """A grant that is held and an end are said again until they are answered."""
 PHASE_AGAIN_S = 30
+TOGETHER_S = 1
+"""Half of the machines gather ends for so long, and say them side by side."""
 SEQS_A_DAEMON = 1_000_000
 
 
@@ -71,6 +74,7 @@ class Daemon:
         self._sent_ms: dict[int, Ms] = {}
         self._acked_seq = 0
         self._renewed_seq = 0
+        self._gathers = False
         self._said: dict[RankId, str] = {}
         """The last phase of each that was said on this connection."""
 
@@ -280,8 +284,21 @@ class Daemon:
 
     def hear(self, held: Held) -> None:
         """The keeper says how one stands now."""
-        if self.alive and not self.stopped and self.link is not None and self.welcomed:
+        if not self._may_speak():
+            return
+        if held.exit is None or crc32(self.machine.machine_id.encode()) % 2:
             self._say(held)
+        elif not self._gathers:
+            self._gathers = True
+            self._agenda.after(TOGETHER_S * self._head.unit_ms, self._say_gathered)
+
+    def _may_speak(self) -> bool:
+        return self.alive and not self.stopped and self.link is not None and self.welcomed
+
+    def _say_gathered(self) -> None:
+        self._gathers = False
+        if self._may_speak():
+            self._say_news()
 
     def _say_news(self) -> None:
         """What changed since it was said last on this connection."""

@@ -284,6 +284,7 @@ def ended(begun: Launched, which: range, *, seq: int) -> Ended:
         attempts=[
             replace(row, state=AttemptState.COMPLETED, ranks=(over,), reason="", ended_at_ms=NOON_MS) for row in rows
         ],
+        ids=[row.attempt_id for row in rows],
     )
 
 

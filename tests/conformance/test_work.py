@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from coordinator.core.commands import Delete, Put
 from coordinator.core.ids import JobId, TenantName
-from coordinator.core.rows import AttemptState, JobRow, Row, WorkState, row_key
+from coordinator.core.rows import AttemptRow, AttemptState, JobRow, Row, WorkState, row_key
 from coordinator.ports import Loaded, LogKey, LogWrite, Store
 from store.settings import StoreSettings
 from tests.conformance.homes import (
@@ -25,6 +25,7 @@ from tests.conformance.homes import (
     a_task,
     an_attempt,
     an_audit,
+    ended,
     first_leases,
     launched,
     some_full_work,
@@ -135,6 +136,45 @@ def test_what_is_launched_together_is_stored_as_each_by_itself(home: Home) -> No
     home.run(write)
     home.run(ask)
     assert later.last_seq + 1 == home.run(the_load).next_audit
+
+
+def test_what_succeeds_together_is_stored_as_each_by_itself(home: Home) -> None:
+    """Rows, audit and numbers: in the commit of their leases, in that of their launch, or in a later one; and what
+    becomes of one of them in it. A start does not look at them again."""
+    kept: list[Row] = [a_job(1, WorkState.RUNNING), a_spec(1, steps=2), a_step(1, 0), a_step(1, 1)]
+    leases = first_leases(600, job=1, step=1, task=40, seq=1)
+    begun = launched(leases, range(600), seq=leases.last_seq + 1)
+    at_once = ended(begun, range(0, 50), seq=begun.last_seq + 1)
+    later = ended(begun, range(100, 500, 2), seq=at_once.last_seq + 1)
+    judged = replace(later.tasks[3], reason="its verdict came late")
+    last = ended(begun, range(101, 301, 2), seq=later.last_seq + 1)
+    told = [*leases.audited(), *begun.audited(), *at_once.audited(), *later.audited(), *last.audited()]
+
+    async def write(store: Store) -> None:
+        await store.commit([*puts(*kept), leases, begun, at_once])
+        await store.commit([Put(begun.attempts[100]), later, Put(judged)])
+        await store.commit([last])
+
+    async def ask(store: Store) -> None:
+        over = [*at_once.attempts, *later.attempts, *last.attempts]
+        now = {row.attempt_id: row for row in (*begun.attempts, *over)}
+        assert list(now.values()) == await store.job_attempts(JobId(1), 1_000)
+        done = {row.task: row for row in (*leases.tasks, *at_once.tasks, *later.tasks, judged, *last.tasks)}
+        assert list(done.values()) == await store.job_tasks(JobId(1), 1_000)
+        assert [row for row in now.values() if row not in over] == await live_attempts(store)
+        assert told == await store.audit(9_999, after=0)
+        for subject in ("1.1.40.1", "1.1.40", "1.1.141", "1.1.143.1", "1.1.539.1"):
+            assert [row for row in told if row.subject == subject] == (await store.audit(9, subject=subject))[::-1]
+
+    home.run(write)
+    home.run(ask)
+    assert last.last_seq + 1 == home.run(the_load).next_audit
+
+
+async def live_attempts(store: Store) -> list[AttemptRow]:
+    """Those that a start finds, in the order of their ids."""
+    rows = [row for row in (await store.load()).rows if isinstance(row, AttemptRow)]
+    return sorted(rows, key=lambda row: row.attempt_id)
 
 
 def test_a_start_finds_live_work_alone(home: Home) -> None:

@@ -43,7 +43,18 @@ from coordinator.core.tenants import account, admission, budgets, charging, mete
 from coordinator.core.tenants import image as account_image
 from coordinator.core.tenants import registry as tenants
 from coordinator.core.verdict import asking, avoiding, settling, suspicion
-from coordinator.core.work import arrivals, attempts, endings, holding, jobs, leases, loss, renewals, retries
+from coordinator.core.work import (
+    arrivals,
+    attempts,
+    endings,
+    holding,
+    jobs,
+    leases,
+    loss,
+    renewals,
+    retries,
+    succeeding,
+)
 from coordinator.core.work import carrying as work_carrying
 from coordinator.core.work import due as work_time
 from coordinator.core.work import loading as work_loading
@@ -103,6 +114,7 @@ DECIDING = (
     saving,
     sessions,
     settling,
+    succeeding,
     suspicion,
     sweeps,
     tenants,
@@ -116,6 +128,14 @@ DECIDING = (
 )
 """Where a bug may be planted."""
 BUGS = {
+    "what ends together keeps its place": (
+        "            add_share(load, self._share, -1)\n        work.gave_room(",
+        "            pass\n        work.gave_room(",
+    ),
+    "what ends together is still counted as running": (
+        "        step.running -= ended\n",
+        "        step.running -= 0\n",
+    ),
     "a lease that was taken back is launched when its agent says with others that it holds it": (
         "    return row.state is AttemptState.LEASED and rank == 0",
         "    return rank == 0",

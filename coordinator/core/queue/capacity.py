@@ -127,12 +127,16 @@ def promote(work: Work, provider_id: ProviderId, offer: Offer) -> None:
     Which ones do follows from the rows alone: it is not written.
     """
     load = work.loads.get(provider_id)
-    while load is not None and load.behind:
-        attempt_id, rank = next(iter(load.behind))
-        if not take_turn(work, provider_id, attempt_id, rank, offer):
+    if load is None or not load.behind:
+        return
+    freed = work.freed.get(provider_id)
+    while load.behind:
+        (attempt_id, rank), share = next(iter(load.behind.items()))
+        if not fits(offer, load, share.ask):
             return
-        if provider_id in work.freed:
-            work.attempts[attempt_id].turned_by = work.freed[provider_id][1]
+        _begin_turn(work, provider_id, load, (attempt_id, rank), share)
+        if freed is not None:
+            work.attempts[attempt_id].turned_by = freed[1]
 
 
 def take_turn(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: int, offer: Offer) -> bool:
@@ -143,11 +147,16 @@ def take_turn(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: 
         return True
     if share_of(offer, load, share.ask) is None:
         return False
-    del load.behind[attempt_id, rank]
-    work.move(provider_id)
-    lined_up(work, load.attempts[attempt_id, rank], share, -1)
-    add_share(load, share, 1)
+    _begin_turn(work, provider_id, load, (attempt_id, rank), share)
     return True
+
+
+def _begin_turn(work: Work, provider_id: ProviderId, load: Load, key: tuple[AttemptId, int], share: Share) -> None:
+    """There is room for it: it stands in line no more."""
+    del load.behind[key]
+    work.move(provider_id)
+    lined_up(work, load.attempts[key], share, -1)
+    add_share(load, share, 1)
 
 
 def release(work: Work, provider_id: ProviderId, attempt_id: AttemptId, rank: int, share: Share) -> None:

@@ -233,6 +233,7 @@ class _Together:
             task_before=self._task_was,
             tasks=self._tasks,
             attempts=self._attempts,
+            ids=[attempt_id for attempt_id, _ in self._leases],
         )
         work.next_audit = written.last_seq + 1
         out.writes.append(written)

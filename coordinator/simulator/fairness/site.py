@@ -114,11 +114,8 @@ class Site:
     def _exit(self, conn_id: ConnId, attempt_id: AttemptId, rank: int, token: LeaseToken, ran_ms: Ms) -> None:
         self._books.ended(attempt_id, rank, self._names[conn_id])
         exit = ExitInfo(cause=EndCause.EXITED, code=0, ran_ms=ran_ms)
-        self._desk.tell(
-            events.AttemptExited(
-                at_ms=self.now_ms, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, exit=exit
-            )
-        )
+        ended = ((attempt_id, rank, token, exit),)
+        self._desk.tell(events.AttemptsEnded(at_ms=self.now_ms, conn_id=conn_id, ended=ended))
 
     def _carry_out(self, decision: Decision) -> None:
         for send in sends_one_by_one(decision.sends):

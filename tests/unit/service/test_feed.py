@@ -15,7 +15,7 @@ from coordinator.service.bells import heard
 from coordinator.service.feed import Feed
 from coordinator.service.views import ENDED_MAX, LiveViews
 from store.memory import MemoryStore
-from tests.conformance.homes import first_leases, launched
+from tests.conformance.homes import ended, first_leases, launched
 
 
 def a_row(seq: int, job: int = 1, tenant: str = "physics") -> AuditRow:
@@ -133,6 +133,27 @@ def test_launches_together_are_told_row_by_row() -> None:
         rows = rig.feed.follow(70)
         assert leases.audited()[70:] + begun.audited() == [await anext(rows) for _ in range(45)]
         assert [*leases.attempts[:5], *begun.attempts] == [view.row for view in rig.views.attempts.live()]
+
+    asyncio.run(main())
+
+
+def test_ends_together_are_told_row_by_row() -> None:
+    """And their attempts are known as they ended, and live no more."""
+
+    async def main() -> None:
+        rig = Rig()
+        leases = first_leases(40)
+        begun = launched(leases, range(40), seq=81)
+        over = ended(begun, range(5, 40), seq=121)
+        rig.views.apply([leases, begun])
+        change = rig.feed.next_change(JobId(1))
+        rig.views.apply([over])
+        assert change.done()
+        rows = rig.feed.follow(110)
+        assert begun.audited()[30:] + over.audited() == [await anext(rows) for _ in range(80)]
+        assert begun.attempts[:5] == [view.row for view in rig.views.attempts.live()]
+        known = [rig.views.attempts.get(row.attempt_id) for row in over.attempts]
+        assert over.attempts == [view.row for view in known if view is not None]
 
     asyncio.run(main())
 
