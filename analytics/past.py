@@ -47,10 +47,14 @@ class PastFigures:
 
     def at(self, at_ms: Ms) -> FiguresPublished:
         """What would have been published at `at_ms`; nothing that came later is looked at. A fit every FIT_MS."""
+        return self.known(at_ms).published()
+
+    def known(self, at_ms: Ms) -> Figures:
+        """The same with what it rests on."""
         if self._learnt_ms is None or at_ms - self._learnt_ms >= FIT_MS:
             self._learn(at_ms)
         lessons = self._lessons
-        return Figures(self._ids, self._fleet, at_ms, at_ms, lambda: lessons).published()
+        return Figures(self._ids, self._fleet, at_ms, at_ms, lambda: lessons)
 
     def _learn(self, at_ms: Ms) -> None:
         since_ms = at_ms - PAST_MS - TRIAL_MS - LOOKBACK_MS

@@ -1,11 +1,13 @@
 """Work lost on machines that leave: placement by forecast against random and by score, through the scheduler itself.
 
     python -m bench.wasted_work [HISTORY.csv.xz] [--days N] [--case 8h@30%]... [--checkpoint auto]... [--quick]
+    python -m bench.wasted_work [HISTORY.csv.xz] [--days N] --cuts 1h
 
 Every policy has the same history and the same jobs; nothing is saved by checkpoints, but with --checkpoint (none, auto,
 or every so long; repeatable): it compares, under the forecast alone, ways to save state that each stop the job for
---checkpoint-cost. Without a history it makes one of two kinds of machines, so that it runs anywhere. Prints JSON; exits
-1 where a forecast loses more than CHANCE of random though there was a choice.
+--checkpoint-cost. With --cuts it asks the ranking alone, every so often, for the best 30 % of whoever is online, beside
+a plain shrunk hazard (bench/cuts.py). Without a history it makes one of two kinds of machines, so that it runs
+anywhere. Prints JSON; exits 1 where a forecast loses more than CHANCE of random though there was a choice.
 """
 
 from __future__ import annotations
@@ -15,11 +17,13 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from cli.replaying import Asked, replayed
+from bench import cuts
+from cli.replaying import Asked, read_fleet, replayed
 from coordinator.core.ids import Ms
 from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.swf import Gather
@@ -30,6 +34,7 @@ CASES = ("1h@30%", "4h@30%", "8h@30%", "24h@30%", "1h+4h+8h+24h@30%", "8h@10%", 
 CHANCE = 0.8
 FULL = 0.9
 """From this share of the machines on all of them are taken, by whatever policy: there is nothing to choose."""
+CUT_LOAD = 0.3
 EVERY_H = 3
 """Figures are made anew every so many hours; the coordinator makes them every five minutes."""
 
@@ -94,6 +99,18 @@ def saved(fleet: str, case: str, savings: tuple[Saving | None, ...], seed: int, 
     }
 
 
+def at_cuts(fleet: str, every: Sequence[str], days: float | None) -> list[dict[str, Any]]:
+    """What the ranking alone loses, by how often it is asked."""
+    found = []
+    for text in every:
+        there, past = read_fleet(fleet, 1.0)
+        assert past is not None
+        found.append(
+            {"every": text, "load": CUT_LOAD, "runs": cuts.measured(there, past, parse_duration(text), CUT_LOAD, days)}
+        )
+    return found
+
+
 def saving_of(text: str, cost_ms: Ms) -> Saving | None:
     if text == "none":
         return None
@@ -128,6 +145,7 @@ def main() -> int:
     parser.add_argument("--policy", action="append", help="beside forecast and random; repeatable")
     parser.add_argument("--checkpoint", action="append", help="none, auto or every so long; repeatable")
     parser.add_argument("--checkpoint-cost", default="30s", help="how long a job stands still for one")
+    parser.add_argument("--cuts", action="append", help="ask the ranking alone every so often, as 1h; repeatable")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one case")
     given = parser.parse_args()
@@ -138,6 +156,10 @@ def main() -> int:
         if history is None:
             history = Path(directory) / "made.csv"
             made(history)
+        if given.cuts:
+            asked = at_cuts(str(history), given.cuts, given.days)
+            print(json.dumps({"bench": "wasted_work", "days": given.days, "cuts": asked}, indent=1))
+            return 0
         if given.checkpoint:
             savings = tuple(saving_of(text, parse_duration(given.checkpoint_cost)) for text in given.checkpoint)
             results = [saved(str(history), case, savings, given.seed, given.days) for case in cases]
