@@ -13,16 +13,7 @@ def test_killed_and_replaced() -> None:
     """Decided ten seconds after the last heartbeat, reserved, launched when the lease is over; the late one stops."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a falls silent
 until 42
@@ -32,16 +23,9 @@ until 42
     40: attempt 1.0.0.2 leased (replaces 1.0.0.1: a is silent and its lease is over)
     40: task 1.0.0 staging (replaces 1.0.0.1: a is silent and its lease is over)
     40: -> a: close lost
-    40: -> b: grant 1.0.0.2 for 30 s
-    40: attempt 1.0.0.2 staging (its agents hold the lease)
-    40: -> b: launch 1.0.0.2
-    40: attempt 1.0.0.2 running
-    40: task 1.0.0 running
+    40: 1.0.0.2 begins on b
 43 1.0.0.2 exits 0
-    43: attempt 1.0.0.2 completed
-    43: task 1.0.0 completed
-    43: job 1 completed
-    43: -> b: settled 1.0.0.2
+    43: 1.0.0.2 on b completes its job
 60 a comes back
     60: -> a: stop 1.0.0.1
     60: attempt 1.0.0.1 late (stopped; set aside, it was fenced)
@@ -53,16 +37,7 @@ def test_back_before_the_lease_is_over() -> None:
     """It goes on with its token, the reservation is dropped."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -73,10 +48,7 @@ until 12
     20: -> a: renew 1.0.0.1 for 30 s
 until 22
 23 1.0.0.1 exits 0
-    23: attempt 1.0.0.1 completed
-    23: task 1.0.0 completed
-    23: job 1 completed
-    23: -> a: settled 1.0.0.1
+    23: 1.0.0.1 on a completes its job
 """)
 
 
@@ -84,16 +56,7 @@ def test_back_after_the_lease_was_over() -> None:
     """Stopped: its replacement has the newer token, the result is one."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -102,20 +65,13 @@ until 41
     40: attempt 1.0.0.1 lost (a is silent and its lease is over)
     40: attempt 1.0.0.2 leased (replaces 1.0.0.1: a is silent and its lease is over)
     40: task 1.0.0 staging (replaces 1.0.0.1: a is silent and its lease is over)
-    40: -> b: grant 1.0.0.2 for 30 s
-    40: attempt 1.0.0.2 staging (its agents hold the lease)
-    40: -> b: launch 1.0.0.2
-    40: attempt 1.0.0.2 running
-    40: task 1.0.0 running
+    40: 1.0.0.2 begins on b
 60 a comes back frozen
     60: -> a: stop 1.0.0.1
     60: attempt 1.0.0.1 late (stopped; set aside, it was fenced)
     60: -> a: settled 1.0.0.1
 61 1.0.0.2 exits 0
-    61: attempt 1.0.0.2 completed
-    61: task 1.0.0 completed
-    61: job 1 completed
-    61: -> b: settled 1.0.0.2
+    61: 1.0.0.2 on b completes its job
 """)
 
 
@@ -123,16 +79,7 @@ def test_back_having_finished_in_time() -> None:
     """Its end counts: no newer token was issued."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -152,16 +99,7 @@ def test_back_having_finished_too_late() -> None:
     """Its success is set aside: the replacement has the newer token."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -171,19 +109,12 @@ until 41
     40: attempt 1.0.0.1 lost (a is silent and its lease is over)
     40: attempt 1.0.0.2 leased (replaces 1.0.0.1: a is silent and its lease is over)
     40: task 1.0.0 staging (replaces 1.0.0.1: a is silent and its lease is over)
-    40: -> b: grant 1.0.0.2 for 30 s
-    40: attempt 1.0.0.2 staging (its agents hold the lease)
-    40: -> b: launch 1.0.0.2
-    40: attempt 1.0.0.2 running
-    40: task 1.0.0 running
+    40: 1.0.0.2 begins on b
 60 a comes back
     60: attempt 1.0.0.1 late (exit 0; set aside, it was fenced)
     60: -> a: settled 1.0.0.1
 61 1.0.0.2 exits 0
-    61: attempt 1.0.0.2 completed
-    61: task 1.0.0 completed
-    61: job 1 completed
-    61: -> b: settled 1.0.0.2
+    61: 1.0.0.2 on b completes its job
 """)
 
 
@@ -192,16 +123,7 @@ def test_back_having_finished_before_anybody_else_was_given_the_task() -> None:
     check(
         """
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -212,10 +134,7 @@ until 60
 60 a comes back
     60: attempt 1.0.0.1 running (a came back with its end)
     60: task 1.0.0 running (a came back with its end)
-    60: attempt 1.0.0.1 completed
-    60: task 1.0.0 completed
-    60: job 1 completed
-    60: -> a: settled 1.0.0.1
+    60: 1.0.0.1 on a completes its job
 """,
         "a",
     )
@@ -226,16 +145,7 @@ def test_back_frozen_before_anybody_else_was_given_the_task() -> None:
     check(
         """
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -249,10 +159,7 @@ until 60
     60: -> a: renew 1.0.0.1 for 30 s
     60: attempt 1.0.0.1 running (thawed)
 70 1.0.0.1 exits 0
-    70: attempt 1.0.0.1 completed
-    70: task 1.0.0 completed
-    70: job 1 completed
-    70: -> a: settled 1.0.0.1
+    70: 1.0.0.1 on a completes its job
 """,
         "a",
     )
@@ -262,16 +169,7 @@ def test_waiting_two_minutes_in_vain() -> None:
     """Nothing is reserved; another one is placed when the long lease is over."""
     check("""
 0 submit waiting
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 120 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a for 120 s
 until 12
 12 a falls silent
 until 131
@@ -281,11 +179,7 @@ until 131
     130: task 1.0.0 pending (waits for capacity: a is silent and its lease is over)
     130: attempt 1.0.0.2 leased after lease 1.0.0.1 (placed on b)
     130: task 1.0.0 staging (placed on b)
-    130: -> b: grant 1.0.0.2 for 120 s
-    130: attempt 1.0.0.2 staging (its agents hold the lease)
-    130: -> b: launch 1.0.0.2
-    130: attempt 1.0.0.2 running
-    130: task 1.0.0 running
+    130: 1.0.0.2 begins on b for 120 s
 """)
 
 
@@ -293,16 +187,7 @@ def test_waiting_two_minutes_and_rewarded() -> None:
     """Frozen meanwhile, thawed by the renewal."""
     check("""
 0 submit waiting
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 120 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a for 120 s
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -312,10 +197,7 @@ until 100
     100: -> a: renew 1.0.0.1 for 120 s
     100: attempt 1.0.0.1 running (thawed)
 101 1.0.0.1 exits 0
-    101: attempt 1.0.0.1 completed
-    101: task 1.0.0 completed
-    101: job 1 completed
-    101: -> a: settled 1.0.0.1
+    101: 1.0.0.1 on a completes its job
 """)
 
 
@@ -323,16 +205,7 @@ def test_auto_with_little_at_stake() -> None:
     """Ten seconds of work are not worth waiting for."""
     check("""
 0 submit auto
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a falls silent
 until 41
@@ -342,11 +215,7 @@ until 41
     40: attempt 1.0.0.2 leased (replaces 1.0.0.1: a is silent and its lease is over)
     40: task 1.0.0 staging (replaces 1.0.0.1: a is silent and its lease is over)
     40: -> a: close lost
-    40: -> b: grant 1.0.0.2 for 30 s
-    40: attempt 1.0.0.2 staging (its agents hold the lease)
-    40: -> b: launch 1.0.0.2
-    40: attempt 1.0.0.2 running
-    40: task 1.0.0 running
+    40: 1.0.0.2 begins on b
 """)
 
 
@@ -354,16 +223,7 @@ def test_overlap_is_allowed() -> None:
     """The replacement starts at once; the old one is fenced."""
     check("""
 0 submit overlapping
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -371,20 +231,13 @@ until 12
     12: task 1.0.0 pending (waits for capacity: overlap is allowed: another one starts now)
     12: attempt 1.0.0.2 leased after lease 1.0.0.1 (placed on b)
     12: task 1.0.0 staging (placed on b)
-    12: -> b: grant 1.0.0.2 for 30 s
-    12: attempt 1.0.0.2 staging (its agents hold the lease)
-    12: -> b: launch 1.0.0.2
-    12: attempt 1.0.0.2 running
-    12: task 1.0.0 running
+    12: 1.0.0.2 begins on b
 20 a comes back
     20: -> a: stop 1.0.0.1
     20: attempt 1.0.0.1 late (stopped; set aside, it was fenced)
     20: -> a: settled 1.0.0.1
 21 1.0.0.2 exits 0
-    21: attempt 1.0.0.2 completed
-    21: task 1.0.0 completed
-    21: job 1 completed
-    21: -> b: settled 1.0.0.2
+    21: 1.0.0.2 on b completes its job
 """)
 
 
@@ -392,16 +245,7 @@ def test_the_machine_was_started_anew() -> None:
     """Nothing of it can be running: no lease is waited for."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -410,11 +254,7 @@ until 12
     14: attempt 1.0.0.1 lost (a: ended with its agent: the machine was started anew)
     14: attempt 1.0.0.2 leased (replaces 1.0.0.1: a: ended with its agent: the machine was started anew)
     14: task 1.0.0 staging (replaces 1.0.0.1: a: ended with its agent: the machine was started anew)
-    14: -> b: grant 1.0.0.2 for 30 s
-    14: attempt 1.0.0.2 staging (its agents hold the lease)
-    14: -> b: launch 1.0.0.2
-    14: attempt 1.0.0.2 running
-    14: task 1.0.0 running
+    14: 1.0.0.2 begins on b
 """)
 
 
@@ -422,16 +262,7 @@ def test_the_keeper_died() -> None:
     """A new agent on the same boot does not know of it: over at once."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 13 a breaks
     13: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -440,11 +271,7 @@ until 12
     14: attempt 1.0.0.1 lost (a: ended with its agent: its agent came back without it)
     14: attempt 1.0.0.2 leased (replaces 1.0.0.1: a: ended with its agent: its agent came back without it)
     14: task 1.0.0 staging (replaces 1.0.0.1: a: ended with its agent: its agent came back without it)
-    14: -> b: grant 1.0.0.2 for 30 s
-    14: attempt 1.0.0.2 staging (its agents hold the lease)
-    14: -> b: launch 1.0.0.2
-    14: attempt 1.0.0.2 running
-    14: task 1.0.0 running
+    14: 1.0.0.2 begins on b
 """)
 
 
@@ -452,16 +279,7 @@ def test_the_daemon_was_restarted() -> None:
     """The keeper held everything: it goes on."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 13 a breaks
     13: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -472,10 +290,7 @@ until 12
     13.5: -> a: renew 1.0.0.1 for 30 s
 until 22
 23 1.0.0.1 exits 0
-    23: attempt 1.0.0.1 completed
-    23: task 1.0.0 completed
-    23: job 1 completed
-    23: -> a: settled 1.0.0.1
+    23: 1.0.0.1 on a completes its job
 """)
 
 
@@ -483,16 +298,7 @@ def test_heard_again_on_the_same_connection() -> None:
     """Silent for twelve seconds and back: in doubt, and going on."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a falls silent
 until 22
@@ -503,10 +309,7 @@ until 26
     25: attempt 1.0.0.1 running (a is back, and its lease was not over)
     25: attempt 1.0.0.2 taken_back (a is back)
 26 1.0.0.1 exits 0
-    26: attempt 1.0.0.1 completed
-    26: task 1.0.0 completed
-    26: job 1 completed
-    26: -> a: settled 1.0.0.1
+    26: 1.0.0.1 on a completes its job
 """)
 
 
@@ -554,16 +357,7 @@ def test_lost_more_often_than_allowed() -> None:
     """The budget of losses is its own."""
     check("""
 0 submit unlucky
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 3
 3 a breaks
     3: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -572,11 +366,7 @@ until 31
     30: attempt 1.0.0.1 lost (a is silent and its lease is over)
     30: attempt 1.0.0.2 leased (replaces 1.0.0.1: a is silent and its lease is over)
     30: task 1.0.0 staging (replaces 1.0.0.1: a is silent and its lease is over)
-    30: -> b: grant 1.0.0.2 for 30 s
-    30: attempt 1.0.0.2 staging (its agents hold the lease)
-    30: -> b: launch 1.0.0.2
-    30: attempt 1.0.0.2 running
-    30: task 1.0.0 running
+    30: 1.0.0.2 begins on b
 40 b breaks
     40: attempt 1.0.0.2 in_doubt (b is suspect)
 until 71
@@ -591,16 +381,7 @@ def test_nobody_else_can_run_it() -> None:
     check(
         """
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -610,11 +391,7 @@ until 42
 50 a comes back rebooted
     50: attempt 1.0.0.2 leased after provider a (placed on a)
     50: task 1.0.0 staging (placed on a)
-    50: -> a: grant 1.0.0.2 for 30 s
-    50: attempt 1.0.0.2 staging (its agents hold the lease)
-    50: -> a: launch 1.0.0.2
-    50: attempt 1.0.0.2 running
-    50: task 1.0.0 running
+    50: 1.0.0.2 begins on a
 """,
         "a",
     )

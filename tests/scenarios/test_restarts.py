@@ -9,16 +9,7 @@ def test_killed_and_back_in_two_seconds() -> None:
     """Nobody notices."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 14 serves again
 16 a comes back
@@ -26,10 +17,7 @@ until 12
 17 b comes back
 until 22
 23 1.0.0.1 exits 0
-    23: attempt 1.0.0.1 completed
-    23: task 1.0.0 completed
-    23: job 1 completed
-    23: -> a: settled 1.0.0.1
+    23: 1.0.0.1 on a completes its job
 """)
 
 
@@ -37,16 +25,7 @@ def test_an_agent_that_does_not_come_back() -> None:
     """In doubt after ten seconds, replaced when a whole term has gone by since the start."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 14 serves again
 15 b comes back
@@ -56,11 +35,7 @@ until 46
     44: attempt 1.0.0.1 lost (a is silent and its lease is over)
     44: attempt 1.0.0.2 leased (replaces 1.0.0.1: a is silent and its lease is over)
     44: task 1.0.0 staging (replaces 1.0.0.1: a is silent and its lease is over)
-    44: -> b: grant 1.0.0.2 for 30 s
-    44: attempt 1.0.0.2 staging (its agents hold the lease)
-    44: -> b: launch 1.0.0.2
-    44: attempt 1.0.0.2 running
-    44: task 1.0.0 running
+    44: 1.0.0.2 begins on b
 """)
 
 
@@ -68,16 +43,7 @@ def test_ended_while_nobody_served() -> None:
     """The end is told in the hello."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 13 a breaks
     13: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -97,16 +63,7 @@ def test_cancelled_before_the_restart() -> None:
     """The agent is told again."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 13 a breaks
     13: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -129,16 +86,7 @@ def test_a_planned_stop() -> None:
     """Every lease is made ten minutes longer first: after 88 s nothing was frozen."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 stopping
     12: -> a: renew 1.0.0.1 for 630 s
@@ -149,10 +97,7 @@ until 12
     101: -> a: renew 1.0.0.1 for 630 s
 until 121
 122 1.0.0.1 exits 0
-    122: attempt 1.0.0.1 completed
-    122: task 1.0.0 completed
-    122: job 1 completed
-    122: -> a: settled 1.0.0.1
+    122: 1.0.0.1 on a completes its job
 """)
 
 
@@ -160,16 +105,7 @@ def test_a_planned_stop_and_an_agent_that_does_not_come_back() -> None:
     """It may be running for its long lease: the replacement waits for that."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 stopping
     12: -> a: renew 1.0.0.1 for 630 s
@@ -183,11 +119,7 @@ until 731
     730: attempt 1.0.0.1 lost (a is silent and its lease is over)
     730: attempt 1.0.0.2 leased (replaces 1.0.0.1: a is silent and its lease is over)
     730: task 1.0.0 staging (replaces 1.0.0.1: a is silent and its lease is over)
-    730: -> b: grant 1.0.0.2 for 30 s
-    730: attempt 1.0.0.2 staging (its agents hold the lease)
-    730: -> b: launch 1.0.0.2
-    730: attempt 1.0.0.2 running
-    730: task 1.0.0 running
+    730: 1.0.0.2 begins on b
 """)
 
 
@@ -195,29 +127,14 @@ def test_a_full_disk_undoes_an_end() -> None:
     """The agent says it again until it is settled: it counts once."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 disk full
 13 1.0.0.1 exits 0
-    13: attempt 1.0.0.1 completed
-    13: task 1.0.0 completed
-    13: job 1 completed
-    13: -> a: settled 1.0.0.1
+    13: 1.0.0.1 on a completes its job
 14 rolled back
 until 21
-    20: attempt 1.0.0.1 completed
-    20: task 1.0.0 completed
-    20: job 1 completed
-    20: -> a: settled 1.0.0.1
+    20: 1.0.0.1 on a completes its job
 """)
 
 
@@ -225,16 +142,7 @@ def test_a_full_disk_undoes_a_doubt() -> None:
     """The next tick decides it again."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 disk full
 13 a breaks
@@ -247,11 +155,7 @@ until 46
     43: attempt 1.0.0.1 lost (a is silent and its lease is over)
     43: attempt 1.0.0.2 leased (replaces 1.0.0.1: a is silent and its lease is over)
     43: task 1.0.0 staging (replaces 1.0.0.1: a is silent and its lease is over)
-    43: -> b: grant 1.0.0.2 for 30 s
-    43: attempt 1.0.0.2 staging (its agents hold the lease)
-    43: -> b: launch 1.0.0.2
-    43: attempt 1.0.0.2 running
-    43: task 1.0.0 running
+    43: 1.0.0.2 begins on b
 """)
 
 
@@ -267,19 +171,7 @@ def test_a_full_disk_undoes_a_grant() -> None:
     0: -> a: grant 1.0.0.1 for 30 s
 1 rolled back
 2 submit plain
-    2: job 2 pending (waits for capacity)
-    2: task 2.0.0 staging
-    2: attempt 2.0.0.1 leased after submit (placed on a)
-    2: job 2 staging
-    2: -> a: grant 2.0.0.1 for 30 s
-    2: attempt 2.0.0.1 staging (its agents hold the lease)
-    2: -> a: launch 2.0.0.1
-    2: attempt 2.0.0.1 running
-    2: task 2.0.0 running
-    2: job 2 running
+    2: job 2 begins on a
 3 2.0.0.1 exits 0
-    3: attempt 2.0.0.1 completed
-    3: task 2.0.0 completed
-    3: job 2 completed
-    3: -> a: settled 2.0.0.1
+    3: 2.0.0.1 on a completes its job
 """)

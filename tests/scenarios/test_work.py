@@ -65,38 +65,19 @@ def test_a_branch_that_fails_and_what_follows() -> None:
     """`then` cannot come true and is skipped, `mend` and `tidy` run; the job has failed all the same."""
     check("""
 0 submit branches
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 2 1.0.0.1 exits 1
     2: attempt 1.0.0.1 failed (exit 1)
     2: task 1.0.0 failed (exit 1; it is not to be retried)
     2: -> a: settled 1.0.0.1
     2: task 1.2.0 staging
     2: attempt 1.2.0.1 leased after step 1.0 (placed on a)
-    2: -> a: grant 1.2.0.1 for 30 s
-    2: attempt 1.2.0.1 staging (its agents hold the lease)
-    2: -> a: launch 1.2.0.1
-    2: attempt 1.2.0.1 running
-    2: task 1.2.0 running
+    2: 1.2.0.1 begins on a
 3 1.2.0.1 exits 0
-    3: attempt 1.2.0.1 completed
-    3: task 1.2.0 completed
-    3: -> a: settled 1.2.0.1
+    3: 1.2.0.1 on a completes
     3: task 1.3.0 staging
     3: attempt 1.3.0.1 leased after step 1.2 (placed on a)
-    3: -> a: grant 1.3.0.1 for 30 s
-    3: attempt 1.3.0.1 staging (its agents hold the lease)
-    3: -> a: launch 1.3.0.1
-    3: attempt 1.3.0.1 running
-    3: task 1.3.0 running
+    3: 1.3.0.1 begins on a
 4 1.3.0.1 exits 0
     4: attempt 1.3.0.1 completed
     4: task 1.3.0 completed
@@ -109,43 +90,19 @@ def test_a_branch_that_succeeds_skips_the_mending() -> None:
     """What was skipped spoils nothing."""
     check("""
 0 submit branches
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 2 1.0.0.1 exits 0
-    2: attempt 1.0.0.1 completed
-    2: task 1.0.0 completed
-    2: -> a: settled 1.0.0.1
+    2: 1.0.0.1 on a completes
     2: task 1.1.0 staging
     2: attempt 1.1.0.1 leased after step 1.0 (placed on a)
-    2: -> a: grant 1.1.0.1 for 30 s
-    2: attempt 1.1.0.1 staging (its agents hold the lease)
-    2: -> a: launch 1.1.0.1
-    2: attempt 1.1.0.1 running
-    2: task 1.1.0 running
+    2: 1.1.0.1 begins on a
 3 1.1.0.1 exits 0
-    3: attempt 1.1.0.1 completed
-    3: task 1.1.0 completed
-    3: -> a: settled 1.1.0.1
+    3: 1.1.0.1 on a completes
     3: task 1.3.0 staging
     3: attempt 1.3.0.1 leased after step 1.1 (placed on a)
-    3: -> a: grant 1.3.0.1 for 30 s
-    3: attempt 1.3.0.1 staging (its agents hold the lease)
-    3: -> a: launch 1.3.0.1
-    3: attempt 1.3.0.1 running
-    3: task 1.3.0 running
+    3: 1.3.0.1 begins on a
 4 1.3.0.1 exits 0
-    4: attempt 1.3.0.1 completed
-    4: task 1.3.0 completed
-    4: job 1 completed
-    4: -> a: settled 1.3.0.1
+    4: 1.3.0.1 on a completes its job
 """)
 
 
@@ -171,17 +128,10 @@ until 21
     20: -> a: stop 1.0.0.2
     20: attempt 1.0.0.3 leased after lease 1.0.0.2 (placed on b)
     20: task 1.0.0 staging (placed on b)
-    20: -> b: grant 1.0.0.3 for 30 s
-    20: attempt 1.0.0.3 staging (its agents hold the lease)
-    20: -> b: launch 1.0.0.3
-    20: attempt 1.0.0.3 running
-    20: task 1.0.0 running
+    20: 1.0.0.3 begins on b
     20: job 1 running
 21 1.0.0.3 exits 0
-    21: attempt 1.0.0.3 completed
-    21: task 1.0.0 completed
-    21: job 1 completed
-    21: -> b: settled 1.0.0.3
+    21: 1.0.0.3 on b completes its job
 """)
 
 
@@ -208,11 +158,7 @@ until 7
 until 20
     18: attempt 1.0.0.3 leased after backoff (placed on a)
     18: task 1.0.0 staging (placed on a)
-    18: -> a: grant 1.0.0.3 for 30 s
-    18: attempt 1.0.0.3 staging (its agents hold the lease)
-    18: -> a: launch 1.0.0.3
-    18: attempt 1.0.0.3 running
-    18: task 1.0.0 running
+    18: 1.0.0.3 begins on a
     18: job 1 running
 """,
         "a",
@@ -224,16 +170,7 @@ def test_a_failure_is_retried_until_its_budget_is_used_up_and_by_hand_after_that
     check(
         """
 0 submit stubborn
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 3
 3 1.0.0.1 exits 3
     3: attempt 1.0.0.1 failed (exit 3)
@@ -242,11 +179,7 @@ until 3
 until 10
     8: attempt 1.0.0.2 leased after backoff (placed on a)
     8: task 1.0.0 staging (placed on a)
-    8: -> a: grant 1.0.0.2 for 30 s
-    8: attempt 1.0.0.2 staging (its agents hold the lease)
-    8: -> a: launch 1.0.0.2
-    8: attempt 1.0.0.2 running
-    8: task 1.0.0 running
+    8: 1.0.0.2 begins on a
 10 1.0.0.2 exits 3
     10: attempt 1.0.0.2 failed (exit 3)
     10: task 1.0.0 failed (exit 3; its one retry is used up)
@@ -258,17 +191,10 @@ until 10
     11: attempt 1.0.0.3 leased after submit (placed on a)
     11: task 1.0.0 staging (placed on a)
     11: job 1 staging
-    11: -> a: grant 1.0.0.3 for 30 s
-    11: attempt 1.0.0.3 staging (its agents hold the lease)
-    11: -> a: launch 1.0.0.3
-    11: attempt 1.0.0.3 running
-    11: task 1.0.0 running
+    11: 1.0.0.3 begins on a
     11: job 1 running
 12 1.0.0.3 exits 0
-    12: attempt 1.0.0.3 completed
-    12: task 1.0.0 completed
-    12: job 1 completed
-    12: -> a: settled 1.0.0.3
+    12: 1.0.0.3 on a completes its job
 """,
         "a",
     )
@@ -314,16 +240,7 @@ def test_cancelled_while_it_runs() -> None:
     """Told to stop; ended when its agent says so."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 3
 3 cancel 1
     3: -> a: stop 1.0.0.1
@@ -339,27 +256,9 @@ def test_cancelled_while_it_waits() -> None:
     check(
         """
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 0 submit plain
-    0: job 2 pending (waits for capacity)
-    0: task 2.0.0 staging
-    0: attempt 2.0.0.1 leased after submit (placed on a)
-    0: job 2 staging
-    0: -> a: grant 2.0.0.1 for 30 s
-    0: attempt 2.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 2.0.0.1
-    0: attempt 2.0.0.1 running
-    0: task 2.0.0 running
-    0: job 2 running
+    0: job 2 begins on a
 0 submit plain
     0: job 3 pending (waits for capacity)
 2 cancel 3
@@ -373,16 +272,7 @@ def test_cancelled_while_its_provider_is_gone() -> None:
     """Its replacement is dropped; it ends with its lease, and is stopped when the provider is back."""
     check("""
 0 submit plain
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 12
 12 a breaks
     12: attempt 1.0.0.1 in_doubt (a is suspect)
@@ -425,21 +315,13 @@ def test_one_task_of_an_array_is_cancelled_before_its_turn() -> None:
 1 cancel 1 0 3
     1: task 1.0.3 pending (is being cancelled: cancelled by token:t)
 2 1.0.0.1 exits 0
-    2: attempt 1.0.0.1 completed
-    2: task 1.0.0 completed
-    2: -> a: settled 1.0.0.1
+    2: 1.0.0.1 on a completes
     2: task 1.0.2 staging
     2: attempt 1.0.2.1 leased after slot 1.0.0.1 (placed on a)
     2: task 1.0.3 cancelled (cancelled by token:t)
-    2: -> a: grant 1.0.2.1 for 30 s
-    2: attempt 1.0.2.1 staging (its agents hold the lease)
-    2: -> a: launch 1.0.2.1
-    2: attempt 1.0.2.1 running
-    2: task 1.0.2 running
+    2: 1.0.2.1 begins on a
 3 1.0.1.1 exits 0
-    3: attempt 1.0.1.1 completed
-    3: task 1.0.1 completed
-    3: -> a: settled 1.0.1.1
+    3: 1.0.1.1 on a completes
 4 1.0.2.1 exits 0
     4: attempt 1.0.2.1 completed
     4: task 1.0.2 completed
@@ -478,11 +360,7 @@ def test_more_failures_than_allowed_end_the_step() -> None:
     2: -> a: settled 1.0.0.1
     2: task 1.0.2 staging
     2: attempt 1.0.2.1 leased after slot 1.0.0.1 (placed on a)
-    2: -> a: grant 1.0.2.1 for 30 s
-    2: attempt 1.0.2.1 staging (its agents hold the lease)
-    2: -> a: launch 1.0.2.1
-    2: attempt 1.0.2.1 running
-    2: task 1.0.2 running
+    2: 1.0.2.1 begins on a
 3 1.0.1.1 exits 1
     3: attempt 1.0.1.1 failed (exit 1)
     3: task 1.0.1 failed (exit 1; it is not to be retried)
@@ -502,16 +380,7 @@ def test_a_deadline() -> None:
     check(
         """
 0 submit dated
-    0: job 1 pending (waits for capacity)
-    0: task 1.0.0 staging
-    0: attempt 1.0.0.1 leased after submit (placed on a)
-    0: job 1 staging
-    0: -> a: grant 1.0.0.1 for 30 s
-    0: attempt 1.0.0.1 staging (its agents hold the lease)
-    0: -> a: launch 1.0.0.1
-    0: attempt 1.0.0.1 running
-    0: task 1.0.0 running
-    0: job 1 running
+    0: job 1 begins on a
 until 21
     20: -> a: stop 1.0.0.1
     20: attempt 1.0.0.1 cancelled (deadline)

@@ -1,11 +1,13 @@
 """Transcripts of work: who does what, line by line, and what becomes of jobs and attempts.
 
 A script line is `SECONDS WORDS`; `until SECONDS` lets time go by, with the heartbeats of all agents that can be heard.
-Told back, each line is followed by the transitions it led to (from the audit) and by what agents were told.
+Told back, each line is followed by the transitions it led to (from the audit) and by what agents were told. Lines that
+follow each other always are told in one (SPOKEN).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -185,9 +187,62 @@ JOBS: tuple[tuple[str, JobSpec], ...] = (
 )
 
 
+SPOKEN = (
+    (
+        re.compile(r"job (?P<job>\d+) begins on (?P<who>\w+)(?: for (?P<term>\d+) s)?"),
+        "job {job} pending (waits for capacity)",
+        "task {job}.0.0 staging",
+        "attempt {job}.0.0.1 leased after submit (placed on {who})",
+        "job {job} staging",
+        "-> {who}: grant {job}.0.0.1 for {term} s",
+        "attempt {job}.0.0.1 staging (its agents hold the lease)",
+        "-> {who}: launch {job}.0.0.1",
+        "attempt {job}.0.0.1 running",
+        "task {job}.0.0 running",
+        "job {job} running",
+    ),
+    (
+        re.compile(r"(?P<attempt>(?P<task>\d+\.\d+\.\d+)\.\d+) begins on (?P<who>\w+)(?: for (?P<term>\d+) s)?"),
+        "-> {who}: grant {attempt} for {term} s",
+        "attempt {attempt} staging (its agents hold the lease)",
+        "-> {who}: launch {attempt}",
+        "attempt {attempt} running",
+        "task {task} running",
+    ),
+    (
+        re.compile(r"(?P<attempt>(?P<task>(?P<job>\d+)\.\d+\.\d+)\.\d+) on (?P<who>\w+) completes its job"),
+        "attempt {attempt} completed",
+        "task {task} completed",
+        "job {job} completed",
+        "-> {who}: settled {attempt}",
+    ),
+    (
+        re.compile(r"(?P<attempt>(?P<task>\d+\.\d+\.\d+)\.\d+) on (?P<who>\w+) completes"),
+        "attempt {attempt} completed",
+        "task {task} completed",
+        "-> {who}: settled {attempt}",
+    ),
+)
+"""What stands for several lines in a transcript: a submitted job of one task that begins, an attempt whose lease is
+granted, one that ends well. What is particular is written out."""
+TERM_S = "30"
+"""Of a lease, where nothing else is said."""
+
+
+def spoken_out(line: str) -> list[str]:
+    """The lines that this one stands for; itself where it stands for none."""
+    at, colon, fact = line.partition(": ")
+    for pattern, *lines in SPOKEN:
+        found = pattern.fullmatch(fact)
+        if colon and found is not None:
+            named = {name: value or TERM_S for name, value in found.groupdict().items()}
+            return [f"{at}: {one.format(**named)}" for one in lines]
+    return [line]
+
+
 def check(transcript: str, providers: str = "ab") -> None:
-    """Play the script lines of `transcript` (those not indented) and expect the whole of it back."""
-    expected = [line.rstrip() for line in transcript.strip("\n").splitlines()]
+    """Play the script lines of `transcript` (those not indented) and expect the whole of it back, spoken out."""
+    expected = [spoken for line in transcript.strip("\n").splitlines() for spoken in spoken_out(line.rstrip())]
     stage = Stage(providers, dict(JOBS))
     for line in expected:
         if not line.startswith(" "):
