@@ -137,7 +137,7 @@ BUGS = {
         "        step.running -= 0\n",
     ),
     "a lease that was taken back is launched when its agent says with others that it holds it": (
-        "    return row.state is AttemptState.LEASED and rank == 0",
+        "    return row.state is _LEASED and rank == 0",
         "    return rank == 0",
     ),
     "a session ends when it was noticed": (
