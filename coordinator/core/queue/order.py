@@ -32,6 +32,8 @@ LOOKS_LEAST = 16
 FIRST_MAX = 64
 """Of a tenant's, and at most a quarter of them: who is looked at every time. What is planned for them binds those who
 come after."""
+ALONE: Standing = (False, 0.0)
+"""Where whoever is alone stands."""
 HELD = ("quota ", "nobody")
 """Why a line is not served that nobody else can help: it does not age."""
 
@@ -44,7 +46,10 @@ class Order:
         self._state, self._policy = state, policy
         self._aside: list[tuple[BandKey, tuple[Place, int, Want]]] = []
         self._top = top_of(state.work)
-        self._standings = Standings(state.work.accounts, (tenant for tenant, _ in state.work.bands), policy)
+        self._standings: Standings | None = None
+        """Of nobody where one band waits: it has no other to stand before or behind."""
+        if len(state.work.bands) > 1:
+            self._standings = Standings(state.work.accounts, (tenant for tenant, _ in state.work.bands), policy)
         self._standing: dict[TenantName, Standing] = {}
         self._turns: list[Turn] = []
         self._bands_of: dict[TenantName, list[BandKey]] = {}
@@ -93,7 +98,7 @@ class Order:
         band = work.bands.get((want.tenant, want.priority))
         if band is not None:
             band.since_ms = self._state.now_ms
-        del self._standing[want.tenant]
+        self._standing.pop(want.tenant, None)
         self._moved.update(self._bands_of[want.tenant])
 
     def close(self) -> bool:
@@ -141,6 +146,8 @@ class Order:
         return -effective(key[1], aged, self._top), self._stands(key[0]), -aged, first, key
 
     def _stands(self, tenant: TenantName) -> Standing:
+        if self._standings is None:
+            return ALONE
         found = self._standing.get(tenant)
         if found is None:
             found = self._standing[tenant] = self._standings.of(tenant)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import Random
 
 import pytest
 from msgspec.structs import replace
 
-from coordinator.core.ids import JobId
+from coordinator.core.ids import JobId, TenantName
+from coordinator.core.policy import Policy
+from coordinator.core.queue import order
+from coordinator.core.queue.fair_share import Standings
+from coordinator.core.tenants.account import Accounts
 from tests.site import a_job
 from tests.unit.core.shop import PATIENT, Shop, an_ask, cpus
 
@@ -22,6 +27,26 @@ def test_the_higher_priority_goes_first_and_equal_ones_in_the_order_of_their_sub
     urgent = shop.submit("t", a_job(priority=5))
     shop.run_to(16)
     assert [urgent, first, second] == [job for _, job, _ in shop.begun]
+
+
+def test_whoever_waits_alone_is_compared_with_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tenants stand is worked out when two of them wait, not for each lone job."""
+    compared: list[list[TenantName]] = []
+
+    class Counted(Standings):
+        def __init__(self, accounts: Accounts, wanting: Iterable[TenantName], policy: Policy) -> None:
+            compared.append(list(wanting))
+            super().__init__(accounts, compared[-1], policy)
+
+    monkeypatch.setattr(order, "Standings", Counted)
+    shop = Shop({"t": 1, "other": 1}, {"a": cpus(1)}, five)
+    alone = shop.submit("t", a_job())
+    shop.run_to(2)
+    assert not compared and [alone] == [job for _, job, _ in shop.begun]
+    for tenant in ("t", "other"):
+        shop.submit(tenant, a_job())
+    shop.run_to(20)
+    assert ["t", "other"] in compared and 3 == len(shop.begun)
 
 
 def test_two_tenants_of_3_to_1_that_always_ask_get_three_quarters_and_one_quarter() -> None:
