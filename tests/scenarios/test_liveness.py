@@ -28,12 +28,8 @@ until 10 beating 2
 def test_a_half_open_socket() -> None:
     """Nothing arrives and nothing breaks: pinged, suspected, lost, and ended where it was last heard."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5 beating 1
 until 40
     11: -> 1: ping
@@ -51,12 +47,8 @@ def test_lost_no_sooner_than_a_gap_that_ends_a_stay() -> None:
     """Between two ticks: back at once after it was called lost is back after the whole time. A tick sooner, and the
     next session would go on with a stay that was over, and nobody would have failed."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5
 5.1 beat 1
 6 tick
@@ -73,12 +65,8 @@ until 35
 def test_gone_for_less_is_not_lost() -> None:
     """The same where the socket broke: lost when the stay is over, not a tick before."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5
 5.1 beat 1
 5.1 closed 1
@@ -94,12 +82,8 @@ until 35
 def test_a_duplicate_identity_is_refused() -> None:
     """A copied disk claims the identity while its holder lives: it stays out, and both are shown."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5 beating 1
 7 hello a 2 p2
     7: -> 1: ping
@@ -112,12 +96,8 @@ until 15 beating 1
 def test_an_old_dead_connection_is_superseded() -> None:
     """The agent was restarted behind a socket that nobody closed: five silent seconds, then it is in."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 7 beating 1
 7 hello a 2 p2
     7: -> 1: ping
@@ -134,12 +114,8 @@ until 13
 def test_the_key_supersedes_at_once() -> None:
     """The same process comes over another network while its old socket still looks alive."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5 beating 1
 7 hello a 2 p1 key key-1
     7: session 1 ended at 7: superseded
@@ -155,24 +131,10 @@ until 10 beating 2
 def test_a_restart_with_the_same_and_with_another_agent() -> None:
     """Killed, back after ten minutes: one goes on, one was restarted meanwhile, one never comes."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 enrol b
-    0: granted
-    0: b is never_seen
-0 enrol c
-    0: granted
-    0: c is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
-0 hello b 2 q1
-    0: b is online
-    0: -> 2: welcome to session 2
-0 hello c 3 r1
-    0: c is online
-    0: -> 3: welcome to session 3
+0 new a b c
+0 a joins as 1 p1 in session 1
+0 b joins as 2 q1 in session 2
+0 c joins as 3 r1 in session 3
 until 61 beating 1 2 3
 660 serves again
     660: unobserved since 61 (restart)
@@ -198,12 +160,8 @@ until 725 beating 4 5
 def test_a_planned_stop() -> None:
     """Agents are told; the sockets that close then are nobody's failure."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5 beating 1
 6 stopping
     6: -> 1: close going_away
@@ -220,18 +178,9 @@ until 5 beating 1
 def test_a_stall() -> None:
     """We stood still for forty seconds: one lived on, one gave up and came back, nobody is judged."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 enrol b
-    0: granted
-    0: b is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
-0 hello b 2 q1
-    0: b is online
-    0: -> 2: welcome to session 2
+0 new a b
+0 a joins as 1 p1 in session 1
+0 b joins as 2 q1 in session 2
 until 5 beating 1 2
 46 closed 2
     46: session 2 ended at 10: read_error
@@ -249,30 +198,16 @@ until 50 beating 1 3
 def test_a_full_disk() -> None:
     """What was decided while the disk was full is undone, and decided again as it was."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 enrol b
-    0: granted
-    0: b is never_seen
-0 enrol c
-    0: granted
-    0: c is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
-0 hello b 2 q1
-    0: b is online
-    0: -> 2: welcome to session 2
+0 new a b c
+0 a joins as 1 p1 in session 1
+0 b joins as 2 q1 in session 2
 until 5 beating 1 2
 6 disk full
 6 bye 2 draining
     6: session 2 ended at 6: draining
     6: b is away
     6: -> 2: close going_away
-6 hello c 3 r1
-    6: c is online
-    6: -> 3: welcome to session 3
+6 c joins as 3 r1 in session 3
 7 rolled back
     7: b is suspect
     7: c is never_seen
@@ -281,21 +216,15 @@ until 5 beating 1 2
 until 10 beating 1
     8: session 2 ended at 6: draining
     8: b is away
-11 hello c 4 r1
-    11: c is online
-    11: -> 4: welcome to session 4
+11 c joins as 4 r1 in session 4
 """)
 
 
 def test_drain_and_return() -> None:
     """Drained by hand, it leaves, comes back drained, and takes work again when it is told to."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5 beating 1
 6 drain a
     6: granted
@@ -318,12 +247,8 @@ until 5 beating 1
 def test_forgotten_while_connected() -> None:
     """Its connection is closed and its identity is gone; a hello of it is turned away."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5 beating 1
 6 forget a
     6: granted
@@ -337,21 +262,15 @@ until 5 beating 1
 9 enrol a
     9: granted
     9: a is never_seen
-10 hello a 3 p1
-    10: a is online
-    10: -> 3: welcome to session 2
+10 a joins as 3 p1 in session 2
 """)
 
 
 def test_challenged_while_the_old_link_closes() -> None:
     """The newcomer waits for the answer of a socket that breaks meanwhile: it is in at once."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 5 beating 1
 7 hello a 2 p2
     7: -> 1: ping
@@ -367,12 +286,8 @@ until 9 beating 2
 def test_challenged_while_the_old_session_is_lost() -> None:
     """Silent for 28 s when the newcomer comes: at 30 s the old one is lost and the new one is in."""
     check("""
-0 enrol a
-    0: granted
-    0: a is never_seen
-0 hello a 1 p1
-    0: a is online
-    0: -> 1: welcome to session 1
+0 new a
+0 a joins as 1 p1 in session 1
 until 28
     6: -> 1: ping
     10: a is suspect
