@@ -70,6 +70,13 @@ class Attempt:
         """The number of that order."""
         self.abandoned = False
         """The starter is killed, since it did not answer in time."""
+        self.follows = False
+        """Its order waits at a starter for room, and may be called back."""
+        self.recalled = False
+        """It was."""
+        self._recalled_at_s = 0.0
+        self.unless_begun: tuple[EndCause, str, int | None] | None = None
+        """How it ends if it comes back."""
         self.share = NOTHING
         """What of this machine it uses, or will use."""
         self.in_line = False
@@ -110,6 +117,11 @@ class Attempt:
         """The starter has not answered before the lease was over, or when it is to end: it must not start it later."""
         return self.starting and not self.abandoned and now_s >= self.due_s()
 
+    def has_turn(self) -> None:
+        """It is begun now: what it was to end by, unless it was begun, is no more."""
+        self.follows = self.recalled = False
+        self.unless_begun = None
+
     def began(self, main: int, now_s: float) -> None:
         """Its main process was started, by a starter that has left its group. What was asked meanwhile is done now."""
         assert self.plan is not None
@@ -130,6 +142,25 @@ class Attempt:
         self.starting, self.tree = False, None
         self.exit = ExitInfo(cause=cause, code=code, text=text)
         self.phase = "exited"
+
+    def recall(self, now_s: float) -> None:
+        """Its order is called back: `returned` will follow, or what follows an order."""
+        self.recalled, self._recalled_at_s = True, now_s
+
+    def returned(self, now_s: float) -> None:
+        """It was not begun, and will not be: it is as if nobody had been told to, or ends if it is to end."""
+        assert self.tree is not None
+        self._close_streams()
+        self.tree.close()
+        self.tree = None
+        self.starting = self.follows = self.recalled = False
+        if self._why is not None:
+            self.end(*self._why, 0.0, now_s)
+        elif self.unless_begun is not None:
+            cause, text, code = self.unless_begun
+            self.end(cause, text, 0.0, now_s, code)
+        else:
+            self.wanted = True
 
     def lost(self, text: str, now_s: float) -> None:
         """Whether it runs, or how it ended, is not known, and will not be: what there is of it is killed."""
@@ -251,6 +282,8 @@ class Attempt:
             return math.inf
         if self.tree is None:
             return self.freeze_at_s + self._kept_frozen_s
+        if self.starting and self.follows and not self.abandoned:
+            return self._recalled_at_s + STARTING_S if self.recalled else self.freeze_at_s
         if self.starting:
             return math.inf if self.abandoned else min(self.freeze_at_s, self._kill_at_s + STARTING_S)
         if self.phase == "frozen":

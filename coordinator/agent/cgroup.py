@@ -150,6 +150,10 @@ class CgroupHome:
         late = self._cap(group, cpus, visited) if self.cap is not None else 0
         return CgroupTree(self, group, tuple(uses), memory, late)
 
+    def caps_ahead(self, cpus: int) -> bool:
+        """Whether so small a bound of CPU time, if it is one, may be there while a starter is inside."""
+        return self.cap is None or not cpus or cpus >= CPUS or quota_us(cpus)[0] >= VISITED_QUOTA_US
+
     def _cap(self, group: Group, cpus: int, visited: bool) -> int:
         """Have its CPU time bounded. Returns the bound that must wait until whoever enters has left; 0: none."""
         assert self.cap is not None

@@ -10,6 +10,7 @@ import math
 import os
 import resource
 import select
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
 from coordinator import wire
@@ -33,6 +34,8 @@ from coordinator.agent.tree import tell
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 
 TEXT_CHARS_MAX = 1_000
+STREAMS_S = 0.02
+"""So long after its start the streams of a program are watched: those of a shorter one are read once, at its end."""
 SAVING_S = 5.0
 """The daemon may take so much longer to have programs save their state than they were given for it."""
 
@@ -67,8 +70,8 @@ class Custody:
         self._starters = launcher.starters = Starters(setup, watch, self) if setup is not None else None
         self._appointments: list[tuple[float, str]] = []
         self._telling = Telling(journal, self._attempts)
-        self._begun: list[Attempt] = []
-        """Their streams are not watched yet."""
+        self._begun: deque[tuple[float, Attempt]] = deque()
+        """Their streams are not watched yet, and will be at that time."""
         self._due_to_run: list[Attempt] = []
         self._leaving = ""
         self._line = LineUp(offer)
@@ -88,7 +91,11 @@ class Custody:
 
     def due_s(self) -> float:
         """When `look` or `flush` has something to do."""
-        return min(self._appointments[0][0] if self._appointments else math.inf, self._telling.due_s())
+        return min(
+            self._appointments[0][0] if self._appointments else math.inf,
+            self._begun[0][0] if self._begun else math.inf,
+            self._telling.due_s(),
+        )
 
     # ---- what the daemon asks for
 
@@ -126,7 +133,10 @@ class Custody:
                     self._after(attempt, before)
             case channel.End():
                 attempt = self._current(message.attempt, message.token)
-                if attempt is not None and (attempt.in_line or not message.unbegun):
+                if attempt is not None and attempt.follows and message.unbegun:
+                    attempt.unless_begun = message.cause, message.why[:TEXT_CHARS_MAX], message.code
+                    self._call_back(attempt)
+                elif attempt is not None and (attempt.in_line or not message.unbegun):
                     self._end(attempt, message.cause, message.why, message.grace_s, now_s, message.code)
             case channel.EndAll():
                 self.end_all(message.why, message.grace_s, refuse=False)
@@ -202,29 +212,61 @@ class Custody:
         """Start what was ordered in this turn, in its order, and those whose turn it is now that others have ended."""
         now_s = boot_s()
         while (first := self._line.next(now_s)) is not None:
-            self._due_to_run.append(first)
-        if not self._due_to_run:
-            return
+            if first.starting:
+                self._have_begun(first)
+            else:
+                self._due_to_run.append(first)
         due, self._due_to_run = self._due_to_run, []
         try:
             for attempt in due:
-                try:
-                    self._run_if_held(attempt, boot_s())
-                except Exception as error:
-                    self._launcher.launched()  # what is ended is its group, and we may be inside
-                    self._fault(attempt, error)
+                self._run(attempt)
+            if self._starters is not None:
+                self._starters.flush()  # who follows whom is known then
+                self._send_ahead(self._starters, now_s)
         finally:
             self._launcher.launched()
             if self._starters is not None:
                 self._starters.flush()
 
-    def _run_if_held(self, attempt: Attempt, now_s: float) -> None:
-        """Start it, once, unless its lease is over; then the renewal starts it."""
+    def _send_ahead(self, starters: Starters, now_s: float) -> None:
+        """Orders of those that are next in line wait at the starters for the room of their like."""
+        while (first := self._line.ahead(now_s)) is not None:
+            taker = starters.taker(self._line.kind(first.share)) if self._launcher.may_wait(first) else 0
+            if not taker:
+                return
+            self._line.follow(first)
+            self._run(first, taker)
+
+    def _have_begun(self, attempt: Attempt) -> None:
+        """There is room for one that waits at a starter."""
+        assert self._starters is not None
+        attempt.has_turn()
+        self._starters.turn(attempt.order)
+        self._after(attempt, attempt.phase)
+
+    def _call_back(self, attempt: Attempt) -> None:
+        """One that waits at a starter is to be begun no more."""
+        if not attempt.recalled:
+            assert self._starters is not None
+            attempt.recall(boot_s())
+            self._starters.call_back(attempt.order)
+            self._after(attempt, attempt.phase)
+
+    def _run(self, attempt: Attempt, taker: int = 0) -> None:
+        try:
+            self._run_if_held(attempt, boot_s(), taker)
+        except Exception as error:
+            self._launcher.launched()  # what is ended is its group, and we may be inside
+            self._fault(attempt, error)
+
+    def _run_if_held(self, attempt: Attempt, now_s: float, taker: int) -> None:
+        """Start it, once, unless its lease is over; then the renewal starts it. `taker`: who does as soon as there is
+        room."""
         if not attempt.wanted or attempt.phase != "leased" or now_s >= attempt.freeze_at_s:
             return
         attempt.wanted = False
         try:
-            number = self._launcher.launch(attempt)
+            number = self._launcher.launch(attempt, self._line.kind(attempt.share), taker)
         except CannotStart as refused:
             logger.info("attempt %s could not be started: %s", attempt.name, refused.text)
             attempt.exit = ExitInfo(cause=EndCause.START, code=refused.code, text=refused.text[:TEXT_CHARS_MAX])
@@ -255,7 +297,7 @@ class Custody:
             attempt.began(pid, boot_s())
             if not attempt.tree.bound_memory():
                 attempt.end(EndCause.OOM, OVER_AT_ONCE, 0.0, boot_s())
-            self._begun.append(attempt)
+            self._begun.append((boot_s() + STREAMS_S, attempt))
         except Exception as error:
             self._fault(attempt, error)
         self._after(attempt, before)
@@ -269,8 +311,27 @@ class Custody:
         attempt.refused(code, text[:TEXT_CHARS_MAX])
         self._after(attempt, before)
 
+    def on_returned(self, number: int) -> None:
+        attempt = self._starting.pop(number)
+        if attempt.exit is not None:
+            return
+        before = attempt.phase
+        try:
+            attempt.returned(boot_s())
+            self._line.returned(attempt)
+            if not attempt.in_line:
+                self._due_to_run.append(attempt)
+        except Exception as error:
+            self._fault(attempt, error)
+        self._after(attempt, before)
+
     def on_ended(self, number: int, ended: ProcessEnded) -> None:
         self._on_main(self._by_order.pop(number, None), ended.status, Usage(ended.cpu_s, ended.memory_max, ended.ran_s))
+        follower = self._starting.get(ended.successor)
+        if follower is not None and follower.exit is None:
+            self._line.turn(follower)
+            follower.has_turn()
+            self._after(follower, follower.phase)
 
     def on_lost(self, numbers: Sequence[int], running: Mapping[int, int]) -> None:
         now_s = boot_s()
@@ -299,6 +360,8 @@ class Custody:
         before = attempt.phase
         attempt.end(cause, why[:TEXT_CHARS_MAX], grace_s, now_s, code)
         self._after(attempt, before)
+        if attempt.follows and attempt.exit is None:
+            self._call_back(attempt)
 
     def _forget(self, attempt: Attempt) -> None:
         del self._attempts[attempt.name]
@@ -332,16 +395,17 @@ class Custody:
     def look(self, now_s: float) -> None:
         """Do what is due: freeze, end, kill, look again who is left."""
         self._guard.tell()
-        for begun in self._begun:
-            self._attend_streams(begun)  # not of those that have ended within the same turn
-        self._begun.clear()
+        while self._begun and self._begun[0][0] <= now_s:
+            self._attend_streams(self._begun.popleft()[1])
         while self._appointments and self._appointments[0][0] <= now_s:
             attempt = self._attempts.get(heapq.heappop(self._appointments)[1])
             if attempt is not None and attempt.exit is None:
                 before, attempt.due_told_s = attempt.phase, -1.0
                 try:
                     attempt.look(now_s)
-                    if attempt.overdue(now_s):
+                    if attempt.overdue(now_s) and attempt.follows and not attempt.recalled:
+                        self._call_back(attempt)
+                    elif attempt.overdue(now_s):
                         self._abandon(attempt)
                 except Exception as error:
                     self._fault(attempt, error)
@@ -365,7 +429,9 @@ class Custody:
 
     def _after(self, attempt: Attempt, before: str) -> None:
         """Whatever was done to it: is there something to tell, to store, to wait for?"""
-        if attempt.phase != before:
+        if attempt.phase == "running" and before == "leased":
+            self._telling.begun(attempt.name, boot_s())
+        elif attempt.phase != before:
             self._telling.changed(attempt.name)
             if attempt.exit is not None and not attempt.saved:
                 self._guard.forget(attempt)

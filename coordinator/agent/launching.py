@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import pwd
 import resource
@@ -90,10 +91,19 @@ class Launcher:
             return None
         return Setup(self._home.backs, self._files, PROCESSES_MAX if self.gives_users else 0)
 
-    def launch(self, attempt: Attempt) -> int:
+    def may_wait(self, attempt: Attempt) -> bool:
+        """Whether it may wait at a starter for its room: all that bounds it can be there before it begins."""
+        plan = attempt.plan
+        if plan is None or self._home is None or self.starters is None or not self.starters.possible:
+            return False
+        return not plan.limits.memory and self._home.caps_ahead(plan.limits.cpus)
+
+    def launch(self, attempt: Attempt, kind: int = 0, taker: int = 0) -> int:
         """Start it, or order that: then the number of the order is returned, else 0. Raises CannotStart, with nothing
         left running. `launched` has to be called before anything else is done: this process may be inside of the
-        attempt's group, and orders are not on their way before."""
+        attempt's group, and orders are not on their way before.
+
+        `kind`: of its room (`LineUp.kind`); `taker`: the starter that has it wait for room (`Starters.taker`)."""
         plan = self._plan(attempt)
         place = attempt.place
         starters = self.starters if self.starters is not None and self.starters.possible else None
@@ -113,9 +123,12 @@ class Launcher:
                 ends.append(pump.connect())
             if starters is not None:
                 assert isinstance(tree, CgroupTree)
-                order = self._order(attempt, plan, tree)
+                order = self._order(attempt, plan, tree, kind, taker > 0)
                 fds, ends = tuple(ends), []
-                starters.put(order, fds)
+                if taker:
+                    starters.put_ahead(taker, order, fds)
+                else:
+                    starters.put(order, fds)
                 attempt.expect(order.number, plan, tree, tuple(pumps))
                 return order.number
             tree.enter()
@@ -139,7 +152,7 @@ class Launcher:
                 attempt.end(EndCause.OOM, OVER_AT_ONCE, 0.0, boot_s())
         return 0
 
-    def _order(self, attempt: Attempt, plan: LaunchPlan, tree: CgroupTree) -> Order:
+    def _order(self, attempt: Attempt, plan: LaunchPlan, tree: CgroupTree, kind: int, waits: bool) -> Order:
         place, user = attempt.place, attempt.user
         if user:
             self._give(place, user)
@@ -155,6 +168,9 @@ class Launcher:
             limits=self._memory_limits(plan),
             stdin=bool(plan.stdin),
             apart=plan.limits.memory > 0,
+            kind=kind,
+            waits=waits,
+            until_s=attempt.freeze_at_s if waits else math.inf,
         )
 
     def _start(self, attempt: Attempt, plan: LaunchPlan, stdin: int, outputs: tuple[int, int]) -> Started:

@@ -18,16 +18,18 @@ import sys
 import time
 from collections import OrderedDict, deque
 from pathlib import Path
+from typing import NamedTuple
 
 from coordinator.agent import starting, syscalls
 from coordinator.agent.clock import boot_s
+from coordinator.agent.group import UNIFIED
 from coordinator.agent.memory import collect_seldom
 from coordinator.agent.spawn import EVERY_SIGNAL, NOT_STARTED, CannotStart, find_program, why
-from coordinator.agent.starting import Ended, Order, Refused, Report, Setup, Started
+from coordinator.agent.starting import Ended, Order, Recall, Refused, Report, Returned, Setup, Started, Turn
 
 END_FD = 3
 ENTRANCES_MAX = 256
-"""Files of groups that stay open."""
+"""Files of groups that stay open, of each kind."""
 TOLD_AT_ONCE = 6
 """Reports that are told though there may be more in a moment."""
 GATHER_MS = 1
@@ -35,6 +37,10 @@ GATHER_MS = 1
 costs as much as five reports."""
 QUIET_S = 0.003
 """After so long without a report the next one is told at once."""
+AHEAD_S = 0.01
+"""The same while orders wait here for room: nobody else waits for what is told, as no room is left empty by it."""
+FEW = 4
+"""Orders that wait here, and are so few that more are to come soon."""
 IN_A_ROW = 4
 """Messages that are obeyed before it is seen who has ended, if they are there already: the way out of the last group of
 one is the way into the first of the next."""
@@ -43,6 +49,15 @@ FOUND_S = 1.0
 FOUND_MAX = 256
 PEAK_AGAIN = 512
 """Ends after which this process looks again how large it is."""
+
+
+class _Began(NamedTuple):
+    """A program that was started here."""
+
+    at_s: float
+    kind: int
+    events: str
+    """The file that tells whether anybody is in its group."""
 
 
 class Starter:
@@ -57,12 +72,15 @@ class Starter:
         """Of the program in whose group this process is: what is not told before it has left."""
         self._reports: list[Report] = []
         self._todo: deque[tuple[Order, tuple[int, int, int]]] = deque()
+        self._ahead: dict[int, tuple[Order, tuple[int, int, int]]] = {}
+        """By number, in their order: those that wait for room."""
+        self._events: OrderedDict[str, int] = OrderedDict()
         self._groups: tuple[int, ...] | None = None
         self._ignored = [number for number in EVERY_SIGNAL if signal.getsignal(number) is signal.SIG_IGN]
         self._found: dict[tuple[str, str], tuple[str, float]] = {}
         """By name and search path: where a program is, and until when that is believed."""
-        self._began_s: dict[int, float] = {}
-        """By process: when it was started."""
+        self._began: dict[int, _Began] = {}
+        """By process."""
         self._peak = own_peak()
         self._ends = 0
         self._signalled = False
@@ -78,22 +96,56 @@ class Starter:
         news.register(self._end, select.POLLIN)
         news.register(ended, select.POLLIN)
         while True:
-            ready = [fd for fd, _ in news.poll(GATHER_MS if self._reports else None)]
+            ready = [fd for fd, _ in news.poll(self._patience_ms())]
             if ended in ready:
                 self._signalled = True
             if ready and ready != [ended]:
                 for _ in range(IN_A_ROW):
-                    orders, fds = starting.hear_orders(self._end)
-                    if not orders:
+                    words, fds = starting.hear_words(self._end)
+                    if not words:
                         return
-                    self._todo.extend([(order, starting.order_fds(order, fds)) for order in orders])
+                    for word in words:
+                        self._take(word, fds)
                     self._work()
                     if not more.poll(0):
                         break
                 self._leave()
             self._reap(ended)
-            if self._reports and (not ready or time.monotonic() >= self._told_s + QUIET_S):
+            if self._todo:  # in the room of those that have ended
+                self._work()
+                self._leave()
+            if self._reports and self._is_time(bool(ready)):
                 self._tell()
+
+    def _patience_ms(self) -> float | None:
+        """How long more news are waited for before what there is to tell is told."""
+        if not self._reports:
+            return None
+        return max(0.0, self._told_s + AHEAD_S - time.monotonic()) * 1000 if self._is_ahead() else GATHER_MS
+
+    def _is_ahead(self) -> bool:
+        return len(self._ahead) > FEW
+
+    def _is_time(self, busy: bool) -> bool:
+        quiet_s = time.monotonic() - self._told_s
+        return quiet_s >= AHEAD_S if self._is_ahead() else not busy or quiet_s >= QUIET_S
+
+    def _take(self, word: starting.Word, fds: list[int]) -> None:
+        match word:
+            case Order():
+                mine = word, starting.order_fds(word, fds)
+                if word.waits:
+                    self._ahead[word.number] = mine
+                else:
+                    self._todo.append(mine)
+            case Turn():
+                self._give_back_late()
+                if word.number in self._ahead:
+                    self._todo.append(self._ahead.pop(word.number))
+            case Recall():
+                if word.number in self._ahead:
+                    self._give_back(word.number)
+                    self._told_s = 0.0  # who calls back waits for the answer
 
     def _on_child_ended(self, _signum: int, _frame: object) -> None:
         self._signalled = True
@@ -105,7 +157,7 @@ class Starter:
             self._start(order, fds)
             if order.apart:
                 self._leave()
-            if order.apart or len(self._reports) >= TOLD_AT_ONCE:
+            if order.apart or (len(self._reports) >= TOLD_AT_ONCE and not self._is_ahead()):
                 self._tell()
 
     def _tell(self) -> None:
@@ -146,9 +198,9 @@ class Starter:
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             except OSError as error:
                 raise CannotStart(NOT_STARTED, f"directory {order.directory}: {error.strerror}") from None
-            began_s = boot_s()
+            began = _Began(boot_s(), order.kind, f"{order.entrances[UNIFIED].removesuffix('procs')}events")
             pid = self._execute(order, fds)
-            self._began_s[pid] = began_s
+            self._began[pid] = began
         finally:
             if order.user:
                 os.setresuid(0, 0, 0)
@@ -223,12 +275,38 @@ class Starter:
         self._held_back.clear()
 
     def _entrance(self, path: str) -> int:
-        fd = self._entrances.get(path)
-        if fd is None:
-            fd = self._entrances[path] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            if len(self._entrances) > ENTRANCES_MAX:
-                os.close(self._entrances.popitem(last=False)[1])
-        return fd
+        return _kept_open(self._entrances, path, os.O_WRONLY)
+
+    # ---- those that wait for room
+
+    def _successor(self, ended: _Began) -> int:
+        """Who takes the room of a program that was reaped: its number, to be begun now; 0: nobody does."""
+        self._give_back_late()
+        kind = ended.kind
+        number = next((number for number, (order, _) in self._ahead.items() if order.kind == kind), 0) if kind else 0
+        if not number or not self._is_empty(ended.events):
+            return 0
+        self._todo.append(self._ahead.pop(number))
+        return number
+
+    def _is_empty(self, events: str) -> bool:
+        """Whether nobody is left in a group that this process is not in."""
+        try:
+            return b"populated 0" in os.pread(_kept_open(self._events, events, os.O_RDONLY), 256, 0)
+        except OSError:
+            return False
+
+    def _give_back_late(self) -> None:
+        now_s = boot_s()
+        for number in [number for number, (order, _) in self._ahead.items() if order.until_s <= now_s]:
+            self._give_back(number)
+
+    def _give_back(self, number: int) -> None:
+        _, fds = self._ahead.pop(number)
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+        self._reports.append(Returned(number))
 
     # ---- reaping
 
@@ -250,10 +328,26 @@ class Starter:
                 self._peak = own_peak()
             # a process counts what it was copied from as its own: no more than we had means that it is not known
             memory = usage.ru_maxrss * 1024
-            now_s = boot_s()
-            ran_s = now_s - self._began_s.pop(pid, now_s)  # one that a program made our child was not started here
-            ended = Ended(pid, status, usage.ru_utime + usage.ru_stime, memory if memory > self._peak else 0, ran_s)
-            self._reports.append(ended)
+            self._on_ended(pid, status, usage.ru_utime + usage.ru_stime, memory if memory > self._peak else 0)
+
+    def _on_ended(self, pid: int, status: int, cpu_s: float, memory: int) -> None:
+        began = self._began.pop(pid, None)
+        if began is None:  # one that a program made our child was not started here
+            self._reports.append(Ended(pid, status, cpu_s, memory, 0.0))
+            return
+        ran_s = boot_s() - began.at_s
+        successor = self._successor(began) if self._ahead else 0
+        self._reports.append(Ended(pid, status, cpu_s, memory, ran_s, successor))
+
+
+def _kept_open(files: OrderedDict[str, int], path: str, flags: int) -> int:
+    """One of these, opened when it was not."""
+    fd = files.get(path)
+    if fd is None:
+        fd = files[path] = os.open(path, flags | os.O_CLOEXEC)
+        if len(files) > ENTRANCES_MAX:
+            os.close(files.popitem(last=False)[1])
+    return fd
 
 
 def own_peak() -> int:

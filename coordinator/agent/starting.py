@@ -7,8 +7,10 @@ stderr. A message that is too large for the socket lies in a file in memory, whi
 from __future__ import annotations
 
 import array
+import math
 import os
 import socket
+import struct
 from collections.abc import Sequence
 
 import msgspec
@@ -16,10 +18,11 @@ from msgspec import Struct
 
 BYTES_MAX = 96 * 1024
 """Of a message in the socket itself."""
-ORDERS_MAX = 8
+ORDERS_MAX = 16
 """In one message: so many descriptors may travel with it."""
 _ELSEWHERE = b"\0"
 _FD = array.array("i")
+_ARRAY = struct.Struct(">BH")
 
 
 class Setup(Struct, frozen=True, array_like=True):
@@ -33,7 +36,7 @@ class Setup(Struct, frozen=True, array_like=True):
     """Each program is a user of its own, with so many processes at most, and may not get more rights; 0: it is not."""
 
 
-class Order(Struct, frozen=True, array_like=True):
+class Order(Struct, frozen=True, array_like=True, tag="o"):
     """Start a program."""
 
     number: int
@@ -49,6 +52,25 @@ class Order(Struct, frozen=True, array_like=True):
     stdin: bool = False
     apart: bool = False
     """Its group is left at once: it will be bounded when this is told."""
+    kind: int = 0
+    """Of the room that it takes: who follows it needs the same. 0: nobody follows it."""
+    waits: bool = False
+    """There is no room for it yet: it follows a program of its kind that has ended and left nothing, in the order in
+    which those that wait were told, or begins with its `Turn`."""
+    until_s: float = math.inf
+    """On CLOCK_BOOTTIME: from then on one that waits is not begun, but given back."""
+
+
+class Turn(Struct, frozen=True, array_like=True, tag="t"):
+    """There is room for it: begin it now, if it waits still."""
+
+    number: int
+
+
+class Recall(Struct, frozen=True, array_like=True, tag="c"):
+    """Give it back, if it waits still. One that was begun is none of this."""
+
+    number: int
 
 
 class Started(Struct, frozen=True, array_like=True, tag="s"):
@@ -66,6 +88,12 @@ class Refused(Struct, frozen=True, array_like=True, tag="r"):
     text: str
 
 
+class Returned(Struct, frozen=True, array_like=True, tag="b"):
+    """It waited, and will not be begun: it was called back, or its time was over."""
+
+    number: int
+
+
 class Ended(Struct, frozen=True, array_like=True, tag="e"):
     """It was reaped."""
 
@@ -76,17 +104,20 @@ class Ended(Struct, frozen=True, array_like=True, tag="e"):
     """Bytes that one process of it had; 0: not known."""
     ran_s: float
     """From its start to its end as its starter saw them: the keeper may hear of both at once."""
+    successor: int = 0
+    """The order that takes its room, and is being begun: nothing is left of the one that ended. 0: nobody."""
 
 
-Report = Started | Refused | Ended
+Word = Order | Turn | Recall
+Report = Started | Refused | Returned | Ended
 _ENCODER = msgspec.msgpack.Encoder()
 _SETUP = msgspec.msgpack.Decoder(Setup)
-_ORDERS = msgspec.msgpack.Decoder(list[Order])
+_WORDS: msgspec.msgpack.Decoder[list[Word]] = msgspec.msgpack.Decoder(list[Word])
 _REPORTS: msgspec.msgpack.Decoder[list[Report]] = msgspec.msgpack.Decoder(list[Report])
 
 
-def encoded(order: Order) -> bytes:
-    return _ENCODER.encode(order)
+def encoded(word: Word) -> bytes:
+    return _ENCODER.encode(word)
 
 
 def send_setup(end: socket.socket, setup: Setup) -> None:
@@ -97,10 +128,10 @@ def hear_setup(end: socket.socket) -> Setup:
     return _SETUP.decode(end.recv(BYTES_MAX))
 
 
-def send_orders(end: socket.socket, orders: Sequence[bytes], fds: Sequence[int]) -> bool:
-    """Send at most ORDERS_MAX orders, each `encoded`, with what belongs to them. False: there is no room now.
+def send_words(end: socket.socket, words: Sequence[bytes], fds: Sequence[int]) -> bool:
+    """Send at most ORDERS_MAX words, each `encoded`, with what belongs to the orders. False: there is no room now.
     OSError when nobody is at the other end."""
-    data = bytes((0x90 + len(orders),)) + b"".join(orders)  # an array of so many, by the rules of MessagePack
+    data = _ARRAY.pack(0xDC, len(words)) + b"".join(words)  # an array of so many, by the rules of MessagePack
     elsewhere = -1
     if len(data) > BYTES_MAX:
         elsewhere = os.memfd_create("orders", os.MFD_CLOEXEC)
@@ -117,8 +148,9 @@ def send_orders(end: socket.socket, orders: Sequence[bytes], fds: Sequence[int])
     return True
 
 
-def hear_orders(end: socket.socket) -> tuple[list[Order], list[int]]:
-    """The next orders and their descriptors; none when the keeper is gone. BlockingIOError when there are none yet."""
+def hear_words(end: socket.socket) -> tuple[list[Word], list[int]]:
+    """The next words and the orders' descriptors; none when the keeper is gone. BlockingIOError when there are none
+    yet."""
     # not recv_fds: it would leave them open for every program
     room = socket.CMSG_LEN((1 + 3 * ORDERS_MAX) * _FD.itemsize)
     data, beside, _, _ = end.recvmsg(BYTES_MAX, room, socket.MSG_CMSG_CLOEXEC)
@@ -128,7 +160,7 @@ def hear_orders(end: socket.socket) -> tuple[list[Order], list[int]]:
         with os.fdopen(elsewhere, "rb") as file:
             file.seek(0)
             data = file.read()
-    return (_ORDERS.decode(data) if data else []), fds
+    return (_WORDS.decode(data) if data else []), fds
 
 
 def send_reports(end: socket.socket, reports: Sequence[Report]) -> None:

@@ -17,8 +17,10 @@ from coordinator.agent.journal import Journal
 LOG_NEWS_S = 0.004
 """New lengths of a stream are told at once, but not more often than this: a program that writes byte by byte would
 keep both processes busy with telling."""
-SPOKEN_AGAIN_S = 0.002
+SPOKEN_AGAIN_S = 0.005
 """Between two syncs of the journal, and what is told after them: an exit waits so long at most for those beside it."""
+RUNS_S = 0.02
+"""That a program runs is told when it has done so for this long: of a shorter one only the end is news."""
 COMMIT_AGAIN_S = 1.0
 
 
@@ -38,6 +40,8 @@ class Telling:
         """Attempts whose standing the daemon does not know yet, in their order."""
         self._grown: dict[str, None] = {}
         """The same for new lengths of streams alone."""
+        self._begun: dict[str, float] = {}
+        """Those that run, and nobody knows it: when that is told."""
         self._queue: list[channel.No | channel.Told | channel.Leave] = []
         self._grown_at_s = 0.0
         self._spoke_at_s = 0.0
@@ -45,7 +49,13 @@ class Telling:
 
     def changed(self, name: str) -> None:
         """It stands otherwise than was told."""
+        self._begun.pop(name, None)
         self._changed[name] = None
+
+    def begun(self, name: str, now_s: float) -> None:
+        """It runs from now on."""
+        if name not in self._changed:
+            self._begun[name] = now_s + RUNS_S
 
     def grown(self, name: str) -> None:
         """It wrote something."""
@@ -55,6 +65,7 @@ class Telling:
         """It is held no more."""
         self._changed.pop(name, None)
         self._grown.pop(name, None)
+        self._begun.pop(name, None)
 
     def say(self, message: channel.No | channel.Told | channel.Leave) -> None:
         self._queue.append(message)
@@ -63,6 +74,7 @@ class Telling:
         """To a daemon that knows nothing: everything, then that this was everything."""
         self._queue.clear()
         self._grown.clear()
+        self._begun.clear()
         self._changed = dict.fromkeys(self._attempts)
         self._queue.append(channel.Told())
 
@@ -71,10 +83,14 @@ class Telling:
         due_s = self._spoke_at_s + SPOKEN_AGAIN_S if self._changed or self._queue else math.inf
         if self._grown:
             due_s = min(due_s, self._grown_at_s + LOG_NEWS_S)
+        if self._begun:
+            due_s = min(due_s, next(iter(self._begun.values())))
         return min(due_s, self._commit_at_s) if self._commit_at_s else due_s
 
     def flush(self, say: Voice, now_s: float) -> bool:
         """Make durable, then tell. True: something is left that the daemon had no room for."""
+        while self._begun and next(iter(self._begun.values())) <= now_s:
+            self.changed(next(iter(self._begun)))
         if (self._changed or self._queue) and now_s < self._spoke_at_s + SPOKEN_AGAIN_S:
             return False
         if not self._journal.commit():

@@ -21,6 +21,9 @@ class Heard:
     def on_refused(self, number: int, code: int, text: str) -> None:
         self.said.append(("refused", number))
 
+    def on_returned(self, number: int) -> None:
+        self.said.append(("returned", number))
+
     def on_ended(self, number: int, ended: Ended) -> None:
         self.said.append(("ended", number))
 
