@@ -286,13 +286,18 @@ class Works(RuleBasedStateMachine):
             for lease in self.held_by(name):
                 self.say(events.AttemptPhase, conn, lease, phase="running")
 
-    @rule(data=st.data(), count=st.integers(1, 4))
-    def some_end(self, data: st.DataObject, count: int) -> None:
-        """And the truth again: processes end, and their agents say how."""
+    @rule(data=st.data(), count=st.integers(1, 4), together=st.booleans())
+    def some_end(self, data: st.DataObject, count: int, together: bool) -> None:
+        """And the truth again: processes end, and their agents say how; one by one, or side by side."""
         self.everybody_answers()
         for name, conn in self.conns.items():
-            for lease in self.held_by(name)[:count]:
-                self.say(events.AttemptExited, conn, lease, exit=data.draw(st.sampled_from(EXITS)))
+            ended = [(lease, data.draw(st.sampled_from(EXITS))) for lease in self.held_by(name)[:count]]
+            if together:
+                told = tuple((*lease, exit) for lease, exit in ended)
+                self.decide(events.AttemptsEnded(at_ms=self.fleet.now_ms, conn_id=ConnId(conn), ended=told))
+            else:
+                for lease, exit in ended:
+                    self.say(events.AttemptExited, conn, lease, exit=exit)
 
     def held_by(self, name: str) -> list[Lease]:
         """What it was granted and the core still counts as alive."""

@@ -412,7 +412,7 @@ FOUND_BY = {
     "who is told to stop goes on": 9,
     "a quota of running jobs is off by one": 9,
     "one in line holds room that is not there": 6,
-    "who is awaited is awaited for ever": 5,
+    "who is awaited is awaited for ever": 4,
     "what is reserved is not counted": 2,
     "a replacement is fetched for by another provider": 5,
     "a full disk keeps what was charged in vain": 4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from coordinator.core.policy import Policy
 from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Promises, WorkState
 from coordinator.core.state import ClusterState
 from coordinator.core.work.jobspec import CheckpointRule, RetryRule
+from coordinator.service.recorder import Recorder, replay
 from tests.builders import sent
 from tests.site import Site, a_job, a_step
 
@@ -155,6 +157,22 @@ def test_what_costs_money_is_charged_one_by_one() -> None:
     assert not groups(decision)
     ledger = [w.row for w in decision.writes if isinstance(w, commands.Put) and type(w.row).__name__ == "LedgerRow"]
     assert len(ledger) == len(ended)
+
+
+def test_a_recording_of_ends_together_is_decided_again_as_it_was(tmp_path: Path) -> None:
+    site = a_site("a")
+    site.submit(a_job(tasks=30, **SHORT))
+    begun(site)
+    recorder = Recorder(tmp_path)
+    recorder.begin(site.state, site.policy)
+    event = events.AttemptsEnded(at_ms=site.now_ms, conn_id=ConnId(1), ended=tuple(unheard(site)))
+    recorder.note(event, decide(site.state, event, site.policy))
+    path = recorder.dump("a test")
+    assert path is not None
+    told: list[commands.Decision] = []
+    outcome = replay(path, lambda event, decision: told.append(decision))
+    assert outcome.events == 1 and outcome.diverged_at is None and outcome.failed_at is None
+    assert [9] == groups(told[0])
 
 
 def some_day(dice: Random) -> tuple[Site, list[str]]:
