@@ -36,6 +36,7 @@ from coordinator.core.queue import (
     placement,
     plans,
     prefetch,
+    rooms,
     waiting,
 )
 from coordinator.core.queue import lines as queue
@@ -111,6 +112,7 @@ DECIDING = (
     restart,
     results,
     retries,
+    rooms,
     saving,
     sessions,
     settling,
@@ -128,6 +130,10 @@ DECIDING = (
 )
 """Where a bug may be planted."""
 BUGS = {
+    "what was known of room counts when the provider has changed": (
+        "if known is not None and known[0] == moved:",
+        "if known is not None:",
+    ),
     "what ends together keeps its place": (
         "            add_share(load, self._share, -1)\n        work.gave_room(",
         "            pass\n        work.gave_room(",

@@ -448,29 +448,6 @@ def test_a_recording_replays_decision_by_decision(tmp_path: Path) -> None:
     with_engine(test, tmp_path)
 
 
-def test_a_lone_event_is_recorded_when_what_it_led_to_has_left(tmp_path: Path) -> None:
-    """Whoever waits for it does not wait for the recorder; whoever has it dumped before finds it."""
-
-    async def test(rig: Rig) -> None:
-        behind: list[bool] = []
-        found: list[int] = []
-
-        def hears(note: commands.Note) -> None:
-            behind.append(rig.recorder.behind)
-            if len(behind) == 4:  # the last word of the second one
-                path = rig.recorder.dump("a test")
-                found.append(len(read_dump(path)[2]) if path is not None else 0)
-
-        rig.views.listen(hears)
-        await rig.pool("lab")
-        await until(lambda: not rig.recorder.behind)
-        await rig.pool("attic")
-        assert [True] * 4 == behind
-        assert [rig.engine.counters.events] == found
-
-    with_engine(test, tmp_path)
-
-
 def test_a_recording_that_was_decided_otherwise_is_noticed_where_it_differs(tmp_path: Path) -> None:
     """The same events under another patience: the replay names the first decision that differs."""
 
