@@ -118,9 +118,8 @@ class Attempt:
         return self.starting and not self.abandoned and now_s >= self.due_s()
 
     def has_turn(self) -> None:
-        """It is begun now: what it was to end by, unless it was begun, is no more."""
+        """It is begun now, or as soon as its starter hears of it."""
         self.follows = self.recalled = False
-        self.unless_begun = None
 
     def began(self, main: int, now_s: float) -> None:
         """Its main process was started, by a starter that has left its group. What was asked meanwhile is done now."""

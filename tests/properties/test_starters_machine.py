@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from coordinator.agent import channel, custody, starter, starters, starting
 from coordinator.agent.attempt import Attempt
@@ -30,8 +31,9 @@ from coordinator.agent.launching import Launcher
 from coordinator.agent.places import Places
 from coordinator.agent.starter import Starter, _Began
 from coordinator.agent.starting import Order, Setup
+from coordinator.agent.telling import SPOKEN_AGAIN_S
 from coordinator.core.amounts import UNIT, Ask, Share
-from coordinator.core.rows import EndCause, LeaseToken, Resources
+from coordinator.core.rows import EndCause, ExitInfo, LeaseToken, Resources
 from coordinator.core.work.launch_plan import LaunchPlan
 
 CPUS = 3.0
@@ -255,14 +257,17 @@ class StartersMachine(RuleBasedStateMachine):
         clock = lambda: self.world.now_s  # noqa: E731  # what takes its place is a function
         for module in (custody, starter, starters):
             self._open.enter_context(patch.object(module, "boot_s", clock))
-        unkillable = {name: getattr(os, name) for name in dir(os)}
-        self._open.enter_context(patch.object(starters, "os", SimpleNamespace(**unkillable | {"kill": self._killed})))
-        self._open.enter_context(patch.object(custody, "is_our_child", lambda pid: True))
+        their_os = SimpleNamespace(**{name: getattr(os, name) for name in dir(os)} | {"kill": self._killed})
+        self._open.enter_context(patch.object(starters, "os", their_os))
+        not_reaped = lambda pid: not self.world.programs[pid].reaped  # noqa: E731  # likewise
+        self._open.enter_context(patch.object(custody, "is_our_child", not_reaped))
         self._open.enter_context(patch.object(starters, "is_dead", lambda pid: False))
         self._open.enter_context(patch.object(starters.Starters, "_make", self._make_starter))
-        place = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None  # the journal is synced at every turn
+        place = Path(self._open.enter_context(tempfile.TemporaryDirectory(dir=memory)))
         self.starters: dict[int, PaperStarter] = {}
         self._dead: list[int] = []
+        self._open.enter_context(patch.object(Guard, "_run", lambda guard: None))  # its clock is the machine's
         guard = Guard()
         journal = Journal(place)
         places = Places(place / "attempts", place / "work", ())
@@ -343,8 +348,25 @@ class StartersMachine(RuleBasedStateMachine):
 
     # ---- what the daemon asks
 
-    @rule(width=st.sampled_from(WIDTHS), for_s=st.sampled_from((NEAR_S, FAR_S)), run=st.booleans())
-    def hold(self, width: float, for_s: float, run: bool) -> None:
+    @initialize(width=st.sampled_from(WIDTHS))
+    def begin(self, width: float) -> None:
+        """Some run, and some wait at a starter: without that little can happen."""
+        self.hold_some(8, width, FAR_S, True)
+        self.turn()
+        self.starters_hear(4)
+        self.starters_tell()
+
+    @rule(
+        count=st.integers(1, 4),
+        width=st.sampled_from(WIDTHS),
+        for_s=st.sampled_from((NEAR_S, FAR_S)),
+        run=st.sampled_from((True, True, True, False)),
+    )
+    def hold_some(self, count: int, width: float, for_s: float, run: bool) -> None:
+        for _ in range(count):
+            self._hold(width, for_s, run)
+
+    def _hold(self, width: float, for_s: float, run: bool) -> None:
         number = len(self.tokens) + 1
         name = f"1.0.{number}.1"
         self.tokens[name] = LeaseToken(1, number)
@@ -377,18 +399,21 @@ class StartersMachine(RuleBasedStateMachine):
             if name not in self.ordered:
                 self._order(name)
 
-    @precondition(lambda self: self.tokens)
+    def _not_over(self) -> list[str]:
+        return [name for name in self.tokens if name not in self.world.over]
+
+    @precondition(lambda self: self._not_over())
     @rule(data=st.data(), unbegun=st.booleans())
     def end(self, data: st.DataObject, unbegun: bool) -> None:
-        name = data.draw(st.sampled_from(sorted(self.tokens)))
+        name = data.draw(st.sampled_from(self._not_over()))
         self.custody.hear(
             channel.End(attempt=name, token=self.tokens[name], why="told to", grace_s=0.0, unbegun=unbegun)
         )
 
-    @precondition(lambda self: self.tokens)
+    @precondition(lambda self: self._not_over())
     @rule(data=st.data(), for_s=st.sampled_from((NEAR_S, FAR_S)))
     def renew(self, data: st.DataObject, for_s: float) -> None:
-        self._renew(data.draw(st.sampled_from(sorted(self.tokens))), for_s)
+        self._renew(data.draw(st.sampled_from(self._not_over())), for_s)
 
     def _renew(self, name: str, for_s: float) -> None:
         self.world.deadlines[name] = max(self.world.deadlines[name], self.world.now_s + for_s)
@@ -407,7 +432,7 @@ class StartersMachine(RuleBasedStateMachine):
         self.attend()
         self.turn()
 
-    @rule(by_s=st.sampled_from((0.001, 0.03, 0.2, 3.0)))
+    @rule(by_s=st.sampled_from((0.001, 0.03, 0.2, 5.0)))
     def time_goes_on(self, by_s: float) -> None:
         self.world.now_s += by_s
 
@@ -422,6 +447,11 @@ class StartersMachine(RuleBasedStateMachine):
         number = data.draw(st.sampled_from([n for n, program in self.world.programs.items() if program.main]))
         self.world.programs[number].main = False
         self.world.programs[number].children = leaves
+
+    @rule()
+    def all_that_runs_ends(self) -> None:
+        for program in self.world.programs.values():
+            program.main = False
 
     @rule(tell=st.booleans())
     def starters_reap(self, tell: bool) -> None:
@@ -474,5 +504,91 @@ class StartersMachine(RuleBasedStateMachine):
         assert not waiting, f"{waiting} wait for ever"
 
 
-StartersMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+StartersMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestStarters = StartersMachine.TestCase
+
+
+@pytest.fixture
+def machine() -> Iterator[StartersMachine]:
+    """Three programs run, and five orders wait at the starter. In the end everything runs down."""
+    made = StartersMachine()
+    made.begin(1.0)
+    made.keeper_hears()
+    yield made
+    made.teardown()
+
+
+def test_one_that_waits_begins_when_another_has_ended_and_the_keeper_hears_of_both_at_once(
+    machine: StartersMachine,
+) -> None:
+    """No word of the keeper is needed: four begin in the room of one after the other before it hears of any."""
+    for _ in range(4):
+        machine.all_that_runs_ends()
+        machine.starters_reap(False)
+    assert 8 == len(machine.world.begun)
+    assert not machine.world.over
+
+
+def test_what_a_program_leaves_behind_keeps_its_room(machine: StartersMachine) -> None:
+    """Its main process has ended, a child has not: who waits begins when the keeper has killed that, on its word."""
+    machine.world.programs[1].main, machine.world.programs[1].children = False, True
+    machine.starters_reap(True)
+    assert 3 == len(machine.world.begun)
+    machine.keeper_hears()
+    machine.keeper_hears()
+    machine.starters_hear(4)
+    assert 4 == len(machine.world.begun)
+
+
+def test_one_whose_lease_ends_as_it_waits_is_given_back_and_begins_when_that_is_renewed() -> None:
+    """Its starter does not begin it, though nobody has called it back."""
+    machine = StartersMachine()
+    machine.hold_some(3, 1.0, FAR_S, True)
+    machine.hold_some(1, 1.0, NEAR_S, True)
+    machine.turn()
+    machine.starters_hear(4)
+    machine.world.now_s += NEAR_S
+    machine.all_that_runs_ends()
+    machine.starters_reap(True)
+    assert "1.0.4.1" not in machine.world.begun
+    machine.keeper_hears()
+    machine._renew("1.0.4.1", FAR_S)
+    machine.turn()
+    machine.starters_hear(4)
+    assert "1.0.4.1" in machine.world.begun
+    machine.teardown()
+
+
+def test_one_that_waits_and_is_called_back_ends_and_one_that_has_begun_meanwhile_goes_on(
+    machine: StartersMachine,
+) -> None:
+    """The order to end it unless it was begun crosses its beginning: it runs, and ends by itself."""
+    for number in (4, 8):
+        name = f"1.0.{number}.1"
+        machine.custody.hear(
+            channel.End(attempt=name, token=machine.tokens[name], why="back", grace_s=0.0, unbegun=True)
+        )
+    machine.world.programs[1].main = False
+    machine.starters_reap(True)
+    machine.keeper_hears()
+    machine.starters_hear(4)
+    machine.starters_tell()
+    machine.keeper_hears()
+    machine.world.now_s += 1.0
+    machine.turn()
+    assert ("1.0.4.1" in machine.world.begun, machine.told["1.0.4.1"].phase) == (True, "running")
+    assert machine.told["1.0.8.1"].exit == ExitInfo(cause=EndCause.STOPPED, text="back")
+
+
+def test_an_end_of_one_that_waits_is_an_end_at_once(machine: StartersMachine) -> None:
+    """It is called back in the same turn, and those behind it move up."""
+    name = "1.0.4.1"
+    machine.custody.hear(channel.End(attempt=name, token=machine.tokens[name], why="cancelled", grace_s=60.0))
+    machine.starters_hear(1)
+    machine.starters_tell()
+    machine.world.now_s += SPOKEN_AGAIN_S
+    machine.keeper_hears()
+    assert machine.told[name].exit == ExitInfo(cause=EndCause.STOPPED, text="cancelled")
+    machine.all_that_runs_ends()
+    machine.starters_reap(True)
+    assert ["1.0.5.1", "1.0.6.1", "1.0.7.1"] == machine.world.begun[3:]
