@@ -27,7 +27,7 @@ from coordinator.api_types.reliability import (
 )
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
-from coordinator.ports import AskBacktest, AskReliability
+from coordinator.ports.analytics import AskBacktest, AskReliability
 from coordinator.timetext import to_text
 
 GRIDS_MAX = 1_000

@@ -8,19 +8,15 @@ from msgspec import Struct
 from coordinator.core.commands import VerdictWanted
 from coordinator.core.events import Curve, ProviderFigures
 from coordinator.core.ids import Ms
-from coordinator.ports import (
+from coordinator.ports.analytics import (
     AskAvailability,
     AskBacktest,
     AskFeatures,
     AskForecast,
     AskNetwork,
     AskReliability,
-    Followable,
-    FollowerFigures,
-    Judged,
-    LauncherAnswer,
-    LauncherCall,
 )
+from coordinator.ports.attribution import Followable, FollowerFigures, Judged, LauncherAnswer, LauncherCall
 
 HEADER_BYTES = 4
 FRAME_BYTES_MAX = 128 * 1024 * 1024

@@ -1,7 +1,7 @@
 """The coordinator's side of analytics: starts and watches the worker, asks it, and remembers what it said.
 
-Implements `ports.Analytics` and `ports.Attribution`. The worker's death costs fresh figures and nothing else:
-remembered answers are served with the time they were computed at until a new worker is up.
+Implements `ports.analytics.Analytics` and `ports.attribution.Attribution`. The worker's death costs fresh figures and
+nothing else: remembered answers are served with the time they were computed at until a new worker is up.
 """
 
 from __future__ import annotations
@@ -47,18 +47,9 @@ from coordinator.core.commands import VerdictWanted
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import FiguresPublished, ProviderFigures
 from coordinator.core.ids import Ms
-from coordinator.ports import (
-    AnalyticsHealth,
-    Answer,
-    AnyQuestion,
-    AskBacktest,
-    AskSql,
-    Clock,
-    Followable,
-    Hearer,
-    LauncherAnswer,
-    LauncherCall,
-)
+from coordinator.ports.analytics import AnalyticsHealth, Answer, AnyQuestion, AskBacktest, AskSql
+from coordinator.ports.attribution import Followable, Hearer, LauncherAnswer, LauncherCall
+from coordinator.ports.clock import Clock
 from store.layout import DataDir
 
 
@@ -136,7 +127,7 @@ class WorkerLink:
         self._sql_slots = asyncio.Semaphore(settings.sql_at_once_max)
         self._sql_waiting = 0
 
-    # ---- ports.Analytics
+    # ---- ports.analytics.Analytics
 
     async def ask(self, question: AnyQuestion) -> Answer:
         """The worker's answer, or the remembered one to the same question. Raises CoordError as the port says."""
@@ -182,7 +173,7 @@ class WorkerLink:
         """Of the worker, for `coord doctor` and tests; None when there is none."""
         return self._child.pid if self._child is not None else None
 
-    # ---- ports.Attribution
+    # ---- ports.attribution.Attribution
 
     def hear(self, hearer: Hearer) -> None:
         self._hearer = hearer
@@ -193,7 +184,7 @@ class WorkerLink:
     def judge(self, wanted: VerdictWanted) -> bool:
         return self._told(Judge(wanted))
 
-    # ---- ports.Launchers
+    # ---- ports.attribution.Launchers
 
     async def launcher(self, call: LauncherCall) -> LauncherAnswer:
         """What the desk says. Raises CoordError as the port says."""

@@ -23,7 +23,7 @@ from analytics.reliability.learning import FIT_MS, LOOKBACK_MS, PAST_MS, TRIAL_M
 from analytics.warehouse import Synced, Truth, Warehouse
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
-from coordinator.ports import (
+from coordinator.ports.analytics import (
     Answer,
     AskAvailability,
     AskBacktest,

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.core.errors import Code, CoordError
-from coordinator.ports import Answer
+from coordinator.ports.analytics import Answer
 
 STATEMENT_CHARS_MAX = 100_000
 TIMEOUT_MAX_S = 600.0

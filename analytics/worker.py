@@ -52,7 +52,8 @@ from analytics.reliability.columns import LOST_AFTER_MS
 from analytics.room import Room
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
-from coordinator.ports import LAUNCHERS_OFF, Answer
+from coordinator.ports.analytics import Answer
+from coordinator.ports.attribution import LAUNCHERS_OFF
 from store.columns import TruthReader
 from store.layout import DataDir
 

@@ -12,7 +12,7 @@ import random
 from pathlib import Path
 
 from coordinator.core.ids import ProviderKey
-from coordinator.ports import HeartbeatRow
+from coordinator.ports.store import HeartbeatRow
 from store import heartbeats
 from store.durable import DiskStore
 from store.heartbeats import HOUR_MS

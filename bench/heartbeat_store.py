@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from bench.heartbeat_data import USUAL_INSERT, as_usual, batch, fill_ours, fill_usual, per_hour, seal_all
 from bench.judging import judged
-from coordinator.ports import HeartbeatRow
+from coordinator.ports.store import HeartbeatRow
 from store import heartbeats
 from store.layout import DataDir
 from store.sqlite import sqlite3

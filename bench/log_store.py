@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.judging import judged
 from coordinator.core.ids import JobId
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.logs import LogKey, LogWrite
 from store.durable import DiskStore
 from store.layout import DataDir
 

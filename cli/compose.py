@@ -38,7 +38,7 @@ from coordinator.core.events import FiguresPublished
 from coordinator.core.ids import TenantName
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Role
-from coordinator.ports import CheckReport
+from coordinator.ports.store import CheckReport
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alert_receivers import Receiver, receivers_of
 from coordinator.service.alert_settings import AlertSettings

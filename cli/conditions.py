@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from coordinator.ports import Analytics
+from coordinator.ports.analytics import Analytics
 from coordinator.service.alerts import Alerts, Probe
 from coordinator.service.data.breaker import State
 from coordinator.service.data.gate import Gate

@@ -18,7 +18,7 @@ from cli.jobids import live_jobs, whole_job
 from cli.options import Reach, reaches
 from cli.trace_sources import KINDS, check, is_job
 from coordinator.core.errors import Code, CoordError
-from coordinator.ports_trace import PROFILE_ROWS
+from coordinator.ports.traces import PROFILE_ROWS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -1,4 +1,4 @@
-"""Bytes of blobs on local disk: ports.BlobStore.
+"""Bytes of blobs on local disk: ports.blobs.BlobStore.
 
 An upload is a file of its own until it is verified, synced and renamed to its digest. What it holds so far is hashed by
 another thread behind the writing; after a restart, or a write that failed, the file is read again instead. All work is
@@ -37,7 +37,7 @@ READERS = 4
 
 
 class DiskBlobs:
-    """See ports.BlobStore. `broken`, once set, is what everything is refused with: the process has to end."""
+    """See ports.blobs.BlobStore. `broken`, once set, is what everything is refused with: the process has to end."""
 
     def __init__(self, data: DataDir, settings: StoreSettings, points: FailPoints) -> None:
         self.broken: CoordError | None = None

@@ -1,6 +1,6 @@
 """The full check: integrity of both databases, digests of segments, traces and blobs, lengths of logs. Changes nothing.
 
-    python -m store.check DATA SECONDS          (MessagePack of ports.CheckReport)
+    python -m store.check DATA SECONDS          (MessagePack of ports.store.CheckReport)
 
 Reads everything once, of blobs as many as it can in SECONDS; beside a running coordinator it is a niced process of
 its own.
@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from coordinator.core.errors import CoordError
-from coordinator.ports import CheckReport
+from coordinator.ports.store import CheckReport
 from store import heartbeats, manifest
 from store.blob_check import BlobsChecked, check_blobs
 from store.children import become_child

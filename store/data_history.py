@@ -15,7 +15,7 @@ from store.row_reading import read_rows
 
 
 class DataHistory:
-    """What ports.Store answers about data. `report` is told of rows that cannot be read."""
+    """What ports.store.Store answers about data. `report` is told of rows that cannot be read."""
 
     def __init__(self, readers: Readers, report: Callable[[str], None]) -> None:
         self._readers = readers

@@ -1,4 +1,4 @@
-"""The store on disk: ports.Store over two SQLite databases and sealed segments.
+"""The store on disk: ports.store.Store over two SQLite databases and sealed segments.
 
 The truth is written with synchronous=FULL, telemetry with NORMAL, each by one thread of its own, so that neither
 waits for the other's checkpoint. Opening it locks the data directory; `close` releases it.
@@ -30,7 +30,7 @@ from coordinator.core.rows import (
 )
 from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
-from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
+from coordinator.ports.store import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
 from store import heartbeats, loading, sessions
 from store.backup import back_up
 from store.ballast import Ballast
@@ -61,7 +61,7 @@ SET_ASIDE_MAX = 100
 
 
 class DiskStore:
-    """See ports.Store. Made by `open`."""
+    """See ports.store.Store. Made by `open`."""
 
     def __init__(
         self, data: DataDir, settings: StoreSettings, lock: DataLock, coordinator_id: str, parts: _Parts
@@ -86,9 +86,9 @@ class DiskStore:
         self._telemetry_readers = Readers(data.telemetry, settings.readers, settings.read_s_max)
         self._history = History(data, self._telemetry_readers, settings, self.set_aside.append)
         self.logs = DiskLogs(data.logs, settings, self._report)
-        """ports.Logs of this data directory."""
+        """ports.logs.Logs of this data directory."""
         self.blob_files = DiskBlobs(data, settings, self._points)
-        """ports.BlobStore of this data directory."""
+        """ports.blobs.BlobStore of this data directory."""
         self._work = WorkHistory(self._truth_readers, self._report)
         self._data = DataHistory(self._truth_readers, self._report)
         self._sealing = Sealing(data, self._telemetry, settings, self._points)

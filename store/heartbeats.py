@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import chain, compress
 
 from coordinator.core.ids import Ms
-from coordinator.ports import HeartbeatRow
+from coordinator.ports.store import HeartbeatRow
 from store.sqlite import sqlite3
 
 HOUR_MS: Ms = 3_600_000

@@ -9,7 +9,7 @@ from itertools import groupby
 import msgspec
 
 from coordinator.core.ids import Ms, ProviderKey
-from coordinator.ports import HeartbeatRow, HourRow
+from coordinator.ports.store import HeartbeatRow, HourRow
 from store import heartbeats, hours, manifest
 from store.children import run_child
 from store.heartbeats import HOUR_MS, hour_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator.ports import HourRow
+from coordinator.ports.store import HourRow
 from store.heartbeats import HOUR_MS
 from store.table import Columns
 

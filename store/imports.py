@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from coordinator.core.errors import Code, CoordError
-from coordinator.ports import ImportedSession, ImportReport
+from coordinator.ports.store import ImportedSession, ImportReport
 from store.failpoints import FailPoints
 from store.sqlite import sqlite3
 from store.truth import Truth, save_counters
@@ -122,7 +122,7 @@ SELECT count(*), count(DISTINCT provider_id), min(connected_at_ms),
 def import_rows(
     connection: sqlite3.Connection, rows: Sequence[ImportedSession], truth: Truth, points: FailPoints
 ) -> ImportReport:
-    """See ports.Store.import_sessions. Called from the writer's thread."""
+    """See ports.store.Store.import_sessions. Called from the writer's thread."""
     counters = dict(truth.counters)
 
     def work(connection: sqlite3.Connection) -> ImportReport:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.core.amounts import UNIT, Price
 from coordinator.core.ids import JobId, PoolName, ProviderId, TenantName
 from coordinator.core.rows import LedgerRow
-from coordinator.ports import SUMMED_BY
+from coordinator.ports.store import SUMMED_BY
 from store.table import Columns, Table, one_column, upsert
 
 COLUMNS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.core.events import LastBeat
 from coordinator.core.ids import Ms, ProviderId, ProviderKey
 from coordinator.core.rows import Meta, MetaRow, ProviderRow, Row, SessionRow
-from coordinator.ports import Loaded
+from coordinator.ports.store import Loaded
 from store import accounts, heartbeats, meta, pools, providers, sessions, suspicions, tenants, tokens, uploads, verdicts
 from store.heartbeats import hour_of
 from store.live_work import live_work

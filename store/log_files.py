@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, Ms
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.logs import LogKey, LogWrite
 from store.layout import DIRECTORY_MODE, FILE_MODE, sync_directory
 from store.log_index import RECORD_BYTES, Arrival, arrivals, encoded, kept_records, mended
 from store.sqlite import broken, translated

@@ -11,7 +11,7 @@ from struct import Struct as Layout
 from typing import NamedTuple
 
 from coordinator.core.ids import Ms
-from coordinator.ports import LogMark
+from coordinator.ports.logs import LogMark
 
 _LAYOUT = Layout("<qQQIBB")
 _CHECK = Layout("<H")

@@ -1,4 +1,4 @@
-"""Stored logs of attempts: ports.Logs over plain files.
+"""Stored logs of attempts: ports.logs.Logs over plain files.
 
 One thread writes. Whatever waits for it is written and synced together, so that a hundred streams cost no hundred
 syncs of the disk one after the other. Reads happen in threads of their own, past the writer, and see synced bytes only.
@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, Ms
-from coordinator.ports import LogKey, LogMark, LogWrite
+from coordinator.ports.logs import LogKey, LogMark, LogWrite
 from store import waiting
 from store.layout import sync_directory
 from store.log_files import INDEX, REMOVED, SUFFIXES, Batch, LogFiles, RankKey, RankLog, log_path, meaning, read_at
@@ -36,7 +36,7 @@ READ_BYTES_MAX = 4 * 1024 * 1024
 
 
 class DiskLogs:
-    """See ports.Logs. `report` is told of indexes that were damaged."""
+    """See ports.logs.Logs. `report` is told of indexes that were damaged."""
 
     def __init__(self, root: Path, settings: StoreSettings, report: Callable[[str], None]) -> None:
         self.root = root

@@ -30,7 +30,7 @@ from coordinator.core.rows import (
 )
 from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
-from coordinator.ports import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
+from coordinator.ports.store import CheckReport, HeartbeatRow, HourRow, ImportedSession, ImportReport, Loaded, UsageSum
 from store import memory_data, memory_history, memory_imports, memory_work
 from store.heartbeats import hour_of
 from store.history import END_OF_TIME_MS
@@ -40,7 +40,7 @@ from store.settings import StoreSettings
 
 
 class MemoryStore:
-    """See ports.Store. `fault`, while set, is raised by every write, as a full or broken disk does."""
+    """See ports.store.Store. `fault`, while set, is raised by every write, as a full or broken disk does."""
 
     def __init__(self, coordinator_id: str = "memory", settings: StoreSettings | None = None) -> None:
         self.coordinator_id = coordinator_id

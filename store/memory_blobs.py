@@ -16,7 +16,7 @@ from store.blob_upload import Upload, bad_digest
 
 
 class MemoryBlobs:
-    """See ports.BlobStore. `fault`, while set, is raised by everything that writes, as a full or broken disk does."""
+    """See ports.blobs.BlobStore. `fault`, while set, is raised by all that writes, as a full or broken disk does."""
 
     def __init__(self) -> None:
         self.fault: CoordError | None = None

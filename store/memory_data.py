@@ -12,14 +12,14 @@ from store.jobs import pattern
 
 
 def blobs(rows: Iterable[Row], tenant: TenantName, digests: Sequence[str]) -> list[BlobRow]:
-    """See ports.Store.blobs."""
+    """See ports.store.Store.blobs."""
     wanted = set(digests)
     found = [row for row in rows if isinstance(row, BlobRow) and row.tenant == tenant and row.digest in wanted]
     return sorted(found, key=_place)
 
 
 def blob_by_sha256(rows: Iterable[Row], tenant: TenantName, sha256: str) -> BlobRow | None:
-    """See ports.Store.blob_by_sha256."""
+    """See ports.store.Store.blob_by_sha256."""
     return next(
         (row for row in rows if isinstance(row, BlobRow) and row.tenant == tenant and row.sha256 == sha256 != ""), None
     )
@@ -28,7 +28,7 @@ def blob_by_sha256(rows: Iterable[Row], tenant: TenantName, sha256: str) -> Blob
 def list_blobs(
     rows: Iterable[Row], tenant: TenantName | None, limit: int, after: tuple[str, str] | None
 ) -> list[BlobRow]:
-    """See ports.Store.list_blobs."""
+    """See ports.store.Store.list_blobs."""
     found = [
         row
         for row in rows
@@ -38,7 +38,7 @@ def list_blobs(
 
 
 def holders(rows: Iterable[Row], tenant: TenantName, digest: str, limit: int) -> list[str]:
-    """See ports.Store.holders."""
+    """See ports.store.Store.holders."""
     found = [row.holder for row in rows if isinstance(row, HoldRow) and row.tenant == tenant and digest in row.digests]
     return sorted(found)[:limit]
 
@@ -46,7 +46,7 @@ def holders(rows: Iterable[Row], tenant: TenantName, digest: str, limit: int) ->
 def artifacts(
     rows: Iterable[Row], tenant: TenantName | None, limit: int, after: tuple[str, str] | None, name: str
 ) -> list[ArtifactRow]:
-    """See ports.Store.artifacts."""
+    """See ports.store.Store.artifacts."""
     found = [
         row
         for row in rows
@@ -61,7 +61,7 @@ def artifacts(
 def outputs(
     rows: Iterable[Row], job_id: JobId, limit: int, step: int | None, after: tuple[int, int] | None
 ) -> list[OutputRow]:
-    """See ports.Store.outputs."""
+    """See ports.store.Store.outputs."""
     found = [
         row
         for row in rows
@@ -76,7 +76,7 @@ def outputs(
 def checkpoints(
     rows: Iterable[Row], job_id: JobId, limit: int, step: int | None, task: int | None
 ) -> list[CheckpointRow]:
-    """See ports.Store.checkpoints."""
+    """See ports.store.Store.checkpoints."""
     found = [
         row
         for row in rows
@@ -89,7 +89,7 @@ def checkpoints(
 
 
 def unheld(rows: Iterable[Row], touched_before_ms: Ms, limit: int) -> list[BlobRow]:
-    """See ports.Store.unheld."""
+    """See ports.store.Store.unheld."""
     rows = list(rows)
     held = {(row.tenant, digest) for row in rows if isinstance(row, HoldRow) for digest in row.digests}
     old = (row for row in rows if isinstance(row, BlobRow) and row.touched_ms < touched_before_ms)

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from coordinator.core.ids import Ms, ProviderId, ProviderKey
 from coordinator.core.rows import OutageRow, Row, SessionRow
-from coordinator.ports import HeartbeatRow, HourRow
+from coordinator.ports.store import HeartbeatRow, HourRow
 from store.heartbeats import HOUR_MS, hour_of
 from store.history import END_OF_TIME_MS
 from store.imports import IMPORT_ID

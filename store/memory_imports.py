@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from coordinator.core.ids import Ms, ProviderId, SessionId
 from coordinator.core.rows import EndReason, SessionRow
-from coordinator.ports import ImportedSession, ImportReport
+from coordinator.ports.store import ImportedSession, ImportReport
 from store.imports import IMPORT_ID, bad_import
 
 Problems = list[tuple[int, str]]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import AttemptId, JobId, Ms
-from coordinator.ports import LogKey, LogMark, LogWrite
+from coordinator.ports.logs import LogKey, LogMark, LogWrite
 
 
 class MemoryLogs:
-    """See ports.Logs. `fault`, while set, is raised by every append, as a full or broken disk does."""
+    """See ports.logs.Logs. `fault`, while set, is raised by every append, as a full or broken disk does."""
 
     def __init__(self) -> None:
         self.fault: CoordError | None = None

@@ -25,7 +25,7 @@ from coordinator.core.rows import (
     WorkState,
 )
 from coordinator.core.verdict.rows import VerdictRow
-from coordinator.ports import UsageSum
+from coordinator.ports.store import UsageSum
 from store.attempts import is_held
 from store.holds import job_of
 from store.jobs import pattern
@@ -107,7 +107,7 @@ def jobs(
     states: tuple[WorkState, ...],
     name: str,
 ) -> list[JobRow]:
-    """See ports.Store.jobs."""
+    """See ports.store.Store.jobs."""
     found = [
         row
         for row in rows
@@ -121,7 +121,7 @@ def jobs(
 
 
 def steps(rows: Iterable[Row], job_id: JobId) -> list[StepRow]:
-    """See ports.Store.job_steps."""
+    """See ports.store.Store.job_steps."""
     return sorted((row for row in rows if isinstance(row, StepRow) and row.job_id == job_id), key=lambda row: row.step)
 
 
@@ -133,7 +133,7 @@ def tasks(
     after: tuple[int, int] | None,
     states: tuple[WorkState, ...],
 ) -> list[TaskRow]:
-    """See ports.Store.job_tasks."""
+    """See ports.store.Store.job_tasks."""
     found = [
         row
         for row in rows
@@ -147,7 +147,7 @@ def tasks(
 
 
 def attempts(rows: Iterable[Row], job_id: JobId, limit: int, step: int | None, task: int | None) -> list[AttemptRow]:
-    """See ports.Store.job_attempts."""
+    """See ports.store.Store.job_attempts."""
     found = [
         row
         for row in rows
@@ -160,7 +160,7 @@ def attempts(rows: Iterable[Row], job_id: JobId, limit: int, step: int | None, t
 
 
 def attempts_of(rows: Iterable[Row], job_id: JobId, tasks: Sequence[tuple[int, int, int]]) -> list[AttemptRow]:
-    """See ports.Store.attempts_of."""
+    """See ports.store.Store.attempts_of."""
     after = {(step, task): number for step, task, number in tasks}
     found = [row for row in rows if isinstance(row, AttemptRow) and row.job_id == job_id]
     found = [row for row in found if row.attempt > after.get((row.step, row.task), row.attempt)]
@@ -183,7 +183,7 @@ def audit(
     before: int | None,
     after: int | None,
 ) -> list[AuditRow]:
-    """See ports.Store.audit."""
+    """See ports.store.Store.audit."""
     rising = after is not None
     found = [
         row
@@ -206,7 +206,7 @@ def ledger(
     job_id: JobId | None,
     before: int | None,
 ) -> list[LedgerRow]:
-    """See ports.Store.ledger."""
+    """See ports.store.Store.ledger."""
     found = [row for row in _charges(rows, tenant, month, job_id) if before is None or row.seq < before]
     return sorted(found, key=lambda row: row.seq, reverse=True)[:limit]
 
@@ -214,7 +214,7 @@ def ledger(
 def usage_by(
     rows: Iterable[Row], by: str, limit: int, tenant: TenantName | None, month: int | None, job_id: JobId | None
 ) -> list[UsageSum]:
-    """See ports.Store.usage_by."""
+    """See ports.store.Store.usage_by."""
     sums: dict[str, list[int]] = {}
     for row in _charges(rows, tenant, month, job_id):
         if row.kind != "run" and by in ("pool", "job", "provider"):

@@ -37,7 +37,7 @@ class ReadRequest(Struct, frozen=True, kw_only=True):
 
 
 class ReadAnswer(Struct, frozen=True, kw_only=True):
-    """Rows in the order of ports.HeartbeatRow."""
+    """Rows in the order of ports.store.HeartbeatRow."""
 
     rows: list[tuple[Any, ...]]
     unreadable: list[str]

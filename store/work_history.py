@@ -12,7 +12,7 @@ from coordinator.core.ids import AttemptId, JobId, ProviderId, TenantName
 from coordinator.core.rows import AccountRow, AttemptRow, AuditRow, JobRow, LedgerRow, StepRow, TaskRow, WorkState
 from coordinator.core.verdict.rows import SuspicionRow, VerdictRow
 from coordinator.core.work.jobspec import JobSpec
-from coordinator.ports import UsageSum
+from coordinator.ports.store import UsageSum
 from store import accounts, attempts, audit, jobs, ledger, steps, suspicions, tasks, verdicts
 from store.bundled_work import BundledWork
 from store.history import END_OF_TIME_MS
@@ -30,7 +30,7 @@ PACKS = 16
 
 
 class WorkHistory:
-    """What ports.Store answers about work. `report` is told of rows that cannot be read."""
+    """What ports.store.Store answers about work. `report` is told of rows that cannot be read."""
 
     def __init__(self, readers: Readers, report: Callable[[str], None]) -> None:
         self._readers = readers

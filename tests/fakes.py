@@ -8,10 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from coordinator import ports
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, Ms
-from coordinator.ports_trace import AskTrace, Taken, TraceAnswer, TraceBody, TraceKind, TracesHealth
+from coordinator.ports.analytics import AnalyticsHealth, Answer, AnyQuestion, Question
+from coordinator.ports.store import CheckReport, ImportedSession, ImportReport
+from coordinator.ports.traces import AskTrace, Taken, TraceAnswer, TraceBody, TraceKind, TracesHealth
 from store.memory import MemoryStore
 
 
@@ -24,7 +25,7 @@ class GatedStore(MemoryStore):
         self.gate.set()
         self.imports = 0
 
-    async def import_sessions(self, rows: Sequence[ports.ImportedSession]) -> ports.ImportReport:
+    async def import_sessions(self, rows: Sequence[ImportedSession]) -> ImportReport:
         await self.gate.wait()
         self.imports += 1
         return await super().import_sessions(rows)
@@ -34,13 +35,13 @@ class GatedStore(MemoryStore):
         await asyncio.to_thread(copy.mkdir, parents=True)
         return copy
 
-    async def check(self) -> ports.CheckReport:
+    async def check(self) -> CheckReport:
         await self.gate.wait()
         return await super().check()
 
 
 class FakeTraces:
-    """ports_trace.Traces: `taken` for every part, `lines` of every kind, `answer`; and what was asked."""
+    """ports.traces.Traces: `taken` for every part, `lines` of every kind, `answer`; and what was asked."""
 
     def __init__(self) -> None:
         self.bodies: list[tuple[TraceBody, bytes]] = []
@@ -78,23 +79,23 @@ class FakeTraces:
 
 
 class FakeAnalytics:
-    """ports.Analytics: `answers` by kind of question, and what was asked."""
+    """ports.analytics.Analytics: `answers` by kind of question, and what was asked."""
 
     def __init__(self) -> None:
-        self.answers: dict[type[ports.Question], bytes] = {}
-        self.asked: list[ports.AnyQuestion] = []
-        self.arrivals: asyncio.Queue[ports.AnyQuestion] = asyncio.Queue()
+        self.answers: dict[type[Question], bytes] = {}
+        self.asked: list[AnyQuestion] = []
+        self.arrivals: asyncio.Queue[AnyQuestion] = asyncio.Queue()
         self.computed_at_ms: Ms = 0
         self.up = True
         self.fail: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def says(self, kind: type[ports.Question], answer: object) -> None:
+    def says(self, kind: type[Question], answer: object) -> None:
         """From now on this is the answer to such questions."""
         self.answers[kind] = msgspec.json.encode(answer)
 
-    async def ask(self, question: ports.AnyQuestion) -> ports.Answer:
+    async def ask(self, question: AnyQuestion) -> Answer:
         self.asked.append(question)
         self.arrivals.put_nowait(question)
         await self.gate.wait()
@@ -103,10 +104,10 @@ class FakeAnalytics:
         found = self.answers.get(type(question))
         if found is None:
             raise CoordError(Code.NOT_FOUND, "nothing is known of it", "")
-        return ports.Answer(json=found, computed_at_ms=self.computed_at_ms)
+        return Answer(json=found, computed_at_ms=self.computed_at_ms)
 
-    def health(self) -> ports.AnalyticsHealth:
-        return ports.AnalyticsHealth(up=self.up, restarts=0, computed_at_ms=self.computed_at_ms or None)
+    def health(self) -> AnalyticsHealth:
+        return AnalyticsHealth(up=self.up, restarts=0, computed_at_ms=self.computed_at_ms or None)
 
     async def refresh(self) -> None:
         """The answers are what they are."""

@@ -19,7 +19,6 @@ from typing import Protocol
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from coordinator import ports
 from coordinator.core import commands, events
 from coordinator.core.decide import decide
 from coordinator.core.errors import Code, CoordError
@@ -28,6 +27,8 @@ from coordinator.core.policy import Policy
 from coordinator.core.reload import reloaded
 from coordinator.core.rows import AttemptRow
 from coordinator.core.state import ClusterState
+from coordinator.ports.clock import Clock
+from coordinator.ports.store import Store
 from coordinator.service.pace import Bucket, full_bucket
 from coordinator.service.recorder import Recorder
 from coordinator.service.views import LiveViews
@@ -145,8 +146,8 @@ class Engine:
 
     def __init__(
         self,
-        store: ports.Store,
-        clock: ports.Clock,
+        store: Store,
+        clock: Clock,
         views: LiveViews,
         policy: Policy,
         settings: EngineSettings,

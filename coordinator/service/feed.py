@@ -12,10 +12,10 @@ from contextlib import aclosing
 from typing import get_args
 from weakref import WeakValueDictionary
 
-from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AuditRow
+from coordinator.ports.store import Store
 from coordinator.service.bells import Bell, heard
 from coordinator.service.views import LiveViews
 
@@ -29,7 +29,7 @@ GATHER_S = 0.01
 class Feed:
     """Listens to the notes. `last_seq` is the newest row that is durable; 0 before the first since the start."""
 
-    def __init__(self, views: LiveViews, store: ports.Store, last_seq: int = 0) -> None:
+    def __init__(self, views: LiveViews, store: Store, last_seq: int = 0) -> None:
         """`last_seq` of what the state was loaded with: what comes is numbered on from there."""
         self.last_seq = last_seq
         self.followers = 0

@@ -15,10 +15,11 @@ from typing import cast
 
 from msgspec import Struct, field
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, ProviderId, ProviderKey
-from coordinator.ports import HeartbeatRow
+from coordinator.ports.clock import Clock
+from coordinator.ports.store import HeartbeatRow, Store
 from coordinator.service.metrics import FLUSH_S
 
 log = logging.getLogger("coord.heartbeats")
@@ -87,7 +88,7 @@ class Track(Struct, gc=False):
 class HeartbeatWriter:
     """Takes heartbeats of all connections and writes them through `store`. `run` is its task."""
 
-    def __init__(self, store: ports.Store, clock: ports.Clock, settings: HeartbeatSettings | None = None) -> None:
+    def __init__(self, store: Store, clock: Clock, settings: HeartbeatSettings | None = None) -> None:
         self.counters = HeartbeatCounters()
         self._store = store
         self._clock = clock

@@ -8,11 +8,12 @@ from typing import get_args
 
 import psutil
 
-from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.rows import ENDED, LIVE_ATTEMPT, AttemptState, AuditRow, WorkState
 from coordinator.core.snapshot import Liveness
+from coordinator.ports.analytics import Analytics
+from coordinator.ports.clock import Clock
 from coordinator.service import metrics as m
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
@@ -196,7 +197,7 @@ def heartbeats_source(writer: HeartbeatWriter) -> Source:
     return ask
 
 
-def analytics_source(analytics: ports.Analytics, clock: ports.Clock) -> Source:
+def analytics_source(analytics: Analytics, clock: Clock) -> Source:
     """The worker, and how old its figures are."""
 
     def ask(metrics: Metrics) -> None:
@@ -211,7 +212,7 @@ def analytics_source(analytics: ports.Analytics, clock: ports.Clock) -> Source:
     return ask
 
 
-def process_source(clock: ports.Clock, loop_lag_ms: Callable[[], float], version: str, coordinator_id: str) -> Source:
+def process_source(clock: Clock, loop_lag_ms: Callable[[], float], version: str, coordinator_id: str) -> Source:
     """This process."""
     process = psutil.Process()
     began_s = clock.monotonic_s()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from coordinator import ports
+from coordinator.ports import attribution
 
 SERIES_MAX = 1_000
 TENANTS_MAX = 100
@@ -241,7 +241,7 @@ FOLLOW_SAVED = _counter(
     "coord_attribution_saved_seconds_total", "The part of it before the attempts ended: verdicts came so much sooner"
 )
 LEFT_BYTES = _histogram(
-    "coord_attribution_left_bytes", "What was left to be read when an attempt had ended", ports.LEFT_BYTES
+    "coord_attribution_left_bytes", "What was left to be read when an attempt had ended", attribution.LEFT_BYTES
 )
 
 TRACE_ROWS = _counter(

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable
 from itertools import islice
 
-from coordinator import ports
 from coordinator.core.ids import Ms
 from coordinator.core.plural import count as counted
 from coordinator.core.policy import Policy
@@ -18,6 +17,7 @@ from coordinator.core.queue.waiting import starts_at_ms
 from coordinator.core.state import ClusterState
 from coordinator.core.tenants.quotas import room_for
 from coordinator.core.work.live import Want
+from coordinator.ports.clock import Clock
 from coordinator.service.alerts import Alerts
 from coordinator.timetext import to_text
 
@@ -47,7 +47,7 @@ class Pressure:
         self._standing: dict[str, tuple[str, Ms]] = {}
         """What was told of each pool, and when it was worked out."""
 
-    async def run(self, clock: ports.Clock) -> None:
+    async def run(self, clock: Clock) -> None:
         """Look until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)

@@ -6,11 +6,11 @@ import time
 
 from msgspec import Struct
 
-from coordinator import ports
 from coordinator.core import events
 from coordinator.core.ids import RequestId
 from coordinator.core.rows import Meta, MetaRow, Role, TokenRow
 from coordinator.core.state import ClusterState
+from coordinator.ports.store import Store
 from coordinator.service.clock import ObservedClock
 from coordinator.service.engine import Engine
 from coordinator.service.tokens import digest_of, new_token_id, new_token_text
@@ -25,7 +25,7 @@ class Recovered(Struct, frozen=True, kw_only=True):
     took_s: float
 
 
-async def recover(store: ports.Store, coordinator_id: str) -> Recovered:
+async def recover(store: Store, coordinator_id: str) -> Recovered:
     """Load the truth, set the clock not behind it, and prepare the boot event."""
     began_s = time.monotonic()
     loaded = await store.load()

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.core import events
 from coordinator.core.rows import TokenRow
+from coordinator.ports.clock import Clock
 from coordinator.service.acks import AckWheel
 from coordinator.service.heartbeats import HeartbeatWriter
 from coordinator.service.link_settings import LinkCounters, LinkSettings
@@ -40,7 +41,7 @@ class Surroundings(Struct, kw_only=True):
     """The link sent heartbeats since they were taken last."""
     admitted: Callable[[TokenRow], bool]
     """Whether this credential still opens anything."""
-    clock: ports.Clock
+    clock: Clock
     heartbeats: HeartbeatWriter
     acks: AckWheel
     logs: LogSink

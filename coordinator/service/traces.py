@@ -23,9 +23,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
 from msgspec import field as default
 
-from coordinator import ports
 from coordinator.core.errors import Code, CoordError
-from coordinator.ports_trace import Taken, TraceBody, Traces
+from coordinator.ports.clock import Clock
+from coordinator.ports.traces import Taken, TraceBody, Traces
 from coordinator.service.data.patience import Patience
 
 _GATHERED_BYTES = 1024 * 1024
@@ -102,7 +102,7 @@ class _Sender(Struct):
 class TraceDoor:
     """Everything that the routes of traces share."""
 
-    def __init__(self, keeper: Traces, directory: Path, settings: TraceDoorSettings, clock: ports.Clock) -> None:
+    def __init__(self, keeper: Traces, directory: Path, settings: TraceDoorSettings, clock: Clock) -> None:
         self.keeper = keeper
         self.settings = settings
         self.counters = Counters()

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from coordinator import ports
 from coordinator.core.errors import Code, CoordError
+from coordinator.ports.clock import Clock
+from coordinator.ports.store import CheckReport, Store
 from coordinator.service.alerts import Alerts
 
 log = logging.getLogger("coord.upkeep")
@@ -50,11 +51,11 @@ class LoopLag:
 
 
 async def keep_up(
-    store: ports.Store,
-    clock: ports.Clock,
+    store: Store,
+    clock: Clock,
     alerts: Alerts,
     settings: UpkeepSettings,
-    on_checked: Callable[[ports.CheckReport], None],
+    on_checked: Callable[[CheckReport], None],
 ) -> None:
     """Run all recurring work until cancelled. A full disk delays it, what else goes wrong is an alert; a broken disk
     raises STORE_BROKEN. `on_checked` is told what the check after the start found."""
@@ -64,7 +65,7 @@ async def keep_up(
         group.create_task(_probe(alerts, settings))
 
 
-async def _maintain(store: ports.Store, clock: ports.Clock, alerts: Alerts, settings: UpkeepSettings) -> None:
+async def _maintain(store: Store, clock: Clock, alerts: Alerts, settings: UpkeepSettings) -> None:
     while True:
         try:
             await store.maintain(clock.now_ms())
@@ -81,7 +82,7 @@ async def _maintain(store: ports.Store, clock: ports.Clock, alerts: Alerts, sett
 
 
 async def _check_once(
-    store: ports.Store, alerts: Alerts, settings: UpkeepSettings, on_checked: Callable[[ports.CheckReport], None]
+    store: Store, alerts: Alerts, settings: UpkeepSettings, on_checked: Callable[[CheckReport], None]
 ) -> None:
     await asyncio.sleep(settings.check_after_s)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator import ports
+from coordinator.ports.attribution import FollowerFigures
 from coordinator.service import metrics as m
 from coordinator.service.metric_values import Metrics, Source
 from coordinator.service.verdicts import Verdicts
@@ -24,7 +24,7 @@ def verdicts_source(verdicts: Verdicts) -> Source:
     return ask
 
 
-def _put_following(metrics: Metrics, following: ports.FollowerFigures) -> None:
+def _put_following(metrics: Metrics, following: FollowerFigures) -> None:
     metrics.put(m.LOGS_FOLLOWED, following.followed)
     for result in ("started", "completed", "failed", "cancelled", "unsupported"):
         metrics.put(m.FOLLOWS, getattr(following, result), result)

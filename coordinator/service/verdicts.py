@@ -17,7 +17,8 @@ from coordinator.core.events import AnyEvent
 from coordinator.core.ids import AttemptId
 from coordinator.core.rows import AttemptState
 from coordinator.core.verdict.events import VerdictGiven
-from coordinator.ports import Attribution, Clock, Followable, FollowerFigures, Judged, program_name
+from coordinator.ports.attribution import Attribution, Followable, FollowerFigures, Judged, program_name
+from coordinator.ports.clock import Clock
 from coordinator.service.metrics import VERDICT_S
 from coordinator.service.views import LiveViews
 
@@ -56,7 +57,7 @@ class VerdictCounters:
 
 
 class Verdicts:
-    """A ports.Hearer. `run` is its task; `post` takes events for the core."""
+    """A ports.attribution.Hearer. `run` is its task; `post` takes events for the core."""
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class Verdicts:
         self.counters.none[counted] += 1
         self._post(VerdictGiven(at_ms=self._clock.now_ms(), attempt_id=attempt_id, verdict=None, why_none=why))
 
-    # ---- ports.Hearer
+    # ---- ports.attribution.Hearer
 
     def began(self) -> None:
         """A new worker: it is told what runs, and asked again what was not answered."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import chain, groupby
 
-from coordinator import ports
 from coordinator.core import events
 from coordinator.core.ids import AttemptId, ConnId
 from coordinator.core.rows import ExitInfo, LeaseToken
+from coordinator.ports.clock import Clock
 from coordinator.service.inbound import Answers, OfAttempt, event_of, token_is_sane
 
 SAID_MAX = 512
@@ -24,7 +24,7 @@ class Words:
 
     __slots__ = ("_clock", "_conn_id", "_count", "_post", "_said")
 
-    def __init__(self, conn_id: ConnId, post: Callable[[events.AnyEvent], None], clock: ports.Clock) -> None:
+    def __init__(self, conn_id: ConnId, post: Callable[[events.AnyEvent], None], clock: Clock) -> None:
         self._conn_id, self._post, self._clock = conn_id, post, clock
         self._said: list[events.AttemptEvent] = []
         self._count = 0

@@ -20,7 +20,8 @@ from coordinator.api_types.reliability import NetworkAvailability, ReliabilityAn
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import FiguresPublished
 from coordinator.core.rows import EndReason
-from coordinator.ports import AskBacktest, AskNetwork, AskReliability, AskSql, ImportedSession
+from coordinator.ports.analytics import AskBacktest, AskNetwork, AskReliability, AskSql
+from coordinator.ports.store import ImportedSession
 from store.durable import DiskStore
 from store.layout import DataDir
 

@@ -20,7 +20,7 @@ from coordinator.api_types.trace import Profile
 from coordinator.api_types.trace_comparison import Comparison, WhatIf
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
-from coordinator.ports_trace import AskTrace, Taken, TraceBody
+from coordinator.ports.traces import AskTrace, Taken, TraceBody
 from store.check import check_files
 from store.traces.files import JobTraces
 from tests.unit.analytics.traces.keeping.rows import (

@@ -1,1 +1,1 @@
-"""One suite of behaviours, run on every implementation of ports.Store."""
+"""One suite of behaviours, run on every implementation of ports.store.Store."""

@@ -34,7 +34,7 @@ from coordinator.core.rows import (
     WorkState,
 )
 from coordinator.core.work.jobspec import Isolation, JobSpec, OnLost, RetryRule, StepSpec, When
-from coordinator.ports import HeartbeatRow, ImportedSession, Store
+from coordinator.ports.store import HeartbeatRow, ImportedSession, Store
 from store.durable import DiskStore
 from store.layout import DataDir
 from store.memory import MemoryStore

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName
-from coordinator.ports import BlobStore
+from coordinator.ports.blobs import BlobStore
 from tests.conformance.homes import DiskHome, Home
 
 A = TenantName("a:x@y+z_")

@@ -18,7 +18,7 @@ from coordinator.core.data.rows import (
 )
 from coordinator.core.ids import Digest, JobId, TenantName, UploadId
 from coordinator.core.rows import Row, WorkState
-from coordinator.ports import Store
+from coordinator.ports.store import Store
 from tests.conformance.homes import DAY_MS, NOON_MS, Home, a_job, a_spec, a_step
 
 TENANTS = ("a", "físicã", "z:@+_")

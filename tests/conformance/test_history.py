@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.core.commands import Put
 from coordinator.core.ids import ProviderId, ProviderKey
-from coordinator.ports import HeartbeatRow, HourRow, ImportedSession, Store
+from coordinator.ports.store import HeartbeatRow, HourRow, ImportedSession, Store
 from tests.conformance.homes import DAY_MS, HOUR_MS, NOON_MS, Home, a_beat, a_provider, a_session, imported
 
 A = ProviderId("a")

@@ -13,7 +13,7 @@ from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import ProviderId
 from coordinator.core.rows import EndReason
-from coordinator.ports import ImportedSession, ImportReport, Store
+from coordinator.ports.store import ImportedSession, ImportReport, Store
 from store.durable import DiskStore
 from store.layout import DataDir
 from store.memory import MemoryStore

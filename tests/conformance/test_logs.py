@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from coordinator.core.ids import AttemptId, JobId
-from coordinator.ports import LogKey, LogMark, Logs, LogWrite
+from coordinator.ports.logs import LogKey, LogMark, Logs, LogWrite
 from store.logs import DiskLogs
 from store.memory_logs import MemoryLogs
 from tests.conformance.homes import Home

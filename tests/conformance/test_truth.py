@@ -5,7 +5,7 @@ from __future__ import annotations
 from coordinator.core.commands import Delete, Put
 from coordinator.core.ids import PoolName, ProviderId, TokenId
 from coordinator.core.rows import MetaRow, OutageRow, PoolRow, Role, Row, TokenRow, row_key
-from coordinator.ports import Loaded, Store
+from coordinator.ports.store import Loaded, Store
 from tests.conformance.homes import (
     NOON_MS,
     DiskHome,
@@ -162,6 +162,6 @@ def test_telemetry_tells_of_later_heartbeats_than_the_truth(home: Home) -> None:
 
 
 def test_both_kinds_are_what_the_service_asks_for() -> None:
-    """The type checker sees that both are a ports.Store; their names are the same at run time."""
+    """The type checker sees that both are a ports.store.Store; their names are the same at run time."""
     names = {name for name in vars(Store) if not name.startswith("_")}
     assert names <= set(dir(is_a_store(MemoryHome()._store)))

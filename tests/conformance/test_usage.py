@@ -22,7 +22,7 @@ from coordinator.core.rows import (
     TenantRow,
     row_key,
 )
-from coordinator.ports import SUMMED_BY, Loaded, Store
+from coordinator.ports.store import SUMMED_BY, Loaded, Store
 from tests.conformance.homes import DAY_MS, NOON_MS, Home
 
 MONTHS = (202_510, 202_511, 202_512)

@@ -21,7 +21,7 @@ from coordinator.core.verdict.rows import (
     Verdict,
     VerdictRow,
 )
-from coordinator.ports import Store
+from coordinator.ports.store import Store
 from tests.conformance.homes import DAY_MS, NOON_MS, Home, a_job, a_spec, a_step
 
 LINE = Evidence(

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from coordinator.core.commands import Delete, Put
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AttemptRow, AttemptState, JobRow, Row, WorkState, row_key
-from coordinator.ports import Loaded, LogKey, LogWrite, Store
+from coordinator.ports.logs import LogKey, LogWrite
+from coordinator.ports.store import Loaded, Store
 from store.settings import StoreSettings
 from tests.conformance.homes import (
     DAY_MS,

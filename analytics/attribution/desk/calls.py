@@ -9,7 +9,7 @@ import msgspec
 
 from analytics.attribution.desk.contract import ErrorCode, Refused, submission
 from analytics.attribution.desk.desk import Desk
-from coordinator.ports import LauncherAnswer, LauncherCall
+from coordinator.ports.attribution import LauncherAnswer, LauncherCall
 
 log = logging.getLogger("coord.attribution")
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on", "t", "y"}), frozenset({"0", "false", "no", "off", "f", "n"})

@@ -19,7 +19,7 @@ from analytics.attribution.desk.calls import carry_out, refusal, waits
 from analytics.attribution.desk.contract import ErrorCode, Refused
 from analytics.attribution.desk.desk import Desk
 from analytics.attribution.desk.measures import exposition
-from coordinator.ports import LauncherAnswer, LauncherCall
+from coordinator.ports.attribution import LauncherAnswer, LauncherCall
 
 log = logging.getLogger("coord.attribution")
 T = TypeVar("T")

@@ -26,7 +26,7 @@ from coordinator.core.commands import VerdictWanted
 from coordinator.core.ids import AttemptId, Ms
 from coordinator.core.rows import AttemptState
 from coordinator.core.verdict.rows import Verdict
-from coordinator.ports import Followable, FollowerFigures, Judged, program_name
+from coordinator.ports.attribution import Followable, FollowerFigures, Judged, program_name
 
 SLICE_BYTES = 128 * 1024
 """Read at a time where nobody waits: an answer may have to wait for that."""

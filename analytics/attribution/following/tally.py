@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 
-from coordinator.ports import LEFT_BYTES, FollowerFigures
+from coordinator.ports.attribution import LEFT_BYTES, FollowerFigures
 
 
 class Tally:

@@ -24,7 +24,7 @@ from analytics.attribution.following.shelf import Shelf
 from analytics.framing import Follow, Following, Judge, ToParent, Verdicts
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import Ms
-from coordinator.ports import FollowerFigures, Judged
+from coordinator.ports.attribution import FollowerFigures, Judged
 from store.layout import DataDir
 
 TELL_S = 2.0

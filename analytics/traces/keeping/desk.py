@@ -27,7 +27,7 @@ from analytics.traces.whatif import what_if
 from coordinator.api_types.trace import Profile
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
-from coordinator.ports_trace import AskTrace, TraceAnswer
+from coordinator.ports.traces import AskTrace, TraceAnswer
 from store.layout import DataDir
 
 LOOK_S = 5.0

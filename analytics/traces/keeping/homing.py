@@ -16,7 +16,7 @@ from analytics.traces.columns import NONE, Trace
 from analytics.traces.keeping.packing import subset
 from coordinator.core.ids import JobId
 from coordinator.core.work.traceids import job_of, run_span_id, trace_id
-from coordinator.ports_trace import TracePart
+from coordinator.ports.traces import TracePart
 
 NOT_A_JOB = "the trace is no job's of this coordinator"
 NOT_YOURS = "the trace or the task is another job's"

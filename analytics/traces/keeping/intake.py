@@ -15,7 +15,7 @@ from analytics.traces.rejects import reject
 from coordinator.api_types.trace import BadRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
-from coordinator.ports_trace import Taken, TraceBody, TracePart
+from coordinator.ports.traces import Taken, TraceBody, TracePart
 
 PART_BYTES_MAX = 16 * 1024 * 1024
 """Of one of several parts, unpacked: as much as an agent takes of an attempt. A bomb costs the others nothing."""

@@ -13,7 +13,7 @@ import msgspec
 from analytics.traces.columns import STATUSES, UNFINISHED, Trace
 from analytics.traces.exports.rows import attributes_of, details_of, named
 from analytics.traces.reading.readable import SPAN_KINDS
-from coordinator.ports_trace import TraceKind
+from coordinator.ports.traces import TraceKind
 
 PIECE_LINES = 1_024
 """Lines that are made at once: about half a megabyte of spans."""

@@ -1,5 +1,5 @@
 """The coordinator's side of traces: starts the process that keeps them when it is needed, asks it, ends it when it is
-idle or takes too long. Implements ports_trace.Traces.
+idle or takes too long. Implements ports.traces.Traces.
 
 Its end costs those who waited for it an error that says "again"; what it had acknowledged is on the disk.
 """
@@ -38,7 +38,7 @@ from analytics.traces.keeping.messages import (
 )
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
-from coordinator.ports_trace import AskTrace, Taken, TraceAnswer, TraceBody, TraceKind, TracesHealth
+from coordinator.ports.traces import AskTrace, Taken, TraceAnswer, TraceBody, TraceKind, TracesHealth
 
 log = logging.getLogger("coord.traces")
 
@@ -89,10 +89,10 @@ class TraceLink:
         self._idle = False
         """The process ended, or ends, because nobody asked."""
 
-    # ---- ports_trace.Traces
+    # ---- ports.traces.Traces
 
     async def take_in(self, body: TraceBody) -> tuple[Taken, ...]:
-        """See ports_trace.Traces. BAD_REQUEST also for a body that two processes ended of."""
+        """See ports.traces.Traces. BAD_REQUEST also for a body that two processes ended of."""
         if self._deadly.get(body.fingerprint, 0) >= 2:
             raise CoordError(
                 Code.BAD_REQUEST, "whatever reads this body ends: it is not read again", "send fewer spans at once"
@@ -103,7 +103,7 @@ class TraceLink:
         return answer.parts
 
     async def rows(self, job_id: JobId, kind: TraceKind) -> AsyncGenerator[bytes, None]:
-        """See ports_trace.Traces."""
+        """See ports.traces.Traces."""
         answer, lines = await self._some_rows(lambda n: OpenRows(n, job_id, kind))
         child, opened = self._child, answer.n
         try:
@@ -122,7 +122,7 @@ class TraceLink:
         return answer, lines
 
     async def analyze(self, ask: AskTrace) -> TraceAnswer:
-        """See ports_trace.Traces."""
+        """See ports.traces.Traces."""
         answer, body = await self._exchange(lambda n: Analyze(n, ask), self._settings.analyze_s)
         assert isinstance(answer, Analyzed)
         return TraceAnswer(body=body, cached=answer.cached, policy=answer.policy, took_s=answer.took_s)

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from analytics.framing import frame
 from coordinator.core.ids import JobId
-from coordinator.ports_trace import AskTrace, Taken, TraceBody, TraceKind
+from coordinator.ports.traces import AskTrace, Taken, TraceBody, TraceKind
 
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 """Of one answer, and so of one frame."""

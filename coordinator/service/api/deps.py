@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coordinator import ports
+from coordinator.ports.analytics import Analytics
+from coordinator.ports.attribution import Launchers
+from coordinator.ports.logs import Logs
+from coordinator.ports.store import Store
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
 from coordinator.service.api.settings import ApiSettings
@@ -25,15 +28,15 @@ class ApiDeps:
 
     engine: Engine
     views: LiveViews
-    store: ports.Store
-    analytics: ports.Analytics
+    store: Store
+    analytics: Analytics
     links: AgentLinks
     heartbeats: HeartbeatWriter
     metrics: Metrics
     alerts: Alerts
     relay: Relay
     feed: Feed
-    logs: ports.Logs
+    logs: Logs
     data: DataPlane
     traces: TraceDoor
     settings: ApiSettings
@@ -41,5 +44,5 @@ class ApiDeps:
     coordinator_id: str
     loop_lag: Callable[[], float]
     """Milliseconds that the loop was late of late."""
-    launchers: ports.Launchers | None = None
+    launchers: Launchers | None = None
     """Who answers fault-tolerant launchers; None: nobody does."""

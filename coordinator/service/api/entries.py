@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.api_types.access import TokenEntry
 from coordinator.api_types.fleet import (
     DuplicateClaim,
@@ -18,6 +18,7 @@ from coordinator.core.fleet.providers import DEFAULT_POOL
 from coordinator.core.ids import Ms, PoolName
 from coordinator.core.rows import PoolRow, Promises, SessionRow, TokenRow
 from coordinator.core.snapshot import ProviderView
+from coordinator.ports.store import CheckReport, HeartbeatRow, HourRow
 from coordinator.service.api.money import price_entry
 from coordinator.timetext import optional_text, to_text
 
@@ -96,7 +97,7 @@ def heartbeat_now(observed_ms: Ms, beat: wire.Heartbeat) -> HeartbeatEntry:
     )
 
 
-def heartbeat_entry(row: ports.HeartbeatRow) -> HeartbeatEntry:
+def heartbeat_entry(row: HeartbeatRow) -> HeartbeatEntry:
     """One stored heartbeat."""
     return HeartbeatEntry(
         observed_at=to_text(row.observed_at_ms),
@@ -113,7 +114,7 @@ def heartbeat_entry(row: ports.HeartbeatRow) -> HeartbeatEntry:
     )
 
 
-def hour_entry(row: ports.HourRow) -> HourEntry:
+def hour_entry(row: HourRow) -> HourEntry:
     """One hour's rollup."""
     return HourEntry(
         hour=to_text(row.hour_ms),
@@ -147,7 +148,7 @@ def session_entry(row: SessionRow, now_ms: Ms, last_heartbeat_ms: Ms | None = No
     )
 
 
-def check_answer(report: ports.CheckReport) -> CheckAnswer:
+def check_answer(report: CheckReport) -> CheckAnswer:
     """What a check of the data directory found."""
     return CheckAnswer(
         files=report.files,

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from coordinator.core.errors import Code, CoordError
-from coordinator.ports import LAUNCHERS_OFF, LauncherCall
+from coordinator.ports.attribution import LAUNCHERS_OFF, LauncherCall
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import Call, NoBody, Ready
 

@@ -10,11 +10,11 @@ from typing import Annotated
 from aiohttp import web
 from msgspec import Meta, Struct, structs
 
-from coordinator import ports
 from coordinator.api_types.tenants import Ledger, LedgerEntry, PriceEntry, UsageBy
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, TenantName
 from coordinator.csvtext import cell
+from coordinator.ports.store import SUMMED_BY
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.money import ledger_entry, usage_line
 from coordinator.service.api.pages import Number, page_position, page_token
@@ -41,7 +41,7 @@ class LedgerQuery(Struct, frozen=True, kw_only=True):
 
 
 class SumsQuery(Struct, frozen=True, kw_only=True):
-    by: Annotated[str, Meta(description=f"one of {', '.join(ports.SUMMED_BY)}")]
+    by: Annotated[str, Meta(description=f"one of {', '.join(SUMMED_BY)}")]
     tenant: Tenant | None = None
     month: Month | None = None
     job: JobNumber | None = None
@@ -99,12 +99,12 @@ def _job(number: int | None) -> JobId | None:
 async def sum_ledger(call: Call[SumsQuery, NoBody]) -> UsageBy:
     """Charges summed by what they share."""
     query = call.query
-    if query.by not in ports.SUMMED_BY:
-        near = nearest(query.by, ports.SUMMED_BY)
+    if query.by not in SUMMED_BY:
+        near = nearest(query.by, SUMMED_BY)
         raise CoordError(
             Code.BAD_REQUEST,
             f"by={shown(query.by)}: charges are not summed by that" + (f" (did you mean {near}?)" if near else ""),
-            f"there are: {', '.join(ports.SUMMED_BY)}",
+            f"there are: {', '.join(SUMMED_BY)}",
         )
     tenant = scope_of(call, query.tenant)
     rows = await call.deps.store.usage_by(query.by, query.limit, tenant, query.month, _job(query.job))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from coordinator import ports
 from coordinator.api_types.tenants import DimensionEntry, LedgerEntry, PriceEntry, TenantEntry, UsageEntry, UsageLine
 from coordinator.core import commands
 from coordinator.core.amounts import Price, decimal_text
@@ -12,6 +11,7 @@ from coordinator.core.ids import dotted
 from coordinator.core.policy import Policy
 from coordinator.core.rows import LedgerRow, TenantRow
 from coordinator.core.tenants.dimensions import guardrail
+from coordinator.ports.store import UsageSum
 from coordinator.timetext import optional_text, to_text
 
 
@@ -77,7 +77,7 @@ def ledger_entry(row: LedgerRow) -> LedgerEntry:
     )
 
 
-def usage_line(row: ports.UsageSum) -> UsageLine:
+def usage_line(row: UsageSum) -> UsageLine:
     return UsageLine(
         key=row.key,
         cost=row.cost,

@@ -22,7 +22,7 @@ from coordinator.api_types.operations import (
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import check_name
 from coordinator.core.snapshot import Liveness
-from coordinator.ports import ImportReport
+from coordinator.ports.store import ImportReport
 from coordinator.service import metrics as m
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.entries import check_answer

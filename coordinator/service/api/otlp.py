@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from coordinator.core.errors import CoordError
-from coordinator.ports_trace import Taken
+from coordinator.ports.traces import Taken
 from coordinator.service.api.problems import RETRY_AFTER_S, STATUS
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"

@@ -10,11 +10,21 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field, structs
 
-from coordinator import ports
 from coordinator.api_types.operations import SqlRequest
 from coordinator.api_types.reliability import unobserved
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
+from coordinator.ports.analytics import (
+    Answer,
+    AnyQuestion,
+    AskAvailability,
+    AskBacktest,
+    AskFeatures,
+    AskForecast,
+    AskNetwork,
+    AskReliability,
+    AskSql,
+)
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.history import known
 from coordinator.service.api.query import NoQuery
@@ -89,7 +99,7 @@ class HeavyWork:
         self._now -= 1
 
 
-async def ask(deps: ApiDeps, question: ports.AnyQuestion, wait_s: float | None = None) -> ports.Answer:
+async def ask(deps: ApiDeps, question: AnyQuestion, wait_s: float | None = None) -> Answer:
     """The worker's answer; CoordError(TIMEOUT) after `ask_s`."""
     limit_s = wait_s if wait_s is not None else deps.settings.ask_s
     try:
@@ -111,7 +121,7 @@ async def show_liveness(call: Call[FeaturesQuery, NoBody]) -> Ready | Struct:
     provider_id, asked_ms = call.provider_id, as_of(call.query.as_of)
     await known(call.deps, provider_id)
     suspected = dict(suspicions_at(call.deps, asked_ms)).get(provider_id, 0.0)
-    question = ports.AskFeatures(
+    question = AskFeatures(
         provider_id=provider_id, as_of_ms=asked_ms, time_zone=call.query.time_zone, suspicion=suspected
     )
     try:
@@ -129,7 +139,7 @@ async def list_reliability(call: Call[ReliabilityQuery, NoBody]) -> Ready:
     horizon_ms = (
         asked_duration(query.horizon, "horizon", HORIZON_LEAST, HORIZON_MOST) if query.horizon is not None else None
     )
-    question = ports.AskReliability(
+    question = AskReliability(
         min_score=query.min_score,
         max_score=query.max_score,
         min_uptime=query.min_uptime,
@@ -149,7 +159,7 @@ async def show_forecast(call: Call[ForecastQuery, NoBody]) -> Ready:
     horizon_ms = asked_duration(call.query.horizon, "horizon", HORIZON_LEAST, HORIZON_MOST)
     asked_ms = as_of(call.query.as_of)
     await known(call.deps, provider_id)
-    question = ports.AskForecast(provider_id=provider_id, horizon_ms=horizon_ms, as_of_ms=asked_ms)
+    question = AskForecast(provider_id=provider_id, horizon_ms=horizon_ms, as_of_ms=asked_ms)
     try:
         return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
     except CoordError as error:
@@ -160,14 +170,12 @@ async def show_forecast(call: Call[ForecastQuery, NoBody]) -> Ready:
 
 async def show_network(call: Call[NetworkQuery, NoBody]) -> Ready:
     """The whole fleet's uptime."""
-    return figures(
-        await ask(call.deps, ports.AskNetwork(as_of_ms=as_of(call.query.as_of))), call.deps.engine.clock.now_ms()
-    )
+    return figures(await ask(call.deps, AskNetwork(as_of_ms=as_of(call.query.as_of))), call.deps.engine.clock.now_ms())
 
 
 async def show_fleet_availability(call: Call[FeaturesQuery, NoBody]) -> Ready:
     """The fleet's 7x24 grid."""
-    question = ports.AskAvailability(as_of_ms=as_of(call.query.as_of), time_zone=call.query.time_zone)
+    question = AskAvailability(as_of_ms=as_of(call.query.as_of), time_zone=call.query.time_zone)
     return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
 
 
@@ -175,7 +183,7 @@ async def show_availability(call: Call[FeaturesQuery, NoBody]) -> Ready:
     """One provider's 7x24 grid."""
     provider_id, asked_ms = call.provider_id, as_of(call.query.as_of)
     await known(call.deps, provider_id)
-    question = ports.AskAvailability(provider_id=provider_id, as_of_ms=asked_ms, time_zone=call.query.time_zone)
+    question = AskAvailability(provider_id=provider_id, as_of_ms=asked_ms, time_zone=call.query.time_zone)
     return figures(await ask(call.deps, question), call.deps.engine.clock.now_ms())
 
 
@@ -185,7 +193,7 @@ async def show_backtest(call: Call[BacktestQuery, NoBody], work: HeavyWork) -> R
     asked = query.horizons.split(",")
     if len(asked) > HORIZONS_MAX:
         raise CoordError(Code.BAD_REQUEST, f"horizons: {len(asked)} are too many", f"give at most {HORIZONS_MAX}")
-    question = ports.AskBacktest(
+    question = AskBacktest(
         horizons_ms=tuple(asked_duration(text, "horizons", HORIZON_LEAST, HORIZON_MOST) for text in asked),
         every_ms=asked_duration(query.every, "every", WINDOW_LEAST, WINDOW_MOST),
         window_ms=asked_duration(query.window, "window", WINDOW_LEAST, WINDOW_MOST),
@@ -205,6 +213,6 @@ async def run_sql(call: Call[NoQuery, SqlRequest], work: HeavyWork) -> Ready:
         raise CoordError(
             Code.TOO_LARGE, f"the statement has more than {STATEMENT_CHARS_MAX} characters", "send a shorter one"
         )
-    question = ports.AskSql(statement=statement, timeout_s=call.body.timeout_s, rows_max=call.body.rows_max)
+    question = AskSql(statement=statement, timeout_s=call.body.timeout_s, rows_max=call.body.rows_max)
     with work:
         return figures(await ask(call.deps, question, call.body.timeout_s + 10.0), call.deps.engine.clock.now_ms())

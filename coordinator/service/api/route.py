@@ -14,10 +14,10 @@ from typing import Any, Final, Generic, Literal, TypeVar
 import msgspec
 from aiohttp import web
 
-from coordinator import ports
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, ProviderId, check_name
 from coordinator.core.rows import Role, TokenRow
+from coordinator.ports.analytics import Answer
 from coordinator.service.api.deps import ApiDeps
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.uploads import Upload
@@ -288,7 +288,7 @@ def keeping(handler: Any, *parts: object, **named: object) -> Any:
     return update_wrapper(partial(handler, *parts, **named), handler)
 
 
-def figures(answer: ports.Answer, now_ms: Ms) -> Ready:
+def figures(answer: Answer, now_ms: Ms) -> Ready:
     """An answer of analytics as it is, with the age of its figures."""
     age_s = max(0, now_ms - answer.computed_at_ms) // 1_000
     return Ready(body=answer.json, headers={"Age": str(age_s)})

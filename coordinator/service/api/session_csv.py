@@ -18,7 +18,7 @@ from coordinator.api_types.fleet import RESERVED
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms, check_name
 from coordinator.core.rows import EndReason
-from coordinator.ports import ImportedSession
+from coordinator.ports.store import ImportedSession
 from coordinator.service.api.query import nearest, shown
 from coordinator.timetext import parse_time, to_text
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TokenId
 from coordinator.core.rows import TokenRow
+from coordinator.ports.clock import Clock
 from coordinator.service.api.settings import ApiSettings
 from coordinator.service.api.wholeness import whole
 from coordinator.service.views import LiveViews
@@ -60,7 +60,7 @@ class _Open:
 class OpenStreams:
     """Every answer that stays open. Bounds: `streams_max` in all, `streams_per_token_max` of one token."""
 
-    def __init__(self, views: LiveViews, settings: ApiSettings, clock: ports.Clock) -> None:
+    def __init__(self, views: LiveViews, settings: ApiSettings, clock: Clock) -> None:
         self._views = views
         self._settings = settings
         self._clock = clock

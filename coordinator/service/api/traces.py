@@ -19,7 +19,7 @@ from coordinator import wire_traces as w
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, attempt_of, dotted
 from coordinator.core.rows import AttemptRow, AttemptState
-from coordinator.ports_trace import PROFILE_ROWS, AskTrace, Taken, TraceBody, TraceFormat, TraceKind, TracePart
+from coordinator.ports.traces import PROFILE_ROWS, AskTrace, Taken, TraceBody, TraceFormat, TraceKind, TracePart
 from coordinator.service.api import otlp
 from coordinator.service.api.bodies import go_on
 from coordinator.service.api.deps import ApiDeps

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Set
 
-from coordinator import manifest, ports
+from coordinator import manifest
 from coordinator.core.data.answers import Admitted
 from coordinator.core.data.rows import BlobRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Digest
+from coordinator.ports.blobs import BlobStore
+from coordinator.ports.store import Store
 
 CHECKPOINTS_MAX = 1_000
 """Of one task, the newest: those that are kept stand among the damaged ones, whose rows stay."""
 
 
-async def giving_way(
-    store: ports.Store, blobs: ports.BlobStore, found: Admitted, fresh: Set[Digest]
-) -> tuple[BlobRow, ...]:
+async def giving_way(store: Store, blobs: BlobStore, found: Admitted, fresh: Set[Digest]) -> tuple[BlobRow, ...]:
     """Their rows, but for those of `fresh`, which the new one has. What cannot be read is left to its grace time."""
     task, rule = found.task, found.step.checkpoint
     over = task.checkpoints[: len(task.checkpoints) + 1 - max(1, rule.keep)] if rule is not None else ()

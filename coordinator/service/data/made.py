@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from coordinator import ports
 from coordinator.core.data.rows import FileEntry
 from coordinator.core.ids import JobId
 from coordinator.globs import is_literal, matches
+from coordinator.ports.store import Store
 
 PAGE = 1_000
 REMEMBERED_MAX = 100_000
@@ -44,7 +44,7 @@ class _Made:
 class MadeBySteps:
     """Finds files, and remembers those of the steps that were asked for last."""
 
-    def __init__(self, store: ports.Store) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._known: OrderedDict[tuple[JobId, int], _Made] = OrderedDict()
         self._files = 0

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from coordinator import ports
 from coordinator.core.data.events import BytesMoved, Moved
 from coordinator.core.ids import TenantName, UploadId
+from coordinator.ports.clock import Clock
 
 
 class Outflow:
@@ -28,7 +28,7 @@ class Meters:
     """What moved and is not charged yet. Bound: one entry a tenant that moved something, and one an upload that got
     bytes, within `pace_s`."""
 
-    def __init__(self, post: Callable[[BytesMoved], None], clock: ports.Clock, pace_s: float) -> None:
+    def __init__(self, post: Callable[[BytesMoved], None], clock: Clock, pace_s: float) -> None:
         self._post = post
         self._clock = clock
         self._pace_s = pace_s

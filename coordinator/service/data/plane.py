@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections import deque
 
-from coordinator import ports
 from coordinator.core import commands
 from coordinator.core.data.answers import UploadGone
 from coordinator.core.data.room import check_egress
 from coordinator.core.data.rows import UploadRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName, UploadId
+from coordinator.ports.blobs import BlobStore
+from coordinator.ports.store import Store
 from coordinator.service.data.gate import Gate
 from coordinator.service.data.locks import BlobLocks
 from coordinator.service.data.made import MadeBySteps
@@ -37,8 +38,8 @@ class DataPlane:
     def __init__(
         self,
         engine: Engine,
-        store: ports.Store,
-        blobs: ports.BlobStore,
+        store: Store,
+        blobs: BlobStore,
         gate: Gate,
         settings: DataSettings,
         url_key: bytes,

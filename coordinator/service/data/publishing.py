@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 
-from coordinator import ports
 from coordinator.core.data.events import UploadDone, UploadDrop
 from coordinator.core.data.rows import BlobRow, UploadRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Digest, UploadId
+from coordinator.ports.blobs import BlobStore
+from coordinator.ports.store import Store
 from coordinator.service.data.gate import Gate
 from coordinator.service.data.locks import UNKNOWN, BlobLocks
 from coordinator.service.data.soundness import Soundness
@@ -28,8 +29,8 @@ class Publisher:
     def __init__(
         self,
         engine: Engine,
-        store: ports.Store,
-        blobs: ports.BlobStore,
+        store: Store,
+        blobs: BlobStore,
         locks: BlobLocks,
         gate: Gate,
         soundness: Soundness,

@@ -7,9 +7,9 @@ import asyncio
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from coordinator import ports
 from coordinator.core.data.rows import UploadRow
 from coordinator.core.errors import Code, CoordError
+from coordinator.ports.blobs import BlobStore
 from coordinator.service.data.gate import Gate
 from coordinator.service.data.meters import Meters
 from coordinator.service.data.patience import Patience
@@ -21,7 +21,7 @@ _CUT_SHORT = (web.RequestPayloadError, HttpProcessingError, ConnectionError)
 class Receiver:
     """Memory: `receive_bytes` that are gathered, as many that the disk has, and what the socket hands over."""
 
-    def __init__(self, blobs: ports.BlobStore, gate: Gate, meters: Meters, settings: DataSettings) -> None:
+    def __init__(self, blobs: BlobStore, gate: Gate, meters: Meters, settings: DataSettings) -> None:
         self._blobs = blobs
         self._gate = gate
         self._meters = meters
@@ -76,7 +76,7 @@ class Receiver:
 class _Inflow:
     """Bytes of one body on their way to the disk: one piece is written while the next one is gathered."""
 
-    def __init__(self, blobs: ports.BlobStore, gate: Gate, upload: UploadRow, offset: int) -> None:
+    def __init__(self, blobs: BlobStore, gate: Gate, upload: UploadRow, offset: int) -> None:
         self._blobs = blobs
         self._gate = gate
         self._upload = upload

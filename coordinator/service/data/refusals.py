@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from coordinator import ports
 from coordinator.core.data.events import DataRefused
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName
+from coordinator.ports.clock import Clock
 
 TOLD = frozenset({
     Code.BAD_REQUEST, Code.TOO_LARGE, Code.BAD_SIGNATURE, Code.BAD_DIGEST, Code.UPLOAD_GONE, Code.INCOMPLETE,
@@ -46,7 +46,7 @@ class _Folded(Struct):
 class Refusals:
     """Bound: KINDS_MAX and one more of each code."""
 
-    def __init__(self, post: Callable[[DataRefused], None], clock: ports.Clock, pace_s: float = PACE_S) -> None:
+    def __init__(self, post: Callable[[DataRefused], None], clock: Clock, pace_s: float = PACE_S) -> None:
         self._post = post
         self._clock = clock
         self._pace_s = pace_s

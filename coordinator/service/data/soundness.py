@@ -11,9 +11,9 @@ import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from coordinator import ports
 from coordinator.core.data.rows import BlobRow
 from coordinator.core.ids import TenantName
+from coordinator.ports.blobs import BlobStore
 
 log = logging.getLogger("coord.data")
 
@@ -25,7 +25,7 @@ SUSPECTS_MAX = 10_000
 class Soundness:
     """Knows the blobs whose bytes are not trusted. Memory only: a check after the start finds them anew."""
 
-    def __init__(self, blobs: ports.BlobStore) -> None:
+    def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._suspects: OrderedDict[Place, None] = OrderedDict()
         """Said to be damaged, not read yet."""

@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from coordinator import ports
 from coordinator.core.data.answers import Swept
 from coordinator.core.data.events import SweepBegin, SweepEnd
 from coordinator.core.data.rows import BlobRow
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import TenantName
+from coordinator.ports.blobs import BlobStore
+from coordinator.ports.store import Store
 from coordinator.service.data.locks import BlobLocks, Key
 from coordinator.service.engine import Engine
 
@@ -28,8 +29,8 @@ class Sweeper:
     def __init__(
         self,
         engine: Engine,
-        store: ports.Store,
-        blobs: ports.BlobStore,
+        store: Store,
+        blobs: BlobStore,
         locks: BlobLocks,
         pace_s: float,
         scan_s: float,

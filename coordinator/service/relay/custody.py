@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from enum import Enum
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.core.ids import AttemptId, ProviderId, TenantName
 from coordinator.core.rows import LIVE_ATTEMPT
+from coordinator.ports.store import Store
 from coordinator.service.views import AttemptView, LiveViews, ended_fenced
 
 LOOKED_UP_MAX = 4_096
@@ -25,7 +26,7 @@ class Verdict(Enum):
 class Custody:
     """Reads the live views; asks the store about attempts that are not there any more."""
 
-    def __init__(self, views: LiveViews, store: ports.Store) -> None:
+    def __init__(self, views: LiveViews, store: Store) -> None:
         self._views = views
         self._store = store
         self._looked_up: OrderedDict[AttemptId, AttemptView | None] = OrderedDict()

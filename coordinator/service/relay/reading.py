@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from coordinator import ports
 from coordinator.core.ids import AttemptId
 from coordinator.core.rows import LIVE_ATTEMPT
-from coordinator.ports import LogKey, LogMark
+from coordinator.ports.logs import LogKey, LogMark, Logs
 from coordinator.service.bells import Bell, heard
 from coordinator.service.relay.custody import Custody
 from coordinator.service.relay.settings import RelaySettings
@@ -45,7 +44,7 @@ class Start(NamedTuple):
 class Reader:
     """Followers of attempts' logs, woken when something was stored or the attempt changed."""
 
-    def __init__(self, logs: ports.Logs, custody: Custody, settings: RelaySettings) -> None:
+    def __init__(self, logs: Logs, custody: Custody, settings: RelaySettings) -> None:
         self.followers = 0
         self._logs = logs
         self._custody = custody

@@ -13,12 +13,14 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Protocol, get_args
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.core import commands
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, ConnId, ProviderId
 from coordinator.core.rows import LeaseToken
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.clock import Clock
+from coordinator.ports.logs import LogKey, Logs, LogWrite
+from coordinator.ports.store import Store
 from coordinator.service.relay.custody import Custody, Verdict
 from coordinator.service.relay.reading import Piece, Reader, Start
 from coordinator.service.relay.settings import RelayCounters, RelaySettings
@@ -92,10 +94,10 @@ class Relay:
 
     def __init__(
         self,
-        logs: ports.Logs,
-        store: ports.Store,
+        logs: Logs,
+        store: Store,
         views: LiveViews,
-        clock: ports.Clock,
+        clock: Clock,
         settings: RelaySettings | None = None,
     ) -> None:
         self.counters = RelayCounters()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from coordinator.core.ids import AttemptId, Ms
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.logs import LogKey, LogWrite
 from coordinator.wire import LOG_BYTES_MAX
 
 Where = tuple[AttemptId, int]

@@ -23,7 +23,7 @@ from coordinator.api_types.reliability import (
 )
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.events import ProviderFigures
-from coordinator.ports import (
+from coordinator.ports.analytics import (
     AnyQuestion,
     AskAvailability,
     AskBacktest,

@@ -17,13 +17,14 @@ import uvloop
 from aiohttp import web
 from yarl import URL
 
-from coordinator import ports
 from coordinator.core import events
 from coordinator.core.commands import Put
 from coordinator.core.ids import Ms, PoolName, ProviderId, RequestId, TenantName, TokenId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import Role, TenantRow, TokenRow
 from coordinator.core.state import ClusterState
+from coordinator.ports.attribution import Launchers
+from coordinator.ports.blobs import BlobStore
 from coordinator.service.agents import AgentLinks
 from coordinator.service.alerts import Alerts
 from coordinator.service.api import ApiDeps, ApiSettings, build_app
@@ -204,8 +205,8 @@ def first_tokens(now_ms: Ms) -> list[TokenRow]:
 async def a_service(
     settings: ApiSettings | None = None,
     data_settings: DataSettings | None = None,
-    blobs: ports.BlobStore | None = None,
-    launchers: ports.Launchers | None = None,
+    blobs: BlobStore | None = None,
+    launchers: Launchers | None = None,
     trace_settings: TraceDoorSettings | None = None,
 ) -> AsyncIterator[Rig]:
     """A served API with one token of each role; everything ends with the block. `blobs`: kept elsewhere than in
@@ -276,9 +277,9 @@ def served(
     settings: ApiSettings | None = None,
     patience_s: float = 2 * PATIENCE_S,
     data_settings: DataSettings | None = None,
-    blobs: ports.BlobStore | None = None,
+    blobs: BlobStore | None = None,
     uv: bool = False,
-    launchers: ports.Launchers | None = None,
+    launchers: Launchers | None = None,
     trace_settings: TraceDoorSettings | None = None,
 ) -> None:
     """Run `test` against a fresh service. `uv`: on the loop that `coord serve` runs on."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import pytest
 from aiohttp import web
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.api_types.data import DataFile
 from coordinator.api_types.operations import SqlAnswer
 from coordinator.api_types.reliability import (
@@ -37,7 +37,17 @@ from coordinator.core.data.rows import FileEntry, OutputRow
 from coordinator.core.errors import Code, CoordError, Refusal
 from coordinator.core.ids import Digest, JobId, TenantName
 from coordinator.core.verdict.rows import VerdictRow
-from coordinator.ports_trace import TraceAnswer
+from coordinator.ports.analytics import (
+    AskAvailability,
+    AskBacktest,
+    AskFeatures,
+    AskForecast,
+    AskNetwork,
+    AskReliability,
+    AskSql,
+    Question,
+)
+from coordinator.ports.traces import TraceAnswer
 from coordinator.service.api.openapi import ROUTES
 from coordinator.service.api.route import SIGNED
 from coordinator.service.api.routes.attempts import AGENTS
@@ -59,13 +69,13 @@ async def off(call: Callable[[], T]) -> T:
 
 FEATURES = unobserved("a", to_text(1_547_399_272_000))
 GRID = tuple((0.5,) * 24 for _ in range(7))
-ANSWERS: dict[type[ports.Question], Any] = {
-    ports.AskFeatures: FEATURES,
-    ports.AskReliability: ReliabilityAnswer(
+ANSWERS: dict[type[Question], Any] = {
+    AskFeatures: FEATURES,
+    AskReliability: ReliabilityAnswer(
         filters=ReliabilityFilters(), as_of="x", computed_at="x", providers=1, matched=1, entries=(FEATURES,)
     ),
-    ports.AskForecast: None,
-    ports.AskNetwork: NetworkAvailability(
+    AskForecast: None,
+    AskNetwork: NetworkAvailability(
         window_days=14.0,
         as_of="x",
         providers=0,
@@ -75,7 +85,7 @@ ANSWERS: dict[type[ports.Question], Any] = {
         p90_uptime_pct=None,
         highly_reliable=0,
     ),
-    ports.AskAvailability: Availability(
+    AskAvailability: Availability(
         provider_id="a",
         as_of="x",
         window_days=14.0,
@@ -84,10 +94,10 @@ ANSWERS: dict[type[ports.Question], Any] = {
         observed_seconds=GRID,
         uptime_pct=0.5,
     ),
-    ports.AskBacktest: Backtest(
+    AskBacktest: Backtest(
         from_=None, to=None, cuts=0, every_s=1.0, window_s=1.0, model="constant", horizons=(), note="too little"
     ),
-    ports.AskSql: SqlAnswer(columns=("n",), types=("INTEGER",), entries=((1,),), truncated=False, elapsed_s=0.1),
+    AskSql: SqlAnswer(columns=("n",), types=("INTEGER",), entries=((1,),), truncated=False, elapsed_s=0.1),
 }
 
 

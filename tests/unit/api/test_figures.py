@@ -8,21 +8,30 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator import ports
 from coordinator.api_types.reliability import Features
 from coordinator.core.errors import Code, CoordError
+from coordinator.ports.analytics import (
+    AnyQuestion,
+    AskAvailability,
+    AskBacktest,
+    AskFeatures,
+    AskForecast,
+    AskNetwork,
+    AskReliability,
+    AskSql,
+)
 from coordinator.service.api.settings import ApiSettings
 from coordinator.timetext import DAY_MS, HOUR_MS
 from tests.unit.api.rig import READER, Rig, served
 
 MOMENT = 1_547_399_272_000
 
-ASKED: list[tuple[str, ports.AnyQuestion]] = [
-    ("/v1/providers/reliability", ports.AskReliability()),
+ASKED: list[tuple[str, AnyQuestion]] = [
+    ("/v1/providers/reliability", AskReliability()),
     (
         "/v1/providers/reliability?min_score=0.8&max_score=0&min_uptime=0.5&min_stays_4h=0.1&min_stays_8h=1"
         "&limit=0&as_of=1547399272&horizon=8h",
-        ports.AskReliability(
+        AskReliability(
             min_score=0.8,
             max_score=0.0,
             min_uptime=0.5,
@@ -33,20 +42,20 @@ ASKED: list[tuple[str, ports.AnyQuestion]] = [
             horizon_ms=8 * HOUR_MS,
         ),
     ),
-    ("/v1/providers/a/liveness", ports.AskFeatures(provider_id="a")),
+    ("/v1/providers/a/liveness", AskFeatures(provider_id="a")),
     (
         "/v1/providers/a/liveness?as_of=2019-01-13T18:07:52%2B01:00&time_zone=Asia/Kolkata",
-        ports.AskFeatures(provider_id="a", as_of_ms=MOMENT, time_zone="Asia/Kolkata"),
+        AskFeatures(provider_id="a", as_of_ms=MOMENT, time_zone="Asia/Kolkata"),
     ),
-    ("/v1/providers/a/forecast", ports.AskForecast(provider_id="a", horizon_ms=8 * HOUR_MS)),
-    ("/v1/providers/a/forecast?horizon=1.5h", ports.AskForecast(provider_id="a", horizon_ms=5_400_000)),
-    ("/v1/providers/a/availability", ports.AskAvailability(provider_id="a")),
-    ("/v1/availability?time_zone=UTC", ports.AskAvailability()),
-    ("/v1/network/availability", ports.AskNetwork()),
-    ("/v1/backtest", ports.AskBacktest()),
+    ("/v1/providers/a/forecast", AskForecast(provider_id="a", horizon_ms=8 * HOUR_MS)),
+    ("/v1/providers/a/forecast?horizon=1.5h", AskForecast(provider_id="a", horizon_ms=5_400_000)),
+    ("/v1/providers/a/availability", AskAvailability(provider_id="a")),
+    ("/v1/availability?time_zone=UTC", AskAvailability()),
+    ("/v1/network/availability", AskNetwork()),
+    ("/v1/backtest", AskBacktest()),
     (
         "/v1/backtest?horizons=1h,2d&every=6h&window=7d&from=1547399272&to=2019-01-13T17:07:52Z",
-        ports.AskBacktest(
+        AskBacktest(
             horizons_ms=(HOUR_MS, 2 * DAY_MS), every_ms=6 * HOUR_MS, window_ms=7 * DAY_MS, from_ms=MOMENT, to_ms=MOMENT
         ),
     ),
@@ -54,7 +63,7 @@ ASKED: list[tuple[str, ports.AnyQuestion]] = [
 
 
 @pytest.mark.parametrize(("path", "question"), ASKED, ids=[path[:60] for path, _ in ASKED])
-def test_a_route_asks_what_its_parameters_say_and_passes_the_answer_on(path: str, question: ports.AnyQuestion) -> None:
+def test_a_route_asks_what_its_parameters_say_and_passes_the_answer_on(path: str, question: AnyQuestion) -> None:
     """The worker's bytes are the answer, with the age of their figures."""
 
     async def test(rig: Rig) -> None:
@@ -73,10 +82,10 @@ def test_sql_is_passed_on_with_its_bounds() -> None:
     """Statement, time limit and row limit reach the worker; nonsense does not."""
 
     async def test(rig: Rig) -> None:
-        rig.analytics.says(ports.AskSql, {"columns": []})
+        rig.analytics.says(AskSql, {"columns": []})
         body: dict[str, Any] = {"statement": "select 1", "timeout_s": 5, "rows_max": 7}
         assert 200 == (await rig.post("/v1/sql", body, READER)).status
-        assert [ports.AskSql(statement="select 1", timeout_s=5.0, rows_max=7)] == rig.analytics.asked
+        assert [AskSql(statement="select 1", timeout_s=5.0, rows_max=7)] == rig.analytics.asked
         for bad in ({}, {"statement": " "}, {**body, "timeout_s": 0}, {**body, "rows_max": 10**9}, {**body, "x": 1}):
             assert "bad_request" == (await rig.post("/v1/sql", bad, READER)).code
         assert "too_large" == (await rig.post("/v1/sql", {"statement": "x" * 100_001}, READER)).code
@@ -163,7 +172,7 @@ def test_heavy_questions_are_refused_beyond_a_few_at_a_time() -> None:
 
     async def test(rig: Rig) -> None:
         rig.analytics.gate.clear()
-        rig.analytics.says(ports.AskSql, {})
+        rig.analytics.says(AskSql, {})
         running = [asyncio.ensure_future(rig.post("/v1/sql", {"statement": "select 1"})) for _ in range(2)]
         for _ in running:
             await rig.analytics.arrivals.get()

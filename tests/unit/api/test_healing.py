@@ -7,7 +7,7 @@ from typing import Any
 
 from coordinator.core.data.rows import BlobRow
 from coordinator.core.ids import Digest, TenantName
-from coordinator.ports import CheckReport
+from coordinator.ports.store import CheckReport
 from store.memory_blobs import MemoryBlobs
 from tests.unit.api.raw import Content, content, opened, part, stored
 from tests.unit.api.rig import ADMIN, TENANT, Rig, served

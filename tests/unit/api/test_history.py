@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from coordinator import ports
 from coordinator.core.commands import Put
 from coordinator.core.ids import ProviderId, SessionId
 from coordinator.core.rows import EndReason, SessionRow
+from coordinator.ports.store import HeartbeatRow, ImportedSession
 from coordinator.timetext import DAY_MS, HOUR_MS, to_text
 from tests.unit.api.rig import Rig, served
 
@@ -26,8 +26,8 @@ async def pages(rig: Rig, path: str) -> list[dict[str, Any]]:
         page = f"&page={answer['next_page']}"
 
 
-def a_beat(key: int, at_ms: int, n: int = 0) -> ports.HeartbeatRow:
-    return ports.HeartbeatRow(at_ms, key, n, 1, 0.5, 0.25, 2, 1.5, None, None, None, None, float(n))  # type: ignore[arg-type]
+def a_beat(key: int, at_ms: int, n: int = 0) -> HeartbeatRow:
+    return HeartbeatRow(at_ms, key, n, 1, 0.5, 0.25, 2, 1.5, None, None, None, None, float(n))  # type: ignore[arg-type]
 
 
 def test_sessions_come_newest_first_within_the_window() -> None:
@@ -132,7 +132,7 @@ def test_who_was_never_seen_is_not_found_and_who_was_imported_is() -> None:
 
     async def test(rig: Rig) -> None:
         now = rig.clock.now_ms()
-        row = ports.ImportedSession(2, "old", now - DAY_MS, now - HOUR_MS, EndReason.READ_ERROR)
+        row = ImportedSession(2, "old", now - DAY_MS, now - HOUR_MS, EndReason.READ_ERROR)
         await rig.store.import_sessions([row])
         for what in ("sessions", "heartbeats", "heartbeats/hourly", "liveness", "forecast", "availability"):
             assert "not_found" == (await rig.get(f"/v1/providers/stranger/{what}")).code

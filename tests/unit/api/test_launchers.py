@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from coordinator.ports import LauncherAnswer, LauncherCall
+from coordinator.ports.attribution import LauncherAnswer, LauncherCall
 from coordinator.service.api.route import ADMINS
 from coordinator.service.api.routes.launchers import launcher_routes
 from tests.unit.api.rig import Rig, served

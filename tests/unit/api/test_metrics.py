@@ -14,7 +14,7 @@ from coordinator.core.commands import Promised, SessionEnded, SessionOpened, War
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, ProviderId, SessionId, TenantName
 from coordinator.core.rows import EndReason, SessionRow
-from coordinator.ports import LEFT_BYTES, FollowerFigures
+from coordinator.ports.attribution import LEFT_BYTES, FollowerFigures
 from coordinator.service import metrics
 from coordinator.service.alert_receivers import Program
 from coordinator.service.alert_settings import AlertSettings

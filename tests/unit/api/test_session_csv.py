@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.rows import EndReason
-from coordinator.ports import ImportedSession
+from coordinator.ports.store import ImportedSession
 from coordinator.service.api.session_csv import REPORTED_MAX, Limits, parse_sessions
 
 NOW_MS = 1_800_000_000_000

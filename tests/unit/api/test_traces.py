@@ -17,7 +17,7 @@ from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId, ProviderId, dotted
 from coordinator.core.rows import AttemptState, LeaseToken, RankRow, Role
-from coordinator.ports_trace import AskTrace, Taken, TraceAnswer, TraceKind
+from coordinator.ports.traces import AskTrace, Taken, TraceAnswer, TraceKind
 from coordinator.service.traces import TraceDoorSettings
 from tests.unit.api.rig import ADMIN, READER, TENANT, Rig, served
 from tests.unit.api.worked import Work, eventually

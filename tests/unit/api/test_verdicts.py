@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 
-from coordinator import ports
 from coordinator.api_types.verdict import VerdictEntry
 from coordinator.core.commands import Put
 from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName
 from coordinator.core.rows import AttemptState, TaskRow, WorkState
 from coordinator.core.verdict.rows import Avoided, Cause, Judged, SuspicionRow, VerdictRow
+from coordinator.ports.analytics import AskFeatures, AskReliability
 from tests.unit.api.rig import READER, TENANT, Rig, served
 from tests.unit.api.worked import AT, Work
 from tests.verdicts import a_broken_gpu
@@ -140,14 +140,14 @@ def test_features_are_asked_for_with_what_verdicts_say() -> None:
         )
         rig.engine.state.work.suspicions[row.provider_id] = (row,)
         before_s = now_ms // 1_000 - 48 * 3_600
-        for question in (ports.AskFeatures, ports.AskReliability):
+        for question in (AskFeatures, AskReliability):
             rig.analytics.says(question, {})
         for path in ("a/liveness", f"a/liveness?as_of={before_s}", "reliability", f"reliability?as_of={before_s}"):
             assert 200 == (await rig.get(f"/v1/providers/{path}", READER)).status
         one, then, many, none = rig.analytics.asked
-        assert isinstance(one, ports.AskFeatures) and isinstance(then, ports.AskFeatures)
+        assert isinstance(one, AskFeatures) and isinstance(then, AskFeatures)
         assert (True, 0.0) == (abs(one.suspicion - 0.125) < 1e-4, then.suspicion)
-        assert isinstance(many, ports.AskReliability) and isinstance(none, ports.AskReliability)
+        assert isinstance(many, AskReliability) and isinstance(none, AskReliability)
         assert (["a"], ()) == ([who for who, _ in many.suspicions], none.suspicions)
 
     served(test)

@@ -34,7 +34,7 @@ from coordinator.core.rows import (
     WorkState,
 )
 from coordinator.core.work.jobspec import JobSpec, StepSpec
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.logs import LogKey, LogWrite
 from tests.unit.api.rig import ADMIN, Rig
 
 AT: Ms = 1_800_000_000_000

@@ -15,7 +15,7 @@ import coordinator.client
 from coordinator.client import Client
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
-from coordinator.ports_trace import TraceKind
+from coordinator.ports.traces import TraceKind
 from tests.unit.api.rig import TENANT, Rig, served
 from tests.unit.api.worked import Work
 

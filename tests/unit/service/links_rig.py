@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.core import events
 from coordinator.core.commands import CloseCode, Write
 from coordinator.core.errors import CoordError
@@ -26,7 +26,7 @@ from coordinator.core.ids import AttemptId, ConnId, ProviderId, TokenId
 from coordinator.core.policy import Policy
 from coordinator.core.rows import AttemptRow, Role, TokenRow
 from coordinator.core.state import ClusterState
-from coordinator.ports import HeartbeatRow
+from coordinator.ports.store import HeartbeatRow, Store
 from coordinator.service.agents import AgentLinks
 from coordinator.service.clock import ObservedClock
 from coordinator.service.engine import Engine, EngineSettings
@@ -89,7 +89,7 @@ class Rig:
     def __init__(self, links: LinkSettings, heartbeats: HeartbeatSettings, policy: Policy) -> None:
         self.store = ListStore()
         self.logs = MemoryLogs()
-        store = cast(ports.Store, self.store)
+        store = cast(Store, self.store)
         self.clock = ObservedClock()
         self.views = LiveViews()
         state = ClusterState("c-test")

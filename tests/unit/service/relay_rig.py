@@ -10,7 +10,7 @@ from coordinator.core import commands
 from coordinator.core.amounts import Ask, Share
 from coordinator.core.ids import AttemptId, ConnId, JobId, ProviderId, TenantName
 from coordinator.core.rows import AttemptRow, AttemptState, EndCause, ExitInfo, LeaseToken, RankRow
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.logs import LogKey, LogWrite
 from coordinator.service.clock import ObservedClock
 from coordinator.service.relay.relay import Relay
 from coordinator.service.relay.settings import RelaySettings

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator import ports, wire
+from coordinator import wire
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import ProviderId, ProviderKey
+from coordinator.ports.store import HeartbeatRow, Store
 from coordinator.service.clock import ObservedClock
 from coordinator.service.heartbeats import HeartbeatSettings, HeartbeatWriter, Track
 from tests.unit.service.links_rig import PATIENCE_S, ListStore, until
@@ -39,7 +40,7 @@ def with_writer(body: Body, setting: HeartbeatSettings = QUICK) -> HeartbeatWrit
 
     async def main() -> HeartbeatWriter:
         store = ListStore()
-        writer = HeartbeatWriter(cast(ports.Store, store), ObservedClock(), setting)
+        writer = HeartbeatWriter(cast(Store, store), ObservedClock(), setting)
         async with asyncio.timeout(2 * PATIENCE_S), asyncio.TaskGroup() as group:
             group.create_task(writer.run())
             await body(writer, store)
@@ -88,9 +89,9 @@ def test_rows_carry_the_contracts_fields() -> None:
         )
         writer.offer(a_track(writer, 9), [beat], 5_000)
         await until(lambda: len(store.rows) == 1)
-        expected = ports.HeartbeatRow(5_000, ProviderKey(9), 0, 4, 0.25, 0.5, 3, 1.5, 2.5, 3.5, "ready", "m", 7.0)
+        expected = HeartbeatRow(5_000, ProviderKey(9), 0, 4, 0.25, 0.5, 3, 1.5, 2.5, 3.5, "ready", "m", 7.0)
         assert store.rows == [expected]
-        assert type(store.rows[0]) is ports.HeartbeatRow
+        assert type(store.rows[0]) is HeartbeatRow
 
     with_writer(body)
 
@@ -102,7 +103,7 @@ def test_no_two_rows_share_a_key_and_time_never_goes_back(said: list[tuple[int, 
 
     async def main() -> None:
         store = ListStore()
-        writer = HeartbeatWriter(cast(ports.Store, store), ObservedClock(), QUICK)
+        writer = HeartbeatWriter(cast(Store, store), ObservedClock(), QUICK)
         highest: dict[int, int] = {}
         fresh = 0
         for key, at_ms, seqs in said:
@@ -252,7 +253,7 @@ def test_a_broken_store_ends_the_writer() -> None:
     async def main() -> None:
         store = ListStore()
         store.fail = CoordError(Code.STORE_BROKEN, "I/O error")
-        writer = HeartbeatWriter(cast(ports.Store, store), ObservedClock(), QUICK)
+        writer = HeartbeatWriter(cast(Store, store), ObservedClock(), QUICK)
         task = asyncio.ensure_future(writer.run())
         writer.offer(a_track(writer), beats(1, 2), 5_000)
         with pytest.raises(CoordError, match="I/O error"):

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from coordinator.core.rows import AttemptState
-from coordinator.ports import LogKey
+from coordinator.ports.logs import LogKey
 from coordinator.service.relay.reading import Piece
 from coordinator.service.relay.settings import RelaySettings
 from coordinator.wire import LOG_BYTES_MAX

@@ -11,7 +11,7 @@ from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.core.rows import AttemptState, LeaseToken
-from coordinator.ports import LogKey
+from coordinator.ports.logs import LogKey
 from coordinator.service.relay.settings import RelaySettings
 from coordinator.wire import LOG_BYTES_MAX, LOG_UNWANTED, LogChunk
 from tests.unit.service.relay_rig import (

@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import Ms
-from coordinator.ports import CheckReport
+from coordinator.ports.store import CheckReport
 from coordinator.service.alerts import Alerts
 from coordinator.service.clock import ObservedClock
 from coordinator.service.upkeep import UpkeepSettings, keep_up

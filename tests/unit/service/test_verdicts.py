@@ -11,7 +11,7 @@ from coordinator.core.ids import AttemptId, JobId, Ms, ProviderId, TenantName
 from coordinator.core.rows import AttemptRow, AttemptState, EndCause, ExitInfo, RankRow
 from coordinator.core.verdict.events import VerdictGiven
 from coordinator.core.verdict.rows import Cause, Fault, Recommendation, Verdict
-from coordinator.ports import Followable, FollowerFigures, Hearer, Judged
+from coordinator.ports.attribution import Followable, FollowerFigures, Hearer, Judged
 from coordinator.service import metrics as m
 from coordinator.service.metric_values import Metrics
 from coordinator.service.verdict_measures import verdicts_source
@@ -47,7 +47,7 @@ class Clock:
 
 
 class Followers:
-    """ports.Attribution: notes what it is told while there is a worker."""
+    """ports.attribution.Attribution: notes what it is told while there is a worker."""
 
     def __init__(self) -> None:
         self.there = True

@@ -14,7 +14,8 @@ from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo, Meta, MetaRow, Row, WorkState
-from coordinator.ports import LogKey, LogWrite, Store
+from coordinator.ports.logs import LogKey, LogWrite
+from coordinator.ports.store import Store
 from store.backup import CONTENTS, read_contents
 from store.columns import TruthReader
 from store.durable import DiskStore

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from coordinator.core.commands import FirstLeases, Launched, Put, Write
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AttemptRow, AttemptState, Choice, LeaseToken, Row, TaskRow, WorkState
-from coordinator.ports import Loaded, Store
+from coordinator.ports.store import Loaded, Store
 from store import bundles
 from store.durable import DiskStore
 from store.layout import DataDir

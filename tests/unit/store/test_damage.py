@@ -16,7 +16,7 @@ from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
 from coordinator.core.rows import MetaRow, Row, WorkState, row_key
-from coordinator.ports import Store
+from coordinator.ports.store import Store
 from store.check import check_files
 from store.durable import DiskStore
 from store.layout import DataDir

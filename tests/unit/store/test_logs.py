@@ -17,7 +17,7 @@ import pytest
 from coordinator.core.commands import Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import AttemptId, JobId
-from coordinator.ports import LogKey, LogMark, LogWrite
+from coordinator.ports.logs import LogKey, LogMark, LogWrite
 from store import log_files
 from store.durable import DiskStore
 from store.log_files import INDEX, log_path
@@ -235,7 +235,7 @@ KILLED = """
 import asyncio, sys
 from pathlib import Path
 from coordinator.core.ids import JobId
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.logs import LogKey, LogWrite
 from store.durable import DiskStore
 from store.layout import DataDir
 

@@ -34,7 +34,7 @@ from coordinator.core.rows import (
     row_key,
 )
 from coordinator.core.verdict.rows import SuspicionRow
-from coordinator.ports import Store
+from coordinator.ports.store import Store
 from store import migrate
 from store.audit import Wanted
 from store.backup import CONTENTS, BackupFile, Contents

@@ -21,7 +21,7 @@ from coordinator.core.data.rows import BlobRow
 from coordinator.core.errors import CoordError
 from coordinator.core.ids import Digest, JobId, TenantName
 from coordinator.core.rows import WorkState
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.logs import LogKey, LogWrite
 from store.durable import DiskStore
 from store.sqlite import sqlite3
 from tests.conformance.homes import DiskHome, a_job, a_spec, a_step, a_task, an_attempt, an_audit

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import WorkState
-from coordinator.ports import SUMMED_BY
+from coordinator.ports.store import SUMMED_BY
 from store import (
     accounts,
     artifacts,

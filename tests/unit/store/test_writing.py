@@ -17,7 +17,7 @@ from coordinator.core.commands import Delete, Put
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId, PoolName, ProviderId
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo, MetaRow, OutageRow, PoolRow, WorkState
-from coordinator.ports import HeartbeatRow, Store
+from coordinator.ports.store import HeartbeatRow, Store
 from store.durable import DiskStore
 from store.sqlite import open_reader, sqlite3
 from tests.conformance.homes import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coordinator.api_types.trace import Profile
 from coordinator.core.rows import Role
-from coordinator.ports_trace import TraceKind
+from coordinator.ports.traces import TraceKind
 from coordinator.service.api import otlp, traces
 from coordinator.service.api.query import NoQuery
 from coordinator.service.api.route import ONLOOKERS, TENANTS, AnyRoute, get, receiving

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from coordinator.core.ids import AttemptId, JobId
-from coordinator.ports import LogKey, LogWrite
+from coordinator.ports.logs import LogKey, LogWrite
 from store.logs import DiskLogs
 from store.settings import StoreSettings
 

@@ -28,7 +28,7 @@ from coordinator.core.commands import VerdictWanted
 from coordinator.core.ids import AttemptId, Ms, ProviderId, TenantName
 from coordinator.core.rows import AttemptState, EndCause, ExitInfo
 from coordinator.core.verdict.rows import Cause, Recommendation, Verdict
-from coordinator.ports import Followable, Judged
+from coordinator.ports.attribution import Followable, Judged
 from store.log_files import INDEX, log_path
 from store.log_index import RECORD_BYTES
 from tests.unit.analytics.following.stored_logs import ATTEMPT, StoredLogs

@@ -11,7 +11,7 @@ from analytics.attribution.following.settings import AttributionSettings
 from analytics.attribution.following.thread import FollowerThreads
 from analytics.framing import Follow, Following, Judge, ToParent, Verdicts
 from coordinator.core.verdict.rows import Cause
-from coordinator.ports import Followable, Judged
+from coordinator.ports.attribution import Followable, Judged
 from store.layout import DataDir
 from tests.unit.analytics.following.stored_logs import ATTEMPT, StoredLogs
 from tests.unit.analytics.following.test_follower import ERR, ended, wanted

@@ -14,7 +14,7 @@ from coordinator.core.commands import Put
 from coordinator.core.ids import JobId, TenantName
 from coordinator.core.rows import AttemptState, Row, WorkState
 from coordinator.core.work.traceids import trace_id
-from coordinator.ports_trace import TraceBody, TracePart
+from coordinator.ports.traces import TraceBody, TracePart
 from store.durable import DiskStore
 from store.layout import DataDir
 from tests.conformance.homes import NOON_MS, DiskHome, a_job, a_spec, a_step, a_task, an_attempt

@@ -9,7 +9,7 @@ from analytics.traces.building import AssetRow, LineageRow
 from analytics.traces.keeping.homing import JOBS_MAX, NOT_A_JOB, NOT_YOURS, Homed, by_claim, by_trace
 from coordinator.core.ids import JobId
 from coordinator.core.work.traceids import run_span_id, trace_id
-from coordinator.ports_trace import TracePart
+from coordinator.ports.traces import TracePart
 from tests.unit.analytics.traces.keeping.rows import FOREIGN, OURS, a_span, a_trace, trace_of
 
 CLAIM = TracePart(form="spans", size=0, job_id=JobId(12), task="12.0.3", attempt=2, rank=1, provider="p-1")

@@ -17,7 +17,7 @@ from analytics.traces.keeping.shelf import SEAL_APPENDS, Shelf
 from analytics.traces.reading import read_bytes
 from coordinator.core.errors import Code, CoordError
 from coordinator.core.ids import JobId
-from coordinator.ports_trace import Taken, TraceKind
+from coordinator.ports.traces import Taken, TraceKind
 from tests.unit.analytics.traces.keeping.rows import (
     FOREIGN,
     OURS,

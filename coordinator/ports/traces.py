@@ -1,4 +1,4 @@
-"""What the service asks of traces: ports.Traces, and what is said between it and whoever keeps them."""
+"""What the service asks of traces, and what is said between it and whoever keeps them."""
 
 from __future__ import annotations
 

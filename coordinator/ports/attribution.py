@@ -1,4 +1,4 @@
-"""What the service needs of whoever follows logs and says why attempts ended. `ports` has it too; import it there."""
+"""What the service needs of whoever follows logs and says why attempts ended."""
 
 from __future__ import annotations
 
