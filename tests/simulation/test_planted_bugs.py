@@ -405,7 +405,7 @@ FOUND_BY = {
     "a planned stop is charged": 4,
     "a term shrinks before the agent knows": 48,
     "a planned stop makes no lease longer": 11,
-    "capacity is given back before the machine says so": 116,
+    "capacity is given back before the machine says so": 14,
     "something starts at a budget that is used up": 4,
     "work goes on at the end of a budget": 6,
     "a keeper starts those in line beyond its room": 6,
@@ -422,7 +422,7 @@ FOUND_BY = {
     "what is reserved is not counted": 2,
     "a replacement is fetched for by another provider": 5,
     "a full disk keeps what was charged in vain": 4,
-    "a lease that was taken back is launched when its agent says with others that it holds it": 2,
+    "a lease that was taken back is launched when its agent says with others that it holds it": 3,
     "an awaited session lasts until it was given up": 1,
     "any rank says how far the attempt is": 5,
 }
