@@ -19,6 +19,7 @@ from coordinator.core.commands import FirstLeases
 from coordinator.core.ids import JobId
 from coordinator.core.rows import AttemptRow, Choice, LeaseToken, TaskRow
 from store.jobs import LIVE
+from store.sqlite import sqlite3
 from store.table import Columns, Table, several_columns, upsert
 
 COLUMNS = ("job_id", "step", "last", "first", "body", "launched_to", "launched")
@@ -48,6 +49,7 @@ UPDATE bundle SET launched = ?, launched_to = ?
  WHERE job_id = ? AND step = ? AND last = ? AND coalesce(launched_to + 1, first) = ?
 """
 """(an attempt as it is now, its last one of them, job, step, last, the first one of them)."""
+OF_JOB = f"SELECT {_NAMES} FROM bundle WHERE job_id = ? ORDER BY step, last"  # noqa: S608
 PRUNE = (
     "DELETE FROM bundle WHERE job_id = ?1 AND (job_id, step, last) IN "
     "(SELECT job_id, step, last FROM bundle WHERE job_id = ?1 LIMIT ?2)"
@@ -139,6 +141,18 @@ def _own(table: str, also: str, bundles: Sequence[Bundle]) -> tuple[str, list[in
         f"ON job_id = column1 AND step = column2 AND task BETWEEN column3 AND column4{also}"
     )
     return sql, [number for bundle in bundles for number in (bundle.job_id, bundle.step, bundle.first, bundle.last)]
+
+
+def stood_for(connection: sqlite3.Connection, found: Sequence[Bundle]) -> Iterator[TaskRow | AttemptRow]:
+    """Tasks of these that have no row of their own, and first attempts that have none."""
+    for begin in range(0, len(found), AT_ONCE):
+        some = found[begin : begin + AT_ONCE]
+        own = set(connection.execute(*own_tasks(some)))
+        for bundle in some:
+            yield from bundle.tasks(own)
+        own = set(connection.execute(*own_attempts(some)))
+        for bundle in some:
+            yield from bundle.attempts(own)
 
 
 class _Body(Struct, frozen=True, array_like=True):

@@ -61,14 +61,7 @@ def _bundled(
             found.append(bundle)
         else:
             spoiled.add(columns[0])
-    for begin in range(0, len(found), bundles.AT_ONCE):
-        some = found[begin : begin + bundles.AT_ONCE]
-        own = set(connection.execute(*bundles.own_tasks(some)))
-        for bundle in some:
-            yield from bundle.tasks(own)
-        own = set(connection.execute(*bundles.own_attempts(some)))
-        for bundle in some:
-            yield from bundle.attempts(own)
+    return bundles.stood_for(connection, found)
 
 
 def _holes(rows: list[WorkRow]) -> list[tuple[JobId, str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ from coordinator.core.data.rows import OutputRow
 from coordinator.core.ids import JobId, ProviderId
 from coordinator.core.rows import AttemptRow, AuditRow, JobRow, Resources, StepRow, TaskRow
 from coordinator.core.work.jobspec import JobSpec
-from store import attempts, audit, jobs, outputs, providers, steps, tasks
+from store import attempts, audit, bundles, jobs, outputs, providers, steps, tasks
 from store.row_reading import read_rows
 from store.sqlite import open_reader, sqlite3
 
 EVERY_TASK = (-1, -1)
+_of_task, _of_attempt = attrgetter("task_id"), attrgetter("attempt_id")
 NO_LIMIT = -1
 
 
@@ -62,12 +65,17 @@ def rows_of(truth: Path, job_id: JobId) -> JobRows | None:
         if job is None or not specs:
             return None
         every = (job_id, *EVERY_TASK, NO_LIMIT)
+        own_tasks = _many(db, "task", tasks.listing((), step=False), every)
+        own_attempts = _many(db, "attempt", attempts.listing(step=False, task=False), (job_id, NO_LIMIT))
+        bundled = list(bundles.stood_for(db, _many(db, "bundle", bundles.OF_JOB, (job_id,))))
         return JobRows(
             job=job,
             spec=specs[0].spec,
             steps=_many(db, "step", steps.OF_JOB, (job_id,)),
-            tasks=_many(db, "task", tasks.listing((), step=False), every),
-            attempts=_many(db, "attempt", attempts.listing(step=False, task=False), (job_id, NO_LIMIT)),
+            tasks=sorted(chain(own_tasks, (row for row in bundled if isinstance(row, TaskRow))), key=_of_task),
+            attempts=sorted(
+                chain(own_attempts, (row for row in bundled if isinstance(row, AttemptRow))), key=_of_attempt
+            ),
             moments=_moments(db, job_id),
             results=_many(db, "output", outputs.listing(step=False), every),
             offers={row.provider_id: row.resources for row in _many(db, "provider", providers.ALL, ())},

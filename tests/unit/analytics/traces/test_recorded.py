@@ -13,10 +13,12 @@ from coordinator.api_types.trace import Outcome, Profile, SegmentKind
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Put
 from coordinator.core.ids import JobId
+from coordinator.core.rows import AttemptState, WorkState
 from coordinator.core.work.jobspec import RetryRule
 from coordinator.core.work.traceids import job_of, run_span_id, trace_id
 from store.durable import DiskStore
 from store.layout import DataDir
+from tests.conformance import homes
 from tests.site import Site, a_job, a_step
 
 ALL = (Ask(cpus=2 * UNIT),)
@@ -113,6 +115,27 @@ def test_the_record_has_what_the_rows_have(tmp_path: Path) -> None:
         times = (one.granted_ns, one.staging_ns, one.started_ns, one.exited_ns, one.ended_ns)
         known = [time for time in times if time is not None]
         assert len(known) == 4 and known == sorted(known)
+
+
+def test_leases_that_are_stored_as_one_row_are_in_the_record(tmp_path: Path) -> None:
+    """Of a job that goes on: those that nothing became of yet, beside one whose task and attempt have rows."""
+    rows = [homes.a_job(1, WorkState.RUNNING), homes.a_spec(1), homes.a_step(1, 0)]
+    leases = homes.first_leases(9)
+    over = homes.a_task(1, 0, 3, WorkState.COMPLETED), homes.an_attempt(1, 0, 3, state=AttemptState.COMPLETED)
+
+    async def store() -> Path:
+        disk = await DiskStore.open(DataDir(tmp_path))
+        try:
+            await disk.commit([*map(Put, rows), leases, *map(Put, over)])
+        finally:
+            await disk.close()
+        return disk.data.truth
+
+    found = Recorder(asyncio.run(store()), COORDINATOR).read(JobId(1), homes.NOON_MS * 1_000_000)
+    assert found is not None
+    names = [f"1.0.{number}" for number in range(9)]
+    assert names == [one.task for one in found.record.tasks] == [one.task for one in found.record.attempts]
+    assert ["1.0.3"] == [one.task for one in found.record.tasks if one.outcome is Outcome.OK]
 
 
 def test_the_spans_are_those_of_every_attempt(tmp_path: Path) -> None:
