@@ -13,7 +13,7 @@ from coordinator.api_types.trace import Outcome, Profile, SegmentKind
 from coordinator.core.amounts import UNIT, Ask
 from coordinator.core.commands import Put
 from coordinator.core.ids import JobId
-from coordinator.core.rows import AttemptState, WorkState
+from coordinator.core.rows import AttemptState, Row, WorkState
 from coordinator.core.work.jobspec import RetryRule
 from coordinator.core.work.traceids import job_of, run_span_id, trace_id
 from store.durable import DiskStore
@@ -119,9 +119,12 @@ def test_the_record_has_what_the_rows_have(tmp_path: Path) -> None:
 
 def test_leases_that_are_stored_as_one_row_are_in_the_record(tmp_path: Path) -> None:
     """Of a job that goes on: those that nothing became of yet, beside one whose task and attempt have rows."""
-    rows = [homes.a_job(1, WorkState.RUNNING), homes.a_spec(1), homes.a_step(1, 0)]
+    rows: list[Row] = [homes.a_job(1, WorkState.RUNNING), homes.a_spec(1), homes.a_step(1, 0)]
     leases = homes.first_leases(9)
-    over = homes.a_task(1, 0, 3, WorkState.COMPLETED), homes.an_attempt(1, 0, 3, state=AttemptState.COMPLETED)
+    over: list[Row] = [
+        homes.a_task(1, 0, 3, WorkState.COMPLETED),
+        homes.an_attempt(1, 0, 3, state=AttemptState.COMPLETED),
+    ]
 
     async def store() -> Path:
         disk = await DiskStore.open(DataDir(tmp_path))
