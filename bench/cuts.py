@@ -49,13 +49,13 @@ class Tally(NamedTuple):
     lost: float
 
 
-def cuts_of(fleet: Fleet, past: PastFigures, every_ms: Ms, to_ms: Ms) -> list[Cut]:
-    """Every so often from the end of the warm-up on, before `to_ms`."""
+def cuts_of(fleet: Fleet, past: PastFigures, every_ms: Ms, from_ms: Ms, to_ms: Ms) -> list[Cut]:
+    """Every so often before `to_ms`, from the end of the warm-up on, that begins with `from_ms`."""
     stays: dict[str, list[Stay]] = {}
     for stay in fleet.stays:
         stays.setdefault(stay.provider_id, []).append(stay)
     cuts = []
-    for at_ms in range(fleet.from_ms + WARM_UP_MS, to_ms, every_ms):
+    for at_ms in range(from_ms + WARM_UP_MS, to_ms, every_ms):
         known = past.known(at_ms)
         names = [known.ids[code] for code in known.served.evidence.provider.tolist()]
         if len(names) >= ONLINE_MIN:
@@ -108,13 +108,13 @@ def lost_by(cuts: Sequence[Cut], ranking: str | None, run_h: int, load: float, t
     return Tally(hours, lost)
 
 
-def measured(fleet: Fleet, past: PastFigures, every_ms: Ms, load: float, days: float | None) -> list[dict[str, Any]]:
+def measured(
+    fleet: Fleet, past: PastFigures, every_ms: Ms, load: float, from_ms: Ms, to_ms: Ms
+) -> list[dict[str, Any]]:
     """By length of run: what each ranking lost, and as a share of what chance did; of all cuts, and of those of one
-    moment of the day, for each of them."""
-    assert fleet.to_ms is not None
-    to_ms = fleet.to_ms if days is None else min(fleet.to_ms, fleet.from_ms + round(days * DAY_MS))
-    cuts = cuts_of(fleet, past, every_ms, to_ms)
-    first_ms = fleet.from_ms + WARM_UP_MS
+    moment of the day, for each of them. The fleet was watched from `from_ms` to `to_ms`."""
+    cuts = cuts_of(fleet, past, every_ms, from_ms, to_ms)
+    first_ms = from_ms + WARM_UP_MS
     daily = [
         [cut for cut in cuts if (cut.at_ms - first_ms) % DAY_MS == hour_ms] for hour_ms in range(0, DAY_MS, every_ms)
     ]

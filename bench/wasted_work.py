@@ -23,7 +23,7 @@ from random import Random
 from typing import Any
 
 from bench import cuts
-from cli.replaying import Asked, read_fleet, replayed
+from cli.replaying import DAY_MS, Asked, read_fleet, replayed
 from coordinator.core.ids import Ms
 from coordinator.simulator.history.saving import Saving
 from coordinator.simulator.history.swf import Gather
@@ -99,15 +99,19 @@ def saved(fleet: str, case: str, savings: tuple[Saving | None, ...], seed: int, 
     }
 
 
-def at_cuts(fleet: str, every: Sequence[str], days: float | None) -> list[dict[str, Any]]:
+def at_cuts(
+    fleet: str, every: Sequence[str], days: float | None, watched_s: tuple[int, int] | None
+) -> list[dict[str, Any]]:
     """What the ranking alone loses, by how often it is asked."""
     found = []
     for text in every:
         there, past = read_fleet(fleet, 1.0)
-        assert past is not None
-        found.append(
-            {"every": text, "load": CUT_LOAD, "runs": cuts.measured(there, past, parse_duration(text), CUT_LOAD, days)}
-        )
+        assert past is not None and there.to_ms is not None
+        from_ms, to_ms = (there.from_ms, there.to_ms) if watched_s is None else (s * 1_000 for s in watched_s)
+        if days is not None:
+            to_ms = min(to_ms, from_ms + round(days * DAY_MS))
+        runs = cuts.measured(there, past, parse_duration(text), CUT_LOAD, from_ms, to_ms)
+        found.append({"every": text, "load": CUT_LOAD, "runs": runs})
     return found
 
 
@@ -146,6 +150,13 @@ def main() -> int:
     parser.add_argument("--checkpoint", action="append", help="none, auto or every so long; repeatable")
     parser.add_argument("--checkpoint-cost", default="30s", help="how long a job stands still for one")
     parser.add_argument("--cuts", action="append", help="ask the ranking alone every so often, as 1h; repeatable")
+    parser.add_argument(
+        "--watched",
+        type=int,
+        nargs=2,
+        metavar="S",
+        help="--cuts of this time, in Unix seconds, not from the first session to the last",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="one case")
     given = parser.parse_args()
@@ -157,7 +168,7 @@ def main() -> int:
             history = Path(directory) / "made.csv"
             made(history)
         if given.cuts:
-            asked = at_cuts(str(history), given.cuts, given.days)
+            asked = at_cuts(str(history), given.cuts, given.days, given.watched)
             print(json.dumps({"bench": "wasted_work", "days": given.days, "cuts": asked}, indent=1))
             return 0
         if given.checkpoint:
