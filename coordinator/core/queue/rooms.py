@@ -30,19 +30,23 @@ class Rooms:
 
     def __init__(self, ask: Ask, arrangement: Arrangement) -> None:
         self._ask, self._arrangement = ask, arrangement
-        self._known: dict[ProviderId, tuple[int, Room | None]] = {}
+        self.known: dict[ProviderId, tuple[int, Room | None]] = {}
         """What was found when the provider had changed last at that number of `Work.moves`."""
 
     def at(self, state: ClusterState, provider: Provider, policy: Policy) -> Room | None:
         """None: there is none."""
         who = provider.row.provider_id
         moved = state.work.moved.get(who, 0)
-        known = self._known.get(who)
+        known = self.known.get(who)
         if known is not None and known[0] == moved:
             return known[1]
         room = room_at(state, provider, self._ask, self._arrangement, policy)
-        self._known[who] = moved, room
+        self.known[who] = moved, room
         return room
+
+    def forget(self, who: ProviderId) -> None:
+        """This provider is not enrolled any more."""
+        self.known.pop(who, None)
 
 
 def room_at(state: ClusterState, provider: Provider, ask: Ask, arrangement: Arrangement, policy: Policy) -> Room | None:

@@ -418,6 +418,8 @@ class Work:
         for candidates in self.candidates.values():
             if not isinstance(candidates, Kept):
                 candidates.forget(provider_id)
+        for rooms in self.rooms.values():
+            rooms.forget(provider_id)
         for want in [want for want, plan in self.plans.items() if provider_id in plan.providers]:
             self.drop_plan(want)
 

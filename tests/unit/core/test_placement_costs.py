@@ -146,7 +146,7 @@ def test_room_that_is_freed_is_worked_out_once_for_all_shapes_that_ask_for_the_s
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """40 shapes differ in how long they run: what one that is freed has for them is one figure. What no shape asks for
-    any more is forgotten."""
+    any more is forgotten, and so is who is not enrolled any more."""
     site, once, ask = Site(*NAMES), Ask(cpus=2 * UNIT, memory=1), Ask(cpus=2 * UNIT)
     for _ in NAMES:
         site.submit(a_job(asks=(once,)))
@@ -168,6 +168,11 @@ def test_room_that_is_freed_is_worked_out_once_for_all_shapes_that_ask_for_the_s
     assert [once, ask] == [known for known, _ in site.state.work.rooms]
     site.run_to(site.now_s + placement.UNUSED_MS // 1_000 + 60)
     assert [ask] == [known for known, _ in site.state.work.rooms]
+    gone = events.ProviderForget(at_ms=site.now_ms, request_id=site.request(), provider_id=ProviderId(NAMES[0]))
+    (left,) = site.state.work.rooms.values()
+    assert {*NAMES} == left.known.keys()
+    site.decide(gone)
+    assert {*NAMES[1:]} == left.known.keys()
 
 
 def test_many_wants_at_once_are_judged_in_several_places(monkeypatch: pytest.MonkeyPatch) -> None:
