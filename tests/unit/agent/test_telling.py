@@ -20,7 +20,7 @@ class Told:
 
     def __init__(self, journal: Journal, place: Path) -> None:
         held = Held(attempt="1.0.0.1", rank=0, token=LeaseToken(1, 1), place=1)
-        self.attempt = Attempt(held, Place(1, f"{place}/1", f"{place}/work/1"), 1e9, 1e9)
+        self.attempt = Attempt(held, Place(1, f"{place}/kept", f"{place}/seen"), 1e9, 1e9)
         self.telling = Telling(journal, {"1.0.0.1": self.attempt})
         self.phases: list[str] = []
 
