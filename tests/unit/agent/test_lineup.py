@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from coordinator.agent import channel
 from coordinator.agent.clock import boot_s
 from coordinator.core.amounts import UNIT, Ask, Share
 from coordinator.core.rows import EndCause, LeaseToken
+from tests.unit.agent.agents import alive
 from tests.unit.agent.daemon_side import DaemonSide, a_keeper, a_plan, a_shell
+from tests.unit.agent.test_starters import starters
 
 
 @pytest.fixture
@@ -120,3 +124,40 @@ def test_one_whose_lease_is_over_is_not_started(side: DaemonSide) -> None:
     assert ["leased"] == phases(side, ahead)
     side.say(channel.Deadline(attempt=ahead, token=LeaseToken(1, 2), freeze_at_s=boot_s() + 600))
     side.phase("running", ahead)
+
+
+def test_one_that_waits_when_its_starter_dies_ends_unbegun_and_the_next_one_runs(
+    side: DaemonSide, tmp_path: Path
+) -> None:
+    """Whether it had begun nobody knows: it ends with that cause. Who runs goes on, and its room is the next one's."""
+    mark = tmp_path / "ran"
+    first, ahead = hold(side, 1, cpus=2.0, prefetched=False), hold(side, 2, cpus=2.0)
+    run(side, first)
+    side.phase("running", first)
+    run(side, ahead, "touch", str(mark))
+    assert ["running", "leased"] == phases(side, first, ahead)
+    for pid in starters(side):
+        os.kill(pid, signal.SIGKILL)
+    assert EndCause.AGENT is side.exit_of(ahead).cause
+    last = hold(side, 3, cpus=2.0)
+    run(side, last, "true")
+    assert ["running", "leased"] == phases(side, first, last)
+    end(side, first)
+    assert 0 == side.exit_of(last).code
+    assert not mark.exists()
+
+
+def test_one_that_waits_when_the_keeper_is_killed_never_runs(side: DaemonSide, tmp_path: Path) -> None:
+    """Its starter is gone with the keeper, before the room is free."""
+    mark = tmp_path / "ran"
+    first, ahead = hold(side, 1, cpus=2.0, prefetched=False), hold(side, 2, cpus=2.0)
+    run(side, first)
+    side.phase("running", first)
+    run(side, ahead, "touch", str(mark))
+    assert ["running", "leased"] == phases(side, first, ahead)
+    ones = starters(side)
+    side.kill()
+    until_s = boot_s() + 60
+    while any(map(alive, ones)):
+        assert boot_s() < until_s, "a starter outlives its keeper"
+    assert not mark.exists()
