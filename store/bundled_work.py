@@ -23,23 +23,25 @@ class BundledWork:
         self._connection = connection
         self._report = report
 
-    async def tasks(self, job_id: JobId, step: int | None, after: tuple[int, int], limit: int) -> list[TaskRow]:
-        """Tasks of the job, or of a step, behind that one, by (step, task) rising."""
+    async def tasks(
+        self, job_id: JobId, step: int | None, after: tuple[int, int], up_to: tuple[int, int], limit: int
+    ) -> list[TaskRow]:
+        """Tasks of the job, or of a step, behind the one and up to the other, by (step, task) rising."""
         found: list[TaskRow] = []
         while len(found) < limit:
-            some, own, end = await self._next(job_id, step, after, of_tasks=True)
+            some, own, end = await self._next(job_id, step, after, up_to, of_tasks=True)
             found += [row for bundle in some for row in bundle.tasks(own) if (row.step, row.task) > after]
             if end is None:
                 break
             after = end
         return found[:limit]
 
-    async def attempts(self, job_id: JobId, step: int | None, limit: int) -> list[AttemptRow]:
-        """First attempts of the job, or of a step, by (step, task) rising."""
+    async def attempts(self, job_id: JobId, step: int | None, up_to: tuple[int, int], limit: int) -> list[AttemptRow]:
+        """First attempts of tasks of the job, or of a step, up to that one, by (step, task) rising."""
         found: list[AttemptRow] = []
         after = (-1, -1)
         while len(found) < limit:
-            some, own, end = await self._next(job_id, step, after, of_tasks=False)
+            some, own, end = await self._next(job_id, step, after, up_to, of_tasks=False)
             found += [row for bundle in some for row in bundle.attempts(own)]
             if end is None:
                 break
@@ -57,11 +59,12 @@ class BundledWork:
         return [one.first_attempt(task) for one, task in numbers if (one.step, task) in among]
 
     async def _next(
-        self, job_id: JobId, step: int | None, after: tuple[int, int], *, of_tasks: bool
+        self, job_id: JobId, step: int | None, after: tuple[int, int], up_to: tuple[int, int], *, of_tasks: bool
     ) -> tuple[list[Bundle], set[tuple[int, ...]], tuple[int, int] | None]:
         """(the next few bundles behind that task, what of them has its own rows, where to go on; None: at the end)."""
         sql = bundles.listing(of_tasks=of_tasks, step=step is not None)
-        place = after if step is None else (step, after[1])
+        last = up_to[1] + bundles.TASKS_MAX - 1  # of the bundle that this task is in, at most
+        place = (*after, up_to[0], last) if step is None else (step, after[1], last)
         columns = await fetch(self._connection, sql, (job_id, *place, bundles.AT_ONCE))
         some: list[Bundle] = read_rows("bundle", columns, self._report)
         own: set[tuple[int, ...]] = set()

@@ -66,9 +66,11 @@ DELETE FROM bundle
 
 
 def listing(*, of_tasks: bool, step: bool) -> str:
-    """(job, step, after, limit): bundles of a job, or of a step, that stand for tasks behind that one, or for first
-    attempts of such, by (step, task) rising."""
-    where = "job_id = ? AND step = ? AND last > ?" if step else "job_id = ? AND (step, last) > (?, ?)"
+    """(job, step, after, up to, limit): bundles of a job, or of a step, that stand for tasks behind the one and up to
+    the other, or for first attempts of such, by (step, task) rising. A few behind these may be among them."""
+    where = "job_id = ? AND step = ? AND last > ? AND last <= ?"
+    if not step:
+        where = "job_id = ? AND (step, last) > (?, ?) AND (step, last) <= (?, ?)"
     left = _TASKS_LEFT if of_tasks else _ATTEMPTS_LEFT
     return f"SELECT {_NAMES} FROM bundle WHERE {where} AND {left} ORDER BY step, last LIMIT ?"  # noqa: S608
 

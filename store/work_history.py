@@ -89,10 +89,11 @@ class WorkHistory:
         place = (job_id, last_step, last_task) if step is None else (job_id, step, last_task)
         sql = tasks.listing(states, step=step is not None)
         async with self._readers.transaction() as connection:
-            own: list[TaskRow] = read_rows("task", await fetch(connection, sql, (*place, limit)), self._report)
+            columns = await fetch(connection, sql, (*place, limit))
+            own: list[TaskRow] = read_rows("task", columns, self._report)
             if states and WorkState.STAGING not in states:
                 return own
-            bundled = await self._bundled(connection).tasks(job_id, step, behind, limit)
+            bundled = await self._bundled(connection).tasks(job_id, step, behind, _up_to(columns, limit), limit)
         return _merged(own, bundled, limit, key=_of_task)
 
     async def job_attempts(
@@ -101,12 +102,13 @@ class WorkHistory:
         sql = attempts.listing(step=step is not None, task=task is not None)
         asked = (job_id, *(n for n in (step, task) if n is not None), limit)
         async with self._readers.transaction() as connection:
-            own: list[AttemptRow] = read_rows("attempt", await fetch(connection, sql, asked), self._report)
+            columns = await fetch(connection, sql, asked)
+            own: list[AttemptRow] = read_rows("attempt", columns, self._report)
             if step is not None and task is not None:
-                wanted = [] if own and own[0].attempt == 1 else [(step, task)]
-                bundled = await self._bundled(connection).attempts_of(job_id, wanted)
+                wanted = {(step, task)} - _first_attempts(columns)
+                bundled = await self._bundled(connection).attempts_of(job_id, list(wanted))
             else:
-                bundled = await self._bundled(connection).attempts(job_id, step, limit)
+                bundled = await self._bundled(connection).attempts(job_id, step, _up_to(columns, limit), limit)
         return _merged(own, bundled, limit, key=_of_attempt)
 
     async def attempts_of(self, job_id: JobId, wanted: Sequence[tuple[int, int, int]]) -> list[AttemptRow]:
@@ -114,8 +116,9 @@ class WorkHistory:
             return []
         sql, asked = attempts.of_tasks(len(wanted)), (*chain.from_iterable(wanted), job_id)
         async with self._readers.transaction() as connection:
-            own: list[AttemptRow] = read_rows("attempt", await fetch(connection, sql, asked), self._report)
-            there = {(row.step, row.task) for row in own if row.attempt == 1}
+            columns = await fetch(connection, sql, asked)
+            own: list[AttemptRow] = read_rows("attempt", columns, self._report)
+            there = _first_attempts(columns)
             missing = [(step, task) for step, task, after in wanted if after < 1 and (step, task) not in there]
             bundled = await self._bundled(connection).attempts_of(job_id, missing)
         return _merged(own, bundled, len(own) + len(bundled), key=_of_attempt)
@@ -123,8 +126,9 @@ class WorkHistory:
     async def attempt(self, attempt_id: AttemptId) -> AttemptRow | None:
         job_id, step, task, attempt = attempt_id
         async with self._readers.transaction() as connection:
-            found = read_rows("attempt", await fetch(connection, attempts.ONE, attempt_id), self._report)
-            if not found and attempt == 1:
+            columns = await fetch(connection, attempts.ONE, attempt_id)
+            found: list[AttemptRow] = read_rows("attempt", columns, self._report)
+            if not columns and attempt == 1:
                 found = await self._bundled(connection).attempts_of(job_id, [(step, task)])
         return found[0] if found else None
 
@@ -207,6 +211,16 @@ class WorkHistory:
 def _merged(own: list[R], bundled: list[R], limit: int, key: Callable[[R], tuple[int, ...]]) -> list[R]:
     """The first of both; each is in order already."""
     return list(islice(merge(own, bundled, key=key), limit)) if bundled else own
+
+
+def _up_to(own: Sequence[tuple[Any, ...]], limit: int) -> tuple[int, int]:
+    """The last task of a page: where rows of their own fill it, nothing behind them is looked for."""
+    return (own[-1][1], own[-1][2]) if len(own) == limit else (LAST_ID, LAST_ID)
+
+
+def _first_attempts(own: Sequence[tuple[Any, ...]]) -> set[tuple[int, int]]:
+    """(step, task) of those that have a row of their own, whether it can be read or not: no bundle counts for these."""
+    return {(step, task) for _, step, task, attempt, *_ in own if attempt == 1}
 
 
 _of_task = attrgetter("step", "task")

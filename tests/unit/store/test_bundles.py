@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from store import bundles
 from store.durable import DiskStore
 from store.layout import DataDir
 from store.memory import MemoryStore
+from store.readers import fetch
 from store.settings import StoreSettings
 from store.sqlite import open_reader, sqlite3
 from tests.conformance.homes import (
@@ -32,9 +34,13 @@ from tests.conformance.homes import (
     a_task,
     a_token,
     an_attempt,
+    ended,
     first_leases,
     launched,
 )
+
+# After store.sqlite, which gives the name sqlite3 to our library before aiosqlite takes it.
+import aiosqlite  # isort: skip
 
 JOB, TENANT = JobId(1), TenantName("default")
 KEPT: list[Row] = [a_job(1, WorkState.RUNNING), a_spec(1, steps=2), a_step(1, 0), a_step(1, 1)]
@@ -387,6 +393,65 @@ def test_a_damaged_bundle_sets_its_job_aside(tmp_path: Path, harm: str) -> None:
         connection.execute(harm)
         connection.commit()
     home.run(look)
+
+
+def test_no_bundle_stands_for_a_row_that_cannot_be_read(tmp_path: Path) -> None:
+    """Its attempt was leased once, and something has become of it since: better nothing is said of it than that."""
+    home = DiskHome(tmp_path / "data")
+    leases = first_leases(8)
+    over = [replace(row, state=A.COMPLETED) for row in leases.attempts]
+
+    async def write(store: Store) -> None:
+        await store.commit([*map(Put, KEPT), leases])
+        await store.commit(list(map(Put, over)))
+
+    async def look(store: DiskStore) -> None:
+        hurt = over[3].attempt_id
+        others = [row for row in over if row.attempt_id != hurt]
+        assert others == await store.job_attempts(JOB, 10)
+        assert [] == await store.job_attempts(JOB, 10, 0, 3)
+        assert others == await store.attempts_of(JOB, [(0, row.task, 0) for row in over])
+        assert await store.attempt(hurt) is None
+
+    home.run(write)
+    with closing(sqlite3.connect(str(home.data.truth))) as connection:
+        connection.execute("UPDATE attempt SET body = x'00' WHERE task = 3")
+        connection.commit()
+    home.run(look)
+
+
+def test_a_page_of_what_has_rows_looks_no_further(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a job of which all has ended, and no bundle is removed yet: what a page costs does not grow with it."""
+    asked: list[tuple[str, tuple[int, ...]]] = []
+
+    async def noted(connection: aiosqlite.Connection, sql: str, parameters: tuple[int, ...]) -> list[tuple[Any, ...]]:
+        asked.append((sql, parameters))
+        return await fetch(connection, sql, parameters)
+
+    async def story(store: DiskStore) -> None:
+        await store.commit(list(map(Put, KEPT)))
+        for number in range(200):
+            leases = first_leases(32, task=32 * number, seq=1 + 128 * number)
+            begun = launched(leases, range(32), seq=leases.last_seq + 1)
+            await store.commit([leases, ended(begun, range(32), seq=begun.last_seq + 1)])
+        assert (200, 6_400, 6_400) == counts(store.data)
+        monkeypatch.setattr("store.bundled_work.fetch", noted)
+        for step in (None, 0):
+            assert list(range(10)) == [row.task for row in await store.job_tasks(JOB, 10, step)]
+            assert list(range(41, 51)) == [row.task for row in await store.job_tasks(JOB, 10, step, (0, 40))]
+            assert list(range(10)) == [row.task for row in await store.job_attempts(JOB, 10, step)]
+        with closing(open_reader(store.data.truth)) as connection:
+            assert 6 == len(asked) and max(steps_of(connection, *one) for one in asked) < 40
+
+    DiskHome(tmp_path / "data").run(story)
+
+
+def steps_of(connection: sqlite3.Connection, sql: str, parameters: tuple[int, ...]) -> int:
+    """How long a statement takes, in hundreds of what SQLite does for it."""
+    steps: list[None] = []
+    connection.set_progress_handler(lambda: steps.append(None), 100)
+    connection.execute(sql, parameters).fetchall()
+    return len(steps)
 
 
 def test_tokens_of_a_bundle_are_its_own() -> None:
