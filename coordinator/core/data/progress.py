@@ -14,9 +14,11 @@ from coordinator.core.work.live import is_live
 
 
 def on_progress(state: ClusterState, event: AttemptProgress, policy: Policy, out: Decision) -> None:
-    """Of rank 0: each rank may speak, one is shown."""
+    """Of rank 0: each rank may speak, one is shown. What was not launched has nobody who could say it."""
     attempt, theirs = addressed(state, event.conn_id, event.attempt_id, event.rank)
     if attempt is None or not theirs or attempt.row.token != event.token or not is_live(attempt) or event.rank:
+        return
+    if not attempt.row.ranks[0].launched:
         return
     before = attempt.row.progress
     told = Progress(at_ms=state.now_ms, fraction=event.fraction, values=event.values, text=event.text)

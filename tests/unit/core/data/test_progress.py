@@ -7,7 +7,7 @@ from typing import Any
 from coordinator.core import commands
 from coordinator.core.data import events as data
 from coordinator.core.data.lasting import left_ms, remaining_ms
-from coordinator.core.ids import ConnId
+from coordinator.core.ids import ConnId, attempt_of
 from coordinator.core.image import image_of, state_of
 from coordinator.core.rows import LeaseToken
 from coordinator.core.work.jobspec import CheckpointRule
@@ -47,6 +47,18 @@ def test_only_whoever_holds_it_tells_of_it() -> None:
     for lie in ({"token": LeaseToken(1, 99)}, {"conn_id": ConnId(depot.conn(other))}, {"rank": 7}):
         assert says(depot, "1.0.0.1", 0.9, **lie).writes == []
     assert depot.state.work.attempts[depot.attempt("1.0.0.1").attempt_id].row.progress is None
+
+
+def test_what_was_not_launched_tells_nothing() -> None:
+    """Its row would no longer be like those that were leased with it: these are stored as one."""
+    depot = Depot("a")
+    depot.agents["a"].grants = "ignores"
+    depot.submit(a_job())
+    row = depot.state.work.attempts[attempt_of("1.0.0.1")].row
+    told = {"attempt_id": row.attempt_id, "rank": 0, "token": row.token, "fraction": 0.9}
+    decision = depot.decide(data.AttemptProgress(at_ms=depot.now_ms, conn_id=ConnId(depot.conn("a")), **told))  # type: ignore[arg-type]
+    assert not row.ranks[0].launched and decision.writes == [] and decision.notes == []
+    assert depot.state.work.attempts[row.attempt_id].row.progress is None
 
 
 def test_it_tells_how_much_longer_it_takes() -> None:
