@@ -47,8 +47,6 @@ one is the way into the first of the next."""
 FOUND_S = 1.0
 """How long a program is believed to be where it was found: a search is nine questions to the file system."""
 FOUND_MAX = 256
-PEAK_AGAIN = 512
-"""Ends after which this process looks again how large it is."""
 
 
 class _Began(NamedTuple):
@@ -82,7 +80,7 @@ class Starter:
         self._began: dict[int, _Began] = {}
         """By process."""
         self._peak = own_peak()
-        self._ends = 0
+        """What this process had at most, when that was looked at last."""
         self._signalled = False
         """The pipe has something."""
         self._told_s = 0.0
@@ -323,11 +321,10 @@ class Starter:
                 return
             if pid == 0:
                 return
-            self._ends += 1
-            if self._ends % PEAK_AGAIN == 0:
-                self._peak = own_peak()
             # a process counts what it was copied from as its own: no more than we had means that it is not known
             memory = usage.ru_maxrss * 1024
+            if memory > self._peak:
+                self._peak = own_peak()
             self._on_ended(pid, status, usage.ru_utime + usage.ru_stime, memory if memory > self._peak else 0)
 
     def _on_ended(self, pid: int, status: int, cpu_s: float, memory: int) -> None:

@@ -233,3 +233,10 @@ def test_what_a_program_ran_is_not_what_the_keeper_heard_of_it(side: DaemonSide)
     for number in range(2, 12):
         side.start(a_plan("true"), f"1.0.{number}.1", number)
     assert all(side.exit_of(f"1.0.{number}.1").ran_ms >= 1 for number in range(2, 12))
+
+
+def test_what_a_starter_needs_is_not_told_as_its_programs(side: DaemonSide) -> None:
+    """It grows by what it is told; who is copied from it has had as much, for a moment, and says nothing of itself."""
+    for number in range(1, 25):
+        side.start(a_plan("true", "y" * 80_000), f"1.0.{number}.1", number)
+    assert all(side.exit_of(f"1.0.{number}.1").memory_max < 8 << 20 for number in range(1, 25))
