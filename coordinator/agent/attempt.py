@@ -75,6 +75,8 @@ class Attempt:
         self.recalled = False
         """It was."""
         self._recalled_at_s = 0.0
+        self.passed_on = False
+        """A starter that had its order died before it began it, and another one got it."""
         self.unless_begun: tuple[EndCause, str, int | None] | None = None
         """How it ends if it comes back."""
         self.share = NOTHING

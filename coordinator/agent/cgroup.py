@@ -344,6 +344,10 @@ class CgroupTree:
 
     # ---- what it used
 
+    def visited(self) -> bool:
+        """Whether anybody was ever inside: its program, or a starter on the way there."""
+        return self.group.populated() or self.group.read_used_us() != self._cpu_before_us
+
     @property
     def counts_memory(self) -> bool:
         """Whether all that it uses is counted and bounded."""

@@ -313,8 +313,10 @@ class Custody:
 
     def on_returned(self, number: int) -> None:
         attempt = self._starting.pop(number)
-        if attempt.exit is not None:
-            return
+        if attempt.exit is None:
+            self._have_back(attempt)
+
+    def _have_back(self, attempt: Attempt) -> None:
         before = attempt.phase
         try:
             attempt.returned(boot_s())
@@ -335,7 +337,13 @@ class Custody:
 
     def on_lost(self, numbers: Sequence[int], running: Mapping[int, int]) -> None:
         now_s = boot_s()
-        lost = [self._starting.pop(number) for number in numbers]
+        lost = []
+        for one in [self._starting.pop(number) for number in numbers]:
+            if _was_not_begun(one):
+                one.passed_on = True
+                self._have_back(one)
+            else:
+                lost.append(one)
         for pid, number in running.items():
             attempt = self._by_order.pop(number, None)
             if attempt is not None and is_our_child(pid):
@@ -504,6 +512,14 @@ class Custody:
     def flush(self, say: Voice, now_s: float) -> bool:
         """Make durable, then tell. True: something is left that the daemon had no room for."""
         return self._telling.flush(say, now_s)
+
+
+def _was_not_begun(attempt: Attempt) -> bool:
+    """Of one whose starter has died: nobody was in its group, and it is the first time. An order that is the death of
+    starters is not passed on and on."""
+    if attempt.exit is not None or attempt.abandoned or attempt.passed_on:
+        return False
+    return isinstance(attempt.tree, CgroupTree) and not attempt.tree.visited()
 
 
 def is_our_child(pid: int) -> bool:

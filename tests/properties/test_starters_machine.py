@@ -133,6 +133,9 @@ class PaperTree(CgroupTree):
         program = self._program()
         return program is None or not program.lives
 
+    def visited(self) -> bool:
+        return self._program() is not None
+
     def events(self) -> int:
         return os.open(os.devnull, os.O_RDONLY)
 

@@ -84,6 +84,24 @@ def test_a_starters_death_costs_no_running_program_and_none_that_comes(side: Dae
     assert (EndCause.EXITED, 7) == ((ended := side.exit_of()).cause, ended.code)
 
 
+def test_who_was_not_begun_by_one_that_died_is_begun_by_another(side: DaemonSide) -> None:
+    """Once, and it is as if nothing had happened; also those that waited there for room."""
+    side.start(a_shell("exit 0"), "1.0.0.1", 1)
+    assert 0 == side.exit_of("1.0.0.1").code
+    before = starters(side)
+    for pid in before:
+        os.kill(pid, signal.SIGSTOP)
+    names = [f"1.0.{number}.1" for number in range(1, 7)]
+    for number, name in enumerate(names, start=2):
+        side.start(a_shell("echo begun; exit 5"), name, number)
+    side.until(lambda: all(side.now.get(name) for name in names))
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    for name in names:
+        assert (EndCause.EXITED, 5) == ((ended := side.exit_of(name)).cause, ended.code)
+        assert "begun\n" == side.file("stdout", name).read_text()
+
+
 def test_who_was_to_be_started_by_one_that_hangs_is_never_started(tmp_path: Path) -> None:
     """A starter that stands still: when the lease is over, or the end is ordered, it is killed, the attempt ends with
     its reason, and nothing of it ever ran; who comes after it is started."""
@@ -161,10 +179,10 @@ def test_many_at_once_all_run_once_and_end_with_their_own_status(side: DaemonSid
 
 def test_a_program_of_its_own_user_is_nobody_else(open_path: Path) -> None:
     """uid: real, effective, saved and file system ids are the attempt's, no groups, no capability, no way to more; the
-    starter cannot be signalled, and who asks for a directory out of its reach is refused."""
+    starter cannot be signalled when it is itself again, and who asks for a directory out of its reach is refused."""
     look = (
         "grep -E '^(Uid|Gid|Groups|CapPrm|CapEff|NoNewPrivs)' /proc/self/status; echo $PPID; "
-        "kill -0 $PPID 2>/dev/null && echo reached; umask; touch mine && ls -ln mine | cut -d' ' -f3"
+        "while kill -0 $PPID 2>/dev/null; do sleep 0.01; done; umask; touch mine && ls -ln mine | cut -d' ' -f3"
     )
     secret = open_path / "closed"
     secret.mkdir(mode=0o700)
