@@ -126,10 +126,8 @@ def test_one_whose_lease_is_over_is_not_started(side: DaemonSide) -> None:
     side.phase("running", ahead)
 
 
-def test_one_that_waits_when_its_starter_dies_ends_unbegun_and_the_next_one_runs(
-    side: DaemonSide, tmp_path: Path
-) -> None:
-    """Whether it had begun nobody knows: it ends with that cause. Who runs goes on, and its room is the next one's."""
+def test_one_that_waits_when_its_starter_dies_waits_on_and_has_its_turn(side: DaemonSide, tmp_path: Path) -> None:
+    """Nobody was ever in its group: it is as if it had not been sent there. Who runs goes on."""
     mark = tmp_path / "ran"
     first, ahead = hold(side, 1, cpus=2.0, prefetched=False), hold(side, 2, cpus=2.0)
     run(side, first)
@@ -138,13 +136,12 @@ def test_one_that_waits_when_its_starter_dies_ends_unbegun_and_the_next_one_runs
     assert ["running", "leased"] == phases(side, first, ahead)
     for pid in starters(side):
         os.kill(pid, signal.SIGKILL)
-    assert EndCause.AGENT is side.exit_of(ahead).cause
     last = hold(side, 3, cpus=2.0)
     run(side, last, "true")
-    assert ["running", "leased"] == phases(side, first, last)
+    assert ["running", "leased", "leased"] == phases(side, first, ahead, last) and not mark.exists()
     end(side, first)
-    assert 0 == side.exit_of(last).code
-    assert not mark.exists()
+    assert 0 == side.exit_of(ahead).code == side.exit_of(last).code
+    assert mark.exists()
 
 
 def test_one_that_waits_when_the_keeper_is_killed_never_runs(side: DaemonSide, tmp_path: Path) -> None:
