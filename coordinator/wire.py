@@ -177,6 +177,8 @@ class Phase(Message, frozen=True, kw_only=True, tag="phase"):
     rank: Rank = 0
     token: LeaseToken
     phase: Literal["staging", "running", "frozen", "uploading"]
+    ran_ms: Count = 0
+    """How long its program has been there when this is said."""
 
 
 class Exited(Message, frozen=True, kw_only=True, tag="exited"):

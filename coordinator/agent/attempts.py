@@ -359,7 +359,8 @@ class Attempts:
             case "leased":
                 self._say(wire.Granted(attempt=now.attempt, rank=now.rank, token=now.token))
             case "staging" | "running" | "frozen" | "uploading" as phase:
-                self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase))
+                ran_ms = max(0, round((boot_s() - now.began_s) * 1_000)) if now.began_s else 0
+                self._say(wire.Phase(attempt=now.attempt, rank=now.rank, token=now.token, phase=phase, ran_ms=ran_ms))
             case "exited":
                 self._say(wire.Exited(attempt=now.attempt, rank=now.rank, token=now.token, exit=exit_of(held.exit)))
         held.said = held.phase

@@ -162,6 +162,8 @@ class Now(Struct, frozen=True, kw_only=True, tag="now"):
     exit: ExitInfo | None = None
     user: int = 0
     """The user that its program runs as; 0: this agent's own."""
+    began_s: float = 0.0
+    """When its program was started, on CLOCK_BOOTTIME; 0: it was not."""
     untouched: bool = False
     """It has exited, and left its program's directories as they were; False: that is not known."""
 

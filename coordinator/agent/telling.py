@@ -138,5 +138,6 @@ def now_of(attempt: Attempt) -> channel.Now:
         err_stored=attempt.stored[1],
         exit=attempt.exit,
         user=attempt.user,
+        began_s=attempt.began_s,
         untouched=attempt.untouched,
     )

@@ -398,6 +398,8 @@ class AttemptPhase(Event, frozen=True, kw_only=True, tag="attempt_phase"):
     rank: int
     token: LeaseToken
     phase: str
+    ran_ms: Ms = 0
+    """How long it had run when this was said: what runs but for a moment may be told of at its end alone."""
 
 
 class AttemptExited(Event, frozen=True, kw_only=True, tag="attempt_exited"):

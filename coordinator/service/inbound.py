@@ -193,7 +193,13 @@ def event_of(message: OfAttempt, conn_id: ConnId, at_ms: Ms) -> events.AttemptEv
             )
         case wire.Phase():
             return events.AttemptPhase(
-                at_ms=at_ms, conn_id=conn_id, attempt_id=attempt_id, rank=rank, token=token, phase=message.phase
+                at_ms=at_ms,
+                conn_id=conn_id,
+                attempt_id=attempt_id,
+                rank=rank,
+                token=token,
+                phase=message.phase,
+                ran_ms=message.ran_ms,
             )
         case wire.Exited():
             return events.AttemptExited(

@@ -172,10 +172,12 @@ def on_phase(state: ClusterState, event: AttemptPhase, policy: Policy, out: Deci
         out.sends.append(Send(event.conn_id, order))
         return
     if attempt.row.ranks[event.rank].launched:
-        take_phase(state, attempt, event.rank, event.phase, policy, out)
+        take_phase(state, attempt, event.rank, event.phase, policy, out, event.ran_ms)
 
 
-def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, policy: Policy, out: Decision) -> None:
+def take_phase(
+    state: ClusterState, attempt: Attempt, rank: int, phase: str, policy: Policy, out: Decision, ran_ms: Ms = 0
+) -> None:
     """What an agent says of a rank that was launched: `staging`, `running`, `frozen` or `uploading`. Of one in doubt it
     is noted only. Who uploads runs, for all that concerns its lease."""
     row = attempt.row
@@ -190,7 +192,7 @@ def take_phase(state: ClusterState, attempt: Attempt, rank: int, phase: str, pol
         if row.state is not AttemptState.STAGING or not runs(row):
             put_attempt(attempt, out)  # else it is written as it begins
     if row.state is AttemptState.STAGING and runs(row):
-        begin(state, attempt, by, out)
+        begin(state, attempt, by, out, ran_ms)
     row = attempt.row
     if phase == "frozen":
         if row.state is AttemptState.RUNNING:
@@ -229,20 +231,21 @@ def runs(row: AttemptRow) -> bool:
     return all(rank.running or rank.exit is not None for rank in row.ranks)
 
 
-def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision) -> None:
-    """All ranks run. Whoever is RUNNING or FROZEN has begun: what it is charged counts from there."""
-    now = state.now_ms
+def begin(state: ClusterState, attempt: Attempt, by: str, out: Decision, ran_ms: Ms = 0) -> None:
+    """All ranks run, the last one for so long. Whoever is RUNNING or FROZEN has begun: what it is charged counts from
+    there."""
+    began_ms = max(attempt.row.created_at_ms, state.now_ms - ran_ms)
     home = home_of(state.work, attempt)
     if not attempt.stopping:
         state.work.wheel.drop(attempt.row.attempt_id)
     attempt.row = turned(attempt)
-    move_attempt(state, attempt, AttemptState.RUNNING, out, by=by, started_at_ms=now)
+    move_attempt(state, attempt, AttemptState.RUNNING, out, by=by, started_at_ms=began_ms)
     if home is None:
         return
     job, step, task = home
     metering.start(state.work.accounts, attempt.tenant, attempt.row, step.row.task_estimate)
-    move_task(state, job, task, WorkState.RUNNING, out, by=by, started_at_ms=now)
-    _is_under_way(state, job, step, now, out)
+    move_task(state, job, task, WorkState.RUNNING, out, by=by, started_at_ms=began_ms)
+    _is_under_way(state, job, step, began_ms, out)
     watch_pace(state, step)
 
 

@@ -23,12 +23,17 @@ class Told:
         self.attempt = Attempt(held, Place(1, f"{place}/kept", f"{place}/seen"), 1e9, 1e9)
         self.telling = Telling(journal, {"1.0.0.1": self.attempt})
         self.phases: list[str] = []
+        self.began_s = 0.0
+        """What was told of it last."""
 
     def flush(self, now_s: float) -> None:
         assert not self.telling.flush(self._hear, now_s)
 
     def _hear(self, messages: Sequence[channel.ToDaemon]) -> int:
-        self.phases += [message.phase for message in messages if isinstance(message, channel.Now)]
+        for message in messages:
+            if isinstance(message, channel.Now):
+                self.phases.append(message.phase)
+                self.began_s = message.began_s
         return len(messages)
 
 
@@ -38,19 +43,20 @@ def told(tmp_path: Path) -> Iterator[Told]:
     told = Told(journal, tmp_path)
     told.telling.changed("1.0.0.1")
     told.flush(1.0)
-    told.attempt.phase = "running"
+    told.attempt.phase, told.attempt.began_s = "running", 2.0
     told.telling.begun("1.0.0.1", 2.0)
     yield told
     journal.close()
 
 
 def test_that_a_program_runs_is_told_when_it_has_done_so_for_a_moment(told: Told) -> None:
-    """Then somebody wakes up for it."""
+    """Then somebody wakes up for it, and hears when that was."""
     assert 2.0 + RUNS_S == told.telling.due_s()
     told.flush(2.0 + SPOKEN_AGAIN_S)
     assert ["leased"] == told.phases
     told.flush(2.0 + RUNS_S)
     assert ["leased", "running"] == told.phases
+    assert 2.0 == told.began_s
 
 
 def test_of_a_program_that_has_ended_by_then_the_end_alone_is_told(told: Told) -> None:

@@ -145,6 +145,28 @@ def test_what_wrote_something_is_read_and_what_wrote_nothing_is_not() -> None:
     assert [ended[3][0]] == [note.attempt_id for note in decision.notes if isinstance(note, commands.VerdictWanted)]
 
 
+def test_who_is_told_of_late_began_when_it_did() -> None:
+    """What runs may be told of a moment after it began: its time, and what it is charged, count from its beginning.
+    Nobody began before it was leased, whatever its agent says."""
+    for ran_ms, began_s in ((0, 5), (20, 4.98), (60_000, 0)):
+        site = a_site("a")
+        priced(site, Price(cpu=3_600_000))  # a millionth a millisecond
+        site.submit(a_job())
+        (held,) = site.agents["a"].held.values()
+        leased_ms = site.now_ms
+        site.run_to(site.now_s + 5)
+        named: dict[str, Any] = {"attempt_id": held.attempt_id, "rank": 0, "token": held.token}
+        told = events.AttemptPhase(at_ms=site.now_ms, conn_id=ConnId(1), phase="running", ran_ms=ran_ms, **named)
+        site.decide(told)
+        row = site.state.work.attempts[held.attempt_id].row
+        assert row.started_at_ms == leased_ms + round(began_s * 1_000) == site.task().started_at_ms
+        exit = ExitInfo(cause=EndCause.EXITED, code=0, ran_ms=ran_ms + 30)
+        site.run_to(site.now_s + 1)
+        site.decide(events.AttemptExited(at_ms=site.now_ms, conn_id=ConnId(1), exit=exit, **named))
+        account = site.state.work.accounts.of(site.job().tenant)
+        assert account.row.cost == min(ran_ms + 30, 6_000)
+
+
 def test_what_costs_money_is_charged_one_by_one() -> None:
     """Its ledger has a row for each, and the account is moved by each."""
     site = a_site("a")
