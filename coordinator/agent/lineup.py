@@ -2,7 +2,8 @@
 
 A prefetched attempt has no room of its own: it is started when those that run leave enough, in the order of the
 tokens, without asking anybody. Whoever is first waits for its order to run, and everybody behind waits for it: so what
-the coordinator believes to hold the room is what runs.
+the coordinator believes to hold the room is what runs. Only those whose orders wait at starters, and that ask for the
+same, may overtake each other by a few: each starter knows its own.
 """
 
 from __future__ import annotations
