@@ -130,6 +130,22 @@ def test_a_lease_is_held_before_it_is_acknowledged_and_launched_by_its_plan(tmp_
     asyncio.run(go())
 
 
+def test_how_long_it_has_run_is_said_with_it(tmp_path: Path) -> None:
+    """The keeper tells a moment late that it runs: when it began is known all the same."""
+
+    async def go() -> None:
+        async with working(tmp_path) as (side, agent):
+            await running(side)
+            began_s = boot_s() - 5
+            agent.keeper.change(A, phase="frozen", began_s=began_s)
+            await side.until(lambda: isinstance(side.said[-1], wire.Phase) and side.said[-1].phase == "frozen")
+            said = side.said[-1]
+            assert isinstance(said, wire.Phase)
+            assert 5_000 <= said.ran_ms <= round((boot_s() - began_s) * 1_000)
+
+    asyncio.run(go())
+
+
 def test_a_plan_too_large_for_a_message_travels_as_a_file(tmp_path: Path) -> None:
     """An environment and input of a megabyte arrive whole, in a file that the agent alone may read."""
 
