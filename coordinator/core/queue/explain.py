@@ -42,7 +42,7 @@ _NOW = MappingProxyType(
         "lined_up": "busy, with more lined up",
     }
 )
-"""What keeps a provider from taking it now, in a word; anything else: it is busy."""
+"""What keeps a provider from taking it now, in a word, the gravest first; anything else: it is busy."""
 
 
 def on_explain(state: ClusterState, event: JobExplain, policy: Policy, out: Decision) -> None:
@@ -173,7 +173,8 @@ class Judged:
                 passing.append("planned")
             self.able_ever += 1
             self.able_now += not passing
-            self._blocked.update({_NOW.get(name, "busy") for name in passing})
+            if passing:
+                self._blocked[next((_NOW[name] for name in _NOW if name in passing), "busy")] += 1
         for name in fixed:
             self._count(name, ever=False)
         for name in passing:

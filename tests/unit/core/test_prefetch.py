@@ -63,6 +63,17 @@ def test_short_tasks_are_lined_up_behind_short_ones() -> None:
     assert site.job().completed == 30
 
 
+def test_whoever_waits_is_told_once_of_each_provider_what_keeps_it() -> None:
+    """One that is busy, has more lined up and is drained is one provider: the gravest is named."""
+    site = a_site()
+    site.submit(a_job(tasks=30, **SHORT))
+    waiting = a_job(name="later", tasks=1, **SHORT)
+    site.submit(waiting)
+    assert "1 of 1 providers could run it, 0 now: 1 busy, with more lined up" == site.explain(2).steps[0].text
+    site.decide(events.ProviderDrain(at_ms=site.now_ms, request_id=site.request(), provider_id=ProviderId("a")))
+    assert site.explain(2).steps[0].text.endswith("0 now: 1 drained")
+
+
 def test_what_is_lined_up_is_bounded_by_the_work_that_it_is() -> None:
     """Half a second of work for each place that comes free: tasks of 200 ms, two for each CPU."""
     site = a_site(promises=Promises(work=True, prefetch=512))
