@@ -346,7 +346,7 @@ class CgroupTree:
 
     def visited(self) -> bool:
         """Whether anybody was ever inside: its program, or a starter on the way there."""
-        return self.group.populated() or self.group.read_used_us() != self._cpu_before_us
+        return self.group.populated() or self.group.ran_since(self._cpu_before_us)
 
     @property
     def counts_memory(self) -> bool:

@@ -73,12 +73,22 @@ class Group:
             return False
 
     def read_used_us(self) -> int:
-        """CPU time, of all that ever ran in it."""
+        """CPU time, of all that ever ran in it. What was read last, where it cannot be read."""
         with contextlib.suppress(OSError, ValueError):
-            text = os.pread(self._stat, 1024, 0)
-            start = text.index(_USED) + len(_USED)
-            self.used_us = int(text[start : text.index(b"\n", start)])
+            self.used_us = self._used_us()
         return self.used_us
+
+    def ran_since(self, used_us: int) -> bool:
+        """Whether anybody ran in it since so much had been used. Where that cannot be read: yes."""
+        try:
+            return self._used_us() != used_us
+        except (OSError, ValueError):
+            return True
+
+    def _used_us(self) -> int:
+        text = os.pread(self._stat, 1024, 0)
+        start = text.index(_USED) + len(_USED)
+        return int(text[start : text.index(b"\n", start)])
 
     def has_none_below(self, names: tuple[str, ...], by: Untouched) -> bool:
         watches = self._watches.get(names)
