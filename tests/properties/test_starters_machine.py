@@ -332,7 +332,8 @@ class StartersMachine(RuleBasedStateMachine):
         for number, program in self.world.programs.items():
             if program.starter == 0 and not program.main and not program.reaped:
                 program.reaped = True
-                self.custody.on_child(number, 9, SimpleNamespace(ru_maxrss=0, ru_utime=0.0, ru_stime=0.0))  # type: ignore[arg-type]
+                used = SimpleNamespace(ru_maxrss=0, ru_utime=0.0, ru_stime=0.0)
+                self.custody.on_child(number, 9, used)  # type: ignore[arg-type]  # what is read of a struct_rusage
         self.custody.look(self.world.now_s)
         self.custody.run_due()
         self.custody.flush(self._hear, self.world.now_s)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,11 +72,11 @@ def one_by_one(event: events.AnyEvent) -> list[events.AnyEvent]:
 
 
 @given(st.lists(st.tuples(st.sampled_from((granted, exited, exited, runs)), st.booleans()), max_size=40))
-def test_the_order_of_what_is_said_is_kept(said: list[tuple[object, bool]]) -> None:
+def test_the_order_of_what_is_said_is_kept(said: list[tuple[Callable[[int], Any], bool]]) -> None:
     """Word by word or in frames of their own, in every mixture; and no two of a kind stand side by side."""
     posted: list[events.AnyEvent] = []
     words = Words(CONN, posted.append, Clock())
-    messages = [make(number) for number, (make, _) in enumerate(said)]  # type: ignore[operator]
+    messages = [make(number) for number, (make, _) in enumerate(said)]
     for message, (_, framed) in zip(messages, said, strict=True):
         answers = answers_of(encode([message]), CONN, 5) if framed else None
         if answers is not None:
