@@ -235,6 +235,8 @@ class Starters:
                 self._lost(numbers, {})
                 return
             room = AT_ONCE - len(one.ordered)
+            if len(one.kinds) < TOGETHER and len(self._all) < self._most and self.possible:
+                room = min(room, TOGETHER - len(one.kinds))  # another is made for the rest
             if room <= 0 or not self._send(one, min(room, max(TOGETHER, len(self._waiting) // len(self._all)))):
                 return
 

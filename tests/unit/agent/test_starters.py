@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from coordinator.agent import channel
 from coordinator.agent.clock import boot_s
-from coordinator.agent.starters import PROMPT_S, STARTERS
+from coordinator.agent.starters import PROMPT_S, STARTERS, TOGETHER
 from coordinator.core.rows import EndCause
 from coordinator.core.work.launch_plan import Limits
 from tests.unit.agent.agents import alive
@@ -175,6 +176,25 @@ def test_many_at_once_all_run_once_and_end_with_their_own_status(side: DaemonSid
         assert code == side.exit_of(name).code
         assert f"{name}\n" == side.file("stdout", name).read_text()
     assert len(starters(side)) <= 4
+
+
+@pytest.mark.skipif(STARTERS < 2, reason="one CPU, one starter")
+def test_many_that_come_at_once_are_not_all_one_starters(side: DaemonSide) -> None:
+    """Who is given them all keeps their room, and its successors': it would start everything one after the other."""
+    side.start(a_plan("true"), "1.0.0.1", 1)
+    assert 0 == side.exit_of().code
+    assert 1 == len(starters(side))
+    names = [f"1.0.{number}.1" for number in range(1, 2 * TOGETHER + 1)]
+    tokens = {name: side.hold(name, number) for number, name in enumerate(names, start=2)}
+    side.until(lambda: all(name in side.now for name in names))
+    os.kill(side.process.pid, signal.SIGSTOP)  # so that it hears all of them in one turn
+    for name, token in tokens.items():
+        plan = a_shell("echo $$ > pid; exec sleep 600")
+        side.say(channel.Run(attempt=name, rank=0, token=token, secret=f"secret of {name}", plan=plan))
+    os.kill(side.process.pid, signal.SIGCONT)
+    side.until(lambda: all((at := side.place("home/pid", name)).exists() and at.read_text() for name in names))
+    parents = Counter(parent_of(int(side.place("home/pid", name).read_text())) for name in names)
+    assert [TOGETHER, TOGETHER] == sorted(parents.values())
 
 
 def test_a_program_of_its_own_user_is_nobody_else(open_path: Path) -> None:
