@@ -100,6 +100,8 @@ class Pong(Struct, frozen=True, tag="pong"):
     reading: int
     slow: int
     following: int
+    cpu_s: float
+    """What the process has used since it began, all threads."""
 
 
 class FiguresHead(Struct, frozen=True, tag="figures_head"):

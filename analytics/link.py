@@ -77,6 +77,8 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
     """A worker that says nothing for so long is killed and started again."""
     stuck_s: float = 1_200.0
     """The same of one that is at one piece of work for so long, if that is more than backtest_timeout_s."""
+    still_s: float = 120.0
+    """The same of one that is at work for so long and has used no CPU meanwhile: its threads wait for each other."""
     sql_memory: str = "512MB"
     sql_at_once_max: int = 2
 
@@ -242,7 +244,7 @@ class WorkerLink:
         self._child = child
         if self._hearer is not None:
             self._hearer.began()
-        watch = Watch(s.ping_s, s.silent_s, max(s.stuck_s, s.backtest_timeout_s))
+        watch = Watch(s.ping_s, s.silent_s, max(s.stuck_s, s.backtest_timeout_s), s.still_s)
         self._killed = ""
         await child.live(lambda: self._listen(child, watch), lambda: self._keep_watch(child, watch))
         self._last_error = f"the worker was killed: {self._killed}" if self._killed else f"the worker {child.end()}"
@@ -277,8 +279,8 @@ class WorkerLink:
                 return
             watch.heard()
             match message:
-                case Pong(reading=reading, slow=slow, following=following):
-                    watch.at_work(reading, slow, following)
+                case Pong(reading=reading, slow=slow, following=following, cpu_s=cpu_s):
+                    watch.at_work(reading, slow, following, cpu_s=cpu_s)
                 case Answered(n=n, computed_at_ms=computed_at_ms):
                     text = await child.frame(FRAME_BYTES_MAX)
                     if text is None:

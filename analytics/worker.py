@@ -246,7 +246,8 @@ def listen(
             sys.stderr.write(f"the parent said what is no question: {error}\n")
             break
         if isinstance(message, Ping):
-            voice.say(Pong(inbox.reading.at, inbox.slow.at, follower.at if follower is not None else 0))
+            at = (inbox.reading.at, inbox.slow.at, follower.at if follower is not None else 0)
+            voice.say(Pong(*at, cpu_s=time.process_time()))
             continue
         if isinstance(message, Follow | Judge):
             if follower is not None:
