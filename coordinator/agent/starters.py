@@ -134,6 +134,10 @@ class Starters:
         """False: they do not live on this machine."""
         return self._stillborn < STILLBORN_MAX
 
+    @property
+    def _another_possible(self) -> bool:
+        return len(self._all) < self._most and self.possible
+
     def warm(self) -> None:
         """Something is to be started soon."""
         if not self._all:
@@ -224,7 +228,7 @@ class Starters:
             prompt = [one for one in live if one.is_prompt(now_s)]
             one = min(prompt, key=lambda one: len(one.kinds) // TOGETHER, default=None)
             if one is None or len(one.kinds) >= TOGETHER:
-                if len(self._all) < self._most and self.possible:
+                if self._another_possible:
                     one = self._make() or one
                 one = one or min(live, key=lambda one: len(one.ordered), default=None)
             if one is None and self._all:
@@ -235,7 +239,7 @@ class Starters:
                 self._lost(numbers, {})
                 return
             room = AT_ONCE - len(one.ordered)
-            if len(one.kinds) < TOGETHER and len(self._all) < self._most and self.possible:
+            if len(one.kinds) < TOGETHER and self._another_possible:
                 room = min(room, TOGETHER - len(one.kinds))  # another is made for the rest
             if room <= 0 or not self._send(one, min(room, max(TOGETHER, len(self._waiting) // len(self._all)))):
                 return
